@@ -1,0 +1,1 @@
+"""The admin side: admission ticks, the admin listener and its pages."""

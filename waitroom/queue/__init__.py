@@ -1,0 +1,1 @@
+"""The line: its store, its scripts, its positions and its reference model."""
