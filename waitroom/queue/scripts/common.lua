@@ -1,0 +1,109 @@
+-- What every script shares; the store puts it before each of them.
+-- All keys of a room carry one hash tag, so the last-seen bitmaps, whose names are made here, are on the same node.
+local ROOM, WAITING, CALLED, AWAY, MISSED = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local ACTIVE, HELD, ENDED, TABLE, SEEN = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+
+local MAX_STEP_MS = 10000    -- what one look at the clock may add: an outage or a jump ages nobody
+local WINDOW_MS = 15000      -- one bitmap of who was seen covers so long
+local CHUNK = 65536          -- places per bitmap: 8 KiB
+local SLOT_MARGIN_MS = 30000 -- a slot outlives its pass by so much
+local BATCH = 1000           -- members handled in one command, well under Lua's limit for unpack
+
+local function text(number)
+  return string.format('%.0f', number)
+end
+
+local FIELDS = {
+  'clock', 'wall', 'rate', 'max_active', 'session_ms', 'claim_ms', 'away_ms', 'keep_ms', 'method', 'state',
+  'tokens', 'seq', 'head', 'generation', 'base', 'lost_after', 'pace_called', 'pace_ms',
+}
+local WORDS = { method = true, state = true }
+
+-- Tokens gather at the rate, up to one second's worth (at least 1).
+local function burst(rate)
+  return math.max(1, rate / 60)
+end
+
+-- The room as it stands now, or nil where nobody has opened it. `given` is the wall clock in ms, '' for the server's.
+-- The room's own clock never goes back and never leaps: it follows the wall clock by at most MAX_STEP_MS a look.
+local function load_room(given)
+  local values = redis.call('HMGET', ROOM, unpack(FIELDS))
+  if not values[1] then
+    return nil
+  end
+  local room = {}
+  for i, field in ipairs(FIELDS) do
+    room[field] = WORDS[field] and values[i] or tonumber(values[i])
+  end
+  local wall
+  if given == '' then
+    local time = redis.call('TIME')
+    wall = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+  else
+    wall = tonumber(given)
+  end
+  local step = math.min(math.max(wall - room.wall, 0), MAX_STEP_MS)
+  room.wall = wall
+  room.clock = room.clock + step
+  room.tokens = math.min(room.tokens + step * room.rate / 60000, burst(room.rate))
+  room.step = step
+  return room
+end
+
+-- Writes back what every look at the clock changes, and the pairs given.
+local function save_room(room, ...)
+  redis.call('HSET', ROOM, 'clock', text(room.clock), 'wall', text(room.wall),
+    'tokens', string.format('%.6f', room.tokens), ...)
+end
+
+local function count(counter, by)
+  if by > 0 then
+    redis.call('HINCRBY', ROOM, 'total:' .. counter, by)
+  end
+end
+
+-- How many more may be called or admitted at this instant.
+local function free_slots(room)
+  if room.method == 'passthrough' then
+    return math.huge
+  end
+  local taken = redis.call('ZCARD', ACTIVE) + redis.call('ZCARD', CALLED)
+  return math.max(0, math.min(math.floor(room.tokens + 1e-9), room.max_active - taken))
+end
+
+local function spend(room, tokens)
+  if room.method ~= 'passthrough' then
+    room.tokens = room.tokens - tokens
+  end
+end
+
+local function seen_key(window, place)
+  return SEEN .. ':' .. text(window) .. ':' .. text(math.floor(place / CHUNK))
+end
+
+-- Marks visitors as seen in the window of now. `places` are numbers.
+local function mark_seen(room, places)
+  local window = math.floor(room.clock / WINDOW_MS)
+  local keys = {}
+  for _, place in ipairs(places) do
+    local chunk = math.floor(place / CHUNK)
+    local key = keys[chunk]
+    if not key then
+      key = seen_key(window, place)
+      keys[chunk] = key
+    end
+    redis.call('SETBIT', key, place % CHUNK, 1)
+  end
+  -- The keys die by the wall clock, which the room's never outruns; the added time covers outages.
+  local life = 2 * (room.away_ms + WINDOW_MS) + 600000
+  for _, key in pairs(keys) do
+    redis.call('PEXPIRE', key, text(life))
+  end
+end
+
+-- Applies one command to members (and scores: pairs are score, member) in pieces that fit Lua's stack.
+local function in_batches(command, key, list)
+  for from = 1, #list, BATCH do
+    redis.call(command, key, unpack(list, from, math.min(from + BATCH - 1, #list)))
+  end
+end

@@ -1,0 +1,16 @@
+-- A visitor gives the place up, or the session that came of it. ARGV: wall clock or '', place, ms a pass may be about.
+-- Returns 1 where there was something to give up; nil where the room isn't open.
+local room = load_room(ARGV[1])
+if not room then
+  return false
+end
+local place = ARGV[2]
+local gone = redis.call('ZREM', WAITING, place) + redis.call('ZREM', CALLED, place) + redis.call('ZREM', AWAY, place)
+local inside = redis.call('ZREM', ACTIVE, place)
+redis.call('ZREM', HELD, place)
+redis.call('SREM', MISSED, place)
+redis.call('ZADD', ENDED, text(room.clock + tonumber(ARGV[3])), place)
+count('left:left', gone)
+count('left:released', inside)
+save_room(room)
+return gone + inside > 0 and 1 or 0

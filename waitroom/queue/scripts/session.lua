@@ -1,0 +1,60 @@
+-- Keeps and ends sessions. ARGV: wall clock or '', then for each: operation, session, milliseconds.
+--   keep    activity under a good pass; ms = what is left until the session's hard end
+--   resume  a pass that ran out: kept only where its slot is still there; ms as for keep
+--   hold    payment under way: no end before ms have passed, whatever the hard end says
+--   extend  at least ms more
+--   end     the slot is free; ms = how long a pass for it may still be about
+-- Returns for each 1, or 0 where the session is over; nil where the room isn't open.
+-- A session that has a good pass but no slot (the store lost it, or it was admitted without the store) gets one, even
+-- beyond max_active: nobody inside is thrown out. Such a one is counted as an overshoot.
+local room = load_room(ARGV[1])
+if not room then
+  return false
+end
+
+local function ends_at(session, least)
+  local current = tonumber(redis.call('ZSCORE', ACTIVE, session) or 0)
+  local held = tonumber(redis.call('ZSCORE', HELD, session) or 0)
+  return text(math.max(current, held, room.clock + least + SLOT_MARGIN_MS))
+end
+
+local answers = {}
+local over, released = 0, 0
+for i = 2, #ARGV, 3 do
+  local operation, session, ms = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
+  local inside = redis.call('ZSCORE', ACTIVE, session)
+  local alive = 1
+  if operation == 'end' then
+    redis.call('ZREM', ACTIVE, session)
+    redis.call('ZREM', HELD, session)
+    redis.call('ZADD', ENDED, text(room.clock + ms), session)
+    if inside then
+      released = released + 1
+    end
+  elseif redis.call('ZSCORE', ENDED, session) or (operation == 'resume' and not inside) then
+    alive = 0
+  else
+    if not inside then
+      local taken = redis.call('ZCARD', ACTIVE) + redis.call('ZCARD', CALLED)
+      if taken >= room.max_active then
+        over = over + 1
+      end
+      -- Its old ticket may have come back into the line meanwhile: one slot is enough.
+      redis.call('ZREM', CALLED, session)
+      redis.call('ZREM', WAITING, session)
+      redis.call('ZREM', AWAY, session)
+    end
+    local least = ms
+    if operation == 'hold' then
+      redis.call('ZADD', HELD, 'GT', text(room.clock + ms + SLOT_MARGIN_MS), session)
+    elseif operation ~= 'extend' then
+      least = math.min(ms, room.session_ms)
+    end
+    redis.call('ZADD', ACTIVE, ends_at(session, least), session)
+  end
+  answers[#answers + 1] = alive
+end
+count('overshoot', over)
+count('left:released', released)
+save_room(room)
+return answers

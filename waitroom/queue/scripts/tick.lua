@@ -1,0 +1,122 @@
+-- One admission tick. ARGV: wall clock or '', how many look-ups it may make at the most.
+-- Ends what has run out, then calls the first who are there, as many as rate and slots allow; who isn't there is
+-- stepped over and keeps the place. Nothing here walks the queue: every loop is bounded by ARGV[2] or BATCH.
+-- Returns {called, stepped over, ended sessions, missed turns, dropped places, 1 where it had to stop early};
+-- nil where the room isn't open.
+local room = load_room(ARGV[1])
+if not room then
+  return false
+end
+local look_ups = tonumber(ARGV[2])
+local now = text(room.clock)
+local stopped_early = 0
+
+local function run_out(key)
+  local members = redis.call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, BATCH)
+  if #members > 0 then
+    redis.call('ZREM', key, unpack(members))
+    if #members == BATCH then
+      stopped_early = 1
+    end
+  end
+  return members
+end
+
+-- Sessions whose slot ran out. A held one has its slot's end beyond the hold already.
+local ended = run_out(ACTIVE)
+count('left:expired', #ended)
+run_out(HELD)
+run_out(ENDED)
+
+-- Turns that were missed: the first time the place is kept, the second time it is lost.
+local missed = run_out(CALLED)
+local keep_until = text(room.clock + room.keep_ms)
+local away, second = {}, {}
+for _, place in ipairs(missed) do
+  if redis.call('SADD', MISSED, place) == 1 then
+    away[#away + 1] = keep_until
+    away[#away + 1] = place
+  else
+    second[#second + 1] = place
+  end
+end
+in_batches('ZADD', AWAY, away)
+
+-- Places kept long enough.
+local dropped = run_out(AWAY)
+in_batches('SREM', MISSED, second)
+in_batches('SREM', MISSED, dropped)
+count('left:missed', #second)
+count('left:away', #dropped)
+
+-- Seen within away_ms? The windows are looked at from the newest back.
+local newest = math.floor(room.clock / WINDOW_MS)
+local oldest = math.floor((room.clock - room.away_ms) / WINDOW_MS)
+local function present(place)
+  for window = newest, oldest, -1 do
+    look_ups = look_ups - 1
+    if redis.call('GETBIT', seen_key(window, place), place % CHUNK) == 1 then
+      return true
+    end
+  end
+  return false
+end
+
+local waiting_before = redis.call('ZCARD', WAITING)
+local called, stepped = {}, {}
+local head = room.head
+if room.state == 'open' and waiting_before > 0 then
+  local wanted = math.min(free_slots(room), BATCH)
+  local claim_by = text(room.clock + room.claim_ms)
+  local rank = 0
+  while #called / 2 < wanted do
+    local candidates = redis.call('ZRANGE', WAITING, rank, rank + 99)
+    for _, place in ipairs(candidates) do
+      if #called / 2 >= wanted then
+        break
+      end
+      if look_ups <= 0 then
+        stopped_early = 1
+        break
+      end
+      local number = tonumber(place)
+      if present(number) then
+        called[#called + 1] = claim_by
+        called[#called + 1] = place
+      else
+        stepped[#stepped + 1] = keep_until
+        stepped[#stepped + 1] = place
+      end
+      head = math.max(head, number)
+    end
+    rank = rank + #candidates
+    if #candidates < 100 or look_ups <= 0 then
+      break
+    end
+  end
+  local gone = {}
+  for i = 2, #called, 2 do
+    gone[#gone + 1] = called[i]
+  end
+  for i = 2, #stepped, 2 do
+    gone[#gone + 1] = stepped[i]
+  end
+  in_batches('ZREM', WAITING, gone)
+  in_batches('ZADD', CALLED, called)
+  in_batches('ZADD', AWAY, stepped)
+  spend(room, #called / 2)
+  if #called / 2 == BATCH then
+    stopped_early = 1
+  end
+end
+
+-- How fast the line has moved of late (the last minute weighs most), while there was one.
+if waiting_before > 0 and room.step > 0 then
+  local fade = math.exp(-room.step / 60000)
+  room.pace_called = room.pace_called * fade
+  room.pace_ms = room.pace_ms * fade + room.step
+end
+room.pace_called = room.pace_called + #called / 2
+save_room(room, 'head', text(head), 'pace_called', string.format('%.6f', room.pace_called),
+  'pace_ms', string.format('%.3f', room.pace_ms))
+return { #called / 2, #stepped / 2, #ended, #missed, #second + #dropped, stopped_early }

@@ -1,0 +1,252 @@
+"""The line of one room in Redis or Valkey: what may be done with it, each an atomic script.
+
+The scripts in ``scripts/`` hold the policy; this module only carries arguments there and answers back. Places and
+sessions are integers: the session of an admitted visitor is the place that was called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
+
+from redis.asyncio import BlockingConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import Connection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from waitroom.errors import StoreUnavailable
+from waitroom.queue.view import RoomState, RoomView, parse_view
+
+STORE_TIMEOUT_SECONDS = 0.3
+POOL_CONNECTIONS = 16
+LOOK_UPS_PER_TICK = 5000
+TABLE_POINTS = 320
+SEEN_BATCH = 1000
+
+KEYS = ("room", "waiting", "called", "away", "missed", "active", "held", "ended", "table", "seen")
+
+Fate = Literal["waiting", "called", "admitted", "unknown"]
+SessionOperation = Literal["keep", "resume", "hold", "extend", "end"]
+Method = Literal["fifo", "passthrough"]
+
+
+class RoomNotOpen(StoreUnavailable):
+    """The store answers, but knows nothing of the room: it lost its data, or nobody has opened the room yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """A room's limits as the scripts use them. Rates are per minute, times in seconds."""
+
+    rate_per_minute: float
+    max_active: int
+    session_seconds: float
+    claim_seconds: float
+    away_after_seconds: float
+    keep_place_seconds: float
+    method: Method = "fifo"
+
+    def fields(self) -> dict[str, str]:
+        """The limits under the names and in the units of the room's hash (milliseconds)."""
+        return {
+            "rate": repr(float(self.rate_per_minute)),
+            "max_active": str(self.max_active),
+            "session_ms": _ms(self.session_seconds),
+            "claim_ms": _ms(self.claim_seconds),
+            "away_ms": _ms(self.away_after_seconds),
+            "keep_ms": _ms(self.keep_place_seconds),
+            "method": self.method,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """What a join gave: ``n`` places from ``first_place`` on, the first ``admitted`` of them let in at once.
+
+    ``first_place`` is 0 where the room takes nobody (it is closed or sold out).
+    """
+
+    generation: int
+    first_place: int
+    admitted: int
+    waiting: int
+    state: RoomState
+    clock_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A ticket whose fate is asked for; ``claim`` exchanges a called one for a session."""
+
+    place: int
+    generation: int
+    claim: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Visited:
+    """The fate of a ticket, and for a called one the milliseconds left to claim it."""
+
+    fate: Fate
+    claim_left_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionChange:
+    """One operation on a session; the meaning of ``ms`` is the operation's (see ``scripts/session.lua``)."""
+
+    operation: SessionOperation
+    session: int
+    ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """What one tick did, in visitors; ``stopped_early`` says that more is due at once."""
+
+    called: int
+    stepped_over: int
+    ended: int
+    missed: int
+    dropped: int
+    stopped_early: bool
+
+
+class QueueStore:
+    """The line of one room.
+
+    Every method raises `StoreUnavailable` when Redis doesn't answer in time, and its subclass `RoomNotOpen` when the
+    room must be opened first.
+
+    Args:
+        redis: A client that answers with bytes; see `connect`.
+        room: The room's name; it is the hash tag of all the room's keys.
+        clock: The wall clock in milliseconds since the epoch, for tests; None takes the server's.
+    """
+
+    def __init__(self, redis: Redis, room: str, *, clock: Callable[[], int] | None = None) -> None:
+        self._redis = redis
+        self._clock = clock
+        self.keys = tuple(f"waitroom:{{{room}}}:{key}" for key in KEYS)
+        self._scripts = {
+            name: redis.register_script(_script(name))
+            for name in ("open", "join", "tick", "visit", "seen", "session", "leave", "set", "view")
+        }
+
+    async def _run(self, name: str, *arguments: str | int) -> Any:
+        now = "" if self._clock is None else str(self._clock())
+        with store_errors():
+            answer = await self._scripts[name](keys=self.keys, args=[now, *arguments])
+        if answer is None:
+            raise RoomNotOpen("the store doesn't know the room")
+        return answer
+
+    async def run_id(self) -> str:
+        """The run id of the server behind the connection: another one after a restart or a failover."""
+        with store_errors():
+            info = await self._redis.info("server")
+        return str(info["run_id"])
+
+    async def open(self, limits: Limits, run_id: str) -> int:
+        """Opens the room or takes it up again; returns its generation."""
+        pairs = [part for pair in limits.fields().items() for part in pair]
+        return int(await self._run("open", run_id, *pairs))
+
+    async def join(self, count: int) -> Joined:
+        """Gives ``count`` newcomers their places, in one step."""
+        generation, first, admitted, waiting, state, clock = await self._run("join", count)
+        return Joined(int(generation), int(first), admitted, waiting, RoomState(state.decode()), int(clock))
+
+    async def visit(self, visits: Sequence[Visit]) -> list[Visited]:
+        """Tells the fate of tickets, in order. Who was stepped over is waiting again by it."""
+        arguments: list[str | int] = []
+        for visit in visits:
+            arguments += (visit.place, visit.generation, int(visit.claim))
+        answers = await self._run("visit", *arguments)
+        return [Visited(fate.decode(), left) for fate, left in answers]
+
+    async def seen(self, places: Iterable[int]) -> None:
+        """Marks waiting visitors as there, now."""
+        everyone = list(places)
+        for start in range(0, len(everyone), SEEN_BATCH):
+            await self._run("seen", *everyone[start : start + SEEN_BATCH])
+
+    async def change_sessions(self, changes: Sequence[SessionChange]) -> list[bool]:
+        """Keeps or ends sessions, in order; False for each that is over."""
+        arguments: list[str | int] = []
+        for change in changes:
+            arguments += (change.operation, change.session, change.ms)
+        return [answer == 1 for answer in await self._run("session", *arguments)]
+
+    async def leave(self, place: int, pass_ms: int) -> bool:
+        """Gives up a place or its session. ``pass_ms``: how long a pass for it may still be about."""
+        return bool(await self._run("leave", place, pass_ms))
+
+    async def tick(self, look_ups: int = LOOK_UPS_PER_TICK) -> Ticked:
+        """Ends what ran out and calls who is due. At most ``look_ups`` last-seen marks are read."""
+        called, stepped, ended, missed, dropped, early = await self._run("tick", look_ups)
+        return Ticked(called, stepped, ended, missed, dropped, bool(early))
+
+    async def set_limits(self, changes: Mapping[str, str]) -> None:
+        """Changes fields of `Limits.fields` while the room is open."""
+        await self._run("set", *(part for pair in changes.items() for part in pair))
+
+    async def set_state(self, state: RoomState, message: str | None = None) -> None:
+        """Opens, pauses, closes or sells out the room, perhaps with a message to those who wait."""
+        await self.set_limits({"state": state} if message is None else {"state": state, "message": message})
+
+    async def set_remaining(self, remaining: int) -> None:
+        """Notes the units left, as the shop told."""
+        await self.set_limits({"remaining": str(remaining)})
+
+    async def view(self, known: RoomView | None = None) -> RoomView:
+        """The room as an edge keeps it. ``known`` spares sending its table again while it is the current one."""
+        stamp = "" if known is None else known.table.stamp
+        answer = await self._run("view", stamp, TABLE_POINTS)
+        return parse_view(answer, None if known is None else known.table)
+
+
+def connect(url: str, *, timeout_seconds: float = STORE_TIMEOUT_SECONDS) -> Redis:
+    """A client for ``redis://``, ``rediss://`` or ``unix://`` with bounded waits and no retries of its own.
+
+    Raises:
+        ValueError: the URL is of another kind.
+    """
+    options: dict[str, Any] = dict(parse_url(url))
+    kind = options.pop("connection_class", Connection)
+    if kind not in (Connection, SSLConnection, UnixDomainSocketConnection):
+        raise ValueError(f"not a Redis URL: {url.split(':', 1)[0]}")
+    pool = BlockingConnectionPool(
+        connection_class=kind,
+        max_connections=POOL_CONNECTIONS,
+        timeout=timeout_seconds,
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=timeout_seconds,
+        retry=Retry(NoBackoff(), 0),
+        **options,
+    )
+    return Redis.from_pool(pool)
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Turns whatever keeps Redis from answering into `StoreUnavailable`."""
+    try:
+        yield
+    except (RedisError, OSError, TimeoutError) as error:
+        raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+
+
+@cache
+def _script(name: str) -> str:
+    folder = files("waitroom.queue") / "scripts"
+    return (folder / "common.lua").read_text() + (folder / f"{name}.lua").read_text()
+
+
+def _ms(seconds: float) -> str:
+    return str(round(seconds * 1000))

@@ -1,0 +1,88 @@
+"""A room as an edge keeps it in memory: refreshed twice a second, and enough to answer who only waits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from waitroom.queue.positions import Pace, PositionTable
+
+
+class RoomState(StrEnum):
+    """What an operator, or the shop, has said of the room."""
+
+    OPEN = "open"
+    PAUSED = "paused"
+    CLOSED = "closed"
+    SOLD_OUT = "sold_out"
+
+
+@dataclass(frozen=True, slots=True)
+class RoomView:
+    """One look at a room.
+
+    Attributes:
+        generation: Of the store's data; a ticket of another one must be looked up.
+        clock_ms: The room's own clock when this was read.
+        head: The greatest place that was ever called or stepped over; tickets up to it must be looked up.
+        waiting, called, away, active: How many there are in each.
+        rate_per_minute, max_active: The limits in force.
+        session_ms, claim_ms: Sliding life of a session and the time to claim a turn, in force.
+        remaining: Units left as the shop told, or None.
+        totals: Counters since the room's first day, such as ``joined`` or ``left:expired``.
+        table: Ranks and places, for positions.
+        pace: How fast the line has moved of late.
+    """
+
+    generation: int
+    clock_ms: int
+    state: RoomState
+    method: str
+    head: int
+    waiting: int
+    called: int
+    away: int
+    active: int
+    rate_per_minute: float
+    max_active: int
+    session_ms: int
+    claim_ms: int
+    message: str
+    remaining: int | None
+    totals: dict[str, int]
+    table: PositionTable
+    pace: Pace
+
+    @property
+    def free_slots(self) -> int:
+        """Slots that nobody holds."""
+        return max(0, self.max_active - self.active - self.called)
+
+
+def parse_view(answer: Any, known: PositionTable | None) -> RoomView:
+    """Reads the answer of ``scripts/view.lua``; ``known`` is the table the caller has already."""
+    pairs, waiting, called, away, active, stamp, body = answer
+    fields = {pairs[i].decode(): pairs[i + 1].decode() for i in range(0, len(pairs), 2)}
+    stamp = stamp.decode()
+    table = known if known is not None and known.stamp == stamp else PositionTable.parse(stamp, body)
+    return RoomView(
+        generation=int(fields["generation"]),
+        clock_ms=int(fields["clock"]),
+        state=RoomState(fields["state"]),
+        method=fields["method"],
+        head=int(fields["head"]),
+        waiting=waiting,
+        called=called,
+        away=away,
+        active=active,
+        rate_per_minute=float(fields["rate"]),
+        max_active=int(fields["max_active"]),
+        session_ms=int(fields["session_ms"]),
+        claim_ms=int(fields["claim_ms"]),
+        message=fields["message"],
+        remaining=int(fields["remaining"]) if fields["remaining"] else None,
+        totals={key.removeprefix("total:"): int(value) for key, value in fields.items() if key.startswith("total:")},
+        table=table,
+        pace=Pace(float(fields["pace_called"]), float(fields["pace_ms"])),
+    )
