@@ -1,0 +1,379 @@
+"""A crowd of simulated visitors over real connections: who comes when, and what each of them meets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import random
+import re
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http.cookies import SimpleCookie
+from urllib.parse import urlencode, urljoin
+
+import aiohttp
+
+from waitroom.drill.visitor import (
+    Character,
+    Failed,
+    Leave,
+    LineSeen,
+    Navigate,
+    Outcome,
+    Page,
+    PageSeen,
+    Poll,
+    Seen,
+    Submit,
+    Visitor,
+)
+
+_NAVIGATION = {
+    "Accept": "text/html,application/xhtml+xml,*/*;q=0.8",
+    "Accept-Encoding": "identity",
+    "Accept-Language": "en",
+    "Sec-Fetch-Dest": "document",
+    "Sec-Fetch-Mode": "navigate",
+    "Sec-Fetch-Site": "same-origin",
+    "Sec-Fetch-User": "?1",
+    "Upgrade-Insecure-Requests": "1",
+    "User-Agent": "Mozilla/5.0 (compatible; waitroom-drill)",
+}
+_SCRIPT = {
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",
+    "Sec-Fetch-Dest": "empty",
+    "Sec-Fetch-Mode": "cors",
+    "Sec-Fetch-Site": "same-origin",
+    "User-Agent": _NAVIGATION["User-Agent"],
+}
+_FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+_REDIRECTS = 5
+_SHORTEST_POLL_SECONDS = 0.2
+_LONGEST_POLL_SECONDS = 120.0
+_FIRST_POLL_SECONDS = 2.0
+_MOST_CONNECTIONS = 500
+_RECENT_SECONDS = 10.0
+_PAGE_NAME = re.compile(rb'<body data-page="([a-z_]{1,20})"')
+_SHOP_PAGES = {page.value.encode(): page for page in Page if page is not Page.WAITING}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Who comes and when.
+
+    Attributes:
+        visitors: How many in all, at least 1.
+        burst_share: The share of them who come at once, 0 to 1; the others trickle in afterwards.
+        burst_seconds: How long the burst takes.
+        trickle_seconds: How long the trickle takes, on average.
+        impatient_share: The share who give up when their patience ends.
+        patience_seconds: Shortest and longest patience of those, in seconds.
+        returning_share: The share who close the tab in line and come back.
+        closes_tab_seconds: Shortest and longest time in line before that, in seconds.
+        away_seconds: Shortest and longest time with the tab closed, in seconds.
+    """
+
+    visitors: int
+    burst_share: float = 0.75
+    burst_seconds: float = 2.0
+    trickle_seconds: float = 20.0
+    impatient_share: float = 0.05
+    patience_seconds: tuple[float, float] = (10.0, 30.0)
+    returning_share: float = 0.05
+    closes_tab_seconds: tuple[float, float] = (3.0, 10.0)
+    away_seconds: tuple[float, float] = (3.0, 8.0)
+
+    def arrivals(self, dice: random.Random) -> list[float]:
+        """Seconds after the start at which each visitor comes, in order: a burst, then a Poisson trickle."""
+        burst = round(self.visitors * self.burst_share)
+        times = sorted(dice.uniform(0, self.burst_seconds) for _ in range(burst))
+        at, late = self.burst_seconds, self.visitors - burst
+        for _ in range(late):
+            at += dice.expovariate(late / self.trickle_seconds)
+            times.append(at)
+        return times
+
+    def character(self, dice: random.Random) -> Character:
+        """Draw what kind of person a visitor is."""
+        patience = dice.uniform(*self.patience_seconds) if dice.random() < self.impatient_share else None
+        closes = dice.uniform(*self.closes_tab_seconds) if dice.random() < self.returning_share else None
+        return Character(
+            patience_seconds=patience,
+            says_goodbye=dice.random() < 0.5,
+            closes_tab_after=closes,
+            away_seconds=dice.uniform(*self.away_seconds),
+        )
+
+
+@dataclass(slots=True)
+class Guest:
+    """A visitor with what a browser keeps for them.
+
+    Attributes:
+        visitor: The one who decides.
+        cookies: Their own cookies, by name.
+        statuses: How often each HTTP status was answered to them.
+    """
+
+    visitor: Visitor
+    cookies: dict[str, str] = field(default_factory=dict)
+    statuses: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def waiting(self) -> bool:
+        """In line now, called or not."""
+        it = self.visitor
+        return it.joined_at is not None and it.admitted_at is None and it.outcome is None
+
+    @property
+    def shopping(self) -> bool:
+        """In the shop now."""
+        return self.visitor.admitted_at is not None and self.visitor.outcome is None
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the crowd counts as it goes.
+
+    Attributes:
+        requests: Requests that came to an end: answered, failed or timed out.
+        failures: Those that were answered 500 or above (the waiting page aside), failed or timed out.
+        statuses: Answers by HTTP status.
+        kinds: Failures by kind: ``status``, ``connection``, ``timeout``.
+        slowest_seconds: The longest time a page took.
+    """
+
+    requests: int = 0
+    failures: int = 0
+    statuses: Counter[int] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)
+    slowest_seconds: float = 0.0
+
+
+class Crowd:
+    """A crowd in front of one shop, through the gateway or straight to it.
+
+    Args:
+        origin: Scheme, host and port, such as ``http://127.0.0.1:8080``.
+        room: The room's name, for its status and its cookies.
+        plan: Who comes and when.
+        dice: Where all randomness comes from; seed it to see the same crowd again.
+        request_seconds: How long a visitor waits for an answer.
+    """
+
+    def __init__(
+        self, origin: str, room: str, plan: Plan, dice: random.Random, *, request_seconds: float = 10.0
+    ) -> None:
+        self.plan = plan
+        self.tally = Tally()
+        self.guests = [Guest(Visitor(plan.character(dice))) for _ in range(plan.visitors)]
+        self._arrivals = plan.arrivals(dice)
+        self._origin = origin
+        self._room = room
+        self._dice = dice
+        self._request_seconds = request_seconds
+        self._admissions: deque[float] = deque()
+
+    async def run(self, seconds: float) -> None:
+        """Let them come; returns when all have left, or after so many seconds.
+
+        However it ends, by cancellation too, no visit is left under way and each has its outcome.
+        """
+        limit = min(self.plan.visitors, _MOST_CONNECTIONS)
+        # The session keeps no cookies: one jar for all would make them one visitor. Each guest has their own.
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=limit),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            timeout=aiohttp.ClientTimeout(total=self._request_seconds),
+        )
+        try:
+            async with session, asyncio.timeout(seconds), asyncio.TaskGroup() as visits:
+                for guest, arrival in zip(self.guests, self._arrivals, strict=True):
+                    visits.create_task(self._visit(session, guest, arrival))
+        except TimeoutError:
+            pass
+        finally:
+            for guest in self.guests:
+                guest.visitor.end()
+
+    def count(self, outcome: Outcome) -> int:
+        """How many visits ended so."""
+        return sum(guest.visitor.outcome is outcome for guest in self.guests)
+
+    def waiting(self) -> int:
+        """How many are in line now."""
+        return sum(guest.waiting for guest in self.guests)
+
+    def shopping(self) -> int:
+        """How many are in the shop now."""
+        return sum(guest.shopping for guest in self.guests)
+
+    def joined(self) -> int:
+        """How many had to wait, so far."""
+        return sum(guest.visitor.joined_at is not None for guest in self.guests)
+
+    def admitted(self) -> int:
+        """How many have seen a page of the shop, so far."""
+        return sum(guest.visitor.admitted_at is not None for guest in self.guests)
+
+    def waits(self) -> list[float]:
+        """Seconds waited by each who waited and came in, shortest first."""
+        return sorted(wait for guest in self.guests if (wait := guest.visitor.wait_seconds) is not None)
+
+    def admitted_per_minute(self) -> float:
+        """How fast visitors came in during the last ten seconds."""
+        now = asyncio.get_running_loop().time()
+        while self._admissions and self._admissions[0] < now - _RECENT_SECONDS:
+            self._admissions.popleft()
+        return len(self._admissions) * 60 / _RECENT_SECONDS
+
+    async def _visit(self, session: aiohttp.ClientSession, guest: Guest, arrival: float) -> None:
+        loop, visitor = asyncio.get_running_loop(), guest.visitor
+        await asyncio.sleep(arrival)
+        move = visitor.arrive(loop.time())
+        while True:
+            await asyncio.sleep(move.after)
+            if isinstance(move, Leave):
+                if move.tell_room:
+                    await self._say_goodbye(session, guest)
+                visitor.outcome = move.outcome
+                return
+            seen = await self._make(session, guest, move)
+            was_outside = visitor.admitted_at is None
+            move = visitor.next(seen, loop.time(), self._dice)
+            if was_outside and visitor.admitted_at is not None:
+                self._admissions.append(loop.time())
+
+    async def _make(self, session: aiohttp.ClientSession, guest: Guest, move: Navigate | Submit | Poll) -> Seen:
+        started = asyncio.get_running_loop().time()
+        try:
+            match move:
+                case Poll():
+                    url = f"{self._origin}/.waitroom/status?room={self._room}"
+                    return self._read_status(await self._ask(session, guest, "GET", url, _SCRIPT))
+                case Navigate(path):
+                    return await self._open(session, guest, "GET", path)
+                case Submit(path, form):
+                    return await self._open(session, guest, "POST", path, urlencode(form))
+        except TimeoutError:
+            return self._no_answer("timeout")
+        except (aiohttp.ClientError, OSError):
+            return self._no_answer("connection")
+        finally:
+            taken = asyncio.get_running_loop().time() - started
+            self.tally.slowest_seconds = max(self.tally.slowest_seconds, taken)
+
+    async def _open(self, session: aiohttp.ClientSession, guest: Guest, method: str, path: str, body: str = "") -> Seen:
+        url = self._origin + path
+        for _ in range(_REDIRECTS):
+            answer = await self._ask(session, guest, method, url, _NAVIGATION, body)
+            if answer.status not in {301, 302, 303, 307, 308} or not answer.location:
+                return self._read_page(guest, answer)
+            url = urljoin(url, answer.location)
+            if not url.startswith(self._origin + "/"):
+                break
+            if answer.status in {301, 302, 303}:
+                method, body = "GET", ""
+        return self._fail("status")
+
+    async def _ask(
+        self,
+        session: aiohttp.ClientSession,
+        guest: Guest,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: str = "",
+    ) -> _Answer:
+        sent = dict(headers)
+        if guest.cookies:
+            sent["Cookie"] = "; ".join(f"{name}={value}" for name, value in guest.cookies.items())
+        if method == "POST":
+            sent |= {**_FORM, "Origin": self._origin}
+        async with session.request(
+            method, url, headers=sent, data=body.encode() if body else None, allow_redirects=False
+        ) as response:
+            content = await response.read()
+        self.tally.requests += 1
+        self.tally.statuses[response.status] += 1
+        guest.statuses[response.status] += 1
+        _keep_cookies(guest.cookies, response.cookies)
+        return _Answer(
+            response.status,
+            response.headers.get("Location", ""),
+            response.headers.get("Retry-After", ""),
+            f"waitroom_ticket_{self._room}" in response.cookies,
+            response.content_type,
+            content,
+        )
+
+    async def _say_goodbye(self, session: aiohttp.ClientSession, guest: Guest) -> None:
+        try:
+            url = f"{self._origin}/.waitroom/leave?room={self._room}"
+            await self._ask(session, guest, "POST", url, _SCRIPT)
+        except TimeoutError:
+            self._no_answer("timeout")
+        except (aiohttp.ClientError, OSError):
+            self._no_answer("connection")
+
+    def _read_page(self, guest: Guest, answer: _Answer) -> Seen:
+        name = _PAGE_NAME.search(answer.content)
+        if answer.status < 500 and name is not None and name[1] in _SHOP_PAGES:
+            return PageSeen(_SHOP_PAGES[name[1]])
+        in_line = answer.gave_ticket or (
+            f"waitroom_ticket_{self._room}" in guest.cookies and f"waitroom_pass_{self._room}" not in guest.cookies
+        )
+        if in_line and answer.status in {200, 503} and name is None and answer.type == "text/html":
+            return PageSeen(Page.WAITING, _seconds(answer.retry_after))
+        return self._fail("status")
+
+    def _read_status(self, answer: _Answer) -> Seen:
+        if answer.status != 200:
+            return self._fail("status")
+        try:
+            told = json.loads(answer.content)
+            return LineSeen(str(told["state"]), _seconds(told["poll_after"]))
+        except (ValueError, LookupError, TypeError):
+            return self._fail("status")
+
+    def _no_answer(self, kind: str) -> Failed:
+        self.tally.requests += 1
+        return self._fail(kind)
+
+    def _fail(self, kind: str) -> Failed:
+        self.tally.failures += 1
+        self.tally.kinds[kind] += 1
+        return Failed()
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    location: str
+    retry_after: str
+    gave_ticket: bool
+    type: str
+    content: bytes
+
+
+def _seconds(told: object) -> float:
+    try:
+        seconds = float(str(told))
+    except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        return _FIRST_POLL_SECONDS
+    return min(max(seconds, _SHORTEST_POLL_SECONDS), _LONGEST_POLL_SECONDS)
+
+
+def _keep_cookies(kept: dict[str, str], sent: SimpleCookie) -> None:
+    for name, morsel in sent.items():
+        if morsel["max-age"] == "0" or not morsel.value:
+            kept.pop(name, None)
+        else:
+            kept[name] = morsel.value

@@ -1,0 +1,260 @@
+"""What one simulated visitor does next: pure decisions, with the clock and the dice passed in."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from enum import StrEnum
+
+LEAVES_AFTER_FAILURES = 5
+"""Failures in a row after which a visitor in the shop goes home."""
+
+_NAVIGATE_AGAIN_SECONDS = 5.0
+_LONGEST_BACK_OFF_SECONDS = 30.0
+
+
+class Page(StrEnum):
+    """A page that a visitor can find themselves on; the shop's own are named in its ``data-page``."""
+
+    PRODUCT = "product"
+    SOLD_OUT = "sold_out"
+    BASKET = "basket"
+    EMPTY_BASKET = "empty_basket"
+    CHECKOUT = "checkout"
+    ORDER = "order"
+    WAITING = "waiting"
+
+
+class Outcome(StrEnum):
+    """How a visit ended."""
+
+    BOUGHT = "bought"
+    SOLD_OUT = "sold out"
+    CLOSED = "closed"
+    GAVE_UP = "gave up"
+    FAILED = "failed"
+    STILL_WAITING = "still waiting"
+    STILL_SHOPPING = "still shopping"
+    NOT_ARRIVED = "not arrived"
+
+
+@dataclass(frozen=True, slots=True)
+class Character:
+    """What kind of person it is.
+
+    Attributes:
+        patience_seconds: Waits no longer than this; None waits to the end.
+        says_goodbye: Tells the room on giving up, instead of just closing the tab.
+        closes_tab_after: Closes the tab once, after so many seconds in line; None never.
+        away_seconds: How long the tab then stays closed.
+        think_seconds: Shortest and longest look at a shop page, in seconds.
+        retry_seconds: Shortest and longest pause before a failed page is tried again, in seconds.
+    """
+
+    patience_seconds: float | None = None
+    says_goodbye: bool = False
+    closes_tab_after: float | None = None
+    away_seconds: float = 5.0
+    think_seconds: tuple[float, float] = (0.5, 1.5)
+    retry_seconds: tuple[float, float] = (0.5, 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class PageSeen:
+    """A page came, of the shop or the waiting page.
+
+    Attributes:
+        page: Which.
+        poll_after: On the waiting page, seconds to the first look at the status.
+    """
+
+    page: Page
+    poll_after: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class LineSeen:
+    """The status endpoint answered.
+
+    Attributes:
+        state: The room's word for the visitor's state, such as ``waiting`` or ``called``.
+        poll_after: Seconds to the next look.
+    """
+
+    state: str
+    poll_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """No usable answer came: an error page, a broken connection, or none in time."""
+
+
+Seen = PageSeen | LineSeen | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Navigate:
+    """Open a page, as a browser does, after so many seconds."""
+
+    path: str
+    after: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Send a form after so many seconds."""
+
+    path: str
+    form: tuple[tuple[str, str], ...] = ()
+    after: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """Ask the room for the status after so many seconds."""
+
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Be done after so many seconds, perhaps telling the room."""
+
+    outcome: Outcome
+    after: float = 0.0
+    tell_room: bool = False
+
+
+Move = Navigate | Submit | Poll | Leave
+
+
+@dataclass(slots=True)
+class Visitor:
+    """One visit and what is remembered of it. Times are seconds of any one clock.
+
+    Attributes:
+        character: What kind of person it is.
+        arrived_at: When they came; None before.
+        joined_at: When they first saw the waiting page; None where they never had to wait.
+        called_at: When the room first said it is their turn.
+        admitted_at: When they first saw a page of the shop.
+        errors: Failures met, in line and in the shop.
+        outcome: How it ended; None while it goes on.
+    """
+
+    character: Character
+    arrived_at: float | None = None
+    joined_at: float | None = None
+    called_at: float | None = None
+    admitted_at: float | None = None
+    errors: int = 0
+    outcome: Outcome | None = None
+    _shop_move: Navigate | Submit = Navigate("/")
+    _navigated_at: float = -math.inf
+    _in_line: bool = False
+    _failures: int = 0
+    _tab_closed: bool = False
+
+    @property
+    def wait_seconds(self) -> float | None:
+        """From the waiting page to the shop; None where there was no wait or it isn't over."""
+        if self.joined_at is None or self.admitted_at is None:
+            return None
+        return self.admitted_at - self.joined_at
+
+    def arrive(self, now: float) -> Move:
+        """The first move: open the shop's address."""
+        self.arrived_at = self._navigated_at = now
+        return self._shop_move
+
+    def next(self, seen: Seen, now: float, dice: random.Random) -> Move:
+        """Take in what came of the last move and decide the next one."""
+        if isinstance(seen, Failed):
+            return self._after_failure(now, dice)
+        self._failures = 0
+        if isinstance(seen, LineSeen):
+            return self._in_line_told(seen, now)
+        if seen.page is Page.WAITING:
+            self._in_line = True
+            if self.joined_at is None:
+                self.joined_at = now
+            return self._wait(seen.poll_after, now)
+        return self._in_shop(seen.page, now, dice)
+
+    def end(self) -> None:
+        """The drill is over: say where this visitor stands, if the visit hadn't ended by itself."""
+        if self.outcome is not None:
+            return
+        if self.arrived_at is None:
+            self.outcome = Outcome.NOT_ARRIVED
+        elif self.admitted_at is None and self.joined_at is not None:
+            self.outcome = Outcome.STILL_WAITING
+        else:
+            self.outcome = Outcome.STILL_SHOPPING
+
+    def _after_failure(self, now: float, dice: random.Random) -> Move:
+        self.errors += 1
+        self._failures += 1
+        if self._in_line:
+            # The waiting page never gives up on a broken connection; only its reader may.
+            return self._wait(min(_LONGEST_BACK_OFF_SECONDS, 2.0**self._failures), now)
+        if self._failures >= LEAVES_AFTER_FAILURES:
+            return Leave(Outcome.FAILED)
+        pause = dice.uniform(*self.character.retry_seconds)
+        if isinstance(self._shop_move, Submit):
+            return Submit(self._shop_move.path, self._shop_move.form, pause)
+        return Navigate(self._shop_move.path, pause)
+
+    def _in_line_told(self, seen: LineSeen, now: float) -> Move:
+        match seen.state:
+            case "called" | "admitted" | "unknown":
+                if seen.state == "called" and self.called_at is None:
+                    self.called_at = now
+                return self._reload(now)
+            case "sold_out":
+                return Leave(Outcome.SOLD_OUT)
+            case "closed":
+                return Leave(Outcome.CLOSED)
+            case _:
+                return self._wait(seen.poll_after, now)
+
+    def _reload(self, now: float) -> Navigate:
+        # As the waiting page does, so that a state the room can't agree on never makes a tight loop.
+        after = max(0.0, self._navigated_at + _NAVIGATE_AGAIN_SECONDS - now)
+        self._navigated_at = now + after
+        return Navigate("/", after)
+
+    def _wait(self, seconds: float, now: float) -> Move:
+        who = self.character
+        waited = now - (now if self.joined_at is None else self.joined_at)
+        if who.patience_seconds is not None and waited + seconds >= who.patience_seconds:
+            return Leave(Outcome.GAVE_UP, max(0.0, who.patience_seconds - waited), who.says_goodbye)
+        if who.closes_tab_after is not None and not self._tab_closed and waited + seconds >= who.closes_tab_after:
+            self._tab_closed = True
+            after = max(0.0, who.closes_tab_after - waited) + who.away_seconds
+            self._navigated_at = now + after
+            return Navigate("/", after)
+        return Poll(seconds)
+
+    def _in_shop(self, page: Page, now: float, dice: random.Random) -> Move:
+        self._in_line = False
+        if self.admitted_at is None:
+            self.admitted_at = now
+        pause = dice.uniform(*self.character.think_seconds)
+        match page:
+            case Page.PRODUCT:
+                self._shop_move = Submit("/basket", after=pause)
+            case Page.EMPTY_BASKET:
+                self._shop_move = Navigate("/", pause)
+            case Page.BASKET:
+                self._shop_move = Navigate("/checkout", pause)
+            case Page.CHECKOUT:
+                form = (("buyer", "Ada Visitor"), ("email", "ada@example.com"))
+                self._shop_move = Submit("/checkout", form, pause)
+            case Page.ORDER:
+                return Leave(Outcome.BOUGHT)
+            case _:
+                return Leave(Outcome.SOLD_OUT)
+        return self._shop_move
