@@ -1,0 +1,522 @@
+"""The settings: every key, its type, default, bounds and description, and how a whole set of them is loaded.
+
+A key is defined here alone. The reference (docs/settings.md), the example file (config/waitroom.toml) and the
+error messages are made from these definitions. What comes out are frozen dataclasses with slots, cheap to read on
+the path of every request.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field, Strict, TypeAdapter, ValidationError
+
+from waitroom import settings_values as values
+from waitroom.errors import Problem, SettingsError
+from waitroom.settings_check import accept, contradictions
+from waitroom.settings_keys import About
+from waitroom.settings_source import KeyPath, Source, gather
+
+_CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+# Without Strict, pydantic would take "900" for 900 and true for 1: a wrong unit or a slip would go unseen.
+Text = Annotated[str, Strict()]
+Whole = Annotated[int, Strict()]
+Number = Annotated[float, Strict()]
+
+_HIDDEN_TAB = "A browser lets a hidden tab poll once a minute, and the longest poll is 30 s."
+
+
+def available_cores() -> int:
+    """Count the cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, slots=True)
+class BypassRule:
+    """Requests that never wait, such as a payment provider's webhooks; counted and capped all the same."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+
+    paths: Annotated[
+        tuple[Annotated[Text, AfterValidator(values.path_prefix)], ...],
+        Field(min_length=1),
+        About(
+            "Prefixes of the paths this rule lets past the line.",
+            "Keep them narrow: whoever asks for such a path reaches the shop without waiting.",
+            example='["/webhooks/"]',
+        ),
+    ]
+    methods: Annotated[
+        tuple[Annotated[Text, AfterValidator(values.http_method)], ...],
+        About(
+            "The request methods this rule holds for.",
+            "Name them wherever you know them: webhooks are POSTs.",
+            unset="every method",
+        ),
+    ] = ()
+    max_per_second: Annotated[
+        Number,
+        Field(gt=0, le=1_000_000),
+        About(
+            "How many requests a second this rule lets through, over all workers together. Those above it are "
+            "treated as if there were no rule.",
+            "Raise it if the provider sends more than that in its busiest second.",
+            "requests per second",
+        ),
+    ] = 50.0
+
+
+@dataclass(frozen=True, slots=True)
+class RoomSettings:
+    """One waiting room: the hosts and paths it covers, one upstream, its limits, one queue."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+
+    name: Annotated[
+        Text,
+        AfterValidator(values.room_name),
+        About(
+            "The room's name in commands, metrics and cookie names: 1 to 32 of a-z, 0-9, _ and -, beginning with a "
+            "letter or digit.",
+            "Leave it alone while visitors wait: under a new name the room has a new, empty line.",
+            example='"shop"',
+        ),
+    ]
+    upstream: Annotated[
+        Text,
+        AfterValidator(values.upstream_url),
+        About(
+            "Where the shop behind this room listens: http://host:port, or unix:///path/to.sock. Plain HTTP only; "
+            "no path, query, user or password.",
+            example='"http://127.0.0.1:3000"',
+        ),
+    ]
+    hosts: Annotated[
+        tuple[Annotated[Text, AfterValidator(values.host_pattern)], ...],
+        About(
+            'The hosts this room covers, without scheme or port. "*.example.com" stands for every subdomain, '
+            "though not for example.com itself.",
+            "Set it where several shops share the gateway.",
+            unset="any host",
+        ),
+    ] = ()
+    paths: Annotated[
+        tuple[Annotated[Text, AfterValidator(values.path_prefix)], ...],
+        About(
+            'Prefixes of the paths this room covers, each beginning with "/".',
+            "Set it where only a part of the shop has a line.",
+            unset="every path",
+        ),
+    ] = ()
+    rate_per_minute: Annotated[
+        Number,
+        Field(gt=0, le=10_000_000),
+        About(
+            "How many new visitors are admitted, spread evenly over the minute.",
+            "Start with what the shop has borne in a load test; tune it while the sale runs.",
+            "visitors per minute",
+        ),
+    ] = 600.0
+    max_active: Annotated[
+        Whole,
+        Field(ge=1, le=10_000_000),
+        About(
+            "How many admitted visitors may be in the shop at once, those called but not yet in included.",
+            "Set it to what the shop can hold; whichever of it and rate_per_minute is reached first decides.",
+            "visitors",
+        ),
+    ] = 1000
+    session_seconds: Annotated[
+        Whole,
+        Field(ge=60, le=86_400),
+        About(
+            "How long an admitted visitor may do nothing before the slot goes to the next. Every request starts "
+            "it anew.",
+            "Raise it where people read or fill in forms for long; lower it to fill slots sooner.",
+            "seconds",
+            reason="Below a minute a visitor reading one page would lose the session.",
+        ),
+    ] = 900
+    session_max_seconds: Annotated[
+        Whole,
+        Field(ge=60, le=604_800),
+        About(
+            "How long a session may last in all, however busy the visitor is. At least session_seconds.",
+            "Lower it where some stay for hours while others wait.",
+            "seconds",
+        ),
+    ] = 14_400
+    claim_seconds: Annotated[
+        Whole,
+        Field(ge=90, le=86_400),
+        About(
+            "How long a slot is kept for a visitor who was called.",
+            "Raise it where visitors wait for long and look away; every slot kept so stands empty meanwhile.",
+            "seconds",
+            reason=_HIDDEN_TAB,
+        ),
+    ] = 180
+    away_after_seconds: Annotated[
+        Whole,
+        Field(ge=90, le=86_400),
+        About(
+            "After how long without a sign of life a waiting visitor counts as away and is stepped over.",
+            "Raise it where many visitors are on phones that sleep.",
+            "seconds",
+            reason=_HIDDEN_TAB,
+        ),
+    ] = 180
+    keep_place_seconds: Annotated[
+        Whole,
+        Field(ge=90, le=604_800),
+        About(
+            "How long the place of a visitor who is away is kept. At least away_after_seconds.",
+            "Raise it for lines that last for hours.",
+            "seconds",
+        ),
+    ] = 3600
+    method: Annotated[
+        Literal["fifo", "passthrough"],
+        About(
+            "How the line is ordered: fifo, first come first served; or passthrough, nobody waits and everything "
+            "is only counted.",
+            "Take passthrough to watch the traffic before a sale, or to take the line away without a new set-up.",
+        ),
+    ] = "fifo"
+    on_store_error: Annotated[
+        Literal["hold", "admit", "close"],
+        About(
+            "What newcomers meet while the store cannot be reached: hold, the waiting page; admit, the shop; or "
+            "close, a page that says closed. Admitted visitors go on in any case.",
+            "Take admit where a minute without a limit does less harm than a minute without sales.",
+        ),
+    ] = "hold"
+    waiting_status: Annotated[
+        Literal[503, 200],
+        About(
+            "The status that the waiting page is answered with.",
+            "Take 200 where something in front of the gateway replaces 503 answers by a page of its own.",
+        ),
+    ] = 503
+    template: Annotated[
+        Annotated[Text, AfterValidator(values.not_empty)] | None,
+        About(
+            "Your own waiting page, a Jinja2 template. A relative path starts at the folder of the settings file "
+            "(given in the environment or as a flag: at the working directory).",
+            "Set it for a page in the shop's own look.",
+            example='"waiting.html"',
+            unset="the page that comes with Waitroom",
+        ),
+    ] = None
+    bypass: Annotated[
+        tuple[BypassRule, ...],
+        About(
+            "Rules for requests that never wait, such as payment webhooks and health checks; each a "
+            "[[rooms.bypass]] table.",
+            "Add one for every machine that calls the shop by itself.",
+            example='[{paths = ["/webhooks/"]}]',
+            unset="no rules",
+        ),
+    ] = ()
+    upstream_connect_seconds: Annotated[
+        Number,
+        Field(gt=0, le=3600),
+        About("How long connecting to the shop may take.", "Raise it where the shop is far away.", "seconds"),
+    ] = 5.0
+    upstream_first_byte_seconds: Annotated[
+        Number,
+        Field(gt=0, le=86_400),
+        About(
+            "How long the shop may take until its answer begins.",
+            "Raise it if the shop has requests that rightly take longer, such as exports.",
+            "seconds",
+        ),
+    ] = 60.0
+    upstream_idle_seconds: Annotated[
+        Number,
+        Field(gt=0, le=86_400),
+        About(
+            "How long the shop may send nothing in the middle of an answer.",
+            "Raise it for streams that are silent for longer.",
+            "seconds",
+        ),
+    ] = 60.0
+    upstream_max_connections: Annotated[
+        Whole,
+        Field(ge=1, le=65_536),
+        About(
+            "How many connections to the shop each worker may hold.",
+            "Keep this times workers within what the shop accepts.",
+            "connections per worker",
+        ),
+    ] = 256
+    upstream_wait_seconds: Annotated[
+        Number,
+        Field(ge=0, le=3600),
+        About(
+            "How long a request waits for one of those connections when all are busy.",
+            "Raise it if the shop has few connections and quick answers.",
+            "seconds",
+        ),
+    ] = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of a whole gateway."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+
+    rooms: Annotated[tuple[RoomSettings, ...], About("The waiting rooms, each a [[rooms]] table.", example="[]")]
+    listen: Annotated[
+        Text,
+        AfterValidator(values.listen_address),
+        About(
+            "The address of the public listener: host:port or [v6]:port.",
+            "Narrow it to 127.0.0.1 where another proxy on the same machine stands in front.",
+        ),
+    ] = "0.0.0.0:8080"
+    admin_listen: Annotated[
+        Text,
+        AfterValidator(values.listen_address),
+        About(
+            "The address of the admin listener: dashboard, API, metrics and health.",
+            "Give it an address that only operators can reach; never a public one.",
+        ),
+    ] = "127.0.0.1:8081"
+    workers: Annotated[
+        Whole,
+        Field(ge=1, le=512),
+        About(
+            "How many edge processes serve the public listener.",
+            "Lower it to leave cores to the shop on the same machine.",
+            "processes",
+            unset="as many as there are cores",
+        ),
+    ] = field(default_factory=available_cores)
+    data_dir: Annotated[
+        Text,
+        AfterValidator(values.not_empty),
+        About(
+            "The folder of the embedded store's file and of what else must outlive a restart. A relative path "
+            "starts at the working directory.",
+            "Put it on a disk that lasts, such as a volume where the gateway runs in a container.",
+        ),
+    ] = "waitroom-data"
+    trusted_proxies: Annotated[
+        tuple[Annotated[Text, AfterValidator(values.trusted_network)], ...],
+        About(
+            "Addresses or networks of the proxies in front of the gateway. X-Forwarded-For, -Proto and -Host are "
+            "believed from these only.",
+            "Set it whenever a load balancer, CDN or nginx stands in front.",
+            unset="no proxy is believed",
+        ),
+    ] = ()
+    redis_url: Annotated[
+        Annotated[Text, AfterValidator(values.redis_address)] | None,
+        About(
+            "The Redis or Valkey that holds the lines: redis://, rediss:// (TLS) or unix://.",
+            "Set it where several machines share the lines.",
+            example='"redis://10.0.0.5:6379/0"',
+            unset="an embedded store, its file in data_dir",
+            confidential=True,
+        ),
+    ] = field(default=None, repr=False)
+    secrets: Annotated[
+        tuple[Annotated[Text, AfterValidator(values.signing_secret)], ...],
+        About(
+            "What tickets and passes are signed with, newest first: the first signs, all are accepted. Each at least "
+            f"{values.SECRET_LENGTH} characters; the command `waitroom secret` makes one.",
+            "Set it where several machines serve the same rooms. To rotate, put a new one first and take the "
+            "oldest away once no session lasts from before.",
+            example='["put the output of waitroom secret here"]',
+            unset="one is made at the first start and kept in data_dir",
+            confidential=True,
+        ),
+    ] = field(default=(), repr=False)
+    secrets_file: Annotated[
+        Annotated[Text, AfterValidator(values.not_empty)] | None,
+        About(
+            "A file with one secret a line, newest first, instead of secrets. A relative path starts at the folder of "
+            "the settings file (given in the environment or as a flag: at the working directory).",
+            "Set it where secrets are mounted as files.",
+            example='"/run/secrets/waitroom"',
+            unset="no file",
+        ),
+    ] = None
+    grace_seconds: Annotated[
+        Number,
+        Field(ge=0, le=3600),
+        About(
+            "How long requests under way may take to end when the gateway stops.",
+            "Keep it below the time your service manager waits before it kills.",
+            "seconds",
+        ),
+    ] = 30.0
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        About("From which level on events are logged.", "Take debug while you look for something."),
+    ] = "info"
+    client_connections: Annotated[
+        Whole,
+        Field(ge=1, le=1_000_000),
+        About(
+            "How many client connections each worker holds open.",
+            "Raise it for very large crowds, together with the limit of open files (ulimit -n).",
+            "connections per worker",
+        ),
+    ] = 20_000
+    client_connections_per_address: Annotated[
+        Whole,
+        Field(ge=1, le=1_000_000),
+        About(
+            "How many of them one address may hold. Trusted proxies are exempt.",
+            "Raise it where many visitors share an address, as behind a company's or a mobile network's gateway.",
+            "connections per worker",
+        ),
+    ] = 1000
+    client_head_bytes: Annotated[
+        Whole,
+        Field(ge=4096, le=1_048_576),
+        About(
+            "The most that a request's line and headers may take together.",
+            "Raise it where the shop sets large cookies.",
+            "bytes",
+        ),
+    ] = 65_536
+    client_head_seconds: Annotated[
+        Number,
+        Field(gt=0, le=3600),
+        About(
+            "How long a client may take to send a request's line and headers.",
+            "Lower it while slow connections are used as an attack.",
+            "seconds",
+        ),
+    ] = 10.0
+    client_body_seconds: Annotated[
+        Number,
+        Field(gt=0, le=3600),
+        About(
+            "How long a client may send nothing in the middle of a request's body.",
+            "Raise it where people upload over bad lines.",
+            "seconds",
+        ),
+    ] = 30.0
+    client_idle_seconds: Annotated[
+        Number,
+        Field(gt=0, le=3600),
+        About(
+            "How long a connection is kept open between two requests.",
+            "Keep it above the same time of a proxy in front, so that the proxy closes first.",
+            "seconds",
+        ),
+    ] = 75.0
+    client_write_seconds: Annotated[
+        Number,
+        Field(gt=0, le=3600),
+        About(
+            "How long a client may take nothing of the answer sent to it.",
+            "Raise it where people download over bad lines.",
+            "seconds",
+        ),
+    ] = 60.0
+
+
+_ADAPTER: TypeAdapter[Settings] = TypeAdapter(Settings)
+
+
+def load_settings(path: Path | None, env: Mapping[str, str], overrides: Mapping[str, object]) -> Settings:
+    """Load the settings. Flags go before the environment, that before the file, that before the defaults.
+
+    Args:
+        path: The settings file in TOML, or None for none.
+        env: The environment; names that don't begin with ``WAITROOM_`` are none of ours, and an empty value is
+            as good as none.
+        overrides: What flags gave, by key: keys of the top level, and of the only room; None is as good as none.
+
+    Returns:
+        The settings, their secrets read from ``secrets_file`` if there is one, ``template`` an absolute path.
+
+    Raises:
+        SettingsError: All that is wrong, at once.
+    """
+    source = gather(path, env, overrides, Settings, RoomSettings)
+    accepted = accept(_ADAPTER, source, Settings)
+    problems = [*source.problems, *accepted.problems]
+    problems += contradictions(accepted.settings, source, accepted.doubtful)
+    settings = _with_files(accepted.settings, source, problems)
+    if problems:
+        raise SettingsError(sorted(problems, key=lambda problem: (problem.line is None, problem.line or 0)))
+    return settings
+
+
+def to_json(settings: Settings) -> bytes:
+    """Write settings for `from_json`, secrets included: for a pipe to a child process, never for a log."""
+    return _ADAPTER.dump_json(settings)
+
+
+def from_json(data: bytes) -> Settings:
+    """Read what `to_json` wrote.
+
+    Raises:
+        SettingsError: ``data`` isn't that.
+    """
+    try:
+        return _ADAPTER.validate_json(data)
+    except ValidationError:
+        pass  # the error would quote the secrets, so it must not become this one's context
+    raise SettingsError([Problem("settings", "aren't what to_json wrote.")])
+
+
+def _with_files(settings: Settings, source: Source, problems: list[Problem]) -> Settings:
+    """Read the secrets file and find the templates, noting what is wrong with them in ``problems``."""
+    rooms = list(settings.rooms)
+    for index, room in enumerate(rooms):
+        if room.template is None:
+            continue
+        key: KeyPath = ("rooms", index, "template")
+        template = source.folder_of(key) / room.template
+        if not template.is_file():
+            problems.append(source.problem(key, f'names "{template}", and there is no such file.', "Mend the path."))
+        rooms[index] = dataclasses.replace(room, template=str(template))
+    changes: dict[str, Any] = {"rooms": tuple(rooms)}
+    if settings.secrets_file is not None:
+        file = source.folder_of(("secrets_file",)) / settings.secrets_file
+        changes["secrets_file"] = str(file)
+        changes["secrets"] = settings.secrets or _read_secrets(file, source, problems)
+    return dataclasses.replace(settings, **changes)
+
+
+def _read_secrets(file: Path, source: Source, problems: list[Problem]) -> tuple[str, ...]:
+    """Read one secret a line. What is wrong is noted in ``problems``, without a word of the file's content."""
+    key: KeyPath = ("secrets_file",)
+    try:
+        lines = file.read_bytes().decode().splitlines()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        problems.append(source.problem(key, f'names "{file}", which can\'t be read: {reason}.', "Mend that."))
+        return ()
+    except UnicodeDecodeError:
+        problems.append(source.problem(key, f'names "{file}", which is no UTF-8 text.', "Write it anew."))
+        return ()
+    secrets = {number: line.strip() for number, line in enumerate(lines, 1) if line.strip()}
+    short = [number for number, secret in secrets.items() if len(secret) < values.SECRET_LENGTH]
+    problems.extend(
+        source.problem(
+            key,
+            f'names "{file}", whose line {number} has fewer than {values.SECRET_LENGTH} characters.',
+            "Put one secret on each line, as the command `waitroom secret` makes them.",
+        )
+        for number in short
+    )
+    if not secrets:
+        problems.append(
+            source.problem(key, f'names "{file}", which is empty.', "Put one secret on each line, newest first.")
+        )
+    return tuple(secrets.values())

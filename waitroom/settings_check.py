@@ -1,0 +1,308 @@
+"""Finds what is wrong with gathered settings: single values by pydantic, contradictions between them by hand.
+
+Nothing here quotes a confidential value.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+from itertools import combinations, product
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from waitroom.errors import Problem
+from waitroom.settings_keys import Key, Shape, keys_of, tables_of
+from waitroom.settings_source import KeyPath, Source, nearest
+from waitroom.settings_values import WILDCARD_HOSTS, Address, split_address, upstream_address
+
+if TYPE_CHECKING:
+    from waitroom.settings import RoomSettings, Settings
+
+_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)")
+_FACTORS = {
+    "seconds": {"ms": 0.001, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400},
+    "bytes": {"b": 1, "k": 1024, "kb": 1024, "kib": 1024, "m": 1_048_576, "mb": 1_048_576, "mib": 1_048_576},
+}
+_SHOWN_LENGTH = 40
+_STAND_IN_UPSTREAM = "http://missing.invalid:80"
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What came of checking each value alone.
+
+    Attributes:
+        settings: The settings, with a stand-in wherever a value was refused: for further checks only.
+        problems: Why values were refused.
+        doubtful: The keys that hold a stand-in. What is wrong because of one is not worth telling.
+    """
+
+    settings: Settings
+    problems: list[Problem]
+    doubtful: frozenset[KeyPath]
+
+
+@dataclass(frozen=True, slots=True)
+class _Contradiction:
+    at: KeyPath
+    what: str
+    mend: str
+    between: tuple[KeyPath, ...]
+
+
+def accept(adapter: TypeAdapter[Settings], source: Source, top: type) -> Accepted:
+    """Check each value alone.
+
+    Args:
+        adapter: The validator of the whole.
+        source: The settings as they were gathered.
+        top: The dataclass of the top level.
+    """
+    data = {"rooms": [], **source.data}
+    try:
+        return Accepted(adapter.validate_python(data), [], frozenset())
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    # pydantic calls a list too short as well when an item of it was refused
+    inner = {detail["loc"][:-1] for detail in details if detail["type"] != "too_short"}
+    details = [detail for detail in details if detail["type"] != "too_short" or detail["loc"] not in inner]
+    problems = [_problem(detail, source, top) for detail in details]
+    doubtful = frozenset(detail["loc"][: 3 if detail["loc"][0] == "rooms" else 1] for detail in details)
+    return Accepted(adapter.validate_python(_with_stand_ins(data, doubtful)), problems, doubtful)
+
+
+def contradictions(settings: Settings, source: Source, doubtful: frozenset[KeyPath]) -> list[Problem]:
+    """Find values that are fine alone but not together.
+
+    Args:
+        settings: The settings.
+        source: Where they came from, for the places.
+        doubtful: Keys whose values are stand-ins.
+    """
+    found = [*_between_rooms(settings), *_between_addresses(settings)]
+    if settings.secrets and settings.secrets_file is not None:
+        found.append(
+            _Contradiction(
+                ("secrets_file",),
+                "can't be given together with secrets.",
+                "Take one of the two away.",
+                (("secrets",), ("secrets_file",)),
+            )
+        )
+    for index, room in enumerate(settings.rooms):
+        found.extend(_between_times(index, room, source))
+    return [
+        source.problem(one.at, one.what, one.mend)
+        for one in found
+        if not any(key[: len(doubt)] == doubt for key in one.between for doubt in doubtful)
+    ]
+
+
+def _between_rooms(settings: Settings) -> Iterator[_Contradiction]:
+    if not settings.rooms:
+        yield _Contradiction(
+            ("rooms",),
+            "there is no room.",
+            "Add a [[rooms]] table with name and upstream, or give --upstream http://127.0.0.1:3000 alone.",
+            (("rooms",),),
+        )
+    for (i, one), (j, other) in combinations(enumerate(settings.rooms), 2):
+        if one.name == other.name:
+            names: tuple[KeyPath, ...] = (("rooms", j, "name"), ("rooms", i, "name"))
+            what = f"rooms[{i}] has the same name."
+            yield _Contradiction(names[0], what, "Rename one of the two.", names)
+        shared = next(
+            ((h, p) for h, p in product(other.hosts or ("",), other.paths or ("/",)) if _covers(one, h, p)), None
+        )
+        if shared:
+            host, path = shared
+            yield _Contradiction(
+                ("rooms", j),
+                f'covers {host or "any host"} with path {path}, just as rooms[{i}] "{one.name}" does.',
+                "Give one of the two other hosts or paths.",
+                tuple(("rooms", index, key) for index in (i, j) for key in ("hosts", "paths")),
+            )
+
+
+def _covers(room: RoomSettings, host: str, path: str) -> bool:
+    return host in (room.hosts or ("",)) and path in (room.paths or ("/",))
+
+
+def _between_times(index: int, room: RoomSettings, source: Source) -> Iterator[_Contradiction]:
+    for long, short in (("session_max_seconds", "session_seconds"), ("keep_place_seconds", "away_after_seconds")):
+        longest, shortest = getattr(room, long), getattr(room, short)
+        if longest < shortest:
+            keys: tuple[KeyPath, ...] = (("rooms", index, long), ("rooms", index, short))
+            yield _Contradiction(
+                # one of the two may be a default, which has no place to point at
+                next((key for key in keys if key in source.origins), keys[0]),
+                f"{long} ({longest}) is less than {short} ({shortest}).",
+                f"Raise {long} to at least {shortest}, or lower {short}.",
+                keys,
+            )
+
+
+def _between_addresses(settings: Settings) -> Iterator[_Contradiction]:
+    own = {key: split_address(getattr(settings, key)) for key in ("listen", "admin_listen")}
+    public, admin = own["listen"], own["admin_listen"]
+    if public and admin and _meet(public, admin):
+        yield _Contradiction(
+            ("admin_listen",),
+            f"is the same address as listen, {settings.listen}.",
+            "Give it another port: the admin listener is never the public one.",
+            (("listen",), ("admin_listen",)),
+        )
+    for index, room in enumerate(settings.rooms):
+        upstream = upstream_address(room.upstream)
+        for key, address in own.items():
+            if upstream and address and _meet(address, upstream):
+                yield _Contradiction(
+                    ("rooms", index, "upstream"),
+                    f"is the gateway's own {key}, so requests would go round in circles.",
+                    "Give the address the shop listens on, or move the gateway to another port.",
+                    (("rooms", index, "upstream"), (key,)),
+                )
+
+
+def _meet(listener: Address, other: Address) -> bool:
+    """Whether ``other`` is, or reaches, the address ``listener``. Port 0 is a different one each time."""
+    if listener.port != other.port or listener.port == 0:
+        return False
+    hosts = {listener.host, other.host}
+    if len(hosts) == 1:
+        return True
+    if listener.host in WILDCARD_HOSTS or other.host in WILDCARD_HOSTS:
+        return all(host in WILDCARD_HOSTS or _is_loopback(host) for host in hosts)
+    return "localhost" in hosts and all(_is_loopback(host) for host in hosts)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _with_stand_ins(data: dict[str, Any], doubtful: frozenset[KeyPath]) -> dict[str, Any]:
+    """Return the data with every doubtful value gone, so that its default takes its place."""
+    kept = {key: value for key, value in data.items() if (key,) not in doubtful}
+    rooms = kept.get("rooms", [])
+    kept["rooms"] = [
+        {
+            "name": f"room-{index}",
+            "upstream": _STAND_IN_UPSTREAM,
+            **{key: value for key, value in room.items() if ("rooms", index, key) not in doubtful},
+        }
+        for index, room in enumerate(rooms)
+        if isinstance(room, dict)
+    ]
+    return kept
+
+
+def _problem(detail: ErrorDetails, source: Source, top: type) -> Problem:
+    """Put a pydantic error into our words."""
+    path = detail["loc"]
+    if detail["type"] == "unexpected_keyword_argument":
+        return source.problem(path, *_unknown_key(path, top))
+    what, mend = _words(detail, _key_at(path, top))
+    return source.problem(path, what, mend)
+
+
+def _key_at(path: KeyPath, top: type) -> Key:
+    """Return the key that a path leads to; that of the list, where it leads to a list's item."""
+    while isinstance(path[-1], int):
+        path = path[:-1]
+    return keys_of(tables_of(top)[_header(path[:-1])])[path[-1]]
+
+
+def _header(path: KeyPath) -> str:
+    return ".".join(part for part in path if isinstance(part, str))
+
+
+def _unknown_key(path: KeyPath, top: type) -> tuple[str, str]:
+    tables = tables_of(top)
+    name, here = str(path[-1]), _header(path[:-1])
+    for header, table in tables.items():
+        if header != here and name in keys_of(table):
+            if not header:
+                return "is a key of the top level.", "Move it above the first [[rooms]]."
+            return f"is a key of [[{header}]].", "Move it under such a header."
+    meant = nearest(name.lower().replace("-", "_"), keys_of(tables[here]))
+    return "is no setting.", f"Did you mean {meant}?" if meant else "docs/settings.md lists what there is."
+
+
+def _words(detail: ErrorDetails, key: Key) -> tuple[str, str]:
+    """Return what is wrong with a value and how to mend it."""
+    value, context = detail["input"], detail.get("ctx", {})
+    header = f"[[{_header(detail['loc'])}]]"
+    match detail["type"]:
+        case "refused":
+            return context["what"], context["mend"]
+        case "missing":
+            return "is missing.", f"Write {key.name} = {key.about.example}"
+        case "int_type" | "float_type" | "finite_number":
+            return f"must be {key.shape}, not {_shown(value, key)}.", _as_number(value, key)
+        case "string_type":
+            example = key.about.example or json.dumps(key.default)
+            return f"must be text, not {_shown(value, key)}.", f"Put it in quotes, such as {example}."
+        case "literal_error":
+            choices = ", ".join(json.dumps(choice) for choice in key.choices)
+            meant = nearest(str(value), map(str, key.choices))
+            return f"can't be {_shown(value, key)}.", f"Did you mean {meant}?" if meant else f"Take one of {choices}."
+        case "greater_than" | "greater_than_equal" | "less_than_equal":
+            unit = f" ({key.about.unit})" if key.about.unit else ""
+            what = f"is {_shown(value, key)}, and must be {key.bounds}."
+            return what, f"{key.about.reason} Mend the number{unit}.".lstrip()
+        case "too_short":
+            return "must not be empty.", f"Write {key.name} = {key.about.example}"
+        case "dataclass_type":
+            return f"must be a table, not {_shown(value, key)}.", f"Begin it with {header}."
+        case "tuple_type" if key.shape is Shape.TABLES:
+            return f"must be a list of tables, not {_shown(value, key)}.", f"Write its header as {header}."
+        case "tuple_type":
+            return f"must be a list, not {_shown(value, key)}.", "Put it in [ ], even if it is one alone."
+    raise TypeError(f"no words for the error {detail['type']}")
+
+
+def _shown(value: object, key: Key) -> str:
+    """Describe a value for an error message; a confidential one by its kind alone."""
+    match value:
+        case list():
+            return "a list"
+        case dict():
+            return "a table"
+        case str() if key.about.confidential:
+            return "text"
+        case str():
+            return json.dumps(value if len(value) <= _SHOWN_LENGTH else value[:_SHOWN_LENGTH] + "...")
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return "a number" if key.about.confidential else str(value)
+    return "a date or time"
+
+
+def _as_number(value: object, key: Key) -> str:
+    """Say how to write as a number what was meant as one."""
+    unit = key.about.unit
+    noun = "a whole number" if key.shape is Shape.WHOLE else "a number"
+    meant: float | None = None
+    if isinstance(value, str):
+        if found := _QUANTITY.fullmatch(value.strip().lower()):
+            factor = _FACTORS.get(unit, {}).get(found[2])
+            meant = float(found[1]) * factor if factor else None
+        elif re.fullmatch(r"\d+(\.\d+)?", value.strip()):
+            meant = float(value)
+    elif isinstance(value, float) and value == value and abs(value) != float("inf"):
+        meant = value
+    if meant is None:
+        return f"Give {unit} as {noun}."
+    if key.shape is Shape.WHOLE:
+        meant = float(round(meant))
+    return f"Give {unit} as {noun}: {int(meant) if meant.is_integer() else meant}."

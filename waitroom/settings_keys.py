@@ -1,0 +1,139 @@
+"""Reads the definitions of the settings: which keys there are, of what shape, and what is to be said of each."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import annotated_types
+from pydantic.fields import FieldInfo
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the reference, the example file and the error messages say of a key. Written at the key alone.
+
+    Attributes:
+        what: What the key is for, in full sentences.
+        change: When to change it, in full sentences; may be empty.
+        unit: The unit of its number, such as ``seconds``; empty where it has none.
+        example: A value in TOML for keys whose default says nothing about their form.
+        unset: What happens where the key has no value, for keys that may be left without one.
+        reason: Why its bounds are what they are; shown with the error.
+        confidential: Whether the value must never be shown.
+    """
+
+    what: str
+    change: str = ""
+    unit: str = ""
+    example: str = ""
+    unset: str = ""
+    reason: str = ""
+    confidential: bool = False
+
+
+class Shape(StrEnum):
+    """The shapes a value may have."""
+
+    WHOLE = "a whole number"
+    NUMBER = "a number"
+    TEXT = "text"
+    CHOICE = "one of a few words"
+    LIST = "a list"
+    TABLES = "a list of tables"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of a table.
+
+    Attributes:
+        name: The key.
+        shape: The shape of its value.
+        about: What is to be said of it.
+        required: Whether it has no default.
+        default: The default; None where there is none, or where it is found out at start.
+        choices: The values it may have, for `Shape.CHOICE`.
+        bounds: Its bounds in words, such as ``at least 90``; empty where it has none.
+        table: The dataclass of one of its tables, for `Shape.TABLES`.
+    """
+
+    name: str
+    shape: Shape
+    about: About
+    required: bool
+    default: object
+    choices: tuple[object, ...]
+    bounds: str
+    table: type | None
+
+
+@cache
+def keys_of(table: type) -> dict[str, Key]:
+    """Return the keys of a settings dataclass by name, in the order they are defined.
+
+    Args:
+        table: A dataclass whose fields are all ``Annotated[..., About(...)]``.
+    """
+    annotated = get_type_hints(table, include_extras=True)
+    plain = get_type_hints(table)
+    return {
+        field.name: _key(field, plain[field.name], annotated[field.name].__metadata__)
+        for field in dataclasses.fields(table)
+    }
+
+
+@cache
+def tables_of(table: type, header: str = "") -> dict[str, type]:
+    """Return a settings dataclass and all those inside of it by their TOML headers, the outermost by ``""``."""
+    tables = {header: table}
+    for key in keys_of(table).values():
+        if key.table is not None:
+            tables |= tables_of(key.table, f"{header}.{key.name}" if header else key.name)
+    return tables
+
+
+def _key(field: dataclasses.Field[Any], kind: Any, metadata: tuple[object, ...]) -> Key:
+    about = next(item for item in metadata if isinstance(item, About))
+    has_default = field.default is not dataclasses.MISSING
+    shape = _shape(kind)
+    return Key(
+        name=field.name,
+        shape=shape,
+        about=about,
+        required=not has_default and field.default_factory is dataclasses.MISSING,
+        default=field.default if has_default else None,
+        choices=get_args(kind) if shape is Shape.CHOICE else (),
+        bounds=_bounds(metadata),
+        table=get_args(kind)[0] if shape is Shape.TABLES else None,
+    )
+
+
+def _shape(kind: Any) -> Shape:
+    if get_origin(kind) is Literal:
+        return Shape.CHOICE
+    if get_origin(kind) is tuple:
+        return Shape.TABLES if dataclasses.is_dataclass(get_args(kind)[0]) else Shape.LIST
+    bare = next((part for part in get_args(kind) if part is not NoneType), kind)
+    return {int: Shape.WHOLE, float: Shape.NUMBER, str: Shape.TEXT}[bare]
+
+
+def _bounds(metadata: tuple[object, ...]) -> str:
+    words = []
+    for constraint in (part for item in metadata if isinstance(item, FieldInfo) for part in item.metadata):
+        match constraint:
+            case annotated_types.Gt(gt=bound):
+                words.append(f"more than {bound}")
+            case annotated_types.Ge(ge=bound):
+                words.append(f"at least {bound}")
+            case annotated_types.Le(le=bound):
+                words.append(f"at most {bound}")
+            case annotated_types.MinLen():
+                words.append("not empty")
+            case _:
+                raise TypeError(f"no words for the bound {constraint!r}")
+    return ", ".join(words)

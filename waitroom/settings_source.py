@@ -1,0 +1,323 @@
+"""Gathers the raw settings from file, environment and flags, and remembers where each value came from."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from waitroom.errors import Problem, SettingsError
+from waitroom.settings_keys import Key, Shape, keys_of
+
+PREFIX = "WAITROOM_"
+DEFAULT_ROOM = "shop"
+
+KeyPath = tuple[str | int, ...]
+"""A key's place in the settings, such as ``("rooms", 0, "bypass", 1, "paths")``."""
+
+# A Kubernetes service called "waitroom" puts these into the environment of every pod beside it.
+_SERVICE_LINK = re.compile(
+    PREFIX + r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_SERVICE_LINK_PORT = re.compile(PREFIX + r"(\w+_)?PORT")
+_SERVICE_LINK_PORT_VALUE = re.compile(r"(tcp|udp|sctp)://")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value came from.
+
+    Attributes:
+        where: The variable or flag that gave it; empty for the file.
+        line: Its line in the file, counted from 1.
+    """
+
+    where: str = ""
+    line: int | None = None
+
+
+@dataclass(slots=True)
+class Source:
+    """The raw settings, merged.
+
+    Attributes:
+        folder: The settings file's folder, absolute; the working directory where there is no file.
+        data: What was given, in the form of the TOML file.
+        origins: Where it came from; a key without an entry came with the nearest table around it.
+        problems: What could not be merged.
+    """
+
+    folder: Path
+    data: dict[str, Any] = field(default_factory=dict)
+    origins: dict[KeyPath, Origin] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def problem(self, key: KeyPath, what: str, mend: str) -> Problem:
+        """Make the problem of a key, naming the place its value came from."""
+        origin = self._origin(key)
+        return Problem(origin.where or self._label(key), what, mend, origin.line)
+
+    def folder_of(self, key: KeyPath) -> Path:
+        """Return the absolute folder that a relative path in a value starts at."""
+        return Path.cwd() if self._origin(key).where else self.folder
+
+    def put(self, key: KeyPath, value: object, where: str) -> None:
+        """Set a value that the variable or flag ``where`` gave, in the place of what the file said."""
+        table: Any = self.data
+        for part in key[:-1]:
+            table = table[part]
+        table[key[-1]] = value
+        for deeper in [path for path in self.origins if path[: len(key)] == key]:
+            del self.origins[deeper]
+        self.origins[key] = Origin(where)
+
+    def rooms(self) -> list[dict[str, Any]]:
+        """Return the raw rooms that can be amended: those that are tables."""
+        rooms = self.data.get("rooms")
+        return rooms if isinstance(rooms, list) and all(isinstance(room, dict) for room in rooms) else []
+
+    def _origin(self, key: KeyPath) -> Origin:
+        lengths = range(len(key), 0, -1)
+        return next((self.origins[key[:n]] for n in lengths if key[:n] in self.origins), Origin())
+
+    def _label(self, key: KeyPath) -> str:
+        label = ""
+        table: Any = self.data
+        for part in key:
+            table = _member(table, part)
+            if isinstance(part, str):
+                label += f".{part}" if label else part
+            else:
+                label += f"[{part}]"
+                if label.startswith("rooms[") and label.count("[") == 1 and isinstance(table, dict):
+                    name = table.get("name")
+                    label += f' "{name}"' if isinstance(name, str) else ""
+        return label
+
+
+def gather(path: Path | None, env: Mapping[str, str], overrides: Mapping[str, object], top: type, room: type) -> Source:
+    """Gather the settings from file, environment and flags, the later before the earlier.
+
+    Args:
+        path: The settings file, or None.
+        env: The environment.
+        overrides: What flags gave, by key.
+        top: The dataclass of the top level.
+        room: The dataclass of a room.
+
+    Raises:
+        SettingsError: The file can't be read or is no TOML, so that nothing more can be said.
+    """
+    source = _read_file(path) if path is not None else Source(Path.cwd())
+    flags = {f"--{key.replace('_', '-')}": (key, value) for key, value in overrides.items() if value is not None}
+    given = {name: value for name, value in env.items() if name.startswith(PREFIX) and value.strip()}
+    if "rooms" not in source.data and ("--upstream" in flags or f"{PREFIX}UPSTREAM" in given):
+        source.data["rooms"] = [{"name": DEFAULT_ROOM}]
+    top_keys = {name: key for name, key in keys_of(top).items() if name != "rooms"}
+    room_keys = keys_of(room)
+    _put_environment(source, given, top_keys, room_keys)
+    _put_flags(source, flags, top_keys, room_keys)
+    return source
+
+
+def nearest(word: str, words: Iterable[str]) -> str | None:
+    """Return which of ``words`` was probably meant by ``word``, or None."""
+    return next(iter(difflib.get_close_matches(word, list(words), n=1)), None)
+
+
+def key_lines(text: str, data: Mapping[str, Any]) -> dict[KeyPath, int]:
+    """Find the line that each key and table of a TOML document stands on.
+
+    Args:
+        text: The document.
+        data: What it parses to.
+
+    Returns:
+        Lines, counted from 1, by path. Values inside of lists have none of their own.
+    """
+    lines: dict[KeyPath, int] = {}
+    seen: dict[KeyPath, int] = {}
+    table: KeyPath = ()
+    for number, statement in _statements(text):
+        parsed = tomllib.loads(statement)
+        if statement.lstrip().startswith("["):
+            table = _enter_table(parsed, data, seen)
+            lines.setdefault(table, number)
+        else:
+            _note(parsed, table, number, lines)
+    return lines
+
+
+def _statements(text: str) -> Iterable[tuple[int, str]]:
+    """Yield a valid document's statements with their first lines.
+
+    A statement ends at the first line with which it parses alone: TOML lets one go on only inside of brackets or
+    a multi-line string, and either is an error until it is closed.
+    """
+    first, statement = 1, ""
+    for number, line in enumerate(text.split("\n"), 1):
+        if not statement:
+            first = number
+        statement += line + "\n"
+        try:
+            is_blank = not tomllib.loads(statement)
+        except tomllib.TOMLDecodeError:
+            continue
+        if not is_blank:
+            yield first, statement
+        statement = ""
+
+
+def _enter_table(parsed: dict[str, Any], data: Mapping[str, Any], seen: dict[KeyPath, int]) -> KeyPath:
+    """Return the path of the table that a header opens, counting the tables of each list in ``seen``."""
+    path: KeyPath = ()
+    inner: Any = parsed
+    outer: Any = data
+    while isinstance(inner, dict) and inner:
+        name, inner = next(iter(inner.items()))
+        path, outer = (*path, name), _member(outer, name)
+        if isinstance(inner, list):
+            seen[path] = seen.get(path, -1) + 1
+            inner = inner[0]
+        if isinstance(outer, list):
+            index = seen.get(path, 0)
+            path, outer = (*path, index), _member(outer, index)
+    return path
+
+
+def _note(parsed: Mapping[str, Any], table: KeyPath, number: int, lines: dict[KeyPath, int]) -> None:
+    for name, value in parsed.items():
+        lines.setdefault((*table, name), number)
+        if isinstance(value, dict):
+            _note(value, (*table, name), number, lines)
+
+
+def _member(table: Any, part: str | int) -> Any:
+    """Return a member of a raw table or list, or None."""
+    try:
+        return table[part]
+    except (KeyError, IndexError, TypeError):
+        return None
+
+
+def _read_file(path: Path) -> Source:
+    try:
+        text = path.read_bytes().decode().replace("\r\n", "\n")
+        data = tomllib.loads(text)
+    except OSError as error:
+        problem = Problem(str(path), f"can't be read: {error.strerror or type(error).__name__}.", "Mend the path.")
+    except UnicodeDecodeError:
+        problem = Problem(str(path), "is no UTF-8 text.", "Save it as UTF-8.")
+    except tomllib.TOMLDecodeError as error:
+        found = re.fullmatch(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", str(error))
+        what, line = (found[1], found[2]) if found else (str(error), None)
+        column = f" (column {found[3]})" if found and found[3] else ""
+        number = int(line) if line else text.count("\n") + 1
+        problem = Problem(
+            str(path), f"is no valid TOML: {what}{column}.", "Text stands in quotes, lists in [ ].", number
+        )
+    else:
+        origins = {key: Origin(line=line) for key, line in key_lines(text, data).items()}
+        return Source(path.absolute().parent, data, origins)
+    raise SettingsError([problem])
+
+
+def _put_environment(
+    source: Source, given: Mapping[str, str], top_keys: Mapping[str, Key], room_keys: Mapping[str, Key]
+) -> None:
+    """Put what the environment gives, names with a room's name in them after those without."""
+    targets: dict[str, list[tuple[KeyPath, Key]]] = {}
+    for name, key in top_keys.items():
+        targets[PREFIX + name.upper()] = [((name,), key)]
+    rooms = source.rooms()
+    for name, key in room_keys.items():
+        targets[PREFIX + name.upper()] = [(("rooms", index, name), key) for index in range(len(rooms))]
+        for index, room in enumerate(rooms):
+            room_name = str(room.get("name", "")).upper().replace("-", "_")
+            variable = f"{PREFIX}ROOMS_{room_name}_{name.upper()}"
+            targets.setdefault(variable, []).append((("rooms", index, name), key))
+    for variable in sorted(given, key=lambda name: (name.startswith(f"{PREFIX}ROOMS_"), name)):
+        match targets.get(variable):
+            case [(path, key)]:
+                source.put(path, _from_text(key, given[variable]), variable)
+            case None if not _is_service_link(variable, given[variable]):
+                source.problems.append(_unknown_variable(variable, targets))
+            case [_, _, *_]:
+                source.problems.append(_ambiguous_variable(variable, room_keys))
+
+
+def _is_service_link(variable: str, value: str) -> bool:
+    return bool(
+        _SERVICE_LINK.fullmatch(variable)
+        or (_SERVICE_LINK_PORT.fullmatch(variable) and _SERVICE_LINK_PORT_VALUE.match(value))
+    )
+
+
+def _unknown_variable(variable: str, known: Iterable[str]) -> Problem:
+    meant = nearest(variable, known)
+    if meant:
+        mend = f"Did you mean {meant}?"
+    elif variable.startswith(f"{PREFIX}ROOMS_"):
+        mend = f"Write {PREFIX}ROOMS_<NAME>_<KEY> with the name of a room there is and one of its keys."
+    else:
+        mend = "Take it out of the environment; docs/settings.md lists what there is."
+    return Problem(variable, "is no setting.", mend)
+
+
+def _ambiguous_variable(variable: str, room_keys: Mapping[str, Key]) -> Problem:
+    short = variable.removeprefix(PREFIX)
+    if short.lower() in room_keys:
+        mend = f"Write {PREFIX}ROOMS_<NAME>_{short} with the room's name in capitals."
+    else:
+        mend = "Rename a room, or set the key in the file."
+    return Problem(variable, "could mean several rooms.", mend)
+
+
+def _put_flags(
+    source: Source,
+    flags: Mapping[str, tuple[str, object]],
+    top_keys: Mapping[str, Key],
+    room_keys: Mapping[str, Key],
+) -> None:
+    rooms = source.rooms()
+    for flag, (name, value) in flags.items():
+        key = top_keys.get(name) or room_keys.get(name)
+        if key is None:
+            meant = nearest(name, [*top_keys, *room_keys])
+            mend = f"Did you mean --{meant.replace('_', '-')}?" if meant else "Leave it out."
+            source.problems.append(Problem(flag, "is no setting.", mend))
+            continue
+        converted = _from_text(key, value) if isinstance(value, str) else value
+        if name in top_keys:
+            source.put((name,), converted, flag)
+        elif len(rooms) == 1:
+            source.put(("rooms", 0, name), converted, flag)
+        elif rooms:
+            what = f"is for a gateway with one room, and there are {len(rooms)}."
+            source.problems.append(Problem(flag, what, "Set the key in the file, at the room it is meant for."))
+
+
+def _from_text(key: Key, text: str) -> object:
+    """Turn a variable's or flag's text into what the file would hold; left as it is where that can't be done."""
+    text = text.strip()
+    match key.shape:
+        case Shape.LIST:
+            return [part for part in (piece.strip() for piece in text.split(",")) if part]
+        case Shape.TABLES:
+            try:
+                return tomllib.loads(f"value = {text}")["value"]
+            except tomllib.TOMLDecodeError:
+                return text
+        case Shape.CHOICE:
+            return next((choice for choice in key.choices if str(choice) == text), text)
+        case Shape.WHOLE | Shape.NUMBER:
+            try:
+                return int(text) if key.shape is Shape.WHOLE else float(text)
+            except ValueError:
+                return text
+        case Shape.TEXT:
+            return text

@@ -1,0 +1,227 @@
+"""What a single value of the settings has to look like, each rule in a function that also says how to mend it.
+
+The functions are pydantic validators: they return the value in its normal form, or raise the error that
+`settings_check` turns into a problem. What they raise never quotes a secret or a password.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic_core import PydanticCustomError
+
+SECRET_LENGTH = 16
+WILDCARD_HOSTS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not listened on
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+_HOST_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+_METHOD = re.compile(r"[A-Z][A-Z0-9_-]*")
+_PATH_FORBIDDEN = re.compile(r"[?#\s\x00-\x1f\x7f]")
+_PORT = re.compile(r"[0-9]{1,5}")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A TCP address.
+
+    Attributes:
+        host: A name or a literal address, lower case, without brackets.
+        port: 0 to 65535.
+    """
+
+    host: str
+    port: int
+
+
+def refusal(what: str, mend: str) -> PydanticCustomError:
+    """Make the error by which a validator refuses a value.
+
+    Args:
+        what: What is wrong, to be read after the key's name: ``must begin with "/".``
+        mend: What to write instead.
+    """
+    return PydanticCustomError("refused", "refused", {"what": what, "mend": mend})
+
+
+def room_name(value: str) -> str:
+    """Refuse a name that would not fit into a cookie's name."""
+    if not _NAME.fullmatch(value):
+        raise refusal(
+            f'can\'t be "{value}": it becomes part of cookie names.',
+            "Use 1 to 32 of a-z, 0-9, _ and -, beginning with a letter or digit.",
+        )
+    return value
+
+
+def host_pattern(value: str) -> str:
+    """Return a host, or ``*.`` and a host, in lower case; refuse a scheme, a port or a path with it."""
+    host = value.lower().rstrip(".")
+    labels = host.removeprefix("*.").split(".")
+    if all(_HOST_LABEL.fullmatch(label) for label in labels):
+        return host
+    if not host.isascii():
+        raise refusal(f'can\'t be "{value}": hosts are compared in their ASCII form.', "Write it as xn--...")
+    raise refusal(
+        f'can\'t be "{value}": a host stands alone, without scheme, port or path.',
+        'Write "shop.example.com", or "*.example.com" for every subdomain.',
+    )
+
+
+def path_prefix(value: str) -> str:
+    """Refuse a path prefix that no request path can begin with."""
+    if not value.startswith("/"):
+        raise refusal(f'"{value}" is no path: it must begin with "/".', f'Write "/{value}".')
+    if bad := _PATH_FORBIDDEN.search(value):
+        raise refusal(
+            f'"{value}" is no path prefix: it holds {bad.group()!r}.',
+            "Write the path alone, without query or blanks.",
+        )
+    return value
+
+
+def http_method(value: str) -> str:
+    """Return a request method in upper case."""
+    method = value.upper()
+    if not _METHOD.fullmatch(method):
+        raise refusal(f'"{value}" is no request method.', 'Write such as "POST".')
+    return method
+
+
+def split_address(value: str) -> Address | None:
+    """Take ``host:port`` or ``[v6]:port`` apart.
+
+    Returns:
+        The address, or None where ``value`` is none.
+    """
+    host, colon, port = value.rpartition(":")
+    if not (host and colon and _PORT.fullmatch(port)) or int(port) > 65535:
+        return None
+    if host.startswith("[") and host.endswith("]"):
+        try:
+            literal = ip_address(host[1:-1])
+        except ValueError:
+            return None
+        return Address(str(literal), int(port)) if literal.version == 6 else None
+    host = host.lower().rstrip(".")
+    return Address(host, int(port)) if all(_HOST_LABEL.fullmatch(part) for part in host.split(".")) else None
+
+
+def listen_address(value: str) -> str:
+    """Refuse what is no ``host:port`` or ``[v6]:port``."""
+    if split_address(value) is None:
+        port = value.lstrip(":")
+        example = f"0.0.0.0:{port}" if _PORT.fullmatch(port) and int(port) <= 65535 else "0.0.0.0:8080"
+        raise refusal(
+            f'"{value}" is no address to listen on: it needs a host and a port.',
+            f'Write "{example}" for every IPv4 address of this machine, or "[::]:8080" for IPv6 too.',
+        )
+    return value
+
+
+def upstream_url(value: str) -> str:
+    """Return an upstream as ``http://host:port`` or ``unix:///path``; refuse all else."""
+    if value.startswith("unix:"):
+        path = value.removeprefix("unix://")
+        if path == value or not path.startswith("/") or _PATH_FORBIDDEN.search(path) or path.endswith("/"):
+            raise refusal("must name a socket by its whole path.", 'Write "unix:///run/shop.sock".')
+        return value
+    url = _split_url(value)
+    if url is None:
+        raise refusal("is no address of a shop.", 'Write "http://127.0.0.1:3000" or "unix:///run/shop.sock".')
+    if "@" in url.netloc:
+        raise refusal("must not hold a user or a password.", "Leave out what stands before the @.")
+    if url.scheme == "https":
+        raise refusal(
+            "can't be https:// yet: the gateway speaks plain HTTP to the shop.",
+            "Give the shop's http:// address, or put a TLS proxy between them.",
+        )
+    if url.scheme != "http":
+        raise refusal(
+            "must begin with http:// or unix://.", 'Write "http://127.0.0.1:3000" or "unix:///run/shop.sock".'
+        )
+    netloc = url.netloc if re.search(r":[0-9]*$", url.netloc) else f"{url.netloc}:80"
+    address = split_address(netloc)
+    if address is None or address.port == 0:
+        raise refusal("has no host and port one could connect to.", 'Write "http://127.0.0.1:3000".')
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    plain = f"http://{host}:{address.port}"
+    if url.path not in {"", "/"} or "?" in value or "#" in value:
+        raise refusal(
+            "must not hold a path or a query: requests go on with the path they came with.",
+            f'Write "{plain}".',
+        )
+    return plain
+
+
+def upstream_address(value: str) -> Address | None:
+    """Return where an upstream listens, or None for a unix socket.
+
+    Args:
+        value: As `upstream_url` returned it.
+    """
+    return split_address(value.removeprefix("http://")) if value.startswith("http://") else None
+
+
+def trusted_network(value: str) -> str:
+    """Refuse what is neither an IP address nor a network."""
+    try:
+        return str(ip_network(value)) if "/" in value else str(ip_address(value))
+    except ValueError:
+        pass
+    try:
+        meant = ip_network(value, strict=False)
+    except ValueError:
+        raise refusal(
+            f'"{value}" is neither an IP address nor a network.', 'Write such as "10.0.0.7" or "10.0.0.0/8".'
+        ) from None
+    raise refusal(
+        f'"{value}" is an address inside a network, not the network.',
+        f'Write "{meant}", or "{value.partition("/")[0]}" for that address alone.',
+    )
+
+
+def redis_address(value: str) -> str:
+    """Refuse what no Redis client could connect to. The value may hold a password, so it is not quoted."""
+    url = _split_url(value)
+    if url is None or url.scheme not in {"redis", "rediss", "unix"}:
+        raise refusal(
+            "must begin with redis://, rediss:// (TLS) or unix://.", 'Write such as "redis://10.0.0.5:6379/0".'
+        )
+    if url.scheme == "unix":
+        if not url.path.strip("/"):
+            raise refusal("names no socket.", 'Write such as "unix:///run/valkey.sock".')
+    elif not url.hostname:
+        raise refusal("names no host.", 'Write such as "redis://10.0.0.5:6379/0".')
+    return value
+
+
+def signing_secret(value: str) -> str:
+    """Refuse a secret that could be guessed. It is not quoted."""
+    if len(value) < SECRET_LENGTH:
+        raise refusal(
+            f"holds a secret of fewer than {SECRET_LENGTH} characters.",
+            "Make one with the command: waitroom secret",
+        )
+    return value
+
+
+def not_empty(value: str) -> str:
+    """Refuse empty text."""
+    if not value.strip():
+        raise refusal("must not be empty.", "Give it a value, or leave the key out.")
+    return value
+
+
+def _split_url(value: str) -> SplitResult | None:
+    """Split a URL; None where it is none or holds what no URL holds."""
+    if not value.isascii() or re.search(r"[\s\x00-\x1f\x7f\\]", value):
+        return None
+    try:
+        url = urlsplit(value)
+        port_is_fine = url.port is None or 0 <= url.port <= 65535
+    except ValueError:
+        return None
+    return url if url.scheme and port_is_fine else None
