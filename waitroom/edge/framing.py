@@ -1,0 +1,174 @@
+"""Where a message's body ends: by length, by chunks, or with the connection. Pure, fed with bytes as they come."""
+
+from __future__ import annotations
+
+import re
+from typing import Protocol
+
+from waitroom.edge.http1 import Headers, Malformed
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_QUOTED = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*\Z")
+_TRAILER_LINE = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*\Z")
+
+LONGEST_CHUNK_LINE = 1024
+LONGEST_TRAILERS = 8192
+# These say how a message is framed, routed or understood: in a trailer they come too late to be true.
+_NO_TRAILERS = frozenset(
+    (
+        *(b"transfer-encoding", b"content-length", b"host", b"connection", b"cookie", b"set-cookie", b"te"),
+        *(b"authorization", b"content-encoding", b"content-type", b"content-range", b"trailer", b"cache-control"),
+        *(b"upgrade", b"expect", b"forwarded"),
+    )
+)
+_NO_TRAILER_PREFIXES = (b"waitroom-", b"x-forwarded-")
+
+
+class Body(Protocol):
+    """A body under way.
+
+    Attributes:
+        done: Whether all of it has come.
+        trailers: What came behind it, once it is done.
+    """
+
+    done: bool
+    trailers: Headers
+
+    def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
+        """Takes what came; returns the pieces of the body in it and what came behind the body's end.
+
+        Raises:
+            Malformed: the framing is broken.
+        """
+
+
+class LengthBody:
+    """A body of ``length`` bytes."""
+
+    __slots__ = ("_left", "done", "trailers")
+
+    def __init__(self, length: int) -> None:
+        self._left = length
+        self.done = length == 0
+        self.trailers: Headers = []
+
+    def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
+        """See `Body.feed`."""
+        size = len(data)
+        if size < self._left:
+            self._left -= size
+            return [data], b""
+        piece, rest = data[: self._left], data[self._left :]
+        self._left = 0
+        self.done = True
+        return ([piece] if piece else []), rest
+
+
+class CloseBody:
+    """A body that ends with the connection."""
+
+    __slots__ = ("done", "trailers")
+
+    def __init__(self) -> None:
+        self.done = False
+        self.trailers: Headers = []
+
+    def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
+        """See `Body.feed`."""
+        return [data], b""
+
+
+class ChunkedBody:
+    """A body in chunks, read to the letter of RFC 9112, section 7.1; extensions are checked and dropped."""
+
+    __slots__ = ("_buffer", "_left", "_status", "_step", "_trailer_bytes", "done", "trailers")
+
+    def __init__(self, status: int) -> None:
+        self._status = status
+        self._buffer = b""
+        self._left = 0
+        self._step = self._size_line
+        self._trailer_bytes = 0
+        self.done = False
+        self.trailers: Headers = []
+
+    def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
+        """See `Body.feed`."""
+        self._buffer = self._buffer + data if self._buffer else data
+        pieces: list[bytes] = []
+        while not self.done and self._step(pieces):
+            pass
+        rest = b""
+        if self.done:
+            rest, self._buffer = self._buffer, b""
+        return pieces, rest
+
+    def _line(self, limit: int) -> bytes | None:
+        end = self._buffer.find(b"\r\n", 0, limit + 2)
+        if end < 0:
+            if len(self._buffer) > limit:
+                raise Malformed(self._status, "a line of a chunked body that is too long")
+            return None
+        line, self._buffer = self._buffer[:end], self._buffer[end + 2 :]
+        return line
+
+    def _size_line(self, pieces: list[bytes]) -> bool:
+        line = self._line(LONGEST_CHUNK_LINE)
+        if line is None:
+            return False
+        found = _CHUNK_LINE.match(line)
+        if found is None:
+            raise Malformed(self._status, "a chunk size that is none")
+        self._left = int(found[1], 16)
+        self._step = self._data if self._left else self._trailer_line
+        return True
+
+    def _data(self, pieces: list[bytes]) -> bool:
+        if not self._buffer:
+            return False
+        piece = self._buffer[: self._left]
+        self._buffer = self._buffer[len(piece) :]
+        self._left -= len(piece)
+        pieces.append(piece)
+        if self._left == 0:
+            self._step = self._data_end
+        return True
+
+    def _data_end(self, pieces: list[bytes]) -> bool:
+        if len(self._buffer) < 2:
+            if self._buffer not in (b"", b"\r"):
+                raise Malformed(self._status, "a chunk that is longer than its size")
+            return False
+        if self._buffer[:2] != b"\r\n":
+            raise Malformed(self._status, "a chunk that is longer than its size")
+        self._buffer = self._buffer[2:]
+        self._step = self._size_line
+        return True
+
+    def _trailer_line(self, pieces: list[bytes]) -> bool:
+        line = self._line(LONGEST_TRAILERS - self._trailer_bytes)
+        if line is None:
+            return False
+        if not line:
+            self.done = True
+            return True
+        self._trailer_bytes += len(line) + 2
+        found = _TRAILER_LINE.match(line)
+        if found is None or self._trailer_bytes > LONGEST_TRAILERS:
+            raise Malformed(self._status, "a trailer that is none")
+        name = found[1].lower()
+        if name not in _NO_TRAILERS and not name.startswith(_NO_TRAILER_PREFIXES):
+            self.trailers.append((found[1], found[2]))
+        return True
+
+
+def chunk(piece: bytes) -> bytes:
+    """One chunk that holds ``piece``, which isn't empty."""
+    return b"%x\r\n%b\r\n" % (len(piece), piece)
+
+
+def last_chunk(trailers: Headers) -> bytes:
+    """The end of a chunked body."""
+    return b"0\r\n" + b"".join(b"%b: %b\r\n" % trailer for trailer in trailers) + b"\r\n"

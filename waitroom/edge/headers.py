@@ -1,0 +1,166 @@
+"""What is dropped from, kept in and added to the heads that go on."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from waitroom.edge.http1 import Headers, Request, Response
+
+COOKIE_PREFIX = b"waitroom_"
+
+# RFC 9110, section 7.6.1: meant for the next hop alone. Framing is written anew; Expect was answered by us.
+_HOP_BY_HOP = frozenset(
+    (
+        *(b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"te", b"upgrade"),
+        *(b"proxy-authorization", b"proxy-authenticate", b"expect"),
+    )
+)
+# What only we may say to the shop.
+_OURS = frozenset(
+    (
+        *(b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id"),
+        *(b"waitroom-room", b"waitroom-session", b"waitroom-ticket", b"waitroom-pass"),
+    )
+)
+_DROPPED_FROM_REQUESTS = _HOP_BY_HOP | _OURS | {b"cookie"}
+_DROPPED_FROM_RESPONSES = _HOP_BY_HOP | {b"waitroom-command"}
+_CACHING = frozenset((b"cache-control", b"expires", b"pragma"))
+# A Connection header may name further ones, but not to make these vanish on the way to the shop.
+_NEVER_BY_CONNECTION = frozenset((b"host", b"content-length", b"cookie", b"authorization", b"content-type"))
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class TrustedProxies:
+    """The addresses whose forwarding headers are believed."""
+
+    def __init__(self, networks: Iterable[str]) -> None:
+        self._networks: tuple[Network, ...] = tuple(ipaddress.ip_network(network, strict=False) for network in networks)
+
+    def __contains__(self, address: str) -> bool:
+        if not self._networks:
+            return False
+        try:
+            parsed: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(address.partition("%")[0])
+        except ValueError:
+            return False
+        if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+            parsed = parsed.ipv4_mapped
+        return any(parsed in network for network in self._networks)
+
+    def client(self, forwarded_for: bytes, peer: str) -> str:
+        """The visitor's address: the first, from the right, that no trusted proxy vouches for."""
+        for hop in reversed(forwarded_for.decode("latin-1").split(",")):
+            address = hop.strip()
+            try:
+                ipaddress.ip_address(address.strip("[]").partition("%")[0])
+            except ValueError:
+                break
+            peer = address
+            if address not in self:
+                break
+        return peer
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end of a client's connection.
+
+    Attributes:
+        address: As the socket tells it.
+        trusted: Whether it is one of ``trusted_proxies``.
+        tls: Whether this connection is encrypted.
+    """
+
+    address: str
+    trusted: bool
+    tls: bool = False
+
+    def secure(self, request: Request) -> bool:
+        """Whether the visitor's browser speaks HTTPS."""
+        if self.trusted and b"x-forwarded-proto" in request.fields:
+            return request.fields[b"x-forwarded-proto"].lower() == b"https"
+        return self.tls
+
+
+def own_cookies(cookies: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Our cookies among all of a request's, by name. Of several with one name the first counts, as browsers sort."""
+    found: dict[bytes, bytes] = {}
+    for line in cookies:
+        if COOKIE_PREFIX in line:
+            for pair in line.split(b";"):
+                name, equals, value = pair.strip(b" \t").partition(b"=")
+                if equals and name.startswith(COOKIE_PREFIX):
+                    found.setdefault(name, value.strip(b'"'))
+    return found
+
+
+def foreign_cookies(cookies: Sequence[bytes]) -> Headers:
+    """The Cookie headers without ours."""
+    kept: Headers = []
+    for line in cookies:
+        if COOKIE_PREFIX not in line:
+            kept.append((b"Cookie", line))
+            continue
+        pairs = (pair.strip(b" \t") for pair in line.split(b";"))
+        rest = b"; ".join(pair for pair in pairs if pair and not pair.startswith(COOKIE_PREFIX))
+        if rest:
+            kept.append((b"Cookie", rest))
+    return kept
+
+
+def request_headers(request: Request, peer: Peer) -> Headers:
+    """The headers that go on to the shop, in their order; framing, session and upgrade are added by the caller."""
+    dropped = _DROPPED_FROM_REQUESTS
+    if request.connection:
+        dropped = dropped | (request.connection - _NEVER_BY_CONNECTION)
+    if not peer.trusted:
+        dropped = dropped | {b"forwarded"}
+    kept: Headers = []
+    cookies_due = bool(request.cookies)
+    for header in request.headers:
+        lower = header[0].lower()
+        if lower not in dropped:
+            kept.append(header)
+        elif cookies_due and lower == b"cookie":
+            kept += foreign_cookies(request.cookies)
+            cookies_due = False
+    return kept
+
+
+def forwarded_lines(request: Request, peer: Peer) -> bytes:
+    """The forwarding headers; what a client that isn't trusted sent under these names is not believed."""
+    address = peer.address.encode("latin-1")
+    proto = b"https" if peer.tls else b"http"
+    host = request.fields.get(b"host", b"")
+    if peer.trusted:
+        fields = request.fields
+        if b"x-forwarded-for" in fields:
+            address = fields[b"x-forwarded-for"] + b", " + address
+        proto = fields.get(b"x-forwarded-proto", proto)
+        host = fields.get(b"x-forwarded-host", host)
+    lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (address, proto)
+    return lines + b"X-Forwarded-Host: %b\r\n" % host if host else lines
+
+
+def response_headers(response: Response, *, private: bool) -> Headers:
+    """The headers that go on to the client. ``private``: no cache may keep it, whatever the shop says."""
+    dropped = _DROPPED_FROM_RESPONSES
+    if private:
+        dropped = dropped | _CACHING
+    if response.connection:
+        dropped = dropped | (response.connection - _NEVER_BY_CONNECTION - {b"set-cookie"})
+    if response.chunked or response.bodiless:
+        dropped = dropped | {b"content-length"} if response.status != 304 else dropped
+    kept = [header for header in response.headers if header[0].lower() not in dropped]
+    if private:
+        kept.append((b"Cache-Control", b"private, no-store"))
+    return kept
+
+
+def set_cookie(name: str, value: str, *, secure: bool, max_age: int) -> bytes:
+    """A Set-Cookie line. Over HTTPS it goes on cross-site requests too: payment providers send buyers back by POST."""
+    site = "SameSite=None; Secure" if secure else "SameSite=Lax"
+    return f"Set-Cookie: {name}={value}; Path=/; Max-Age={max_age}; HttpOnly; {site}\r\n".encode("latin-1")

@@ -1,0 +1,120 @@
+"""Which room a request belongs to, and which rules let it by.
+
+Paths are compared in a normal form, so that no other spelling of a path escapes its room: a shop may well serve
+``/Sale``, ``//sale/`` or ``/%73ale`` as ``/sale``. The shop itself gets the target as it was sent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
+
+from waitroom.settings import BypassRule, RoomSettings
+
+MEMO_SIZE = 8192
+
+_SEPARATORS = re.compile(rb"[/\\]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a request goes.
+
+    Attributes:
+        room: The name of the room whose upstream serves it.
+        gated: Whether the room's paths cover it; an uncovered path of a room's host is forwarded as it is.
+        bypass: The index and rule of every bypass whose paths fit; their methods are still to be looked at.
+    """
+
+    room: str
+    gated: bool
+    bypass: tuple[tuple[int, BypassRule], ...]
+
+
+class Router:
+    """Finds rooms; the most specific host wins, then the longest path. Memoised with a bound."""
+
+    def __init__(self, rooms: Sequence[RoomSettings]) -> None:
+        self._rooms = rooms
+        self._prefixes = {room.name: [normal_path(path.encode()) for path in room.paths] or [b""] for room in rooms}
+        self._bypass = {
+            room.name: [
+                (rule, [(path.encode(), normal_path(path.encode())) for path in rule.paths]) for rule in room.bypass
+            ]
+            for room in rooms
+        }
+        self._memo: dict[tuple[bytes, bytes], Route | None] = {}
+
+    def route(self, host: bytes, path: bytes) -> Route | None:
+        """The route of a request by its Host header and path as sent; None where no room has the host."""
+        key = (host, path)
+        try:
+            return self._memo[key]
+        except KeyError:
+            pass
+        if len(self._memo) >= MEMO_SIZE:
+            self._memo.clear()
+        route = self._memo[key] = self._find(host_name(host), path)
+        return route
+
+    def _find(self, host: str, path: bytes) -> Route | None:
+        ranked = [(rank, room) for room in self._rooms if (rank := _host_rank(room.hosts, host)) is not None]
+        if not ranked:
+            return None
+        normal = normal_path(path)
+        covering = [
+            (rank, len(prefix), room)
+            for rank, room in ranked
+            for prefix in self._prefixes[room.name]
+            if _covers(prefix, normal)
+        ]
+        if not covering:
+            return Route(max(ranked, key=lambda entry: entry[0])[1].name, False, ())
+        room = max(covering, key=lambda entry: entry[:2])[2]
+        bypass = tuple(
+            (index, rule)
+            for index, (rule, prefixes) in enumerate(self._bypass[room.name])
+            # Both spellings must fit: a bypass must not be reached by a path that the shop reads as another one.
+            if any(path.startswith(raw) and _covers(prefix, normal) for raw, prefix in prefixes)
+        )
+        return Route(room.name, True, bypass)
+
+
+def host_name(host: bytes) -> str:
+    """The lower-case name or address in a Host header, without its port and a last dot."""
+    name = host.decode("latin-1").lower()
+    if name.startswith("["):
+        return name.partition("]")[0] + "]"
+    return name.partition(":")[0].rstrip(".")
+
+
+def normal_path(path: bytes) -> bytes:
+    """The path decoded, in lower case, without empty and dot segments, parameters and a last slash."""
+    decoded = unquote_to_bytes(path).lower()
+    segments: list[bytes] = []
+    for piece in _SEPARATORS.split(decoded):
+        segment = piece.partition(b";")[0]
+        if segment == b"..":
+            if segments:
+                segments.pop()
+        elif segment not in (b"", b"."):
+            segments.append(segment)
+    return b"".join(b"/" + segment for segment in segments)
+
+
+def _covers(prefix: bytes, normal: bytes) -> bool:
+    return normal.startswith(prefix) and (len(normal) == len(prefix) or normal[len(prefix) : len(prefix) + 1] == b"/")
+
+
+def _host_rank(hosts: Sequence[str], host: str) -> tuple[int, int] | None:
+    """How well a room's hosts fit: exactly, by the longest wildcard, or because it has none. None: not at all."""
+    if not hosts:
+        return (0, 0)
+    ranks = [
+        (2, 0) if pattern == host else (1, len(pattern))
+        for pattern in hosts
+        if pattern == host or (pattern.startswith("*.") and host.endswith(pattern[1:]))
+    ]
+    return max(ranks, default=None)

@@ -1,0 +1,105 @@
+"""Tickets and passes: short strings signed with itsdangerous, held by the visitor.
+
+A token is its fields in hexadecimal, joined by dots, and an HMAC-SHA256 signature. The salt names the kind of token,
+the version of its format and the room, so that none is good anywhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from itsdangerous import BadSignature, Signer
+
+from waitroom.errors import BadToken
+
+TICKET_SECONDS = 7 * 86400
+LONGEST_TOKEN = 256
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A place in the line.
+
+    Attributes:
+        place: Orders the line; never changes.
+        generation: Of the store that gave the place.
+        joined_at: Unix time in seconds.
+        start_position: The position when they joined, for the progress bar.
+    """
+
+    place: int
+    generation: int
+    joined_at: int
+    start_position: int
+
+    def expired(self, now: float) -> bool:
+        """Whether the ticket is too old at the Unix time ``now``."""
+        return now >= self.joined_at + TICKET_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """A session in the shop.
+
+    Attributes:
+        session: The place that was called.
+        expires_at: Unix time in seconds; moved on by activity.
+        ends_at: Unix time in seconds; the session's hard end.
+    """
+
+    session: int
+    expires_at: int
+    ends_at: int
+
+
+class Tokens:
+    """Signs and reads the tokens of one room.
+
+    Args:
+        secrets: Newest first; the first signs, all verify.
+        room: The room's name.
+    """
+
+    def __init__(self, secrets: Sequence[str], room: str) -> None:
+        oldest_first = list(reversed(secrets))
+        self._tickets = _signer(oldest_first, "ticket", room)
+        self._passes = _signer(oldest_first, "pass", room)
+
+    def sign_ticket(self, ticket: Ticket) -> str:
+        """The ticket as its holder keeps it."""
+        return _sign(self._tickets, ticket.place, ticket.generation, ticket.joined_at, ticket.start_position)
+
+    def read_ticket(self, value: bytes) -> Ticket:
+        """The ticket in a cookie or header. Raises `BadToken`."""
+        return Ticket(*_read(self._tickets, value, 4))
+
+    def sign_pass(self, pass_: Pass) -> str:
+        """The pass as its holder keeps it."""
+        return _sign(self._passes, pass_.session, pass_.expires_at, pass_.ends_at)
+
+    def read_pass(self, value: bytes) -> Pass:
+        """The pass in a cookie or header, which may have expired. Raises `BadToken`."""
+        return Pass(*_read(self._passes, value, 3))
+
+
+def _signer(secrets: list[str], kind: str, room: str) -> Signer:
+    return Signer(list(secrets), salt=f"waitroom.{kind}.{FORMAT}.{room}", digest_method=hashlib.sha256)
+
+
+def _sign(signer: Signer, *fields: int) -> str:
+    return signer.sign(".".join(f"{field:x}" for field in fields)).decode()
+
+
+def _read(signer: Signer, value: bytes, count: int) -> list[int]:
+    if len(value) > LONGEST_TOKEN:
+        raise BadToken("too long for a token of ours")
+    try:
+        fields = signer.unsign(value).split(b".")
+    except BadSignature as error:
+        raise BadToken("not signed by us for this") from error
+    if len(fields) != count:
+        raise BadToken("of another format")
+    return [int(field, 16) for field in fields]
