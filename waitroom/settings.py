@@ -7,20 +7,20 @@ the path of every request.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, Strict, TypeAdapter, ValidationError
 
 from waitroom import settings_values as values
 from waitroom.errors import Problem, SettingsError
 from waitroom.settings_check import accept, contradictions
+from waitroom.settings_files import with_files
 from waitroom.settings_keys import About
-from waitroom.settings_source import KeyPath, Source, gather
+from waitroom.settings_source import gather
 
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -57,6 +57,7 @@ class BypassRule:
         About(
             "The request methods this rule holds for.",
             "Name them wherever you know them: webhooks are POSTs.",
+            example='["POST"]',
             unset="every method",
         ),
     ] = ()
@@ -64,8 +65,7 @@ class BypassRule:
         Number,
         Field(gt=0, le=1_000_000),
         About(
-            "How many requests a second this rule lets through, over all workers together. Those above it are "
-            "treated as if there were no rule.",
+            "How many requests a second this rule lets through, over all workers together.",
             "Raise it if the provider sends more than that in its busiest second.",
             "requests per second",
         ),
@@ -103,6 +103,7 @@ class RoomSettings:
             'The hosts this room covers, without scheme or port. "*.example.com" stands for every subdomain, '
             "though not for example.com itself.",
             "Set it where several shops share the gateway.",
+            example='["shop.example.com", "*.shop.example.com"]',
             unset="any host",
         ),
     ] = ()
@@ -111,6 +112,7 @@ class RoomSettings:
         About(
             'Prefixes of the paths this room covers, each beginning with "/".',
             "Set it where only a part of the shop has a line.",
+            example='["/sale/", "/checkout/"]',
             unset="every path",
         ),
     ] = ()
@@ -205,7 +207,7 @@ class RoomSettings:
         ),
     ] = 503
     template: Annotated[
-        Annotated[Text, AfterValidator(values.not_empty)] | None,
+        Annotated[Text, AfterValidator(values.file_path)] | None,
         About(
             "Your own waiting page, a Jinja2 template. A relative path starts at the folder of the settings file "
             "(given in the environment or as a flag: at the working directory).",
@@ -260,7 +262,7 @@ class RoomSettings:
         Number,
         Field(ge=0, le=3600),
         About(
-            "How long a request waits for one of those connections when all are busy.",
+            "How long a request waits for a connection to the shop when all are busy.",
             "Raise it if the shop has few connections and quick answers.",
             "seconds",
         ),
@@ -297,12 +299,13 @@ class Settings:
             "How many edge processes serve the public listener.",
             "Lower it to leave cores to the shop on the same machine.",
             "processes",
+            example="4",
             unset="as many as there are cores",
         ),
     ] = field(default_factory=available_cores)
     data_dir: Annotated[
         Text,
-        AfterValidator(values.not_empty),
+        AfterValidator(values.file_path),
         About(
             "The folder of the embedded store's file and of what else must outlive a restart. A relative path "
             "starts at the working directory.",
@@ -314,7 +317,8 @@ class Settings:
         About(
             "Addresses or networks of the proxies in front of the gateway. X-Forwarded-For, -Proto and -Host are "
             "believed from these only.",
-            "Set it whenever a load balancer, CDN or nginx stands in front.",
+            "Set it whenever a load balancer, CDN or nginx stands in front; never to a network that visitors are in.",
+            example='["127.0.0.1", "10.0.0.0/8"]',
             unset="no proxy is believed",
         ),
     ] = ()
@@ -335,13 +339,13 @@ class Settings:
             f"{values.SECRET_LENGTH} characters; the command `waitroom secret` makes one.",
             "Set it where several machines serve the same rooms. To rotate, put a new one first and take the "
             "oldest away once no session lasts from before.",
-            example='["put the output of waitroom secret here"]',
-            unset="one is made at the first start and kept in data_dir",
+            example='["..."]',
+            unset="one is made at the first start",
             confidential=True,
         ),
     ] = field(default=(), repr=False)
     secrets_file: Annotated[
-        Annotated[Text, AfterValidator(values.not_empty)] | None,
+        Annotated[Text, AfterValidator(values.file_path)] | None,
         About(
             "A file with one secret a line, newest first, instead of secrets. A relative path starts at the folder of "
             "the settings file (given in the environment or as a flag: at the working directory).",
@@ -361,7 +365,7 @@ class Settings:
     ] = 30.0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
-        About("From which level on events are logged.", "Take debug while you look for something."),
+        About("From which level on log lines are written.", "Take debug while you look for something."),
     ] = "info"
     client_connections: Annotated[
         Whole,
@@ -376,7 +380,7 @@ class Settings:
         Whole,
         Field(ge=1, le=1_000_000),
         About(
-            "How many of them one address may hold. Trusted proxies are exempt.",
+            "How many client connections one address may hold. Trusted proxies are exempt.",
             "Raise it where many visitors share an address, as behind a company's or a mobile network's gateway.",
             "connections per worker",
         ),
@@ -450,7 +454,8 @@ def load_settings(path: Path | None, env: Mapping[str, str], overrides: Mapping[
     accepted = accept(_ADAPTER, source, Settings)
     problems = [*source.problems, *accepted.problems]
     problems += contradictions(accepted.settings, source, accepted.doubtful)
-    settings = _with_files(accepted.settings, source, problems)
+    settings, of_files = with_files(accepted.settings, source)
+    problems += of_files
     if problems:
         raise SettingsError(sorted(problems, key=lambda problem: (problem.line is None, problem.line or 0)))
     return settings
@@ -472,51 +477,3 @@ def from_json(data: bytes) -> Settings:
     except ValidationError:
         pass  # the error would quote the secrets, so it must not become this one's context
     raise SettingsError([Problem("settings", "aren't what to_json wrote.")])
-
-
-def _with_files(settings: Settings, source: Source, problems: list[Problem]) -> Settings:
-    """Read the secrets file and find the templates, noting what is wrong with them in ``problems``."""
-    rooms = list(settings.rooms)
-    for index, room in enumerate(rooms):
-        if room.template is None:
-            continue
-        key: KeyPath = ("rooms", index, "template")
-        template = source.folder_of(key) / room.template
-        if not template.is_file():
-            problems.append(source.problem(key, f'names "{template}", and there is no such file.', "Mend the path."))
-        rooms[index] = dataclasses.replace(room, template=str(template))
-    changes: dict[str, Any] = {"rooms": tuple(rooms)}
-    if settings.secrets_file is not None:
-        file = source.folder_of(("secrets_file",)) / settings.secrets_file
-        changes["secrets_file"] = str(file)
-        changes["secrets"] = settings.secrets or _read_secrets(file, source, problems)
-    return dataclasses.replace(settings, **changes)
-
-
-def _read_secrets(file: Path, source: Source, problems: list[Problem]) -> tuple[str, ...]:
-    """Read one secret a line. What is wrong is noted in ``problems``, without a word of the file's content."""
-    key: KeyPath = ("secrets_file",)
-    try:
-        lines = file.read_bytes().decode().splitlines()
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        problems.append(source.problem(key, f'names "{file}", which can\'t be read: {reason}.', "Mend that."))
-        return ()
-    except UnicodeDecodeError:
-        problems.append(source.problem(key, f'names "{file}", which is no UTF-8 text.', "Write it anew."))
-        return ()
-    secrets = {number: line.strip() for number, line in enumerate(lines, 1) if line.strip()}
-    short = [number for number, secret in secrets.items() if len(secret) < values.SECRET_LENGTH]
-    problems.extend(
-        source.problem(
-            key,
-            f'names "{file}", whose line {number} has fewer than {values.SECRET_LENGTH} characters.',
-            "Put one secret on each line, as the command `waitroom secret` makes them.",
-        )
-        for number in short
-    )
-    if not secrets:
-        problems.append(
-            source.problem(key, f'names "{file}", which is empty.', "Put one secret on each line, newest first.")
-        )
-    return tuple(secrets.values())

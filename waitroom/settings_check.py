@@ -192,7 +192,7 @@ def _is_loopback(host: str) -> bool:
 def _with_stand_ins(data: dict[str, Any], doubtful: frozenset[KeyPath]) -> dict[str, Any]:
     """Return the data with every doubtful value gone, so that its default takes its place."""
     kept = {key: value for key, value in data.items() if (key,) not in doubtful}
-    rooms = kept.get("rooms", [])
+    rooms = [{} if ("rooms", index) in doubtful else room for index, room in enumerate(kept.get("rooms", []))]
     kept["rooms"] = [
         {
             "name": f"room-{index}",
@@ -200,7 +200,6 @@ def _with_stand_ins(data: dict[str, Any], doubtful: frozenset[KeyPath]) -> dict[
             **{key: value for key, value in room.items() if ("rooms", index, key) not in doubtful},
         }
         for index, room in enumerate(rooms)
-        if isinstance(room, dict)
     ]
     return kept
 
@@ -255,10 +254,13 @@ def _words(detail: ErrorDetails, key: Key) -> tuple[str, str]:
             choices = ", ".join(json.dumps(choice) for choice in key.choices)
             meant = nearest(str(value), map(str, key.choices))
             return f"can't be {_shown(value, key)}.", f"Did you mean {meant}?" if meant else f"Take one of {choices}."
-        case "greater_than" | "greater_than_equal" | "less_than_equal":
-            unit = f" ({key.about.unit})" if key.about.unit else ""
+        case "greater_than" | "greater_than_equal":
             what = f"is {_shown(value, key)}, and must be {key.bounds}."
-            return what, f"{key.about.reason} Mend the number{unit}.".lstrip()
+            wanted = f"more than {context['gt']}" if "gt" in context else f"{context['ge']} or more"
+            return what, f"{key.about.reason} Write {wanted} ({key.about.unit}).".lstrip()
+        case "less_than_equal":
+            what = f"is {_shown(value, key)}, and must be {key.bounds}."
+            return what, f"Write {context['le']} or less ({key.about.unit})."
         case "too_short":
             return "must not be empty.", f"Write {key.name} = {key.about.example}"
         case "dataclass_type":

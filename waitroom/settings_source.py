@@ -115,7 +115,7 @@ def gather(path: Path | None, env: Mapping[str, str], overrides: Mapping[str, ob
     source = _read_file(path) if path is not None else Source(Path.cwd())
     flags = {f"--{key.replace('_', '-')}": (key, value) for key, value in overrides.items() if value is not None}
     given = {name: value for name, value in env.items() if name.startswith(PREFIX) and value.strip()}
-    if "rooms" not in source.data and ("--upstream" in flags or f"{PREFIX}UPSTREAM" in given):
+    if source.data.get("rooms", []) == [] and ("--upstream" in flags or f"{PREFIX}UPSTREAM" in given):
         source.data["rooms"] = [{"name": DEFAULT_ROOM}]
     top_keys = {name: key for name, key in keys_of(top).items() if name != "rooms"}
     room_keys = keys_of(room)
@@ -206,7 +206,7 @@ def _member(table: Any, part: str | int) -> Any:
 
 def _read_file(path: Path) -> Source:
     try:
-        text = path.read_bytes().decode().replace("\r\n", "\n")
+        text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
         data = tomllib.loads(text)
     except OSError as error:
         problem = Problem(str(path), f"can't be read: {error.strerror or type(error).__name__}.", "Mend the path.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, ip_address, ip_network
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic_core import PydanticCustomError
@@ -106,7 +106,9 @@ def split_address(value: str) -> Address | None:
             return None
         return Address(str(literal), int(port)) if literal.version == 6 else None
     host = host.lower().rstrip(".")
-    return Address(host, int(port)) if all(_HOST_LABEL.fullmatch(part) for part in host.split(".")) else None
+    labels = host.split(".")
+    is_host = _is_ipv4(host) if labels[-1].isdigit() else all(_HOST_LABEL.fullmatch(label) for label in labels)
+    return Address(host, int(port)) if is_host else None
 
 
 def listen_address(value: str) -> str:
@@ -128,6 +130,8 @@ def upstream_url(value: str) -> str:
         if path == value or not path.startswith("/") or _PATH_FORBIDDEN.search(path) or path.endswith("/"):
             raise refusal("must name a socket by its whole path.", 'Write "unix:///run/shop.sock".')
         return value
+    if split_address(value):
+        raise refusal("must begin with http:// or unix://.", f'Write "http://{value}".')
     url = _split_url(value)
     if url is None:
         raise refusal("is no address of a shop.", 'Write "http://127.0.0.1:3000" or "unix:///run/shop.sock".')
@@ -208,11 +212,19 @@ def signing_secret(value: str) -> str:
     return value
 
 
-def not_empty(value: str) -> str:
-    """Refuse empty text."""
-    if not value.strip():
-        raise refusal("must not be empty.", "Give it a value, or leave the key out.")
+def file_path(value: str) -> str:
+    """Refuse what can't be a path."""
+    if not value.strip() or "\0" in value:
+        raise refusal("must be a path.", "Give it one, or leave the key out.")
     return value
+
+
+def _is_ipv4(host: str) -> bool:
+    try:
+        IPv4Address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _split_url(value: str) -> SplitResult | None:

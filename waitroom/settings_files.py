@@ -1,0 +1,68 @@
+"""Reads the files that settings name, and says what is wrong with them without a word of their content."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from waitroom.errors import Problem
+from waitroom.settings_source import KeyPath, Source
+from waitroom.settings_values import SECRET_LENGTH
+
+if TYPE_CHECKING:
+    from waitroom.settings import Settings
+
+_SECRETS_FILE: KeyPath = ("secrets_file",)
+
+
+def with_files(settings: Settings, source: Source) -> tuple[Settings, list[Problem]]:
+    """Take the secrets out of the secrets file, and make the paths of it and of the templates absolute.
+
+    Args:
+        settings: The settings, each value checked alone.
+        source: Where they came from, for the folders that relative paths start at.
+
+    Returns:
+        The settings so completed, and what is wrong with the files.
+    """
+    problems: list[Problem] = []
+    rooms = list(settings.rooms)
+    for index, room in enumerate(rooms):
+        if room.template is None:
+            continue
+        key: KeyPath = ("rooms", index, "template")
+        template = source.folder_of(key) / room.template
+        if not template.is_file():
+            problems.append(source.problem(key, f'names "{template}": there is no such file.', "Mend the path."))
+        rooms[index] = dataclasses.replace(room, template=str(template))
+    settings = dataclasses.replace(settings, rooms=tuple(rooms))
+    if settings.secrets_file is None:
+        return settings, problems
+    file = source.folder_of(_SECRETS_FILE) / settings.secrets_file
+    secrets, faults = _read_secrets(file)
+    problems += [source.problem(_SECRETS_FILE, f'names "{file}": {what}', mend) for what, mend in faults]
+    return dataclasses.replace(settings, secrets_file=str(file), secrets=settings.secrets or secrets), problems
+
+
+def _read_secrets(file: Path) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
+    """Return one secret a line, and each fault with what mends it."""
+    try:
+        lines = file.read_bytes().decode().splitlines()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        return (), [(f"it can't be read, {reason}.", "Mend the path, or let the gateway's user read it.")]
+    except UnicodeDecodeError:
+        return (), [("it is no UTF-8 text.", "Put one secret on each line.")]
+    secrets = {number: line.strip() for number, line in enumerate(lines, 1) if line.strip()}
+    if not secrets:
+        return (), [("it is empty.", "Put one secret on each line, newest first.")]
+    faults = [
+        (
+            f"its line {number} has fewer than {SECRET_LENGTH} characters.",
+            "Put one secret on each line, as the command `waitroom secret` makes them.",
+        )
+        for number, secret in secrets.items()
+        if len(secret) < SECRET_LENGTH
+    ]
+    return tuple(secrets.values()), faults
