@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from waitroom.errors import Problem
-from waitroom.settings_keys import Key, Shape, keys_of, tables_of
+from waitroom.settings_keys import Key, Shape, keys_of, plain_number, tables_of
 from waitroom.settings_source import KeyPath, Source, nearest
 from waitroom.settings_values import WILDCARD_HOSTS, Address, split_address, upstream_address
 
@@ -256,11 +256,12 @@ def _words(detail: ErrorDetails, key: Key) -> tuple[str, str]:
             return f"can't be {_shown(value, key)}.", f"Did you mean {meant}?" if meant else f"Take one of {choices}."
         case "greater_than" | "greater_than_equal":
             what = f"is {_shown(value, key)}, and must be {key.bounds}."
-            wanted = f"more than {context['gt']}" if "gt" in context else f"{context['ge']} or more"
+            bound = plain_number(context["gt" if "gt" in context else "ge"])
+            wanted = f"more than {bound}" if "gt" in context else f"{bound} or more"
             return what, f"{key.about.reason} Write {wanted} ({key.about.unit}).".lstrip()
         case "less_than_equal":
             what = f"is {_shown(value, key)}, and must be {key.bounds}."
-            return what, f"Write {context['le']} or less ({key.about.unit})."
+            return what, f"Write {plain_number(context['le'])} or less ({key.about.unit})."
         case "too_short":
             return "must not be empty.", f"Write {key.name} = {key.about.example}"
         case "dataclass_type":
@@ -307,4 +308,4 @@ def _as_number(value: object, key: Key) -> str:
         return f"Give {unit} as {noun}."
     if key.shape is Shape.WHOLE:
         meant = float(round(meant))
-    return f"Give {unit} as {noun}: {int(meant) if meant.is_integer() else meant}."
+    return f"Give {unit} as {noun}: {plain_number(meant)}."

@@ -72,6 +72,11 @@ class Key:
     table: type | None
 
 
+def plain_number(number: float) -> float:
+    """Return a number such that it is written without a fraction where it has none: ``600`` for 600.0."""
+    return int(number) if float(number).is_integer() else number
+
+
 @cache
 def keys_of(table: type) -> dict[str, Key]:
     """Return the keys of a settings dataclass by name, in the order they are defined.

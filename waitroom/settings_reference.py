@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from waitroom.settings import Settings
-from waitroom.settings_keys import Key, Shape, keys_of, tables_of
+from waitroom.settings_keys import Key, Shape, keys_of, plain_number, tables_of
 
 REFERENCE = Path("docs/settings.md")
 EXAMPLE = Path("config/waitroom.toml")
@@ -143,9 +143,7 @@ def toml_value(value: object) -> str:
     """Write a default as a TOML value: text, a number, or a list of those."""
     if isinstance(value, tuple):
         return "[" + ", ".join(toml_value(item) for item in value) + "]"
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return json.dumps(value)
+    return json.dumps(plain_number(value) if isinstance(value, float) else value)
 
 
 def _comment(text: str) -> list[str]:

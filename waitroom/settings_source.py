@@ -216,7 +216,7 @@ def _read_file(path: Path) -> Source:
         found = re.fullmatch(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", str(error))
         what, line = (found[1], found[2]) if found else (str(error), None)
         column = f" (column {found[3]})" if found and found[3] else ""
-        number = int(line) if line else text.count("\n") + 1
+        number = int(line) if line else len(text.splitlines())
         problem = Problem(
             str(path), f"is no valid TOML: {what}{column}.", "Text stands in quotes, lists in [ ].", number
         )
@@ -258,9 +258,10 @@ def _is_service_link(variable: str, value: str) -> bool:
 
 
 def _unknown_variable(variable: str, known: Iterable[str]) -> Problem:
-    meant = nearest(variable, known)
+    # without the prefix, which would make any two of them look alike
+    meant = nearest(variable.removeprefix(PREFIX), (name.removeprefix(PREFIX) for name in known))
     if meant:
-        mend = f"Did you mean {meant}?"
+        mend = f"Did you mean {PREFIX}{meant}?"
     elif variable.startswith(f"{PREFIX}ROOMS_"):
         mend = f"Write {PREFIX}ROOMS_<NAME>_<KEY> with the name of a room there is and one of its keys."
     else:

@@ -1,0 +1,502 @@
+"""The settings: each mistake is told in plain words and with its place, and what is right is taken as it was meant."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from waitroom.errors import SettingsError
+from waitroom.settings import BypassRule, RoomSettings, Settings, from_json, load_settings, to_json
+from waitroom.settings_keys import keys_of
+from waitroom.settings_source import key_lines
+
+FILES = Path(__file__).parent / "testdata" / "settings"
+GOOD = sorted(FILES.glob("good/*.toml"))
+BAD = sorted(FILES.glob("bad/*.toml"))
+UPSTREAM = "http://127.0.0.1:3000"
+ROOM = f'[[rooms]]\nname = "shop"\nupstream = "{UPSTREAM}"\n'
+TWO_ROOMS = f'{ROOM}[[rooms]]\nname = "pre-sale"\nupstream = "{UPSTREAM}"\npaths = ["/pre"]\n'
+
+
+def load(folder: Path, text: str | None, env: Mapping[str, str] | None = None, **flags: object) -> Settings:
+    """Load settings from a text as the file, an environment and flags."""
+    path = None
+    if text is not None:
+        path = folder / "waitroom.toml"
+        path.write_text(text, encoding="utf-8")
+    return load_settings(path, env or {}, flags)
+
+
+def refused(folder: Path, text: str | None, env: Mapping[str, str] | None = None, **flags: object) -> list[str]:
+    """Return the problems of settings that must be refused."""
+    with pytest.raises(SettingsError) as caught:
+        load(folder, text, env, **flags)
+    return [str(problem) for problem in caught.value.problems]
+
+
+@pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
+def test_a_mistake_is_told_with_its_place_and_how_to_mend_it(path: Path) -> None:
+    # "# expect: line 5, key | words | more words"; <file> stands for the file's own path
+    expected = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# expect: ")
+    place, *words = expected.replace("<file>", str(path)).split(" | ")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(path, {}, {})
+    assert len(caught.value.problems) == 1, str(caught.value)
+    (problem,) = caught.value.problems
+    assert str(problem).startswith(f"{place}: ")
+    assert words
+    for word in words:
+        assert word in str(problem)
+    assert problem.mend
+
+
+@pytest.mark.parametrize("path", GOOD, ids=lambda path: path.stem)
+def test_what_is_right_is_accepted_and_survives_the_pipe(path: Path) -> None:
+    settings = load_settings(path, {}, {})
+    assert from_json(to_json(settings)) == settings
+
+
+def test_every_key_is_taken_as_given() -> None:
+    assert load_settings(FILES / "good/everything.toml", {}, {}) == Settings(
+        listen="127.0.0.1:9000",
+        admin_listen="127.0.0.1:9001",
+        workers=3,
+        data_dir="/var/lib/waitroom",
+        trusted_proxies=("127.0.0.1", "10.0.0.0/8"),
+        redis_url="rediss://user:hunter2@redis.internal:6380/1",
+        secrets=("newest-0123456789abcdef", "older-0123456789abcdef"),
+        secrets_file=None,
+        grace_seconds=12.5,
+        log_level="debug",
+        client_connections=5000,
+        client_connections_per_address=50,
+        client_head_bytes=16384,
+        client_head_seconds=5.0,
+        client_body_seconds=6.0,
+        client_idle_seconds=7.0,
+        client_write_seconds=8.0,
+        rooms=(
+            RoomSettings(
+                name="sale",
+                upstream="http://shop.internal:80",
+                hosts=("shop.example.com", "*.shop.example.com"),
+                paths=("/sale/", "/checkout/"),
+                rate_per_minute=90.5,
+                max_active=40,
+                session_seconds=60,
+                session_max_seconds=61,
+                claim_seconds=90,
+                away_after_seconds=91,
+                keep_place_seconds=92,
+                method="passthrough",
+                on_store_error="admit",
+                waiting_status=200,
+                template=str(FILES / "good/files/waiting.html"),
+                upstream_connect_seconds=1.5,
+                upstream_first_byte_seconds=2.5,
+                upstream_idle_seconds=3.5,
+                upstream_max_connections=4,
+                upstream_wait_seconds=0.0,
+                bypass=(
+                    BypassRule(paths=("/webhooks/", "/hooks/"), methods=("POST",), max_per_second=5.0),
+                    BypassRule(paths=("/healthz",)),
+                ),
+            ),
+        ),
+    )
+
+
+def test_the_file_of_everything_leaves_no_key_out() -> None:
+    text = (FILES / "good/everything.toml").read_text(encoding="utf-8")
+    for table in (Settings, RoomSettings, BypassRule):
+        for name in keys_of(table).keys() - {"rooms", "bypass", "secrets_file"}:
+            assert re.search(rf"^{name} = ", text, re.MULTILINE), name
+
+
+def test_a_file_of_numbers_gives_floats_where_floats_are_declared() -> None:
+    room = load_settings(FILES / "good/whole_number_for_number.toml", {}, {}).rooms[0]
+    assert isinstance(room.rate_per_minute, float)
+    assert isinstance(room.upstream_connect_seconds, float)
+
+
+@pytest.mark.parametrize("table", [Settings, RoomSettings, BypassRule])
+def test_settings_are_frozen_and_slotted(table: type) -> None:
+    assert "__slots__" in vars(table)
+    assert vars(table)["__dataclass_params__"].frozen
+
+
+def test_keys_of_the_top_level_and_of_rooms_differ() -> None:
+    """WAITROOM_<KEY> stands for both."""
+    assert not keys_of(Settings).keys() & keys_of(RoomSettings).keys()
+
+
+# --- where settings come from
+
+
+def test_an_upstream_alone_makes_a_room(tmp_path: Path) -> None:
+    settings = load(tmp_path, None, upstream="http://127.0.0.1:3000/")
+    assert settings == Settings(rooms=(RoomSettings("shop", UPSTREAM),))
+    assert settings.workers >= 1
+
+
+def test_an_upstream_in_the_environment_alone_makes_a_room(tmp_path: Path) -> None:
+    env = {"WAITROOM_UPSTREAM": UPSTREAM, "WAITROOM_NAME": "sale", "WAITROOM_ROOMS_SHOP_MAX_ACTIVE": "7"}
+    assert load(tmp_path, None, env).rooms == (RoomSettings("sale", UPSTREAM, max_active=7),)
+
+
+def test_an_upstream_makes_a_room_for_a_file_without_one(tmp_path: Path) -> None:
+    assert load(tmp_path, "workers = 2", upstream=UPSTREAM) == Settings(
+        workers=2, rooms=(RoomSettings("shop", UPSTREAM),)
+    )
+    assert load(tmp_path, "rooms = []", upstream=UPSTREAM).rooms == (RoomSettings("shop", UPSTREAM),)
+
+
+def test_flags_go_before_the_environment_and_that_before_the_file(tmp_path: Path) -> None:
+    text = f"workers = 1\ngrace_seconds = 1\nclient_head_seconds = 1\n{ROOM}max_active = 1\nrate_per_minute = 1\n"
+    env = {
+        "WAITROOM_GRACE_SECONDS": "2",
+        "WAITROOM_CLIENT_HEAD_SECONDS": "2.5",
+        "WAITROOM_RATE_PER_MINUTE": "2",
+        "WAITROOM_MAX_ACTIVE": "2",
+    }
+    settings = load(tmp_path, text, env, client_head_seconds=3, max_active="3", listen=None)
+    assert settings == Settings(
+        workers=1,
+        grace_seconds=2.0,
+        client_head_seconds=3.0,
+        rooms=(RoomSettings("shop", UPSTREAM, rate_per_minute=2.0, max_active=3),),
+    )
+
+
+def test_a_variable_with_the_rooms_name_goes_before_one_without(tmp_path: Path) -> None:
+    env = {"WAITROOM_ROOMS_SHOP_MAX_ACTIVE": "5", "WAITROOM_MAX_ACTIVE": "6"}
+    assert load(tmp_path, ROOM, env).rooms[0].max_active == 5
+
+
+def test_variables_name_rooms_in_capitals(tmp_path: Path) -> None:
+    env = {"WAITROOM_ROOMS_PRE_SALE_METHOD": "passthrough", "WAITROOM_ROOMS_SHOP_WAITING_STATUS": "200"}
+    shop, presale = load(tmp_path, TWO_ROOMS, env).rooms
+    assert (shop.method, shop.waiting_status) == ("fifo", 200)
+    assert (presale.method, presale.waiting_status) == ("passthrough", 503)
+
+
+def test_lists_and_tables_in_the_environment(tmp_path: Path) -> None:
+    env = {
+        "WAITROOM_TRUSTED_PROXIES": "10.0.0.1, 192.168.0.0/16,",
+        "WAITROOM_SECRETS": "newest-0123456789abcdef,older-0123456789abcdef",
+        "WAITROOM_PATHS": "/a",
+        "WAITROOM_BYPASS": '[{paths = ["/hooks/"], methods = ["POST"]}]',
+    }
+    settings = load(tmp_path, ROOM + '[[rooms.bypass]]\npaths = ["no"]\n', env)
+    assert settings.trusted_proxies == ("10.0.0.1", "192.168.0.0/16")
+    assert settings.secrets == ("newest-0123456789abcdef", "older-0123456789abcdef")
+    assert settings.rooms[0].paths == ("/a",)
+    assert settings.rooms[0].bypass == (BypassRule(("/hooks/",), ("POST",)),)
+
+
+def test_an_empty_variable_is_as_good_as_none(tmp_path: Path) -> None:
+    env = {"WAITROOM_REDIS_URL": "", "WAITROOM_WORKERS": " ", "WAITROOM_NO_SUCH_THING": ""}
+    assert load(tmp_path, f"workers = 2\n{ROOM}", env).workers == 2
+
+
+def test_variables_that_are_not_ours_or_made_by_kubernetes_are_passed_over(tmp_path: Path) -> None:
+    env = {
+        "PATH": "/bin",
+        "WAITROOMS": "x",
+        "WAITROOM_SERVICE_HOST": "10.0.0.1",
+        "WAITROOM_SERVICE_PORT_HTTP": "80",
+        "WAITROOM_PORT": "tcp://10.0.0.1:80",
+        "WAITROOM_PORT_80_TCP": "tcp://10.0.0.1:80",
+        "WAITROOM_ADMIN_PORT_8081_TCP_ADDR": "10.0.0.1",
+    }
+    assert load(tmp_path, ROOM, env) == load(tmp_path, ROOM)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        ("WAITROOM_LISTN", "x", "WAITROOM_LISTN: is no setting. Did you mean WAITROOM_LISTEN?"),
+        ("WAITROOM_PORT", "9000", "WAITROOM_PORT: is no setting."),
+        ("WAITROOM_ROOMS_SHOP_RATE", "6", "WAITROOM_ROOMS_SHOP_RATE: is no setting. Did you mean WAITROOM_ROOMS_SHOP_"),
+        ("WAITROOM_ROOMS_9", "6", "WAITROOM_ROOMS_9: is no setting. Write WAITROOM_ROOMS_<NAME>_<KEY> with"),
+        ("WAITROOM_QQQQ", "6", "WAITROOM_QQQQ: is no setting. Take it out of the environment"),
+        ("WAITROOM_WORKERS", "two", 'WAITROOM_WORKERS: must be a whole number, not "two".'),
+        (
+            "WAITROOM_SESSION_SECONDS",
+            "15m",
+            'WAITROOM_SESSION_SECONDS: must be a whole number, not "15m". Give seconds as a whole number: 900.',
+        ),
+        ("WAITROOM_RATE_PER_MINUTE", "nan", "WAITROOM_RATE_PER_MINUTE: must be a number, not nan."),
+        ("WAITROOM_PATHS", "/a,b", 'WAITROOM_PATHS: "b" is no path'),
+        ("WAITROOM_BYPASS", "/hooks/", 'WAITROOM_BYPASS: must be a list of tables, not "/hooks/".'),
+        ("WAITROOM_BYPASS", '[{paths = ["x"]}]', 'WAITROOM_BYPASS: "x" is no path'),
+        ("WAITROOM_METHOD", "filo", 'WAITROOM_METHOD: can\'t be "filo". Did you mean fifo?'),
+        ("WAITROOM_KEEP_PLACE_SECONDS", "100", "WAITROOM_KEEP_PLACE_SECONDS: keep_place_seconds (100) is less than"),
+    ],
+)
+def test_mistakes_in_the_environment_name_the_variable(
+    tmp_path: Path, variable: str, value: str, expected: str
+) -> None:
+    (problem,) = refused(tmp_path, ROOM, {variable: value})
+    assert problem.startswith(expected)
+
+
+def test_a_variable_that_could_mean_several_rooms_is_refused(tmp_path: Path) -> None:
+    (problem,) = refused(tmp_path, TWO_ROOMS, {"WAITROOM_MAX_ACTIVE": "5"})
+    assert problem == (
+        "WAITROOM_MAX_ACTIVE: could mean several rooms. Write WAITROOM_ROOMS_<NAME>_MAX_ACTIVE with the room's name "
+        "in capitals."
+    )
+    alike = TWO_ROOMS.replace('"shop"', '"pre_sale"')
+    (problem,) = refused(tmp_path, alike, {"WAITROOM_ROOMS_PRE_SALE_MAX_ACTIVE": "5"})
+    assert problem.startswith("WAITROOM_ROOMS_PRE_SALE_MAX_ACTIVE: could mean several rooms. Rename a room")
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"workers": 0}, "--workers: is 0, and must be at least 1"),
+        ({"admin_listen": "x"}, '--admin-listen: "x" is no address to listen on'),
+        ({"max_active": "many"}, '--max-active: must be a whole number, not "many"'),
+        ({"liste": "x"}, "--liste: is no setting. Did you mean --listen?"),
+        ({"qqqq": "x"}, "--qqqq: is no setting. Leave it out."),
+        ({"template": "nowhere.html"}, "--template: names "),
+    ],
+)
+def test_mistakes_in_flags_name_the_flag(tmp_path: Path, flags: dict[str, object], expected: str) -> None:
+    (problem,) = refused(tmp_path, ROOM, {}, **flags)
+    assert problem.startswith(expected)
+
+
+def test_a_flag_for_a_room_needs_a_single_room(tmp_path: Path) -> None:
+    (problem,) = refused(tmp_path, TWO_ROOMS, upstream=UPSTREAM)
+    assert problem.startswith("--upstream: is for a gateway with one room, and there are 2.")
+
+
+def test_nothing_at_all_is_one_problem(tmp_path: Path) -> None:
+    (problem,) = refused(tmp_path, None, {"WAITROOM_MAX_ACTIVE": "5"}, rate_per_minute=5)
+    assert problem.startswith("rooms: there is no room.")
+
+
+def test_relative_files_start_at_the_settings_file_or_else_at_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+        (folder / "page.html").write_text("x")
+        (folder / "secrets").write_text(f"{folder.name}-0123456789abcdef\n")
+    monkeypatch.chdir(here)
+    (there / "waitroom.toml").write_text(f'secrets_file = "secrets"\n{ROOM}template = "page.html"\n')
+    settings = load_settings(Path("../there/waitroom.toml"), {}, {})
+    assert settings.secrets == ("there-0123456789abcdef",)
+    template = Path(settings.rooms[0].template or "")
+    assert template.is_absolute()
+    assert template.samefile(there / "page.html")
+    env = {"WAITROOM_SECRETS_FILE": "secrets"}
+    settings = load_settings(there / "waitroom.toml", env, {"template": "page.html"})
+    assert settings.secrets == ("here-0123456789abcdef",)
+    assert settings.rooms[0].template == str(here / "page.html")
+
+
+@pytest.mark.parametrize("name", ["nowhere.toml", "."])
+def test_a_file_that_cannot_be_read_is_said(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SettingsError, match="can't be read") as caught:
+        load_settings(tmp_path / name, {}, {})
+    assert caught.value.problems[0].where == str(tmp_path / name)
+
+
+def test_a_file_that_is_no_text_is_said(tmp_path: Path) -> None:
+    (tmp_path / "waitroom.toml").write_bytes(b"listen = '\xff'\n")
+    with pytest.raises(SettingsError, match="no UTF-8 text"):
+        load_settings(tmp_path / "waitroom.toml", {}, {})
+
+
+# --- all that is wrong, at once
+
+
+def test_all_that_is_wrong_is_said_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+    text = """\
+workers = "4"
+secrets = ["short"]
+
+[[rooms]]
+name = "shop"
+upstream = "http://127.0.0.1:8080"
+rate_per_minut = 5
+claim_seconds = 60
+
+[[rooms]]
+name = "shop"
+session_seconds = "15m"
+session_max_seconds = 70
+away_after_seconds = 4000
+paths = ["/b"]
+template = "nowhere.html"
+[[rooms.bypass]]
+paths = ["a", "/b"]
+"""
+    problems = refused(tmp_path, text, {"WAITROOM_LOG_LEVEL": "loud", "WAITROOM_X": "1"}, nonsense=1)
+    assert [problem.partition(": ")[0] for problem in problems] == [
+        "line 1, workers",
+        "line 2, secrets[0]",
+        'line 6, rooms[0] "shop".upstream',
+        'line 7, rooms[0] "shop".rate_per_minut',
+        'line 8, rooms[0] "shop".claim_seconds',
+        'line 10, rooms[1] "shop".upstream',
+        'line 11, rooms[1] "shop".name',
+        'line 12, rooms[1] "shop".session_seconds',
+        'line 14, rooms[1] "shop".away_after_seconds',
+        'line 16, rooms[1] "shop".template',
+        'line 18, rooms[1] "shop".bypass[0].paths[0]',
+        "WAITROOM_X",
+        "--nonsense",
+        "WAITROOM_LOG_LEVEL",
+    ]
+
+
+def test_a_refused_value_brings_no_second_complaint(tmp_path: Path) -> None:
+    """Its default must not be measured against the other values."""
+    assert len(refused(tmp_path, ROOM + "session_seconds = 10\nsession_max_seconds = 70\n")) == 1
+    assert len(refused(tmp_path, 'listen = 8080\nadmin_listen = "127.0.0.1:8080"\n' + ROOM)) == 1
+    assert len(refused(tmp_path, f'rooms = ["x", {{name = "room-0", upstream = "{UPSTREAM}"}}]')) == 1
+    assert len(refused(tmp_path, f'{ROOM}[[rooms]]\nname = "b"\nupstream = "{UPSTREAM}"\npaths = "/b"\n')) == 1
+
+
+# --- secrets
+
+
+SECRET = "hunter2"
+LONG_SECRET = "hunter2-hunter2-hunter2"
+
+
+@pytest.mark.parametrize(
+    ("text", "env"),
+    [
+        (f'secrets = ["{SECRET}"]', {}),
+        (f'secrets = "{LONG_SECRET}"', {}),
+        (f'secrets = {{a = "{LONG_SECRET}"}}', {}),
+        (f'secrets = [["{LONG_SECRET}"]]', {}),
+        (f'secret = "{LONG_SECRET}"', {}),
+        (f'secrets = ["{LONG_SECRET}"]\nsecrets_file = "secrets"', {}),
+        ('secrets_file = "secrets"', {}),
+        (f'redis_url = "http://:{LONG_SECRET}@h"', {}),
+        (f'redis_url = "redis://:{LONG_SECRET}@"', {}),
+        (f'redis_url = ["{LONG_SECRET}"]', {}),
+        (f'secrets = ["{LONG_SECRET}" "{LONG_SECRET}"]', {}),
+        (f'secrets = ["{LONG_SECRET}"]\nworkers = 0', {}),
+        ("", {"WAITROOM_SECRETS": f"{LONG_SECRET},{SECRET}"}),
+        ("", {"WAITROOM_SECRET": LONG_SECRET}),
+        ("", {"WAITROOM_REDIS_URL": f"valkey://:{LONG_SECRET}@h"}),
+        ("", {"WAITROOM_UPSTREAM": f"http://me:{LONG_SECRET}@shop:80"}),
+        ("", {"WAITROOM_UPSTREAM": f"https://me:{LONG_SECRET}@shop"}),
+    ],
+)
+def test_no_error_shows_a_secret(tmp_path: Path, text: str, env: dict[str, str]) -> None:
+    (tmp_path / "secrets").write_text(f"{LONG_SECRET}\n{SECRET}\n")
+    with pytest.raises(SettingsError) as caught:
+        load(tmp_path, f"{text}\n{ROOM}", env)
+    # the traceback brings the errors behind this one along
+    shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value) + repr(caught.value.problems)
+    assert SECRET not in shown
+
+
+def test_no_repr_shows_a_secret(tmp_path: Path) -> None:
+    text = f'secrets = ["{LONG_SECRET}"]\nredis_url = "redis://:{SECRET}@10.0.0.5:6379/0"\n'
+    assert SECRET not in repr(load(tmp_path, text + ROOM))
+
+
+def test_a_secrets_file_gives_the_secrets_in_its_order() -> None:
+    settings = load_settings(FILES / "good/secrets_in_a_file.toml", {}, {})
+    assert settings.secrets == ("newest-0123456789abcdef", "older-0123456789abcdef")
+
+
+# --- the pipe
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b'{"rooms": [], "secrets": ["hunter2"]}'])
+def test_what_is_no_settings_json_is_refused_without_showing_it(data: bytes) -> None:
+    with pytest.raises(SettingsError) as caught:
+        from_json(data)
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+def test_the_pipe_carries_secrets_and_redis_url(tmp_path: Path) -> None:
+    settings = dataclasses.replace(
+        load(tmp_path, ROOM), secrets=(LONG_SECRET,), secrets_file="/run/secrets", redis_url="redis://h"
+    )
+    assert from_json(to_json(settings)) == settings
+
+
+# --- lines
+
+
+def test_lines_are_found_whatever_the_way_of_writing() -> None:
+    text = '''\
+# comment = 1
+
+listen = "a" # x = 1
+"quoted key" = 1
+text = """
+workers = 1
+[[rooms]]
+"""
+list = [
+  "a", # ]
+  "[b]",
+]
+one.two.three = 1
+  inline = {a = 1, b = {c = 2}}
+
+[[rooms]]   # first
+name = "a"
+[[rooms.bypass]]
+
+paths = []
+[[rooms.bypass]]
+paths = []
+
+[[ rooms ]]
+name = "b"
+'bypass' = [{paths = []}]
+[rooms.more.below]
+x = 1
+[other."a.b"]
+y = 1'''
+    data = {
+        "listen": "a",
+        "quoted key": 1,
+        "rooms": [{"bypass": [{}, {}]}, {"bypass": [{}], "more": {"below": {}}}],
+        "other": {"a.b": {}},
+    }
+    assert key_lines(text, data) == {
+        ("listen",): 3,
+        ("quoted key",): 4,
+        ("text",): 5,
+        ("list",): 9,
+        ("one",): 13,
+        ("one", "two"): 13,
+        ("one", "two", "three"): 13,
+        ("inline",): 14,
+        ("inline", "a"): 14,
+        ("inline", "b"): 14,
+        ("inline", "b", "c"): 14,
+        ("rooms", 0): 16,
+        ("rooms", 0, "name"): 17,
+        ("rooms", 0, "bypass", 0): 18,
+        ("rooms", 0, "bypass", 0, "paths"): 20,
+        ("rooms", 0, "bypass", 1): 21,
+        ("rooms", 0, "bypass", 1, "paths"): 22,
+        ("rooms", 1): 24,
+        ("rooms", 1, "name"): 25,
+        ("rooms", 1, "bypass"): 26,
+        ("rooms", 1, "more", "below"): 27,
+        ("rooms", 1, "more", "below", "x"): 28,
+        ("other", "a.b"): 29,
+        ("other", "a.b", "y"): 30,
+    }
