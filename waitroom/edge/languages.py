@@ -1,0 +1,156 @@
+"""The languages of the pages: which one a visitor reads, their catalogues, and numbers and times in each.
+
+Everything here is made once at start and only read afterwards; what is remembered per request is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from babel import Locale
+from babel.messages.pofile import read_po
+from babel.numbers import format_decimal
+from babel.units import format_unit
+
+DEFAULT_LANGUAGE = "en"
+
+# Longer headers than any browser sends: their rest is not read, so that no one can fill the memo with them.
+_HEADER_BYTES = 256
+_NEGOTIATED = 1024
+
+# The codes that old browsers and Java still send, and today's.
+_OLD_CODES = {"in": "id"}
+
+
+class Language:
+    """One language: its sentences, and how it writes numbers and spans of time.
+
+    Attributes:
+        code: The language's code, such as ``de``.
+        direction: ``ltr`` or ``rtl``.
+    """
+
+    def __init__(self, code: str, catalogue: Mapping[str, str]) -> None:
+        locale = Locale.parse(code)
+        self.code = code
+        self.direction = locale.text_direction
+        self._catalogue = catalogue
+        self._group: str = locale.number_symbols["latn"]["group"]
+        # Babel takes 30 us for a number, and no two visitors have the same position: only its rules are used.
+        _, self._later_groups = locale.decimal_formats[None].grouping
+        if format_decimal(12345678, locale=locale) != self.number(12345678):
+            raise ValueError(f"numbers in {code!r} are written in a way that is not known here")
+
+    def gettext(self, sentence: str) -> str:
+        """Return an English sentence in this language, or as it is where the catalogue lacks it."""
+        return self._catalogue.get(sentence, sentence)
+
+    def number(self, value: int) -> str:
+        """Return a whole number, zero or more, with the language's marks between its groups of digits."""
+        digits = str(value)
+        if len(digits) <= 3:
+            return digits
+        groups = [digits[-3:]]
+        rest, size = digits[:-3], self._later_groups
+        while rest:
+            groups.append(rest[-size:])
+            rest = rest[:-size]
+        return self._group.join(reversed(groups))
+
+    def span(self, seconds: int) -> str:
+        """Return a span of time in words, such as "90 minutes"; never more than ``seconds``."""
+        minutes = seconds // 60
+        if minutes < 1:
+            return self._unit(seconds, "second")
+        if minutes % 60 == 0 or minutes > 600:
+            return self._unit(minutes // 60, "hour")
+        return self._unit(minutes, "minute")
+
+    def wait(self, low: int, high: int) -> str:
+        """Return the range of a wait in words, rounded outwards, such as "about 4 to 7 minutes".
+
+        The waiting page's script does the same (``eta`` in waiting.js); a test holds the two together.
+
+        Args:
+            low: The shortest wait that is to be expected, in seconds.
+            high: The longest, in seconds; at least ``low``.
+        """
+        _ = self.gettext
+        if high < 60:
+            return _("less than a minute")
+        least, most = low // 60, -(-high // 60)
+        if most > 20:
+            least, most = least // 5 * 5, -(-most // 5) * 5
+        unit = "minute"
+        shortest = str(least)
+        if most > 120:
+            unit, most = "hour", -(-most // 60)
+            if least >= 60:
+                least //= 60
+                shortest = str(least)
+            elif least:
+                shortest, least = self._unit(least, "minute"), -1
+        longest = self._unit(most, unit)
+        if least == 0:
+            return _("up to {high}").format(high=longest)
+        if least == most:
+            return _("about {high}").format(high=longest)
+        return _("about {low} to {high}").format(low=shortest, high=longest)
+
+    def _unit(self, count: int, unit: str) -> str:
+        return format_unit(count, f"duration-{unit}", length="long", locale=self.code)
+
+
+class Languages:
+    """All languages there are catalogues for, and the choice among them.
+
+    Args:
+        folder: Where the catalogues lie, one ``<code>.po`` a language. English needs none: it is the source.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        found = {DEFAULT_LANGUAGE: Language(DEFAULT_LANGUAGE, {})}
+        for path in sorted(folder.glob("*.po")):
+            found[path.stem] = Language(path.stem, _read_catalogue(path))
+        self.by_code: Mapping[str, Language] = found
+        self._negotiate: Callable[[bytes], str] = lru_cache(maxsize=_NEGOTIATED)(self._negotiated)
+
+    def negotiate(self, accept_language: bytes | None) -> str:
+        """Return the code of the language that suits an ``Accept-Language`` header best, else English."""
+        if not accept_language:
+            return DEFAULT_LANGUAGE
+        return self._negotiate(accept_language[:_HEADER_BYTES])
+
+    def _negotiated(self, header: bytes) -> str:
+        best, best_quality = DEFAULT_LANGUAGE, 0.0
+        for part in header.decode("latin-1").lower().split(","):
+            tag, _, parameter = part.partition(";")
+            code = tag.strip().partition("-")[0]
+            code = _OLD_CODES.get(code, code)
+            quality = _quality(parameter)
+            if code in self.by_code and quality > best_quality:
+                best, best_quality = code, quality
+        return best
+
+
+def _quality(parameter: str) -> float:
+    name, _, value = parameter.partition("=")
+    if not name.strip():
+        return 1.0
+    try:
+        quality = float(value) if name.strip() == "q" else 0.0
+    except ValueError:
+        return 0.0
+    return quality if 0.0 <= quality <= 1.0 else 0.0
+
+
+def _read_catalogue(path: Path) -> dict[str, str]:
+    with path.open("rb") as file:
+        catalogue = read_po(file, locale=path.stem, abort_invalid=True)
+    return {
+        str(message.id): str(message.string)
+        for message in catalogue
+        if message.id and message.string and not message.fuzzy
+    }

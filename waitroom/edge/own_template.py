@@ -1,0 +1,93 @@
+"""An operator's own waiting page: compiled and tried out at start, so that it can't fail before visitors."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from jinja2 import Template, TemplateNotFound, TemplateSyntaxError
+
+from waitroom.edge.rendering import Inline, environment, inspect
+from waitroom.errors import Problem
+
+# It is sent to every visitor in the shop's busiest minute, and each worker keeps some hundred variants of it.
+_MOST_BYTES = 128 * 1024
+
+
+class OwnTemplate:
+    """One operator's template.
+
+    Args:
+        path: The template.
+        waitroom_templates: Waitroom's own, which it may build upon.
+        where: The setting that names it, for messages.
+
+    Attributes:
+        template: What was compiled, or None where it could not be.
+        problems: All that was found wrong so far.
+    """
+
+    def __init__(self, path: Path, waitroom_templates: Path, where: str) -> None:
+        self.problems: list[Problem] = []
+        self.template: Template | None = None
+        self._path = path
+        self._where = where
+        try:
+            self.template = environment(waitroom_templates, path.parent).get_template(path.name)
+        except (TemplateNotFound, TemplateSyntaxError, OSError, UnicodeDecodeError) as error:
+            self._failed(error)
+
+    def try_out(self, renderings: Iterable[Callable[[], str]]) -> list[Inline]:
+        """Render the page in every way it may be asked for.
+
+        Args:
+            renderings: Each renders this template, with its slots marked.
+
+        Returns:
+            What each page holds of inline scripts and styles.
+        """
+        pages: set[str] = set()
+        for render in renderings:
+            try:
+                pages.add(render())
+            # A template may raise anything, and all of it is the operator's to see.
+            except Exception as error:
+                self._failed(error)
+        found = [inspect(page) for page in pages]
+        for sentence in dict.fromkeys(sentence for inline in found for sentence in inline.broken):
+            self._add(f"{self._path}: {sentence}")
+        if not all(inline.goes_on for inline in found):
+            self._add(
+                f"{self._path}: the page never asks whether it is the visitor's turn.",
+                'Put {% include "waitroom/script.html" %} at the end of its body, in every state.',
+            )
+        largest = max((len(page.encode()) for page in pages), default=0)
+        if largest > _MOST_BYTES:
+            self._add(
+                f"{self._path}: the page has {largest // 1024} KB, more than the {_MOST_BYTES // 1024} KB allowed.",
+                "Make its pictures smaller, or let it load them from elsewhere.",
+            )
+        return found
+
+    def _failed(self, error: BaseException) -> None:
+        file, line = self._place(error)
+        at = f"{file}, line {line}" if line else f"{file}"
+        what = error.message if isinstance(error, TemplateSyntaxError) else str(error)
+        if isinstance(error, TemplateNotFound):
+            what = f"there is no template {error.name!r}"
+        self._add(f"{at}: {what}", "See docs/waiting-page.md for what a template can use.")
+
+    def _place(self, error: BaseException) -> tuple[str, int | None]:
+        if isinstance(error, TemplateSyntaxError):
+            return error.filename or str(self._path), error.lineno
+        # Jinja puts the templates' own files and lines into the traceback; the innermost of the operator's is meant.
+        for frame in reversed(traceback.extract_tb(error.__traceback__)):
+            if Path(frame.filename).parent.is_relative_to(self._path.parent):
+                return frame.filename, frame.lineno
+        return str(self._path), None
+
+    def _add(self, what: str, mend: str = "") -> None:
+        problem = Problem(self._where, what, mend)
+        if problem not in self.problems:
+            self.problems.append(problem)

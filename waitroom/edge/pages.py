@@ -1,0 +1,275 @@
+"""The pages visitors see: the waiting page, in every state of its room, and the error pages.
+
+A page is rendered once for each room, language, kind and set of values that are there at all; a visitor's own values
+are then put in by joining bytes, some microseconds a page. The templates lie in ``templates/``; a room's ``template``
+setting puts an operator's own in place of the waiting page (docs/waiting-page.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache, partial
+from pathlib import Path
+
+from markupsafe import escape
+
+from waitroom.edge.languages import DEFAULT_LANGUAGE, Languages
+from waitroom.edge.own_template import OwnTemplate
+from waitroom.edge.rendering import Segments, Slot, cut, environment, inspect, policy
+from waitroom.edge.words import LEFT_WORDS, ROOM_WORDS, SCRIPT_WORDS, PageKind, Words, error_words
+from waitroom.errors import Problem, SettingsError
+from waitroom.resources import resource_path
+from waitroom.settings import RoomSettings
+
+__all__ = ["PageKind", "PageValues", "Pages"]
+
+# Pages of some 12 KB; an operator's own may have ten times that.
+_PAGES_KEPT = 256
+_ETAS_KEPT = 4096
+
+_WORTH_ANOTHER_TRY = frozenset({408, 429, 500, 502, 503, 504})
+
+_SLOTS = (
+    "position",
+    "position_number",
+    "start_number",
+    "waiting",
+    "remaining",
+    "eta",
+    "progress",
+    "poll_after",
+    "message",
+    "updated_at",
+    "updated_time",
+    "request_id",
+)
+
+# Values that may be missing, each a bit of a page's shape. A template sees None in place of what is missing.
+_HAS_POSITION, _HAS_START, _HAS_WAITING, _HAS_REMAINING, _HAS_ETA, _HAS_MESSAGE = (1 << bit for bit in range(6))
+_EVERY_SHAPE = range(1 << 6)
+_FULL_SHAPE = _EVERY_SHAPE[-1]
+_NEEDS = {
+    "position": _HAS_POSITION,
+    "position_number": _HAS_POSITION,
+    "start_number": _HAS_START,
+    "waiting": _HAS_WAITING,
+    "remaining": _HAS_REMAINING,
+    "eta": _HAS_ETA,
+    "progress": _HAS_POSITION | _HAS_START,
+    "message": _HAS_MESSAGE,
+}
+
+_ROOM_KINDS = tuple(ROOM_WORDS)
+
+
+@dataclass(frozen=True, slots=True)
+class PageValues:
+    """One visitor's numbers at one moment.
+
+    Attributes:
+        position: How many are ahead, plus one; None where there is no line to be in or it can't be known.
+        waiting: How many wait in all, or None.
+        eta: The shortest and the longest wait to be expected, in seconds, or None where it can't be known.
+        start_position: The position when they joined, for the progress bar, or None.
+        poll_after: Seconds until the page asks again.
+        message: The operator's, plain text; empty for none.
+        updated_at: When these numbers were true; aware, UTC.
+        request_id: What support asks for.
+        remaining: How many units are left, where the shop tells, or None.
+    """
+
+    position: int | None
+    waiting: int | None
+    eta: tuple[int, int] | None
+    start_position: int | None
+    poll_after: int
+    message: str
+    updated_at: datetime
+    request_id: str
+    remaining: int | None = None
+
+
+class Pages:
+    """All pages of all rooms.
+
+    Args:
+        rooms: The rooms; an operator's own templates are compiled and tried out here.
+
+    Attributes:
+        csp: The value of the Content-Security-Policy header for every page.
+
+    Raises:
+        SettingsError: An operator's template can't be read, is broken, or prints what no browser would use.
+    """
+
+    def __init__(self, rooms: Sequence[RoomSettings]) -> None:
+        folder = resource_path("templates")
+        self._languages = Languages(folder / "locale")
+        waitroom_environment = environment(folder)
+        waiting = waitroom_environment.get_template("waitroom/waiting.html")
+        self._error_template = waitroom_environment.get_template("waitroom/error.html")
+        self._templates = {room.name: waiting for room in rooms}
+        self._keep_place_seconds = {room.name: room.keep_place_seconds for room in rooms}
+
+        inline = [inspect(self._render_plain(LEFT_WORDS, False, DEFAULT_LANGUAGE))]
+        problems: list[Problem] = []
+        for index, room in enumerate(rooms):
+            if room.template is None:
+                page = self._render_room(room.name, PageKind.WAITING, DEFAULT_LANGUAGE, _FULL_SHAPE)
+                inline.append(inspect(page))
+                continue
+            own = OwnTemplate(Path(room.template), folder, f'rooms[{index}] "{room.name}".template')
+            if own.template is not None:
+                self._templates[room.name] = own.template
+                inline += own.try_out(self._renderings(room.name))
+            problems += own.problems
+        if problems:
+            raise SettingsError(problems)
+        self.csp = policy(inline, own=any(room.template is not None for room in rooms))
+
+        self._room_page: Callable[[str, PageKind, str, int], Segments] = lru_cache(_PAGES_KEPT)(self._cut_room)
+        self._plain_page: Callable[[Words, bool, str], Segments] = lru_cache(_PAGES_KEPT)(self._cut_plain)
+        self._eta: Callable[[str, int, int], bytes] = lru_cache(_ETAS_KEPT)(self._eta_bytes)
+
+    def language(self, accept_language: bytes | None) -> str:
+        """Return the code of the language that suits an ``Accept-Language`` header best, else ``en``."""
+        return self._languages.negotiate(accept_language)
+
+    def room_page(self, room: str, kind: PageKind, language: str, values: PageValues) -> bytes:
+        """Return the waiting page, UTF-8.
+
+        Args:
+            room: The room's name.
+            kind: The state the page speaks of; any but ``PageKind.ERROR``.
+            language: A code that ``language`` returned.
+            values: The visitor's numbers.
+        """
+        position, start, eta = values.position, values.start_position, values.eta
+        shape = 0
+        place = place_number = start_number = waiting = remaining = wait = progress = message = b""
+        number = self._languages.by_code[language].number
+        if position is not None:
+            shape = _HAS_POSITION
+            place, place_number = number(position).encode(), b"%d" % position
+        if start is not None:
+            shape |= _HAS_START
+            start_number = b"%d" % start
+            if position is not None:
+                progress = b"%d" % _progress(position, start)
+        if values.waiting is not None:
+            shape |= _HAS_WAITING
+            waiting = number(values.waiting).encode()
+        if values.remaining is not None:
+            shape |= _HAS_REMAINING
+            remaining = number(values.remaining).encode()
+        if eta is not None:
+            shape |= _HAS_ETA
+            wait = self._eta(language, eta[0], eta[1])
+        if values.message:
+            shape |= _HAS_MESSAGE
+            message = _escaped(values.message)
+        updated_at, updated_time = _moment(values.updated_at)
+        return self._room_page(room, kind, language, shape).fill(
+            (
+                place,
+                place_number,
+                start_number,
+                waiting,
+                remaining,
+                wait,
+                progress,
+                b"%d" % values.poll_after,
+                message,
+                updated_at,
+                updated_time,
+                escape(values.request_id).encode(),
+            )
+        )
+
+    def error_page(self, status: int, language: str, request_id: str) -> bytes:
+        """Return the page for an HTTP error status, UTF-8."""
+        return self._plain(error_words(status), status in _WORTH_ANOTHER_TRY, language, request_id)
+
+    def error_text(self, status: int, language: str) -> str:
+        """Return what the error page says, as one plain text."""
+        _ = self._languages.by_code[language].gettext
+        words = error_words(status)
+        return f"{_(words.heading)}. {_(words.lead)}"
+
+    def left_page(self, language: str, request_id: str) -> bytes:
+        """Return the page for someone who gave up their place or session, UTF-8."""
+        return self._plain(LEFT_WORDS, False, language, request_id)
+
+    def _plain(self, words: Words, again: bool, language: str, request_id: str) -> bytes:
+        return self._plain_page(words, again, language).fill((escape(request_id).encode(),))
+
+    def _cut_room(self, room: str, kind: PageKind, language: str, shape: int) -> Segments:
+        return cut(self._render_room(room, kind, language, shape), _SLOTS)
+
+    def _cut_plain(self, words: Words, again: bool, language: str) -> Segments:
+        return cut(self._render_plain(words, again, language), ("request_id",))
+
+    def _eta_bytes(self, language: str, low: int, high: int) -> bytes:
+        return escape(self._languages.by_code[language].wait(low, high)).encode()
+
+    def _render_room(self, room: str, kind: PageKind, language: str, shape: int) -> str:
+        spoken = self._languages.by_code[language]
+        _ = spoken.gettext
+        slots = {name: Slot(name) if shape & _NEEDS.get(name, 0) == _NEEDS.get(name, 0) else None for name in _SLOTS}
+        return self._templates[room].render(
+            _=_,
+            language=language,
+            direction=spoken.direction,
+            room=room,
+            kind=str(kind),
+            heading=_(ROOM_WORDS[kind].heading),
+            lead=_(ROOM_WORDS[kind].lead),
+            keep_place=spoken.span(self._keep_place_seconds[room]),
+            # The page itself holds the words of its own state, and no status speaks of a held room.
+            other_states={
+                str(each): [_(words.heading), _(words.lead)]
+                for each, words in ROOM_WORDS.items()
+                if each not in (kind, PageKind.HELD)
+            },
+            script_words={name: _(sentence) for name, sentence in SCRIPT_WORDS.items()},
+            **slots,
+        )
+
+    def _render_plain(self, words: Words, again: bool, language: str) -> str:
+        spoken = self._languages.by_code[language]
+        _ = spoken.gettext
+        return self._error_template.render(
+            _=_,
+            language=language,
+            direction=spoken.direction,
+            kind=str(PageKind.ERROR),
+            heading=_(words.heading),
+            lead=_(words.lead),
+            again=again,
+            request_id=Slot("request_id"),
+        )
+
+    def _renderings(self, room: str) -> Iterator[Callable[[], str]]:
+        """Yield all that an operator's template may be asked for, so that nothing fails later on."""
+        for kind in _ROOM_KINDS:
+            for language in self._languages.by_code:
+                for shape in _EVERY_SHAPE if language == DEFAULT_LANGUAGE else (0, _FULL_SHAPE):
+                    yield partial(self._render_room, room, kind, language, shape)
+
+
+def _progress(position: int, start: int) -> int:
+    """Return how much of the line is behind a visitor, in percent; the waiting page's script does the same."""
+    return max(0, min(100, 100 * (start - position) // start)) if start > 0 else 0
+
+
+@lru_cache(maxsize=256)
+def _escaped(message: str) -> bytes:
+    return escape(message).encode()
+
+
+@lru_cache(maxsize=256)
+def _moment(at: datetime) -> tuple[bytes, bytes]:
+    at = at.astimezone(UTC)
+    return f"{at:%Y-%m-%dT%H:%M:%SZ}".encode(), f"{at:%H:%M:%S} UTC".encode()

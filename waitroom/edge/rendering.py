@@ -1,0 +1,259 @@
+"""Templates into bytes: rendered once with marks where a visitor's values belong, filled by joining bytes.
+
+Also what the browser may run of a page: the hashes of its inline scripts and styles for Content-Security-Policy.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import NoReturn
+
+from jinja2 import (
+    BaseLoader,
+    ChoiceLoader,
+    Environment,
+    FileSystemLoader,
+    PrefixLoader,
+    StrictUndefined,
+    TemplateRuntimeError,
+)
+from jinja2.sandbox import SandboxedEnvironment
+
+# Two code points that Unicode keeps free for uses like this: no text holds them.
+_OPEN, _CLOSE = "\ufdd0", "\ufdd1"
+_HOLE = re.compile(f"{_OPEN}([a-z_]+){_CLOSE}")
+
+_CSS_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
+_CSS_SPACE = re.compile(r"\s*([{};,]|:(?= ))\s*")
+_JS_STRING = re.compile(r"""("[^"\n]*"|'[^'\n]*'|`[^`\n]*`)""")
+_JS_SPACE = re.compile(r" ?([-+*/%=<>!&|?:;,(){}]+) ?")
+
+
+class Slot:
+    """Stands for a value that differs from visitor to visitor while a template is rendered.
+
+    It can be printed and nothing else: whatever a template made of it would be the same for everyone.
+    """
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __html__(self) -> str:
+        return f"{_OPEN}{self._name}{_CLOSE}"
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise TemplateRuntimeError(
+            f"{self._name!r} differs for every visitor: it can be printed or asked for with 'if', "
+            "but not compared, filtered or calculated with"
+        )
+
+    __str__ = __int__ = __float__ = __len__ = __iter__ = __getitem__ = __hash__ = _refuse
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __mod__ = __rmod__ = _refuse
+    __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = __neg__ = __contains__ = _refuse
+
+    def __bool__(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """A rendered page, cut where the values belong.
+
+    Attributes:
+        parts: The page in order; an empty string in each hole.
+        holes: Where the holes are in ``parts``, and which slot each is, by its number in the names given to ``cut``.
+    """
+
+    parts: list[bytes]
+    holes: tuple[tuple[int, int], ...]
+
+    def fill(self, values: Sequence[bytes]) -> bytes:
+        """Return the page with ``values[slot]``, escaped already, in every hole."""
+        parts = self.parts.copy()
+        for at, slot in self.holes:
+            parts[at] = values[slot]
+        return b"".join(parts)
+
+
+def cut(text: str, names: Sequence[str]) -> Segments:
+    """Cut a rendered page at its slots.
+
+    Args:
+        text: The page.
+        names: All slots' names; a slot's number is its index here.
+    """
+    parts: list[bytes] = []
+    holes: list[tuple[int, int]] = []
+    for index, piece in enumerate(_HOLE.split(text)):
+        if index % 2:
+            holes.append((index, names.index(piece)))
+            parts.append(b"")
+        else:
+            parts.append(piece.encode())
+    return Segments(parts, tuple(holes))
+
+
+def environment(templates: Path, own: Path | None = None) -> SandboxedEnvironment:
+    """Return the environment that templates are compiled in.
+
+    Args:
+        templates: Waitroom's own templates; they are found under ``waitroom/``.
+        own: An operator's folder of templates, found under their bare names, or None.
+    """
+    loaders: list[BaseLoader] = [PrefixLoader({"waitroom": _SqueezedLoader(templates)})]
+    if own is not None:
+        loaders.append(FileSystemLoader(own))
+    made = SandboxedEnvironment(
+        loader=ChoiceLoader(loaders),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    made.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
+    return made
+
+
+class _SqueezedLoader(FileSystemLoader):
+    """Loads templates without indentation, and CSS and JavaScript without comments and needless spaces.
+
+    The page is sent most when bandwidth is dearest, and the templates should stay readable.
+    """
+
+    def get_source(self, environment: Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
+        source, path, up_to_date = super().get_source(environment, template)
+        if template.endswith(".css"):
+            source = _CSS_SPACE.sub(r"\1", _CSS_COMMENT.sub("", source))
+        lines = [line.strip() for line in source.splitlines()]
+        if template.endswith(".js"):
+            lines = [_squeeze_script(line) for line in lines if not line.startswith("//")]
+        return "\n".join(filter(None, lines)), path, up_to_date
+
+
+def _squeeze_script(line: str) -> str:
+    pieces = _JS_STRING.split(line)
+    pieces[::2] = [_JS_SPACE.sub(r"\1", piece) for piece in pieces[::2]]
+    return "".join(pieces)
+
+
+@dataclass(slots=True)
+class Inline:
+    """What stands in a page itself that a browser runs or applies only if the policy names its hash.
+
+    Attributes:
+        scripts: Sources such as ``'sha256-...'`` for ``script-src``.
+        styles: The same for ``style-src``.
+        attributes: Whether some of them are attributes, which takes ``'unsafe-hashes'`` besides.
+        goes_on: Whether the page asks again by itself: by Waitroom's script or a refresh outside of noscript.
+        broken: What is wrong with the page, a sentence each.
+    """
+
+    scripts: set[str] = field(default_factory=set)
+    styles: set[str] = field(default_factory=set)
+    attributes: bool = False
+    goes_on: bool = False
+    broken: list[str] = field(default_factory=list)
+
+
+def inspect(page: str) -> Inline:
+    """Return what a rendered page, its slots still marked, holds of inline scripts and styles."""
+    reader = _InlineReader()
+    reader.feed(page)
+    reader.close()
+    return reader.found
+
+
+class _InlineReader(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = Inline()
+        self._content: list[str] | None = None
+        self._in_noscript = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        for name, value in given.items():
+            if name == "style":
+                self._add(self.found.styles, value, "a style attribute", attribute=True)
+            elif name.startswith("on"):
+                self._add(self.found.scripts, value, f"an {name} attribute", attribute=True)
+        if tag == "script" and "src" in given:
+            self.found.broken.append(
+                f"It loads a script from {given['src']!r}, which browsers would refuse for security; "
+                "put the script into the page itself."
+            )
+        if tag == "style" or (tag == "script" and _runs(given)):
+            self._content = []
+        elif tag == "noscript":
+            self._in_noscript = True
+        elif given.get("id") == "waitroom" or (
+            tag == "meta" and given.get("http-equiv", "").lower() == "refresh" and not self._in_noscript
+        ):
+            self.found.goes_on = True
+
+    def handle_data(self, data: str) -> None:
+        if self._content is not None:
+            self._content.append(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "noscript":
+            self._in_noscript = False
+        if self._content is None or tag not in ("script", "style"):
+            return
+        content, self._content = "".join(self._content), None
+        sources = self.found.styles if tag == "style" else self.found.scripts
+        self._add(sources, content, f"a {tag} element")
+
+    def _add(self, sources: set[str], content: str, where: str, *, attribute: bool = False) -> None:
+        if _OPEN in content:
+            self.found.broken.append(
+                f"A visitor's value stands in {where}, which browsers would refuse to use for security; "
+                "put it in a data- attribute and read it from there."
+            )
+        self.found.attributes |= attribute
+        sources.add(f"'sha256-{b64encode(sha256(content.encode()).digest()).decode()}'")
+
+
+def _runs(attributes: Mapping[str, str]) -> bool:
+    kind = attributes.get("type", "")
+    return kind in ("", "module") or "javascript" in kind
+
+
+def policy(pages: Iterable[Inline], *, own: bool) -> str:
+    """Return a Content-Security-Policy under which all these pages work, and nothing else does.
+
+    Args:
+        pages: What was found in them.
+        own: Whether an operator's page is among them: those may load pictures, fonts and styles over https.
+    """
+    scripts: set[str] = set()
+    styles: set[str] = set()
+    hashed_attributes: set[str] = set()
+    for page in pages:
+        scripts |= page.scripts
+        styles |= page.styles
+        if page.attributes:
+            hashed_attributes = {"'unsafe-hashes'"}
+    elsewhere = " 'self' https:" if own else ""
+    rules = [
+        "default-src 'none'",
+        f"script-src {' '.join(sorted(scripts | hashed_attributes))}",
+        f"style-src {' '.join(sorted(styles | hashed_attributes))}{elsewhere}",
+        f"img-src data:{elsewhere}",
+        f"font-src data:{elsewhere}",
+        "connect-src 'self'",
+        "form-action 'self'",
+        "frame-ancestors 'self'",
+        "base-uri 'none'",
+    ]
+    return "; ".join(rules)
