@@ -53,7 +53,7 @@ end
 -- Writes back what every look at the clock changes, and the pairs given.
 local function save_room(room, ...)
   redis.call('HSET', ROOM, 'clock', text(room.clock), 'wall', text(room.wall),
-    'tokens', string.format('%.6f', room.tokens), ...)
+    'tokens', string.format('%.17g', room.tokens), ...)
 end
 
 local function count(counter, by)
