@@ -69,6 +69,7 @@ if room.state == 'open' and waiting_before > 0 then
   local wanted = math.min(free_slots(room), BATCH)
   local claim_by = text(room.clock + room.claim_ms)
   local rank = 0
+  local out_of_look_ups = false
   while #called / 2 < wanted do
     local candidates = redis.call('ZRANGE', WAITING, rank, rank + 99)
     for _, place in ipairs(candidates) do
@@ -76,7 +77,7 @@ if room.state == 'open' and waiting_before > 0 then
         break
       end
       if look_ups <= 0 then
-        stopped_early = 1
+        out_of_look_ups = true
         break
       end
       local number = tonumber(place)
@@ -90,7 +91,7 @@ if room.state == 'open' and waiting_before > 0 then
       head = math.max(head, number)
     end
     rank = rank + #candidates
-    if #candidates < 100 or look_ups <= 0 then
+    if #candidates < 100 or out_of_look_ups then
       break
     end
   end
@@ -105,7 +106,7 @@ if room.state == 'open' and waiting_before > 0 then
   in_batches('ZADD', CALLED, called)
   in_batches('ZADD', AWAY, stepped)
   spend(room, #called / 2)
-  if #called / 2 == BATCH then
+  if out_of_look_ups or #called / 2 == BATCH then
     stopped_early = 1
   end
 end
