@@ -77,11 +77,17 @@ local function spend(room, tokens)
   end
 end
 
-local function seen_key(window, place)
-  return SEEN .. ':' .. text(window) .. ':' .. text(math.floor(place / CHUNK))
+-- The bitmap of who of a chunk of places was seen in a window, as SEEN lists it and as the key it has.
+local function seen_bitmap(window, place)
+  return text(window) .. ':' .. text(math.floor(place / CHUNK))
+end
+
+local function seen_key(bitmap)
+  return SEEN .. ':' .. bitmap
 end
 
 -- Marks visitors as seen in the window of now. `places` are numbers.
+-- The bitmaps are listed by window and not left to expire: a key expires by the wall clock, which may leap.
 local function mark_seen(room, places)
   local window = math.floor(room.clock / WINDOW_MS)
   local keys = {}
@@ -89,15 +95,12 @@ local function mark_seen(room, places)
     local chunk = math.floor(place / CHUNK)
     local key = keys[chunk]
     if not key then
-      key = seen_key(window, place)
+      local bitmap = seen_bitmap(window, place)
+      redis.call('ZADD', SEEN, text(window), bitmap)
+      key = seen_key(bitmap)
       keys[chunk] = key
     end
     redis.call('SETBIT', key, place % CHUNK, 1)
-  end
-  -- The keys die by the wall clock, which the room's never outruns; the added time covers outages.
-  local life = 2 * (room.away_ms + WINDOW_MS) + 600000
-  for _, key in pairs(keys) do
-    redis.call('PEXPIRE', key, text(life))
   end
 end
 

@@ -49,13 +49,19 @@ in_batches('SREM', MISSED, dropped)
 count('left:missed', #second)
 count('left:away', #dropped)
 
--- Seen within away_ms? The windows are looked at from the newest back.
+-- Seen within away_ms? The windows are looked at from the newest back; those before the oldest are forgotten.
 local newest = math.floor(room.clock / WINDOW_MS)
 local oldest = math.floor((room.clock - room.away_ms) / WINDOW_MS)
+local forgotten = redis.call('ZRANGEBYSCORE', SEEN, '-inf', '(' .. text(oldest), 'LIMIT', 0, BATCH)
+for _, bitmap in ipairs(forgotten) do
+  redis.call('DEL', seen_key(bitmap))
+  redis.call('ZREM', SEEN, bitmap)
+end
+
 local function present(place)
   for window = newest, oldest, -1 do
     look_ups = look_ups - 1
-    if redis.call('GETBIT', seen_key(window, place), place % CHUNK) == 1 then
+    if redis.call('GETBIT', seen_key(seen_bitmap(window, place)), place % CHUNK) == 1 then
       return true
     end
   end
