@@ -205,6 +205,10 @@ class Crowd:
         """How many visits ended so."""
         return sum(guest.visitor.outcome is outcome for guest in self.guests)
 
+    def arrived(self) -> int:
+        """How many have come, so far."""
+        return sum(guest.visitor.arrived_at is not None for guest in self.guests)
+
     def waiting(self) -> int:
         """How many are in line now."""
         return sum(guest.waiting for guest in self.guests)

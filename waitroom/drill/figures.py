@@ -1,13 +1,13 @@
-"""What the gateway says of its room, read from the admin listener's metrics."""
+"""What the gateway's metrics say of its room, and what the shop says of itself."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-_READ_SECONDS = 2.0
+_READ_TIMEOUT = aiohttp.ClientTimeout(total=2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,25 @@ class RoomFigures:
     joined: int | None = None
     admitted: int | None = None
     overshoots: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShopFigures:
+    """The demo shop's own count.
+
+    Attributes:
+        orders: Orders placed.
+        stock: Units left.
+        requests: Requests taken.
+        failures: Requests answered 500 or above.
+        peak_in_flight: The most requests there ever were at once.
+    """
+
+    orders: int
+    stock: int
+    requests: int
+    failures: int
+    peak_in_flight: int
 
 
 def parse_figures(text: str, room: str) -> RoomFigures:
@@ -64,9 +83,27 @@ async def read_figures(session: aiohttp.ClientSession, admin: str, room: str) ->
         The figures; None where no usable answer came within two seconds.
     """
     try:
-        async with session.get(f"{admin}/metrics", timeout=aiohttp.ClientTimeout(total=_READ_SECONDS)) as answer:
+        async with session.get(f"{admin}/metrics", timeout=_READ_TIMEOUT) as answer:
             if answer.status != 200:
                 return None
             return parse_figures(await answer.text(), room)
     except (TimeoutError, aiohttp.ClientError, OSError, ValueError):
+        return None
+
+
+async def read_shop(session: aiohttp.ClientSession, shop: str) -> ShopFigures | None:
+    """Ask the demo shop how it is.
+
+    Args:
+        session: The session to ask with.
+        shop: The shop's origin, such as ``http://127.0.0.1:3000``.
+
+    Returns:
+        Its figures; None where no usable answer came within two seconds.
+    """
+    try:
+        async with session.get(f"{shop}/stats", timeout=_READ_TIMEOUT) as answer:
+            told = await answer.json()
+            return ShopFigures(**{key.name: int(told[key.name]) for key in fields(ShopFigures)})
+    except (TimeoutError, aiohttp.ClientError, OSError, ValueError, LookupError, TypeError):
         return None

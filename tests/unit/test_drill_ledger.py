@@ -1,0 +1,153 @@
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from waitroom.drill.ledger import Ledger, LedgerThread, Pool, PoolExhausted
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "shop.sqlite"
+
+
+@pytest.fixture
+def ledger(path):
+    ledger = Ledger(path, stock=2)
+    yield ledger
+    ledger.close()
+
+
+def buy(ledger, session):
+    ledger.fill_basket(session)
+    return ledger.place_order(session, "Ada", "ada@example.com")
+
+
+def test_an_order_takes_a_unit_and_the_basket(ledger):
+    order = buy(ledger, "s1")
+    assert ledger.order(order.number, "s1") == order
+    assert (ledger.stock(), ledger.orders(), ledger.basket("s1")) == (1, 1, False)
+
+
+def test_the_same_form_sent_twice_is_one_order(ledger):
+    first = buy(ledger, "s1")
+    assert ledger.place_order("s1", "Ada", "ada@example.com") == first
+    assert (ledger.stock(), ledger.orders()) == (1, 1)
+
+
+def test_a_basket_holds_one_unit_and_can_be_emptied(ledger):
+    ledger.fill_basket("s1")
+    ledger.fill_basket("s1")
+    assert ledger.basket("s1")
+    ledger.empty_basket("s1")
+    assert not ledger.basket("s1")
+    assert ledger.place_order("s1", "Ada", "ada@example.com") is None
+    assert ledger.stock() == 2
+
+
+def test_nobody_else_sees_an_order(ledger):
+    order = buy(ledger, "s1")
+    assert ledger.order(order.number, "s2") is None
+    assert ledger.order(order.number + 1, "s1") is None
+
+
+def test_a_failed_order_leaves_all_as_it_was(ledger):
+    ledger.fill_basket("s1")
+    with pytest.raises(Exception, match="NOT NULL"):
+        ledger.place_order("s1", None, "ada@example.com")
+    assert (ledger.stock(), ledger.orders(), ledger.basket("s1")) == (2, 0, True)
+
+
+def test_the_stock_outlives_a_restart(path, ledger):
+    buy(ledger, "s1")
+    again = Ledger(path, stock=500)
+    assert again.stock() == 1
+    again.close()
+
+
+def test_two_shops_on_one_file_never_sell_more_than_there_is(path):
+    stock, shops, tries = 25, 4, 20
+
+    def sell(shop):
+        ledger = Ledger(path, stock)
+        sold = [buy(ledger, f"{shop}-{number}") for number in range(tries)]
+        left = ledger.stock()
+        ledger.close()
+        return sum(order is not None for order in sold), left
+
+    with ThreadPoolExecutor(shops) as threads:
+        results = list(threads.map(sell, range(shops)))
+    assert sum(sold for sold, _ in results) == stock
+    assert min(left for _, left in results) == 0
+
+
+async def test_the_ledger_thread_refuses_work_before_it_is_open():
+    ledger = LedgerThread()
+    with pytest.raises(RuntimeError, match="isn't open"):
+        await ledger.run(Ledger.stock)
+    await ledger.close()
+
+
+class Holder:
+    """Holds connections until told to let them go."""
+
+    def __init__(self, pool):
+        self.pool = pool
+        self.held = 0
+        self.changed = asyncio.Condition()
+        self.let_go = asyncio.Event()
+
+    async def hold(self):
+        async with self.pool.connection():
+            async with self.changed:
+                self.held += 1
+                self.changed.notify_all()
+            await self.let_go.wait()
+
+    async def until_held(self, count):
+        async with asyncio.timeout(5), self.changed:
+            await self.changed.wait_for(lambda: self.held == count)
+
+
+async def test_the_pool_lends_no_more_than_it_has_and_refuses_beyond_its_queue():
+    pool = Pool(2, backlog=1, wait_seconds=5, query_seconds=0)
+    holder = Holder(pool)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(holder.hold())
+        await holder.until_held(2)
+        assert (pool.busy, pool.waiting) == (2, 1)
+        with pytest.raises(PoolExhausted, match="wait for a database connection"):
+            async with pool.connection():
+                pass
+        holder.let_go.set()
+    assert (holder.held, pool.busy, pool.waiting) == (3, 0, 0)
+
+
+async def test_a_request_waits_for_a_connection_only_so_long():
+    pool = Pool(1, backlog=10, wait_seconds=0.01, query_seconds=0)
+    holder = Holder(pool)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(holder.hold())
+        await holder.until_held(1)
+        with pytest.raises(PoolExhausted, match="within"):
+            async with pool.connection():
+                pass
+        holder.let_go.set()
+    assert (pool.busy, pool.waiting) == (0, 0)
+
+
+async def test_a_visitor_who_goes_while_waiting_gives_the_turn_back():
+    pool = Pool(1, backlog=10, wait_seconds=5, query_seconds=0)
+    holder = Holder(pool)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(holder.hold())
+        await holder.until_held(1)
+        gone = group.create_task(holder.hold())
+        await asyncio.sleep(0)
+        assert pool.waiting == 1
+        gone.cancel()
+        holder.let_go.set()
+    assert (pool.busy, pool.waiting) == (0, 0)
+    async with pool.connection():
+        assert pool.busy == 1

@@ -1,0 +1,152 @@
+"""The processes a rehearsal starts, and their certain end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from waitroom.errors import WaitroomError
+
+_STOP_SECONDS = 10.0
+_KILL_SECONDS = 5.0
+_LOG_TAIL_BYTES = 2000
+
+
+class ChildFailed(WaitroomError):  # noqa: N818 - what happened to it
+    """A process of the rehearsal didn't start, or ended before its time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A process that we started.
+
+    Attributes:
+        name: What it is, for messages.
+        process: The process; it leads a process group of its own.
+        log: The file that takes its standard error, and its output where that isn't piped.
+    """
+
+    name: str
+    process: asyncio.subprocess.Process
+    log: Path
+
+    async def first_line(self, seconds: float) -> str:
+        """The first line of its piped output, without the line's end.
+
+        Raises:
+            ChildFailed: It ended or said nothing for so many seconds.
+        """
+        if self.process.stdout is None:
+            raise ValueError(f"the output of {self.name} isn't piped")
+        try:
+            async with asyncio.timeout(seconds):
+                line = await self.process.stdout.readline()
+        except TimeoutError as error:
+            raise self.failed(f"said nothing for {seconds:g} s") from error
+        if not line:
+            raise self.failed("ended at its start")
+        return line.decode("utf-8", "replace").rstrip()
+
+    def failed(self, what: str) -> ChildFailed:
+        """An error that says what went wrong, with the end of the log."""
+        try:
+            tail = self.log.read_bytes()[-_LOG_TAIL_BYTES:].decode("utf-8", "replace").strip()
+        except OSError:
+            tail = ""
+        return ChildFailed(f"the {self.name} {what}" + (f"\n{tail}" if tail else ""))
+
+    async def stop(self) -> None:
+        """End it: SIGTERM and time to finish, then SIGKILL. Whatever it started and left behind goes too."""
+        try:
+            if self.process.returncode is None:
+                with suppress(ProcessLookupError):
+                    self.process.terminate()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_STOP_SECONDS):
+                        await self.process.wait()
+        finally:
+            # The group is ours alone, since the child was started as its leader.
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_KILL_SECONDS):
+                await self.process.wait()
+
+
+class Children:
+    """Some children that end together, the last started first, when the block is left."""
+
+    def __init__(self) -> None:
+        self._children: list[Child] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            while self._children:
+                await self._children[-1].stop()
+                self._children.pop()
+        except BaseException:
+            for child in self._children:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(child.process.pid, signal.SIGKILL)
+            raise
+
+    async def start(self, name: str, command: Sequence[str], folder: Path, *, pipe: bool = False) -> Child:
+        """Start a process in a session of its own, so that Ctrl-C reaches it through us alone.
+
+        It is tethered to us: where the system can do it, it ends even when we are killed outright.
+
+        Args:
+            name: What it is, for messages and for the log's name.
+            command: The program's path and its arguments.
+            folder: Where its log goes.
+            pipe: Whether its output is read by us instead of going to the log.
+
+        Raises:
+            ChildFailed: The program can't be run.
+        """
+        log = folder / f"{name}.log"
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        tether = (sys.executable, "-m", "waitroom.tether", str(os.getpid()))
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *tether,
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE if pipe else descriptor,
+                stderr=descriptor,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ChildFailed(f"can't run {command[0]}: {error}") from error
+        finally:
+            os.close(descriptor)
+        child = Child(name, process, log)
+        self._children.append(child)
+        return child
+
+    async def any_end(self) -> Child:
+        """Wait until one of them ends by itself, and return it. At least one must have been started."""
+        ends = {asyncio.create_task(child.process.wait()): child for child in self._children}
+        try:
+            done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for end in ends:
+                end.cancel()
+            await asyncio.gather(*ends, return_exceptions=True)
+        return ends[done.pop()]

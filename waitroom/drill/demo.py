@@ -1,0 +1,358 @@
+"""The demonstration: a real shop, a crowd that breaks it, then the gateway in front and the same crowd again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import random
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp
+from rich.console import Console
+
+from waitroom.drill.children import ChildFailed, Children
+from waitroom.drill.crowd import Crowd, Plan
+from waitroom.drill.figures import read_figures, read_shop
+from waitroom.drill.report import Contrast, Moment, Progress, Summary, summary_report
+from waitroom.drill.shop import QUERY_SECONDS
+
+T = TypeVar("T")
+
+DEFAULT_SECONDS = 60.0
+DEFAULT_VISITORS = 400
+LEAST_SECONDS = 5.0
+
+ROOM = "shop"
+
+_SEED = 5000
+_CONTRAST_SECONDS = 6.0
+_START_SECONDS = 30.0
+_TICK_SECONDS = 1.0
+_LAST_VISITORS_SECONDS = 8.0
+_QUERIES_PER_VISIT = 7
+_SHOP_SHARE = 0.5
+_STAY_SECONDS = 10.0
+_HOST = "127.0.0.1"
+
+
+class _Stopped(Exception):  # noqa: N818 - not an error
+    """Ctrl-C, or the signal to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How large everything is, so that the crowd is served in time and the shop stays well.
+
+    Attributes:
+        visitors: Visitors in the crowd.
+        seconds: How long the crowd may take.
+        contrast_seconds: How long the crowd is let at the shop without the gateway.
+        rate_per_minute: The room's rate.
+        max_active: The room's bound on visitors inside.
+        capacity: The shop's database connections.
+        stock: Units for sale: enough for all, and for whoever plays along in a browser.
+    """
+
+    visitors: int
+    seconds: float
+    contrast_seconds: float
+    rate_per_minute: int
+    max_active: int
+    capacity: int
+    stock: int
+
+    @classmethod
+    def of(cls, visitors: int, seconds: float) -> Scale:
+        """Choose the scale for so many visitors in so many seconds overall.
+
+        Raises:
+            ValueError: There is no visitor, or less than five seconds.
+        """
+        if visitors < 1 or seconds < LEAST_SECONDS:
+            raise ValueError(f"a demo needs at least 1 visitor and {LEAST_SECONDS:g} seconds")
+        contrast = min(_CONTRAST_SECONDS, seconds / 5)
+        crowd = seconds - contrast
+        # The last ones let in need time to shop, too.
+        per_second = visitors / max(crowd - _LAST_VISITORS_SECONDS, crowd / 2)
+        return cls(
+            visitors=visitors,
+            seconds=crowd,
+            contrast_seconds=contrast,
+            rate_per_minute=math.ceil(per_second * 60),
+            max_active=max(10, math.ceil(per_second * _STAY_SECONDS)),
+            capacity=math.ceil(per_second * _QUERIES_PER_VISIT * 2 * QUERY_SECONDS / _SHOP_SHARE),
+            stock=visitors + 100,
+        )
+
+    def plan(self) -> Plan:
+        """Who comes when."""
+        return Plan(self.visitors, burst_seconds=min(2.0, self.seconds / 10), trickle_seconds=self.seconds * 0.4)
+
+
+def gateway_command(config: Path) -> Sequence[str]:
+    """The command that runs the gateway on a settings file."""
+    return [sys.executable, "-m", "waitroom", "run", "--config", str(config)]
+
+
+def shop_command(scale: Scale, data: Path) -> Sequence[str]:
+    """The command that runs the shop on a free port."""
+    options = {"--port": 0, "--stock": scale.stock, "--capacity": scale.capacity, "--data": data}
+    return [sys.executable, "-m", "waitroom.drill.shop", *(str(word) for pair in options.items() for word in pair)]
+
+
+def settings_text(scale: Scale, *, listen: str, admin: str, upstream: str, data_dir: Path) -> str:
+    """The gateway's settings file, as TOML."""
+    return f"""\
+listen = {json.dumps(listen)}
+admin_listen = {json.dumps(admin)}
+workers = 2
+data_dir = {json.dumps(str(data_dir))}
+grace_seconds = 3.0
+log_level = "warning"
+
+[[rooms]]
+name = {json.dumps(ROOM)}
+upstream = {json.dumps(upstream)}
+rate_per_minute = {scale.rate_per_minute}
+max_active = {scale.max_active}
+session_seconds = 300
+"""
+
+
+def free_port(preferred: int, *, taken: Sequence[int] = ()) -> int:
+    """The preferred port of the loopback address where it is free, else any other free one."""
+    for port in (preferred, 0):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            # As servers do: a port whose old connections are only waiting to be forgotten is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((_HOST, port))
+                probe.listen(1)
+            except OSError:
+                continue
+            found = int(probe.getsockname()[1])
+            if found not in taken:
+                return found
+    raise ChildFailed("no port of the loopback address is free")
+
+
+async def run_demo(*, keep: bool, seconds: float, visitors: int, console: Console) -> int:
+    """Show Waitroom at work, and clean up whatever happens.
+
+    SIGINT (Ctrl-C), SIGTERM and SIGHUP end it early, with the summary of what was seen.
+
+    Args:
+        keep: Leave the shop and the gateway up afterwards, until Ctrl-C.
+        seconds: How long it takes, at least 5; it ends sooner when all visitors have left.
+        visitors: How many come, at least 1.
+        console: Where to show it.
+
+    Returns:
+        The exit code: 0, or 1 where the shop or the gateway didn't start or ended too early.
+
+    Raises:
+        ValueError: Too few visitors or seconds.
+    """
+    scale = Scale.of(visitors, seconds)
+    stop = asyncio.Event()
+    with _signals(stop):
+        async with _temporary_folder() as folder:
+            try:
+                await _Demo(scale, folder, stop, console).run(keep)
+            except _Stopped:
+                console.print("Stopped.")
+            except ChildFailed as error:
+                console.print(f"The demo can't go on: {error}", style="red", markup=False, highlight=False)
+                return 1
+    return 0
+
+
+class _Demo:
+    """One demonstration in one temporary folder."""
+
+    def __init__(self, scale: Scale, folder: Path, stop: asyncio.Event, console: Console) -> None:
+        self._scale = scale
+        self._folder = folder
+        self._stop = stop
+        self._console = console
+
+    async def run(self, keep: bool) -> None:
+        """Show all of it; `_Stopped` where there is nothing to sum up yet."""
+        contrast = await self._without_gateway()
+        async with Children() as children:
+            shop = await self._start_shop(children, "shop")
+            origin, admin = await self._start_gateway(children, shop)
+            self._welcome(origin, admin)
+            async with aiohttp.ClientSession() as session:
+                await self._rehearse(children, session, contrast, origin=origin, admin=admin, shop=shop)
+            if keep and not self._stop.is_set():
+                self._farewell(origin, admin)
+                with suppress(_Stopped):
+                    await self._unless_stopped(self._stop.wait(), children)
+
+    async def _without_gateway(self) -> Contrast:
+        """Let the crowd at the bare shop for a moment."""
+        seconds = self._scale.contrast_seconds
+        async with Children() as children, aiohttp.ClientSession() as session:
+            shop = await self._start_shop(children, "bare-shop")
+            self._say(f"{self._scale.visitors:,} visitors storm a small shop. First {seconds:.0f} s without Waitroom …")
+            crowd = self._crowd(shop)
+            await self._unless_stopped(crowd.run(seconds), children)
+            figures = await read_shop(session, shop)
+            tally = crowd.tally
+            sold = 0 if figures is None else figures.orders
+        self._say(f"… {tally.failures:,} of {tally.requests:,} requests failed, {sold:,} sold.\n")
+        return Contrast(seconds, tally.requests, tally.failures, sold)
+
+    async def _rehearse(
+        self,
+        children: Children,
+        session: aiohttp.ClientSession,
+        contrast: Contrast,
+        *,
+        origin: str,
+        admin: str,
+        shop: str,
+    ) -> None:
+        """Let the crowd at the gateway, show the numbers, and sum up."""
+        crowd, loop = self._crowd(origin), asyncio.get_running_loop()
+        started = loop.time()
+
+        async def watch() -> None:
+            with Progress(self._console) as progress:
+                while True:
+                    progress.show(await self._moment(session, crowd, loop.time() - started, admin, shop))
+                    await asyncio.sleep(_TICK_SECONDS)
+
+        async def watched_crowd() -> None:
+            async with asyncio.TaskGroup() as group:
+                watcher = group.create_task(watch())
+                await crowd.run(self._scale.seconds)
+                watcher.cancel()
+
+        with suppress(_Stopped):
+            await self._unless_stopped(watched_crowd(), children)
+        took = loop.time() - started
+        figures, room = await read_shop(session, shop), await read_figures(session, admin, ROOM)
+        self._console.print(summary_report(Summary.of(crowd, took, figures, room, contrast)))
+
+    async def _moment(
+        self, session: aiohttp.ClientSession, crowd: Crowd, elapsed: float, admin: str, shop: str
+    ) -> Moment:
+        room, figures = await asyncio.gather(read_figures(session, admin, ROOM), read_shop(session, shop))
+        return Moment(
+            elapsed=elapsed,
+            seconds=self._scale.seconds,
+            arrived=crowd.arrived(),
+            waiting=crowd.waiting() if room is None or room.waiting is None else room.waiting,
+            called=None if room is None else room.called,
+            active=crowd.shopping() if room is None or room.active is None else room.active,
+            max_active=self._scale.max_active,
+            admitted=crowd.admitted(),
+            per_minute=crowd.admitted_per_minute(),
+            sold=0 if figures is None else figures.orders,
+            errors=crowd.tally.failures,
+        )
+
+    def _crowd(self, origin: str) -> Crowd:
+        # The same seed each time: it is the same crowd that storms the shop with and without the gateway.
+        return Crowd(origin, ROOM, self._scale.plan(), random.Random(_SEED))  # noqa: S311 - dice, not secrets
+
+    async def _start_shop(self, children: Children, name: str) -> str:
+        command = shop_command(self._scale, self._folder / f"{name}.sqlite")
+        child = await children.start(name, command, self._folder, pipe=True)
+        line = await self._unless_stopped(child.first_line(_START_SECONDS), children)
+        return line.rsplit(" ", 1)[-1]
+
+    async def _start_gateway(self, children: Children, shop: str) -> tuple[str, str]:
+        """Start the gateway and wait until it is ready; return its public and its admin origin."""
+        port = free_port(8080)
+        listen, admin = f"{_HOST}:{port}", f"{_HOST}:{free_port(8081, taken=[port])}"
+        config = self._folder / "waitroom.toml"
+        text = settings_text(self._scale, listen=listen, admin=admin, upstream=shop, data_dir=self._folder / "data")
+        await asyncio.to_thread(config.write_text, text, "utf-8")
+        child = await children.start("gateway", gateway_command(config), self._folder)
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                await self._unless_stopped(_until_ready(f"http://{admin}"), children)
+        except TimeoutError as error:
+            raise child.failed(f"wasn't ready within {_START_SECONDS:g} s") from error
+        return f"http://{listen}", f"http://{admin}"
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T], children: Children) -> T:
+        """Do the work and return its result, unless we are told to stop or a child ends under it."""
+        task, stopped = asyncio.create_task(work), asyncio.create_task(self._stop.wait())
+        ended = asyncio.create_task(children.any_end())
+        try:
+            await asyncio.wait({task, stopped, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if stopped.done():
+                raise _Stopped
+            if task.done():
+                return task.result()
+            raise ended.result().failed("ended too early")
+        finally:
+            for each in (task, stopped, ended):
+                each.cancel()
+            await asyncio.gather(task, stopped, ended, return_exceptions=True)
+
+    def _welcome(self, origin: str, admin: str) -> None:
+        scale = self._scale
+        self._say(
+            f"Now with Waitroom in front: {scale.rate_per_minute:,} visitors a minute, "
+            f"at most {scale.max_active:,} in the shop.\n"
+            f"  the shop, through the gateway: {origin}/\n"
+            f"  the operator's page:           {admin}/\n"
+            "Open the shop in a browser now and you wait behind the crowd.\n"
+        )
+
+    def _farewell(self, origin: str, admin: str) -> None:
+        self._say(
+            f"The shop ({origin}/) and the gateway stay up; Ctrl-C ends them.\n"
+            f"Try: waitroom set {ROOM} rate_per_minute=60 --admin {admin}"
+        )
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+async def _until_ready(admin: str) -> None:
+    """Ask ``/readyz`` until it answers 200."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2.0)) as session:
+        while True:
+            with suppress(TimeoutError, aiohttp.ClientError, OSError):
+                async with session.get(f"{admin}/readyz") as answer:
+                    if answer.status == 200:
+                        return
+            await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def _temporary_folder() -> AsyncIterator[Path]:
+    # A short name: a socket's path within it may have no more than some hundred bytes.
+    folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="waitroom-"))
+    try:
+        yield folder
+    finally:
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+@contextmanager
+def _signals(stop: asyncio.Event) -> Iterator[None]:
+    loop, numbers = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    for number in numbers:
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,294 @@
+"""What a rehearsal shows: the numbers while it runs, and the summary when it is over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from waitroom.drill.crowd import Crowd
+from waitroom.drill.figures import RoomFigures, ShopFigures
+from waitroom.drill.visitor import Outcome
+
+_BAR_WIDTH = 32
+_LABEL_WIDTH = 22
+_PLAIN_EVERY_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The rehearsal at one moment.
+
+    Attributes:
+        elapsed: Seconds since the crowd began to come.
+        seconds: Seconds it may take at most.
+        arrived: Visitors who have come so far.
+        waiting: Visitors in line.
+        called: Visitors whose turn it is; None where the gateway didn't tell.
+        active: Visitors in the shop.
+        max_active: The most that may be in the shop.
+        admitted: Visitors let in so far.
+        per_minute: Visitors let in a minute, lately.
+        sold: Orders placed.
+        errors: Requests that failed.
+    """
+
+    elapsed: float
+    seconds: float
+    arrived: int
+    waiting: int
+    called: int | None
+    active: int
+    max_active: int
+    admitted: int
+    per_minute: float
+    sold: int
+    errors: int
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """What the same crowd did to the same shop without a gateway.
+
+    Attributes:
+        seconds: How long it was let.
+        requests: Requests that came to an end.
+        failures: Those that failed.
+        sold: Orders placed.
+    """
+
+    seconds: float
+    requests: int
+    failures: int
+    sold: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How a rehearsal went.
+
+    Attributes:
+        seconds: How long it took.
+        visitors: Visitors planned.
+        arrived: Visitors who came.
+        joined: Visitors who had to wait in line.
+        admitted: Visitors who came into the shop.
+        outcomes: How many visits ended how.
+        waits: Seconds waited by each who waited and came in, shortest first.
+        requests: Requests that came to an end.
+        errors: Those that failed, by kind.
+        slowest_seconds: The longest time a page took.
+        shop: The shop's own count; None where it didn't answer any more.
+        room: The gateway's own count; None where it didn't answer any more.
+        contrast: The same without the gateway; None where that wasn't tried.
+    """
+
+    seconds: float
+    visitors: int
+    arrived: int
+    joined: int
+    admitted: int
+    outcomes: Mapping[Outcome, int]
+    waits: Sequence[float]
+    requests: int
+    errors: Mapping[str, int]
+    slowest_seconds: float
+    shop: ShopFigures | None
+    room: RoomFigures | None
+    contrast: Contrast | None
+
+    @classmethod
+    def of(
+        cls,
+        crowd: Crowd,
+        seconds: float,
+        shop: ShopFigures | None,
+        room: RoomFigures | None,
+        contrast: Contrast | None,
+    ) -> Self:
+        """Sum up what a crowd met."""
+        return cls(
+            seconds=seconds,
+            visitors=crowd.plan.visitors,
+            arrived=crowd.arrived(),
+            joined=crowd.joined(),
+            admitted=crowd.admitted(),
+            outcomes={outcome: crowd.count(outcome) for outcome in Outcome},
+            waits=crowd.waits(),
+            requests=crowd.tally.requests,
+            errors=dict(crowd.tally.kinds),
+            slowest_seconds=crowd.tally.slowest_seconds,
+            shop=shop,
+            room=room,
+            contrast=contrast,
+        )
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """The smallest value that at least so large a share of the values doesn't exceed.
+
+    Args:
+        ordered: The values, smallest first.
+        share: 0 to 1; 0.5 is the median.
+
+    Raises:
+        ValueError: There are no values.
+    """
+    if not ordered:
+        raise ValueError("no values")
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def summary_report(summary: Summary) -> RenderableType:
+    """The summary as it is printed at the end."""
+    parts: list[RenderableType] = [_visitors(summary), _shop(summary)]
+    if summary.contrast is not None:
+        parts.append(_comparison(summary, summary.contrast))
+    return Group(*parts)
+
+
+def _visitors(summary: Summary) -> Table:
+    table = _table("The visitors")
+    table.add_row("came", f"{summary.arrived:,} of {summary.visitors:,} in {_duration(summary.seconds)}")
+    table.add_row("joined the line", f"{summary.joined:,}")
+    table.add_row("admitted", f"{summary.admitted:,}")
+    for outcome in Outcome:
+        if outcome is not Outcome.NOT_ARRIVED and (count := summary.outcomes[outcome]):
+            table.add_row(outcome.value, f"{count:,}")
+    if summary.waits:
+        shown = [quantile(summary.waits, share) for share in (0.5, 0.9, 1)]
+        table.add_row("waited", "half up to {}, 90% up to {}, the longest {}".format(*map(_duration, shown)))
+    else:
+        table.add_row("waited", "nobody has come in from the line")
+    return table
+
+
+def _shop(summary: Summary) -> Table:
+    table = _table("The shop")
+    if summary.shop is not None:
+        table.add_row("sold", f"{summary.shop.orders:,} ({summary.shop.stock:,} left)")
+        table.add_row("failed to answer", f"{summary.shop.failures:,} of {summary.shop.requests:,} requests")
+        table.add_row("requests at once", f"{summary.shop.peak_in_flight:,} at most")
+    errors = ", ".join(f"{count:,} by {kind}" for kind, count in sorted(summary.errors.items()))
+    table.add_row("errors met by visitors", errors or "none")
+    table.add_row("slowest page", _duration(summary.slowest_seconds))
+    if summary.room is not None and summary.room.overshoots is not None:
+        table.add_row("limits exceeded", f"{summary.room.overshoots:,} times")
+    return table
+
+
+def _comparison(summary: Summary, contrast: Contrast) -> Text:
+    without = f"{contrast.failures:,} of {contrast.requests:,} requests failed"
+    failures = sum(summary.errors.values())
+    return Text.assemble(
+        "\n",
+        ("without Waitroom: ", "bold"),
+        (without, "bold red" if contrast.failures else ""),
+        f", {contrast.sold:,} sold in {_duration(contrast.seconds)}\n",
+        ("with Waitroom:    ", "bold"),
+        (f"{failures:,} of {summary.requests:,} requests failed", "bold green" if not failures else "bold"),
+        f", {summary.outcomes[Outcome.BOUGHT]:,} sold in {_duration(summary.seconds)}\n",
+    )
+
+
+def _table(title: str) -> Table:
+    table = Table(title=f"\n{title}", title_justify="left", title_style="bold", show_header=False, box=None)
+    table.add_column(style="dim", no_wrap=True, min_width=_LABEL_WIDTH)
+    table.add_column()
+    return table
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min"
+
+
+class Progress:
+    """The numbers while a rehearsal runs: live in a terminal, else a plain line every few seconds.
+
+    Args:
+        console: Where to show them.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        # Drawn from the event loop alone: rich's own refresh thread would only draw the same numbers again.
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._next_line = 0.0
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def show(self, moment: Moment) -> None:
+        """Show a moment; without a terminal, only now and then."""
+        if self._console.is_terminal:
+            self._live.update(_panel(moment), refresh=True)
+        elif moment.elapsed >= self._next_line:
+            self._next_line = moment.elapsed + _PLAIN_EVERY_SECONDS
+            self._console.print(_line(moment), highlight=False, soft_wrap=True)
+
+
+def _panel(moment: Moment) -> Panel:
+    rows = Table.grid(padding=(0, 2))
+    rows.add_column(justify="right", style="bold")
+    rows.add_column(justify="right", min_width=7)
+    rows.add_column(width=_BAR_WIDTH)
+    rows.add_column(style="dim")
+    rows.add_row(
+        "waiting",
+        f"{moment.waiting:,}",
+        _bar(moment.waiting, moment.arrived, "yellow"),
+        f"of {moment.arrived:,} who came",
+    )
+    rows.add_row("called", "-" if moment.called is None else f"{moment.called:,}", "", "it is their turn")
+    rows.add_row(
+        "active",
+        f"{moment.active:,}",
+        _bar(moment.active, moment.max_active, "cyan"),
+        f"of {moment.max_active:,} at most in the shop",
+    )
+    rows.add_row(
+        "admitted",
+        f"{moment.admitted:,}",
+        _bar(moment.admitted, moment.arrived, "green"),
+        f"{moment.per_minute:,.0f} a minute",
+    )
+    rows.add_row("sold", f"{moment.sold:,}", _bar(moment.sold, moment.arrived, "green"), "")
+    rows.add_row("errors", Text(f"{moment.errors:,}", "bold red" if moment.errors else "green"), "", "")
+    title = f"Waitroom demo · {moment.elapsed:.0f} of {moment.seconds:.0f} s · Ctrl-C ends it"
+    return Panel(rows, title=title, expand=False, padding=(1, 2))
+
+
+def _bar(done: float, of: float, style: str) -> ProgressBar:
+    return ProgressBar(total=max(of, 1), completed=done, width=_BAR_WIDTH, complete_style=style, finished_style=style)
+
+
+def _line(moment: Moment) -> str:
+    called = "" if moment.called is None else f"called {moment.called:,}  "
+    return (
+        f"{moment.elapsed:3.0f} s  waiting {moment.waiting:,}  {called}"
+        f"active {moment.active:,} of {moment.max_active:,}  "
+        f"admitted {moment.admitted:,} ({moment.per_minute:,.0f}/min)  sold {moment.sold:,}  errors {moment.errors:,}"
+    )
