@@ -28,7 +28,10 @@ LOOK_UPS_PER_TICK = 5000
 TABLE_POINTS = 320
 SEEN_BATCH = 1000
 
-KEYS = ("room", "waiting", "called", "away", "missed", "active", "held", "ended", "table", "seen")
+KEYS = (
+    *("room", "waiting", "called", "away", "missed", "active", "held", "ended", "table", "seen"),
+    *("given", "taken_back"),
+)
 
 Fate = Literal["waiting", "called", "admitted", "unknown"]
 SessionOperation = Literal["keep", "resume", "hold", "extend", "end"]
@@ -36,7 +39,7 @@ Method = Literal["fifo", "passthrough"]
 
 
 class RoomNotOpen(StoreUnavailable):
-    """The store answers, but knows nothing of the room: it lost its data, or nobody has opened the room yet."""
+    """The store answers, but the room must be opened first: it never was, or not since that server was started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,23 +130,34 @@ class QueueStore:
         redis: A client that answers with bytes; see `connect`.
         room: The room's name; it is the hash tag of all the room's keys.
         clock: The wall clock in milliseconds since the epoch, for tests; None takes the server's.
+        run_id: The server's run id, for tests; None takes the server's own.
     """
 
-    def __init__(self, redis: Redis, room: str, *, clock: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        room: str,
+        *,
+        clock: Callable[[], int] | None = None,
+        run_id: Callable[[], str] | None = None,
+    ) -> None:
         self._redis = redis
         self._clock = clock
+        self._run_id = run_id
         self.keys = tuple(f"waitroom:{{{room}}}:{key}" for key in KEYS)
         self._scripts = {
             name: redis.register_script(_script(name))
             for name in ("open", "join", "tick", "visit", "seen", "session", "leave", "set", "view")
         }
 
-    async def _run(self, name: str, *arguments: str | int) -> Any:
+    async def _run(self, name: str, *arguments: str | int, run_id: str = "") -> Any:
         now = "" if self._clock is None else str(self._clock())
+        if self._run_id is not None:
+            run_id = self._run_id()
         with store_errors():
-            answer = await self._scripts[name](keys=self.keys, args=[now, *arguments])
+            answer = await self._scripts[name](keys=self.keys, args=[now, run_id, *arguments])
         if answer is None:
-            raise RoomNotOpen("the store doesn't know the room")
+            raise RoomNotOpen("the room isn't open since the store was started")
         return answer
 
     async def run_id(self) -> str:
@@ -152,10 +166,10 @@ class QueueStore:
             info = await self._redis.info("server")
         return str(info["run_id"])
 
-    async def open(self, limits: Limits, run_id: str) -> int:
-        """Opens the room or takes it up again; returns its generation."""
+    async def open(self, limits: Limits, run_id: str = "") -> int:
+        """Opens the room or takes it up again; returns its generation. ``run_id`` is the server's; "" finds it."""
         pairs = [part for pair in limits.fields().items() for part in pair]
-        return int(await self._run("open", run_id, *pairs))
+        return int(await self._run("open", *pairs, run_id=run_id))
 
     async def join(self, count: int) -> Joined:
         """Gives ``count`` newcomers their places, in one step."""

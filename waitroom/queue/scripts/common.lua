@@ -1,7 +1,9 @@
 -- What every script shares; the store puts it before each of them.
--- All keys of a room carry one hash tag, so the last-seen bitmaps, whose names are made here, are on the same node.
+-- All keys of a room carry one hash tag, so the bitmaps, whose names are made here, are on the same node.
+-- ARGV begins with the wall clock in ms and the server's run id, each '' to take the server's own.
 local ROOM, WAITING, CALLED, AWAY, MISSED = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local ACTIVE, HELD, ENDED, TABLE, SEEN = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local GIVEN, TAKEN_BACK = KEYS[11], KEYS[12]
 
 local MAX_STEP_MS = 10000    -- what one look at the clock may add: an outage or a jump ages nobody
 local WINDOW_MS = 15000      -- one bitmap of who was seen covers so long
@@ -15,18 +17,33 @@ end
 
 local FIELDS = {
   'clock', 'wall', 'rate', 'max_active', 'session_ms', 'claim_ms', 'away_ms', 'keep_ms', 'method', 'state',
-  'tokens', 'seq', 'head', 'generation', 'base', 'lost_after', 'pace_called', 'pace_ms',
+  'tokens', 'seq', 'head', 'generation', 'base', 'run_id', 'pace_called', 'pace_ms',
 }
-local WORDS = { method = true, state = true }
+local WORDS = { method = true, state = true, run_id = true }
 
 -- Tokens gather at the rate, up to one second's worth (at least 1).
 local function burst(rate)
   return math.max(1, rate / 60)
 end
 
--- The room as it stands now, or nil where nobody has opened it. `given` is the wall clock in ms, '' for the server's.
+local function wall_clock()
+  if ARGV[1] ~= '' then
+    return tonumber(ARGV[1])
+  end
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+local function server_run_id()
+  if ARGV[2] ~= '' then
+    return ARGV[2]
+  end
+  return string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+end
+
+-- The room as it stands now, whichever server it was opened under; nil where nobody has opened it.
 -- The room's own clock never goes back and never leaps: it follows the wall clock by at most MAX_STEP_MS a look.
-local function load_room(given)
+local function read_room()
   local values = redis.call('HMGET', ROOM, unpack(FIELDS))
   if not values[1] then
     return nil
@@ -35,19 +52,23 @@ local function load_room(given)
   for i, field in ipairs(FIELDS) do
     room[field] = WORDS[field] and values[i] or tonumber(values[i])
   end
-  local wall
-  if given == '' then
-    local time = redis.call('TIME')
-    wall = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-  else
-    wall = tonumber(given)
-  end
+  local wall = wall_clock()
   local step = math.min(math.max(wall - room.wall, 0), MAX_STEP_MS)
   room.wall = wall
   room.clock = room.clock + step
   room.tokens = math.min(room.tokens + step * room.rate / 60000, burst(room.rate))
   room.step = step
   return room
+end
+
+-- The room as it stands now, or nil where it must be opened. It must be once for every run of the server: one that was
+-- started or promoted may have lost what was answered last, and would give the same places again.
+local function load_room()
+  local room = read_room()
+  if room and room.run_id == server_run_id() then
+    return room
+  end
+  return nil
 end
 
 -- Writes back what every look at the clock changes, and the pairs given.

@@ -1,12 +1,12 @@
--- Gives places to newcomers. ARGV: wall clock or '', how many.
+-- Gives places to newcomers. ARGV, after the clock and the run id: how many.
 -- The first ones are admitted at once, but only where nobody waits; the rest wait, seen as of now.
 -- Returns {generation, first place, how many of them were admitted, waiting now, state, room clock}; first place 0
 -- where the room takes nobody; nil where the room isn't open.
-local room = load_room(ARGV[1])
+local room = load_room()
 if not room then
   return false
 end
-local wanted = tonumber(ARGV[2])
+local wanted = tonumber(ARGV[3])
 local waiting = redis.call('ZCARD', WAITING)
 if room.state == 'closed' or room.state == 'sold_out' then
   save_room(room)

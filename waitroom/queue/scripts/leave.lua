@@ -1,15 +1,15 @@
--- A visitor gives the place up, or the session that came of it. ARGV: wall clock or '', place, ms a pass may be about.
+-- A visitor gives the place up, or the session that came of it. ARGV, after the clock and the run id: place, ms a pass may be about.
 -- Returns 1 where there was something to give up; nil where the room isn't open.
-local room = load_room(ARGV[1])
+local room = load_room()
 if not room then
   return false
 end
-local place = ARGV[2]
+local place = ARGV[3]
 local gone = redis.call('ZREM', WAITING, place) + redis.call('ZREM', CALLED, place) + redis.call('ZREM', AWAY, place)
 local inside = redis.call('ZREM', ACTIVE, place)
 redis.call('ZREM', HELD, place)
 redis.call('SREM', MISSED, place)
-redis.call('ZADD', ENDED, text(room.clock + tonumber(ARGV[3])), place)
+redis.call('ZADD', ENDED, text(room.clock + tonumber(ARGV[4])), place)
 count('left:left', gone)
 count('left:released', inside)
 save_room(room)

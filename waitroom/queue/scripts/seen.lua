@@ -1,10 +1,10 @@
--- Marks waiting visitors as seen now. ARGV: wall clock or '', places.
-local room = load_room(ARGV[1])
+-- Marks waiting visitors as seen now. ARGV, after the clock and the run id: places.
+local room = load_room()
 if not room then
   return false
 end
 local places = {}
-for i = 2, #ARGV do
+for i = 3, #ARGV do
   places[#places + 1] = tonumber(ARGV[i])
 end
 mark_seen(room, places)

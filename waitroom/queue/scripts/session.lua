@@ -1,4 +1,4 @@
--- Keeps and ends sessions. ARGV: wall clock or '', then for each: operation, session, milliseconds.
+-- Keeps and ends sessions. ARGV, after the clock and the run id, for each: operation, session, milliseconds.
 --   keep    activity under a good pass; ms = what is left until the session's hard end
 --   resume  a pass that ran out: kept only where its slot is still there; ms as for keep
 --   hold    payment under way: no end before ms have passed, whatever the hard end says
@@ -7,7 +7,7 @@
 -- Returns for each 1, or 0 where the session is over; nil where the room isn't open.
 -- A session that has a good pass but no slot (the store lost it, or it was admitted without the store) gets one, even
 -- beyond max_active: nobody inside is thrown out. Such a one is counted as an overshoot.
-local room = load_room(ARGV[1])
+local room = load_room()
 if not room then
   return false
 end
@@ -20,7 +20,7 @@ end
 
 local answers = {}
 local over, released = 0, 0
-for i = 2, #ARGV, 3 do
+for i = 3, #ARGV, 3 do
   local operation, session, ms = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
   local inside = redis.call('ZSCORE', ACTIVE, session)
   local alive = 1

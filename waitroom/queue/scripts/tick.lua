@@ -1,13 +1,13 @@
--- One admission tick. ARGV: wall clock or '', how many look-ups it may make at the most.
+-- One admission tick. ARGV, after the clock and the run id: how many look-ups it may make at the most.
 -- Ends what has run out, then calls the first who are there, as many as rate and slots allow; who isn't there is
--- stepped over and keeps the place. Nothing here walks the queue: every loop is bounded by ARGV[2] or BATCH.
+-- stepped over and keeps the place. Nothing here walks the queue: every loop is bounded by ARGV[3] or BATCH.
 -- Returns {called, stepped over, ended sessions, missed turns, dropped places, 1 where it had to stop early};
 -- nil where the room isn't open.
-local room = load_room(ARGV[1])
+local room = load_room()
 if not room then
   return false
 end
-local look_ups = tonumber(ARGV[2])
+local look_ups = tonumber(ARGV[3])
 local now = text(room.clock)
 local stopped_early = 0
 

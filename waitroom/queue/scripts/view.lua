@@ -1,11 +1,11 @@
--- The room as an edge keeps it in memory. ARGV: wall clock or '', stamp of the table it has, points of a new table.
+-- The room as an edge keeps it in memory. ARGV, after the clock and the run id: stamp of the table it has, points of a new table.
 -- The table maps ranks to places: exact at the head, then ever wider apart. Whoever finds it older than a second makes it.
 -- Returns {pairs of the room's fields, waiting, called, away, active, stamp, table or '' where it is the known one};
 -- nil where the room isn't open.
 local TABLE_MS = 1000
 local EXACT = 64
 
-local room = load_room(ARGV[1])
+local room = load_room()
 if not room then
   return false
 end
@@ -32,10 +32,10 @@ end
 local kept = redis.call('HMGET', TABLE, 'stamp', 'table')
 local stamp, body = tonumber(kept[1]), kept[2]
 if not stamp or room.clock - stamp >= TABLE_MS then
-  stamp, body = room.clock, make_table(tonumber(ARGV[3]))
+  stamp, body = room.clock, make_table(tonumber(ARGV[4]))
   redis.call('HSET', TABLE, 'stamp', text(stamp), 'table', body)
 end
-if ARGV[2] == text(stamp) then
+if ARGV[3] == text(stamp) then
   body = ''
 end
 return { redis.call('HGETALL', ROOM), waiting, redis.call('ZCARD', CALLED), redis.call('ZCARD', AWAY),

@@ -1,22 +1,28 @@
 -- What became of tickets whose turn may have come, or whose generation is an older one.
--- ARGV: wall clock or '', then for each: place, generation, '1' to claim a called one.
+-- ARGV, after the clock and the run id, for each: place, generation, '1' to claim a called one.
 -- Returns for each {state, ms left to claim}: waiting, called, admitted or unknown; nil where the room isn't open.
-local room = load_room(ARGV[1])
+local room = load_room()
 if not room then
   return false
 end
 local slot_until = text(room.clock + room.session_ms + SLOT_MARGIN_MS)
 local answers, back = {}, {}
 local admitted, returned = 0, 0
-local seq = room.seq
 
--- A ticket of an older generation, unknown here, was lost with the store unless it had been called by then.
+-- A place of an older generation that isn't here was lost with the store, unless what has survived of it once gave
+-- that place, or has taken it back before: then its holder has had their turn, or gave it up. Each is taken back once.
 local function was_lost(place, generation)
-  return generation ~= room.generation and place > room.lost_after and place <= room.base
-    and not redis.call('ZSCORE', ENDED, text(place))
+  if generation == room.generation or place > room.base or redis.call('ZSCORE', ENDED, text(place)) then
+    return false
+  end
+  local given_after = redis.call('ZRANGEBYSCORE', GIVEN, text(place), '+inf', 'LIMIT', 0, 1)[1]
+  if given_after and place > tonumber(given_after) then
+    return false
+  end
+  return redis.call('SETBIT', TAKEN_BACK .. ':' .. text(math.floor(place / CHUNK)), place % CHUNK, 1) == 0
 end
 
-for i = 2, #ARGV, 3 do
+for i = 3, #ARGV, 3 do
   local place, generation, claim = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), ARGV[i + 2] == '1'
   local member = text(place)
   local state, left = 'unknown', 0
