@@ -125,6 +125,20 @@ local function mark_seen(room, places)
   end
 end
 
+-- Takes a place out of the line; returns whether it was there (1 or 0).
+local function leave_line(place)
+  redis.call('SREM', MISSED, place)
+  return redis.call('ZREM', WAITING, place) + redis.call('ZREM', CALLED, place) + redis.call('ZREM', AWAY, place)
+end
+
+-- Ends a session for good: until `pass_ms` have passed, a pass for it that is still about lets nobody in.
+-- Returns whether it had a slot (1 or 0).
+local function end_session(room, session, pass_ms)
+  redis.call('ZREM', HELD, session)
+  redis.call('ZADD', ENDED, text(room.clock + pass_ms), session)
+  return redis.call('ZREM', ACTIVE, session)
+end
+
 -- Applies one command to members (and scores: pairs are score, member) in pieces that fit Lua's stack.
 local function in_batches(command, key, list)
   for from = 1, #list, BATCH do

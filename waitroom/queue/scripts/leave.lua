@@ -5,11 +5,8 @@ if not room then
   return false
 end
 local place = ARGV[3]
-local gone = redis.call('ZREM', WAITING, place) + redis.call('ZREM', CALLED, place) + redis.call('ZREM', AWAY, place)
-local inside = redis.call('ZREM', ACTIVE, place)
-redis.call('ZREM', HELD, place)
-redis.call('SREM', MISSED, place)
-redis.call('ZADD', ENDED, text(room.clock + tonumber(ARGV[4])), place)
+local gone = leave_line(place)
+local inside = end_session(room, place, tonumber(ARGV[4]))
 count('left:left', gone)
 count('left:released', inside)
 save_room(room)

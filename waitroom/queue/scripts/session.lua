@@ -25,24 +25,17 @@ for i = 3, #ARGV, 3 do
   local inside = redis.call('ZSCORE', ACTIVE, session)
   local alive = 1
   if operation == 'end' then
-    redis.call('ZREM', ACTIVE, session)
-    redis.call('ZREM', HELD, session)
-    redis.call('ZADD', ENDED, text(room.clock + ms), session)
-    if inside then
-      released = released + 1
-    end
+    leave_line(session)
+    released = released + end_session(room, session, ms)
   elseif redis.call('ZSCORE', ENDED, session) or (operation == 'resume' and not inside) then
     alive = 0
   else
     if not inside then
-      local taken = redis.call('ZCARD', ACTIVE) + redis.call('ZCARD', CALLED)
-      if taken >= room.max_active then
+      -- Its place may still be in the line, or may have come back there: one slot is enough.
+      leave_line(session)
+      if redis.call('ZCARD', ACTIVE) + redis.call('ZCARD', CALLED) >= room.max_active then
         over = over + 1
       end
-      -- Its old ticket may have come back into the line meanwhile: one slot is enough.
-      redis.call('ZREM', CALLED, session)
-      redis.call('ZREM', WAITING, session)
-      redis.call('ZREM', AWAY, session)
     end
     local least = ms
     if operation == 'hold' then
