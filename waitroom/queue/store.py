@@ -29,7 +29,7 @@ TABLE_POINTS = 320
 SEEN_BATCH = 1000
 
 KEYS = (
-    *("room", "waiting", "called", "away", "missed", "active", "held", "ended", "table", "seen"),
+    *("room", "waiting", "called", "away", "missed", "active", "ended", "table", "seen"),
     *("given", "taken_back"),
 )
 

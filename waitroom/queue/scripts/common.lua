@@ -2,8 +2,8 @@
 -- All keys of a room carry one hash tag, so the bitmaps, whose names are made here, are on the same node.
 -- ARGV begins with the wall clock in ms and the server's run id, each '' to take the server's own.
 local ROOM, WAITING, CALLED, AWAY, MISSED = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local ACTIVE, HELD, ENDED, TABLE, SEEN = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
-local GIVEN, TAKEN_BACK = KEYS[11], KEYS[12]
+local ACTIVE, ENDED, TABLE, SEEN = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+local GIVEN, TAKEN_BACK = KEYS[10], KEYS[11]
 
 local MAX_STEP_MS = 10000    -- what one look at the clock may add: an outage or a jump ages nobody
 local WINDOW_MS = 15000      -- one bitmap of who was seen covers so long
@@ -134,7 +134,6 @@ end
 -- Ends a session for good: until `pass_ms` have passed, a pass for it that is still about lets nobody in.
 -- Returns whether it had a slot (1 or 0).
 local function end_session(room, session, pass_ms)
-  redis.call('ZREM', HELD, session)
   redis.call('ZADD', ENDED, text(room.clock + pass_ms), session)
   return redis.call('ZREM', ACTIVE, session)
 end

@@ -12,12 +12,6 @@ if not room then
   return false
 end
 
-local function ends_at(session, least)
-  local current = tonumber(redis.call('ZSCORE', ACTIVE, session) or 0)
-  local held = tonumber(redis.call('ZSCORE', HELD, session) or 0)
-  return text(math.max(current, held, room.clock + least + SLOT_MARGIN_MS))
-end
-
 local answers = {}
 local over, released = 0, 0
 for i = 3, #ARGV, 3 do
@@ -37,13 +31,11 @@ for i = 3, #ARGV, 3 do
         over = over + 1
       end
     end
-    local least = ms
-    if operation == 'hold' then
-      redis.call('ZADD', HELD, 'GT', text(room.clock + ms + SLOT_MARGIN_MS), session)
-    elseif operation ~= 'extend' then
-      least = math.min(ms, room.session_ms)
+    if operation == 'keep' or operation == 'resume' then
+      ms = math.min(ms, room.session_ms)
     end
-    redis.call('ZADD', ACTIVE, ends_at(session, least), session)
+    -- A slot's end only ever moves on, so that a hold lasts whatever comes after it.
+    redis.call('ZADD', ACTIVE, 'GT', text(room.clock + ms + SLOT_MARGIN_MS), session)
   end
   answers[#answers + 1] = alive
 end

@@ -22,10 +22,9 @@ local function run_out(key)
   return members
 end
 
--- Sessions whose slot ran out. A held one has its slot's end beyond the hold already.
+-- Sessions whose slot ran out.
 local ended = run_out(ACTIVE)
 count('left:expired', #ended)
-run_out(HELD)
 run_out(ENDED)
 
 -- Turns that were missed: the first time the place is kept, the second time it is lost.
