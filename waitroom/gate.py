@@ -6,9 +6,17 @@ Decided from its head, what its visitor holds, the room as last seen, and the cl
 from __future__ import annotations
 
 from enum import Enum
+from typing import Protocol
 
 from waitroom.queue.view import RoomState, RoomView
-from waitroom.tokens import Pass, Ticket
+from waitroom.tokens import Ticket
+
+
+class Lasting(Protocol):
+    """A pass or session, as far as the gate cares. Unix times in seconds."""
+
+    expires_at: int
+    ends_at: int
 
 
 class Kind(Enum):
@@ -54,7 +62,7 @@ def classify(method: bytes, fields: dict[bytes, bytes]) -> Kind:
 
 def decide(
     kind: Kind,
-    pass_: Pass | None,
+    pass_: Lasting | None,
     ticket: Ticket | None,
     view: RoomView | None,
     *,

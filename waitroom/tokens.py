@@ -28,12 +28,14 @@ class Ticket:
         generation: Of the store that gave the place.
         joined_at: Unix time in seconds.
         start_position: The position when they joined, for the progress bar.
+        promised_seconds: The wait they were told then, the middle of the range; 0 where none could be told.
     """
 
     place: int
     generation: int
     joined_at: int
     start_position: int
+    promised_seconds: int
 
     def expired(self, now: float) -> bool:
         """Whether the ticket is too old at the Unix time ``now``."""
@@ -70,11 +72,16 @@ class Tokens:
 
     def sign_ticket(self, ticket: Ticket) -> str:
         """The ticket as its holder keeps it."""
-        return _sign(self._tickets, ticket.place, ticket.generation, ticket.joined_at, ticket.start_position)
+        return _sign(
+            self._tickets,
+            ticket.place,
+            ticket.generation,
+            *(ticket.joined_at, ticket.start_position, ticket.promised_seconds),
+        )
 
     def read_ticket(self, value: bytes) -> Ticket:
         """The ticket in a cookie or header. Raises `BadToken`."""
-        return Ticket(*_read(self._tickets, value, 4))
+        return Ticket(*_read(self._tickets, value, 5))
 
     def sign_pass(self, pass_: Pass) -> str:
         """The pass as its holder keeps it."""

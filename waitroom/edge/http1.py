@@ -31,7 +31,8 @@ MOST_HEADERS = 200
 _READ = frozenset(
     (
         *(b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"expect", b"accept"),
-        *(b"accept-language", b"origin", b"sec-fetch-mode", b"sec-fetch-dest", b"sec-purpose", b"purpose"),
+        *(b"accept-language", b"origin", b"sec-fetch-mode", b"sec-fetch-dest", b"sec-fetch-site"),
+        *(b"sec-purpose", b"purpose", b"x-forwarded-uri", b"x-original-uri"),
         *(b"access-control-request-method", b"waitroom-ticket", b"waitroom-pass"),
         *(b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"),
     )

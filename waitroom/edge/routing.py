@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes
 from waitroom.settings import BypassRule, RoomSettings
 
 MEMO_SIZE = 8192
+RESERVED = b"/.waitroom"
 
 _SEPARATORS = re.compile(rb"[/\\]+")
 
@@ -25,11 +26,13 @@ class Route:
     Attributes:
         room: The name of the room whose upstream serves it.
         gated: Whether the room's paths cover it; an uncovered path of a room's host is forwarded as it is.
+        reserved: Whether it is one of our own addresses, which no shop ever sees.
         bypass: The index and rule of every bypass whose paths fit; their methods are still to be looked at.
     """
 
     room: str
     gated: bool
+    reserved: bool
     bypass: tuple[tuple[int, BypassRule], ...]
 
 
@@ -64,6 +67,7 @@ class Router:
         if not ranked:
             return None
         normal = normal_path(path)
+        reserved = _covers(RESERVED, normal)
         covering = [
             (rank, len(prefix), room)
             for rank, room in ranked
@@ -71,7 +75,7 @@ class Router:
             if _covers(prefix, normal)
         ]
         if not covering:
-            return Route(max(ranked, key=lambda entry: entry[0])[1].name, False, ())
+            return Route(max(ranked, key=lambda entry: entry[0])[1].name, False, reserved, ())
         room = max(covering, key=lambda entry: entry[:2])[2]
         bypass = tuple(
             (index, rule)
@@ -79,7 +83,7 @@ class Router:
             # Both spellings must fit: a bypass must not be reached by a path that the shop reads as another one.
             if any(path.startswith(raw) and _covers(prefix, normal) for raw, prefix in prefixes)
         )
-        return Route(room.name, True, bypass)
+        return Route(room.name, True, reserved, bypass)
 
 
 def host_name(host: bytes) -> str:

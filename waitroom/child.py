@@ -1,0 +1,88 @@
+"""What a child of the supervisor has in common with the others: its settings, its signals, and its end.
+
+A child holds one end of a socket pair. It reads its settings from it, writes ``ready`` to it, and when the other end
+is gone, so is the supervisor: the child then stops by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+import uvloop
+
+from waitroom import logs
+from waitroom.settings import Settings, from_json
+
+log = structlog.get_logger()
+
+SETTINGS_SECONDS = 10.0
+LONGEST_SETTINGS = 4 << 20
+READY = b"ready\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """What a child knows.
+
+    Attributes:
+        slot: Its number; one that takes another's place has the same.
+        settings: With the store's address and the secrets filled in.
+        listener: The socket it serves, made by the supervisor, so that nothing is lost while a child is replaced.
+        stop: Set when the child is to finish what is under way and end.
+    """
+
+    slot: int
+    settings: Settings
+    listener: socket.socket
+    stop: asyncio.Event
+    writer: asyncio.StreamWriter
+
+    async def ready(self) -> None:
+        """Tells the supervisor that the child serves."""
+        self.writer.write(READY)
+        await self.writer.drain()
+
+
+def run_child(name: str, serve: Callable[[Child], Awaitable[None]]) -> None:
+    """Runs a child: ``python -m MODULE SLOT CHANNEL_DESCRIPTOR LISTENER_DESCRIPTOR``."""
+    slot, channel, listener = (int(argument) for argument in sys.argv[1:])
+    uvloop.run(_run(name, slot, channel, listener, serve))
+
+
+async def _run(name: str, slot: int, channel: int, listener: int, serve: Callable[[Child], Awaitable[None]]) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    serving = asyncio.current_task()
+    assert serving is not None
+
+    def asked_to_stop() -> None:
+        if stop.is_set():
+            serving.cancel()
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked_to_stop)
+    reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=channel), limit=LONGEST_SETTINGS)
+    async with asyncio.timeout(SETTINGS_SECONDS):
+        settings = from_json(await reader.readline())
+    logs.configure(settings.log_level, f"{name} {slot}")
+
+    async def watch() -> None:
+        await reader.read()
+        stop.set()
+
+    watching = loop.create_task(watch())
+    try:
+        await serve(Child(slot, settings, socket.socket(fileno=listener), stop, writer))
+    except asyncio.CancelledError:
+        if not stop.is_set():
+            raise
+    finally:
+        watching.cancel()
+        writer.close()

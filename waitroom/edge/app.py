@@ -1,0 +1,325 @@
+"""What one worker does with each request: finds its room, asks the gate, and carries out what that says."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import time
+from collections.abc import Mapping
+from email.utils import formatdate
+
+from waitroom.edge.answers import Answers
+from waitroom.edge.call import Call
+from waitroom.edge.client import ClientConnection, ClientLimits
+from waitroom.edge.endpoints import Endpoints
+from waitroom.edge.exchange import Exchange
+from waitroom.edge.headers import Peer, TrustedProxies
+from waitroom.edge.http1 import Request
+from waitroom.edge.pages import Pages
+from waitroom.edge.passage import Passage
+from waitroom.edge.room import Room
+from waitroom.edge.routing import Route, Router
+from waitroom.edge.sessions import Session
+from waitroom.edge.words import PageKind
+from waitroom.errors import StoreUnavailable
+from waitroom.gate import Action, decide
+from waitroom.queue.store import Visited
+from waitroom.queue.view import RoomState
+from waitroom.tokens import Ticket
+
+DRAIN_POLL_SECONDS = 0.05
+
+
+class Edge:
+    """The public port's server; see `client.Server`.
+
+    Args:
+        rooms: By name, in the order of the settings.
+        router: Finds the room of a request.
+        pages: What visitors see.
+        trusted: Whose forwarding headers are believed.
+        limits: What clients may stretch.
+        most_connections: In all.
+        most_per_address: From one address that isn't a trusted proxy's.
+    """
+
+    def __init__(
+        self,
+        rooms: Mapping[str, Room],
+        router: Router,
+        pages: Pages,
+        trusted: TrustedProxies,
+        limits: ClientLimits,
+        *,
+        most_connections: int,
+        most_per_address: int,
+    ) -> None:
+        self.rooms = rooms
+        self.limits = limits
+        self.draining = False
+        self.clients: set[ClientConnection] = set()
+        self._router = router
+        self._trusted = trusted
+        self._most_connections = most_connections
+        self._most_per_address = most_per_address
+        self._per_address: dict[str, int] = {}
+        self._loop = asyncio.get_running_loop()
+        self._answers = Answers(pages, random.Random())  # noqa: S311 - see Answers
+        self._id_prefix = secrets.token_hex(4)
+        self._ids = 0
+        self._dated = (0, b"")
+        self._endpoints = Endpoints(self._answers, router, rooms, self.admit_or_wait)
+
+    # What connections need: see client.Server.
+
+    def opened(self, client: ClientConnection, address: str) -> Peer | None:
+        """See `client.Server`."""
+        trusted = address in self._trusted
+        count = self._per_address.get(address, 0)
+        if self.draining or len(self.clients) >= self._most_connections:
+            return None
+        if count >= self._most_per_address and not trusted:
+            return None
+        self._per_address[address] = count + 1
+        self.clients.add(client)
+        return Peer(address, trusted)
+
+    def closed(self, client: ClientConnection) -> None:
+        """See `client.Server`."""
+        self.clients.discard(client)
+        address = client.peer.address
+        count = self._per_address.get(address, 0) - 1
+        if count > 0:
+            self._per_address[address] = count
+        else:
+            self._per_address.pop(address, None)
+
+    def next_request_id(self) -> str:
+        """See `client.Server`."""
+        self._ids += 1
+        return f"{self._id_prefix}{self._ids:08x}"
+
+    def now(self) -> float:
+        """See `client.Server`."""
+        return self._loop.time()
+
+    def date_line(self) -> bytes:
+        """See `client.Server`."""
+        second = int(time.time())
+        if self._dated[0] != second:
+            self._dated = (second, f"Date: {formatdate(second, usegmt=True)}\r\n".encode())
+        return self._dated[1]
+
+    def error_answer(self, client: ClientConnection, status: int) -> tuple[bytes, bytes]:
+        """See `client.Server`."""
+        return self._answers.error(client.request, client.request_id, status)
+
+    def handle(self, client: ClientConnection, request: Request) -> None:
+        """See `client.Server`."""
+        route = self._router.route(request.fields.get(b"host", b""), request.path)
+        if route is None:
+            client.fail(421)
+            return
+        room = self.rooms[route.room]
+        if route.reserved:
+            self._endpoints.answer(client, request, room)
+        elif not route.gated:
+            self.forward(client, request, room, None, "uncovered")
+        elif not (route.bypass and self._bypassed(client, request, route, room)):
+            self.admit_or_wait(Call(client, request, room))
+
+    # Carrying out what the gate says.
+
+    def _bypassed(self, client: ClientConnection, request: Request, route: Route, room: Room) -> bool:
+        method = request.method.decode()
+        for index, rule in route.bypass:
+            if not rule.methods or method in rule.methods:
+                if room.bypass[index].spend(self._loop.time()):
+                    self.forward(client, request, room, None, "bypass")
+                else:
+                    room.count("bypass_capped")
+                    client.fail(503)
+                return True
+        return False
+
+    def admit_or_wait(self, call: Call) -> None:
+        """Asks the gate, and does what it says."""
+        room, session = call.room, call.session
+        action = decide(
+            call.kind,
+            session,
+            call.ticket,
+            room.view,
+            store_up=room.store_up,
+            on_store_error=room.settings.on_store_error,
+            now=call.now,
+        )
+        match action:
+            case Action.FORWARD:
+                self._pass_on(call, session, "admitted")
+            case Action.TRANSIT:
+                self._pass_on(call, None, "transit")
+            case Action.WAIT:
+                self._wait(call)
+            case Action.ADMIT:
+                self._go_in(call, *room.admit_offline(call.now))
+            case Action.JOIN:
+                call.client.run(self._join(call))
+            case Action.CLAIM:
+                call.client.run(self._claim(call))
+            case Action.RESUME:
+                call.client.run(self._resume(call))
+            case Action.HOLD:
+                self._hold(call)
+            case Action.CLOSE:
+                self._turn_away(call, RoomState.CLOSED)
+            case Action.REFUSE:
+                room.count("refused")
+                self._answers.tell(call, self._answers.standing(room, "unknown"))
+
+    def forward(
+        self,
+        client: ClientConnection,
+        request: Request,
+        room: Room,
+        session: Session | None,
+        outcome: str,
+        *,
+        secure: bool = False,
+        cookies: bytes = b"",
+    ) -> None:
+        """Sends the request to the shop."""
+        passage = Passage(room, session, client.request_id, outcome, secure=secure, cookies=cookies)
+        client.forward(Exchange(client, request, room.pool, passage))
+
+    def _go_in(self, call: Call, session: Session, value: str) -> None:
+        lines = call.pass_lines(session, value)
+        self._pass_on(call, session, "admitted", lines)
+
+    def _pass_on(self, call: Call, session: Session | None, outcome: str, lines: bytes = b"") -> None:
+        """Sends an admitted request to the shop, or its visitor to where they wanted to go."""
+        if call.then is None:
+            self.forward(call.client, call.request, call.room, session, outcome, secure=call.secure, cookies=lines)
+        else:
+            location = b"Location: %b\r\nCache-Control: no-store\r\n" % call.then
+            call.client.respond(b"303 See Other", lines + location, b"")
+
+    async def _join(self, call: Call) -> None:
+        room = call.room
+        try:
+            placed = await room.join()
+        except StoreUnavailable:
+            self._without_store(call)
+            return
+        if placed.admitted:
+            room.wait_seconds.observe(0)
+            self._go_in(call, *room.admit(placed.place, call.now))
+        elif not placed.place:
+            self._turn_away(call, placed.state)
+        else:
+            ticket, standing = self._answers.placed(room, placed, call.now)
+            room.count("queued")
+            self._answers.tell(call, standing, call.ticket_lines(ticket))
+
+    async def _claim(self, call: Call) -> None:
+        room, ticket = call.room, call.ticket
+        assert ticket is not None
+        try:
+            visited = await room.visit(ticket, claim=True)
+        except StoreUnavailable:
+            self._hold(call)
+            return
+        if visited.fate == "admitted":
+            room.admitted(ticket, call.now)
+            self._go_in(call, *room.admit(ticket.place, call.now))
+        elif visited.fate == "unknown":
+            call.ticket = None
+            await self._join(call)
+        else:
+            self._waited(call, ticket, visited)
+
+    async def _resume(self, call: Call) -> None:
+        room, session = call.room, call.session
+        assert session is not None
+        try:
+            alive = await room.resume(session, call.now)
+        except StoreUnavailable:
+            alive = True  # passes go on working while the store can't be asked
+        if alive:
+            self._go_in(call, *room.admit(session.id, call.now, session.ends_at))
+        else:
+            call.session = None
+            self.admit_or_wait(call)
+
+    def _wait(self, call: Call) -> None:
+        room, ticket = call.room, call.ticket
+        assert ticket is not None
+        if room.in_line(ticket):
+            room.mark_seen(ticket)
+            room.count("waiting")
+            self._answers.tell(call, self._answers.standing(room, "waiting", ticket))
+        elif room.store_up:
+            call.client.run(self._ask(call))
+        else:
+            self._hold(call)
+
+    async def _ask(self, call: Call) -> None:
+        assert call.ticket is not None
+        try:
+            visited = await call.room.visit(call.ticket, claim=False)
+        except StoreUnavailable:
+            self._hold(call)
+            return
+        self._waited(call, call.ticket, visited)
+
+    def _waited(self, call: Call, ticket: Ticket, visited: Visited) -> None:
+        room = call.room
+        room.count("waiting")
+        renewed = self._answers.renewed(room, ticket, visited)
+        lines = b"" if renewed is ticket else call.ticket_lines(renewed)
+        self._answers.tell(call, self._answers.standing(room, visited.fate, renewed, visited.claim_left_ms), lines)
+
+    def _without_store(self, call: Call) -> None:
+        """The store failed a newcomer just now."""
+        match call.room.settings.on_store_error:
+            case "admit":
+                self._go_in(call, *call.room.admit_offline(call.now))
+            case "hold":
+                self._hold(call)
+            case "close":
+                self._turn_away(call, RoomState.CLOSED)
+
+    def _hold(self, call: Call) -> None:
+        room = call.room
+        room.count("held")
+        fate = "unknown" if call.ticket is None else "waiting"
+        standing = self._answers.standing(room, "waiting", call.ticket, kind=PageKind.HELD, state=fate)
+        self._answers.tell(call, standing)
+
+    def _turn_away(self, call: Call, state: RoomState) -> None:
+        call.room.count("turned_away")
+        kind = PageKind.SOLD_OUT if state is RoomState.SOLD_OUT else PageKind.CLOSED
+        self._answers.tell(call, self._answers.standing(call.room, "unknown", kind=kind, state=kind.value))
+
+    # Kept going by the worker.
+
+    def sweep(self) -> None:
+        """Ends what has been silent for too long."""
+        now = self._loop.time()
+        for client in [client for client in self.clients if client.deadline <= now]:
+            client.expire()
+        for room in self.rooms.values():
+            room.pool.close_idle(now)
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Takes no new requests, lets those under way end, and cuts what is left after ``grace_seconds``."""
+        self.draining = True
+        for client in list(self.clients):
+            client.close_idle()
+        ends = self._loop.time() + grace_seconds
+        while self.clients and self._loop.time() < ends:
+            await asyncio.sleep(DRAIN_POLL_SECONDS)
+            self.sweep()
+        for client in list(self.clients):
+            client.transport.abort()

@@ -1,0 +1,70 @@
+"""Gathers what many visitors ask of the store while one call is under way: the next call takes them all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
+from typing import Generic, TypeVar
+
+from waitroom.errors import StoreUnavailable
+
+Asked = TypeVar("Asked")
+Told = TypeVar("Told")
+
+MOST_AT_ONCE = 500
+
+
+class Batch(Generic[Asked, Told]):
+    """Calls ``call`` with as many questions as have gathered; it answers each, in order.
+
+    No timer is involved: when it is quiet a question goes out at once, and under load the store's own time decides
+    how many go together.
+    """
+
+    def __init__(self, call: Callable[[Sequence[Asked]], Awaitable[Sequence[Told]]]) -> None:
+        self._call = call
+        self._waiting: deque[tuple[Asked, asyncio.Future[Told]]] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    async def ask(self, question: Asked) -> Told:
+        """Asks along with the next call. Raises `StoreUnavailable` as the call does."""
+        answer: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
+        self._waiting.append((question, answer))
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+        return await answer
+
+    async def close(self) -> None:
+        """Ends the call under way; who still waits is told that the store is gone."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                gathered = [self._waiting.popleft() for _ in islice(range(len(self._waiting)), MOST_AT_ONCE)]
+                await self._ask(gathered)
+        finally:
+            self._task = None
+            for _, answer in self._waiting:
+                if not answer.done():
+                    answer.set_exception(StoreUnavailable("the worker stops"))
+            self._waiting.clear()
+
+    async def _ask(self, gathered: Sequence[tuple[Asked, asyncio.Future[Told]]]) -> None:
+        try:
+            told = await self._call([question for question, _ in gathered])
+        except BaseException as error:
+            reason = error if isinstance(error, StoreUnavailable) else StoreUnavailable(repr(error))
+            for _, answer in gathered:
+                if not answer.done():
+                    answer.set_exception(reason)
+            if not isinstance(error, StoreUnavailable):
+                raise
+            return
+        for (_, answer), one in zip(gathered, told, strict=True):
+            if not answer.done():
+                answer.set_result(one)

@@ -1,0 +1,427 @@
+"""A client's connection on the public port: reads requests one after the other and writes their answers in order."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import structlog
+
+from waitroom.edge.exchange import Exchange
+from waitroom.edge.framing import Body, ChunkedBody, LengthBody
+from waitroom.edge.headers import Peer
+from waitroom.edge.http1 import LONGEST_TARGET, Malformed, Request, parse_request
+
+log = structlog.get_logger()
+
+# What a client may send ahead of its turn.
+READ_AHEAD = 65536
+LINGER_SECONDS = 2.0
+
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+_NEVER = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class ClientLimits:
+    """What a client may stretch, and how far. Times in seconds."""
+
+    head_bytes: int
+    head_seconds: float
+    body_seconds: float
+    idle_seconds: float
+    write_seconds: float
+
+
+class Server(Protocol):
+    """What a connection needs of the worker it belongs to."""
+
+    limits: ClientLimits
+    draining: bool
+
+    def opened(self, client: ClientConnection, address: str) -> Peer | None:
+        """A client has connected; None turns it away."""
+
+    def closed(self, client: ClientConnection) -> None:
+        """A client has gone."""
+
+    def handle(self, client: ClientConnection, request: Request) -> None:
+        """A request's head is here. Answers it by `ClientConnection.respond` or `ClientConnection.forward`."""
+
+    def error_answer(self, client: ClientConnection, status: int) -> tuple[bytes, bytes]:
+        """The header lines and body of an error's answer."""
+
+    def next_request_id(self) -> str:
+        """An id that no other request has."""
+
+    def now(self) -> float:
+        """The loop's time."""
+
+    def date_line(self) -> bytes:
+        """The Date header, now."""
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client. Answers requests strictly in order: the next one is looked at when the last one is answered."""
+
+    __slots__ = (
+        # the server's
+        "_server",
+        # per connection
+        *("_advancing", "_buffer", "_lingering", "_lost", "_paused_by_flood", "_paused_by_shop", "_tasks"),
+        *("_write_paused", "closing", "deadline", "peer", "transport"),
+        # per request
+        *("_body", "_exchange", "answering", "request", "request_id"),
+    )
+
+    transport: asyncio.Transport
+    peer: Peer
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._advancing = False
+        self._buffer = b""
+        self._lingering = False
+        self._lost = False
+        self._paused_by_flood = False
+        self._paused_by_shop = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._write_paused = False
+        self.closing = False
+        self.deadline = _NEVER
+        self._body: Body = LengthBody(0)
+        self._exchange: Exchange | None = None
+        self.answering = False
+        self.request: Request | None = None
+        self.request_id = ""
+
+    # Called by the event loop.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected."""
+        self.transport = cast(asyncio.Transport, transport)
+        name = transport.get_extra_info("peername")
+        peer = self._server.opened(self, str(name[0]) if name else "")
+        if peer is None:
+            self._lost = True
+            self.transport.abort()
+            return
+        self.peer = peer
+        self.deadline = self._server.now() + self._server.limits.head_seconds
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come."""
+        if self._lingering:
+            return
+        exchange = self._exchange
+        if exchange is not None and exchange.tunnel:
+            exchange.tunnel_data(data)
+            return
+        self._buffer = self._buffer + data if self._buffer else data
+        if self.request is None:
+            self._advance()
+        elif not self._body.done and exchange is not None and exchange.ready:
+            self.pump()
+        elif len(self._buffer) > READ_AHEAD:
+            self._paused_by_flood = True
+            self._set_reading()
+
+    def eof_received(self) -> bool:
+        """The client has closed its side; True keeps ours open."""
+        if self._lingering or self.request is None:
+            return False
+        # Some say all they have and close their side while they wait for the answer, and say so before. Else the
+        # visitor has gone, and the shop need not go on.
+        if not self.request.keep_alive and self._body.done:
+            self.closing = True
+            return True
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone, and with it all that it waits for."""
+        self.deadline = _NEVER
+        if not self._lost:
+            self._lost = True
+            self._server.closed(self)
+        for task in self._tasks:
+            task.cancel()
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.abort()
+
+    def pause_writing(self) -> None:
+        """The client takes no more for now."""
+        self._write_paused = True
+        self.deadline = self._server.now() + self._server.limits.write_seconds
+        if self._exchange is not None:
+            self._exchange.client_writable(False)
+
+    def resume_writing(self) -> None:
+        """The client takes more again."""
+        self._write_paused = False
+        if self._exchange is not None:
+            self._exchange.client_writable(True)
+
+    def expire(self) -> None:
+        """The deadline has passed: somebody was silent for too long."""
+        self.deadline = _NEVER
+        exchange = self._exchange
+        if self._lingering or self._write_paused:
+            self.transport.abort()
+        elif exchange is not None:
+            if exchange.ready and not exchange.tunnel and not self._body.done and not self._paused_by_shop:
+                self._drop_exchange()
+                self.fail(408)
+            else:
+                exchange.timed_out()
+        elif self.request is None and self._buffer:
+            self._refuse(408)
+        else:
+            self.transport.close()
+
+    # Called by the server and by exchanges.
+
+    def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Runs what a request has to wait for; it is cancelled when the client goes."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ran)
+
+    def forward(self, exchange: Exchange) -> None:
+        """Hands the request to an exchange with the shop."""
+        assert self.request is not None
+        self._exchange = exchange
+        if self.request.expects_continue and not self._body.done:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        exchange.start()
+
+    def respond(self, status_line: bytes, lines: bytes, body: bytes) -> None:
+        """Answers the request from here. ``status_line`` is such as ``200 OK``; ``lines`` end in line ends each."""
+        request = self.request
+        if request is None or self._lost:
+            return
+        if not self._body.done and not self._drain_body():
+            self.closing = True
+        if status_line[:1] not in b"1" and status_line[:3] != b"204":
+            lines += b"Content-Length: %d\r\n" % len(body)
+        head = b"HTTP/1.1 %b\r\n%b%b%b\r\n" % (status_line, self._server.date_line(), lines, self.connection_line())
+        self.transport.write(head if request.method == b"HEAD" else head + body)
+        self.finish()
+
+    def fail(self, status: int) -> None:
+        """Answers with an error; where an answer has begun already, breaks it off."""
+        self._exchange = None
+        if self._lost:
+            return
+        if self.answering:
+            self.transport.abort()
+            return
+        lines, body = self._server.error_answer(self, status)
+        self.respond(_ERRORS[status], lines, body)
+
+    def finish(self) -> None:
+        """The request is answered: on to the next one, or to the end."""
+        self._exchange = None
+        request = self.request
+        if request is None or self._lost:
+            return
+        if not self._body.done and not self._drain_body():
+            self.closing = True
+        keep = request.keep_alive and not self.closing and not self._server.draining
+        self.request = None
+        self.answering = False
+        if not keep:
+            self.close()
+            return
+        self.deadline = self._server.now() + self._server.limits.idle_seconds
+        self._paused_by_shop = self._paused_by_flood = False
+        self._set_reading()
+        if self._buffer:
+            self._advance()
+
+    def close(self) -> None:
+        """Closes the connection once all is written. What the client still sends must not cost it our last words."""
+        if self._lost or self._lingering:
+            return
+        if (self.request is None and self._body.done) or not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self._lingering = True
+        self.deadline = self._server.now() + LINGER_SECONDS
+        self._paused_by_shop = self._paused_by_flood = False
+        self._set_reading()
+        self.transport.write_eof()
+
+    def close_idle(self) -> None:
+        """Closes the connection if no request is under way."""
+        if self.request is None and not self._lingering:
+            self.transport.close()
+
+    def connection_line(self) -> bytes:
+        """The Connection header of the answer, where it needs one."""
+        request = self.request
+        if request is None or not request.keep_alive or self.closing or self._server.draining:
+            self.closing = True
+            return b"Connection: close\r\n"
+        return b"Connection: keep-alive\r\n" if request.http10 else b""
+
+    def read_on(self, wanted: bool) -> None:
+        """The shop takes more of the request, or no more for now."""
+        self._paused_by_shop = not wanted
+        self._set_reading()
+        if wanted and self._buffer:
+            self.pump()
+
+    def pump(self) -> None:
+        """Passes what has come of the request's body on to the shop."""
+        exchange = self._exchange
+        if exchange is None or not exchange.ready:
+            return
+        if exchange.tunnel:
+            data, self._buffer = self._buffer, b""
+            if data:
+                exchange.tunnel_data(data)
+            self._paused_by_flood = False
+            self._set_reading()
+            return
+        if self._all_read():
+            return
+        data, self._buffer = self._buffer, b""
+        try:
+            pieces, self._buffer = self._body.feed(data)
+        except Malformed as error:
+            self._drop_exchange()
+            self.closing = True
+            self.fail(error.status)
+            return
+        self._paused_by_flood = False
+        self.deadline = self._server.now() + self._server.limits.body_seconds
+        exchange.send_body(pieces)
+        if self._body.done:
+            exchange.end_body(self._body.trailers)
+        self._set_reading()
+
+    # The rest is its own.
+
+    def _advance(self) -> None:
+        """Looks at the requests that have come, one after the other, as long as they are answered at once."""
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            while self.request is None and self._buffer and not (self.closing or self._lost or self._lingering):
+                if not self._begin():
+                    break
+        finally:
+            self._advancing = False
+
+    def _begin(self) -> bool:
+        """Takes one request's head from the buffer; False where it isn't all there."""
+        limits = self._server.limits
+        if self._buffer.startswith(b"\r\n"):
+            self._buffer = self._buffer[2:]  # RFC 9112, section 2.2: an empty line before a request is let pass
+        end = self._buffer.find(b"\r\n\r\n", 0, limits.head_bytes)
+        if end < 0:
+            self._await_head(limits)
+            return False
+        head, self._buffer = self._buffer[: end + 4], self._buffer[end + 4 :]
+        self.request_id = self._server.next_request_id()
+        try:
+            request = parse_request(head)
+        except Malformed as error:
+            self._refuse(error.status)
+            return False
+        self.request = request
+        self.answering = False
+        self._body = ChunkedBody(400) if request.chunked else LengthBody(request.content_length or 0)
+        self.deadline = _NEVER
+        try:
+            self._server.handle(self, request)
+        except Exception as error:
+            self._broke(error)
+        return True
+
+    def _await_head(self, limits: ClientLimits) -> None:
+        buffer = self._buffer
+        if len(buffer) >= limits.head_bytes:
+            self._refuse(431)
+        elif b"\r\n" not in buffer[: LONGEST_TARGET + 64] and len(buffer) > LONGEST_TARGET + 64:
+            self._refuse(414)
+        elif _BARE_LF.search(buffer):
+            self._refuse(400)
+        else:
+            # The clock runs from the head's first byte on: a head that drips in isn't given more time by each drop.
+            self.deadline = min(self.deadline, self._server.now() + limits.head_seconds)
+
+    def _refuse(self, status: int) -> None:
+        """Answers what is no request, and closes."""
+        self._buffer = b""
+        self.closing = True
+        lines, body = self._server.error_answer(self, status)
+        start = b"HTTP/1.1 %b\r\n" % _ERRORS[status]
+        length = b"Content-Length: %d\r\n" % len(body)
+        self.transport.write(
+            b"".join((start, self._server.date_line(), lines, length, b"Connection: close\r\n\r\n", body))
+        )
+        self._lingering = True
+        self.deadline = self._server.now() + LINGER_SECONDS
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def _all_read(self) -> bool:
+        return self._body.done
+
+    def _drain_body(self) -> bool:
+        """Throws away what has come of the body; False where more is to come."""
+        try:
+            _, self._buffer = self._body.feed(self._buffer)
+        except Malformed:
+            return False
+        return self._body.done
+
+    def _drop_exchange(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.abort()
+
+    def _set_reading(self) -> None:
+        if self._lost or self.transport.is_closing():
+            return
+        wanted = not (self._paused_by_shop or self._paused_by_flood)
+        if wanted != self.transport.is_reading():
+            if wanted:
+                self.transport.resume_reading()
+            else:
+                self.transport.pause_reading()
+
+    def _ran(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._broke(error)
+
+    def _broke(self, error: BaseException) -> None:
+        """A mistake of ours: the log gets the cause, the visitor the id that leads to it."""
+        log.error("a request failed", request_id=self.request_id, exc_info=error)
+        self._drop_exchange()
+        self.fail(500)
+
+
+_ERRORS = {
+    400: b"400 Bad Request",
+    404: b"404 Not Found",
+    405: b"405 Method Not Allowed",
+    408: b"408 Request Timeout",
+    413: b"413 Content Too Large",
+    414: b"414 URI Too Long",
+    417: b"417 Expectation Failed",
+    421: b"421 Misdirected Request",
+    429: b"429 Too Many Requests",
+    431: b"431 Request Header Fields Too Large",
+    500: b"500 Internal Server Error",
+    502: b"502 Bad Gateway",
+    503: b"503 Service Unavailable",
+    504: b"504 Gateway Timeout",
+}

@@ -1,0 +1,252 @@
+"""The visitor endpoints under ``/.waitroom/``: for the waiting page's script, for apps, and for other proxies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from urllib.parse import parse_qs, quote
+
+from waitroom.edge.answers import JSON_LINES, OK, UNAVAILABLE, Answers
+from waitroom.edge.call import Call
+from waitroom.edge.client import ClientConnection
+from waitroom.edge.http1 import Request
+from waitroom.edge.room import Room
+from waitroom.edge.routing import Router
+from waitroom.edge.sessions import Session
+from waitroom.edge.standing import Standing
+from waitroom.edge.words import PageKind
+from waitroom.errors import StoreUnavailable
+from waitroom.queue.view import RoomState
+from waitroom.tokens import Ticket
+
+CREATED = b"201 Created"
+CONFLICT = b"409 Conflict"
+
+
+class Endpoints:
+    """Answers requests to our own addresses.
+
+    Args:
+        answers: Says how it stands.
+        router: Finds the room that a forward-auth request is about.
+        rooms: By name.
+        admit_or_wait: What is done with a navigation, for the waiting page's own address.
+    """
+
+    def __init__(
+        self, answers: Answers, router: Router, rooms: Mapping[str, Room], admit_or_wait: Callable[[Call], None]
+    ) -> None:
+        self._answers = answers
+        self._router = router
+        self._rooms = rooms
+        self._admit_or_wait = admit_or_wait
+        self._handlers: dict[bytes, tuple[bytes, Callable[[Call], None]]] = {
+            b"/.waitroom/status": (b"GET", self._status),
+            b"/.waitroom/join": (b"POST", lambda call: call.client.run(self._join(call))),
+            b"/.waitroom/claim": (b"POST", lambda call: call.client.run(self._claim(call))),
+            b"/.waitroom/leave": (b"POST", lambda call: call.client.run(self._leave(call))),
+            b"/.waitroom/check": (b"GET", self._check),
+            b"/.waitroom/wait": (b"GET", self._wait),
+        }
+
+    def answer(self, client: ClientConnection, request: Request, room: Room) -> None:
+        """Answers a request under the reserved prefix. ``room`` is the one its host and path would have."""
+        method, handler = self._handlers.get(request.path, (b"", None))
+        if handler is None:
+            client.fail(404)
+            return
+        if request.method != method and not (method == b"GET" and request.method == b"HEAD"):
+            lines, body = self._answers.error(request, client.request_id, 405)
+            client.respond(b"405 Method Not Allowed", lines + b"Allow: %b\r\n" % method, body)
+            return
+        if method == b"POST" and _cross_site(request):
+            lines, body = self._answers.error(request, client.request_id, 403)
+            client.respond(b"403 Forbidden", lines, body)
+            return
+        name = _query(request).get("room")
+        if name is not None and name not in self._rooms:
+            client.fail(404)
+            return
+        handler(Call(client, request, room if name is None else self._rooms[name]))
+
+    def _status(self, call: Call) -> None:
+        room, ticket = call.room, call.ticket
+        room.count("status")
+        if _inside(call):
+            self._say(call, OK, self._answers.standing(room, "admitted"))
+        elif ticket is None or ticket.expired(call.now):
+            self._say(call, OK, self._answers.standing(room, "unknown"))
+        elif room.in_line(ticket):
+            room.mark_seen(ticket)
+            self._say(call, OK, self._answers.standing(room, "waiting", ticket))
+        elif room.store_up:
+            call.client.run(self._ask(call, ticket))
+        else:
+            self._say(call, OK, self._answers.standing(room, "waiting", ticket))
+
+    async def _ask(self, call: Call, ticket: Ticket) -> None:
+        room = call.room
+        try:
+            visited = await room.visit(ticket, claim=False)
+        except StoreUnavailable:
+            self._say(call, OK, self._answers.standing(room, "waiting", ticket))
+            return
+        renewed = self._answers.renewed(room, ticket, visited)
+        lines = b"" if renewed is ticket else _ticket_lines(call, renewed)
+        self._say(call, OK, self._answers.standing(room, visited.fate, renewed, visited.claim_left_ms), lines)
+
+    async def _join(self, call: Call) -> None:
+        room = call.room
+        room.count("join")
+        if _inside(call):
+            self._say(call, OK, self._answers.standing(room, "admitted"))
+            return
+        try:
+            if call.ticket is not None and not call.ticket.expired(call.now) and await self._same(call, call.ticket):
+                return
+            placed = await room.join()
+        except StoreUnavailable:
+            if room.settings.on_store_error == "admit":
+                self._let_in(call, CREATED, *room.admit_offline(call.now))
+            else:
+                standing = self._answers.standing(room, "unknown")
+                self._say(call, UNAVAILABLE, standing, b"Retry-After: %d\r\n" % standing.poll_after)
+            return
+        if placed.admitted:
+            self._let_in(call, CREATED, *room.admit(placed.place, call.now))
+        elif not placed.place:
+            kind = PageKind.SOLD_OUT if placed.state is RoomState.SOLD_OUT else PageKind.CLOSED
+            self._say(call, UNAVAILABLE, self._answers.standing(room, "unknown", kind=kind, state=kind.value))
+        else:
+            ticket, standing = self._answers.placed(room, placed, call.now)
+            self._say(call, CREATED, standing, _ticket_lines(call, ticket), ticket=ticket)
+
+    async def _same(self, call: Call, ticket: Ticket) -> bool:
+        """Answers somebody who has a ticket with the same one; False where it is good for nothing any more."""
+        room = call.room
+        if room.in_line(ticket):
+            room.mark_seen(ticket)
+            self._say(call, OK, self._answers.standing(room, "waiting", ticket), ticket=ticket)
+            return True
+        visited = await room.visit(ticket, claim=False)
+        if visited.fate == "unknown":
+            return False
+        renewed = self._answers.renewed(room, ticket, visited)
+        standing = self._answers.standing(room, visited.fate, renewed, visited.claim_left_ms)
+        self._say(call, OK, standing, _ticket_lines(call, renewed), ticket=renewed)
+        return True
+
+    async def _claim(self, call: Call) -> None:
+        room, ticket, session = call.room, call.ticket, call.session
+        room.count("claim")
+        if session is not None and _inside(call):
+            self._let_in(call, OK, *room.admit(session.id, call.now, session.ends_at))
+            return
+        if ticket is None or ticket.expired(call.now):
+            self._say(call, CONFLICT, self._answers.standing(room, "unknown"))
+            return
+        try:
+            visited = await room.visit(ticket, claim=True)
+        except StoreUnavailable:
+            standing = self._answers.standing(room, "waiting", ticket)
+            self._say(call, UNAVAILABLE, standing, b"Retry-After: %d\r\n" % standing.poll_after)
+            return
+        if visited.fate == "admitted":
+            room.admitted(ticket, call.now)
+            self._let_in(call, OK, *room.admit(ticket.place, call.now))
+        else:
+            renewed = self._answers.renewed(room, ticket, visited)
+            standing = self._answers.standing(room, visited.fate, renewed, visited.claim_left_ms)
+            self._say(call, CONFLICT, standing, _ticket_lines(call, renewed), ticket=renewed)
+
+    async def _leave(self, call: Call) -> None:
+        room = call.room
+        room.count("leave")
+        try:
+            if call.ticket is not None:
+                await room.leave(call.ticket.place)
+            if call.session is not None:
+                call.session.over = True
+                await room.leave(call.session.id)
+        except StoreUnavailable:
+            call.client.fail(503)
+            return
+        lines = call.cookie(room.ticket_cookie, "", 0) + call.cookie(room.pass_cookie, "", 0)
+        self._answers.left(call, lines)
+
+    def _check(self, call: Call) -> None:
+        """Forward-auth: another proxy asks whether a request of its may go on."""
+        fields = call.request.fields
+        uri = fields.get(b"x-forwarded-uri") or fields.get(b"x-original-uri") or b"/"
+        host = fields.get(b"x-forwarded-host") or fields.get(b"host", b"")
+        if "room" not in _query(call.request):
+            route = self._router.route(host, uri.partition(b"?")[0])
+            if route is None:
+                call.client.fail(421)
+                return
+            if not route.gated:
+                call.client.respond(b"204 No Content", b"Cache-Control: no-store\r\n", b"")
+                return
+            call = Call(call.client, call.request, self._rooms[route.room])
+        room, session = call.room, call.session
+        if session is not None and _inside(call):
+            room.sessions.begin(session, call.now)
+            room.sessions.finish(session)
+            lines = b"Waitroom-Room: %b\r\nWaitroom-Session: %x\r\n" % (room.name.encode(), session.id)
+            call.client.respond(b"204 No Content", lines + b"Cache-Control: no-store\r\n", b"")
+            return
+        address = f"/.waitroom/wait?room={room.name}&to={quote(uri, safe='/')}".encode()
+        lines = b"Location: %b\r\n" % address + JSON_LINES
+        call.client.respond(b"401 Unauthorized", lines, b'{"waiting_page":"%b"}' % address)
+
+    def _wait(self, call: Call) -> None:
+        """The waiting page at an address of its own; who is admitted is sent on to ``to``, a path of this host."""
+        to = _query(call.request).get("to", "/")
+        call.then = quote(to, safe="/?&=%:;,@!$'()*+~-._").encode() if _own_path(to) else b"/"
+        self._admit_or_wait(call)
+
+    def _let_in(self, call: Call, status: bytes, session: Session, value: str) -> None:
+        """Hands over a pass, in a cookie, a header and the body: whichever the client can keep."""
+        lines = call.pass_lines(session, value) + b"Waitroom-Pass: %b\r\n" % value.encode()
+        body = self._answers.standing(call.room, "admitted").json(call.room.name)
+        body = body[:-1] + b',"pass":"%b"}' % value.encode()
+        call.client.respond(status, lines + JSON_LINES, body)
+
+    def _say(
+        self, call: Call, status: bytes, standing: Standing, lines: bytes = b"", *, ticket: Ticket | None = None
+    ) -> None:
+        body = standing.json(call.room.name)
+        if ticket is not None:
+            body = body[:-1] + b',"ticket":"%b"}' % call.room.tokens.sign_ticket(ticket).encode()
+        call.client.respond(status, lines + JSON_LINES, body)
+
+
+def _inside(call: Call) -> bool:
+    return call.session is not None and call.now < call.session.expires_at
+
+
+def _ticket_lines(call: Call, ticket: Ticket) -> bytes:
+    value = call.room.tokens.sign_ticket(ticket).encode()
+    return call.ticket_lines(ticket) + b"Waitroom-Ticket: %b\r\n" % value
+
+
+def _query(request: Request) -> dict[str, str]:
+    query = request.target.partition(b"?")[2].decode("latin-1")
+    return {name: values[0] for name, values in parse_qs(query).items()} if query else {}
+
+
+def _cross_site(request: Request) -> bool:
+    """Whether another site's page sent this: it must not make a visitor leave the line."""
+    fields = request.fields
+    site = fields.get(b"sec-fetch-site")
+    if site is not None:
+        return site not in (b"same-origin", b"none")
+    origin = fields.get(b"origin")
+    if origin is None:
+        return False
+    own = {fields.get(b"host"), fields.get(b"x-forwarded-host")} - {None}
+    return origin.partition(b"://")[2] not in own
+
+
+def _own_path(to: str) -> bool:
+    """Whether it is a path of this host: browsers take two slashes, of either sort, for another one."""
+    return to.startswith("/") and not to.startswith(("//", "/\\")) and to.isprintable()

@@ -1,0 +1,321 @@
+"""One request on its way to the shop and the answer on its way back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from waitroom.edge.framing import Body, ChunkedBody, CloseBody, LengthBody, chunk, last_chunk
+from waitroom.edge.headers import forwarded_lines, request_headers, response_headers
+from waitroom.edge.http1 import Malformed, Request, Response, parse_response, render_head
+from waitroom.edge.upstream import UpstreamConnection, UpstreamPool, UpstreamUnavailable
+
+if TYPE_CHECKING:
+    from waitroom.edge.client import ClientConnection
+
+log = structlog.get_logger()
+
+LONGEST_RESPONSE_HEAD = 65536
+TUNNEL_IDLE_SECONDS = 600.0
+# May be sent twice without harm (RFC 9110, section 9.2.2), if they carry no body.
+IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
+
+
+class Errand(Protocol):
+    """Whose request it is: what the shop is told of it, and what its answer brings.
+
+    Attributes:
+        lines: Header lines for the shop.
+        first_byte_seconds: How long the shop may take to begin an answer.
+        idle_seconds: How long it may then fall silent.
+    """
+
+    lines: bytes
+    first_byte_seconds: float
+    idle_seconds: float
+
+    def answered(self, response: Response) -> tuple[bytes, bool]:
+        """The shop's head is here. Returns header lines for the client, and whether no cache may keep the answer."""
+
+    def ended(self, outcome: str) -> None:
+        """It is over. Called once, whatever happened: ``ok``, ``failed`` or ``gone`` (the client)."""
+
+
+class Exchange:
+    """Carries one request and its response, under back-pressure on both sides.
+
+    The client's connection feeds the request's body in and takes the response's bytes; this object owns the upstream
+    connection from when it has one until `_end`.
+    """
+
+    __slots__ = (
+        *("_body", "_buffer", "_client", "_connection", "_ended", "_errand", "_loop", "_pool", "_request"),
+        *("_response", "_retried", "_sent_all", "_to_client_chunked", "_to_shop_chunked", "ready", "tunnel"),
+    )
+
+    def __init__(self, client: ClientConnection, request: Request, pool: UpstreamPool, errand: Errand) -> None:
+        self._client = client
+        self._request = request
+        self._pool = pool
+        self._errand = errand
+        self._loop = asyncio.get_running_loop()
+        self._connection: UpstreamConnection | None = None
+        self._buffer = b""
+        self._response: Response | None = None
+        self._body: Body = LengthBody(0)
+        self._to_shop_chunked = request.chunked
+        self._to_client_chunked = False
+        self._sent_all = not request.has_body
+        self._retried = False
+        self._ended = False
+        self.ready = False  # whether the request's body may flow
+        self.tunnel = False
+
+    def start(self) -> None:
+        """Sends the request, at once where a connection is idle."""
+        connection = self._pool.take_idle()
+        if connection is not None:
+            self._send_head(connection)
+        else:
+            self._client.run(self._connect())
+
+    async def _connect(self, *, fresh: bool = False) -> None:
+        try:
+            connection = await self._pool.take(fresh=fresh)
+        except UpstreamUnavailable as error:
+            self._fail(503 if error.cause == "busy" else 502, str(error))
+            return
+        self._send_head(connection)
+
+    def _send_head(self, connection: UpstreamConnection) -> None:
+        request, client = self._request, self._client
+        self._connection = connection
+        connection.borrower = self
+        more = self._errand.lines + forwarded_lines(request, client.peer)
+        if request.chunked:
+            more += b"Transfer-Encoding: chunked\r\n"
+        upgrade = request.upgrade
+        if upgrade is not None:
+            more += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % upgrade
+        if b"host" not in request.fields:
+            more = b"Host: %b\r\n%b" % (self._pool.address.authority, more)
+        start = b"%b %b HTTP/1.1\r\n" % (request.method, request.target)
+        connection.transport.write(render_head(start, request_headers(request, client.peer), more))
+        client.deadline = self._loop.time() + self._errand.first_byte_seconds
+        self.ready = True
+        if request.has_body:
+            client.pump()
+
+    # The request's body, from the client.
+
+    def send_body(self, pieces: list[bytes]) -> None:
+        """Passes on pieces of the request's body."""
+        if self._connection is None or self._ended:
+            return
+        transport = self._connection.transport
+        for piece in pieces:
+            transport.write(chunk(piece) if self._to_shop_chunked else piece)
+
+    def end_body(self, trailers: list[tuple[bytes, bytes]]) -> None:
+        """The request's body is complete."""
+        self._sent_all = True
+        if self._connection is None or self._ended:
+            return
+        if self._to_shop_chunked:
+            self._connection.transport.write(last_chunk(trailers))
+        self._client.deadline = self._loop.time() + self._errand.first_byte_seconds
+
+    # What comes from the shop.
+
+    def upstream_data(self, data: bytes) -> None:
+        """See `Borrower`."""
+        client = self._client
+        if self.tunnel:
+            client.deadline = self._loop.time() + TUNNEL_IDLE_SECONDS
+            client.transport.write(data)
+            return
+        if self._response is not None:
+            client.deadline = self._loop.time() + self._errand.idle_seconds
+            self._relay(b"", data)
+            return
+        self._buffer = self._buffer + data if self._buffer else data
+        try:
+            self._read_heads()
+        except Malformed as error:
+            self._fail(502, error.reason)
+
+    def _read_heads(self) -> None:
+        while self._response is None:
+            end = self._buffer.find(b"\r\n\r\n")
+            if end < 0 or end > LONGEST_RESPONSE_HEAD:
+                if len(self._buffer) > LONGEST_RESPONSE_HEAD:
+                    raise Malformed(502, "a response head that is too long")
+                return
+            head, self._buffer = self._buffer[: end + 4], self._buffer[end + 4 :]
+            response = parse_response(head)
+            if response.status == 101:
+                self._open_tunnel(response)
+                return
+            if response.status >= 200:
+                self._begin(response)
+            elif response.status != 100 and not self._request.http10:
+                # 100 was our own to say. Others, such as 103, are for the client.
+                headers = response_headers(response, private=False)
+                self._client.transport.write(render_head(_status_line(response), headers))
+
+    def _begin(self, response: Response) -> None:
+        request, client = self._request, self._client
+        self._response = response
+        client.deadline = self._loop.time() + self._errand.idle_seconds
+        lines, private = self._errand.answered(response)
+        if request.method == b"HEAD" or response.bodiless:
+            self._body = LengthBody(0)
+        elif response.chunked:
+            self._body = ChunkedBody(502)
+        elif response.content_length is not None:
+            self._body = LengthBody(response.content_length)
+        else:
+            self._body = CloseBody()
+        framed = self._body.done or isinstance(self._body, LengthBody)
+        if not framed:
+            if request.http10:
+                client.closing = True
+            else:
+                self._to_client_chunked = True
+                lines += b"Transfer-Encoding: chunked\r\n"
+        lines += client.connection_line()
+        client.answering = True
+        head = render_head(_status_line(response), response_headers(response, private=private), lines)
+        data, self._buffer = self._buffer, b""
+        self._relay(head, data)
+
+    def _relay(self, head: bytes, data: bytes) -> None:
+        """Writes what came of the body, and before it the head where it is still due."""
+        try:
+            pieces, rest = self._body.feed(data) if data and not self._body.done else ([], data)
+        except Malformed as error:
+            # The head is on its way: all that is left is to break off, so that the client sees the body is cut.
+            self._fail(502, error.reason)
+            return
+        if self._to_client_chunked:
+            pieces = [chunk(piece) for piece in pieces]
+            if self._body.done:
+                pieces.append(last_chunk(self._body.trailers))
+        if head:
+            pieces.insert(0, head)
+        if len(pieces) == 1:
+            self._client.transport.write(pieces[0])
+        elif pieces:
+            self._client.transport.write(b"".join(pieces))
+        if self._body.done:
+            self._complete(clean=not rest)
+
+    def _complete(self, *, clean: bool) -> None:
+        response = self._response
+        assert response is not None
+        framed = not isinstance(self._body, CloseBody)
+        reusable = clean and framed and response.keep_alive and self._sent_all
+        self._end("ok", reusable=reusable)
+        self._client.finish()
+
+    def _open_tunnel(self, response: Response) -> None:
+        if self._request.upgrade is None:
+            raise Malformed(502, "a change of protocol that nobody asked for")
+        self.tunnel = True
+        client = self._client
+        lines, _ = self._errand.answered(response)
+        upgrade = b"".join(value for name, value in response.headers if name.lower() == b"upgrade")
+        lines += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % upgrade
+        client.transport.write(render_head(_status_line(response), response_headers(response, private=False), lines))
+        client.deadline = self._loop.time() + TUNNEL_IDLE_SECONDS
+        client.answering = True
+        early, self._buffer = self._buffer, b""
+        if early:
+            client.transport.write(early)
+        client.pump()
+
+    def tunnel_data(self, data: bytes) -> None:
+        """Bytes from the client after a change of protocol."""
+        if self._connection is not None:
+            self._client.deadline = self._loop.time() + TUNNEL_IDLE_SECONDS
+            self._connection.transport.write(data)
+
+    def upstream_closed(self, error: Exception | None) -> None:
+        """See `Borrower`."""
+        connection = self._connection
+        if self._ended or connection is None:
+            return
+        if self.tunnel:
+            self._end("ok", reusable=False)
+            self._client.close()
+        elif self._response is not None and isinstance(self._body, CloseBody) and error is None:
+            self._body.done = True
+            self._relay(b"", b"")
+        elif self._may_retry(connection):
+            self._retried = True
+            self._release(reusable=False)
+            self._client.run(self._connect(fresh=True))
+        else:
+            self._fail(502, "the shop closed the connection" if error is None else str(error))
+
+    def _may_retry(self, connection: UpstreamConnection) -> bool:
+        """Only where the shop can't have begun to act: it closed an idle connection as we took it up."""
+        request = self._request
+        untouched = connection.used and self._response is None and not self._buffer
+        return untouched and not self._retried and request.method in IDEMPOTENT and not request.has_body
+
+    # Flow.
+
+    def upstream_writable(self, writable: bool) -> None:
+        """See `Borrower`."""
+        self._client.read_on(writable)
+
+    def client_writable(self, writable: bool) -> None:
+        """The client takes more bytes, or no more for now."""
+        if self._connection is None or self._connection.transport.is_closing():
+            return
+        if writable:
+            self._connection.transport.resume_reading()
+            self._client.deadline = self._loop.time() + self._errand.idle_seconds
+        else:
+            self._connection.transport.pause_reading()
+
+    # The end.
+
+    def timed_out(self) -> None:
+        """The shop, or in a tunnel both sides, kept silent for too long."""
+        if self.tunnel:
+            self._end("ok", reusable=False)
+            self._client.close()
+        else:
+            self._fail(504, "the shop didn't answer in time")
+
+    def abort(self) -> None:
+        """The client has gone: the shop need not go on."""
+        self._end("gone" if not self.tunnel else "ok", reusable=False)
+
+    def _fail(self, status: int, cause: str) -> None:
+        if self._ended:
+            return
+        self._end("failed", reusable=False)
+        log.warning("upstream failed", cause=cause, status=status, request_id=self._client.request_id)
+        self._client.fail(status)
+
+    def _end(self, outcome: str, *, reusable: bool) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        self._release(reusable=reusable)
+        self._errand.ended(outcome)
+
+    def _release(self, *, reusable: bool) -> None:
+        connection, self._connection = self._connection, None
+        self.ready = False
+        if connection is not None:
+            self._pool.give_back(connection, reusable=reusable)
+
+
+def _status_line(response: Response) -> bytes:
+    return b"HTTP/1.1 %d %b\r\n" % (response.status, response.reason)

@@ -1,0 +1,125 @@
+"""What a request brings to the shop besides itself, and what the shop's answer brings back."""
+
+from __future__ import annotations
+
+import time
+
+import structlog
+
+from waitroom.edge.headers import set_cookie
+from waitroom.edge.http1 import Response
+from waitroom.edge.room import Room
+from waitroom.edge.sessions import Session
+
+log = structlog.get_logger()
+
+# A pass is renewed when this share of its life is over: often enough to outlast a pause, rarely enough to be cheap.
+RENEW_SHARE = 0.2
+
+
+class Passage:
+    """One request's way through a room; see `Errand`.
+
+    Args:
+        room: The room.
+        session: The visitor's, or None for a request that needs none.
+        request_id: Shared by the shop, the log and the visitor's error page.
+        outcome: Under what the request is counted if all goes well.
+        secure: Whether the visitor's browser speaks HTTPS.
+        cookies: Set-Cookie lines the answer must carry; no cache may keep it then.
+    """
+
+    __slots__ = (
+        "_cookies",
+        "_outcome",
+        "_room",
+        "_secure",
+        "_session",
+        "_started",
+        *("idle_seconds", "lines"),
+        "first_byte_seconds",
+    )
+
+    def __init__(
+        self, room: Room, session: Session | None, request_id: str, outcome: str, *, secure: bool, cookies: bytes = b""
+    ) -> None:
+        self._room = room
+        self._session = session
+        self._outcome = outcome
+        self._secure = secure
+        self._cookies = cookies
+        self._started = time.monotonic()
+        self.first_byte_seconds = room.settings.upstream_first_byte_seconds
+        self.idle_seconds = room.settings.upstream_idle_seconds
+        self.lines = b"Waitroom-Room: %b\r\nX-Request-Id: %b\r\n" % (room.name.encode(), request_id.encode())
+        if session is not None:
+            self.lines += b"Waitroom-Session: %x\r\n" % session.id
+            room.sessions.begin(session, time.time())
+        room.in_flight.inc()
+
+    def answered(self, response: Response) -> tuple[bytes, bool]:
+        """See `Errand.answered`."""
+        session, now = self._session, time.time()
+        renew = private = False
+        if response.commands:
+            private = renew = self._obey(response.commands, now)
+        if session is None:
+            return self._cookies, bool(self._cookies)
+        if session.over:
+            return self._cookies + self._pass_cookie("", 0), True
+        if self._cookies:
+            return self._cookies, True
+        if response.uncacheable and session.expires_at - now < (1 - RENEW_SHARE) * self._lasts():
+            renew = True
+        if not renew:
+            return b"", private
+        _, value = self._room.admit(session.id, now, session.ends_at)
+        return self._pass_cookie(value, session.ends_at - int(now)), private
+
+    def ended(self, outcome: str) -> None:
+        """See `Errand.ended`."""
+        room = self._room
+        room.in_flight.dec()
+        room.upstream_seconds.observe(time.monotonic() - self._started)
+        room.count(self._outcome if outcome == "ok" else outcome)
+        if self._session is not None:
+            room.sessions.finish(self._session)
+
+    def _lasts(self) -> int:
+        room = self._room
+        return room.settings.session_seconds if room.view is None else room.view.session_ms // 1000
+
+    def _pass_cookie(self, value: str, max_age: int) -> bytes:
+        return set_cookie(self._room.pass_cookie, value, secure=self._secure, max_age=max_age)
+
+    def _obey(self, commands: bytes, now: float) -> bool:
+        """Does what the shop says; True where the pass must be renewed for it."""
+        room, session = self._room, self._session
+        renew = False
+        for command in commands.split(b","):
+            name, _, value = command.strip().partition(b"=")
+            number = int(value) if value.isdigit() and len(value) < 10 else None
+            match name, number:
+                case b"", _:
+                    pass
+                case b"sold-out", _:
+                    room.tell_sold_out()
+                case b"remaining", int():
+                    room.tell_remaining(number)
+                case b"release", _ if session is not None:
+                    room.sessions.command(session, "end", max(0, round((session.ends_at - now) * 1000)))
+                case b"hold", int() if session is not None:
+                    until = int(now) + number
+                    session.ends_at = max(session.ends_at, until)
+                    session.expires_at = max(session.expires_at, until)
+                    room.sessions.command(session, "hold", number * 1000)
+                    renew = True
+                case b"extend", int() if session is not None:
+                    session.expires_at = max(session.expires_at, min(int(now) + number, session.ends_at))
+                    room.sessions.command(session, "extend", number * 1000)
+                    renew = True
+                case b"release" | b"hold" | b"extend", _:
+                    pass  # nobody's session, as on a bypassed webhook
+                case _:
+                    log.warning("the shop sent a Waitroom-Command that is none", room=room.name, command=repr(command))
+        return renew

@@ -1,0 +1,314 @@
+"""One room as one worker runs it: its view, its sessions, and what it has to tell and ask the store."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+from prometheus_client import Counter
+
+from waitroom.edge.batch import Batch
+from waitroom.edge.sessions import Session, Sessions
+from waitroom.edge.upstream import UpstreamPool
+from waitroom.errors import BadToken, StoreUnavailable
+from waitroom.gate import must_look_up
+from waitroom.metrics import EdgeMetrics
+from waitroom.queue.positions import expected_wait
+from waitroom.queue.store import Joined, Limits, QueueStore, RoomNotOpen, SessionChange, Visit, Visited
+from waitroom.queue.view import RoomState, RoomView
+from waitroom.settings import BypassRule, RoomSettings
+from waitroom.tokens import Ticket, Tokens
+
+log = structlog.get_logger()
+
+REFRESH_SECONDS = 0.5
+FLUSH_SECONDS = 1.0
+# Sessions that begin while the store can't be asked get numbers above all places.
+OFFLINE_SESSIONS = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What a newcomer got: a place, or at once a session; neither where the room takes nobody."""
+
+    place: int
+    generation: int
+    admitted: bool
+    position: int
+    state: RoomState
+
+
+class BypassBudget:
+    """One worker's share of what a bypass rule lets by."""
+
+    def __init__(self, rule: BypassRule, workers: int) -> None:
+        self._per_second = rule.max_per_second / workers
+        self._most = max(1.0, self._per_second)
+        self._tokens = self._most
+        self._at = 0.0
+
+    def spend(self, now: float) -> bool:
+        """Whether one more may go by at the monotonic time ``now``."""
+        self._tokens = min(self._most, self._tokens + (now - self._at) * self._per_second)
+        self._at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+class Room:
+    """One room in one worker.
+
+    Args:
+        settings: As the file has them; what is in force comes with the view.
+        workers: How many workers share the bypass rules' caps.
+    """
+
+    def __init__(
+        self,
+        settings: RoomSettings,
+        tokens: Tokens,
+        store: QueueStore,
+        pool: UpstreamPool,
+        metrics: EdgeMetrics,
+        workers: int,
+    ) -> None:
+        self.settings = settings
+        self.name = settings.name
+        self.tokens = tokens
+        self.pool = pool
+        self.sessions = Sessions(tokens)
+        self.view: RoomView | None = None
+        self.viewed_at = datetime.now(UTC)
+        self.store_up = False
+        self.bypass = [BypassBudget(rule, workers) for rule in settings.bypass]
+        self.ticket_cookie = f"waitroom_ticket_{settings.name}"
+        self.pass_cookie = f"waitroom_pass_{settings.name}"
+        self.ticket_cookie_name = self.ticket_cookie.encode()
+        self.pass_cookie_name = self.pass_cookie.encode()
+        self.upstream_seconds = metrics.upstream_seconds.labels(settings.name)
+        self.in_flight = metrics.in_flight.labels(settings.name)
+        self.in_flight.set(0)
+        self.wait_seconds = metrics.wait_seconds.labels(settings.name)
+        self.eta_error_seconds = metrics.eta_error_seconds.labels(settings.name)
+        self._requests = metrics.requests
+        self._outcomes: dict[str, Counter] = {}
+        self._store_errors = metrics.store_errors.labels(settings.name)
+        self._store = store
+        self._limits = limits_of(settings)
+        self._seen: set[int] = set()
+        self._sold_out_told = False
+        self._remaining: int | None = None
+        self._joins: Batch[None, Placed] = Batch(self._join_all)
+        self._visits: Batch[Visit, Visited] = Batch(self._visit_all)
+
+    def count(self, outcome: str) -> None:
+        """Counts a request by what became of it."""
+        counter = self._outcomes.get(outcome)
+        if counter is None:
+            counter = self._outcomes[outcome] = self._requests.labels(self.name, outcome)
+        counter.inc()
+
+    # Asked of the store by many at once.
+
+    async def join(self) -> Placed:
+        """Takes a place for a newcomer. Raises `StoreUnavailable`."""
+        return await self._joins.ask(None)
+
+    async def visit(self, ticket: Ticket, *, claim: bool) -> Visited:
+        """What became of a ticket that memory can't tell. Raises `StoreUnavailable`."""
+        return await self._visits.ask(Visit(ticket.place, ticket.generation, claim))
+
+    async def resume(self, session: Session, now: float) -> bool:
+        """Whether a session whose pass ran out is still there. Raises `StoreUnavailable`."""
+        self.sessions.command(session, "resume", max(0, round((session.ends_at - now) * 1000)))
+        changes = self.sessions.collect(now)
+        await self._tell(changes)
+        return not session.over
+
+    async def leave(self, place: int) -> bool:
+        """Gives up a place or session. Raises `StoreUnavailable`."""
+        try:
+            return await self._store.leave(place, self.settings.session_max_seconds * 1000)
+        except StoreUnavailable:
+            self.store_failed()
+            raise
+
+    # From memory.
+
+    def read_ticket(self, value: bytes) -> Ticket | None:
+        """The ticket, or None if it is none of ours."""
+        try:
+            return self.tokens.read_ticket(value)
+        except BadToken:
+            return None
+
+    def mark_seen(self, ticket: Ticket) -> None:
+        """A waiting visitor is there."""
+        self._seen.add(ticket.place)
+
+    def in_line(self, ticket: Ticket) -> bool:
+        """Whether memory tells that this ticket waits."""
+        return not must_look_up(ticket, self.view)
+
+    def ticket_for(self, placed: Placed, now: float) -> Ticket:
+        """The ticket of somebody who has just joined at the Unix time ``now``."""
+        eta = self.expected_wait(placed.position)
+        promised = 0 if eta is None else max(1, sum(eta) // 2)
+        return Ticket(placed.place, placed.generation, int(now), placed.position, promised)
+
+    def expected_wait(self, position: int) -> tuple[int, int] | None:
+        """The range of the wait in seconds from a position on, where it can be known."""
+        view = self.view
+        if view is None or view.state is not RoomState.OPEN or not self.store_up:
+            return None
+        return expected_wait(position, view.rate_per_minute, view.pace, view.free_slots)
+
+    def admit(self, id_: int, now: float, ends_at: int | None = None) -> tuple[Session, str]:
+        """A session from now on, or going on, and its pass. ``now`` and ``ends_at`` are Unix times in seconds."""
+        lasts = self.view.session_ms // 1000 if self.view is not None else self.settings.session_seconds
+        if ends_at is None:
+            ends_at = int(now) + self.settings.session_max_seconds
+        return self.sessions.admit(id_, expires_at=min(int(now) + lasts, ends_at), ends_at=ends_at)
+
+    def admit_offline(self, now: float) -> tuple[Session, str]:
+        """A session without the store, where the room's settings want that."""
+        return self.admit(OFFLINE_SESSIONS + secrets.randbits(61), now)
+
+    def admitted(self, ticket: Ticket, now: float) -> None:
+        """Notes how long somebody waited, against what they were told."""
+        waited = max(0.0, now - ticket.joined_at)
+        self.wait_seconds.observe(waited)
+        if ticket.promised_seconds:
+            self.eta_error_seconds.observe(abs(waited - ticket.promised_seconds))
+
+    def tell_remaining(self, remaining: int) -> None:
+        """The shop says how many units are left."""
+        self._remaining = remaining
+
+    def tell_sold_out(self) -> None:
+        """The shop says that nothing is left."""
+        if self.view is not None and self.view.state in (RoomState.OPEN, RoomState.PAUSED):
+            self._sold_out_told = True
+
+    # Kept going by the worker.
+
+    async def refresh(self) -> None:
+        """Looks at the room; opens it where the store knows nothing of it."""
+        try:
+            try:
+                view = await self._store.view(self.view)
+            except RoomNotOpen:
+                await self._store.open(self._limits, await self._store.run_id())
+                view = await self._store.view()
+        except StoreUnavailable as error:
+            self.store_failed(error)
+            return
+        self.view = view
+        self.viewed_at = datetime.now(UTC)
+        if not self.store_up:
+            self.store_up = True
+            log.info("store reached", room=self.name)
+
+    async def flush(self) -> None:
+        """Tells the store who was seen, which sessions go on, and what the shop said."""
+        if not self.store_up:
+            return
+        seen, self._seen = self._seen, set()
+        try:
+            if seen:
+                await self._store.seen(seen)
+            changes = self.sessions.collect(time.time())
+            if changes:
+                await self._tell(changes)
+            await self._tell_stock()
+        except StoreUnavailable as error:
+            self._seen |= seen
+            self.store_failed(error)
+        except BaseException:
+            self._seen |= seen
+            raise
+
+    async def close(self) -> None:
+        """Sends what is left to be told, and ends."""
+        await self.flush()
+        await self._joins.close()
+        await self._visits.close()
+        self.pool.close()
+
+    def store_failed(self, error: StoreUnavailable | None = None) -> None:
+        """Notes that the store didn't answer; it isn't asked again until a refresh has reached it."""
+        self._store_errors.inc()
+        if self.store_up:
+            self.store_up = False
+            log.warning("store lost", room=self.name, cause=str(error))
+
+    async def _tell(self, changes: Sequence[SessionChange]) -> None:
+        try:
+            alive = await self._store.change_sessions(changes)
+        except BaseException as error:
+            self.sessions.uncollect(changes)
+            if isinstance(error, StoreUnavailable):
+                self.store_failed(error)
+            raise
+        self.sessions.told(changes, alive)
+
+    async def _tell_stock(self) -> None:
+        if self._sold_out_told:
+            await self._store.set_state(RoomState.SOLD_OUT)
+            self._sold_out_told = False
+        if self._remaining is not None:
+            remaining = self._remaining
+            await self._store.set_remaining(remaining)
+            if self._remaining == remaining:
+                self._remaining = None
+
+    async def _join_all(self, questions: Sequence[None]) -> Sequence[Placed]:
+        count = len(questions)
+        try:
+            joined = await self._store.join(count)
+        except StoreUnavailable as error:
+            self.store_failed(error)
+            raise
+        return [self._placed(joined, index, count) for index in range(count)]
+
+    def _placed(self, joined: Joined, index: int, count: int) -> Placed:
+        if not joined.first_place:
+            return Placed(0, joined.generation, False, 0, joined.state)
+        admitted = index < joined.admitted
+        # Newcomers stand at the end, in order: who is behind this one is known exactly.
+        position = joined.waiting - (count - 1 - index)
+        return Placed(joined.first_place + index, joined.generation, admitted, max(1, position), joined.state)
+
+    async def _visit_all(self, visits: Sequence[Visit]) -> Sequence[Visited]:
+        try:
+            return await self._store.visit(visits)
+        except StoreUnavailable as error:
+            self.store_failed(error)
+            raise
+
+
+def limits_of(settings: RoomSettings) -> Limits:
+    """The limits a room's settings stand for."""
+    return Limits(
+        rate_per_minute=settings.rate_per_minute,
+        max_active=settings.max_active,
+        session_seconds=settings.session_seconds,
+        claim_seconds=settings.claim_seconds,
+        away_after_seconds=settings.away_after_seconds,
+        keep_place_seconds=settings.keep_place_seconds,
+        method=settings.method,
+    )
+
+
+async def every(seconds: float, do: Callable[[], Awaitable[None]]) -> None:
+    """Does something again and again, ``seconds`` after it was last done, until it is cancelled."""
+    while True:
+        await do()
+        await asyncio.sleep(seconds)

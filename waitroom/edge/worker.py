@@ -1,0 +1,93 @@
+"""One edge worker: a process that serves the public port."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from waitroom.child import Child, run_child
+from waitroom.edge.app import Edge
+from waitroom.edge.client import ClientConnection, ClientLimits
+from waitroom.edge.headers import TrustedProxies
+from waitroom.edge.pages import Pages
+from waitroom.edge.room import FLUSH_SECONDS, REFRESH_SECONDS, Room, every
+from waitroom.edge.routing import Router
+from waitroom.edge.upstream import UpstreamAddress, UpstreamPool
+from waitroom.metrics import EdgeMetrics
+from waitroom.queue.store import QueueStore, connect
+from waitroom.settings import Settings
+from waitroom.tokens import Tokens
+
+BACKLOG = 4096
+SWEEP_SECONDS = 0.5
+
+
+async def serve(child: Child) -> None:
+    """Serves until it is told to stop, then lets what is under way end."""
+    settings = child.settings
+    assert settings.redis_url is not None
+    redis = connect(settings.redis_url)
+    metrics = EdgeMetrics(child.slot)
+    rooms = {
+        room.name: Room(
+            room,
+            Tokens(settings.secrets, room.name),
+            QueueStore(redis, room.name),
+            UpstreamPool(
+                UpstreamAddress.parse(room.upstream),
+                max_connections=room.upstream_max_connections,
+                connect_seconds=room.upstream_connect_seconds,
+                wait_seconds=room.upstream_wait_seconds,
+            ),
+            metrics,
+            settings.workers,
+        )
+        for room in settings.rooms
+    }
+    edge = _edge(settings, rooms)
+    await asyncio.gather(*(room.refresh() for room in rooms.values()))
+
+    async def sweep() -> None:
+        edge.sweep()
+
+    loop = asyncio.get_running_loop()
+    async with asyncio.TaskGroup() as tasks:
+        keeping = [tasks.create_task(every(SWEEP_SECONDS, sweep))]
+        for room in rooms.values():
+            keeping.append(tasks.create_task(every(REFRESH_SECONDS, room.refresh)))
+            keeping.append(tasks.create_task(every(FLUSH_SECONDS, room.flush)))
+        try:
+            server = await loop.create_server(lambda: ClientConnection(edge), sock=child.listener, backlog=BACKLOG)
+            await child.ready()
+            await child.stop.wait()
+            server.close()
+            await edge.drain(settings.grace_seconds)
+        finally:
+            for task in keeping:
+                task.cancel()
+    for room in rooms.values():
+        await room.close()
+    await redis.aclose()
+
+
+def _edge(settings: Settings, rooms: Mapping[str, Room]) -> Edge:
+    limits = ClientLimits(
+        head_bytes=settings.client_head_bytes,
+        head_seconds=settings.client_head_seconds,
+        body_seconds=settings.client_body_seconds,
+        idle_seconds=settings.client_idle_seconds,
+        write_seconds=settings.client_write_seconds,
+    )
+    return Edge(
+        rooms,
+        Router(settings.rooms),
+        Pages(settings.rooms),
+        TrustedProxies(settings.trusted_proxies),
+        limits,
+        most_connections=settings.client_connections,
+        most_per_address=settings.client_connections_per_address,
+    )
+
+
+if __name__ == "__main__":
+    run_child("edge", serve)

@@ -1,0 +1,84 @@
+"""The ``data_dir``: its lock, and the secret that is kept there where the settings have none."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import secrets
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from waitroom.errors import StartError
+
+LOCK_SECONDS = 15.0
+POLL_SECONDS = 0.02
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder that only we may enter, if it isn't there. Raises `StartError`."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"{str(path)!r} can't be made: {error.strerror}") from error
+
+
+async def lock_folder(path: Path, while_locked: Callable[[], Awaitable[None]] | None = None) -> int:
+    """Makes the folder and locks it; the lock holds as long as anyone has the descriptor open. No file is left by it.
+
+    Args:
+        path: The folder.
+        while_locked: Called again and again while another one has the lock.
+
+    Returns:
+        The descriptor.
+
+    Raises:
+        StartError: the folder can't be used, or another gateway uses it.
+    """
+    make_folder(path)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise StartError(f"data_dir {str(path)!r} can't be used: {error.strerror}") from error
+    try:
+        async with asyncio.timeout(LOCK_SECONDS):
+            while not _locked(descriptor):
+                if while_locked is not None:
+                    await while_locked()
+                await asyncio.sleep(POLL_SECONDS)
+    except BaseException as error:
+        os.close(descriptor)
+        if isinstance(error, TimeoutError):
+            raise StartError(
+                f"data_dir {str(path)!r} is in use by another gateway: stop that one, or give this one a data_dir "
+                "of its own"
+            ) from error
+        raise
+    return descriptor
+
+
+def kept_secret(path: Path) -> str:
+    """The secret in the file, made on first use with mode 0600. Raises `StartError`."""
+    try:
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            secret = path.read_text().strip()
+        else:
+            secret = secrets.token_urlsafe(32)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secret + "\n")
+    except OSError as error:
+        raise StartError(f"the secret in {str(path)!r} can't be read or made: {error.strerror}") from error
+    if not secret:
+        raise StartError(f"{str(path)!r} is empty: remove it, and a new secret is made; tickets and passes end by it")
+    return secret
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
