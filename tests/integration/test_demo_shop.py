@@ -11,7 +11,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from drill_gateway import gateway_to, serving
+from drill_gateway import PASS, TICKET, gateway_to, serving
 
 from waitroom.drill.children import ChildFailed, Children
 from waitroom.drill.crowd import Crowd, Plan
@@ -206,6 +206,23 @@ async def test_a_crowd_waits_in_line_and_buys(shop):
         assert gateway.polls > 0
         assert crowd.tally.failures == 0
         assert not gateway.inside
+
+
+async def test_one_whose_pass_ran_out_waits_again_and_keeps_no_dead_cookie(shop):
+    async with gateway_to(shop) as (gateway, origin):
+        crowd = a_crowd(origin, 1)
+        (guest,) = crowd.guests
+        guest.cookies[PASS] = "long gone"
+        running = asyncio.create_task(crowd.run(20))
+        async with asyncio.timeout(20):
+            while not running.done():
+                gateway.admit(1)
+                await asyncio.sleep(0.05)
+        await running
+        assert (guest.visitor.outcome, guest.visitor.errors) == (Outcome.BOUGHT, 0)
+        assert guest.visitor.wait_seconds is not None
+        assert guest.cookies[PASS] == "t1"
+        assert TICKET not in guest.cookies
 
 
 async def test_the_impatient_give_their_place_up(shop):
