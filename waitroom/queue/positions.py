@@ -1,7 +1,8 @@
 """Positions and waits, from memory.
 
-The store gives a few hundred (rank, place) pairs of the line: every one of the first 64, then ever fewer. Between two
-of them a position is interpolated; places are handed out densely, so that the error is what has left in between.
+The store gives a few hundred (rank, place) pairs of the line: every one of the first 64, then ever fewer, and at last
+the pair that the next newcomer will get. Between two of them a position is interpolated; places are handed out densely,
+so that the error is what has left in between.
 """
 
 from __future__ import annotations
@@ -11,15 +12,20 @@ from dataclasses import dataclass
 
 LONGEST_POLL_SECONDS = 30
 SHORTEST_POLL_SECONDS = 2
-PACE_KNOWN_AFTER_MS = 10_000
 # Who leaves ahead of a visitor shortens the wait, who comes back lengthens it; nobody knows either beforehand.
 LOW_SHARE = 0.75
 HIGH_SHARE = 1.25
+# A table is two seconds old at the most, and fewer join in that time than this. Who is so far behind its end has a
+# place of a later generation, which begins after a leap.
+LEAP = 1_000_000
+# One turn-over of the shop tells how long visitors stay; before, those who leave early are all that was seen.
+SMALLEST_TURN_OVER = 20
+KNOWN_AFTER_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class PositionTable:
-    """Ranks (from 0) and the places that have them, both ascending."""
+    """Ranks (from 0) and the places that have them, both ascending; the last pair is the next newcomer's."""
 
     stamp: str
     ranks: tuple[int, ...]
@@ -37,55 +43,86 @@ class PositionTable:
         right = bisect_left(places, place)
         if right == len(places):
             # Behind the last one the table knows: they joined since it was made.
-            return ranks[-1] + 1 + (place - places[-1]) if places else 1
+            if not places:
+                return 1
+            behind = place - places[-1]
+            return ranks[-1] + 1 + (behind if behind < LEAP else 0)
         if right == 0:
             return 1
         left = right - 1
         low, high = ranks[left], ranks[right]
-        if high - low == 1:
-            return high + 1
         share = (place - places[left]) / (places[right] - places[left])
         return min(high, low + max(1, round(share * (high - low)))) + 1
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Visitors called of late and the milliseconds that took, both fading with a time constant of a minute."""
+    """What tells how fast the line will move: how slots got free of late, and who was there when called.
 
-    called: float
-    ms: float
+    Older events count less, so that the counts are fractions.
+
+    Attributes:
+        freed, slot_ms: So many slots got free in so many slot-milliseconds (slots in use times milliseconds).
+        since_ms: Slot-milliseconds since the last one got free.
+        slots: How many there are, ``max_active``.
+        met, called: Of so many whose turn had come so many were there.
+    """
+
+    freed: float = 0.0
+    slot_ms: float = 0.0
+    since_ms: float = 0.0
+    slots: int = 0
+    met: float = 0.0
+    called: float = 0.0
 
     @property
-    def known(self) -> bool:
-        """Whether there has been a line for long enough to tell."""
-        return self.ms >= PACE_KNOWN_AFTER_MS
+    def turned_over(self) -> float:
+        """How much of the shop's visitors has been replaced, at most 1: the weight of what `freed_per_second` tells."""
+        return min(1.0, self.freed / max(self.slots, SMALLEST_TURN_OVER))
 
     @property
-    def per_second(self) -> float:
-        """Visitors called per second, of late."""
-        return self.called / self.ms * 1000 if self.ms else 0.0
+    def freed_per_second(self) -> float | None:
+        """Slots that get free per second while the shop is full; None before enough have.
+
+        Steady between two of them: only one that is overdue slows the pace.
+        """
+        if self.turned_over < KNOWN_AFTER_SHARE:
+            return None
+        per_slot_ms = min(self.freed / self.slot_ms, (self.freed + 1) / (self.slot_ms + self.since_ms))
+        return per_slot_ms * self.slots * 1000
+
+    @property
+    def present_share(self) -> float:
+        """The share of those whose turn came who were there; 1 where nobody knows."""
+        return self.called / self.met if self.met >= 1 else 1.0
 
 
 def expected_wait(position: int, rate_per_minute: float, pace: Pace, free_slots: int) -> tuple[int, int] | None:
     """The range of the wait in seconds, or None where it can't be known.
 
-    The rate bounds the pace; where the shop is full, the line moves as fast as visitors leave it, which only the pace
-    of late tells.
+    A visitor is called once the rate has let in all who are ahead, and once there has been a slot for each of them:
+    the free ones, then those that get free. Both are reckoned; the later is the wait. How fast slots get free is known
+    only after some have.
+
+    Args:
+        position: Of the visitor, from 1.
+        rate_per_minute: The admit rate.
+        pace: Of late.
+        free_slots: How many are free; negative where more are in use than the limit allows.
     """
     limit = rate_per_minute / 60
-    if pace.known:
-        if pace.per_second <= 0:
+    ahead = (position - 1) * pace.present_share
+    low, high = ahead / limit, position / limit
+    if position > free_slots:
+        freed = pace.freed_per_second
+        if not freed:
             return None
-        speed = min(limit, pace.per_second)
-    elif free_slots > 0:
-        speed = limit
-    else:
-        return None
-    fastest = limit if free_slots >= position else speed
-    ahead = position - 1
-    low = ahead / fastest * LOW_SHARE
-    high = (ahead + 1) / speed * HIGH_SHARE + SHORTEST_POLL_SECONDS
-    return int(low), max(int(low) + 1, round(high))
+        # As long as mostly those who left early have been seen to leave, the rest may do so faster than that.
+        fastest = freed + max(0.0, limit - freed) * (1 - pace.turned_over)
+        low = max(low, (ahead - free_slots) / fastest)
+        high = max(high, (position - free_slots) / freed)
+    shortest = int(low * LOW_SHARE)
+    return shortest, max(shortest + 1, round(high * HIGH_SHARE + SHORTEST_POLL_SECONDS))
 
 
 def poll_after(eta: tuple[int, int] | None, position: int, jitter: float) -> int:

@@ -32,7 +32,7 @@ class RoomView:
         remaining: Units left as the shop told, or None.
         totals: Counters since the room's first day, such as ``joined`` or ``left:expired``.
         table: Ranks and places, for positions.
-        pace: How fast the line has moved of late.
+        pace: What tells how fast the line will move.
     """
 
     generation: int
@@ -56,8 +56,8 @@ class RoomView:
 
     @property
     def free_slots(self) -> int:
-        """Slots that nobody holds."""
-        return max(0, self.max_active - self.active - self.called)
+        """Slots that nobody holds; negative while more are in use than the limit now allows."""
+        return self.max_active - self.active - self.called
 
 
 def parse_view(answer: Any, known: PositionTable | None) -> RoomView:
@@ -84,5 +84,12 @@ def parse_view(answer: Any, known: PositionTable | None) -> RoomView:
         remaining=int(fields["remaining"]) if fields["remaining"] else None,
         totals={key.removeprefix("total:"): int(value) for key, value in fields.items() if key.startswith("total:")},
         table=table,
-        pace=Pace(float(fields["pace_called"]), float(fields["pace_ms"])),
+        pace=Pace(
+            freed=float(fields["pace_freed"]),
+            slot_ms=float(fields["pace_slot_ms"]),
+            since_ms=float(fields["pace_since_ms"]),
+            slots=int(fields["max_active"]),
+            met=float(fields["pace_met"]),
+            called=float(fields["pace_called"]),
+        ),
     )

@@ -15,9 +15,14 @@ local function text(number)
   return string.format('%.0f', number)
 end
 
+local function decimal(number)
+  return string.format('%.17g', number)
+end
+
 local FIELDS = {
   'clock', 'wall', 'rate', 'max_active', 'session_ms', 'claim_ms', 'away_ms', 'keep_ms', 'method', 'state',
-  'tokens', 'seq', 'head', 'generation', 'base', 'run_id', 'pace_called', 'pace_ms',
+  'tokens', 'seq', 'head', 'generation', 'base', 'run_id', 'freed',
+  'pace_clock', 'pace_freed', 'pace_slot_ms', 'pace_since_ms', 'pace_called', 'pace_met',
 }
 local WORDS = { method = true, state = true, run_id = true }
 
@@ -57,7 +62,6 @@ local function read_room()
   room.wall = wall
   room.clock = room.clock + step
   room.tokens = math.min(room.tokens + step * room.rate / 60000, burst(room.rate))
-  room.step = step
   return room
 end
 
@@ -74,7 +78,7 @@ end
 -- Writes back what every look at the clock changes, and the pairs given.
 local function save_room(room, ...)
   redis.call('HSET', ROOM, 'clock', text(room.clock), 'wall', text(room.wall),
-    'tokens', string.format('%.17g', room.tokens), ...)
+    'tokens', decimal(room.tokens), 'freed', text(room.freed), ...)
 end
 
 local function count(counter, by)
@@ -125,10 +129,11 @@ local function mark_seen(room, places)
   end
 end
 
--- Takes a place out of the line; returns whether it was there (1 or 0).
+-- Takes a place out of the line; returns whether it was there, and whether it had been called (1 or 0).
 local function leave_line(place)
   redis.call('SREM', MISSED, place)
-  return redis.call('ZREM', WAITING, place) + redis.call('ZREM', CALLED, place) + redis.call('ZREM', AWAY, place)
+  local called = redis.call('ZREM', CALLED, place)
+  return called + redis.call('ZREM', WAITING, place) + redis.call('ZREM', AWAY, place), called
 end
 
 -- Ends a session for good: until `pass_ms` have passed, a pass for it that is still about lets nobody in.

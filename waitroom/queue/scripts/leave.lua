@@ -5,8 +5,9 @@ if not room then
   return false
 end
 local place = ARGV[3]
-local gone = leave_line(place)
+local gone, called = leave_line(place)
 local inside = end_session(room, place, tonumber(ARGV[4]))
+room.freed = room.freed + called + inside
 count('left:left', gone)
 count('left:released', inside)
 save_room(room)

@@ -19,8 +19,10 @@ for i = 3, #ARGV, 3 do
   local inside = redis.call('ZSCORE', ACTIVE, session)
   local alive = 1
   if operation == 'end' then
-    leave_line(session)
-    released = released + end_session(room, session, ms)
+    local _, called = leave_line(session)
+    local ended = end_session(room, session, ms)
+    room.freed = room.freed + called + ended
+    released = released + ended
   elseif redis.call('ZSCORE', ENDED, session) or (operation == 'resume' and not inside) then
     alive = 0
   else

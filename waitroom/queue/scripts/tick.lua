@@ -3,6 +3,9 @@
 -- stepped over and keeps the place. Nothing here walks the queue: every loop is bounded by ARGV[3] or BATCH.
 -- Returns {called, stepped over, ended sessions, missed turns, dropped places, 1 where it had to stop early};
 -- nil where the room isn't open.
+local SMALL_ROOM = 20       -- slots; a smaller room remembers the pace as long as one of this size
+local PRESENCE_MEMORY = 300 -- visitors
+
 local room = load_room()
 if not room then
   return false
@@ -21,6 +24,8 @@ local function run_out(key)
   end
   return members
 end
+
+local taken = redis.call('ZCARD', ACTIVE) + redis.call('ZCARD', CALLED)
 
 -- Sessions whose slot ran out.
 local ended = run_out(ACTIVE)
@@ -116,13 +121,24 @@ if room.state == 'open' and waiting_before > 0 then
   end
 end
 
--- How fast the line has moved of late (the last minute weighs most), while there was one.
-if waiting_before > 0 and room.step > 0 then
-  local fade = math.exp(-room.step / 60000)
-  room.pace_called = room.pace_called * fade
-  room.pace_ms = room.pace_ms * fade + room.step
+-- How fast slots get free: so many in so many slot-milliseconds, as long back as the full shop turns over twice or so.
+local freed = room.freed + #ended + #missed
+room.freed = 0
+room.pace_since_ms = room.pace_since_ms + taken * (room.clock - room.pace_clock)
+if freed > 0 then
+  local fade = math.exp(-room.pace_since_ms / (2 * room.session_ms * math.max(room.max_active, SMALL_ROOM)))
+  room.pace_freed = room.pace_freed * fade + freed
+  room.pace_slot_ms = room.pace_slot_ms * fade + room.pace_since_ms
+  room.pace_since_ms = 0
 end
-room.pace_called = room.pace_called + #called / 2
-save_room(room, 'head', text(head), 'pace_called', string.format('%.6f', room.pace_called),
-  'pace_ms', string.format('%.3f', room.pace_ms))
+
+-- How many of those whose turn it was were there, of the last few hundred.
+local met = (#called + #stepped) / 2
+local fade = math.exp(-met / PRESENCE_MEMORY)
+room.pace_met = room.pace_met * fade + met
+room.pace_called = room.pace_called * fade + #called / 2
+
+save_room(room, 'head', text(head), 'pace_clock', now, 'pace_freed', decimal(room.pace_freed),
+  'pace_slot_ms', decimal(room.pace_slot_ms), 'pace_since_ms', decimal(room.pace_since_ms),
+  'pace_called', decimal(room.pace_called), 'pace_met', decimal(room.pace_met))
 return { #called / 2, #stepped / 2, #ended, #missed, #second + #dropped, stopped_early }

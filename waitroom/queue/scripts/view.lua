@@ -1,5 +1,6 @@
 -- The room as an edge keeps it in memory. ARGV, after the clock and the run id: stamp of the table it has, points of a new table.
--- The table maps ranks to places: exact at the head, then ever wider apart. Whoever finds it older than a second makes it.
+-- The table maps ranks to places: exact at the head, then ever wider apart; the last pair is the next newcomer's.
+-- Whoever finds it older than a second makes it.
 -- Returns {pairs of the room's fields, waiting, called, away, active, stamp, table or '' where it is the known one};
 -- nil where the room isn't open.
 local TABLE_MS = 1000
@@ -26,6 +27,7 @@ local function make_table(points)
       parts[#parts + 1] = text(rank) .. ' ' .. redis.call('ZRANGE', WAITING, rank, rank)[1]
     end
   end
+  parts[#parts + 1] = text(waiting) .. ' ' .. text(room.seq + 1)
   return table.concat(parts, ' ')
 end
 
