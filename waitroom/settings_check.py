@@ -6,6 +6,7 @@ Nothing here quotes a confidential value.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -70,8 +71,8 @@ def accept(adapter: TypeAdapter[Settings], source: Source, top: type) -> Accepte
     except ValidationError as error:
         details = error.errors(include_url=False)
     # pydantic calls a list too short as well when an item of it was refused
-    inner = {detail["loc"][:-1] for detail in details if detail["type"] != "too_short"}
-    details = [detail for detail in details if detail["type"] != "too_short" or detail["loc"] not in inner]
+    around = {detail["loc"][:-1] for detail in details}
+    details = [detail for detail in details if detail["loc"] not in around]
     problems = [_problem(detail, source, top) for detail in details]
     doubtful = frozenset(detail["loc"][: 3 if detail["loc"][0] == "rooms" else 1] for detail in details)
     return Accepted(adapter.validate_python(_with_stand_ins(data, doubtful)), problems, doubtful)
@@ -151,7 +152,7 @@ def _between_times(index: int, room: RoomSettings, source: Source) -> Iterator[_
 def _between_addresses(settings: Settings) -> Iterator[_Contradiction]:
     own = {key: split_address(getattr(settings, key)) for key in ("listen", "admin_listen")}
     public, admin = own["listen"], own["admin_listen"]
-    if public and admin and _meet(public, admin):
+    if public and admin and _clash(public, admin):
         yield _Contradiction(
             ("admin_listen",),
             f"is the same address as listen, {settings.listen}.",
@@ -161,7 +162,7 @@ def _between_addresses(settings: Settings) -> Iterator[_Contradiction]:
     for index, room in enumerate(settings.rooms):
         upstream = upstream_address(room.upstream)
         for key, address in own.items():
-            if upstream and address and _meet(address, upstream):
+            if upstream and address and _reaches(upstream, address):
                 yield _Contradiction(
                     ("rooms", index, "upstream"),
                     f"is the gateway's own {key}, so requests would go round in circles.",
@@ -170,16 +171,21 @@ def _between_addresses(settings: Settings) -> Iterator[_Contradiction]:
                 )
 
 
-def _meet(listener: Address, other: Address) -> bool:
-    """Whether ``other`` is, or reaches, the address ``listener``. Port 0 is a different one each time."""
-    if listener.port != other.port or listener.port == 0:
-        return False
-    hosts = {listener.host, other.host}
-    if len(hosts) == 1:
-        return True
-    if listener.host in WILDCARD_HOSTS or other.host in WILDCARD_HOSTS:
-        return all(host in WILDCARD_HOSTS or _is_loopback(host) for host in hosts)
-    return "localhost" in hosts and all(_is_loopback(host) for host in hosts)
+def _clash(one: Address, other: Address) -> bool:
+    """Whether two listeners get into each other's way. Port 0 is a different one each time."""
+    wildcard = bool({one.host, other.host} & WILDCARD_HOSTS)
+    return one.port == other.port != 0 and (wildcard or _same_host(one.host, other.host))
+
+
+def _reaches(upstream: Address, listener: Address) -> bool:
+    """Whether connecting to an upstream reaches a listener of our own, as far as the addresses tell."""
+    # one that listens everywhere is reached on this machine's own name, and so is what connects to "everywhere"
+    here = ("localhost" if address.host in WILDCARD_HOSTS else address.host for address in (upstream, listener))
+    return upstream.port == listener.port and _same_host(*here)
+
+
+def _same_host(one: str, other: str) -> bool:
+    return one == other or ("localhost" in {one, other} and _is_loopback(one) and _is_loopback(other))
 
 
 def _is_loopback(host: str) -> bool:
@@ -228,7 +234,7 @@ def _unknown_key(path: KeyPath, top: type) -> tuple[str, str]:
     tables = tables_of(top)
     name, here = str(path[-1]), _header(path[:-1])
     for header, table in tables.items():
-        if header != here and name in keys_of(table):
+        if name in keys_of(table):
             if not header:
                 return "is a key of the top level.", "Move it above the first [[rooms]]."
             return f"is a key of [[{header}]].", "Move it under such a header."
@@ -302,7 +308,7 @@ def _as_number(value: object, key: Key) -> str:
             meant = float(found[1]) * factor if factor else None
         elif re.fullmatch(r"\d+(\.\d+)?", value.strip()):
             meant = float(value)
-    elif isinstance(value, float) and value == value and abs(value) != float("inf"):
+    elif isinstance(value, float) and math.isfinite(value):
         meant = value
     if meant is None:
         return f"Give {unit} as {noun}."

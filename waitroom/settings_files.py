@@ -42,7 +42,7 @@ def with_files(settings: Settings, source: Source) -> tuple[Settings, list[Probl
     file = source.folder_of(_SECRETS_FILE) / settings.secrets_file
     secrets, faults = _read_secrets(file)
     problems += [source.problem(_SECRETS_FILE, f'names "{file}": {what}', mend) for what, mend in faults]
-    return dataclasses.replace(settings, secrets_file=str(file), secrets=settings.secrets or secrets), problems
+    return dataclasses.replace(settings, secrets_file=str(file), secrets=secrets), problems
 
 
 def _read_secrets(file: Path) -> tuple[tuple[str, ...], list[tuple[str, str]]]:

@@ -87,13 +87,13 @@ class Source:
     def _label(self, key: KeyPath) -> str:
         label = ""
         table: Any = self.data
-        for part in key:
+        for depth, part in enumerate(key):
             table = _member(table, part)
             if isinstance(part, str):
                 label += f".{part}" if label else part
             else:
                 label += f"[{part}]"
-                if label.startswith("rooms[") and label.count("[") == 1 and isinstance(table, dict):
+                if depth == 1 and isinstance(table, dict):
                     name = table.get("name")
                     label += f' "{name}"' if isinstance(name, str) else ""
         return label
@@ -213,13 +213,9 @@ def _read_file(path: Path) -> Source:
     except UnicodeDecodeError:
         problem = Problem(str(path), "is no UTF-8 text.", "Save it as UTF-8.")
     except tomllib.TOMLDecodeError as error:
-        found = re.fullmatch(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", str(error))
-        what, line = (found[1], found[2]) if found else (str(error), None)
-        column = f" (column {found[3]})" if found and found[3] else ""
-        number = int(line) if line else len(text.splitlines())
-        problem = Problem(
-            str(path), f"is no valid TOML: {what}{column}.", "Text stands in quotes, lists in [ ].", number
-        )
+        line = re.search(r"at line (\d+)", str(error))
+        number = int(line[1]) if line else len(text.splitlines())
+        problem = Problem(str(path), f"is no valid TOML: {error}.", "Text stands in quotes, lists in [ ].", number)
     else:
         origins = {key: Origin(line=line) for key, line in key_lines(text, data).items()}
         return Source(path.absolute().parent, data, origins)

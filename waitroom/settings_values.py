@@ -96,8 +96,8 @@ def split_address(value: str) -> Address | None:
     Returns:
         The address, or None where ``value`` is none.
     """
-    host, colon, port = value.rpartition(":")
-    if not (host and colon and _PORT.fullmatch(port)) or int(port) > 65535:
+    host, _, port = value.rpartition(":")
+    if not _PORT.fullmatch(port) or int(port) > 65535:
         return None
     if host.startswith("[") and host.endswith("]"):
         try:
@@ -148,7 +148,7 @@ def upstream_url(value: str) -> str:
         )
     netloc = url.netloc if re.search(r":[0-9]*$", url.netloc) else f"{url.netloc}:80"
     address = split_address(netloc)
-    if address is None or address.port == 0:
+    if address is None:
         raise refusal("has no host and port one could connect to.", 'Write "http://127.0.0.1:3000".')
     host = f"[{address.host}]" if ":" in address.host else address.host
     plain = f"http://{host}:{address.port}"
@@ -228,12 +228,12 @@ def _is_ipv4(host: str) -> bool:
 
 
 def _split_url(value: str) -> SplitResult | None:
-    """Split a URL; None where it is none or holds what no URL holds."""
+    """Split a URL; None where it is none, or none that could be connected to."""
     if not value.isascii() or re.search(r"[\s\x00-\x1f\x7f\\]", value):
         return None
     try:
         url = urlsplit(value)
-        port_is_fine = url.port is None or 0 <= url.port <= 65535
+        port = url.port
     except ValueError:
         return None
-    return url if url.scheme and port_is_fine else None
+    return None if port == 0 else url

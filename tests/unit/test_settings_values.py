@@ -1,0 +1,109 @@
+"""Single values: their normal forms, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from pydantic_core import PydanticCustomError
+
+from waitroom import settings_values as values
+from waitroom.settings_values import Address
+
+
+@pytest.mark.parametrize(
+    ("check", "value", "normal"),
+    [
+        (values.room_name, "a" * 32, "a" * 32),
+        (values.room_name, "0_-", "0_-"),
+        (values.host_pattern, "Shop.Example.com.", "shop.example.com"),
+        (values.host_pattern, "*.Example.com", "*.example.com"),
+        (values.host_pattern, "localhost", "localhost"),
+        (values.host_pattern, "xn--bcher-kva.example", "xn--bcher-kva.example"),
+        (values.path_prefix, "/", "/"),
+        (values.path_prefix, "/Ünder/%20", "/Ünder/%20"),
+        (values.http_method, "m-search", "M-SEARCH"),
+        (values.listen_address, "localhost:65535", "localhost:65535"),
+        (values.listen_address, "[::1]:0", "[::1]:0"),
+        (values.upstream_url, "HTTP://Shop/", "http://shop:80"),
+        (values.upstream_url, "http://[FD00::5]", "http://[fd00::5]:80"),
+        (values.upstream_url, "http://shop:65535", "http://shop:65535"),
+        (values.upstream_url, "unix:///run/Shop.sock", "unix:///run/Shop.sock"),
+        (values.trusted_network, "10.0.0.0/8", "10.0.0.0/8"),
+        (values.trusted_network, "FD00::1", "fd00::1"),
+        (values.redis_address, "redis://h", "redis://h"),
+        (values.redis_address, "unix:///run/valkey.sock?db=1", "unix:///run/valkey.sock?db=1"),
+        (values.signing_secret, "s" * 16, "s" * 16),
+        (values.file_path, "a b", "a b"),
+    ],
+)
+def test_normal_forms_stay_as_they_are(check: Callable[[str], str], value: str, normal: str) -> None:
+    assert check(value) == normal
+    assert check(normal) == normal
+
+
+@pytest.mark.parametrize(
+    ("check", "value", "mend"),
+    [
+        (values.room_name, "", "1 to 32"),
+        (values.room_name, "-a", "1 to 32"),
+        (values.room_name, "shop\n", "1 to 32"),
+        (values.host_pattern, "", "shop.example.com"),
+        (values.host_pattern, "*", "*.example.com"),
+        (values.host_pattern, "a..b", "shop.example.com"),
+        (values.host_pattern, "-a.example", "shop.example.com"),
+        (values.host_pattern, "a-.example", "shop.example.com"),
+        (values.path_prefix, "", '"/"'),
+        (values.path_prefix, "/a b", "blanks"),
+        (values.path_prefix, "/a#b", "query"),
+        (values.http_method, "", "POST"),
+        (values.listen_address, "8080", "0.0.0.0:8080"),
+        (values.listen_address, "65535", "0.0.0.0:65535"),
+        (values.listen_address, "65536", "0.0.0.0:8080"),
+        (values.listen_address, "", "0.0.0.0:8080"),
+        (values.listen_address, "[::1]", "0.0.0.0:8080"),
+        (values.listen_address, "[::1:80", "0.0.0.0:8080"),
+        (values.listen_address, "::1]:80", "0.0.0.0:8080"),
+        (values.listen_address, "[localhost]:80", "0.0.0.0:8080"),
+        (values.listen_address, "http://127.0.0.1:80", "0.0.0.0:8080"),
+        (values.listen_address, "10.0.0:80", "0.0.0.0:8080"),
+        (values.upstream_url, "", "http://127.0.0.1:3000"),
+        (values.upstream_url, "http://", "http://127.0.0.1:3000"),
+        (values.upstream_url, "http://shop:", "http://127.0.0.1:3000"),
+        (values.upstream_url, "http://shöp:80", "http://127.0.0.1:3000"),
+        (values.upstream_url, "http://shop:80\n", "http://127.0.0.1:3000"),
+        (values.upstream_url, "http://shop:80?", '"http://shop:80"'),
+        (values.upstream_url, "localhost:3000", '"http://localhost:3000"'),
+        (values.upstream_url, "unix:/run/shop.sock", "unix:///run/shop.sock"),
+        (values.upstream_url, "unix://shop.sock", "unix:///run/shop.sock"),
+        (values.upstream_url, "unix:///run/shop.sock?x", "unix:///run/shop.sock"),
+        (values.upstream_url, "unix:///", "unix:///run/shop.sock"),
+        (values.trusted_network, "", "10.0.0.0/8"),
+        (values.trusted_network, "10.0.0.0/33", "10.0.0.0/8"),
+        (values.redis_address, "10.0.0.5:6379", "redis://10.0.0.5:6379/0"),
+        (values.redis_address, "redis://h:65536", "redis://10.0.0.5:6379/0"),
+        (values.redis_address, "redis://[h", "redis://10.0.0.5:6379/0"),
+        (values.signing_secret, "s" * 15, "waitroom secret"),
+        (values.file_path, " ", "leave the key out"),
+        (values.file_path, "a\0b", "leave the key out"),
+    ],
+)
+def test_what_is_refused_is_told_how_to_mend(check: Callable[[str], str], value: str, mend: str) -> None:
+    with pytest.raises(PydanticCustomError) as caught:
+        check(value)
+    context = caught.value.context
+    assert context is not None
+    assert mend in context["mend"]
+    assert context["what"].endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("upstream", "address"),
+    [
+        ("http://shop:80", Address("shop", 80)),
+        ("http://[fd00::5]:3000", Address("fd00::5", 3000)),
+        ("unix:///run/shop.sock", None),
+    ],
+)
+def test_where_an_upstream_listens(upstream: str, address: Address | None) -> None:
+    assert values.upstream_address(upstream) == address
