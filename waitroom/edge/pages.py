@@ -48,8 +48,8 @@ _SLOTS = (
 
 # Values that may be missing, each a bit of a page's shape. A template sees None in place of what is missing.
 _HAS_POSITION, _HAS_START, _HAS_WAITING, _HAS_REMAINING, _HAS_ETA, _HAS_MESSAGE = (1 << bit for bit in range(6))
-_EVERY_SHAPE = range(1 << 6)
-_FULL_SHAPE = _EVERY_SHAPE[-1]
+_FULL_SHAPE = (1 << 6) - 1
+_EVERY_SHAPE = range(_FULL_SHAPE, -1, -1)
 _NEEDS = {
     "position": _HAS_POSITION,
     "position_number": _HAS_POSITION,
@@ -252,10 +252,13 @@ class Pages:
         )
 
     def _renderings(self, room: str) -> Iterator[Callable[[], str]]:
-        """Yield all that an operator's template may be asked for, so that nothing fails later on."""
+        """Yield all that an operator's template may be asked for, so that nothing fails later on.
+
+        The fullest pages come first: what they fail with says most.
+        """
         for kind in _ROOM_KINDS:
             for language in self._languages.by_code:
-                for shape in _EVERY_SHAPE if language == DEFAULT_LANGUAGE else (0, _FULL_SHAPE):
+                for shape in _EVERY_SHAPE if language == DEFAULT_LANGUAGE else (_FULL_SHAPE, 0):
                     yield partial(self._render_room, room, kind, language, shape)
 
 
