@@ -205,7 +205,7 @@ class Room:
             try:
                 view = await self._store.view(self.view)
             except RoomNotOpen:
-                await self._store.open(self._limits, await self._store.run_id())
+                await self._store.open(self._limits)
                 view = await self._store.view()
         except StoreUnavailable as error:
             self.store_failed(error)

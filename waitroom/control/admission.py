@@ -1,0 +1,83 @@
+"""The admission loop: ticks a room, and takes it up again after whatever befell the store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+import structlog
+
+from waitroom.edge.room import limits_of
+from waitroom.errors import StoreUnavailable
+from waitroom.queue.store import QueueStore, RoomNotOpen
+from waitroom.queue.view import RoomView
+from waitroom.settings import RoomSettings
+
+log = structlog.get_logger()
+
+TICK_SECONDS = 0.1
+VIEW_EVERY_TICKS = 5
+# A tick that had to stop early is followed by the next at once, but others want the store too.
+MOST_TICKS_IN_A_ROW = 20
+
+
+class Admission:
+    """Ticks one room. Any number of these may run, anywhere: the store sees to it that the sum is right.
+
+    Attributes:
+        view: The room as last seen, None before the first look.
+        store_up: Whether the store answered last time.
+    """
+
+    def __init__(self, settings: RoomSettings, store: QueueStore) -> None:
+        self.name = settings.name
+        self.view: RoomView | None = None
+        self.store_up = False
+        self._limits = limits_of(settings)
+        self._store = store
+        self._ticks = 0
+        self._admitted: deque[tuple[float, int]] = deque(maxlen=round(60 / (TICK_SECONDS * VIEW_EVERY_TICKS)))
+
+    @property
+    def admitted_per_minute(self) -> float | None:
+        """How many were let in over the last minute, a minute; None before there is anything to tell from."""
+        if len(self._admitted) < 2:
+            return None
+        (since, before), (until, now) = self._admitted[0], self._admitted[-1]
+        return (now - before) * 60 / (until - since)
+
+    async def run(self) -> None:
+        """Ticks until cancelled. Nothing that the store does ends it."""
+        while True:
+            try:
+                await self._step()
+            except RoomNotOpen:
+                await self._open()
+            except StoreUnavailable as error:
+                self._lost(error)
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def _step(self) -> None:
+        for _ in range(MOST_TICKS_IN_A_ROW):
+            if not (await self._store.tick()).stopped_early:
+                break
+        if self._ticks % VIEW_EVERY_TICKS == 0:
+            self.view = await self._store.view(self.view)
+            self._admitted.append((asyncio.get_running_loop().time(), self.view.totals.get("admitted", 0)))
+        self._ticks += 1
+        if not self.store_up:
+            self.store_up = True
+            log.info("admission goes on", room=self.name)
+
+    async def _open(self) -> None:
+        try:
+            generation = await self._store.open(self._limits)
+        except StoreUnavailable as error:
+            self._lost(error)
+        else:
+            log.info("room opened", room=self.name, generation=generation)
+
+    def _lost(self, error: StoreUnavailable) -> None:
+        if self.store_up:
+            log.warning("admission holds: the store doesn't answer", room=self.name, cause=str(error))
+        self.store_up = False

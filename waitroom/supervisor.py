@@ -1,0 +1,239 @@
+"""``waitroom run``: keeps N edge workers, one control process and, where no other is given, a store of its own.
+
+The supervisor makes the listening sockets and keeps them open, one for each worker: who connects while a worker is
+being replaced waits in its queue and is served by the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from waitroom.child import READY
+from waitroom.embedded import EmbeddedStore
+from waitroom.errors import StartError
+from waitroom.folder import kept_secret, lock_folder
+from waitroom.metrics import MULTIPROCESS_DIR
+from waitroom.settings import Settings, to_json
+
+log = structlog.get_logger()
+
+BACKLOG = 4096
+START_SECONDS = 30.0
+RESTART_SECONDS = 0.5  # between two tries of a child that can't keep up
+STEADY_SECONDS = 2.0  # who has run so long and then dies is replaced at once
+STOP_MARGIN_SECONDS = 5.0
+
+
+class Process:
+    """One child, replaced whenever it ends by itself.
+
+    Args:
+        name: For the log.
+        module: What it runs.
+        slot: Its number.
+        settings: What it is handed.
+        listener: The socket it serves.
+    """
+
+    def __init__(self, name: str, module: str, slot: int, settings: Settings, listener: socket.socket) -> None:
+        self._name = name
+        self._module = module
+        self._slot = slot
+        self._settings = settings
+        self._listener = listener
+        self._process: asyncio.subprocess.Process | None = None
+        self._stopping = False
+        self.ready = asyncio.Event()
+
+    async def run(self) -> None:
+        """Starts it, and again whenever it ends, until `stop`. Cancelled, it kills the child."""
+        loop = asyncio.get_running_loop()
+        try:
+            while not self._stopping:
+                started = loop.time()
+                code = await self._run_once()
+                if self._asked_to_stop():
+                    return
+                log.error("a process ended by itself; starting another", process=self._name, exit_code=code)
+                if loop.time() - started < STEADY_SECONDS:
+                    await asyncio.sleep(RESTART_SECONDS)
+        finally:
+            if self._process is not None and self._process.returncode is None:
+                self._process.kill()
+                await self._process.wait()
+
+    def stop(self) -> None:
+        """Asks it to finish what is under way and end; asked again, to end at once."""
+        self._stopping = True
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.terminate()
+
+    def _asked_to_stop(self) -> bool:
+        return self._stopping
+
+    async def _run_once(self) -> int:
+        ours, theirs = socket.socketpair()
+        arguments = (str(self._slot), str(theirs.fileno()), str(self._listener.fileno()))
+        with theirs:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", self._module, *arguments),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), self._listener.fileno()),
+                start_new_session=True,
+            )
+        if self._stopping:
+            self._process.terminate()
+        reader, writer = await asyncio.open_connection(sock=ours)
+        try:
+            writer.write(to_json(self._settings) + b"\n")
+            with contextlib.suppress(ConnectionError):
+                await writer.drain()
+                if await reader.readline() == READY:
+                    self.ready.set()
+            return await self._process.wait()
+        finally:
+            writer.close()
+
+
+class Supervisor:
+    """Runs a whole gateway.
+
+    Args:
+        settings: As loaded.
+        announce: Called once, when everything serves.
+    """
+
+    def __init__(self, settings: Settings, announce: Callable[[], None]) -> None:
+        self._settings = settings
+        self._announce = announce
+        self._stop = asyncio.Event()
+        self._edges: list[Process] = []
+        self._control: Process | None = None
+
+    async def run(self) -> None:
+        """Runs until SIGTERM or SIGINT. Raises `StartError`."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._asked_to_stop)
+        data_dir = Path(self._settings.data_dir)
+        async with contextlib.AsyncExitStack() as stack:
+            listeners = [stack.enter_context(one) for one in listen(self._settings.listen, self._settings.workers)]
+            (admin,) = [stack.enter_context(one) for one in listen(self._settings.admin_listen, 1)]
+            async with asyncio.TaskGroup() as tasks:
+                keeping: asyncio.Task[None] | None = None
+                if self._settings.redis_url is None:
+                    store = EmbeddedStore(data_dir)
+                    await store.start()
+                    stack.push_async_callback(store.stop)
+                    keeping = tasks.create_task(self._keep_store(store))
+                    url = store.url
+                else:
+                    stack.callback(os.close, await lock_folder(data_dir))
+                    url = self._settings.redis_url
+                self._share_metrics(data_dir, stack)
+                settings = self._completed(data_dir, url)
+                try:
+                    await self._run_children(settings, listeners, admin)
+                finally:
+                    if keeping is not None:
+                        keeping.cancel()
+
+    async def _run_children(self, settings: Settings, listeners: list[socket.socket], admin: socket.socket) -> None:
+        self._edges = [
+            Process(f"edge {slot}", "waitroom.edge.worker", slot, settings, listener)
+            for slot, listener in enumerate(listeners)
+        ]
+        self._control = Process("control", "waitroom.control.process", len(listeners), settings, admin)
+        loop = asyncio.get_running_loop()
+        edges = [loop.create_task(edge.run()) for edge in self._edges]
+        control = loop.create_task(self._control.run())
+        watching = loop.create_task(self._announce_when_ready())
+        try:
+            await self._stop.wait()
+            watching.cancel()
+            for edge in self._edges:
+                edge.stop()
+            await asyncio.wait(edges, timeout=settings.grace_seconds + STOP_MARGIN_SECONDS)
+            self._control.stop()
+            await asyncio.wait([control], timeout=STOP_MARGIN_SECONDS)
+        finally:
+            for task in (*edges, control, watching):
+                task.cancel()
+            await asyncio.gather(*edges, control, watching, return_exceptions=True)
+
+    async def _announce_when_ready(self) -> None:
+        assert self._control is not None
+        for process in (*self._edges, self._control):
+            await process.ready.wait()
+        self._announce()
+
+    def _asked_to_stop(self) -> None:
+        if not self._stop.is_set():
+            log.info("stopping: requests under way are let end; ask again to stop at once")
+            self._stop.set()
+            return
+        for process in (*self._edges, self._control):
+            if process is not None:
+                process.stop()
+
+    async def _keep_store(self, store: EmbeddedStore) -> None:
+        while True:
+            code = await store.wait()
+            log.error("the embedded store ended by itself; starting it again", exit_code=code)
+            await store.stop()
+            try:
+                await store.start()
+            except StartError as error:
+                log.error("the embedded store can't be started", cause=str(error))
+                await asyncio.sleep(RESTART_SECONDS)
+
+    def _completed(self, data_dir: Path, url: str) -> Settings:
+        secrets = self._settings.secrets or (kept_secret(data_dir / "secret"),)
+        return dataclasses.replace(self._settings, redis_url=url, secrets=secrets, secrets_file=None)
+
+    def _share_metrics(self, data_dir: Path, stack: contextlib.AsyncExitStack) -> None:
+        folder = data_dir / "metrics"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700)
+        os.environ[MULTIPROCESS_DIR] = str(folder)
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+
+
+def listen(address: str, count: int) -> list[socket.socket]:
+    """Sockets bound to one address, to be shared by ``count`` processes. Raises `StartError`."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    made: list[socket.socket] = []
+    try:
+        family, kind, protocol, _, target = socket.getaddrinfo(
+            host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        # With SO_REUSEPORT alone a second gateway of the same user would silently get half of the visitors.
+        with socket.socket(family, kind, protocol) as alone:
+            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            alone.bind(target)
+        for _ in range(count):
+            one = socket.socket(family, kind, protocol)
+            made.append(one)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            one.bind(target)
+            one.listen(BACKLOG)
+            one.setblocking(False)
+    except OSError as error:
+        for one in made:
+            one.close()
+        raise StartError(f"can't listen on {address}: {error.strerror or error}") from error
+    return made
