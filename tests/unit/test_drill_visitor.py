@@ -57,9 +57,14 @@ def test_one_in_line_polls_when_told_and_navigates_when_called(dice):
 def test_the_page_is_loaded_again_at_most_every_five_seconds(dice, state):
     visitor = arrived()
     visitor.next(PageSeen(Page.WAITING), 1.0, dice)
-    assert visitor.next(LineSeen(state, 1.0), 2.0, dice) == Navigate("/", 3.0)
-    visitor.next(PageSeen(Page.WAITING), 5.0, dice)
-    assert visitor.next(LineSeen(state, 1.0), 6.0, dice) == Navigate("/", 4.0)
+    assert visitor.next(LineSeen(state, 1.0), 2.0, dice) == Navigate("/", 0.0)
+    visitor.next(PageSeen(Page.WAITING), 3.0, dice)
+    assert visitor.next(LineSeen(state, 1.0), 4.0, dice) == Navigate("/", 3.0)
+    visitor.next(PageSeen(Page.WAITING), 7.0, dice)
+    assert visitor.next(LineSeen(state, 1.0), 8.0, dice) == Navigate("/", 4.0)
+    visitor.next(PageSeen(Page.WAITING), 12.0, dice)
+    visitor.next(LineSeen("waiting", 1.0), 12.5, dice)
+    assert visitor.next(LineSeen(state, 1.0), 13.0, dice) == Navigate("/", 0.0)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from enum import StrEnum
 LEAVES_AFTER_FAILURES = 5
 """Failures in a row after which a visitor in the shop goes home."""
 
-_NAVIGATE_AGAIN_SECONDS = 5.0
+_RELOAD_AGAIN_SECONDS = 5.0
 _LONGEST_BACK_OFF_SECONDS = 30.0
 
 
@@ -152,7 +152,7 @@ class Visitor:
     errors: int = 0
     outcome: Outcome | None = None
     _shop_move: Navigate | Submit = Navigate("/")
-    _navigated_at: float = -math.inf
+    _reloaded_at: float = -math.inf
     _in_line: bool = False
     _failures: int = 0
     _tab_closed: bool = False
@@ -166,7 +166,7 @@ class Visitor:
 
     def arrive(self, now: float) -> Move:
         """The first move: open the shop's address."""
-        self.arrived_at = self._navigated_at = now
+        self.arrived_at = now
         return self._shop_move
 
     def next(self, seen: Seen, now: float, dice: random.Random) -> Move:
@@ -218,12 +218,13 @@ class Visitor:
             case "closed":
                 return Leave(Outcome.CLOSED)
             case _:
+                self._reloaded_at = -math.inf
                 return self._wait(seen.poll_after, now)
 
     def _reload(self, now: float) -> Navigate:
         # As the waiting page does, so that a state the room can't agree on never makes a tight loop.
-        after = max(0.0, self._navigated_at + _NAVIGATE_AGAIN_SECONDS - now)
-        self._navigated_at = now + after
+        after = max(0.0, self._reloaded_at + _RELOAD_AGAIN_SECONDS - now)
+        self._reloaded_at = now + after
         return Navigate("/", after)
 
     def _wait(self, seconds: float, now: float) -> Move:
@@ -234,7 +235,6 @@ class Visitor:
         if who.closes_tab_after is not None and not self._tab_closed and waited + seconds >= who.closes_tab_after:
             self._tab_closed = True
             after = max(0.0, who.closes_tab_after - waited) + who.away_seconds
-            self._navigated_at = now + after
             return Navigate("/", after)
         return Poll(seconds)
 
