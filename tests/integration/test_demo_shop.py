@@ -330,6 +330,12 @@ async def test_a_child_that_says_nothing_is_not_waited_for_for_ever(tmp_path):
             await child.first_line(0.1)
 
 
+def processes():
+    """All processes of ours with their arguments and environments."""
+    listed = subprocess.run(["ps", "axeww"], capture_output=True, text=True, check=True, timeout=10)
+    return listed.stdout
+
+
 class RunningDemo:
     """The demo in a process, its temporary folder where we can look."""
 
@@ -358,8 +364,8 @@ class RunningDemo:
 
     def assert_nothing_is_left(self):
         assert list(self.folder.iterdir()) == []
-        listed = subprocess.run(["ps", "-A", "-o", "args="], capture_output=True, text=True, check=True, timeout=10)
-        assert str(self.folder) not in listed.stdout
+        # Whatever the demo started has its folder in the environment.
+        assert str(self.folder) not in processes()
 
 
 @pytest.fixture
@@ -379,8 +385,11 @@ def demo(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_demo_shows_both_worlds_and_cleans_up(demo):
-    running = demo("no", 12, 120)
+@pytest.mark.parametrize("gateway", [str(HERE / "drill_gateway.py"), ""], ids=["stand-in", "waitroom"])
+def test_the_demo_shows_both_worlds_and_cleans_up(demo, gateway):
+    running = demo("no", 15, 120, gateway=gateway)
+    running.read_until("  0 s  waiting")
+    assert str(running.folder) in processes()
     text = running.finish()
     assert running.process.returncode == 0, text
     for part in (
@@ -393,7 +402,17 @@ def test_the_demo_shows_both_worlds_and_cleans_up(demo):
         "waited",
     ):
         assert part in text
-    assert "active" in text
+    running.assert_nothing_is_left()
+
+
+@pytest.mark.slow
+def test_an_interrupted_gateway_leaves_nothing_behind(demo):
+    running = demo("no", 20, 50, gateway="")
+    running.read_until("  0 s  waiting")
+    running.process.send_signal(signal.SIGINT)
+    text = running.finish()
+    assert running.process.returncode == 0, text
+    assert "The visitors" in text
     running.assert_nothing_is_left()
 
 
