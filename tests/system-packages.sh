@@ -1,0 +1,24 @@
+#!/bin/sh
+# Installs what the tests drive besides Python packages, where we may: on Debian and its kin, as root.
+# A test whose component is missing is skipped on a developer's machine, and fails where CI is set.
+set -eu
+
+missing=""
+for pair in chromium:chromium redis-server:redis-server nginx:nginx curl:curl; do
+    command -v "${pair%%:*}" >/dev/null 2>&1 || [ -x "/usr/sbin/${pair%%:*}" ] || missing="$missing ${pair##*:}"
+done
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
+    echo "not installed, and not ours to install:$missing; the tests that need them are skipped" >&2
+    exit 0
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+# The services that come with the packages are not wanted: the tests start their own.
+printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d.waitroom
+chmod +x /usr/sbin/policy-rc.d.waitroom
+[ -e /usr/sbin/policy-rc.d ] || { mv /usr/sbin/policy-rc.d.waitroom /usr/sbin/policy-rc.d; ours=yes; }
+trap '[ "${ours:-}" != yes ] || rm -f /usr/sbin/policy-rc.d; rm -f /usr/sbin/policy-rc.d.waitroom' EXIT
+# shellcheck disable=SC2086
+apt-get install -y -qq --no-install-recommends $missing >/dev/null
