@@ -318,7 +318,7 @@ class _Demo:
     def _farewell(self, origin: str, admin: str) -> None:
         self._say(
             f"The shop ({origin}/) and the gateway stay up; Ctrl-C ends them.\n"
-            f"Try: waitroom set {ROOM} rate_per_minute=60 --admin {admin}"
+            f"Try: waitroom status --admin {admin}"
         )
 
     def _say(self, text: str) -> None:
