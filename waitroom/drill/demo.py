@@ -317,8 +317,7 @@ class _Demo:
 
     def _farewell(self, origin: str, admin: str) -> None:
         self._say(
-            f"The shop ({origin}/) and the gateway stay up; Ctrl-C ends them.\n"
-            f"Try: waitroom status --admin {admin}"
+            f"The shop ({origin}/) and the gateway stay up; Ctrl-C ends them.\nTry: waitroom status --admin {admin}"
         )
 
     def _say(self, text: str) -> None:
