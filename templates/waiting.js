@@ -8,15 +8,16 @@
   const { language, states, say } = JSON.parse(box.textContent);
   const { room, position } = box.dataset;
   const memory = "waitroom_went_" + room;
+  const born = Date.now();
 
   let state = box.dataset.state;
   let start = Number(box.dataset.start) || 0;
-  let pollAfter = seconds(Number(box.dataset.pollAfter));
+  let pollAfter = seconds(box.dataset.pollAfter);
   let toldPlace = Number(position) || Infinity;
-  let toldAt = Date.now();
-  let heardAt = Date.now();
+  let toldAt = born;
+  let heardAt = born;
   let age = 0;
-  let askedAt = Date.now();
+  let askedAt = born;
   let asking = false;
   let going = false;
   let failures = 0;
@@ -39,7 +40,7 @@
     const style = unit ? { style: "unit", unit, unitDisplay: "long" } : { useGrouping: "always" };
     return new Intl.NumberFormat(language, style).format(value);
   }
-  function seconds(value) { return Math.min(Math.max(value || 15, 1), 300); }
+  function seconds(value) { return Math.min(Math.max(Number(value) || 15, 1), 300); }
 
   // The same as Language.wait in languages.py.
   function wait(range) {
@@ -131,7 +132,7 @@
     try {
       return JSON.parse(sessionStorage.getItem(memory)) || [0, 0];
     } catch (error) {
-      return [Date.now() - performance.now(), 1];
+      return [born, 1];
     }
   }
   function remember(went) {

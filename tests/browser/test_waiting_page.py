@@ -1,0 +1,585 @@
+"""The waiting page in a real browser: its polling, its words for screen readers, its looks on a phone.
+
+Time is the browser's own fake clock, so a minute of waiting takes no time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from playwright.async_api import Browser, BrowserContext, Page, expect
+
+from waitroom.edge.languages import Languages
+from waitroom.edge.pages import PageKind, Pages, PageValues
+from waitroom.edge.words import ROOM_WORDS
+from waitroom.resources import resource_path
+from waitroom.settings import RoomSettings
+
+pytestmark = pytest.mark.slow
+
+LANGUAGES = Languages(resource_path("templates") / "locale").by_code
+NOW = datetime(2026, 11, 27, 10, 42, 5, tzinfo=UTC)
+VALUES = PageValues(
+    position=1234,
+    waiting=12345,
+    eta=(240, 400),
+    start_position=2000,
+    poll_after=20,
+    message="",
+    updated_at=NOW,
+    request_id="01JDK8Q2X4",
+)
+
+
+@dataclass
+class Line:
+    """A gateway with one visitor, whose every answer the test decides."""
+
+    pages: Pages
+    kind: PageKind | None = PageKind.WAITING
+    values: PageValues = VALUES
+    status: dict[str, Any] = field(default_factory=dict)
+    status_code: int = 200
+    status_body: str | None = None
+    status_headers: dict[str, str] = field(default_factory=dict)
+    requests: list[str] = field(default_factory=list)
+    address: str = ""
+    _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    def now(self, state: str = "waiting", **changes: Any) -> None:
+        """Set the next status."""
+        self.status = {
+            "room": "shop",
+            "state": state,
+            "position": 1000,
+            "waiting": 11111,
+            "eta_seconds": [200, 350],
+            "poll_after": 20,
+            "claim_by": None,
+            "message": "",
+            "remaining": None,
+            "updated_at": NOW.isoformat(),
+            **changes,
+        }
+
+    async def count(self, request: str, at_least: int) -> None:
+        """Wait until so many of these requests, such as ``GET /``, have come."""
+        async with asyncio.timeout(10), self._changed:
+            await self._changed.wait_for(lambda: self.requests.count(request) >= at_least)
+
+    async def noted(self, request: web.Request) -> None:
+        async with self._changed:
+            self.requests.append(f"{request.method} {request.path}")
+            self._changed.notify_all()
+
+    async def page(self, request: web.Request) -> web.Response:
+        await self.noted(request)
+        if self.kind is None:
+            return web.Response(text="<h1>Welcome to the shop</h1>", content_type="text/html")
+        language = self.pages.language(request.headers.get("Accept-Language", "").encode())
+        body = self.pages.room_page("shop", self.kind, language, self.values)
+        headers = {"Content-Security-Policy": self.pages.csp, "Cache-Control": "no-store"}
+        return web.Response(status=503, body=body, content_type="text/html", charset="utf-8", headers=headers)
+
+    async def answer(self, request: web.Request) -> web.Response:
+        await self.noted(request)
+        headers = {"Date": f"{NOW:%a, %d %b %Y %H:%M:%S} GMT", **self.status_headers}
+        if self.status_body is not None:
+            return web.Response(status=self.status_code, text=self.status_body, headers=headers)
+        return web.json_response(self.status, status=self.status_code, headers=headers)
+
+    async def leave(self, request: web.Request) -> web.Response:
+        await self.noted(request)
+        assert request.query["room"] == "shop"
+        return web.Response(body=self.pages.left_page("en", "01JDK8Q2X4"), content_type="text/html")
+
+
+async def serve(line: Line) -> web.AppRunner:
+    application = web.Application()
+    application.router.add_get("/.waitroom/status", line.answer)
+    application.router.add_post("/.waitroom/leave", line.leave)
+    application.router.add_route("*", "/{path:.*}", line.page)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    line.address = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    return runner
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def line() -> AsyncIterator[Line]:
+    line = Line(Pages([RoomSettings(name="shop", upstream="http://127.0.0.1:3000")]))
+    line.now()
+    runner = await serve(line)
+    yield line
+    await runner.cleanup()
+
+
+Open = Callable[..., Awaitable[Page]]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def visit(browser: Browser, line: Line) -> AsyncIterator[Open]:
+    """Open the page as a visitor whose clock stands at ``NOW``, or at ``at``."""
+    contexts: list[BrowserContext] = []
+    complaints: list[str] = []
+
+    async def open_page(path: str = "/", *, at: datetime = NOW, script: str = "", **options: Any) -> Page:
+        context = await browser.new_context(**{"locale": "en", "viewport": {"width": 360, "height": 740}, **options})
+        contexts.append(context)
+        if script:
+            await context.add_init_script(script)
+        page = await context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        if options.get("java_script_enabled", True):
+            await page.clock.install(time=at)
+            await page.clock.pause_at(at + timedelta(seconds=1))
+        await page.goto(line.address + path)
+        return page
+
+    yield open_page
+    for context in contexts:
+        await context.close()
+    # A browser complains of every 503 and lost connection; of the page itself it must have nothing to say.
+    assert [text for text in complaints if "Failed to load resource" not in text] == []
+
+
+def marked(name: str) -> str:
+    return f"[data-waitroom={name}]"
+
+
+STATUS = "GET /.waitroom/status"
+
+
+async def poll(line: Line, page: Page, seconds: float = 20) -> None:
+    """Let time pass until the next poll, and let it be answered."""
+    before = line.requests.count(STATUS)
+    async with page.expect_event("requestfinished"):
+        await page.clock.run_for(int(seconds * 1000))
+        await line.count(STATUS, before + 1)
+    # The answer is handled in the task that follows.
+    await page.evaluate(
+        "new Promise((done) => { const c = new MessageChannel(); c.port1.onmessage = done; c.port2.postMessage(0); })"
+    )
+
+
+async def test_the_page_is_kept_up_to_date(line: Line, visit: Open) -> None:
+    page = await visit()
+    await expect(page.locator(marked("position"))).to_have_text("1,234")
+    await expect(page).to_have_title("1,234 · You are in line")
+    line.now(position=500, waiting=9876, eta_seconds=[60, 170], message="Blue is <b>gone</b>", remaining=42)
+    await poll(line, page)
+    await expect(page.locator(marked("position"))).to_have_text("500")
+    await expect(page.locator(marked("waiting"))).to_have_text("9,876")
+    await expect(page.locator(marked("remaining"))).to_be_visible()
+    await expect(page.locator(marked("remaining"))).to_have_text("42")
+    await expect(page.locator(marked("eta"))).to_have_text("about 1 to 3 minutes")
+    await expect(page.locator(marked("message"))).to_have_text("Blue is <b>gone</b>")
+    await expect(page.locator(marked("message"))).to_be_visible()
+    await expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "75")
+    await expect(page.locator("rect")).to_have_attribute("width", "75%")
+    await expect(page).to_have_title("500 · You are in line")
+    line.now(message=None)
+    await poll(line, page)
+    await expect(page.locator(marked("message"))).to_be_hidden()
+    await expect(page.locator(marked("remaining"))).to_be_hidden()
+
+
+async def test_the_server_dictates_when_to_ask_again(line: Line, visit: Open) -> None:
+    page = await visit()
+    await page.clock.run_for(19_000)
+    assert line.requests.count(STATUS) == 0
+    line.now(poll_after=60)
+    await poll(line, page, 1.5)
+    await page.clock.run_for(58_000)
+    assert line.requests.count(STATUS) == 1
+    line.now(poll_after=3)
+    await poll(line, page, 3)
+    await poll(line, page, 3.1)
+
+
+async def test_nonsense_for_poll_after_is_no_storm(line: Line, visit: Open) -> None:
+    for nonsense in (0, -5, None, "soon"):
+        page = await visit()
+        line.now(poll_after=nonsense)
+        await poll(line, page)
+        before = line.requests.count(STATUS)
+        await page.clock.run_for(900)
+        assert line.requests.count(STATUS) == before
+
+
+async def test_what_can_not_be_known_is_said_so(line: Line, visit: Open) -> None:
+    page = await visit()
+    line.now(eta_seconds=None, position=None, waiting=None)
+    await poll(line, page)
+    await expect(page.locator(marked("eta"))).to_have_text("not known at the moment")
+    for name in ("position", "waiting", "progress"):
+        await expect(page.locator(f"[data-waitroom-if={name}]")).to_be_hidden()
+
+
+async def test_a_position_that_rises_is_shown_as_it_is(line: Line, visit: Open) -> None:
+    page = await visit()
+    line.now(position=2040)
+    await poll(line, page)
+    await expect(page.locator(marked("position"))).to_have_text("2,040")
+    await expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "0")
+
+
+async def test_script_and_server_write_alike(line: Line, visit: Open) -> None:
+    waits = [(0, 0), (0, 60), (60, 60), (240, 400), (601, 1201), (239, 1300), (3600, 7200), (3600, 7201)]
+    waits += [(2400, 9000), (100, 9000), (10_800, 10_800), (36_000, 90_000)]
+    numbers = (1, 999, 1000, 1234, 12_345, 1_234_567)
+    for code, language in LANGUAGES.items():
+        page = await visit(locale=code)
+        await expect(page.locator("html")).to_have_attribute("lang", code)
+        for low, high in waits:
+            line.now(eta_seconds=[low, high])
+            await poll(line, page)
+            shown = await page.locator(marked("eta")).text_content() or ""
+            assert shown.replace("\xa0", " ") == language.wait(low, high).replace("\xa0", " ")
+        for value in numbers:
+            line.now(position=value)
+            await poll(line, page)
+            assert await page.locator(marked("position")).text_content() == language.number(value)
+
+
+@pytest.mark.parametrize("state", ["called", "admitted"])
+async def test_the_visitor_is_taken_in(line: Line, visit: Open, state: str) -> None:
+    page = await visit("/phones?colour=blue")
+    line.now(state)
+    await poll(line, page)
+    await expect(page.get_by_role("heading", level=1)).to_have_text("It is your turn")
+    await expect(page.get_by_role("status")).to_have_text("It is your turn")
+    await expect(page.get_by_role("link", name="Go in")).to_be_visible()
+    await expect(page).to_have_title("It is your turn")
+    line.kind = None
+    await page.clock.run_for(1500)
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Welcome to the shop")
+    assert page.url == line.address + "/phones?colour=blue"
+    assert await page.evaluate("history.length") == 2
+
+
+@pytest.mark.parametrize("address", ["/phones#blue", "/phones?colour=1#blue"])
+async def test_an_address_with_a_fragment_is_loaded_too(line: Line, visit: Open, address: str) -> None:
+    page = await visit(address)
+    line.now("called")
+    await poll(line, page)
+    line.kind = None
+    await page.clock.run_for(1500)
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Welcome to the shop")
+    assert page.url == line.address + address
+
+
+async def test_who_came_by_post_goes_in_by_get(line: Line, visit: Open) -> None:
+    page = await visit()
+    await page.evaluate(
+        "(() => { const f = document.createElement('form'); f.method = 'post'; f.action = '/basket';"
+        " document.body.append(f); f.submit(); })()"
+    )
+    await line.count("POST /basket", 1)
+    await page.wait_for_url("**/basket")
+    line.now("called")
+    await poll(line, page)
+    line.kind = None
+    await page.clock.run_for(1500)
+    await line.count("GET /basket", 1)
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Welcome to the shop")
+    assert line.requests.count("POST /basket") == 1
+
+
+async def test_in_a_hidden_tab_it_goes_in_without_a_pause(line: Line, visit: Open) -> None:
+    page = await visit()
+    await hide(page, hidden=True)
+    line.now("called")
+    line.kind = None
+    await poll(line, page)
+    await page.clock.run_for(1)
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Welcome to the shop")
+
+
+@pytest.mark.parametrize("storage", [True, False])
+async def test_it_never_goes_round_in_circles(line: Line, visit: Open, storage: bool) -> None:
+    broken = "Object.defineProperty(window, 'sessionStorage', { get() { throw new Error('no'); } });"
+    line.values = replace(VALUES, poll_after=1)
+    line.now("unknown", poll_after=1)
+    page = await visit(script="" if storage else broken)
+    for second in range(60):
+        await page.clock.run_for(1000)
+        await page.wait_for_load_state()
+        assert line.requests.count("GET /") <= 2 + second / 5
+    assert line.requests.count("GET /") >= 4
+
+
+async def test_without_cookies_it_says_so_and_stays(line: Line, visit: Open) -> None:
+    page = await visit(script="Object.defineProperty(navigator, 'cookieEnabled', { get: () => false });")
+    line.now("unknown")
+    await poll(line, page)
+    await expect(page.locator(marked("notice"))).to_contain_text("allow cookies")
+    await page.clock.run_for(50_000)
+    assert line.requests.count("GET /") == 1
+
+
+async def test_a_room_that_is_gone_is_no_reason_to_wait(line: Line, visit: Open) -> None:
+    page = await visit()
+    line.status_code, line.status_body = 404, "{}"
+    line.kind = None
+    await poll(line, page)
+    await page.clock.run_for(1)
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Welcome to the shop")
+
+
+@pytest.mark.parametrize(
+    ("code", "body"), [(500, "{}"), (503, "<h1>oops</h1>"), (200, "<h1>Hotel WLAN</h1>"), (200, "null"), (429, "{}")]
+)
+async def test_failures_never_end_the_wait(line: Line, visit: Open, code: int, body: str) -> None:
+    page = await visit()
+    line.status_code, line.status_body = code, body
+    await poll(line, page)
+    await expect(page.locator(marked("notice"))).to_be_hidden()
+    await poll(line, page, 26)
+    await expect(page.locator(marked("notice"))).to_contain_text("Your place is kept")
+    await expect(page.get_by_role("status")).to_contain_text("Your place is kept")
+    await expect(page.locator(marked("position"))).to_have_text("1,234")
+    for _ in range(8):
+        await poll(line, page, 76)
+    line.status_code, line.status_body = 200, None
+    await poll(line, page, 76)
+    await expect(page.locator(marked("notice"))).to_be_hidden()
+    await expect(page.locator(marked("position"))).to_have_text("1,000")
+
+
+async def test_a_lost_connection_is_tried_again_ever_more_calmly(line: Line, visit: Open) -> None:
+    page = await visit()
+    tries: list[float] = []
+    now = 0.0
+
+    async def lose(route: Any) -> None:
+        tries.append(now)
+        await route.abort()
+
+    await page.route("**/.waitroom/status*", lose)
+    for second in range(400):
+        now = float(second)
+        await page.clock.run_for(1000)
+    gaps = [later - earlier for earlier, later in pairwise(tries)]
+    assert len(tries) >= 5
+    assert min(gaps) >= 19
+    assert max(gaps) <= 77
+    assert gaps[-1] >= 58
+    await expect(page.locator(marked("updated"))).to_have_text(re.compile(r"^\d minutes ago$"))
+    await page.unroute("**/.waitroom/status*")
+    await poll(line, page, 77)
+    await expect(page.locator(marked("position"))).to_have_text("1,000")
+    await expect(page.locator(marked("updated"))).to_have_text("now")
+
+
+async def test_retry_after_is_obeyed(line: Line, visit: Open) -> None:
+    page = await visit()
+    line.status_code, line.status_headers = 429, {"Retry-After": "120"}
+    await poll(line, page)
+    await page.clock.run_for(119_000)
+    assert line.requests.count(STATUS) == 1
+    await poll(line, page, 32)
+
+
+async def hide(page: Page, *, hidden: bool) -> None:
+    await page.evaluate(
+        "(hidden) => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });"
+        " document.dispatchEvent(new Event('visibilitychange')); }",
+        hidden,
+    )
+
+
+async def test_shown_again_it_asks_at_once(line: Line, visit: Open) -> None:
+    page = await visit()
+    await hide(page, hidden=True)
+    await page.clock.run_for(10_000)
+    assert line.requests.count(STATUS) == 0
+    await hide(page, hidden=False)
+    await line.count(STATUS, 1)
+    await expect(page.locator(marked("position"))).to_have_text("1,000")
+    for _ in range(5):
+        await hide(page, hidden=True)
+        await hide(page, hidden=False)
+    await page.clock.run_for(1000)
+    assert line.requests.count(STATUS) == 1
+
+
+async def test_online_again_it_asks_at_once(line: Line, visit: Open) -> None:
+    page = await visit()
+    await page.clock.run_for(10_000)
+    await page.evaluate("dispatchEvent(new Event('online'))")
+    await line.count(STATUS, 1)
+
+
+async def test_a_wrong_clock_does_no_harm(line: Line, visit: Open) -> None:
+    for wrong in (timedelta(days=-400), timedelta(hours=3)):
+        page = await visit(at=NOW + wrong)
+        await expect(page.locator(marked("updated"))).to_have_text("now")
+        line.now(updated_at=(NOW - timedelta(seconds=2)).isoformat())
+        await poll(line, page)
+        await expect(page.locator(marked("updated"))).to_have_text("now")
+        line.now(updated_at=(NOW - timedelta(minutes=5)).isoformat())
+        await poll(line, page)
+        await expect(page.locator(marked("updated"))).to_have_text("5 minutes ago")
+
+
+@pytest.mark.parametrize("state", ["prequeue", "paused", "sold_out", "closed"])
+async def test_a_change_of_state_needs_no_new_page(line: Line, visit: Open, state: str) -> None:
+    page = await visit()
+    line.now(state, eta_seconds=None)
+    await poll(line, page)
+    words = ROOM_WORDS[PageKind(state)]
+    await expect(page.get_by_role("heading", level=1)).to_have_text(words.heading)
+    await expect(page.locator(marked("lead"))).to_have_text(words.lead)
+    await expect(page.get_by_role("status")).to_have_text(words.heading)
+    await expect(page).to_have_title(words.heading)
+    over = state in ("sold_out", "closed")
+    assert await page.get_by_text("Leave the line").is_visible() is not over
+    assert await page.locator(marked("eta")).is_visible() is not over
+    assert await page.locator("main > .notes").is_visible() is not over
+    line.now("waiting", position=3)
+    await poll(line, page)
+    await expect(page).to_have_title("3 · You are in line")
+    await expect(page.locator(marked("eta"))).to_be_visible()
+    assert line.requests.count("GET /") == 1
+
+
+async def test_a_held_page_shows_the_line_again_when_it_can(line: Line, visit: Open) -> None:
+    line.kind = PageKind.HELD
+    line.values = replace(VALUES, position=None, waiting=None, eta=None, start_position=None)
+    page = await visit()
+    await expect(page.locator(marked("updated"))).to_have_text("10:42:05 UTC")
+    await expect(page.locator(marked("position"))).to_be_hidden()
+    await poll(line, page)
+    await expect(page.get_by_role("heading", level=1)).to_have_text("You are in line")
+    await expect(page.locator(marked("position"))).to_have_text("1,000")
+    await expect(page.locator(marked("updated"))).to_have_text("now")
+
+
+async def test_screen_readers_are_told_sparingly(line: Line, visit: Open) -> None:
+    page = await visit()
+    spoken = page.get_by_role("status")
+    assert await spoken.get_attribute("aria-live") == "polite"
+    for position in (1200, 1000):
+        line.now(position=position)
+        await poll(line, page)
+        await expect(spoken).to_be_empty()
+    line.now(position=900)
+    await poll(line, page, 21)
+    await expect(spoken).to_have_text("You are number 900 in line. about 3 to 6 minutes")
+    for position in (850, 840, 830, 820):
+        line.now(position=position)
+        await poll(line, page)
+        await expect(spoken).to_have_text("You are number 900 in line. about 3 to 6 minutes")
+    line.now(position=9, eta_seconds=[0, 30])
+    await poll(line, page)
+    await expect(spoken).to_have_text("You are number 9 in line. less than a minute")
+
+
+async def test_without_javascript_the_page_renews_itself(line: Line, visit: Open) -> None:
+    line.values = replace(VALUES, poll_after=1)
+    page = await visit(java_script_enabled=False)
+    await expect(page.locator("noscript p")).to_be_visible()
+    await expect(page.get_by_role("progressbar")).to_be_visible()
+    await expect(page.locator(marked("updated"))).to_have_text("10:42:05 UTC")
+    line.kind = None
+    await line.count("GET /", 2)
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Welcome to the shop")
+    assert line.requests.count(STATUS) == 0
+
+
+@pytest.mark.parametrize("scripted", [True, False])
+async def test_the_line_is_left_by_keyboard(line: Line, visit: Open, scripted: bool) -> None:
+    page = await visit(java_script_enabled=scripted)
+    leave = page.get_by_role("button", name="Give up my place")
+    await expect(leave).to_be_hidden()
+    await page.keyboard.press("Tab")
+    await page.keyboard.press("Enter")
+    await expect(leave).to_be_visible()
+    await page.keyboard.press("Tab")
+    await expect(leave).to_be_focused()
+    await page.keyboard.press("Enter")
+    await line.count("POST /.waitroom/leave", 1)
+    await expect(page.get_by_role("heading", level=1)).to_have_text("You have left the line")
+
+
+async def test_words_of_ones_own_are_loaded_anew(visit: Open, line: Line, tmp_path: Path) -> None:
+    path = tmp_path / "own.html"
+    path.write_text(
+        "<h1>{% if kind == 'waiting' %}Hello{% else %}{{ kind }}{% endif %}</h1>"
+        '<progress max="100" data-waitroom="progress" value="{{ progress }}"></progress>'
+        '<b data-waitroom="position">{{ position }}</b>{% include "waitroom/script.html" %}'
+    )
+    line.pages = Pages([RoomSettings(name="shop", upstream="http://127.0.0.1:3000", template=str(path))])
+    page = await visit()
+    line.now(position=500)
+    await poll(line, page)
+    await expect(page.locator("b")).to_have_text("500")
+    assert await page.locator("progress").evaluate("(bar) => bar.value") == 75
+    line.now("paused")
+    line.kind = PageKind.PAUSED
+    await poll(line, page)
+    await page.clock.run_for(1)
+    await expect(page.get_by_role("heading", level=1)).to_have_text("paused")
+    assert line.requests.count("GET /") == 2
+
+
+# A text's contrast with the nearest ground that is not see-through; a hidden text has no box.
+CONTRASTS = """
+() => {
+  const light = (colour) => {
+    const [r, g, b] = colour.match(/[\\d.]+/g).map((v) => v / 255)
+      .map((v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const found = [];
+  for (const each of document.querySelectorAll("body *")) {
+    const own = [...each.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+    if (!own || !each.getClientRects().length || ["SCRIPT", "NOSCRIPT"].includes(each.tagName)) continue;
+    let ground = each;
+    while (getComputedStyle(ground).backgroundColor === "rgba(0, 0, 0, 0)") ground = ground.parentElement;
+    const pair = [light(getComputedStyle(each).color), light(getComputedStyle(ground).backgroundColor)].sort();
+    found.push([each.textContent.trim(), (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05)]);
+  }
+  return found;
+}
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_it_can_be_read_and_fits_the_smallest_phone(line: Line, visit: Open, scheme: str) -> None:
+    line.values = replace(VALUES, message="W" * 90, position=987_654, waiting=1_234_567, remaining=5)
+    for code in LANGUAGES:
+        page = await visit(locale=code, color_scheme=scheme, viewport={"width": 320, "height": 600})
+        for kind in ROOM_WORDS:
+            line.kind = kind
+            await page.goto(line.address)
+            await expect(page.locator("html")).to_have_attribute("lang", code)
+            for details in await page.locator("details").all():
+                await details.evaluate("(details) => { details.open = true; }")
+            assert await page.evaluate("document.documentElement.scrollWidth") == 320
+            contrasts = await page.evaluate(CONTRASTS)
+            assert len(contrasts) >= 4
+            assert [text for text, contrast in contrasts if contrast < 4.5] == []
+
+
+async def test_nothing_moves_for_those_who_want_it_still(visit: Open) -> None:
+    page = await visit(reduced_motion="reduce")
+    moving = "[...document.querySelectorAll('*')].filter((e) => getComputedStyle(e).animationName !== 'none'"
+    moving += " || getComputedStyle(e).transitionDuration !== '0s').length"
+    assert await page.evaluate(moving) == 0
+    page = await visit(reduced_motion="no-preference")
+    assert await page.evaluate(moving) > 0
