@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from waitroom.settings import RoomSettings, Settings
 
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)")
-_FACTORS = {
+_FACTORS: dict[str, dict[str, float]] = {
     "seconds": {"ms": 0.001, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400},
     "bytes": {"b": 1, "k": 1024, "kb": 1024, "kib": 1024, "m": 1_048_576, "mb": 1_048_576, "mib": 1_048_576},
 }
