@@ -98,10 +98,16 @@ class Process:
         reader, writer = await asyncio.open_connection(sock=ours)
         try:
             writer.write(to_json(self._settings) + b"\n")
-            with contextlib.suppress(ConnectionError):
-                await writer.drain()
-                if await reader.readline() == READY:
-                    self.ready.set()
+            try:
+                async with asyncio.timeout(START_SECONDS):
+                    await writer.drain()
+                    if await reader.read(len(READY)) == READY:
+                        self.ready.set()
+            except ConnectionError:
+                pass  # it has ended already; its exit code says more
+            except TimeoutError:
+                log.error("a process doesn't come up", process=self._name, seconds=START_SECONDS)
+                self._process.kill()
             return await self._process.wait()
         finally:
             writer.close()
@@ -165,6 +171,8 @@ class Supervisor:
             watching.cancel()
             for edge in self._edges:
                 edge.stop()
+            for listener in listeners:
+                listener.close()  # who comes now is refused by the system, and doesn't wait for nobody
             await asyncio.wait(edges, timeout=settings.grace_seconds + STOP_MARGIN_SECONDS)
             self._control.stop()
             await asyncio.wait([control], timeout=STOP_MARGIN_SECONDS)

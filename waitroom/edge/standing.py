@@ -12,6 +12,8 @@ from waitroom.queue.positions import LONGEST_POLL_SECONDS, SHORTEST_POLL_SECONDS
 from waitroom.queue.store import Fate
 from waitroom.queue.view import RoomState, RoomView
 
+HELD_POLL_SECONDS = 12
+
 # What the contract calls the states of a visitor, for those who are in line while the room is in such a state.
 _WHILE_WAITING = {
     RoomState.OPEN: PageKind.WAITING,
@@ -107,9 +109,12 @@ def stand(
         kind = _WHILE_WAITING[RoomState.OPEN if view is None else view.state]
         state = kind.value
         if kind is PageKind.WAITING:
-            after = poll_after(eta, position or 1, jitter)
-            if not store_up:
+            if store_up:
+                after = poll_after(eta, position or 1, jitter)
+            else:
+                # Nothing changes until the store is back: there is no use in asking often.
                 kind = PageKind.HELD
+                after = round(HELD_POLL_SECONDS * (0.5 + jitter / 2))
         else:
             after = round(LONGEST_POLL_SECONDS * (0.5 + jitter / 2))
             eta = None
