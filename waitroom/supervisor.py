@@ -23,7 +23,7 @@ from waitroom.child import READY
 from waitroom.embedded import EmbeddedStore
 from waitroom.errors import StartError
 from waitroom.folder import kept_secret, lock_folder
-from waitroom.metrics import MULTIPROCESS_DIR
+from waitroom.metrics import FOLDER
 from waitroom.settings import Settings, to_json
 
 log = structlog.get_logger()
@@ -148,7 +148,7 @@ class Supervisor:
                 else:
                     stack.callback(os.close, await lock_folder(data_dir))
                     url = self._settings.redis_url
-                self._share_metrics(data_dir, stack)
+                self._make_metrics_folder(data_dir, stack)
                 settings = self._completed(data_dir, url)
                 try:
                     await self._run_children(settings, listeners, admin)
@@ -211,11 +211,10 @@ class Supervisor:
         secrets = self._settings.secrets or (kept_secret(data_dir / "secret"),)
         return dataclasses.replace(self._settings, redis_url=url, secrets=secrets, secrets_file=None)
 
-    def _share_metrics(self, data_dir: Path, stack: contextlib.AsyncExitStack) -> None:
-        folder = data_dir / "metrics"
+    def _make_metrics_folder(self, data_dir: Path, stack: contextlib.AsyncExitStack) -> None:
+        folder = data_dir / FOLDER
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700)
-        os.environ[MULTIPROCESS_DIR] = str(folder)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
 
 

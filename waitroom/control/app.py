@@ -6,15 +6,17 @@ import asyncio
 import dataclasses
 import ipaddress
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from prometheus_client.registry import Collector
 
 from waitroom import __version__
 from waitroom.control.admission import Admission
-from waitroom.metrics import QueueCollector, exposition
+from waitroom.metrics import FOLDER, EdgeCollector, QueueCollector, exposition
 from waitroom.queue.view import RoomView
 from waitroom.resources import resource_path
 from waitroom.settings import Settings
@@ -31,7 +33,7 @@ ADMISSIONS: web.AppKey[Sequence[Admission]] = web.AppKey("admissions", Sequence)
 SETTINGS: web.AppKey[Settings] = web.AppKey("settings", Settings)
 PROBE: web.AppKey[aiohttp.ClientSession] = web.AppKey("probe", aiohttp.ClientSession)
 PAGE: web.AppKey[Any] = web.AppKey("page", object)
-QUEUE: web.AppKey[QueueCollector] = web.AppKey("queue", QueueCollector)
+COLLECTORS: web.AppKey[Sequence[Collector]] = web.AppKey("collectors", Sequence)
 
 
 class _Views(Mapping[str, RoomView]):
@@ -58,7 +60,7 @@ def make_app(settings: Settings, admissions: Sequence[Admission]) -> web.Applica
     app = web.Application(middlewares=[_only_known_hosts])
     app[ADMISSIONS] = admissions
     app[SETTINGS] = settings
-    app[QUEUE] = QueueCollector(_Views(admissions))
+    app[COLLECTORS] = (QueueCollector(_Views(admissions)), EdgeCollector(Path(settings.data_dir) / FOLDER))
     environment = Environment(
         loader=FileSystemLoader(resource_path("templates") / "admin"), autoescape=True, undefined=StrictUndefined
     )
@@ -110,7 +112,7 @@ async def _rooms(request: web.Request) -> web.Response:
 
 
 async def _metrics(request: web.Request) -> web.Response:
-    body = await asyncio.to_thread(exposition, request.app[QUEUE])
+    body = await asyncio.to_thread(exposition, *request.app[COLLECTORS])
     return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
 

@@ -213,7 +213,7 @@ class Edge:
             self._without_store(call)
             return
         if placed.admitted:
-            room.wait_seconds.observe(0)
+            room.metrics.wait_seconds.observe(0)
             self._go_in(call, *room.admit(placed.place, call.now))
         elif not placed.place:
             self._turn_away(call, placed.state)

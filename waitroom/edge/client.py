@@ -184,6 +184,10 @@ class ClientConnection(asyncio.Protocol):
 
     # Called by the server and by exchanges.
 
+    def now(self) -> float:
+        """The loop's time."""
+        return self._server.now()
+
     def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Runs what a request has to wait for; it is cancelled when the client goes."""
         task = asyncio.get_running_loop().create_task(coroutine)

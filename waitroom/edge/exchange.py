@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
@@ -51,7 +50,7 @@ class Exchange:
     """
 
     __slots__ = (
-        *("_body", "_buffer", "_client", "_connection", "_ended", "_errand", "_loop", "_pool", "_request"),
+        *("_body", "_buffer", "_client", "_connection", "_ended", "_errand", "_pool", "_request"),
         *("_response", "_retried", "_sent_all", "_to_client_chunked", "_to_shop_chunked", "ready", "tunnel"),
     )
 
@@ -60,7 +59,6 @@ class Exchange:
         self._request = request
         self._pool = pool
         self._errand = errand
-        self._loop = asyncio.get_running_loop()
         self._connection: UpstreamConnection | None = None
         self._buffer = b""
         self._response: Response | None = None
@@ -103,7 +101,7 @@ class Exchange:
             more = b"Host: %b\r\n%b" % (self._pool.address.authority, more)
         start = b"%b %b HTTP/1.1\r\n" % (request.method, request.target)
         connection.transport.write(render_head(start, request_headers(request, client.peer), more))
-        client.deadline = self._loop.time() + self._errand.first_byte_seconds
+        client.deadline = client.now() + self._errand.first_byte_seconds
         self.ready = True
         if request.has_body:
             client.pump()
@@ -125,7 +123,7 @@ class Exchange:
             return
         if self._to_shop_chunked:
             self._connection.transport.write(last_chunk(trailers))
-        self._client.deadline = self._loop.time() + self._errand.first_byte_seconds
+        self._client.deadline = self._client.now() + self._errand.first_byte_seconds
 
     # What comes from the shop.
 
@@ -133,11 +131,11 @@ class Exchange:
         """See `Borrower`."""
         client = self._client
         if self.tunnel:
-            client.deadline = self._loop.time() + TUNNEL_IDLE_SECONDS
+            client.deadline = client.now() + TUNNEL_IDLE_SECONDS
             client.transport.write(data)
             return
         if self._response is not None:
-            client.deadline = self._loop.time() + self._errand.idle_seconds
+            client.deadline = client.now() + self._errand.idle_seconds
             self._relay(b"", data)
             return
         self._buffer = self._buffer + data if self._buffer else data
@@ -168,7 +166,7 @@ class Exchange:
     def _begin(self, response: Response) -> None:
         request, client = self._request, self._client
         self._response = response
-        client.deadline = self._loop.time() + self._errand.idle_seconds
+        client.deadline = client.now() + self._errand.idle_seconds
         lines, private = self._errand.answered(response)
         if request.method == b"HEAD" or response.bodiless:
             self._body = LengthBody(0)
@@ -229,7 +227,7 @@ class Exchange:
         upgrade = b"".join(value for name, value in response.headers if name.lower() == b"upgrade")
         lines += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % upgrade
         client.transport.write(render_head(_status_line(response), response_headers(response, private=False), lines))
-        client.deadline = self._loop.time() + TUNNEL_IDLE_SECONDS
+        client.deadline = client.now() + TUNNEL_IDLE_SECONDS
         client.answering = True
         early, self._buffer = self._buffer, b""
         if early:
@@ -239,7 +237,7 @@ class Exchange:
     def tunnel_data(self, data: bytes) -> None:
         """Bytes from the client after a change of protocol."""
         if self._connection is not None:
-            self._client.deadline = self._loop.time() + TUNNEL_IDLE_SECONDS
+            self._client.deadline = self._client.now() + TUNNEL_IDLE_SECONDS
             self._connection.transport.write(data)
 
     def upstream_closed(self, error: Exception | None) -> None:
@@ -278,7 +276,7 @@ class Exchange:
             return
         if writable:
             self._connection.transport.resume_reading()
-            self._client.deadline = self._loop.time() + self._errand.idle_seconds
+            self._client.deadline = self._client.now() + self._errand.idle_seconds
         else:
             self._connection.transport.pause_reading()
 

@@ -55,7 +55,7 @@ class Passage:
         if session is not None:
             self.lines += b"Waitroom-Session: %x\r\n" % session.id
             room.sessions.begin(session, time.time())
-        room.in_flight.inc()
+        room.metrics.in_flight += 1
 
     def answered(self, response: Response) -> tuple[bytes, bool]:
         """See `Errand.answered`."""
@@ -79,8 +79,8 @@ class Passage:
     def ended(self, outcome: str) -> None:
         """See `Errand.ended`."""
         room = self._room
-        room.in_flight.dec()
-        room.upstream_seconds.observe(time.monotonic() - self._started)
+        room.metrics.in_flight -= 1
+        room.metrics.upstream_request_seconds.observe(time.monotonic() - self._started)
         room.count(self._outcome if outcome == "ok" else outcome)
         if self._session is not None:
             room.sessions.finish(self._session)

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
-from prometheus_client import Counter
 
 from waitroom.edge.batch import Batch
 from waitroom.edge.sessions import Session, Sessions
 from waitroom.edge.upstream import UpstreamPool
 from waitroom.errors import BadToken, StoreUnavailable
 from waitroom.gate import must_look_up
-from waitroom.metrics import EdgeMetrics
+from waitroom.metrics import RoomMetrics
 from waitroom.queue.positions import expected_wait
 from waitroom.queue.store import Joined, Limits, QueueStore, RoomNotOpen, SessionChange, Visit, Visited
 from waitroom.queue.view import RoomState, RoomView
@@ -76,7 +75,7 @@ class Room:
         tokens: Tokens,
         store: QueueStore,
         pool: UpstreamPool,
-        metrics: EdgeMetrics,
+        metrics: RoomMetrics,
         workers: int,
     ) -> None:
         self.settings = settings
@@ -92,14 +91,7 @@ class Room:
         self.pass_cookie = f"waitroom_pass_{settings.name}"
         self.ticket_cookie_name = self.ticket_cookie.encode()
         self.pass_cookie_name = self.pass_cookie.encode()
-        self.upstream_seconds = metrics.upstream_seconds.labels(settings.name)
-        self.in_flight = metrics.in_flight.labels(settings.name)
-        self.in_flight.set(0)
-        self.wait_seconds = metrics.wait_seconds.labels(settings.name)
-        self.eta_error_seconds = metrics.eta_error_seconds.labels(settings.name)
-        self._requests = metrics.requests
-        self._outcomes: dict[str, Counter] = {}
-        self._store_errors = metrics.store_errors.labels(settings.name)
+        self.metrics = metrics
         self._store = store
         self._limits = limits_of(settings)
         self._seen: set[int] = set()
@@ -110,10 +102,8 @@ class Room:
 
     def count(self, outcome: str) -> None:
         """Counts a request by what became of it."""
-        counter = self._outcomes.get(outcome)
-        if counter is None:
-            counter = self._outcomes[outcome] = self._requests.labels(self.name, outcome)
-        counter.inc()
+        requests = self.metrics.requests
+        requests[outcome] = requests.get(outcome, 0) + 1
 
     # Asked of the store by many at once.
 
@@ -184,9 +174,9 @@ class Room:
     def admitted(self, ticket: Ticket, now: float) -> None:
         """Notes how long somebody waited, against what they were told."""
         waited = max(0.0, now - ticket.joined_at)
-        self.wait_seconds.observe(waited)
+        self.metrics.wait_seconds.observe(waited)
         if ticket.promised_seconds:
-            self.eta_error_seconds.observe(abs(waited - ticket.promised_seconds))
+            self.metrics.eta_error_seconds.observe(abs(waited - ticket.promised_seconds))
 
     def tell_remaining(self, remaining: int) -> None:
         """The shop says how many units are left."""
@@ -244,7 +234,7 @@ class Room:
 
     def store_failed(self, error: StoreUnavailable | None = None) -> None:
         """Notes that the store didn't answer; it isn't asked again until a refresh has reached it."""
-        self._store_errors.inc()
+        self.metrics.store_errors += 1
         if self.store_up:
             self.store_up = False
             log.warning("store lost", room=self.name, cause=str(error))

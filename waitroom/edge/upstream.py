@@ -126,6 +126,7 @@ class UpstreamPool:
         self, address: UpstreamAddress, *, max_connections: int, connect_seconds: float, wait_seconds: float
     ) -> None:
         self.address = address
+        self._loop = asyncio.get_running_loop()
         self._max = max_connections
         self._connect_seconds = connect_seconds
         self._wait_seconds = wait_seconds
@@ -190,7 +191,7 @@ class UpstreamPool:
             if not waiter.done():
                 waiter.set_result(connection)
                 return
-        connection.idle_since = asyncio.get_running_loop().time()
+        connection.idle_since = self._loop.time()
         self._idle.append(connection)
 
     def forget(self, connection: UpstreamConnection) -> None:
@@ -229,7 +230,7 @@ class UpstreamPool:
                 waiter.set_result(None)
 
     async def _wait(self) -> UpstreamConnection | None:
-        waiter: asyncio.Future[UpstreamConnection | None] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[UpstreamConnection | None] = self._loop.create_future()
         self._waiters.append(waiter)
         try:
             async with asyncio.timeout(self._wait_seconds):
@@ -250,7 +251,7 @@ class UpstreamPool:
             self._offer_slot()
 
     async def _connect(self) -> UpstreamConnection:
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         address = self.address
         try:
             async with asyncio.timeout(self._connect_seconds):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 
 from waitroom.child import Child, run_child
 from waitroom.edge.app import Edge
@@ -13,13 +14,14 @@ from waitroom.edge.pages import Pages
 from waitroom.edge.room import FLUSH_SECONDS, REFRESH_SECONDS, Room, every
 from waitroom.edge.routing import Router
 from waitroom.edge.upstream import UpstreamAddress, UpstreamPool
-from waitroom.metrics import EdgeMetrics
+from waitroom.metrics import FOLDER, EdgeMetrics
 from waitroom.queue.store import QueueStore, connect
 from waitroom.settings import Settings
 from waitroom.tokens import Tokens
 
 BACKLOG = 4096
 SWEEP_SECONDS = 0.5
+METRICS_SECONDS = 1.0
 
 
 async def serve(child: Child) -> None:
@@ -27,7 +29,7 @@ async def serve(child: Child) -> None:
     settings = child.settings
     assert settings.redis_url is not None
     redis = connect(settings.redis_url)
-    metrics = EdgeMetrics(child.slot)
+    metrics = EdgeMetrics(Path(settings.data_dir) / FOLDER, child.slot, [room.name for room in settings.rooms])
     rooms = {
         room.name: Room(
             room,
@@ -39,7 +41,7 @@ async def serve(child: Child) -> None:
                 connect_seconds=room.upstream_connect_seconds,
                 wait_seconds=room.upstream_wait_seconds,
             ),
-            metrics,
+            metrics.rooms[room.name],
             settings.workers,
         )
         for room in settings.rooms
@@ -50,9 +52,15 @@ async def serve(child: Child) -> None:
     async def sweep() -> None:
         edge.sweep()
 
+    async def save_metrics() -> None:
+        await asyncio.to_thread(metrics.save, metrics.dump())
+
     loop = asyncio.get_running_loop()
     async with asyncio.TaskGroup() as tasks:
-        keeping = [tasks.create_task(every(SWEEP_SECONDS, sweep))]
+        keeping = [
+            tasks.create_task(every(SWEEP_SECONDS, sweep)),
+            tasks.create_task(every(METRICS_SECONDS, save_metrics)),
+        ]
         for room in rooms.values():
             keeping.append(tasks.create_task(every(REFRESH_SECONDS, room.refresh)))
             keeping.append(tasks.create_task(every(FLUSH_SECONDS, room.flush)))
