@@ -7,6 +7,7 @@ the version of its format and the room, so that none is good anywhere else.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,9 @@ from waitroom.errors import BadToken
 TICKET_SECONDS = 7 * 86400
 LONGEST_TOKEN = 256
 FORMAT = 1
+
+# Base64 knows several spellings of the same bytes; a token has one. The last character holds four bits of 256.
+_TOKEN = re.compile(rb"[0-9a-f]+(?:\.[0-9a-f]+)*\.[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,8 @@ def _sign(signer: Signer, *fields: int) -> str:
 def _read(signer: Signer, value: bytes, count: int) -> list[int]:
     if len(value) > LONGEST_TOKEN:
         raise BadToken("too long for a token of ours")
+    if not _TOKEN.fullmatch(value):
+        raise BadToken("not in the form of a token of ours")
     try:
         fields = signer.unsign(value).split(b".")
     except BadSignature as error:

@@ -1,0 +1,203 @@
+"""Tickets and passes: what is good, and one test for every way in which one can be wrong."""
+
+from __future__ import annotations
+
+import string
+
+import pytest
+from itsdangerous import Signer
+
+from waitroom.errors import BadToken
+from waitroom.tokens import LONGEST_TOKEN, TICKET_SECONDS, Pass, Ticket, Tokens
+
+SECRET = "the newest secret of this gateway"
+OLDER = "an older secret of this gateway"
+TICKET = Ticket(place=123_456, generation=7, joined_at=1_800_000_000, start_position=42, promised_seconds=90)
+PASS = Pass(session=123_456, expires_at=1_800_000_900, ends_at=1_800_014_400)
+
+tokens = Tokens([SECRET], "shop")
+
+
+def signed(text: str, kind: str = "ticket") -> bytes:
+    """A text that carries a good signature all the same."""
+    signer = tokens._tickets if kind == "ticket" else tokens._passes
+    return signer.sign(text)
+
+
+def test_a_ticket_is_read_as_it_was_signed():
+    assert tokens.read_ticket(tokens.sign_ticket(TICKET).encode()) == TICKET
+
+
+def test_a_pass_is_read_as_it_was_signed():
+    assert tokens.read_pass(tokens.sign_pass(PASS).encode()) == PASS
+
+
+@pytest.mark.parametrize("number", [0, 1, 15, 16, 2**31, 2**62, 2**63 - 1])
+def test_every_number_survives(number):
+    ticket = Ticket(number, number, number, number, number)
+    assert tokens.read_ticket(tokens.sign_ticket(ticket).encode()) == ticket
+
+
+def test_a_token_is_short_and_needs_no_quoting():
+    most = 2**63 - 1
+    for value in (tokens.sign_ticket(Ticket(most, most, most, most, most)), tokens.sign_pass(Pass(most, most, most))):
+        assert len(value) <= 128
+        assert set(value) <= set(string.ascii_letters + string.digits + "-_.")
+
+
+@pytest.mark.parametrize("value", [tokens.sign_ticket(TICKET).encode(), tokens.sign_pass(PASS).encode()])
+def test_a_token_altered_in_any_byte_is_none(value):
+    read = tokens.read_ticket if value.count(b".") == 5 else tokens.read_pass
+    read(value)
+    for at in range(len(value)):
+        for other in (*b"0aAzZ9-_.=+/ \x00\xff", value[at] ^ 1):
+            if other != value[at]:
+                with pytest.raises(BadToken):
+                    read(value[:at] + bytes([other]) + value[at + 1 :])
+
+
+def test_a_token_has_one_spelling():
+    """Base64 has several for the same bytes: bits that are left over, and characters that are skipped."""
+    value = tokens.sign_ticket(TICKET).encode()
+    for other in (value[:-1] + bytes([last]) for last in string.printable.encode() if last != value[-1]):
+        with pytest.raises(BadToken):
+            tokens.read_ticket(other)
+    for junk in (b"!", b"=", b" ", b"\n", b"\x00", b"\xff", b"A"):
+        for at in range(len(value) + 1):
+            with pytest.raises(BadToken):
+                tokens.read_ticket(value[:at] + junk + value[at:])
+
+
+def test_a_token_that_is_cut_short_is_none():
+    value = tokens.sign_ticket(TICKET).encode()
+    for length in range(len(value)):
+        with pytest.raises(BadToken):
+            tokens.read_ticket(value[:length])
+        with pytest.raises(BadToken):
+            tokens.read_ticket(value[-length:] if length else b"")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", b".", b"..", b".....", b"0", b"\xff\xfe", "Schlüssel.ü".encode(), b"a.b.c.d.e.", b".a", b"\x00" * 40, b"%00"],
+)
+def test_what_is_no_token_is_none(value):
+    with pytest.raises(BadToken):
+        tokens.read_ticket(value)
+    with pytest.raises(BadToken):
+        tokens.read_pass(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "1",
+        "1.2.3.4",
+        "1.2.3.4.5.6",
+        "1.2.3.4.",
+        ".2.3.4.5",
+        "1..3.4.5",
+        "1.2.3.4.x",
+        "-1.2.3.4.5",
+        "1_0.2.3.4.5",
+        " 1.2.3.4.5",
+        "0x1.2.3.4.5",
+        "A.2.3.4.5",
+        "\uff11.2.3.4.5",
+    ],
+)
+def test_other_fields_are_none_even_under_a_good_signature(text):
+    with pytest.raises(BadToken):
+        tokens.read_ticket(signed(text))
+
+
+def test_a_ticket_with_as_many_fields_as_a_pass_is_no_pass():
+    with pytest.raises(BadToken):
+        tokens.read_pass(signed("1.2.3"))
+    with pytest.raises(BadToken):
+        tokens.read_pass(signed("1.2", "pass"))
+    assert tokens.read_pass(signed("1.2.3", "pass")) == Pass(1, 2, 3)
+
+
+def test_an_over_long_token_is_none_even_under_a_good_signature():
+    """A number of thousands of digits would cost more to read than the whole request."""
+    with pytest.raises(BadToken, match="long"):
+        tokens.read_ticket(signed("f" * LONGEST_TOKEN + ".2.3.4.5"))
+    with pytest.raises(BadToken, match="long"):
+        tokens.read_ticket(b"f" * (LONGEST_TOKEN + 1))
+
+
+def test_a_pass_is_no_ticket_and_a_ticket_no_pass():
+    with pytest.raises(BadToken):
+        tokens.read_ticket(tokens.sign_pass(PASS).encode())
+    with pytest.raises(BadToken):
+        tokens.read_pass(tokens.sign_ticket(TICKET).encode())
+
+
+def test_another_room_s_tokens_are_none():
+    other = Tokens([SECRET], "shop2")
+    with pytest.raises(BadToken):
+        other.read_ticket(tokens.sign_ticket(TICKET).encode())
+    with pytest.raises(BadToken):
+        other.read_pass(tokens.sign_pass(PASS).encode())
+
+
+def test_another_secret_s_tokens_are_none():
+    other = Tokens(["another secret altogether"], "shop")
+    with pytest.raises(BadToken):
+        other.read_ticket(tokens.sign_ticket(TICKET).encode())
+    with pytest.raises(BadToken):
+        other.read_pass(tokens.sign_pass(PASS).encode())
+
+
+def test_another_format_s_tokens_are_none():
+    other = Signer(SECRET, salt="waitroom.ticket.0.shop", digest_method=tokens._tickets.digest_method)
+    with pytest.raises(BadToken):
+        tokens.read_ticket(other.sign("1.2.3.4.5"))
+
+
+def test_secrets_rotate():
+    before, between, after = Tokens([OLDER], "shop"), Tokens([SECRET, OLDER], "shop"), Tokens([SECRET], "shop")
+    old, new = before.sign_ticket(TICKET).encode(), between.sign_ticket(TICKET).encode()
+    assert new == after.sign_ticket(TICKET).encode(), "the newest signs"
+    assert between.read_ticket(old) == between.read_ticket(new) == TICKET, "all verify"
+    with pytest.raises(BadToken):
+        after.read_ticket(old)  # the older one is rotated out
+    with pytest.raises(BadToken):
+        before.read_ticket(new)  # and this one doesn't know the newest
+
+
+def test_secrets_rotate_for_passes_too():
+    between, after = Tokens([SECRET, OLDER], "shop"), Tokens([SECRET], "shop")
+    old = Tokens([OLDER], "shop").sign_pass(PASS).encode()
+    assert between.read_pass(old) == PASS
+    with pytest.raises(BadToken):
+        after.read_pass(old)
+
+
+def test_nothing_of_a_secret_is_shown():
+    both = Tokens([SECRET, OLDER], "shop")
+    with pytest.raises(BadToken) as raised:
+        both.read_ticket(both.sign_pass(PASS).encode())
+    cause: BaseException | None = raised.value
+    shown = repr(both) + str(both)
+    while cause is not None:
+        shown += repr(cause) + str(cause)
+        cause = cause.__cause__ or cause.__context__
+    assert SECRET not in shown
+    assert OLDER not in shown
+
+
+def test_the_error_shows_nothing_of_the_token():
+    """Logs are read by more people than may hold a pass."""
+    value = tokens.sign_pass(PASS)
+    with pytest.raises(BadToken) as raised:
+        tokens.read_ticket(value.encode())
+    assert value[:8] not in str(raised.value)
+
+
+def test_a_ticket_runs_out_after_a_week():
+    assert not TICKET.expired(TICKET.joined_at)
+    assert not TICKET.expired(TICKET.joined_at + TICKET_SECONDS - 1)
+    assert TICKET.expired(TICKET.joined_at + TICKET_SECONDS)
