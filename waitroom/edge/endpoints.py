@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from urllib.parse import parse_qs, quote
 
 from waitroom.edge.answers import JSON_LINES, OK, UNAVAILABLE, Answers
@@ -230,8 +231,12 @@ def _ticket_lines(call: Call, ticket: Ticket) -> bytes:
 
 
 def _query(request: Request) -> dict[str, str]:
-    query = request.target.partition(b"?")[2].decode("latin-1")
-    return {name: values[0] for name, values in parse_qs(query).items()} if query else {}
+    return _parsed(request.target.partition(b"?")[2])
+
+
+@lru_cache(maxsize=256)
+def _parsed(query: bytes) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(query.decode("latin-1")).items()} if query else {}
 
 
 def _cross_site(request: Request) -> bool:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from waitroom.edge.framing import Body, ChunkedBody, CloseBody, LengthBody, chunk, last_chunk
-from waitroom.edge.headers import forwarded_lines, request_headers, response_headers
-from waitroom.edge.http1 import Malformed, Request, Response, parse_response, render_head
+from waitroom.edge.headers import forwarded_lines, request_lines, response_lines
+from waitroom.edge.http1 import Malformed, Request, Response, parse_response
 from waitroom.edge.upstream import UpstreamConnection, UpstreamPool, UpstreamUnavailable
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Exchange:
         if b"host" not in request.fields:
             more = b"Host: %b\r\n%b" % (self._pool.address.authority, more)
         start = b"%b %b HTTP/1.1\r\n" % (request.method, request.target)
-        connection.transport.write(render_head(start, request_headers(request, client.peer), more))
+        connection.transport.write(b"%b%b%b\r\n" % (start, request_lines(request, client.peer), more))
         client.deadline = client.now() + self._errand.first_byte_seconds
         self.ready = True
         if request.has_body:
@@ -160,8 +160,7 @@ class Exchange:
                 self._begin(response)
             elif response.status != 100 and not self._request.http10:
                 # 100 was our own to say. Others, such as 103, are for the client.
-                headers = response_headers(response, private=False)
-                self._client.transport.write(render_head(_status_line(response), headers))
+                self._client.transport.write(_head(response, b""))
 
     def _begin(self, response: Response) -> None:
         request, client = self._request, self._client
@@ -185,7 +184,7 @@ class Exchange:
                 lines += b"Transfer-Encoding: chunked\r\n"
         lines += client.connection_line()
         client.answering = True
-        head = render_head(_status_line(response), response_headers(response, private=private), lines)
+        head = _head(response, lines, private=private)
         data, self._buffer = self._buffer, b""
         self._relay(head, data)
 
@@ -224,9 +223,9 @@ class Exchange:
         self.tunnel = True
         client = self._client
         lines, _ = self._errand.answered(response)
-        upgrade = b"".join(value for name, value in response.headers if name.lower() == b"upgrade")
+        upgrade = b"".join(field.value for field in response.headers if field.lower == b"upgrade")
         lines += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % upgrade
-        client.transport.write(render_head(_status_line(response), response_headers(response, private=False), lines))
+        client.transport.write(_head(response, lines))
         client.deadline = client.now() + TUNNEL_IDLE_SECONDS
         client.answering = True
         early, self._buffer = self._buffer, b""
@@ -315,5 +314,10 @@ class Exchange:
             self._pool.give_back(connection, reusable=reusable)
 
 
-def _status_line(response: Response) -> bytes:
-    return b"HTTP/1.1 %d %b\r\n" % (response.status, response.reason)
+def _head(response: Response, lines: bytes, *, private: bool = False) -> bytes:
+    return b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (
+        response.status,
+        response.reason,
+        response_lines(response, private=private),
+        lines,
+    )

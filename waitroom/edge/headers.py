@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from waitroom.edge.http1 import Headers, Request, Response
+from waitroom.edge.http1 import Request, Response
 
 COOKIE_PREFIX = b"waitroom_"
 
@@ -25,10 +25,14 @@ _OURS = frozenset(
     )
 )
 _DROPPED_FROM_REQUESTS = _HOP_BY_HOP | _OURS | {b"cookie"}
+_DROPPED_FROM_STRANGERS = _DROPPED_FROM_REQUESTS | {b"forwarded"}
 _DROPPED_FROM_RESPONSES = _HOP_BY_HOP | {b"waitroom-command"}
 _CACHING = frozenset((b"cache-control", b"expires", b"pragma"))
 # A Connection header may name further ones, but not to make these vanish on the way to the shop.
-_NEVER_BY_CONNECTION = frozenset((b"host", b"content-length", b"cookie", b"authorization", b"content-type"))
+_HARMLESS_OPTIONS = frozenset((b"keep-alive", b"close", b"upgrade"))
+_NEVER_BY_CONNECTION = frozenset(
+    (b"host", b"content-length", b"cookie", b"authorization", b"content-type", b"set-cookie", b"cache-control")
+)
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -97,37 +101,34 @@ def own_cookies(cookies: Sequence[bytes]) -> dict[bytes, bytes]:
     return found
 
 
-def foreign_cookies(cookies: Sequence[bytes]) -> Headers:
-    """The Cookie headers without ours."""
-    kept: Headers = []
+def foreign_cookies(cookies: Sequence[bytes]) -> bytes:
+    """The Cookie header lines without our cookies."""
+    kept = b""
     for line in cookies:
-        if COOKIE_PREFIX not in line:
-            kept.append((b"Cookie", line))
-            continue
-        pairs = (pair.strip(b" \t") for pair in line.split(b";"))
-        rest = b"; ".join(pair for pair in pairs if pair and not pair.startswith(COOKIE_PREFIX))
+        rest = line
+        if COOKIE_PREFIX in line:
+            pairs = (pair.strip(b" \t") for pair in line.split(b";"))
+            rest = b"; ".join(pair for pair in pairs if pair and not pair.startswith(COOKIE_PREFIX))
         if rest:
-            kept.append((b"Cookie", rest))
+            kept += b"Cookie: %b\r\n" % rest
     return kept
 
 
-def request_headers(request: Request, peer: Peer) -> Headers:
-    """The headers that go on to the shop, in their order; framing, session and upgrade are added by the caller."""
-    dropped = _DROPPED_FROM_REQUESTS
-    if request.connection:
-        dropped = dropped | (request.connection - _NEVER_BY_CONNECTION)
-    if not peer.trusted:
-        dropped = dropped | {b"forwarded"}
-    kept: Headers = []
-    cookies_due = bool(request.cookies)
-    for header in request.headers:
-        lower = header[0].lower()
-        if lower not in dropped:
-            kept.append(header)
-        elif cookies_due and lower == b"cookie":
-            kept += foreign_cookies(request.cookies)
+def request_lines(request: Request, peer: Peer) -> bytes:
+    """The header lines that go on to the shop, in their order; framing, session and upgrade are added by the caller."""
+    dropped = _DROPPED_FROM_REQUESTS if peer.trusted else _DROPPED_FROM_STRANGERS
+    named = request.connection - _HARMLESS_OPTIONS
+    if named:
+        dropped = dropped | (named - _NEVER_BY_CONNECTION)
+    kept: list[bytes] = []
+    cookies_due = True
+    for field in request.headers:
+        if field.lower not in dropped:
+            kept.append(field.line)
+        elif field.lower == b"cookie" and cookies_due:
+            kept.append(foreign_cookies(request.cookies))
             cookies_due = False
-    return kept
+    return b"".join(kept)
 
 
 def forwarded_lines(request: Request, peer: Peer) -> bytes:
@@ -145,19 +146,19 @@ def forwarded_lines(request: Request, peer: Peer) -> bytes:
     return lines + b"X-Forwarded-Host: %b\r\n" % host if host else lines
 
 
-def response_headers(response: Response, *, private: bool) -> Headers:
-    """The headers that go on to the client. ``private``: no cache may keep it, whatever the shop says."""
+def response_lines(response: Response, *, private: bool) -> bytes:
+    """The header lines that go on to the client. ``private``: no cache may keep it, whatever the shop says."""
     dropped = _DROPPED_FROM_RESPONSES
-    if private:
-        dropped = dropped | _CACHING
-    if response.connection:
-        dropped = dropped | (response.connection - _NEVER_BY_CONNECTION - {b"set-cookie"})
-    if response.chunked or response.bodiless:
-        dropped = dropped | {b"content-length"} if response.status != 304 else dropped
-    kept = [header for header in response.headers if header[0].lower() not in dropped]
-    if private:
-        kept.append((b"Cache-Control", b"private, no-store"))
-    return kept
+    named = response.connection - _HARMLESS_OPTIONS
+    if named:
+        dropped = dropped | (named - _NEVER_BY_CONNECTION)
+    if response.chunked or (response.bodiless and response.status != 304):
+        dropped = dropped | {b"content-length"}
+    if not private:
+        return b"".join([field.line for field in response.headers if field.lower not in dropped])
+    dropped = dropped | _CACHING
+    kept = b"".join([field.line for field in response.headers if field.lower not in dropped])
+    return kept + b"Cache-Control: private, no-store\r\n"
 
 
 def set_cookie(name: str, value: str, *, secure: bool, max_age: int) -> bytes:

@@ -1,25 +1,24 @@
-"""HTTP/1.1 messages: strict heads, parsed by llhttp after a grammar of our own has found nothing ambiguous in them.
+"""HTTP/1.1 messages: strict heads, and written anew, never passed through.
 
-llhttp is lenient here and there, and every leniency is a chance for two parsers to disagree about where a message
-ends. So a head must match `REQUEST_HEAD` or `RESPONSE_HEAD` to the letter before llhttp sees it, and messages are
-always written anew, never passed through.
+A head is split into lines, and every line must match a grammar without leniencies (`fields.py` and below): each
+leniency is a chance for two parsers to disagree about where a message ends. A request that says anything about a body
+or another protocol is parsed by llhttp as well, and refused where the two disagree.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import httptools
 
+from waitroom.edge.fields import Field, FieldMemo
 from waitroom.errors import WaitroomError
 
 Headers = list[tuple[bytes, bytes]]
 
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_FIELDS = rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n"
-REQUEST_HEAD = re.compile(_TOKEN + rb" [\x21-\x7e\x80-\xff]+ HTTP/1\.[01]\r\n" + _FIELDS)
-RESPONSE_HEAD = re.compile(rb"HTTP/1\.[01] [1-9][0-9][0-9](?: [\t\x20-\x7e\x80-\xff]*)?\r\n" + _FIELDS)
+REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]{0,31}) ([\x21-\x7e\x80-\xff]+) HTTP/1\.([01])")
+STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]+)(?::[0-9]{1,5})?\Z")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)\Z", re.IGNORECASE | re.DOTALL)
 _DIGITS = re.compile(rb"[0-9]{1,18}\Z")
@@ -38,6 +37,12 @@ _READ = frozenset(
     )
 )
 _SINGLE = (b"host", b"content-length", b"transfer-encoding")
+_ANOTHER_OPINION = (b"content-length", b"transfer-encoding", b"upgrade")
+
+_REQUEST_FIELDS = FieldMemo(
+    frozenset((b"cookie", b"authorization", b"proxy-authorization", b"waitroom-ticket", b"waitroom-pass", b"referer"))
+)
+_RESPONSE_FIELDS = FieldMemo(frozenset((b"set-cookie", b"location", b"etag", b"date", b"waitroom-command")))
 
 
 class Malformed(WaitroomError):  # noqa: N818 - what it is of the message
@@ -61,7 +66,7 @@ class Request:
         method, target: As sent; of an absolute target only what follows the host.
         path: The target up to its query.
         http10: Whether the client speaks HTTP/1.0.
-        headers: Names and values in the order and case they came in.
+        headers: The header lines, in their order.
         fields: Those read here by lower-case name; several values of one name are joined by ", ".
         cookies: The values of all Cookie headers.
         content_length: Bytes of the body, None where it has no length.
@@ -75,7 +80,7 @@ class Request:
         *("keep_alive", "connection"),
     )
 
-    def __init__(self, method: bytes, target: bytes, http10: bool, headers: Headers) -> None:
+    def __init__(self, method: bytes, target: bytes, http10: bool, headers: Sequence[Field]) -> None:
         self.method = method
         self.target = target
         self.http10 = http10
@@ -111,16 +116,17 @@ class Request:
 
     def _read_fields(self) -> None:
         fields = self.fields
-        for name, value in self.headers:
-            lower = name.lower()
+        for field in self.headers:
+            lower = field.lower
             if lower in _READ:
+                value = field.value
                 if lower in fields:
                     if lower in _SINGLE:
-                        raise Malformed(400, f"more than one {name.decode('latin-1')} header")
+                        raise Malformed(400, f"more than one {field.name.decode('latin-1')} header")
                     value = fields[lower] + b", " + value
                 fields[lower] = value
             elif lower == b"cookie":
-                self.cookies.append(value)
+                self.cookies.append(field.value)
 
     def _read_framing(self) -> None:
         fields = self.fields
@@ -166,7 +172,7 @@ class Response:
     Attributes:
         status: The code; ``reason`` the words behind it, as sent.
         http10: Whether the upstream speaks HTTP/1.0.
-        headers: Names and values in the order and case they came in.
+        headers: The header lines, in their order.
         content_length, chunked: How the body is framed; neither means until the upstream closes.
         keep_alive: Whether the upstream keeps the connection.
         connection: The lower-case options of the Connection header.
@@ -179,7 +185,7 @@ class Response:
         *("cache_control", "commands"),
     )
 
-    def __init__(self, status: int, reason: bytes, http10: bool, headers: Headers) -> None:
+    def __init__(self, status: int, reason: bytes, http10: bool, headers: Sequence[Field]) -> None:
         self.status = status
         self.reason = reason
         self.http10 = http10
@@ -189,8 +195,9 @@ class Response:
         self.cache_control = b""
         self.commands = b""
         connection: list[bytes] = []
-        for name, value in headers:
-            match name.lower():
+        for field in headers:
+            value = field.value
+            match field.lower:
                 case b"content-length":
                     self._read_length(value)
                 case b"transfer-encoding":
@@ -231,65 +238,58 @@ def options(value: bytes) -> frozenset[bytes]:
     return frozenset(part for piece in value.lower().split(b",") if (part := piece.strip(b" \t")))
 
 
-class _Head:
-    """Collects what llhttp finds in one head."""
+class _SecondOpinion:
+    """What llhttp makes of a head."""
 
-    __slots__ = ("headers", "reason", "target")
+    __slots__ = ("count", "target")
 
     def __init__(self) -> None:
         self.target = b""
-        self.reason = b""
-        self.headers: Headers = []
+        self.count = 0
 
     def on_url(self, url: bytes) -> None:
         self.target += url
 
-    def on_status(self, reason: bytes) -> None:
-        self.reason += reason
-
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name, value.rstrip(b" \t")))
+        self.count += 1
 
 
 def parse_request(head: bytes) -> Request:
     """Parses a request's head, up to and with its empty line. Raises `Malformed`."""
-    if not REQUEST_HEAD.fullmatch(head):
+    start, *lines, _, _ = head.split(b"\r\n")
+    found = REQUEST_LINE.fullmatch(start)
+    fields = _REQUEST_FIELDS.parse(lines)
+    if found is None or fields is None:
         raise Malformed(400, "not a request in HTTP/1.1")
-    found = _Head()
-    parser = httptools.HttpRequestParser(found)
+    method, target, minor = found.groups()
+    if method == b"CONNECT":
+        raise Malformed(405, "CONNECT is not for a gateway")
+    if len(fields) > MOST_HEADERS:
+        raise Malformed(431, "too many headers")
+    request = Request(method, target, minor == b"0", fields)
+    if any(name in request.fields for name in _ANOTHER_OPINION):
+        _ask_llhttp(head, method, target, len(fields))
+    return request
+
+
+def _ask_llhttp(head: bytes, method: bytes, target: bytes, count: int) -> None:
+    opinion = _SecondOpinion()
+    parser = httptools.HttpRequestParser(opinion)
     try:
         parser.feed_data(head)
     except httptools.HttpParserUpgrade:
         pass  # whether to change protocols is decided later; the head is whole
     except httptools.HttpParserError as error:
         raise Malformed(400, "not a request in HTTP/1.1") from error
-    method = parser.get_method()
-    if method == b"CONNECT":
-        raise Malformed(405, "CONNECT is not for a gateway")
-    if len(found.headers) > MOST_HEADERS:
-        raise Malformed(431, "too many headers")
-    return Request(method, found.target, parser.get_http_version() == "1.0", found.headers)
+    if (parser.get_method(), opinion.target, opinion.count) != (method, target, count):
+        raise Malformed(400, "not a request in HTTP/1.1")
 
 
 def parse_response(head: bytes) -> Response:
     """Parses a response's head, up to and with its empty line. Raises `Malformed`, with the status 502."""
-    if not RESPONSE_HEAD.fullmatch(head):
+    start, *lines, _, _ = head.split(b"\r\n")
+    found = STATUS_LINE.fullmatch(start)
+    fields = _RESPONSE_FIELDS.parse(lines)
+    if found is None or fields is None:
         raise Malformed(502, "not a response in HTTP/1.1")
-    found = _Head()
-    parser = httptools.HttpResponseParser(found)
-    try:
-        parser.feed_data(head)
-    except httptools.HttpParserUpgrade:
-        pass
-    except httptools.HttpParserError as error:
-        raise Malformed(502, "not a response in HTTP/1.1") from error
-    return Response(parser.get_status_code(), found.reason, parser.get_http_version() == "1.0", found.headers)
-
-
-def render_head(start: bytes, headers: Iterable[tuple[bytes, bytes]], more: bytes = b"") -> bytes:
-    """Writes a head. ``more`` are further header lines, each with its line end."""
-    lines = [start]
-    lines += [b"%b: %b\r\n" % header for header in headers]
-    lines.append(more)
-    lines.append(b"\r\n")
-    return b"".join(lines)
+    return Response(int(found[2]), found[3] or b"", found[1] == b"0", fields)

@@ -27,6 +27,8 @@ log = structlog.get_logger()
 
 REFRESH_SECONDS = 0.5
 FLUSH_SECONDS = 1.0
+# Verified tickets kept in a worker: some 4 MB, however many wait.
+TICKETS_KEPT = 16384
 # Sessions that begin while the store can't be asked get numbers above all places.
 OFFLINE_SESSIONS = 1 << 62
 
@@ -95,6 +97,7 @@ class Room:
         self._store = store
         self._limits = limits_of(settings)
         self._seen: set[int] = set()
+        self._tickets: dict[bytes, Ticket] = {}
         self._sold_out_told = False
         self._remaining: int | None = None
         self._joins: Batch[None, Placed] = Batch(self._join_all)
@@ -133,11 +136,17 @@ class Room:
     # From memory.
 
     def read_ticket(self, value: bytes) -> Ticket | None:
-        """The ticket, or None if it is none of ours."""
-        try:
-            return self.tokens.read_ticket(value)
-        except BadToken:
-            return None
+        """The ticket, or None if it is none of ours. Verified once, then found again for as long as it is kept."""
+        ticket = self._tickets.get(value)
+        if ticket is None:
+            try:
+                ticket = self.tokens.read_ticket(value)
+            except BadToken:
+                return None
+            if len(self._tickets) >= TICKETS_KEPT:
+                self._tickets.clear()
+            self._tickets[value] = ticket
+        return ticket
 
     def mark_seen(self, ticket: Ticket) -> None:
         """A waiting visitor is there."""

@@ -1,0 +1,64 @@
+"""Header lines, each parsed once: browsers send the same dozen of them again and again.
+
+Of a head's lines only the cookies, and perhaps the referrer, differ from request to request and from visitor to
+visitor. A line that has been seen is looked up whole, with all that is known of it: its names, its value, and what of
+it goes on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import cast
+
+_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[\t ]*((?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)[\t ]*")
+
+MEMO_SIZE = 8192
+LONGEST_KEPT = 512
+
+
+class Field:
+    """One header line.
+
+    Attributes:
+        name, value: As sent, without white space around the value.
+        lower: The name in lower case.
+        line: As it is written anew.
+    """
+
+    __slots__ = ("line", "lower", "name", "value")
+
+    def __init__(self, name: bytes, value: bytes) -> None:
+        self.name = name
+        self.value = value
+        self.lower = name.lower()
+        self.line = b"%b: %b\r\n" % (name, value)
+
+
+class FieldMemo:
+    """Parses header lines, and remembers them with a bound.
+
+    Args:
+        personal: Lower-case names whose lines aren't remembered: they differ anyway, and are nobody else's business.
+    """
+
+    def __init__(self, personal: frozenset[bytes]) -> None:
+        self._personal = personal
+        self._known: dict[bytes, Field] = {}
+
+    def parse(self, lines: list[bytes]) -> Sequence[Field] | None:
+        """The fields of a head's lines, in their order; None if one of them is no header line."""
+        known = self._known
+        fields = [known.get(line) or self._parse(line) for line in lines]
+        return None if None in fields else cast(list[Field], fields)
+
+    def _parse(self, line: bytes) -> Field | None:
+        found = _LINE.fullmatch(line)
+        if found is None:
+            return None
+        field = Field(found[1], found[2])
+        if len(line) <= LONGEST_KEPT and field.lower not in self._personal:
+            if len(self._known) >= MEMO_SIZE:
+                self._known.clear()
+            self._known[line] = field
+        return field
