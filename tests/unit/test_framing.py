@@ -1,0 +1,246 @@
+"""Where a body ends: whatever the cuts, to the letter, and at a cost that grows with the bytes alone."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from time import process_time
+
+import pytest
+
+from waitroom.edge.framing import (
+    LONGEST_CHUNK_LINE,
+    LONGEST_TRAILERS,
+    Body,
+    ChunkedBody,
+    CloseBody,
+    LengthBody,
+    chunk,
+    last_chunk,
+)
+from waitroom.edge.http1 import Malformed
+
+
+def read(body: Body, *cuts: bytes) -> tuple[bytes, bytes]:
+    """The body's bytes and what came behind it."""
+    got = b""
+    for cut in cuts:
+        assert not body.done, "bytes behind the end are not for the body"
+        pieces, rest = body.feed(cut)
+        assert all(pieces) or pieces == [b""]
+        got += b"".join(pieces)
+        assert not rest or body.done
+    return got, rest
+
+
+def every_cut(data: bytes) -> list[tuple[bytes, ...]]:
+    """The data whole, cut in two at every place, and byte by byte."""
+    twos = [(data[:at], data[at:]) for at in range(1, len(data))]
+    return [(data,), *twos, tuple(data[at : at + 1] for at in range(len(data)))]
+
+
+def chunked(data: bytes) -> bytes:
+    body = ChunkedBody(400)
+    got, rest = read(body, data)
+    assert body.done
+    assert not rest
+    return got
+
+
+def refused(data: bytes) -> str:
+    """Why a chunked body is refused, however it is cut; nothing of it has to be complete."""
+    reasons = set()
+    for cuts in every_cut(data):
+        body = ChunkedBody(400)
+        with pytest.raises(Malformed) as raised:
+            read(body, *cuts)
+        assert not body.done
+        assert raised.value.status == 400
+        reasons.add(raised.value.reason)
+    assert len(reasons) == 1
+    return reasons.pop()
+
+
+# By length, and with the connection.
+
+
+def test_a_body_of_no_bytes_is_done_at_once():
+    assert LengthBody(0).done
+
+
+@pytest.mark.parametrize("cuts", every_cut(b"hello"))
+def test_a_body_ends_by_its_length(cuts):
+    body = LengthBody(5)
+    assert read(body, *cuts) == (b"hello", b"")
+    assert body.done
+    assert body.trailers == []
+
+
+def test_what_comes_behind_a_length_is_left_over():
+    body = LengthBody(5)
+    assert read(body, b"hel", b"loGET /") == (b"hello", b"GET /")
+
+
+def test_a_body_without_a_length_never_ends_by_itself():
+    body = CloseBody()
+    assert read(body, b"a", b"\r\n0\r\n\r\n") == (b"a\r\n0\r\n\r\n", b"")
+    assert not body.done
+
+
+# By chunks.
+
+
+@pytest.mark.parametrize("cuts", every_cut(b"5\r\nhello\r\nA\r\n0123456789\r\n0\r\n\r\n"))
+def test_chunks_however_they_are_cut(cuts):
+    body = ChunkedBody(400)
+    assert read(body, *cuts) == (b"hello0123456789", b"")
+    assert body.done
+
+
+def test_what_comes_behind_the_last_chunk_is_left_over():
+    body = ChunkedBody(400)
+    assert read(body, b"1\r\na\r\n0\r\n\r", b"\nGET / HTTP/1.1") == (b"a", b"GET / HTTP/1.1")
+
+
+def test_pieces_come_as_soon_as_they_are_there():
+    body = ChunkedBody(400)
+    assert body.feed(b"a\r\n0123") == ([b"0123"], b"")
+    assert body.feed(b"456") == ([b"456"], b"")
+    assert body.feed(b"789\r\n") == ([b"789"], b"")
+
+
+@pytest.mark.parametrize(
+    "size",
+    [b"5", b"05", b"000000000000005", b"5;a", b"5;a=b", b'5;a="b;\\"c\\r"', b"5;a;b=c", b"5;" + b"a" * 900],
+)
+def test_sizes_and_extensions_that_are_ones(size):
+    assert chunked(size + b"\r\nhello\r\n0\r\n\r\n") == b"hello"
+    assert chunked(b"5\r\nhello\r\n" + b"0" * 9 + size.lstrip(b"05") + b"\r\n\r\n") == b"hello"
+
+
+def test_hexadecimal_in_either_case():
+    assert chunked(b"a\r\n0123456789\r\nA\r\n0123456789\r\n0\r\n\r\n") == b"0123456789" * 2
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        *(b"", b" 5", b"5 ", b"5\t", b"+5", b"-5", b"0x5", b"5h", b"5.0", b"5_0", b"\xb2", b"5,5", b"g"),
+        *(b"5;", b"5;;a", b"5; a", b"5 ;a", b"5;a =b", b"5;a=", b'5;a="b', b"5;=b", b"5;a\x00", b"5;a=\x7f"),
+        *(b"5\n", b"\n5", b"5\r", b"5\ra", b"5\n5", b"1" * 16, b"f" * 40),
+    ],
+)
+def test_sizes_and_extensions_that_are_none(size):
+    assert "size" in refused(size + b"\r\nhello\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize("end", [b"\n", b"x\r\n", b"\rx", b"\r\r\n", b"0\r\n\r\n", b" \r\n"])
+def test_a_chunk_ends_with_its_line_end(end):
+    assert "longer" in refused(b"5\r\nhello" + end)
+
+
+def test_a_line_of_the_greatest_length_is_read_however_it_is_cut():
+    line = b"5;" + b"a" * (LONGEST_CHUNK_LINE - 2)
+    for cuts in [(line + b"\r\n",), (line, b"\r\n"), (line + b"\r", b"\n")]:
+        body = ChunkedBody(400)
+        assert read(body, *cuts, b"hello\r\n0\r\n\r\n") == (b"hello", b"")
+
+
+def test_a_line_that_is_too_long_is_refused_before_it_is_all_there():
+    for line in (b"5;" + b"a" * LONGEST_CHUNK_LINE, b"0" * 100_000):
+        with pytest.raises(Malformed, match="too long"):
+            ChunkedBody(400).feed(line)
+    with pytest.raises(Malformed, match="too long"):
+        ChunkedBody(400).feed(b"5;" + b"a" * (LONGEST_CHUNK_LINE - 1) + b"\r\n")
+
+
+def test_the_status_is_whose_fault_it_is():
+    with pytest.raises(Malformed) as raised:
+        ChunkedBody(502).feed(b"x\r\n")
+    assert raised.value.status == 502
+
+
+# Trailers.
+
+
+@pytest.mark.parametrize("cuts", every_cut(b"0\r\nA: b\r\nC:\td e \t\r\nF:\r\nA: \xe4\r\n\r\n"))
+def test_trailers_are_kept_in_their_order(cuts):
+    body = ChunkedBody(400)
+    assert read(body, *cuts) == (b"", b"")
+    assert body.trailers == [(b"A", b"b"), (b"C", b"d e"), (b"F", b""), (b"A", b"\xe4")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(b"Transfer-Encoding", b"content-length", b"Host", b"Connection", b"Cookie", b"Set-Cookie", b"Trailer"),
+        *(b"Authorization", b"Content-Type", b"TE", b"Upgrade", b"Expect", b"Forwarded", b"Cache-Control"),
+        *(b"Waitroom-Session", b"Waitroom-Command", b"X-Forwarded-For", b"Waitroom_Session", b"content_length"),
+    ],
+)
+def test_trailers_that_come_too_late_to_be_true_are_dropped(name):
+    body = ChunkedBody(400)
+    read(body, b"0\r\n" + name + b": 1\r\nX: y\r\n\r\n")
+    assert body.trailers == [(b"X", b"y")]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"A", b": b", b"A : b", b" A: b", b"A: b\n", b"A: b\rc", b"A: \x00", b"A: \x7f", b"A\xe4: b", b"A: b\r\n c"],
+)
+def test_trailers_that_are_none(line):
+    assert "trailer" in refused(b"0\r\n" + line + b"\r\n\r\n")
+
+
+def test_trailers_of_the_greatest_size_are_read_and_greater_ones_are_not():
+    line = b"A: " + b"b" * 1019 + b"\r\n"
+    assert LONGEST_TRAILERS % len(line) == 0
+    lines = line * (LONGEST_TRAILERS // len(line))
+    for cuts in [(b"0\r\n" + lines + b"\r\n",), (b"0\r\n" + lines, b"\r", b"\n")]:
+        body = ChunkedBody(400)
+        assert read(body, *cuts) == (b"", b"")
+        assert len(body.trailers) == LONGEST_TRAILERS // len(line)
+    for more in (b"A:\r\n\r\n", b"A" * 100, b"A: " + b"b" * LONGEST_TRAILERS):
+        with pytest.raises(Malformed):
+            ChunkedBody(400).feed(b"0\r\n" + lines + more)
+
+
+# What an attacker may make it cost: it must grow with the bytes, whatever they are.
+
+
+def cost(data: bytes) -> float:
+    """The processor's time in seconds, the best of three."""
+    times = []
+    for _ in range(3):
+        started = process_time()
+        with suppress(Malformed):
+            ChunkedBody(400).feed(data)
+        times.append(process_time() - started)
+    return min(times)
+
+
+def test_a_flood_of_chunks_of_one_byte_costs_what_its_bytes_do():
+    """One read may be a quarter of a megabyte, and keeps all other visitors waiting for as long as it takes."""
+    few = b"1\r\na\r\n" * 10_000
+    assert cost(few * 8) < 24 * cost(few)
+
+
+@pytest.mark.parametrize(("spaces", "end"), [(b" ", b"\x01"), (b" ", b"x"), (b" x", b" ")])
+def test_trailers_of_spaces_cost_what_their_bytes_do(spaces, end):
+    """Seen on regular expressions: two parts that both match spaces try every way of sharing them out."""
+    few = b"0\r\n" + b"A: %b\r\n" % (spaces * 100 + end) * 8
+    many = b"0\r\nA: " + spaces * 800 + end + b"\r\n"
+    assert cost(many) < 5 * cost(few) + 0.001
+
+
+# Writing them.
+
+
+def test_a_written_chunk_is_read_as_it_was():
+    for piece in (b"a", b"0" * 16, b"\r\n0\r\n\r\n"):
+        assert chunked(chunk(piece) + chunk(piece) + last_chunk([])) == piece * 2
+
+
+def test_written_trailers_are_read_as_they_were():
+    body = ChunkedBody(400)
+    read(body, chunk(b"a") + last_chunk([(b"A", b"b"), (b"C", b"")]))
+    assert body.trailers == [(b"A", b"b"), (b"C", b"")]
