@@ -11,7 +11,8 @@ import re
 from collections.abc import Sequence
 from typing import cast
 
-_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[\t ]*((?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)[\t ]*")
+# White space around the value is left to `strip`: parts of a pattern that overlap make it quadratic.
+_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t\x20-\x7e\x80-\xff]*)")
 
 MEMO_SIZE = 8192
 LONGEST_KEPT = 512
@@ -56,7 +57,7 @@ class FieldMemo:
         found = _LINE.fullmatch(line)
         if found is None:
             return None
-        field = Field(found[1], found[2])
+        field = Field(found[1], found[2].strip(b" \t"))
         if len(line) <= LONGEST_KEPT and field.lower not in self._personal:
             if len(self._known) >= MEMO_SIZE:
                 self._known.clear()

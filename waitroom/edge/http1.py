@@ -17,7 +17,8 @@ from waitroom.errors import WaitroomError
 
 Headers = list[tuple[bytes, bytes]]
 
-REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]{0,31}) ([\x21-\x7e\x80-\xff]+) HTTP/1\.([01])")
+# Some shops cut a target at a "#", others don't: what the gate looks at must be what they see.
+REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]{0,31}) ([\x21\x22\x24-\x7e]+) HTTP/1\.([01])")
 STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]+)(?::[0-9]{1,5})?\Z")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)\Z", re.IGNORECASE | re.DOTALL)
@@ -37,6 +38,7 @@ _READ = frozenset(
     )
 )
 _SINGLE = (b"host", b"content-length", b"transfer-encoding")
+_UNCACHEABLE = frozenset((b"no-store", b"private"))
 _ANOTHER_OPINION = (b"content-length", b"transfer-encoding", b"upgrade")
 
 _REQUEST_FIELDS = FieldMemo(
@@ -106,8 +108,14 @@ class Request:
 
     @property
     def upgrade(self) -> bytes | None:
-        """The protocol the client wants to change to, or None."""
-        return self.fields.get(b"upgrade") if b"upgrade" in self.connection and not self.http10 else None
+        """The protocol the client wants to change to, or None.
+
+        That is WebSocket alone. In a tunnel of HTTP/2 requests would reach the shop that nobody here has looked at.
+        """
+        wanted = self.fields.get(b"upgrade")
+        if wanted is None or b"upgrade" not in self.connection or wanted.lower() != b"websocket":
+            return None
+        return None if self.http10 or self.has_body or self.method != b"GET" else wanted
 
     @property
     def expects_continue(self) -> bool:
@@ -218,8 +226,8 @@ class Response:
     def _read_length(self, value: bytes) -> None:
         if not _DIGITS.match(value):
             raise Malformed(502, "a Content-Length that is no number")
-        if self.content_length not in (None, int(value)):
-            raise Malformed(502, "several differing Content-Lengths")
+        if self.content_length is not None:
+            raise Malformed(502, "several Content-Lengths")
         self.content_length = int(value)
 
     @property
@@ -230,7 +238,7 @@ class Response:
     @property
     def uncacheable(self) -> bool:
         """Whether no shared cache may keep the response."""
-        return b"no-store" in self.cache_control or b"private" in self.cache_control
+        return not _UNCACHEABLE.isdisjoint(options(self.cache_control))
 
 
 def options(value: bytes) -> frozenset[bytes]:

@@ -1,0 +1,499 @@
+"""Heads: what is taken for a request or a response, and what is refused with which status."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from time import process_time
+
+import pytest
+
+from waitroom.edge.fields import LONGEST_KEPT, MEMO_SIZE, FieldMemo
+from waitroom.edge.http1 import (
+    LONGEST_TARGET,
+    MOST_HEADERS,
+    Malformed,
+    Request,
+    Response,
+    options,
+    parse_request,
+    parse_response,
+)
+
+
+def request(*lines: bytes, start: bytes = b"GET / HTTP/1.1", host: bytes | None = b"Host: shop") -> Request:
+    wanted = [start, *([host] if host is not None else []), *lines]
+    return parse_request(b"\r\n".join(wanted) + b"\r\n\r\n")
+
+
+def refused(*lines: bytes, start: bytes = b"GET / HTTP/1.1", host: bytes | None = b"Host: shop") -> int:
+    with pytest.raises(Malformed) as raised:
+        request(*lines, start=start, host=host)
+    assert raised.value.reason
+    return raised.value.status
+
+
+def response(*lines: bytes, start: bytes = b"HTTP/1.1 200 OK") -> Response:
+    return parse_response(b"\r\n".join([start, *lines]) + b"\r\n\r\n")
+
+
+def bad_response(*lines: bytes, start: bytes = b"HTTP/1.1 200 OK") -> str:
+    with pytest.raises(Malformed) as raised:
+        response(*lines, start=start)
+    assert raised.value.status == 502
+    return raised.value.reason
+
+
+# Requests.
+
+
+def test_a_request_as_it_was_sent():
+    got = request(b"accept: text/html", b"X-A:1", b"x-a:  2\t", b"X-Empty:", start=b"POST /a?b HTTP/1.1")
+    assert (got.method, got.target, got.path, got.http10) == (b"POST", b"/a?b", b"/a", False)
+    assert [(field.name, field.value) for field in got.headers] == [
+        (b"Host", b"shop"),
+        (b"accept", b"text/html"),
+        (b"X-A", b"1"),
+        (b"x-a", b"2"),
+        (b"X-Empty", b""),
+    ]
+    assert got.fields == {b"host": b"shop", b"accept": b"text/html"}
+    assert (got.content_length, got.chunked, got.has_body) == (None, False, False)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *(
+            b"/",
+            b"//",
+            b"///a",
+            b"//evil.example/a",
+            b"/a//b/",
+            b"/%2F%2f",
+            b"/%zz%",
+            b"/a;b=c;d",
+            b"/it's",
+            b"/a/../b",
+        ),
+        *(b"/./a", b"/..;/a", b"/a?b?c", b"/?a=//b", b"/a b".replace(b" ", b"+"), b"/a|b^c`d{e}\\f", b'/"<>"', b"/:80"),
+        *(b"/a?" + b"x" * 16384, b"/" + b"%61" * 5000, b"/*", b"/http://a/"),
+    ],
+)
+def test_a_target_stays_as_it_is_byte_for_byte(target):
+    got = request(start=b"GET " + target + b" HTTP/1.1")
+    assert got.target == target
+    assert got.path == target.partition(b"?")[0]
+
+
+def test_the_longest_target():
+    assert request(start=b"GET /" + b"a" * (LONGEST_TARGET - 1) + b" HTTP/1.1").target.count(b"a") == LONGEST_TARGET - 1
+    assert refused(start=b"GET /" + b"a" * LONGEST_TARGET + b" HTTP/1.1") == 414
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "left"),
+    [
+        (b"http://shop/a?b", b"shop", b"/a?b"),
+        (b"HTTP://Shop/a", b"sHOP", b"/a"),
+        (b"https://shop:8443/a", b"shop:8443", b"/a"),
+        (b"http://shop", b"shop", b"/"),
+        (b"http://shop?a=b/c", b"shop", b"/?a=b/c"),
+        (b"http://[::1]:80//a", b"[::1]:80", b"//a"),
+    ],
+)
+def test_of_an_absolute_target_the_path_is_left(target, host, left):
+    got = request(start=b"GET " + target + b" HTTP/1.1", host=b"Host: " + host)
+    assert got.target == left
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *(b"http://other/", b"http://shop.evil/", b"http://shop@evil/", b"http://evil@shop/", b"http://shop:80/"),
+        *(
+            b"http:///a",
+            b"http://",
+            b"http:/a",
+            b"ftp://shop/",
+            b"shop/a",
+            b"a",
+            b"*",
+            b"?a",
+            b"shop:443",
+            b"//"[:0] + b".",
+        ),
+        *(b"/a#b", b"/#", b"http://shop/a#b", b"http://shop#/a", b"/sale%20#?a"),
+    ],
+)
+def test_targets_that_are_refused(target):
+    assert refused(start=b"GET " + target + b" HTTP/1.1") == 400
+
+
+def test_a_star_is_for_options_alone():
+    assert request(start=b"OPTIONS * HTTP/1.1").path == b"*"
+    assert refused(start=b"POST * HTTP/1.1") == 400
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        *(b"GET /", b"GET / HTTP/0.9", b"GET / HTTP/1.2", b"GET / HTTP/2.0", b"GET / HTTP/1", b"GET / http/1.1"),
+        *(b"GET / HTTP/1.1 ", b"GET  / HTTP/1.1", b" GET / HTTP/1.1", b"GET /  HTTP/1.1", b"GET\t/ HTTP/1.1", b"GET"),
+        *(b"GET /a b HTTP/1.1", b"GET /\x00 HTTP/1.1", b"GET /\x7f HTTP/1.1", b"GET / HTTP/1.1\r", b"GET /\t HTTP/1.1"),
+        *(b"GET / HTTP/1.1\n", b"GET /\r HTTP/1.1", b"G@T / HTTP/1.1", b"G\xe4T / HTTP/1.1", b"/ HTTP/1.1", b""),
+        *(b"get / HTTP/1.1", b"Get / HTTP/1.1", b"PRI * HTTP/2.0", b"GET / ICE/1.0", b"A" * 33 + b" / HTTP/1.1"),
+        *(b"HTTP/1.1 200 OK", b"\x16\x03\x01 / HTTP/1.1", b"-GET / HTTP/1.1", b"GET /caf\xc3\xa9 HTTP/1.1"),
+    ],
+)
+def test_request_lines_that_are_none(start):
+    assert refused(start=start) == 400
+
+
+def test_a_gateway_makes_no_connections_for_others():
+    assert refused(start=b"CONNECT shop:443 HTTP/1.1") == 405
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"M-SEARCH"])
+def test_the_common_methods(method):
+    for length in (b"0", b"1"):
+        assert request(b"Content-Length: " + length, start=method + b" / HTTP/1.1").method == method
+
+
+def test_a_method_that_nobody_knows_has_no_body():
+    """Whether one follows is the shop's guess then, and another's may be another."""
+    assert request(start=b"FETCH / HTTP/1.1").method == b"FETCH"
+    assert refused(b"Content-Length: 1", start=b"FETCH / HTTP/1.1") == 400
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(b"A : b", b"A\t: b", b" A: b", b"\tA: b", b": b", b"A", b"A b", b"A: b\x00", b"A: \x00b", b"A\x00: b"),
+        *(b"A: b\rc: d", b"A: b\nc: d", b"A: b\r", b"\nA: b", b"A: b\r\n folded", b"A: b\r\n\tfolded", b"A: b\x7f"),
+        *(b"A: b\x0b", b"A: b\x1f", b"A(: b", b"A/: b", b"A\xe4: b", b'"A": b', b"A@: b", b"\r"),
+    ],
+)
+def test_header_lines_that_are_none(line):
+    assert refused(line) == 400
+    assert refused(line, b"B: c") == 400
+    assert refused(b"B: c", line) == 400
+
+
+@pytest.mark.parametrize("value", [b"a\tb", b"\xe4\xff", b"a: b", b'"', b"\\", b"a" * 30000])
+def test_header_values_that_are_ones(value):
+    assert request(b"A: " + value).headers[-1].value == value
+
+
+@pytest.mark.parametrize(
+    ("line", "value"), [(b"A:" + b" \t" * 9 + b"b", b"b"), (b"A: b" + b"\t " * 9, b"b"), (b"A:  ", b"")]
+)
+def test_white_space_around_a_value_is_none_of_it(line, value):
+    assert request(line).headers[-1].line == b"A: " + value + b"\r\n"
+
+
+@pytest.mark.parametrize("end", [b"\x01", b"x", b""])
+def test_spaces_cost_what_their_bytes_do(end):
+    few, many = ([b"A:" + b" " * length + end] * count for length, count in ((250, 64), (16_000, 1)))
+
+    def cost(lines: list[bytes]) -> float:
+        times = []
+        for _ in range(3):
+            started = process_time()
+            with suppress(Malformed):
+                request(*lines)
+            times.append(process_time() - started)
+        return min(times)
+
+    assert cost(many) < 5 * cost(few) + 0.001
+
+
+def test_the_most_headers():
+    assert len(request(*[b"A: b"] * (MOST_HEADERS - 1)).headers) == MOST_HEADERS
+    assert refused(*[b"A: b"] * MOST_HEADERS) == 431
+
+
+def test_lines_are_remembered_with_a_bound_and_personal_ones_never():
+    memo = FieldMemo(frozenset((b"cookie",)))
+    line = b"Accept: text/html"
+    first, again, cookie, cookie_again = (memo.parse([one])[0] for one in (line, line, b"Cookie: a", b"Cookie: a"))
+    assert first is again
+    assert cookie is not cookie_again
+    long = b"A: " + b"b" * LONGEST_KEPT
+    assert memo.parse([long])[0] is not memo.parse([long])[0]
+    for number in range(MEMO_SIZE + 10):
+        memo.parse([b"X: %d" % number])
+        assert len(memo._known) <= MEMO_SIZE
+    assert memo.parse([b"X: 1", b"X"]) is None
+
+
+# Hosts.
+
+
+def test_every_request_has_a_host_but_those_of_http_1_0():
+    assert refused(host=None) == 400
+    assert request(start=b"GET / HTTP/1.0", host=None).fields == {}
+    assert refused(start=b"GET http://shop/ HTTP/1.0", host=None) == 400
+
+
+def test_one_host_and_no_more():
+    assert refused(b"Host: shop") == 400
+    assert refused(b"host: other") == 400
+    assert refused(b"Host: other", start=b"GET / HTTP/1.0") == 400
+
+
+@pytest.mark.parametrize(
+    "host", [b"shop", b"shop.example.", b"shop:80", b"127.0.0.1:8080", b"[::1]", b"[2001:db8::1]:443", b"a-b_c", b""]
+)
+def test_hosts_that_are_ones(host):
+    assert request(host=b"Host: " + host).fields[b"host"] == host
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *(b"a/b", b"a b", b"a,b c", b"a?b", b"a#b", b"user@a", b"a:", b"a:b", b"a:123456", b"::1", b"[::1", b"[::1]x"),
+        *(b"a\\b", b"http://a", b"\xe4", b"[a]g", b"a:80:80", b"[]", b"a\tb", b"<a>"),
+    ],
+)
+def test_hosts_that_are_none(host):
+    assert refused(host=b"Host: " + host) == 400
+
+
+# Framing.
+
+
+def test_a_body_by_length():
+    got = request(b"Content-Length: 12", start=b"POST / HTTP/1.1")
+    assert (got.content_length, got.chunked, got.has_body) == (12, False, True)
+    assert not request(b"Content-Length: 0").has_body
+
+
+def test_a_body_in_chunks():
+    got = request(b"Transfer-Encoding: Chunked", start=b"POST / HTTP/1.1")
+    assert (got.content_length, got.chunked, got.has_body) == (None, True, True)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (b"Content-Length: 1", b"Transfer-Encoding: chunked"),
+        (b"Transfer-Encoding: chunked", b"Content-Length: 1"),
+        (b"Transfer-Encoding: chunked", b"content-length: 0"),
+        (b"Content-Length: 1", b"Content-Length: 1"),
+        (b"Content-Length: 1", b"Content-Length: 2"),
+        (b"Content-Length: 1, 1",),
+        (b"Content-Length: 1,2",),
+        (b"Content-Length: +1",),
+        (b"Content-Length: -1",),
+        (b"Content-Length: 1.0",),
+        (b"Content-Length: 0x1",),
+        (b"Content-Length: 1_0",),
+        (b"Content-Length: 1 0",),
+        (b"Content-Length: \xb2",),
+        (b"Content-Length:",),
+        (b"Content-Length: 9999999999999999999",),
+        (b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"),
+        (b"Transfer-Encoding: gzip", b"Transfer-Encoding: chunked"),
+        (b"Transfer-Encoding: chunked, chunked",),
+        (b"Transfer-Encoding: gzip, chunked",),
+        (b"Transfer-Encoding: chunked, gzip",),
+        (b"Transfer-Encoding: gzip",),
+        (b"Transfer-Encoding: identity",),
+        (b"Transfer-Encoding: xchunked",),
+        (b"Transfer-Encoding: chunked;a=b",),
+        (b'Transfer-Encoding: "chunked"',),
+        (b"Transfer-Encoding: chunked,",),
+        (b"Transfer-Encoding: \x0bchunked",),
+        (b"Transfer-Encoding:",),
+        (b"Transfer-Encoding : chunked",),
+    ],
+)
+@pytest.mark.parametrize("start", [b"POST / HTTP/1.1", b"GET / HTTP/1.1"])
+def test_bodies_whose_end_two_parsers_might_see_in_two_places(lines, start):
+    assert refused(*lines, start=start) == 400
+
+
+def test_chunks_are_not_of_http_1_0():
+    assert refused(b"Transfer-Encoding: chunked", start=b"POST / HTTP/1.0") == 400
+
+
+def test_the_framing_is_the_gateway_s_whatever_the_connection_changes_to():
+    """llhttp takes all that follows such a head for another protocol's."""
+    got = request(b"Connection: upgrade", b"Upgrade: websocket", b"Content-Length: 5")
+    assert got.content_length == 5
+    got = request(b"Connection: upgrade", b"Upgrade: websocket", b"Transfer-Encoding: chunked")
+    assert got.chunked
+
+
+# The connection.
+
+
+@pytest.mark.parametrize(
+    ("lines", "start", "keep"),
+    [
+        ((), b"GET / HTTP/1.1", True),
+        ((), b"GET / HTTP/1.0", False),
+        ((b"Connection: close",), b"GET / HTTP/1.1", False),
+        ((b"Connection: Close",), b"GET / HTTP/1.1", False),
+        ((b"Connection: x,close , y",), b"GET / HTTP/1.1", False),
+        ((b"Connection: x", b"Connection: close"), b"GET / HTTP/1.1", False),
+        ((b"Connection: closed",), b"GET / HTTP/1.1", True),
+        ((b"Connection: keep-alive",), b"GET / HTTP/1.0", True),
+        ((b"Connection: Keep-Alive",), b"GET / HTTP/1.0", True),
+        ((b"Connection: keep-alive, close",), b"GET / HTTP/1.0", False),
+        ((b"Connection: keep-alive, close",), b"GET / HTTP/1.1", False),
+    ],
+)
+def test_whether_the_connection_is_kept(lines, start, keep):
+    assert request(*lines, start=start).keep_alive is keep
+
+
+def test_a_change_of_protocol():
+    lines = (b"Connection: keep-alive, Upgrade", b"Upgrade: WebSocket")
+    assert request(*lines).upgrade == b"WebSocket"
+    assert request(*lines, start=b"GET / HTTP/1.0").upgrade is None
+    assert request(*lines, b"Content-Length: 1").upgrade is None
+    assert request(*lines, start=b"POST / HTTP/1.1").upgrade is None
+    assert request(lines[0]).upgrade is None
+    assert request(lines[1]).upgrade is None, "not for the next hop unless Connection says so"
+
+
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket, h2c", b"TLS/1.0", b"HTTP/2.0", b"", b"websocket/1"])
+def test_no_change_to_a_protocol_whose_requests_nobody_would_look_at(protocol):
+    """Over HTTP/2 in a tunnel any number of requests would reach the shop past the gate."""
+    assert request(b"Connection: Upgrade", b"Upgrade: " + protocol).upgrade is None
+
+
+def test_what_waits_for_a_word_before_it_sends_its_body():
+    assert request(b"Expect: 100-Continue", b"Content-Length: 1").expects_continue
+    assert not request(b"Content-Length: 1").expects_continue
+    assert not request(b"Expect: 100-continue", b"Content-Length: 1", start=b"POST / HTTP/1.0").expects_continue
+
+
+@pytest.mark.parametrize("lines", [(b"Expect: 200-ok",), (b"Expect:",), (b"Expect: 100-continue", b"Expect: x")])
+def test_other_expectations_are_refused(lines):
+    assert refused(*lines) == 417
+
+
+def test_values_of_one_name_are_joined_and_cookies_kept_apart():
+    got = request(b"X-Forwarded-For: a", b"Cookie: a=b", b"x-forwarded-for: b", b"cookie: c=d; e=f")
+    assert got.fields[b"x-forwarded-for"] == b"a, b"
+    assert got.cookies == [b"a=b", b"c=d; e=f"]
+    assert b"cookie" not in got.fields
+
+
+# Responses.
+
+
+def test_a_response_as_it_was_sent():
+    got = response(
+        b"set-cookie: a=b", b"Set-Cookie: a=c", b"X-Empty:", b"Content-Length: 3", start=b"HTTP/1.1 200 Fine "
+    )
+    assert (got.status, got.http10, got.content_length, got.chunked) == (200, False, 3, False)
+    assert [field.line for field in got.headers[:3]] == [
+        b"set-cookie: a=b\r\n",
+        b"Set-Cookie: a=c\r\n",
+        b"X-Empty: \r\n",
+    ]
+    assert got.keep_alive
+
+
+@pytest.mark.parametrize(
+    "start", [b"HTTP/1.1 200", b"HTTP/1.1 200 ", b"HTTP/1.1 200 Any \xe4 thing", b"HTTP/1.0 999 x"]
+)
+def test_status_lines_that_are_ones(start):
+    assert response(start=start).status in (200, 999)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        *(b"HTTP/2.0 200 OK", b"HTTP/1.2 200 OK", b"HTTP/1.1 099 x", b"HTTP/1.1 20 x", b"HTTP/1.1 2000 x", b"200 OK"),
+        *(b"HTTP/1.1  200 OK", b"http/1.1 200 OK", b"HTTP/1.1 200\tOK", b"HTTP/1.1 200 O\x00K", b"HTTP/1.1 200 O\rK"),
+        *(b"HTTP/1.1 200 O\nK", b"ICY 200 OK", b"<html>", b"", b"GET / HTTP/1.1", b"HTTP/1.1 2x0 OK"),
+    ],
+)
+def test_status_lines_that_are_none(start):
+    bad_response(start=start)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (b"A : b",),
+        (b" A: b",),
+        (b"A: b\r\n folded",),
+        (b"A: b\nC: d",),
+        (b"A: b\x00",),
+        (b"A",),
+        (b"Content-Length: 1", b"Content-Length: 2"),
+        (b"Content-Length: 1", b"Content-Length: 1"),
+        (b"Content-Length: 1, 1",),
+        (b"Content-Length: -1",),
+        (b"Content-Length: x",),
+        (b"Content-Length:",),
+        (b"Content-Length: 99999999999999999999",),
+        (b"Content-Length: 1", b"Transfer-Encoding: chunked"),
+        (b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"),
+        (b"Transfer-Encoding: gzip, chunked",),
+        (b"Transfer-Encoding: gzip",),
+        (b"Transfer-Encoding: identity",),
+    ],
+)
+def test_response_headers_that_are_none(lines):
+    bad_response(*lines)
+
+
+def test_chunks_are_not_of_http_1_0_in_responses_either():
+    bad_response(b"Transfer-Encoding: chunked", start=b"HTTP/1.0 200 OK")
+
+
+@pytest.mark.parametrize(
+    ("lines", "start", "keep"),
+    [
+        ((), b"HTTP/1.1 200 OK", True),
+        ((b"Connection: close",), b"HTTP/1.1 200 OK", False),
+        ((b"Connection: a", b"connection: CLOSE"), b"HTTP/1.1 200 OK", False),
+        ((), b"HTTP/1.0 200 OK", False),
+        ((b"Connection: keep-alive",), b"HTTP/1.0 200 OK", True),
+    ],
+)
+def test_whether_the_shop_keeps_the_connection(lines, start, keep):
+    assert response(*lines, start=start).keep_alive is keep
+
+
+@pytest.mark.parametrize(
+    ("status", "bodiless"), [(100, True), (103, True), (200, False), (204, True), (304, True), (404, False)]
+)
+def test_which_statuses_have_no_body(status, bodiless):
+    assert response(start=b"HTTP/1.1 %d x" % status).bodiless is bodiless
+
+
+@pytest.mark.parametrize(
+    ("values", "uncacheable"),
+    [
+        ((), False),
+        ((b"no-store",), True),
+        ((b"Private",), True),
+        ((b"max-age=0, no-store",), True),
+        ((b"max-age=0", b"private"), True),
+        ((b"public, max-age=60",), False),
+        ((b"no-cache",), False),
+        ((b"max-age=60, x-private=1",), False),
+        ((b"not-private, no-storeroom",), False),
+        ((b'private="x-name", max-age=60',), False),
+    ],
+)
+def test_whether_a_cache_may_keep_it(values, uncacheable):
+    """Only the whole word counts: a pass on a response that some cache keeps lets everyone in."""
+    assert response(*(b"Cache-Control: " + value for value in values)).uncacheable is uncacheable
+
+
+def test_what_the_shop_tells_the_gateway():
+    got = response(b"Waitroom-Command: hold=9, release", b"waitroom-command: sold-out")
+    assert got.commands.split(b",") == [b"", b"hold=9", b" release", b"sold-out"]
+
+
+def test_options_are_the_members_of_a_list():
+    assert options(b" a,B\t,, c d ") == {b"a", b"b", b"c d"}
+    assert options(b"") == frozenset()
