@@ -1,0 +1,252 @@
+"""The settings of one room: every key, its type, default, bounds and description; see `settings`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field, Strict
+
+from waitroom import settings_values as values
+from waitroom.settings_keys import About
+
+CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+# Without Strict, pydantic would take "900" for 900 and true for 1: a wrong unit or a slip would go unseen.
+Text = Annotated[str, Strict()]
+Whole = Annotated[int, Strict()]
+Number = Annotated[float, Strict()]
+
+_HIDDEN_TAB = "A browser lets a hidden tab poll once a minute, and the longest poll is 30 s."
+
+
+@dataclass(frozen=True, slots=True)
+class BypassRule:
+    """Requests that never wait, such as a payment provider's webhooks; counted and capped all the same."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = CONFIG
+
+    paths: Annotated[
+        tuple[Annotated[Text, AfterValidator(values.path_prefix)], ...],
+        Field(min_length=1),
+        About(
+            "Prefixes of the paths this rule lets past the line.",
+            "Keep them narrow: whoever asks for such a path reaches the shop without waiting.",
+            example='["/webhooks/"]',
+        ),
+    ]
+    methods: Annotated[
+        tuple[Annotated[Text, AfterValidator(values.http_method)], ...],
+        About(
+            "The request methods this rule holds for.",
+            "Name them wherever you know them: webhooks are POSTs.",
+            example='["POST"]',
+            unset="every method",
+        ),
+    ] = ()
+    max_per_second: Annotated[
+        Number,
+        Field(gt=0, le=1_000_000),
+        About(
+            "How many requests a second this rule lets through, over all workers together.",
+            "Raise it if the provider sends more than that in its busiest second.",
+            "requests per second",
+        ),
+    ] = 50.0
+
+
+@dataclass(frozen=True, slots=True)
+class RoomSettings:
+    """One waiting room: the hosts and paths it covers, one upstream, its limits, one queue."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = CONFIG
+
+    name: Annotated[
+        Text,
+        AfterValidator(values.room_name),
+        About(
+            "The room's name in commands, metrics and cookie names: 1 to 32 of a-z, 0-9, _ and -, beginning with a "
+            "letter or digit.",
+            "Leave it alone while visitors wait: under a new name the room has a new, empty line.",
+            example='"shop"',
+        ),
+    ]
+    upstream: Annotated[
+        Text,
+        AfterValidator(values.upstream_url),
+        About(
+            "Where the shop behind this room listens: http://host:port, or unix:///path/to.sock. Plain HTTP only; "
+            "no path, query, user or password.",
+            example='"http://127.0.0.1:3000"',
+        ),
+    ]
+    hosts: Annotated[
+        tuple[Annotated[Text, AfterValidator(values.host_pattern)], ...],
+        About(
+            'The hosts this room covers, without scheme or port. "*.example.com" stands for every subdomain, '
+            "though not for example.com itself.",
+            "Set it where several shops share the gateway.",
+            example='["shop.example.com", "*.shop.example.com"]',
+            unset="any host",
+        ),
+    ] = ()
+    paths: Annotated[
+        tuple[Annotated[Text, AfterValidator(values.path_prefix)], ...],
+        About(
+            'Prefixes of the paths this room covers, each beginning with "/".',
+            "Set it where only a part of the shop has a line.",
+            example='["/sale/", "/checkout/"]',
+            unset="every path",
+        ),
+    ] = ()
+    rate_per_minute: Annotated[
+        Number,
+        Field(gt=0, le=10_000_000),
+        About(
+            "How many new visitors are admitted, spread evenly over the minute.",
+            "Start with what the shop has borne in a load test; tune it while the sale runs.",
+            "visitors per minute",
+        ),
+    ] = 600.0
+    max_active: Annotated[
+        Whole,
+        Field(ge=1, le=10_000_000),
+        About(
+            "How many admitted visitors may be in the shop at once, those called but not yet in included.",
+            "Set it to what the shop can hold; whichever of it and rate_per_minute is reached first decides.",
+            "visitors",
+        ),
+    ] = 1000
+    session_seconds: Annotated[
+        Whole,
+        Field(ge=60, le=86_400),
+        About(
+            "How long an admitted visitor may do nothing before the slot goes to the next. Every request starts "
+            "it anew.",
+            "Raise it where people read or fill in forms for long; lower it to fill slots sooner.",
+            "seconds",
+            reason="Below a minute a visitor reading one page would lose the session.",
+        ),
+    ] = 900
+    session_max_seconds: Annotated[
+        Whole,
+        Field(ge=60, le=604_800),
+        About(
+            "How long a session may last in all, however busy the visitor is. At least session_seconds.",
+            "Lower it where some stay for hours while others wait.",
+            "seconds",
+        ),
+    ] = 14_400
+    claim_seconds: Annotated[
+        Whole,
+        Field(ge=90, le=86_400),
+        About(
+            "How long a slot is kept for a visitor who was called.",
+            "Raise it where visitors wait for long and look away; every slot kept so stands empty meanwhile.",
+            "seconds",
+            reason=_HIDDEN_TAB,
+        ),
+    ] = 180
+    away_after_seconds: Annotated[
+        Whole,
+        Field(ge=90, le=86_400),
+        About(
+            "After how long without a sign of life a waiting visitor counts as away and is stepped over.",
+            "Raise it where many visitors are on phones that sleep.",
+            "seconds",
+            reason=_HIDDEN_TAB,
+        ),
+    ] = 180
+    keep_place_seconds: Annotated[
+        Whole,
+        Field(ge=90, le=604_800),
+        About(
+            "How long the place of a visitor who is away is kept. At least away_after_seconds.",
+            "Raise it for lines that last for hours.",
+            "seconds",
+        ),
+    ] = 3600
+    method: Annotated[
+        Literal["fifo", "passthrough"],
+        About(
+            "How the line is ordered: fifo, first come first served; or passthrough, nobody waits and everything "
+            "is only counted.",
+            "Take passthrough to watch the traffic before a sale, or to take the line away without a new set-up.",
+        ),
+    ] = "fifo"
+    on_store_error: Annotated[
+        Literal["hold", "admit", "close"],
+        About(
+            "What newcomers meet while the store cannot be reached: hold, the waiting page; admit, the shop; or "
+            "close, a page that says closed. Admitted visitors go on in any case.",
+            "Take admit where a minute without a limit does less harm than a minute without sales.",
+        ),
+    ] = "hold"
+    waiting_status: Annotated[
+        Literal[503, 200],
+        About(
+            "The status that the waiting page is answered with.",
+            "Take 200 where something in front of the gateway replaces 503 answers by a page of its own.",
+        ),
+    ] = 503
+    template: Annotated[
+        Annotated[Text, AfterValidator(values.file_path)] | None,
+        About(
+            "Your own waiting page, a Jinja2 template. A relative path starts at the folder of the settings file "
+            "(given in the environment or as a flag: at the working directory).",
+            "Set it for a page in the shop's own look.",
+            example='"waiting.html"',
+            unset="the page that comes with Waitroom",
+        ),
+    ] = None
+    bypass: Annotated[
+        tuple[BypassRule, ...],
+        About(
+            "Rules for requests that never wait, such as payment webhooks and health checks; each a "
+            "[[rooms.bypass]] table.",
+            "Add one for every machine that calls the shop by itself.",
+            example='[{paths = ["/webhooks/"]}]',
+            unset="no rules",
+        ),
+    ] = ()
+    upstream_connect_seconds: Annotated[
+        Number,
+        Field(gt=0, le=3600),
+        About("How long connecting to the shop may take.", "Raise it where the shop is far away.", "seconds"),
+    ] = 5.0
+    upstream_first_byte_seconds: Annotated[
+        Number,
+        Field(gt=0, le=86_400),
+        About(
+            "How long the shop may take until its answer begins.",
+            "Raise it if the shop has requests that rightly take longer, such as exports.",
+            "seconds",
+        ),
+    ] = 60.0
+    upstream_idle_seconds: Annotated[
+        Number,
+        Field(gt=0, le=86_400),
+        About(
+            "How long the shop may send nothing in the middle of an answer.",
+            "Raise it for streams that are silent for longer.",
+            "seconds",
+        ),
+    ] = 60.0
+    upstream_max_connections: Annotated[
+        Whole,
+        Field(ge=1, le=65_536),
+        About(
+            "How many connections to the shop each worker may hold.",
+            "Keep this times workers within what the shop accepts.",
+            "connections per worker",
+        ),
+    ] = 256
+    upstream_wait_seconds: Annotated[
+        Number,
+        Field(ge=0, le=3600),
+        About(
+            "How long a request waits for a connection to the shop when all are busy.",
+            "Raise it if the shop has few connections and quick answers.",
+            "seconds",
+        ),
+    ] = 2.0
