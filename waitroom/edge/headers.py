@@ -34,6 +34,9 @@ _NEVER_BY_CONNECTION = frozenset(
     (b"host", b"content-length", b"cookie", b"authorization", b"content-type", b"set-cookie", b"cache-control")
 )
 
+# Shops that speak CGI or WSGI take an underscore for a hyphen: under such a name nothing of these goes on.
+_NEVER_WITH_UNDERSCORES = _DROPPED_FROM_STRANGERS | _NEVER_BY_CONNECTION
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -53,19 +56,6 @@ class TrustedProxies:
         if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
             parsed = parsed.ipv4_mapped
         return any(parsed in network for network in self._networks)
-
-    def client(self, forwarded_for: bytes, peer: str) -> str:
-        """The visitor's address: the first, from the right, that no trusted proxy vouches for."""
-        for hop in reversed(forwarded_for.decode("latin-1").split(",")):
-            address = hop.strip()
-            try:
-                ipaddress.ip_address(address.strip("[]").partition("%")[0])
-            except ValueError:
-                break
-            peer = address
-            if address not in self:
-                break
-        return peer
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +113,11 @@ def request_lines(request: Request, peer: Peer) -> bytes:
     kept: list[bytes] = []
     cookies_due = True
     for field in request.headers:
-        if field.lower not in dropped:
-            kept.append(field.line)
-        elif field.lower == b"cookie" and cookies_due:
+        lower = field.lower
+        if lower not in dropped:
+            if b"_" not in lower or lower.replace(b"_", b"-") not in _NEVER_WITH_UNDERSCORES:
+                kept.append(field.line)
+        elif lower == b"cookie" and cookies_due:
             kept.append(foreign_cookies(request.cookies))
             cookies_due = False
     return b"".join(kept)

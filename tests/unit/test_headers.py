@@ -1,0 +1,268 @@
+"""What of a head goes on, and what is added to it."""
+
+from __future__ import annotations
+
+import pytest
+
+from waitroom.edge.headers import (
+    Peer,
+    TrustedProxies,
+    foreign_cookies,
+    forwarded_lines,
+    own_cookies,
+    request_lines,
+    response_lines,
+    set_cookie,
+)
+from waitroom.edge.http1 import Request, parse_request, parse_response
+
+STRANGER = Peer("203.0.113.9", trusted=False)
+PROXY = Peer("10.0.0.1", trusted=True)
+OURS = b"waitroom_ticket_shop=t.1; waitroom_pass_shop=p.1"
+
+
+def request(*lines: bytes, start: bytes = b"GET / HTTP/1.1") -> Request:
+    return parse_request(b"\r\n".join([start, b"Host: shop", *lines]) + b"\r\n\r\n")
+
+
+def sent_on(*lines: bytes, peer: Peer = STRANGER) -> list[bytes]:
+    """The header lines that reach the shop, without the Host."""
+    first, *rest, last = request_lines(request(*lines), peer).split(b"\r\n")
+    assert (first, last) == (b"Host: shop", b"")
+    return rest
+
+
+def answered(*lines: bytes, status: int = 200, private: bool = False) -> list[bytes]:
+    """The header lines that reach the client."""
+    head = b"\r\n".join([b"HTTP/1.1 %d x" % status, *lines]) + b"\r\n\r\n"
+    *rest, last = response_lines(parse_response(head), private=private).split(b"\r\n")
+    assert last == b""
+    return rest
+
+
+# To the shop.
+
+
+def test_order_case_and_duplicates_are_kept():
+    lines = [
+        b"accept: text/html",
+        b"X-b: 1",
+        b"x-A: 2",
+        b"X-B: 1",
+        b"ETag: \xe4",
+        b"Te-x: y",
+        b"X-Empty: ",
+        b"Trailer: A",
+    ]
+    assert sent_on(*lines) == lines
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(b"Connection: close", b"Keep-Alive: timeout=5", b"Proxy-Connection: keep-alive", b"TE: trailers"),
+        *(b"Proxy-Authorization: x", b"Proxy-Authenticate: x", b"Upgrade: h2c", b"Expect: 100-continue"),
+    ],
+)
+def test_what_is_for_the_next_hop_alone_is_dropped(line):
+    assert sent_on(line, b"A: b", line.upper() if b"Expect" not in line else b"C: d")[0] == b"A: b"
+    assert not any(kept.lower().startswith(line.split(b":")[0].lower()) for kept in sent_on(line, b"A: b"))
+
+
+def test_framing_is_written_anew_by_who_sends_the_body():
+    assert sent_on(b"Transfer-Encoding: chunked") == []
+    assert sent_on(b"Content-Length: 5") == [b"Content-Length: 5"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(b"X-Forwarded-For", b"X-Forwarded-Proto", b"x-forwarded-host", b"X-Request-Id", b"Waitroom-Room"),
+        *(b"WAITROOM-SESSION", b"Waitroom-Ticket", b"Waitroom-Pass"),
+    ],
+)
+@pytest.mark.parametrize("peer", [STRANGER, PROXY])
+def test_what_only_the_gateway_may_say_is_dropped(name, peer):
+    for spelling in (name, name.lower(), name.upper()):
+        assert sent_on(spelling + b": 1", b"A: b", spelling + b": 2", peer=peer) == [b"A: b"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(b"Waitroom_Session", b"waitroom_room", b"X_Forwarded_For", b"X-Forwarded_Proto", b"x_forwarded-host"),
+        *(b"Content_Length", b"Transfer_Encoding", b"X_Request_Id", b"content_Type", b"Proxy_Connection"),
+    ],
+)
+def test_nor_under_a_name_that_some_shops_take_for_the_same(name):
+    """CGI and WSGI write hyphens and underscores alike: HTTP_WAITROOM_SESSION."""
+    assert sent_on(name + b": 1", b"A: b") == [b"A: b"]
+    assert sent_on(name + b": 1", b"A: b", peer=PROXY) == [b"A: b"]
+
+
+def test_other_names_with_underscores_are_nobody_s_business():
+    assert sent_on(b"api_key: 1", b"X_y-Z: 2") == [b"api_key: 1", b"X_y-Z: 2"]
+
+
+def test_forwarded_is_believed_from_proxies_alone():
+    assert sent_on(b"Forwarded: for=1.2.3.4") == []
+    assert sent_on(b"forwarded: for=1.2.3.4", peer=PROXY) == [b"forwarded: for=1.2.3.4"]
+
+
+def test_what_the_connection_header_names_is_dropped():
+    assert sent_on(b"A: 1", b"Connection: a, close ,B", b"b: 2", b"C: 3", b"connection: c") == []
+
+
+@pytest.mark.parametrize("name", [b"Host", b"Content-Length", b"Authorization", b"Content-Type"])
+def test_but_it_makes_nothing_vanish_that_the_shop_relies_on(name):
+    lines = [] if name == b"Host" else [name + b": 5"]
+    assert sent_on(b"Connection: keep-alive, " + name.lower(), *lines) == lines
+
+
+def test_nor_cookies():
+    assert sent_on(b"Connection: cookie", b"Cookie: a=b") == [b"Cookie: a=b"]
+
+
+# Cookies.
+
+
+@pytest.mark.parametrize(
+    ("lines", "kept"),
+    [
+        ([b"a=b"], [b"a=b"]),
+        ([b"a=b;c=d;  e", b"f=g"], [b"a=b;c=d;  e", b"f=g"]),
+        ([OURS], []),
+        ([b"a=b; " + OURS], [b"a=b"]),
+        ([OURS + b"; a=b"], [b"a=b"]),
+        ([b"a=b; waitroom_x=1;c=d"], [b"a=b; c=d"]),
+        ([OURS, b"a=b", OURS], [b"a=b"]),
+        ([b"a=waitroom_pass_shop=1; xwaitroom_y=2"], [b"a=waitroom_pass_shop=1; xwaitroom_y=2"]),
+        ([b"waitroom_flag; ;a=b;"], [b"a=b"]),
+        ([b'a="x; waitroom_pass_shop=1"; c=d'], [b'a="x; c=d']),
+    ],
+)
+def test_our_cookies_are_not_the_shop_s_business(lines, kept):
+    assert foreign_cookies(lines) == b"".join(b"Cookie: %b\r\n" % line for line in kept)
+
+
+def test_cookies_stay_where_the_first_of_them_stood():
+    lines = [b"A: 1", b"Cookie: a=b; " + OURS, b"B: 2", b"cookie: c=d", b"C: 3"]
+    assert sent_on(*lines) == [b"A: 1", b"Cookie: a=b", b"Cookie: c=d", b"B: 2", b"C: 3"]
+    assert sent_on(b"A: 1", b"Cookie: " + OURS, b"B: 2") == [b"A: 1", b"B: 2"]
+
+
+def test_our_cookies_are_read_from_all_lines_and_the_first_of_a_name_counts():
+    assert own_cookies([b"a=b", b"c=d; waitroom_pass_shop=1", b'waitroom_pass_shop=2;waitroom_ticket_shop="3"; x']) == {
+        b"waitroom_pass_shop": b"1",
+        b"waitroom_ticket_shop": b"3",
+    }
+    assert own_cookies([b"waitroom_flag; a=waitroom_x=1"]) == {}
+    assert own_cookies([b"waitroom_a=b=c"]) == {b"waitroom_a": b"b=c"}
+
+
+def test_a_cookie_goes_along_on_a_buyer_s_way_back_from_the_payment_provider():
+    assert set_cookie("n", "v", secure=True, max_age=5) == (
+        b"Set-Cookie: n=v; Path=/; Max-Age=5; HttpOnly; SameSite=None; Secure\r\n"
+    )
+    assert set_cookie("n", "v", secure=False, max_age=0) == (
+        b"Set-Cookie: n=v; Path=/; Max-Age=0; HttpOnly; SameSite=Lax\r\n"
+    )
+
+
+# Forwarding headers.
+
+
+def test_a_stranger_s_forwarding_headers_are_not_believed():
+    got = forwarded_lines(
+        request(b"X-Forwarded-For: 1.1.1.1", b"X-Forwarded-Proto: https", b"X-Forwarded-Host: evil"), STRANGER
+    )
+    assert got == b"X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: shop\r\n"
+
+
+def test_a_trusted_proxy_s_are_and_it_is_added_to_them():
+    lines = (
+        b"X-Forwarded-For: 1.1.1.1",
+        b"x-forwarded-for: 2.2.2.2",
+        b"X-Forwarded-Proto: https",
+        b"X-Forwarded-Host: www",
+    )
+    assert forwarded_lines(request(*lines), PROXY) == (
+        b"X-Forwarded-For: 1.1.1.1, 2.2.2.2, 10.0.0.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: www\r\n"
+    )
+    assert forwarded_lines(request(), PROXY) == (
+        b"X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: shop\r\n"
+    )
+
+
+def test_without_a_host_none_is_forwarded():
+    got = forwarded_lines(parse_request(b"GET / HTTP/1.0\r\n\r\n"), Peer("2001:db8::1", trusted=False, tls=True))
+    assert got == b"X-Forwarded-For: 2001:db8::1\r\nX-Forwarded-Proto: https\r\n"
+
+
+@pytest.mark.parametrize(
+    ("peer", "lines", "secure"),
+    [
+        (STRANGER, (), False),
+        (STRANGER, (b"X-Forwarded-Proto: https",), False),
+        (Peer("203.0.113.9", trusted=False, tls=True), (b"X-Forwarded-Proto: http",), True),
+        (PROXY, (), False),
+        (PROXY, (b"X-Forwarded-Proto: HTTPS",), True),
+        (PROXY, (b"X-Forwarded-Proto: http",), False),
+    ],
+)
+def test_whether_the_browser_speaks_https(peer, lines, secure):
+    assert peer.secure(request(*lines)) is secure
+
+
+def test_who_is_trusted():
+    trusted = TrustedProxies(["10.0.0.0/8", "127.0.0.1", "2001:db8::/32"])
+    for address in ("10.1.2.3", "127.0.0.1", "2001:db8::1", "::ffff:10.0.0.1", "2001:db8::1%eth0"):
+        assert address in trusted
+    for address in ("11.0.0.1", "127.0.0.2", "::1", "::ffff:11.0.0.1", "", "unix", "10.0.0"):
+        assert address not in trusted
+    assert "10.0.0.1" not in TrustedProxies([])
+
+
+# To the client.
+
+
+def test_a_dozen_cookies_of_one_name_keep_their_order():
+    lines = [b"Set-Cookie: a=%d" % number for number in range(12)] + [b"set-cookie: a=; Max-Age=0", b"X: y", b"x: Y"]
+    assert answered(*lines) == lines
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(b"Connection: keep-alive", b"Keep-Alive: timeout=5", b"Proxy-Authenticate: x", b"Upgrade: h2c", b"TE: x"),
+        *(b"Waitroom-Command: release", b"WAITROOM-COMMAND: junk", b"Proxy-Connection: close"),
+    ],
+)
+def test_what_is_for_the_gateway_alone_stays_here(line):
+    assert answered(line, b"A: b", line.swapcase()) == [b"A: b"]
+
+
+def test_what_the_shop_s_connection_header_names_is_dropped():
+    assert answered(b"A: 1", b"Connection: a, set-cookie, cache-control, content-length, content-type") == []
+    kept = [b"Set-Cookie: a=b", b"Cache-Control: no-store", b"Content-Length: 0", b"Content-Type: text/html"]
+    assert answered(b"Connection: set-cookie, cache-control, content-length, content-type", *kept) == kept
+
+
+@pytest.mark.parametrize(
+    ("status", "lines", "kept"),
+    [
+        (200, [b"Content-Length: 5"], [b"Content-Length: 5"]),
+        (200, [b"Transfer-Encoding: chunked"], []),
+        (204, [b"Content-Length: 5"], []),
+        (103, [b"Content-Length: 5"], []),
+        (304, [b"Content-Length: 5"], [b"Content-Length: 5"]),
+    ],
+)
+def test_lengths(status, lines, kept):
+    assert answered(*lines, status=status) == kept
+
+
+def test_a_response_that_no_cache_may_keep():
+    lines = [b"cache-control: public, max-age=9", b"A: b", b"Expires: x", b"Pragma: y", b"Cache-Control: immutable"]
+    assert answered(*lines, private=True) == [b"A: b", b"Cache-Control: private, no-store"]
+    assert answered(*lines) == lines
