@@ -65,6 +65,7 @@ class Edge:
         self._most_per_address = most_per_address
         self._per_address: dict[str, int] = {}
         self._loop = asyncio.get_running_loop()
+        self._now = self._loop.time()
         self._answers = Answers(pages, random.Random())  # noqa: S311 - see Answers
         self._id_prefix = secrets.token_hex(4)
         self._ids = 0
@@ -101,8 +102,8 @@ class Edge:
         return f"{self._id_prefix}{self._ids:08x}"
 
     def now(self) -> float:
-        """See `client.Server`."""
-        return self._loop.time()
+        """See `client.Server`. As of the last sweep: no deadline is finer than that."""
+        return self._now
 
     def date_line(self) -> bytes:
         """See `client.Server`."""
@@ -306,7 +307,7 @@ class Edge:
 
     def sweep(self) -> None:
         """Ends what has been silent for too long."""
-        now = self._loop.time()
+        now = self._now = self._loop.time()
         for client in [client for client in self.clients if client.deadline <= now]:
             client.expire()
         for room in self.rooms.values():

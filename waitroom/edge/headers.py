@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from waitroom.edge.http1 import Request, Response
 
@@ -79,29 +81,49 @@ class Peer:
         return self.tls
 
 
+class Cookies(NamedTuple):
+    """A request's Cookie headers, taken apart.
+
+    Attributes:
+        ours: Our cookies by name. Of several with one name the first counts, as browsers sort.
+        line: The header line for the shop, without ours; empty where nothing is left.
+    """
+
+    ours: dict[bytes, bytes]
+    line: bytes
+
+
+@lru_cache(maxsize=4096)
+def _cookies(header: bytes) -> Cookies:
+    """Takes a Cookie header apart; a visitor sends the same one with everything a page consists of."""
+    if COOKIE_PREFIX not in header:
+        return Cookies({}, b"Cookie: %b\r\n" % header if header else b"")
+    ours: dict[bytes, bytes] = {}
+    rest: list[bytes] = []
+    for piece in header.split(b";"):
+        pair = piece.strip(b" \t")
+        if pair.startswith(COOKIE_PREFIX):
+            name, equals, value = pair.partition(b"=")
+            if equals:
+                ours.setdefault(name, value.strip(b'"'))
+        elif pair:
+            rest.append(pair)
+    return Cookies(ours, b"Cookie: %b\r\n" % b"; ".join(rest) if rest else b"")
+
+
 def own_cookies(cookies: Sequence[bytes]) -> dict[bytes, bytes]:
-    """Our cookies among all of a request's, by name. Of several with one name the first counts, as browsers sort."""
+    """Our cookies among all of a request's, by name."""
+    if len(cookies) == 1:
+        return _cookies(cookies[0]).ours
     found: dict[bytes, bytes] = {}
-    for line in cookies:
-        if COOKIE_PREFIX in line:
-            for pair in line.split(b";"):
-                name, equals, value = pair.strip(b" \t").partition(b"=")
-                if equals and name.startswith(COOKIE_PREFIX):
-                    found.setdefault(name, value.strip(b'"'))
+    for header in cookies:
+        found = _cookies(header).ours | found
     return found
 
 
 def foreign_cookies(cookies: Sequence[bytes]) -> bytes:
     """The Cookie header lines without our cookies."""
-    kept = b""
-    for line in cookies:
-        rest = line
-        if COOKIE_PREFIX in line:
-            pairs = (pair.strip(b" \t") for pair in line.split(b";"))
-            rest = b"; ".join(pair for pair in pairs if pair and not pair.startswith(COOKIE_PREFIX))
-        if rest:
-            kept += b"Cookie: %b\r\n" % rest
-    return kept
+    return b"".join([_cookies(header).line for header in cookies])
 
 
 def request_lines(request: Request, peer: Peer) -> bytes:

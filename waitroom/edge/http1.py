@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 import httptools
 
@@ -22,6 +23,7 @@ REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]{0,31}) ([\x21\x22\x24-\x7e]+) HTTP/1\.
 STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]+)(?::[0-9]{1,5})?\Z")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)\Z", re.IGNORECASE | re.DOTALL)
+_NO_OPTIONS: frozenset[bytes] = frozenset()
 _DIGITS = re.compile(rb"[0-9]{1,18}\Z")
 
 LONGEST_TARGET = 32768
@@ -36,6 +38,9 @@ _READ = frozenset(
         *(b"access-control-request-method", b"waitroom-ticket", b"waitroom-pass"),
         *(b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"),
     )
+)
+_RESPONSE_READ = frozenset(
+    (b"content-length", b"transfer-encoding", b"connection", b"cache-control", b"waitroom-command")
 )
 _SINGLE = (b"host", b"content-length", b"transfer-encoding")
 _UNCACHEABLE = frozenset((b"no-store", b"private"))
@@ -92,7 +97,7 @@ class Request:
         self.content_length: int | None = None
         self.chunked = False
         self.keep_alive = not http10
-        self.connection: frozenset[bytes] = frozenset()
+        self.connection = _NO_OPTIONS
         self._read_fields()
         if b"connection" in self.fields:
             self.connection = options(self.fields[b"connection"])
@@ -204,24 +209,28 @@ class Response:
         self.commands = b""
         connection: list[bytes] = []
         for field in headers:
-            value = field.value
-            match field.lower:
-                case b"content-length":
-                    self._read_length(value)
-                case b"transfer-encoding":
-                    if self.chunked or value.lower() != b"chunked" or http10:
-                        raise Malformed(502, "a Transfer-Encoding other than chunked")
-                    self.chunked = True
-                case b"connection":
-                    connection.append(value)
-                case b"cache-control":
-                    self.cache_control += b"," + value.lower()
-                case b"waitroom-command":
-                    self.commands += b"," + value
+            if field.lower in _RESPONSE_READ:
+                self._read(field, connection)
         if self.chunked and self.content_length is not None:
             raise Malformed(502, "both Content-Length and Transfer-Encoding")
-        self.connection = options(b",".join(connection))
+        self.connection = options(b",".join(connection)) if connection else _NO_OPTIONS
         self.keep_alive = b"close" not in self.connection and (not http10 or b"keep-alive" in self.connection)
+
+    def _read(self, field: Field, connection: list[bytes]) -> None:
+        value = field.value
+        match field.lower:
+            case b"content-length":
+                self._read_length(value)
+            case b"transfer-encoding":
+                if self.chunked or value.lower() != b"chunked" or self.http10:
+                    raise Malformed(502, "a Transfer-Encoding other than chunked")
+                self.chunked = True
+            case b"connection":
+                connection.append(value)
+            case b"cache-control":
+                self.cache_control += b"," + value.lower()
+            case _:
+                self.commands += b"," + value
 
     def _read_length(self, value: bytes) -> None:
         if not _DIGITS.match(value):
@@ -241,6 +250,7 @@ class Response:
         return not _UNCACHEABLE.isdisjoint(options(self.cache_control))
 
 
+@lru_cache(maxsize=256)
 def options(value: bytes) -> frozenset[bytes]:
     """The lower-case members of a comma-separated list."""
     return frozenset(part for piece in value.lower().split(b",") if (part := piece.strip(b" \t")))
