@@ -1,7 +1,9 @@
 """Which room a request belongs to, and which rules let it by.
 
-Paths are compared in a normal form, so that no other spelling of a path escapes its room: a shop may well serve
-``/Sale``, ``//sale/`` or ``/%73ale`` as ``/sale``. The shop itself gets the target as it was sent.
+No other spelling of a path escapes its room: a shop may well serve ``/Sale``, ``//sale/`` or ``/%73ale`` as ``/sale``.
+Whether it follows dots, or cuts parameters off segments, nobody here knows, so that such a path is taken in all the
+ways it may be read: any of them leads into a room, and only all of them past its line. The shop itself gets the target
+as it was sent.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from urllib.parse import unquote_to_bytes
 from waitroom.settings import BypassRule, RoomSettings
 
 MEMO_SIZE = 8192
+LONGEST_KEPT = 512
 RESERVED = b"/.waitroom"
 
 _SEPARATORS = re.compile(rb"[/\\]+")
@@ -41,11 +44,9 @@ class Router:
 
     def __init__(self, rooms: Sequence[RoomSettings]) -> None:
         self._rooms = rooms
-        self._prefixes = {room.name: [normal_path(path.encode()) for path in room.paths] or [b""] for room in rooms}
+        self._prefixes = {room.name: [_prefix(path) for path in room.paths] or [b""] for room in rooms}
         self._bypass = {
-            room.name: [
-                (rule, [(path.encode(), normal_path(path.encode())) for path in rule.paths]) for rule in room.bypass
-            ]
+            room.name: [(rule, [(path.encode(), _prefix(path)) for path in rule.paths]) for rule in room.bypass]
             for room in rooms
         }
         self._memo: dict[tuple[bytes, bytes], Route | None] = {}
@@ -57,22 +58,24 @@ class Router:
             return self._memo[key]
         except KeyError:
             pass
-        if len(self._memo) >= MEMO_SIZE:
-            self._memo.clear()
-        route = self._memo[key] = self._find(host_name(host), path)
+        route = self._find(host_name(host), path)
+        if len(host) + len(path) <= LONGEST_KEPT:
+            if len(self._memo) >= MEMO_SIZE:
+                self._memo.clear()
+            self._memo[key] = route
         return route
 
     def _find(self, host: str, path: bytes) -> Route | None:
         ranked = [(rank, room) for room in self._rooms if (rank := _host_rank(room.hosts, host)) is not None]
         if not ranked:
             return None
-        normal = normal_path(path)
-        reserved = _covers(RESERVED, normal)
+        read_as = readings(path)
+        reserved = any(_covers(RESERVED, reading) for reading in read_as)
         covering = [
             (rank, len(prefix), room)
             for rank, room in ranked
             for prefix in self._prefixes[room.name]
-            if _covers(prefix, normal)
+            if any(_covers(prefix, reading) for reading in read_as)
         ]
         if not covering:
             return Route(max(ranked, key=lambda entry: entry[0])[1].name, False, reserved, ())
@@ -80,8 +83,10 @@ class Router:
         bypass = tuple(
             (index, rule)
             for index, (rule, prefixes) in enumerate(self._bypass[room.name])
-            # Both spellings must fit: a bypass must not be reached by a path that the shop reads as another one.
-            if any(path.startswith(raw) and _covers(prefix, normal) for raw, prefix in prefixes)
+            if any(
+                path.startswith(raw) and all(_covers(prefix, reading) for reading in read_as)
+                for raw, prefix in prefixes
+            )
         )
         return Route(room.name, True, reserved, bypass)
 
@@ -94,18 +99,42 @@ def host_name(host: bytes) -> str:
     return name.partition(":")[0].rstrip(".")
 
 
-def normal_path(path: bytes) -> bytes:
-    """The path decoded, in lower case, without empty and dot segments, parameters and a last slash."""
-    decoded = unquote_to_bytes(path).lower()
-    segments: list[bytes] = []
-    for piece in _SEPARATORS.split(decoded):
-        segment = piece.partition(b";")[0]
+def readings(path: bytes) -> frozenset[bytes]:
+    """All that a shop may take a path for, in lower case and without empty segments and a last slash.
+
+    Escapes are undone once or twice, parameters (``;v=1``) cut off or not, dot segments followed or not.
+    """
+    found = set()
+    for _ in range(2 if b"%" in path else 1):
+        path = unquote_to_bytes(path).lower()
+        segments = _SEPARATORS.split(path)
+        found.add(_joined(segments))
+        if b";" in path:
+            bare = [segment.partition(b";")[0] for segment in segments]
+            found |= {_joined(bare), _joined(_without_dots(bare))}
+        if b"." in path:
+            found.add(_joined(_without_dots(segments)))
+    return frozenset(found)
+
+
+def _prefix(path: str) -> bytes:
+    """A path of the settings, which says what it means, as readings are compared with it."""
+    return _joined(_SEPARATORS.split(unquote_to_bytes(path).lower()))
+
+
+def _without_dots(segments: Sequence[bytes]) -> list[bytes]:
+    left: list[bytes] = []
+    for segment in segments:
         if segment == b"..":
-            if segments:
-                segments.pop()
-        elif segment not in (b"", b"."):
-            segments.append(segment)
-    return b"".join(b"/" + segment for segment in segments)
+            if left:
+                left.pop()
+        elif segment and segment != b".":
+            left.append(segment)
+    return left
+
+
+def _joined(segments: Sequence[bytes]) -> bytes:
+    return b"".join([b"/" + segment for segment in segments if segment])
 
 
 def _covers(prefix: bytes, normal: bytes) -> bool:
