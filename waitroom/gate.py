@@ -112,6 +112,6 @@ def must_look_up(ticket: Ticket, view: RoomView | None) -> bool:
 
 def quiet(view: RoomView) -> bool:
     """Whether a newcomer would be let in at once: open, nobody waits, and there is a slot."""
-    if view.method == "passthrough":
-        return True
-    return view.state is RoomState.OPEN and view.waiting == 0 and view.free_slots > 0
+    if view.state is not RoomState.OPEN:
+        return False
+    return view.method == "passthrough" or (view.waiting == 0 and view.free_slots > 0)

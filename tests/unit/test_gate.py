@@ -1,0 +1,248 @@
+"""The gate's decisions, all of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+
+from waitroom.gate import Action, Kind, classify, decide, must_look_up, quiet
+from waitroom.queue.positions import Pace, PositionTable
+from waitroom.queue.view import RoomState, RoomView
+from waitroom.tokens import TICKET_SECONDS, Pass, Ticket
+
+NOW = 1_800_000_000.0
+QUIET = RoomView(
+    generation=1,
+    clock_ms=0,
+    state=RoomState.OPEN,
+    method="fifo",
+    head=100,
+    waiting=0,
+    called=0,
+    away=0,
+    active=5,
+    rate_per_minute=60.0,
+    max_active=10,
+    session_ms=900_000,
+    claim_ms=180_000,
+    message="",
+    remaining=None,
+    totals={},
+    table=PositionTable("", (), ()),
+    pace=Pace(),
+)
+BUSY = replace(QUIET, waiting=50, active=10)
+
+FRESH = Pass(1, int(NOW) + 900, int(NOW) + 3600)
+RUN_OUT = Pass(1, int(NOW), int(NOW) + 1)
+ENDED = Pass(1, int(NOW), int(NOW))
+WAITING = Ticket(101, 1, int(NOW) - 60, 5, 0)
+CALLED = Ticket(100, 1, int(NOW) - 60, 5, 0)
+OTHER_GENERATION = Ticket(101, 2, int(NOW) - 60, 5, 0)
+TOO_OLD = Ticket(101, 1, int(NOW) - TICKET_SECONDS, 5, 0)
+
+
+def action(
+    kind: Kind = Kind.NAVIGATION,
+    pass_: Pass | None = None,
+    ticket: Ticket | None = None,
+    view: RoomView | None = BUSY,
+    *,
+    store_up: bool = True,
+    on_store_error: str = "hold",
+) -> Action:
+    return decide(kind, pass_, ticket, view, store_up=store_up, on_store_error=on_store_error, now=NOW)
+
+
+KINDS = [Kind.NAVIGATION, Kind.OTHER]
+UNREACHABLE = [(BUSY, False), (QUIET, False), (None, False), (None, True)]
+ON_STORE_ERROR = ["hold", "admit", "close"]
+
+
+@pytest.mark.parametrize(("kind", "view", "ticket"), list(product(KINDS, [QUIET, BUSY, None], [None, WAITING, CALLED])))
+@pytest.mark.parametrize(("store_up", "on_store_error"), list(product([True, False], ON_STORE_ERROR)))
+def test_a_pass_is_enough_whatever_else_there_is(kind, view, ticket, store_up, on_store_error):
+    got = action(kind, FRESH, ticket, view, store_up=store_up, on_store_error=on_store_error)
+    assert got is Action.FORWARD
+
+
+@pytest.mark.parametrize(("kind", "ticket"), list(product(KINDS, [None, WAITING, CALLED])))
+def test_a_pass_that_ran_out_is_asked_for(kind, ticket):
+    assert action(kind, RUN_OUT, ticket) is Action.RESUME
+    assert action(kind, RUN_OUT, ticket, QUIET) is Action.RESUME
+
+
+@pytest.mark.parametrize(("kind", "unreachable"), list(product(KINDS, UNREACHABLE)))
+def test_a_pass_that_ran_out_goes_on_working_while_nobody_can_be_asked(kind, unreachable):
+    view, store_up = unreachable
+    for on_store_error in ON_STORE_ERROR:
+        got = action(kind, RUN_OUT, None, view, store_up=store_up, on_store_error=on_store_error)
+        assert got is Action.FORWARD
+
+
+def test_a_pass_at_its_hard_end_is_as_good_as_none():
+    assert action(pass_=ENDED) is Action.JOIN
+    assert action(pass_=ENDED, ticket=WAITING) is Action.WAIT
+    assert action(Kind.OTHER, ENDED) is Action.REFUSE
+    assert action(pass_=ENDED, store_up=False) is Action.HOLD
+
+
+@pytest.mark.parametrize(
+    ("kind", "ticket", "view", "expected"),
+    [
+        (Kind.NAVIGATION, WAITING, BUSY, Action.WAIT),
+        (Kind.NAVIGATION, WAITING, QUIET, Action.WAIT),
+        (Kind.NAVIGATION, CALLED, BUSY, Action.CLAIM),
+        (Kind.NAVIGATION, CALLED, QUIET, Action.CLAIM),
+        (Kind.NAVIGATION, OTHER_GENERATION, BUSY, Action.CLAIM),
+        (Kind.NAVIGATION, TOO_OLD, BUSY, Action.JOIN),
+        (Kind.NAVIGATION, None, BUSY, Action.JOIN),
+        (Kind.NAVIGATION, None, QUIET, Action.JOIN),
+        (Kind.OTHER, WAITING, BUSY, Action.WAIT),
+        (Kind.OTHER, CALLED, BUSY, Action.WAIT),
+        (Kind.OTHER, OTHER_GENERATION, BUSY, Action.WAIT),
+        (Kind.OTHER, TOO_OLD, BUSY, Action.REFUSE),
+        (Kind.OTHER, TOO_OLD, QUIET, Action.TRANSIT),
+        (Kind.OTHER, None, BUSY, Action.REFUSE),
+        (Kind.OTHER, None, QUIET, Action.TRANSIT),
+    ],
+)
+def test_without_a_pass_while_the_store_can_be_asked(kind, ticket, view, expected):
+    for on_store_error in ON_STORE_ERROR:
+        assert action(kind, None, ticket, view, on_store_error=on_store_error) is expected
+
+
+@pytest.mark.parametrize("unreachable", UNREACHABLE)
+@pytest.mark.parametrize(
+    ("kind", "on_store_error", "expected"),
+    [
+        (Kind.NAVIGATION, "hold", Action.HOLD),
+        (Kind.NAVIGATION, "admit", Action.ADMIT),
+        (Kind.NAVIGATION, "close", Action.CLOSE),
+        (Kind.OTHER, "hold", Action.REFUSE),
+        (Kind.OTHER, "admit", Action.TRANSIT),
+        (Kind.OTHER, "close", Action.REFUSE),
+    ],
+)
+def test_newcomers_while_the_store_can_not_be_asked(unreachable, kind, on_store_error, expected):
+    view, store_up = unreachable
+    for ticket in (None, TOO_OLD):
+        assert action(kind, None, ticket, view, store_up=store_up, on_store_error=on_store_error) is expected
+
+
+@pytest.mark.parametrize("on_store_error", ON_STORE_ERROR)
+def test_who_waits_keeps_waiting_while_the_store_can_not_be_asked(on_store_error):
+    for view, store_up in UNREACHABLE:
+        known = view is not None
+        for ticket, there in ((WAITING, known), (CALLED, False), (OTHER_GENERATION, False)):
+            got = action(Kind.NAVIGATION, None, ticket, view, store_up=store_up, on_store_error=on_store_error)
+            assert got is (Action.WAIT if there else Action.HOLD)
+            got = action(Kind.OTHER, None, ticket, view, store_up=store_up, on_store_error=on_store_error)
+            assert got is Action.WAIT
+
+
+@pytest.mark.parametrize(("view", "store_up"), [(QUIET, True), (BUSY, True), (None, False)])
+def test_a_preflight_asks_for_nothing_and_carries_nothing(view, store_up):
+    for pass_, ticket in product([None, FRESH, RUN_OUT], [None, WAITING, CALLED]):
+        assert action(Kind.PREFLIGHT, pass_, ticket, view, store_up=store_up) is Action.TRANSIT
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, True),
+        ({"waiting": 1}, False),
+        ({"active": 10}, False),
+        ({"active": 12}, False),
+        ({"called": 5}, False),
+        ({"called": 4}, True),
+        ({"away": 9}, True),
+        ({"state": RoomState.PAUSED}, False),
+        ({"state": RoomState.CLOSED}, False),
+        ({"state": RoomState.SOLD_OUT}, False),
+        ({"method": "passthrough"}, True),
+        ({"method": "passthrough", "active": 99, "waiting": 9}, True),
+        ({"method": "passthrough", "state": RoomState.CLOSED}, False),
+        ({"method": "passthrough", "state": RoomState.SOLD_OUT}, False),
+        ({"method": "passthrough", "state": RoomState.PAUSED}, False),
+    ],
+)
+def test_when_a_room_is_quiet(changes, expected):
+    assert quiet(replace(QUIET, **changes)) is expected
+
+
+@pytest.mark.parametrize(
+    ("ticket", "view", "expected"),
+    [
+        (WAITING, BUSY, False),
+        (CALLED, BUSY, True),
+        (OTHER_GENERATION, BUSY, True),
+        (WAITING, None, True),
+        (WAITING, replace(BUSY, head=101), True),
+        (WAITING, replace(BUSY, generation=3), True),
+    ],
+)
+def test_what_memory_can_not_tell(ticket, view, expected):
+    assert must_look_up(ticket, view) is expected
+
+
+# What sort of request it is.
+
+HTML = {b"accept": b"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+
+
+def fetch(mode: bytes, dest: bytes | None = None, **more: bytes) -> dict[bytes, bytes]:
+    fields = {b"sec-fetch-mode": mode, **{name.replace("_", "-").encode(): value for name, value in more.items()}}
+    return fields if dest is None else {**fields, b"sec-fetch-dest": dest}
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        # By the fetch metadata, which all browsers send over HTTPS and to localhost.
+        (fetch(b"navigate", b"document"), Kind.NAVIGATION),
+        (fetch(b"navigate", b"document", accept=b"*/*"), Kind.NAVIGATION),
+        (fetch(b"navigate", b"iframe"), Kind.NAVIGATION),
+        (fetch(b"navigate"), Kind.NAVIGATION),
+        (fetch(b"navigate", b"empty"), Kind.OTHER),
+        (fetch(b"navigate", b""), Kind.OTHER),
+        (fetch(b"cors", b"empty", accept=b"text/html"), Kind.OTHER),
+        (fetch(b"same-origin", b"empty", accept=b"text/html"), Kind.OTHER),
+        (fetch(b"no-cors", b"image", accept=b"image/avif,*/*"), Kind.OTHER),
+        (fetch(b"no-cors", b"script"), Kind.OTHER),
+        (fetch(b"no-cors", b"document", accept=b"text/html"), Kind.OTHER),
+        (fetch(b"websocket", b"websocket"), Kind.OTHER),
+        (fetch(b"same-origin", b"serviceworker", accept=b"*/*"), Kind.OTHER),
+        (fetch(b"navigate, navigate", b"document"), Kind.OTHER),
+        # Without any, by what it accepts.
+        (HTML, Kind.NAVIGATION),
+        ({b"accept": b"Text/HTML"}, Kind.NAVIGATION),
+        ({b"accept": b"application/xhtml+xml"}, Kind.NAVIGATION),
+        ({b"accept": b"*/*"}, Kind.OTHER),
+        ({b"accept": b"application/json"}, Kind.OTHER),
+        ({b"accept": b"image/webp,*/*"}, Kind.OTHER),
+        ({b"accept": b""}, Kind.OTHER),
+        ({}, Kind.OTHER),
+        # Nobody has asked for the page yet.
+        (fetch(b"navigate", b"document", sec_purpose=b"prefetch"), Kind.OTHER),
+        (fetch(b"navigate", b"document", sec_purpose=b"prefetch;prerender"), Kind.OTHER),
+        ({**HTML, b"purpose": b"prefetch"}, Kind.OTHER),
+    ],
+)
+def test_a_navigation_and_the_rest(fields, expected):
+    assert classify(b"GET", fields) is expected
+    assert classify(b"POST", fields) is expected
+    for method in (b"HEAD", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"TRACE", b"FETCH"):
+        assert classify(method, fields) is Kind.OTHER
+
+
+def test_a_preflight():
+    asked = {b"origin": b"https://a.example", b"access-control-request-method": b"POST"}
+    assert classify(b"OPTIONS", asked) is Kind.PREFLIGHT
+    assert classify(b"OPTIONS", fetch(b"cors", b"empty") | asked) is Kind.PREFLIGHT
+    for missing in asked:
+        assert classify(b"OPTIONS", {name: value for name, value in asked.items() if name != missing}) is Kind.OTHER
+    for method in (b"GET", b"POST", b"PUT"):
+        assert classify(method, asked) is Kind.OTHER
