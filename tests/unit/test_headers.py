@@ -7,6 +7,7 @@ import pytest
 from waitroom.edge.headers import (
     Peer,
     TrustedProxies,
+    cookies_of,
     foreign_cookies,
     forwarded_lines,
     own_cookies,
@@ -158,6 +159,14 @@ def test_our_cookies_are_read_from_all_lines_and_the_first_of_a_name_counts():
     }
     assert own_cookies([b"waitroom_flag; a=waitroom_x=1"]) == {}
     assert own_cookies([b"waitroom_a=b=c"]) == {b"waitroom_a": b"b=c"}
+
+
+def test_short_cookies_are_remembered_and_long_ones_not():
+    """As many long ones as short ones would be a quarter of a gigabyte."""
+    assert cookies_of(b"remembered=1") is cookies_of(b"remembered=1")
+    long = b"a=" + b"b" * 3000
+    assert cookies_of(long) == cookies_of(long)
+    assert cookies_of(long) is not cookies_of(long)
 
 
 def test_a_cookie_goes_along_on_a_buyer_s_way_back_from_the_payment_provider():

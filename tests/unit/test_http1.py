@@ -497,3 +497,10 @@ def test_what_the_shop_tells_the_gateway():
 def test_options_are_the_members_of_a_list():
     assert options(b" a,B\t,, c d ") == {b"a", b"b", b"c d"}
     assert options(b"") == frozenset()
+
+
+def test_short_options_are_remembered_and_long_ones_not():
+    assert options(b"keep-alive, Upgrade") is options(b"keep-alive, Upgrade")
+    long = b",".join(b"%d" % number for number in range(1000))
+    assert options(long) == options(long)
+    assert options(long) is not options(long)

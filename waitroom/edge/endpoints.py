@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from urllib.parse import parse_qs, quote
 
 from waitroom.edge.answers import JSON_LINES, OK, UNAVAILABLE, Answers
 from waitroom.edge.call import Call
 from waitroom.edge.client import ClientConnection
 from waitroom.edge.http1 import Request
+from waitroom.edge.memo import remember
 from waitroom.edge.room import Room
 from waitroom.edge.routing import Router
 from waitroom.edge.sessions import Session
@@ -234,7 +234,7 @@ def _query(request: Request) -> dict[str, str]:
     return _parsed(request.target.partition(b"?")[2])
 
 
-@lru_cache(maxsize=256)
+@remember(256, longest=512)
 def _parsed(query: bytes) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(query.decode("latin-1")).items()} if query else {}
 

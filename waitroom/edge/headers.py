@@ -5,10 +5,11 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
-from waitroom.edge.http1 import Request, Response
+from waitroom.edge.forwarded import first_stranger, parse_forwarded, plain_address
+from waitroom.edge.http1 import HOST, Request, Response
+from waitroom.edge.memo import remember
 
 COOKIE_PREFIX = b"waitroom_"
 
@@ -39,7 +40,17 @@ _NEVER_BY_CONNECTION = frozenset(
 # Shops that speak CGI or WSGI take an underscore for a hyphen: under such a name nothing of these goes on.
 _NEVER_WITH_UNDERSCORES = _DROPPED_FROM_STRANGERS | _NEVER_BY_CONNECTION
 
+_FORWARDED_NAMES = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"))
+_PROTO = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]{0,15}\Z")
+_SECURE = frozenset((b"https", b"wss"))
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _hops(forwarded_for: bytes) -> list[str | None]:
+    """The addresses of an X-Forwarded-For header, the farthest first."""
+    texts = (text.strip(" \t") for text in forwarded_for.decode("latin-1").split(","))
+    return [plain_address(text) for text in texts if text]
 
 
 class TrustedProxies:
@@ -51,13 +62,39 @@ class TrustedProxies:
     def __contains__(self, address: str) -> bool:
         if not self._networks:
             return False
-        try:
-            parsed: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(address.partition("%")[0])
-        except ValueError:
+        plain = plain_address(address)
+        if plain is None:
             return False
-        if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
-            parsed = parsed.ipv4_mapped
+        parsed = ipaddress.ip_address(plain)
         return any(parsed in network for network in self._networks)
+
+    def client(self, forwarded_for: bytes, peer: str) -> str:
+        """The visitor's address, of the X-Forwarded-For header that a trusted peer sent."""
+        return first_stranger(_hops(forwarded_for), peer, self.__contains__)[0]
+
+
+NO_PROXIES = TrustedProxies(())
+
+
+class Origin(NamedTuple):
+    """Where a request comes from, as far as whoever passed it on is believed.
+
+    Attributes:
+        address: The visitor's.
+        proto: What their browser speaks: ``https`` or ``http``, or another word that a proxy has for it.
+        host: What their browser asked for, with its port; empty where it didn't say.
+        hops: The addresses before the peer's, for X-Forwarded-For.
+    """
+
+    address: str
+    proto: bytes
+    host: bytes
+    hops: bytes = b""
+
+    def told(self, address: str, proto: bytes | None, host: bytes | None, hops: bytes) -> Origin:
+        """This one as proxies tell it; what is missing or none stays."""
+        proto = proto if proto and _PROTO.match(proto) else self.proto
+        return Origin(address, proto, host if host and HOST.match(host) else self.host, hops)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +102,45 @@ class Peer:
     """Who is at the other end of a client's connection.
 
     Attributes:
-        address: As the socket tells it.
+        address: As the socket tells it, or the PROXY protocol.
         trusted: Whether it is one of ``trusted_proxies``.
         tls: Whether this connection is encrypted.
+        proxies: Whose word counts of the hops before it.
     """
 
     address: str
     trusted: bool
     tls: bool = False
+    proxies: TrustedProxies = NO_PROXIES
 
     def secure(self, request: Request) -> bool:
         """Whether the visitor's browser speaks HTTPS."""
-        if self.trusted and b"x-forwarded-proto" in request.fields:
-            return request.fields[b"x-forwarded-proto"].lower() == b"https"
-        return self.tls
+        return self.origin(request).proto.lower() in _SECURE if self.trusted else self.tls
+
+    def origin(self, request: Request) -> Origin:
+        """Where a request comes from.
+
+        A proxy speaks one of two dialects. Where it sends any X-Forwarded header, Forwarded is none of its words: it
+        passed on what the visitor made up.
+        """
+        fields = request.fields
+        own = Origin(self.address, b"https" if self.tls else b"http", fields.get(b"host", b""))
+        if not self.trusted:
+            return own
+        if not _FORWARDED_NAMES.isdisjoint(fields):
+            hops = fields.get(b"x-forwarded-for", b"")
+            proto = fields.get(b"x-forwarded-proto", b"").partition(b",")[0].strip(b" \t")
+            host = fields.get(b"x-forwarded-host", b"").partition(b",")[0].strip(b" \t")
+            address = self.proxies.client(hops, self.address)
+            return own.told(address, proto, host, hops)
+        told = parse_forwarded(fields[b"forwarded"]) if b"forwarded" in fields else None
+        if not told:
+            return own
+        addresses = [hop.address for hop in told]
+        address, index = first_stranger(addresses, self.address, self.proxies.__contains__)
+        hops = b", ".join((address or "unknown").encode() for address in addresses)
+        # What a hop before that one says, anybody may have made up.
+        return own.told(address, told[index].proto, told[index].host, hops)
 
 
 class Cookies(NamedTuple):
@@ -93,8 +155,8 @@ class Cookies(NamedTuple):
     line: bytes
 
 
-@lru_cache(maxsize=4096)
-def _cookies(header: bytes) -> Cookies:
+@remember(4096, longest=2048)
+def cookies_of(header: bytes) -> Cookies:
     """Takes a Cookie header apart; a visitor sends the same one with everything a page consists of."""
     if COOKIE_PREFIX not in header:
         return Cookies({}, b"Cookie: %b\r\n" % header if header else b"")
@@ -114,21 +176,21 @@ def _cookies(header: bytes) -> Cookies:
 def own_cookies(cookies: Sequence[bytes]) -> dict[bytes, bytes]:
     """Our cookies among all of a request's, by name."""
     if len(cookies) == 1:
-        return _cookies(cookies[0]).ours
+        return cookies_of(cookies[0]).ours
     found: dict[bytes, bytes] = {}
     for header in cookies:
-        found = _cookies(header).ours | found
+        found = cookies_of(header).ours | found
     return found
 
 
 def foreign_cookies(cookies: Sequence[bytes]) -> bytes:
     """The Cookie header lines without our cookies."""
-    return b"".join([_cookies(header).line for header in cookies])
+    return b"".join([cookies_of(header).line for header in cookies])
 
 
 def request_lines(request: Request, peer: Peer) -> bytes:
     """The header lines that go on to the shop, in their order; framing, session and upgrade are added by the caller."""
-    dropped = _DROPPED_FROM_REQUESTS if peer.trusted else _DROPPED_FROM_STRANGERS
+    dropped = _DROPPED_FROM_REQUESTS if _passes_forwarded(request, peer) else _DROPPED_FROM_STRANGERS
     named = request.connection - _HARMLESS_OPTIONS
     if named:
         dropped = dropped | (named - _NEVER_BY_CONNECTION)
@@ -147,17 +209,21 @@ def request_lines(request: Request, peer: Peer) -> bytes:
 
 def forwarded_lines(request: Request, peer: Peer) -> bytes:
     """The forwarding headers; what a client that isn't trusted sent under these names is not believed."""
+    origin = peer.origin(request)
     address = peer.address.encode("latin-1")
-    proto = b"https" if peer.tls else b"http"
-    host = request.fields.get(b"host", b"")
-    if peer.trusted:
-        fields = request.fields
-        if b"x-forwarded-for" in fields:
-            address = fields[b"x-forwarded-for"] + b", " + address
-        proto = fields.get(b"x-forwarded-proto", proto)
-        host = fields.get(b"x-forwarded-host", host)
-    lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (address, proto)
-    return lines + b"X-Forwarded-Host: %b\r\n" % host if host else lines
+    chain = origin.hops + b", " + address if origin.hops else address
+    lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (chain, origin.proto)
+    if origin.host:
+        lines += b"X-Forwarded-Host: %b\r\n" % origin.host
+    if _passes_forwarded(request, peer):
+        lines += b'Forwarded: for="[%b]"\r\n' % address if b":" in address else b"Forwarded: for=%b\r\n" % address
+    return lines
+
+
+def _passes_forwarded(request: Request, peer: Peer) -> bool:
+    """Whether the Forwarded header is a trusted proxy's own; see `Peer.origin`."""
+    fields = request.fields
+    return peer.trusted and b"forwarded" in fields and _FORWARDED_NAMES.isdisjoint(fields)
 
 
 def response_lines(response: Response, *, private: bool) -> bytes:

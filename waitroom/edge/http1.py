@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 
 import httptools
 
 from waitroom.edge.fields import Field, FieldMemo
+from waitroom.edge.memo import remember
 from waitroom.errors import WaitroomError
 
 Headers = list[tuple[bytes, bytes]]
@@ -21,7 +21,7 @@ Headers = list[tuple[bytes, bytes]]
 # Some shops cut a target at a "#", others don't: what the gate looks at must be what they see.
 REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]{0,31}) ([\x21\x22\x24-\x7e]+) HTTP/1\.([01])")
 STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
-_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]+)(?::[0-9]{1,5})?\Z")
+HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]+)(?::[0-9]{1,5})?\Z")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)\Z", re.IGNORECASE | re.DOTALL)
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 _DIGITS = re.compile(rb"[0-9]{1,18}\Z")
@@ -36,7 +36,7 @@ _READ = frozenset(
         *(b"accept-language", b"origin", b"sec-fetch-mode", b"sec-fetch-dest", b"sec-fetch-site"),
         *(b"sec-purpose", b"purpose", b"x-forwarded-uri", b"x-original-uri"),
         *(b"access-control-request-method", b"waitroom-ticket", b"waitroom-pass"),
-        *(b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"),
+        *(b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded"),
     )
 )
 _RESPONSE_READ = frozenset(
@@ -163,7 +163,7 @@ class Request:
         if host is None:
             if not self.http10:
                 raise Malformed(400, "no Host header")
-        elif host and not _HOST.match(host):
+        elif host and not HOST.match(host):
             raise Malformed(400, "a Host that is none")
         target = self.target
         if len(target) > LONGEST_TARGET:
@@ -250,7 +250,7 @@ class Response:
         return not _UNCACHEABLE.isdisjoint(options(self.cache_control))
 
 
-@lru_cache(maxsize=256)
+@remember(256, longest=512)
 def options(value: bytes) -> frozenset[bytes]:
     """The lower-case members of a comma-separated list."""
     return frozenset(part for piece in value.lower().split(b",") if (part := piece.strip(b" \t")))
