@@ -1,0 +1,426 @@
+"""The line, by random operations: a real store against the reference model and against what must always hold."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import pytest
+import uvloop
+from history import Contents, History, Memory
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from waitroom.queue.model import EPOCH_MS, PLACES_PER_MS, QueueModel
+from waitroom.queue.positions import expected_wait
+from waitroom.queue.store import KEYS, Limits, QueueStore, RoomNotOpen, SessionChange, SessionOperation, Visit, connect
+from waitroom.queue.view import RoomState, RoomView
+
+Answer = TypeVar("Answer")
+
+NOON = 1_790_000_000_000
+HOUR_MS = 3_600_000
+SERVER_SECONDS = 10.0
+
+RATES = st.sampled_from([1.0, 30.0, 59.0, 60.0, 90.0, 600.0, 6000.0])
+SLOTS = st.integers(1, 8)
+SESSIONS = st.sampled_from([10.0, 40.0])
+CLAIMS = st.sampled_from([5.0, 20.0])
+AWAYS = st.sampled_from([10.0, 15.0, 40.0])
+KEEPS = st.sampled_from([20.0, 90.0])
+LIMITS = st.builds(Limits, RATES, SLOTS, SESSIONS, CLAIMS, AWAYS, KEEPS)
+CHANGES = st.one_of(
+    st.tuples(st.just("rate_per_minute"), RATES),
+    st.tuples(st.just("max_active"), SLOTS),
+    st.tuples(st.just("session_seconds"), SESSIONS),
+    st.tuples(st.just("claim_seconds"), CLAIMS),
+    st.tuples(st.just("away_after_seconds"), AWAYS),
+    st.tuples(st.just("keep_place_seconds"), KEEPS),
+    st.tuples(st.just("method"), st.sampled_from(["fifo", "passthrough"])),
+)
+READ = """
+local sets = { redis.call('HGET', KEYS[1], 'clock'), redis.call('SMEMBERS', KEYS[5]) }
+for _, key in ipairs({ KEYS[2], KEYS[3], KEYS[4], KEYS[6], KEYS[7] }) do
+  sets[#sets + 1] = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+end
+return sets
+"""
+assert KEYS[:7] == ("room", "waiting", "called", "away", "missed", "active", "ended")
+
+STATES = st.sampled_from([RoomState.OPEN, RoomState.OPEN, RoomState.OPEN, *RoomState])
+PICKS = st.lists(st.integers(0, 30), min_size=1, max_size=6)
+LOOK_UPS = st.one_of(st.just(5000), st.integers(1, 12))
+MS = st.sampled_from([0, 8_000, 30_000, 300_000])
+STEP_MS = st.sampled_from([1, 100, 1_000, 5_000, 10_000])
+SOME = st.sampled_from(["none", "all", "every other"])
+
+
+def some(members: Iterable[int], which: str) -> list[int]:
+    return list(members)[:: 2 if which == "every other" else 1] if which != "none" else []
+
+
+class Line(RuleBasedStateMachine):
+    """One room, its visitors, its workers and controllers, and what befalls them."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        self.wall = NOON
+        self.run_id = "run 0"
+        self.clients = [connect(url, timeout_seconds=SERVER_SECONDS) for _ in range(2)]
+        self.stores = [
+            QueueStore(client, "shop", clock=lambda: self.wall, run_id=lambda: self.run_id)
+            for client in self.clients
+            for _ in range(2)
+        ]
+        self.reader = self.clients[0].register_script(READ)
+        self.model = QueueModel(self.run_id)
+        self.tickets: dict[int, int] = {}
+        self.known_view: RoomView | None = None
+        self.newest_generation = 0
+        self.saved: tuple[dict[Any, Any], QueueModel, Memory] | None = None
+        self.runner.run(self._restore({}))
+
+    def teardown(self) -> None:
+        for client in self.clients:
+            self.runner.run(client.aclose())
+        self.runner.close()
+
+    @initialize(limits=LIMITS, crowd=st.integers(0, 12))
+    def first_opened(self, limits: Limits, crowd: int) -> None:
+        self.history = History(limits, self.wall)
+        self._refused()
+        self._open(limits)
+        if crowd:
+            self._join(crowd)
+
+    # Visitors.
+
+    @rule(count=st.integers(1, 6))
+    def join(self, count: int) -> None:
+        self._join(count)
+
+    @rule(whom=st.sampled_from(["anyone", "waiting", "called", "away", "gone"]), picks=PICKS, claim=st.booleans())
+    def visit(self, whom: str, picks: list[int], claim: bool) -> None:
+        contents, gone = self.history.contents, self.history.memory.gone
+        crowds: dict[str, Iterable[int]] = {
+            "anyone": self.tickets,
+            "waiting": contents.waiting,
+            "called": contents.called,
+            "away": contents.away,
+            "gone": [place for place in self.tickets if place in gone],
+        }
+        self._visit(self._pick(crowds[whom], picks), claim)
+
+    @rule(picks=PICKS)
+    def poll(self, picks: list[int]) -> None:
+        self._poll(sorted(set(self._pick(self.history.contents.waiting, picks))))
+
+    @rule(pick=st.integers(0, 30), pass_ms=MS)
+    def leave(self, pick: int, pass_ms: int) -> None:
+        for place in self._pick(self.tickets, [pick]):
+            self._leave(place, pass_ms)
+
+    @rule(picks=PICKS, operation=st.sampled_from(["keep", "resume", "hold", "extend", "end"]), ms=MS)
+    def change_sessions(self, picks: list[int], operation: SessionOperation, ms: int) -> None:
+        sessions = self._pick(self.history.ever_inside, picks)
+        self._change_sessions([SessionChange(operation, session, ms) for session in sessions])
+
+    # Controllers and time.
+
+    @rule(look_ups=LOOK_UPS, later_ms=STEP_MS)
+    def tick(self, look_ups: int, later_ms: int) -> None:
+        self.wall += later_ms
+        self._tick(look_ups)
+
+    def _time_passes(
+        self,
+        steps: int,
+        step_ms: int,
+        there: str,
+        claiming: str,
+        shopping: str,
+        newcomers: int,
+        controllers: int,
+        look_ups: int,
+    ) -> None:
+        """Visitors come, stay or go away, take their turns or miss them, shop or don't; controllers may stall."""
+        for _ in range(steps):
+            self.wall += step_ms
+            if newcomers:
+                self._join(newcomers)
+            self._visit(some(sorted(self.history.holders), there), claim=False)
+            self._visit(some(self.history.contents.called, claiming), claim=True)
+            inside = some(self.history.contents.active, shopping)
+            self._change_sessions([SessionChange("keep", session, HOUR_MS) for session in inside])
+            for _ in range(controllers):
+                self._tick(look_ups)
+            if not controllers:
+                self._look()
+
+    a_while = rule(
+        steps=st.integers(1, 6),
+        step_ms=STEP_MS,
+        there=SOME,
+        claiming=SOME,
+        shopping=SOME,
+        newcomers=st.integers(0, 2),
+        controllers=st.integers(0, 2),
+        look_ups=LOOK_UPS,
+    )(_time_passes)
+
+    everybody_goes_away = rule(
+        steps=st.integers(4, 8),
+        step_ms=st.just(10_000),
+        there=st.just("none"),
+        claiming=st.just("none"),
+        shopping=SOME,
+        newcomers=st.integers(0, 2),
+        controllers=st.integers(0, 1),
+        look_ups=LOOK_UPS,
+    )(_time_passes)
+
+    @rule()
+    def look(self) -> None:
+        self._look()
+
+    # Operators.
+
+    @rule(change=st.one_of(CHANGES, STATES, LIMITS))
+    def operate(self, change: tuple[str, Any] | RoomState | Limits) -> None:
+        """Changes a limit or the state while the room is open, or the settings file."""
+        if isinstance(change, Limits):
+            self._open(change)
+        elif isinstance(change, RoomState):
+            self._set_state(change)
+        else:
+            limits = replace(self.history.memory.limits, **dict([change]))
+            old, new = self.history.memory.limits.fields(), limits.fields()
+            changes = {name: new[name] for name in new if new[name] != old[name]}
+            _, after = self._do(
+                lambda store: store.set_limits(changes), lambda: self.model.set_limits(self.wall, changes)
+            )
+            self.history.limits_changed(limits)
+            self.history.nothing_moved(after)
+
+    @rule(
+        state=st.sampled_from([RoomState.PAUSED, RoomState.CLOSED, RoomState.SOLD_OUT]),
+        empty=st.booleans(),
+        reopen=st.booleans(),
+    )
+    def not_open(self, state: RoomState, empty: bool, reopen: bool) -> None:
+        """Some have been called when the room is closed or paused; newcomers come, perhaps to a line that is empty."""
+        self.wall += 1000
+        self._tick(5000)
+        if empty:
+            for place in self.history.contents.waiting:
+                self._leave(place, 0)
+        self._set_state(state)
+        self._join(2)
+        self._visit(list(self.history.contents.called), claim=True)
+        self._tick(5000)
+        if reopen:
+            self._set_state(RoomState.OPEN)
+
+    # What befalls the store.
+
+    @rule(
+        what=st.sampled_from(["jump", "restart", "replicate", "fail over", "fail over", "lose"]), by=st.integers(-5, 5)
+    )
+    def disaster(self, what: str, by: int) -> None:
+        if what == "jump":
+            self.wall += by * HOUR_MS
+        elif what == "restart":
+            self._new_server()
+        elif what == "replicate":
+            # A replica has what is there now, and falls behind from here on.
+            self.saved = (self.runner.run(self._dump()), deepcopy(self.model), self.history.snapshot())
+        elif what == "lose":
+            self._clock_is_right()
+            self.runner.run(self._restore({}))
+            self.model.lose_everything()
+            self.history.lost_everything(self.history.memory.file, self.wall + 1)
+            self.saved = None
+            self._new_server()
+        elif self.saved is not None:
+            self._clock_is_right()
+            dump, model, memory = self.saved
+            self.runner.run(self._restore(dump))
+            self.model = deepcopy(model)
+            self.history.fell_back(memory)
+            self._new_server()
+
+    def _clock_is_right(self) -> None:
+        """A server that has forgotten the newest places can tell only by its clock that they were given."""
+        given = EPOCH_MS + self.history.greatest_place // PLACES_PER_MS + 1
+        self.wall = max(self.wall, given, self.newest_generation + 1)
+
+    def _new_server(self) -> None:
+        self.wall += 1
+        self.run_id = self.model.run_id = f"run {self.wall} {len(self.tickets)} {self.run_id[:4]}"
+        self.known_view = None
+        self._refused()
+        self._open(self.history.memory.file)
+
+    # How it is all done.
+
+    def _do(
+        self, ask: Callable[[QueueStore], Coroutine[Any, Any, Answer]], expect: Callable[[], Answer]
+    ) -> tuple[Answer, Contents]:
+        """The same of the store, through one worker after the other, and of the model."""
+        expected = expect()
+        self.stores.append(self.stores.pop(0))
+        answer = self.runner.run(ask(self.stores[0]))
+        assert answer == expected
+        clock, after = self.runner.run(self._read())
+        model = self.model
+        assert after == Contents(
+            model.waiting[:], {**model.called}, {**model.away}, {**model.active}, {**model.ended}, {*model.missed}
+        )
+        self.history.look(self.wall)
+        assert clock == self.history.memory.clock
+        return answer, after
+
+    def _refused(self) -> None:
+        """Until the room is opened nothing is done."""
+        before = self.runner.run(self._read())
+        asks: list[Callable[[QueueStore], Coroutine[Any, Any, object]]] = [
+            lambda store: store.join(1),
+            lambda store: store.visit([Visit(1, 1, claim=True)]),
+            lambda store: store.tick(),
+            lambda store: store.seen([1]),
+            lambda store: store.view(),
+        ]
+        for ask in asks:
+            with pytest.raises(RoomNotOpen):
+                self.runner.run(ask(self.stores[0]))
+        with pytest.raises(RoomNotOpen):
+            self.model.join(self.wall, 1)
+        assert self.runner.run(self._read()) == before
+
+    def _open(self, limits: Limits) -> None:
+        generation, after = self._do(
+            lambda store: store.open(limits, self.run_id), lambda: self.model.open(self.wall, limits)
+        )
+        self.newest_generation = max(self.newest_generation, generation)
+        self.history.file_read(limits)
+        self.history.nothing_moved(after)
+
+    def _set_state(self, state: RoomState) -> None:
+        _, after = self._do(
+            lambda store: store.set_state(state, "soon"), lambda: self.model.set_state(self.wall, state, "soon")
+        )
+        self.history.memory.state = state
+        self.history.nothing_moved(after)
+
+    def _pick(self, crowd: Iterable[int], picks: list[int]) -> list[int]:
+        members = list(crowd)
+        return [members[pick % len(members)] for pick in picks] if members else []
+
+    def _join(self, count: int) -> None:
+        joined, after = self._do(lambda store: store.join(count), lambda: self.model.join(self.wall, count))
+        if joined.first_place:
+            for place in range(joined.first_place, joined.first_place + count):
+                self.tickets[place] = joined.generation
+        self.history.joined(joined, count, after)
+
+    def _visit(self, places: list[int], claim: bool) -> None:
+        visits = [Visit(place, self.tickets[place], claim) for place in places]
+        if visits:
+            answers, after = self._do(lambda store: store.visit(visits), lambda: self.model.visit(self.wall, visits))
+            self.history.visited(visits, answers, after)
+
+    def _poll(self, places: list[int]) -> None:
+        if places:
+            _, after = self._do(lambda store: store.seen(places), lambda: self.model.seen(self.wall, places))
+            self.history.seen(places, after)
+
+    def _leave(self, place: int, pass_ms: int) -> None:
+        answer, after = self._do(
+            lambda store: store.leave(place, pass_ms), lambda: self.model.leave(self.wall, place, pass_ms)
+        )
+        self.history.left(place, pass_ms, answer, after)
+
+    def _change_sessions(self, changes: list[SessionChange]) -> None:
+        if changes:
+            alive, after = self._do(
+                lambda store: store.change_sessions(changes), lambda: self.model.change_sessions(self.wall, changes)
+            )
+            self.history.sessions_changed(changes, alive, after)
+
+    def _tick(self, look_ups: int) -> None:
+        ticked, after = self._do(lambda store: store.tick(look_ups), lambda: self.model.tick(self.wall, look_ups))
+        self.history.ticked(ticked, after)
+
+    def _look(self) -> None:
+        """What an edge sees, with a table that is new."""
+        self.wall += 1001
+        expected = self.model.view(self.wall)
+        views: list[RoomView] = []
+
+        async def look(store: QueueStore) -> dict[str, object]:
+            views.append(await store.view(self.known_view))
+            return {name: getattr(views[0], name) for name in expected}
+
+        _, after = self._do(look, lambda: expected)
+        self.history.nothing_moved(after)
+        view = self.known_view = views[0]
+        if view.table.stamp == str(view.clock_ms) and len(after.waiting) <= 64:
+            assert [view.table.position(place) for place in after.waiting] == [*range(1, len(after.waiting) + 1)]
+        waits = [
+            expected_wait(position, view.rate_per_minute, view.pace, view.free_slots)
+            for position in range(1, len(after.waiting) + 2)
+        ]
+        known = [wait for wait in waits if wait is not None]
+        assert known == sorted(known)
+        assert waits[: len(known)] == known
+
+    async def _read(self) -> tuple[int, Contents]:
+        """The room's time, and who is where."""
+        clock, missed, *sets = await self.reader(keys=self.stores[0].keys)
+        waiting, called, away, active, ended = (
+            {int(member): int(score) for member, score in zip(pairs[::2], pairs[1::2], strict=True)} for pairs in sets
+        )
+        assert all(place == score for place, score in waiting.items())
+        return int(clock or 0), Contents(list(waiting), called, away, active, ended, {int(place) for place in missed})
+
+    async def _dump(self) -> dict[Any, Any]:
+        return {key: await self.clients[0].dump(key) for key in await self.clients[0].keys("*")}
+
+    async def _restore(self, dump: dict[Any, Any]) -> None:
+        await self.clients[0].flushall()
+        for key, value in dump.items():
+            await self.clients[0].restore(key, 0, value)
+
+
+def _line_settings(examples: int) -> settings:
+    return settings(
+        max_examples=examples,
+        stateful_step_count=40,
+        deadline=None,
+        derandomize=False,
+        print_blob=True,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def _run(url: str, examples: int) -> None:
+    class LineOfServer(Line):
+        def __init__(self) -> None:
+            super().__init__(url)
+
+    run_state_machine_as_test(LineOfServer, settings=_line_settings(examples))
+
+
+@pytest.mark.slow
+def test_line_on_valkey(valkey: str) -> None:
+    _run(valkey, 150)
+
+
+@pytest.mark.slow
+def test_line_on_the_systems_redis(redis: str) -> None:
+    _run(redis, 30)
