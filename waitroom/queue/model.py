@@ -1,0 +1,344 @@
+"""The reference model of a room: the same operations as `QueueStore`, in memory, one after the other.
+
+It says what the scripts must do, in the plainest way and with no thought of speed, so that the real store can be
+compared with it answer by answer. It has no clock, does no I/O and draws no lots: every operation is given the wall
+clock. The one thing it leaves out is that a script handles a thousand members of a kind at the most in one call.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from math import inf
+
+from waitroom.queue.store import (
+    LOOK_UPS_PER_TICK,
+    Joined,
+    Limits,
+    RoomNotOpen,
+    SessionChange,
+    Ticked,
+    Visit,
+    Visited,
+)
+from waitroom.queue.view import RoomState
+
+MAX_STEP_MS = 10_000
+WINDOW_MS = 15_000
+SLOT_MARGIN_MS = 30_000
+EPOCH_MS = 1_767_225_600_000
+PLACES_PER_MS = 100
+
+
+class QueueModel:
+    """One room, and the server it is kept on.
+
+    Every operation takes the wall clock, ``now``, in milliseconds since the epoch, and raises `RoomNotOpen` where the
+    room must be opened first.
+
+    Args:
+        run_id: Of the server; assign another one for a restart or a failover.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self.lose_everything()
+
+    def lose_everything(self) -> None:
+        """The server comes up empty."""
+        self.opened_under: str | None = None
+        self.clock = 0
+        self.wall = 0
+        self.tokens = 1.0
+        self.limits: dict[str, str] = {}
+        self.file_limits: dict[str, str] = {}
+        self.state = RoomState.OPEN
+        self.message = ""
+        self.remaining = ""
+        self.generation = 0
+        self.base = 0
+        self.seq = 0
+        self.head = 0
+        self.waiting: list[int] = []
+        self.called: dict[int, int] = {}
+        self.away: dict[int, int] = {}
+        self.missed: set[int] = set()
+        self.active: dict[int, int] = {}
+        self.ended: dict[int, int] = {}
+        self.seen_in: dict[int, int] = {}
+        self.given: list[tuple[int, int]] = []
+        self.taken_back: set[int] = set()
+        self.totals: Counter[str] = Counter()
+
+    # The operations.
+
+    def open(self, now: int, limits: Limits) -> int:
+        """As `QueueStore.open`."""
+        if self.opened_under is None:
+            self.clock = self.wall = now
+        else:
+            self._look_at_clock(now)
+        for name, value in limits.fields().items():
+            if self.file_limits.get(name) != value:
+                self.file_limits[name] = self.limits[name] = value
+        self.tokens = min(self.tokens, self._burst())
+        if self.opened_under != self.run_id:
+            if self.seq > self.base:
+                self.given.append((self.base, self.seq))
+            self.opened_under = self.run_id
+            self.generation = max(now, self.generation + 1)
+            self.base = self.seq = max((now - EPOCH_MS) * PLACES_PER_MS, self.seq)
+        return self.generation
+
+    def join(self, now: int, count: int) -> Joined:
+        """As `QueueStore.join`."""
+        self._look(now)
+        if self.state in (RoomState.CLOSED, RoomState.SOLD_OUT):
+            return Joined(self.generation, 0, 0, len(self.waiting), self.state, self.clock)
+        newcomers = range(self.seq + 1, self.seq + 1 + count)
+        self.seq += count
+        admitted = 0
+        for place in newcomers:
+            if self.state is RoomState.OPEN and not self.waiting and self._may_call():
+                self._spend()
+                self.active[place] = self._slot_end(self._limit("session_ms"))
+                admitted += 1
+            else:
+                self.waiting.append(place)
+                self._mark(place)
+        self.totals["joined"] += count
+        self.totals["admitted"] += admitted
+        return Joined(self.generation, newcomers[0], admitted, len(self.waiting), self.state, self.clock)
+
+    def visit(self, now: int, visits: Sequence[Visit]) -> list[Visited]:
+        """As `QueueStore.visit`."""
+        self._look(now)
+        return [self._visit(visit) for visit in visits]
+
+    def seen(self, now: int, places: Iterable[int]) -> None:
+        """As `QueueStore.seen`."""
+        everyone = list(places)
+        if everyone:
+            self._look(now)
+        for place in everyone:
+            self._mark(place)
+
+    def change_sessions(self, now: int, changes: Sequence[SessionChange]) -> list[bool]:
+        """As `QueueStore.change_sessions`."""
+        self._look(now)
+        return [self._change_session(change) for change in changes]
+
+    def leave(self, now: int, place: int, pass_ms: int) -> bool:
+        """As `QueueStore.leave`."""
+        self._look(now)
+        in_line = self._leave_line(place)
+        inside = self._end_session(place, pass_ms)
+        self.totals["left:left"] += in_line
+        self.totals["left:released"] += inside
+        return in_line or inside
+
+    def tick(self, now: int, look_ups: int = LOOK_UPS_PER_TICK) -> Ticked:
+        """As `QueueStore.tick`."""
+        self._look(now)
+        ended = _take_run_out(self.active, self.clock)
+        _take_run_out(self.ended, self.clock)
+        missed = _take_run_out(self.called, self.clock)
+        twice = 0
+        for place in missed:
+            if place in self.missed:
+                self.missed.discard(place)
+                twice += 1
+            else:
+                self.missed.add(place)
+                self.away[place] = self.clock + self._limit("keep_ms")
+        dropped = _take_run_out(self.away, self.clock)
+        self.missed -= set(dropped)
+        self._forget_unseen()
+        called, stepped_over, stopped_early = self._call(look_ups)
+        self.totals["left:expired"] += len(ended)
+        self.totals["left:missed"] += twice
+        self.totals["left:away"] += len(dropped)
+        return Ticked(called, stepped_over, len(ended), len(missed), twice + len(dropped), stopped_early)
+
+    def set_limits(self, now: int, changes: Mapping[str, str]) -> None:
+        """As `QueueStore.set_limits`."""
+        self._look(now)
+        self.limits.update(changes)
+
+    def set_state(self, now: int, state: RoomState, message: str | None = None) -> None:
+        """As `QueueStore.set_state`."""
+        self._look(now)
+        self.state = state
+        if message is not None:
+            self.message = message
+
+    def set_remaining(self, now: int, remaining: int) -> None:
+        """As `QueueStore.set_remaining`."""
+        self._look(now)
+        self.remaining = str(remaining)
+
+    def view(self, now: int) -> dict[str, object]:
+        """The attributes of a `RoomView` that are no estimates."""
+        self._look(now)
+        return {
+            "generation": self.generation,
+            "clock_ms": self.clock,
+            "state": self.state,
+            "method": self.limits["method"],
+            "head": self.head,
+            "waiting": len(self.waiting),
+            "called": len(self.called),
+            "away": len(self.away),
+            "active": len(self.active),
+            "rate_per_minute": float(self.limits["rate"]),
+            "max_active": self._limit("max_active"),
+            "session_ms": self._limit("session_ms"),
+            "claim_ms": self._limit("claim_ms"),
+            "message": self.message,
+            "remaining": int(self.remaining) if self.remaining else None,
+            "totals": {name: count for name, count in self.totals.items() if count},
+        }
+
+    # The clock and what gathers with it.
+
+    def _look(self, now: int) -> None:
+        if self.opened_under != self.run_id:
+            raise RoomNotOpen("the room isn't open since the store was started")
+        self._look_at_clock(now)
+
+    def _look_at_clock(self, now: int) -> None:
+        """The room's clock follows the wall clock, but never goes back and never leaps."""
+        step = min(max(now - self.wall, 0), MAX_STEP_MS)
+        self.wall = now
+        self.clock += step
+        self.tokens = min(self.tokens + step * float(self.limits["rate"]) / 60000, self._burst())
+
+    def _burst(self) -> float:
+        return max(1, float(self.limits["rate"]) / 60)
+
+    def _limit(self, name: str) -> int:
+        return int(self.limits[name])
+
+    def _passthrough(self) -> bool:
+        return self.limits["method"] == "passthrough"
+
+    def _may_call(self) -> bool:
+        """Whether the rate and the slots allow one more."""
+        slot_free = len(self.active) + len(self.called) < self._limit("max_active")
+        return self._passthrough() or (slot_free and self.tokens >= 1 - 1e-9)
+
+    def _spend(self) -> None:
+        if not self._passthrough():
+            self.tokens -= 1
+
+    def _slot_end(self, ms: int) -> int:
+        return self.clock + ms + SLOT_MARGIN_MS
+
+    # Who is there.
+
+    def _mark(self, place: int) -> None:
+        self.seen_in[place] = self.clock // WINDOW_MS
+
+    def _oldest_window(self) -> int:
+        return (self.clock - self._limit("away_ms")) // WINDOW_MS
+
+    def _forget_unseen(self) -> None:
+        oldest = self._oldest_window()
+        self.seen_in = {place: window for place, window in self.seen_in.items() if window >= oldest}
+
+    def _call(self, look_ups: int) -> tuple[int, int, bool]:
+        """Calls the first who are there; returns how many, how many were stepped over, and whether more is due."""
+        newest, oldest = self.clock // WINDOW_MS, self._oldest_window()
+        called = stepped_over = 0
+        if self.state is not RoomState.OPEN:
+            return 0, 0, False
+        while self.waiting and self._may_call():
+            if look_ups <= 0:
+                return called, stepped_over, True
+            place = self.waiting.pop(0)
+            self.head = max(self.head, place)
+            window = self.seen_in.get(place, oldest - 1)
+            look_ups -= newest - max(window, oldest) + 1
+            if window >= oldest:
+                self.called[place] = self.clock + self._limit("claim_ms")
+                self._spend()
+                called += 1
+            else:
+                self.away[place] = self.clock + self._limit("keep_ms")
+                stepped_over += 1
+        return called, stepped_over, False
+
+    # What becomes of one.
+
+    def _visit(self, visit: Visit) -> Visited:
+        place = visit.place
+        if place in self.called:
+            if visit.claim and self.state in (RoomState.OPEN, RoomState.PAUSED):
+                del self.called[place]
+                self.missed.discard(place)
+                self.active[place] = self._slot_end(self._limit("session_ms"))
+                self.totals["admitted"] += 1
+                return Visited("admitted", 0)
+            return Visited("called", max(0, self.called[place] - self.clock))
+        if place in self.active:
+            return Visited("admitted", 0)
+        if place not in self.waiting:
+            if place in self.away:
+                del self.away[place]
+            elif self._was_lost(visit):
+                self.taken_back.add(place)
+            else:
+                return Visited("unknown", 0)
+            insort(self.waiting, place)
+            self.totals["returned"] += 1
+        self._mark(place)
+        return Visited("waiting", 0)
+
+    def _was_lost(self, visit: Visit) -> bool:
+        """Whether a ticket that isn't here was given by an earlier life of the store that this one can't remember."""
+        place = visit.place
+        return (
+            visit.generation != self.generation
+            and place <= self.base
+            and place not in self.ended
+            and place not in self.taken_back
+            and not any(after < place <= last for after, last in self.given)
+        )
+
+    def _change_session(self, change: SessionChange) -> bool:
+        session, ms = change.session, change.ms
+        if change.operation == "end":
+            self._leave_line(session)
+            self.totals["left:released"] += self._end_session(session, ms)
+            return True
+        if session in self.ended or (change.operation == "resume" and session not in self.active):
+            return False
+        if session not in self.active:
+            self._leave_line(session)
+            self.totals["overshoot"] += len(self.active) + len(self.called) >= self._limit("max_active")
+        if change.operation in ("keep", "resume"):
+            ms = min(ms, self._limit("session_ms"))
+        self.active[session] = int(max(self.active.get(session, -inf), self._slot_end(ms)))
+        return True
+
+    def _leave_line(self, place: int) -> bool:
+        in_line = place in self.waiting or place in self.called or place in self.away
+        if place in self.waiting:
+            self.waiting.remove(place)
+        self.called.pop(place, None)
+        self.away.pop(place, None)
+        self.missed.discard(place)
+        return in_line
+
+    def _end_session(self, session: int, pass_ms: int) -> bool:
+        self.ended[session] = self.clock + pass_ms
+        return self.active.pop(session, None) is not None
+
+
+def _take_run_out(until: dict[int, int], clock: int) -> list[int]:
+    """Takes out all whose time has come, in order of time and then of place."""
+    gone = sorted((time, member) for member, time in until.items() if time <= clock)
+    for _, member in gone:
+        del until[member]
+    return [member for _, member in gone]
