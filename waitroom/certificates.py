@@ -1,0 +1,160 @@
+"""The certificate and key of the public listener: read, checked, and made into what a TLS server needs.
+
+Both are read once, by the supervisor, which hands what it read to every worker. So all workers have the same pair, and
+one that is replaced gets the pair that served last, whatever the files hold by then.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+from waitroom.errors import WaitroomError
+
+# Not what a certificate needs, but what somebody may name by mistake.
+LONGEST_FILE = 1 << 20
+
+_PARTS = {"tls_certificate": "the certificate", "tls_key": "the key"}
+
+
+class BadCertificate(WaitroomError):  # noqa: N818 - the thing that is bad
+    """A certificate or key that can't be used.
+
+    Args:
+        key: The setting that is to blame.
+        what: What is wrong, without a word of the files' content.
+        mend: What to do about it.
+    """
+
+    def __init__(self, key: str, what: str, mend: str) -> None:
+        self.key = key
+        self.what = what
+        self.mend = mend
+        super().__init__(f"{what} {mend}")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A certificate chain and its key, both in PEM, that belong together."""
+
+    chain: str
+    key: str = field(repr=False)
+
+    def to_json(self) -> bytes:
+        """One line for `from_json`, key included: for a pipe to a child process, never for a log."""
+        return json.dumps([self.chain, self.key]).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Pair:
+        """Reads what `to_json` wrote."""
+        chain, key = json.loads(data)
+        return cls(chain, key)
+
+    def context(self) -> ssl.SSLContext:
+        """What a server needs to speak TLS with this pair. Raises `ssl.SSLError` where the two don't belong together."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_NO_RENEGOTIATION
+        context.set_alpn_protocols(["http/1.1"])
+        # OpenSSL takes files only; these have no name that another process could open.
+        with _nameless(self.chain) as chain, _nameless(self.key) as key:
+            context.load_cert_chain(f"/dev/fd/{chain.fileno()}", f"/dev/fd/{key.fileno()}", password=_no_passphrase)
+        return context
+
+    def flaw(self) -> str | None:
+        """Why no browser would take this certificate now, such as ``certificate has expired``; None where it would.
+
+        A handshake in memory tells, with a client that trusts this one certificate: whoever signed it and whatever
+        name it is for isn't asked.
+        """
+        leaf = self.chain[self.chain.index(_BEGIN) : self.chain.index(_END) + len(_END)]
+        client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        client_context.check_hostname = False
+        client_context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+        client_context.load_verify_locations(cadata=leaf)
+        to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+        server = self.context().wrap_bio(to_server, to_client, server_side=True)
+        client = client_context.wrap_bio(to_client, to_server)
+        for side in (client, server, client):
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLCertVerificationError as error:
+                return str(error.verify_message)
+        return None
+
+
+def read_pair(certificate: Path, key: Path) -> Pair:
+    """Reads and checks the pair. Raises `BadCertificate`."""
+    chain, secret = _read("tls_certificate", certificate), _read("tls_key", key)
+    if _BEGIN not in chain or _END not in chain:
+        mend = "Give the server's certificate and those that follow it, each between its BEGIN and END lines."
+        raise BadCertificate("tls_certificate", f'names "{certificate}": it holds no certificate in PEM.', mend)
+    if "PRIVATE KEY-----" not in secret:
+        mend = "Give the key as the certificate's request was made with, between its BEGIN and END lines."
+        raise BadCertificate("tls_key", f'names "{key}": it holds no private key in PEM.', mend)
+    pair = Pair(chain, secret)
+    try:
+        pair.context()
+    except _Passphrase:
+        mend = "Take the passphrase off, with: openssl pkey -in KEY -out NEW_KEY"
+        raise BadCertificate("tls_key", f'names "{key}": it is encrypted with a passphrase.', mend) from None
+    except ssl.SSLError as error:
+        raise _refused(error, certificate, key) from error
+    return pair
+
+
+_BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+
+
+class _Passphrase(Exception):  # noqa: N818 - a question, not a mistake
+    """OpenSSL asks for the passphrase of a key."""
+
+
+def _no_passphrase() -> NoReturn:
+    raise _Passphrase
+
+
+def _refused(error: ssl.SSLError, certificate: Path, key: Path) -> BadCertificate:
+    if error.reason == "KEY_VALUES_MISMATCH":
+        what = f'names "{key}", which isn\'t the key of the certificate in "{certificate}".'
+        return BadCertificate("tls_key", what, "Give the two that were made together, the server's certificate first.")
+    reason = (error.reason or "unknown").replace("_", " ").lower()
+    what = f'names "{certificate}": it and the key in "{key}" can\'t be used, {reason}.'
+    return BadCertificate("tls_certificate", what, "Have a look at both with: openssl x509 -text, openssl pkey -check")
+
+
+def _read(setting: str, file: Path) -> str:
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(LONGEST_FILE + 1)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        mend = "Mend the path, or let the gateway's user read it."
+        raise BadCertificate(setting, f'names "{file}": it can\'t be read, {reason}.', mend) from None
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        text = ""
+    if not text or len(data) > LONGEST_FILE:
+        what = f'names "{file}": it is no PEM file.'
+        raise BadCertificate(setting, what, f"Give {_PARTS[setting]} as text, with BEGIN and END lines.")
+    return text
+
+
+def _nameless(text: str) -> BinaryIO:
+    if sys.platform == "linux":
+        file: BinaryIO = os.fdopen(os.memfd_create("waitroom"), "w+b")
+    else:
+        file = tempfile.TemporaryFile()
+    file.write(text.encode())
+    file.flush()
+    file.seek(0)
+    return file

@@ -1,0 +1,95 @@
+"""What proxies say of a request they pass on: ``X-Forwarded-*``, or ``Forwarded`` (RFC 7239)."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+_ZONE = re.compile(r"%[^\]]*")
+_PORT = re.compile(r":[0-9]{1,5}\Z")
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+# RFC 7239, section 4, and blanks around the semicolons, which many write.
+_PAIR = re.compile(
+    rb"[ \t]*(?:(%b)=(?:(%b)|\"((?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*)\"))?[ \t]*([;,]|\Z)"
+    % (_TOKEN, _TOKEN)
+)
+_ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
+
+
+def plain_address(text: str) -> str | None:
+    """An address in its shortest form: IPv4 where it is mapped into IPv6, without zone, brackets and port.
+
+    Returns:
+        None where the text is no address, as ``unknown`` or ``_hidden`` are none.
+    """
+    if text.startswith("["):
+        inner, bracket, port = text[1:].partition("]")
+        if not bracket or (port and not _PORT.fullmatch(port)) or ":" not in inner:
+            return None
+        text = inner
+    elif text.count(":") == 1:
+        text, colon, _ = text.partition(":") if _PORT.search(text) else (text, "", "")
+    try:
+        address = ipaddress.ip_address(_ZONE.sub("", text) if ":" in text else text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
+
+
+class Hop(NamedTuple):
+    """What one proxy said of the one before it; None where it didn't."""
+
+    address: str | None
+    proto: bytes | None
+    host: bytes | None
+
+
+def parse_forwarded(value: bytes) -> list[Hop] | None:
+    """Takes a Forwarded header apart, the farthest hop first; None where it breaks its grammar."""
+    hops: list[Hop] = []
+    at = 0
+    pairs: dict[bytes, bytes] = {}
+    while True:
+        found = _PAIR.match(value, at)
+        if found is None:
+            return None
+        name, token, quoted, end = found.groups()
+        if name is not None:
+            name = name.lower()
+            if name in pairs:
+                return None
+            pairs[name] = token if token is not None else _ESCAPED.sub(rb"\1", quoted)
+        if end != b";" and pairs:
+            node = pairs.get(b"for")
+            address = None if node is None else plain_address(node.decode("latin-1"))
+            hops.append(Hop(address, pairs.get(b"proto"), pairs.get(b"host")))
+            pairs = {}
+        if not end:
+            return hops
+        at = found.end()
+
+
+def first_stranger(addresses: Sequence[str | None], peer: str, trusted: Callable[[str], bool]) -> tuple[str, int]:
+    """Walks from the right to the first hop that no trusted proxy vouches for.
+
+    Args:
+        addresses: The hops, the farthest first; None for one without an address.
+        peer: The trusted proxy that told of them.
+        trusted: Whether an address is a trusted proxy's.
+
+    Returns:
+        That hop's address, and its index in ``addresses``. Where a hop has no address, the last proxy before it is as
+        far as one can see; the index is then that of the hop, and ``len(addresses)`` stands for the peer.
+    """
+    found, index = peer, len(addresses)
+    for index in range(len(addresses) - 1, -1, -1):
+        address = addresses[index]
+        if address is None:
+            break
+        found = address
+        if not trusted(address):
+            break
+    return found, index

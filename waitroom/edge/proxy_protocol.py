@@ -1,0 +1,145 @@
+"""The header of the PROXY protocol, versions 1 and 2, by which a load balancer that passes TCP through tells whose
+connection it is. Strict: whatever the specification doesn't allow is refused.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import struct
+
+from waitroom.errors import WaitroomError
+
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+# A connection of a proxy's own, as for a health check: it speaks for nobody.
+LOCAL = SIGNATURE + b"\x20\x00\x00\x00"
+
+LONGEST_LINE = 107  # version 1, with its line end
+LONGEST_BLOCK = 4096  # version 2, behind its first 16 bytes; longer ones are allowed but nobody sends them
+
+_FIRST = b"PROXY "
+_FIXED = 16
+_LINE = re.compile(rb"PROXY (TCP4|TCP6) ([0-9a-fA-F:.]{2,39}) ([0-9a-fA-F:.]{2,39}) ([0-9]{1,5}) ([0-9]{1,5})\r\n")
+_UNKNOWN = re.compile(rb"PROXY UNKNOWN(?: [^\r\n]*)?\r\n")
+_VERSION, _LOCAL, _PROXY = 0x20, 0x20, 0x21
+# What the block begins with: two addresses, and two ports where there are any. Datagrams can't come by TCP.
+_UNSPECIFIED, _TCP4, _TCP6, _UNIX = 0x00, 0x11, 0x21, 0x31
+_ADDRESSES = {_UNSPECIFIED: 0, _TCP4: 12, _TCP6: 36, _UNIX: 216}
+
+
+class BadHeader(WaitroomError):  # noqa: N818 - the thing that is bad
+    """What came isn't a header of the PROXY protocol."""
+
+
+class ProxyHeader:
+    """Reads one header from bytes as they come.
+
+    Attributes:
+        done: Whether the header is complete; the fields below count from then on.
+        local: Whether the proxy speaks for itself alone.
+        address: The visitor's address in its shortest form, or None where the proxy doesn't know it.
+    """
+
+    __slots__ = ("_buffer", "address", "done", "local")
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self.done = False
+        self.local = False
+        self.address: str | None = None
+
+    def feed(self, data: bytes) -> int:
+        """Takes bytes until the header is complete.
+
+        Returns:
+            How many of ``data`` belong to the header; what follows is the visitor's.
+
+        Raises:
+            BadHeader: It can't become a header any more.
+        """
+        if self.done:
+            return 0
+        before = len(self._buffer)
+        self._buffer += data
+        end = self._end()
+        if end is None:
+            return len(data)
+        header = self._buffer[:end]
+        if header.startswith(SIGNATURE):
+            self._read_block(header)
+        else:
+            self._read_line(header)
+        self.done = True
+        self._buffer = b""
+        return end - before
+
+    def _end(self) -> int | None:
+        """Where the header ends, or None as long as that isn't known or not all is there."""
+        buffer = self._buffer
+        if buffer[: len(SIGNATURE)] == SIGNATURE[: len(buffer)]:
+            return self._end_of_block(buffer)
+        if buffer[: len(_FIRST)] != _FIRST[: len(buffer)]:
+            raise BadHeader("no PROXY header")
+        end = buffer.find(b"\n", 0, LONGEST_LINE)
+        if end >= 0:
+            return end + 1
+        if len(buffer) >= LONGEST_LINE:
+            raise BadHeader("a PROXY line that is too long")
+        return None
+
+    @staticmethod
+    def _end_of_block(buffer: bytes) -> int | None:
+        if len(buffer) < _FIXED:
+            return None
+        length: int = struct.unpack_from("!H", buffer, 14)[0]
+        if length > LONGEST_BLOCK:
+            raise BadHeader("a PROXY header that is too long")
+        return _FIXED + length if len(buffer) >= _FIXED + length else None
+
+    def _read_line(self, line: bytes) -> None:
+        if _UNKNOWN.fullmatch(line):
+            return
+        found = _LINE.fullmatch(line)
+        if found is None:
+            raise BadHeader("a PROXY line that is malformed")
+        kind, source, destination, *ports = (part.decode() for part in found.groups())
+        parse = ipaddress.IPv4Address if kind == "TCP4" else ipaddress.IPv6Address
+        try:
+            self.address = str(parse(source))
+            parse(destination)
+        except ValueError:
+            raise BadHeader("a PROXY line with an address that is none") from None
+        for port in ports:
+            if int(port) > 65535 or port != str(int(port)):
+                raise BadHeader("a PROXY line with a port that is none")
+
+    def _read_block(self, header: bytes) -> None:
+        command, family = header[12], header[13]
+        if command == _LOCAL:
+            self.local = True
+            return
+        if command != _PROXY:
+            what = "command" if command & 0xF0 == _VERSION else "version"
+            raise BadHeader(f"a PROXY header of unknown {what}")
+        size = _ADDRESSES.get(family)
+        if size is None:
+            raise BadHeader("a PROXY header for another kind of connection")
+        if len(header) < _FIXED + size:
+            raise BadHeader("a PROXY header too short for its addresses")
+        if family == _TCP4:
+            self.address = str(ipaddress.IPv4Address(header[16:20]))
+        elif family == _TCP6:
+            self.address = str(ipaddress.IPv6Address(header[16:32]))
+        if family != _UNSPECIFIED:
+            _check_extensions(header[_FIXED + size :])
+
+
+def _check_extensions(data: bytes) -> None:
+    """Walks over what follows the addresses: each a type, a length in two bytes, and so many bytes."""
+    at = 0
+    while at < len(data):
+        if at + 3 > len(data):
+            raise BadHeader("a PROXY header with a cut extension")
+        at += 3 + int(struct.unpack_from("!H", data, at + 1)[0])
+    if at != len(data):
+        raise BadHeader("a PROXY header with a cut extension")
