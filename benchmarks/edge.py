@@ -1,0 +1,355 @@
+"""How fast the edge is, measured against nginx and HAProxy in one run: ``python -m benchmarks.edge``.
+
+The server under test has a core to itself; the load, the shop, the control process and the store have the others.
+Servers take turns within a round, and a figure is the median of the rounds. The figure to trust is CPU time per
+request, as a ratio to nginx's in the same round: what else runs on the machine disturbs it least.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import nan
+from pathlib import Path
+from statistics import median
+
+from rich.console import Console
+
+from benchmarks.load import CONNECTIONS, NAVIGATION, POLL, Figures, Work, Wrk, at_rate, crowd, fetch, open_idle
+from benchmarks.processes import cores, cpu_seconds, memory_bytes, raise_file_limit
+from benchmarks.report import Rate, Row, machine, show, write_chart, write_json
+from benchmarks.servers import ROOM, Field, Gateway, Server
+
+VISITORS = 60_542
+INSIDE = 200
+SOME_OF_THEM = 2_000
+FEW, MANY = 1_000, 1_000_000
+IDLE_CONNECTIONS = 10_000
+CROWD_CONNECTIONS = 512
+LOAD_SHARE = 0.2
+HERE = Path(__file__).parent
+STATUS_PATH = f"/.waitroom/status?room={ROOM}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One run, with what it cost besides the server itself; zeros where there is nothing besides.
+
+    Attributes:
+        store_us: CPU time of the store per request, in microseconds.
+        control_us: That of the control process.
+        calls: Store commands per request, the gateway's own regular ones included.
+    """
+
+    figures: Figures
+    store_us: float
+    control_us: float
+    calls: float
+
+
+class Bench:
+    """The benchmarks, and what they have found.
+
+    Args:
+        field: Where servers are started.
+        rounds: How often everything is measured.
+        seconds: How long one run lasts.
+    """
+
+    def __init__(self, field: Field, rounds: int, seconds: float) -> None:
+        self.rows: list[Row] = []
+        self.rates: list[Rate] = []
+        self.complaints: list[str] = []
+        self._field = field
+        self._rounds = rounds
+        self._seconds = seconds
+        self._wrk = Wrk(field.folder)
+
+    def run(self, wanted: str) -> None:
+        """Measures everything, or the parts whose names contain ``wanted``."""
+        with self._field.shop() as shop, self._field.nginx(shop) as nginx, self._field.haproxy(shop) as haproxy:
+            parts: Mapping[str, Callable[[], None]] = {
+                "memory": lambda: self._memory(shop, nginx),
+                "admitted": lambda: self._admitted(shop, nginx, haproxy),
+                "waiting": lambda: self._waiting(shop, nginx, haproxy),
+                "length": lambda: self._length(shop),
+                "crowd": lambda: self._crowd(shop),
+            }
+            for name, part in parts.items():
+                if wanted in name:
+                    print(f"{name} …", flush=True)
+                    part()
+
+    @contextmanager
+    def _waitroom(
+        self, name: str, shop: Server, *, max_active: int = 1, workers: int = 1, pinned: bool = True
+    ) -> Iterator[Gateway]:
+        with self._field.waitroom(name, shop, max_active=max_active, workers=workers, pinned=pinned) as gateway:
+            yield gateway
+            self.complaints += [f"{name}: {line}" for line in gateway.complaints()]
+
+    # The parts.
+
+    def _memory(self, shop: Server, nginx: Server) -> None:
+        """Memory of an idle connection on which a waiting visitor has asked once."""
+
+        def per_connection(server: Server, work: Work) -> float:
+            for one in open_idle(server, work, 500):
+                one.close()
+            time.sleep(1)
+            before = memory_bytes(server.pids)
+            made = open_idle(server, work, IDLE_CONNECTIONS)
+            time.sleep(1)
+            grown = memory_bytes(server.pids) - before
+            for one in made:
+                one.close()
+            return grown / IDLE_CONNECTIONS / 1024
+
+        ours, theirs = [], []
+        for number in range(min(self._rounds, 3)):
+            with self._waitroom(f"memory-{number}", shop) as gateway:
+                first, generation = gateway.fill(FEW)
+                work = Work(STATUS_PATH, POLL, gateway.tickets(first, generation, FEW, 1))
+                ours.append(per_connection(gateway, work))
+                theirs.append(per_connection(nginx, Work("/.waitroom/status", POLL)))
+        what = f"memory per idle keep-alive connection, {IDLE_CONNECTIONS:,} open"
+        self.rows.append(Row("memory", what, "KB", ours, 12, 6, lower=True, nginx=theirs))
+
+    def _admitted(self, shop: Server, nginx: Server, haproxy: Server) -> None:
+        """Admitted requests, downloads, and what the way through the edge adds."""
+        with self._waitroom("admitted", shop, max_active=INSIDE + 10) as gateway:
+            passes = [self._go_in(gateway) for _ in range(INSIDE)]
+            work = Work("/concerts/autumn/", NAVIGATION, passes)
+            idle = self._idle_calls(gateway)
+            samples = self._take_turns(
+                {"nginx": (nginx, work), "HAProxy": (haproxy, work), "Waitroom": (gateway, work)}
+            )
+            self._against("admitted", "admitted request, small answer", samples, 0.33, 0.5)
+            self._calls("admitted", "admitted request", samples["Waitroom"], idle)
+            for size, connections, aims in (("1mb", 8, (0.5, 0.8)), ("100mb", 2, (0.5, 0.8))):
+                self._download(
+                    size, connections, aims, passes, {"nginx": nginx, "HAProxy": haproxy, "Waitroom": gateway}
+                )
+            per_second = LOAD_SHARE * median(sample.figures.per_second for sample in samples["Waitroom"])
+            self._added_latency(per_second, Work(work.path, NAVIGATION, passes[:1]), shop, nginx, haproxy, gateway)
+
+    def _go_in(self, gateway: Gateway) -> str:
+        """A newcomer's navigation to a room with free slots; returns the pass."""
+        status, _, cookies = fetch(gateway, Work("/", NAVIGATION))
+        found = next((line.partition(";")[0] for line in cookies if line.startswith("waitroom_pass_")), None)
+        if status != 200 or found is None:
+            raise SystemExit(f"a newcomer wasn't let in: {status} {cookies}")
+        return found
+
+    def _download(
+        self, size: str, connections: int, aims: tuple[float, float], passes: list[str], servers: Mapping[str, Server]
+    ) -> None:
+        work = Work(f"/files/{size}", NAVIGATION, passes)
+        found = self._take_turns({name: (server, work) for name, server in servers.items()}, connections)
+        costs = {name: [sample.figures.cpu_ns_per_byte for sample in samples] for name, samples in found.items()}
+        ratios = [theirs / ours for theirs, ours in zip(costs["nginx"], costs["Waitroom"], strict=True)]
+        what = f"{size.upper().replace('M', ' M')} download, CPU per byte"
+        row = Row(f"download-{size}", what, "nginx ÷ Waitroom", ratios, *aims)
+        row.costs = {name: (median(values), "ns/B") for name, values in costs.items()}
+        self.rows.append(row)
+
+    def _added_latency(
+        self, per_second: float, work: Work, shop: Server, nginx: Server, haproxy: Server, gateway: Gateway
+    ) -> None:
+        servers = {"direct": shop, "nginx": nginx, "HAProxy": haproxy, "Waitroom": gateway}
+        found: dict[str, list[tuple[float, float]]] = {name: [] for name in servers}
+        for _ in range(self._rounds):
+            for name, server in servers.items():
+                found[name].append(at_rate(server, work, per_second, self._seconds))
+        for index, name in enumerate(("p50", "p99")):
+            times = {server: median(both[index] for both in pairs) for server, pairs in found.items()}
+            direct = times.pop("direct")
+            added = {server: time - direct for server, time in times.items()}
+            ratio = added["Waitroom"] / added["nginx"] if added["nginx"] > 0 else nan
+            what = f"added latency at {LOAD_SHARE:.0%} load ({per_second:,.0f}/s), {name}"
+            row = Row(f"latency-{name}", what, "x nginx's", [ratio], 3, 1.5, lower=True)
+            row.costs = {server: (value, "µs") for server, value in added.items()}
+            row.note = f"direct: {direct:,.0f} µs"
+            self.rows.append(row)
+
+    def _waiting(self, shop: Server, nginx: Server, haproxy: Server) -> None:
+        """Polls and newcomers while 60,542 wait."""
+        static = Work("/.waitroom/status", POLL)
+        with self._waitroom("waiting", shop) as gateway:
+            first, generation = gateway.fill(VISITORS)
+            everyone = Work(STATUS_PATH, POLL, gateway.tickets(first, generation, VISITORS, VISITORS))
+            some = Work(STATUS_PATH, POLL, gateway.tickets(first, generation, VISITORS, SOME_OF_THEM))
+            self._must_wait(gateway, everyone)
+            idle = self._idle_calls(gateway)
+            samples = self._take_turns(
+                {
+                    "nginx": (nginx, static),
+                    "HAProxy": (haproxy, static),
+                    "Waitroom": (gateway, everyone),
+                    "some": (gateway, some),
+                }
+            )
+            self._must_wait(gateway, everyone)
+            few = samples.pop("some")
+            what = f"waiting visitor's poll, {VISITORS:,} wait"
+            self._against("poll", f"{what}, all of them ask in turn", samples, 0.35, 0.6)
+            self._against("poll-some", f"{what}, {SOME_OF_THEM:,} of them ask", {**samples, "Waitroom": few}, 0.35, 0.6)
+            self._calls("poll", "waiting poll", samples["Waitroom"], idle)
+            self._newcomers(gateway, nginx, static)
+
+    def _newcomers(self, gateway: Gateway, nginx: Server, static: Work) -> None:
+        before = gateway.waiting()
+        work = Work("/concerts/autumn/", NAVIGATION, refused=True)
+        samples = self._take_turns({"nginx": (nginx, static), "Waitroom": (gateway, work)})
+        came = gateway.waiting() - before
+        answered = sum(sample.figures.requests for sample in samples["Waitroom"])
+        if came < answered:
+            self.complaints.append(f"{answered:,} newcomers were answered, but only {came:,} are in line")
+        ours = samples["Waitroom"]
+        costs = {"nginx": (median(sample.figures.cpu_us for sample in samples["nginx"]), "µs (static)")}
+        for key, what, values in (
+            ("newcomer-edge", "new visitor to waiting page, edge", [sample.figures.cpu_us for sample in ours]),
+            ("newcomer-store", "new visitor to waiting page, store", [sample.store_us for sample in ours]),
+        ):
+            row = Row(key, what, "µs CPU", values, 160, 80, lower=True)
+            row.costs = {**costs, "Waitroom": (median(values), "µs")}
+            self.rows.append(row)
+        self._rate("new visitor", "Waitroom", ours)
+
+    def _must_wait(self, gateway: Gateway, work: Work) -> None:
+        """Makes sure that the poll answers what it is to be measured for."""
+        status, body, _ = fetch(gateway, work)
+        if status != 200 or b'"state":"waiting"' not in body or b'"position":1,' not in body:
+            raise SystemExit(f"the first in line is told: {status} {body!r}")
+
+    def _length(self, shop: Server) -> None:
+        """Whether a long line makes polls dearer."""
+        with self._waitroom("few", shop) as short, self._waitroom("many", shop) as long:
+            works = {}
+            for name, gateway, waiting in (("few", short, FEW), ("many", long, MANY)):
+                first, generation = gateway.fill(waiting)
+                works[name] = gateway, Work(STATUS_PATH, POLL, gateway.tickets(first, generation, waiting, FEW))
+                self._must_wait(*works[name])
+            samples = self._take_turns(works)
+            for name, (gateway, work) in works.items():
+                self._must_wait(gateway, work)
+                waiting = gateway.waiting()
+                if waiting != (FEW if name == "few" else MANY):
+                    self.complaints.append(f"{name}: {waiting:,} wait at the end")
+        few, many = ([sample.figures.cpu_us for sample in samples[name]] for name in ("few", "many"))
+        ratios = [one / other for one, other in zip(few, many, strict=True)]
+        what = f"poll with {MANY:,} waiting against {FEW:,}"
+        row = Row("length", what, f"{FEW:,} ÷ {MANY:,}", ratios, 0.9, 1.0)
+        row.costs = {"Waitroom": (median(many), "µs")}
+        row.note = f"with {FEW:,} waiting: {median(few):.1f} µs"
+        self.rows.append(row)
+
+    def _crowd(self, shop: Server) -> None:
+        """Everybody comes at once."""
+        took = []
+        work = Work("/concerts/autumn/", NAVIGATION, refused=True)
+        for number in range(min(self._rounds, 5)):
+            # On all cores: the load takes its share of them, as it can't elsewhere.
+            with self._waitroom(f"crowd-{number}", shop, workers=2, pinned=False) as gateway:
+                gateway.fill(1)
+                took.append(crowd(gateway, work, VISITORS, CROWD_CONNECTIONS))
+                if gateway.waiting() != VISITORS + 1:
+                    self.complaints.append(f"crowd: {gateway.waiting():,} in line, not {VISITORS + 1:,}")
+        what = f"{VISITORS:,} newcomers at once, 2 workers, over {CROWD_CONNECTIONS} connections"
+        self.rows.append(Row("crowd", what, "s", took, 10, 5, lower=True))
+
+    # What they share.
+
+    def _take_turns(
+        self, runs: Mapping[str, tuple[Server, Work]], connections: int = CONNECTIONS
+    ) -> dict[str, list[Sample]]:
+        """Measures each once a round, after a short warm-up."""
+        for server, work in runs.values():
+            self._wrk.run(server, work, 1, connections)
+        found: dict[str, list[Sample]] = {name: [] for name in runs}
+        for _ in range(self._rounds):
+            for name, (server, work) in runs.items():
+                found[name].append(self._sample(server, work, connections))
+        return found
+
+    def _sample(self, server: Server, work: Work, connections: int) -> Sample:
+        if not isinstance(server, Gateway):
+            return Sample(self._wrk.run(server, work, self._seconds, connections), 0, 0, 0)
+        calls, store, control = server.store_calls(), cpu_seconds(server.store), cpu_seconds(server.control)
+        figures = self._wrk.run(server, work, self._seconds, connections)
+        store, control = cpu_seconds(server.store) - store, cpu_seconds(server.control) - control
+        requests = max(1, figures.requests)
+        calls = server.store_calls() - calls
+        return Sample(figures, store * 1e6 / requests, control * 1e6 / requests, calls / requests)
+
+    def _idle_calls(self, gateway: Gateway) -> float:
+        """Store commands per second of a gateway without visitors."""
+        before, since = gateway.store_calls(), time.monotonic()
+        time.sleep(max(2.0, self._seconds))
+        return (gateway.store_calls() - before) / (time.monotonic() - since)
+
+    def _against(self, key: str, what: str, samples: Mapping[str, list[Sample]], at_least: float, aim: float) -> None:
+        """Compares the CPU time per request with nginx's."""
+        costs = {name: [sample.figures.cpu_us for sample in found] for name, found in samples.items()}
+        ratios = [theirs / ours for theirs, ours in zip(costs["nginx"], costs["Waitroom"], strict=True)]
+        row = Row(key, what, "nginx ÷ Waitroom", ratios, at_least, aim)
+        row.costs = {name: (median(values), "µs") for name, values in costs.items()}
+        self.rows.append(row)
+        for name, found in samples.items():
+            self._rate(what, name, found)
+
+    def _calls(self, key: str, what: str, samples: list[Sample], idle: float) -> None:
+        calls = [sample.calls for sample in samples]
+        row = Row(f"commands-{key}", f"store commands per {what}", "commands", calls, 0.01, 0.001, lower=True)
+        beyond = median(
+            (sample.calls * sample.figures.requests - idle * sample.figures.seconds) / sample.figures.requests
+            for sample in samples
+        )
+        row.note = f"of them beyond an idle gateway's {idle:.0f}/s: {max(0.0, beyond):.5f}"
+        self.rows.append(row)
+
+    def _rate(self, what: str, name: str, samples: list[Sample]) -> None:
+        self.rates.append(
+            Rate(
+                what=what,
+                server=name,
+                per_second=median(sample.figures.per_second for sample in samples),
+                p50_us=median(sample.figures.p50_us for sample in samples),
+                p99_us=median(sample.figures.p99_us for sample in samples),
+                cpu_us=median(sample.figures.cpu_us for sample in samples),
+                store_us=median(sample.store_us for sample in samples),
+                control_us=median(sample.control_us for sample in samples),
+            )
+        )
+
+
+def main() -> None:
+    """Measures, shows and writes down."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (5)")
+    parser.add_argument("--seconds", type=float, default=3, help="how long one run lasts (3)")
+    parser.add_argument("--quick", action="store_true", help="two rounds of a second: to try the benchmarks themselves")
+    parser.add_argument("--only", default="", help="the parts whose names contain this; nothing is written then")
+    options = parser.parse_args()
+    rounds, seconds = (2, 1.0) if options.quick else (options.rounds, options.seconds)
+    tested, rest = cores()
+    raise_file_limit()
+    load_before = os.getloadavg()[0]
+    os.sched_setaffinity(0, rest)
+    with tempfile.TemporaryDirectory(prefix="waitroom-bench-") as folder:
+        bench = Bench(Field(Path(folder), tested, rest), rounds, seconds)
+        bench.run(options.only)
+    about = machine(rounds, seconds, load_before)
+    show(Console(width=160), bench.rows, bench.rates, bench.complaints, about)
+    if not options.only and not options.quick:
+        write_json(HERE / "results" / "edge.json", bench.rows, bench.rates, bench.complaints, about)
+        write_chart(HERE.parent / "docs" / "images" / "performance.svg", bench.rows, about)
+
+
+if __name__ == "__main__":
+    main()

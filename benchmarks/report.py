@@ -1,0 +1,217 @@
+"""The figures of the benchmarks as a table, as JSON and as a chart."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from html import escape
+from math import isnan
+from pathlib import Path
+from statistics import median
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.processes import program
+from waitroom import __version__
+
+_SHADES = {"the aim": "green", "at least": "yellow", "no": "red", "can't tell": "dim"}
+SERVERS = ("nginx", "HAProxy", "Waitroom")
+
+
+@dataclass(slots=True)
+class Row:
+    """One of the figures that have a target.
+
+    Attributes:
+        key: For the JSON.
+        what: What was measured.
+        unit: Of the figure.
+        rounds: The figure in each round.
+        at_least, aim: What it should be.
+        lower: Whether less is better.
+        nginx: nginx's figure in each round, where it is a figure of its own and not part of a ratio.
+        costs: What each server took, with the unit.
+        note: What else there is to know.
+    """
+
+    key: str
+    what: str
+    unit: str
+    rounds: list[float]
+    at_least: float
+    aim: float
+    lower: bool = False
+    nginx: list[float] = field(default_factory=list)
+    costs: dict[str, tuple[float, str]] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def figure(self) -> float:
+        """The median of the rounds."""
+        return median(self.rounds)
+
+    @property
+    def reached(self) -> str:
+        """``the aim``, ``at least``, ``no``, or ``can't tell`` where the noise was greater than what was sought."""
+        if isnan(self.figure):
+            return "can't tell"
+        for name, target in (("the aim", self.aim), ("at least", self.at_least)):
+            if self.figure <= target if self.lower else self.figure >= target:
+                return name
+        return "no"
+
+    @property
+    def share_of_aim(self) -> float:
+        """How much of the aim is reached; 1 is all of it."""
+        return self.aim / self.figure if self.lower else self.figure / self.aim
+
+    @property
+    def share_at_least(self) -> float:
+        """Where on that scale the lower target is."""
+        return self.aim / self.at_least if self.lower else self.at_least / self.aim
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """One server under full load. Times in microseconds; CPU times are per request."""
+
+    what: str
+    server: str
+    per_second: float
+    p50_us: float
+    p99_us: float
+    cpu_us: float
+    store_us: float
+    control_us: float
+
+
+def machine(rounds: int, seconds: float, load_before: float) -> dict[str, str]:
+    """On what the figures were taken, and when."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.machine(),
+    )
+    return {
+        "taken": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "processor": f"{model}, {os.cpu_count()} cores",
+        "system": f"{platform.system()} {platform.release()}",
+        "load before": f"{load_before:.2f}",
+        "python": platform.python_version(),
+        "waitroom": f"{__version__} ({_said('git', 'rev-parse', '--short', 'HEAD')})",
+        "nginx": _said(program("nginx"), "-v").rpartition("/")[2],
+        "haproxy": _said(program("haproxy"), "-v").partition("version ")[2].partition(" ")[0],
+        "rounds": f"{rounds} of {seconds:g} s",
+    }
+
+
+def _said(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    return next(iter((done.stdout + done.stderr).splitlines()), "").strip()
+
+
+def number(value: float) -> str:
+    """A figure with as many digits as mean something."""
+    if value == 0:
+        return "0"
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 0.1 else 5
+    return f"{value:,.{digits}f}"
+
+
+def show(
+    console: Console, rows: Sequence[Row], rates: Sequence[Rate], complaints: Sequence[str], about: Mapping[str, str]
+) -> None:
+    """Prints everything."""
+    console.print(", ".join(f"{name} {value}" for name, value in about.items()))
+    table = Table(title="Against the targets")
+    for name in ("what", *SERVERS, "figure", "rounds", "at least", "the aim", "reached"):
+        table.add_column(name, justify="left" if name in ("what", "reached", "rounds") else "right")
+    for row in rows:
+        told = {name: f"{number(value)} {unit}" for name, (value, unit) in row.costs.items()}
+        if row.nginx:
+            told["nginx"] = f"{number(median(row.nginx))} {row.unit}"
+        table.add_row(
+            row.what + (f"\n[dim]{row.note}[/dim]" if row.note else ""),
+            *(told.get(name, "") for name in SERVERS),
+            f"{number(row.figure)} {row.unit}",
+            f"{number(min(row.rounds))} to {number(max(row.rounds))}",
+            number(row.at_least),
+            number(row.aim),
+            f"[{_SHADES[row.reached]}]{row.reached}",
+        )
+    console.print(table)
+    table = Table(title="Under full load")
+    for name in ("what", "server", "per second", "p50 ms", "p99 ms", "CPU µs", "store CPU µs", "control CPU µs"):
+        table.add_column(name, justify="left" if name in ("what", "server") else "right")
+    for rate in rates:
+        times = (rate.p50_us / 1000, rate.p99_us / 1000, rate.cpu_us, rate.store_us, rate.control_us)
+        table.add_row(rate.what, rate.server, f"{rate.per_second:,.0f}", *(number(value) for value in times))
+    console.print(table)
+    for line in complaints:
+        console.print(f"[red]{line}", markup=True, highlight=False)
+
+
+def write_json(
+    path: Path, rows: Sequence[Row], rates: Sequence[Rate], complaints: Sequence[str], about: Mapping[str, str]
+) -> None:
+    """Writes everything, every round's figure included."""
+    path.parent.mkdir(exist_ok=True)
+    told = {
+        "about": about,
+        "rows": [{**asdict(row), "figure": row.figure, "reached": row.reached} for row in rows],
+        "rates": [asdict(rate) for rate in rates],
+        "complaints": complaints,
+    }
+    path.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_chart(path: Path, rows: Sequence[Row], about: Mapping[str, str]) -> None:
+    """Draws how much of each aim is reached, as SVG."""
+    drawn = [row for row in rows if not isnan(row.figure)]
+    left, width, line, top, longest = 430, 1000, 30, 86, 1.5
+    scale = (width - left - 140) / longest
+    colours = {"the aim": "#2e7d4f", "at least": "#c28a1a", "no": "#b3402e"}
+    height = top + line * len(drawn) + 46
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"'
+        ' font-family="system-ui, sans-serif" font-size="14">',
+        "<title>Waitroom's speed against its targets</title>",
+        f'<rect width="{width}" height="{height}" rx="8" fill="#fcfcfa"/>',
+        '<text x="24" y="34" font-size="18" font-weight="600" fill="#1c1c1a">Speed against the targets</text>',
+        '<text x="24" y="56" fill="#5c5c58">Bars: share of the aim (longer is better, cut at 1.5). '
+        "Short marks: the least wanted.</text>",
+    ]
+    for index, row in enumerate(drawn):
+        y = top + index * line
+        reach = min(longest, row.share_of_aim) * scale
+        mark = left + row.share_at_least * scale
+        parts += [
+            f'<text x="{left - 12}" y="{y + 15}" text-anchor="end" fill="#1c1c1a">{escape(_short(row.what))}</text>',
+            f'<rect x="{left}" y="{y}" width="{reach:.1f}" height="20" rx="3" fill="{colours[row.reached]}"/>',
+            f'<line x1="{mark:.1f}" y1="{y - 3}" x2="{mark:.1f}" y2="{y + 23}" stroke="#1c1c1a" stroke-width="2"/>',
+            f'<text x="{left + max(reach, scale) + 8:.1f}" y="{y + 15}" fill="#1c1c1a">'
+            f"{escape(f'{number(row.figure)} {row.unit}')}</text>",
+        ]
+    aim = left + scale
+    bottom = top + line * len(drawn)
+    parts += [
+        f'<line x1="{aim:.1f}" y1="{top - 8}" x2="{aim:.1f}" y2="{bottom}" stroke="#1c1c1a" stroke-dasharray="4 4"/>',
+        f'<text x="{aim:.1f}" y="{top - 12}" text-anchor="middle" fill="#1c1c1a">the aim</text>',
+        f'<text x="24" y="{bottom + 28}" fill="#5c5c58" font-size="12">'
+        f"{escape(', '.join((about['taken'], about['processor'], about['system'], about['rounds'])))}</text>",
+        "</svg>",
+    ]
+    path.write_text("\n".join(parts) + "\n")
+
+
+def _short(what: str) -> str:
+    return what if len(what) <= 60 else what[:59] + "…"
