@@ -78,7 +78,7 @@ def run(
     def announce() -> None:
         for room in settings.rooms:
             where = ", ".join(room.hosts) or "any host"
-            out.print(f"Room [bold]{room.name}[/bold] ({where}) is open before {escape(room.upstream)}")
+            out.print(f"Room [bold]{room.name}[/bold] ({where}) is open before {escape(', '.join(room.upstreams))}")
         out.print(f"Visitors come in at [bold]http://{escape(_reachable(settings.listen))}[/bold]")
         out.print(f"Operators look in at http://{escape(_reachable(settings.admin_listen))}")
 

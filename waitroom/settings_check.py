@@ -98,6 +98,7 @@ def contradictions(settings: Settings, source: Source, doubtful: frozenset[KeyPa
         )
     for index, room in enumerate(settings.rooms):
         found.extend(_between_times(index, room, source))
+        found.extend(_of_tls(index, room))
     return [
         source.problem(one.at, one.what, one.mend)
         for one in found
@@ -149,6 +150,16 @@ def _between_times(index: int, room: RoomSettings, source: Source) -> Iterator[_
             )
 
 
+def _of_tls(index: int, room: RoomSettings) -> Iterator[_Contradiction]:
+    if room.upstreams[0].startswith("https:"):
+        return
+    for name in ("upstream_ca_file", "upstream_server_name"):
+        if getattr(room, name) is not None:
+            key = ("rooms", index, name)
+            what = f"is for an https:// upstream alone, and upstream is {room.upstreams[0]}."
+            yield _Contradiction(key, what, "Take it away, or mend upstream.", (key, ("rooms", index, "upstream")))
+
+
 def _between_addresses(settings: Settings) -> Iterator[_Contradiction]:
     own = {key: split_address(getattr(settings, key)) for key in ("listen", "admin_listen")}
     public, admin = own["listen"], own["admin_listen"]
@@ -160,9 +171,9 @@ def _between_addresses(settings: Settings) -> Iterator[_Contradiction]:
             (("listen",), ("admin_listen",)),
         )
     for index, room in enumerate(settings.rooms):
-        upstream = upstream_address(room.upstream)
+        upstreams = [address for address in map(upstream_address, room.upstreams) if address]
         for key, address in own.items():
-            if upstream and address and _reaches(upstream, address):
+            if address and any(_reaches(upstream, address) for upstream in upstreams):
                 yield _Contradiction(
                     ("rooms", index, "upstream"),
                     f"is the gateway's own {key}, so requests would go round in circles.",

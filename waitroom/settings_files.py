@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ _SECRETS_FILE: KeyPath = ("secrets_file",)
 
 
 def with_files(settings: Settings, source: Source) -> tuple[Settings, list[Problem]]:
-    """Take the secrets out of the secrets file, and make the paths of it and of the templates absolute.
+    """Take the secrets out of the secrets file, and make its path and those that rooms name absolute.
 
     Args:
         settings: The settings, each value checked alone.
@@ -29,13 +30,19 @@ def with_files(settings: Settings, source: Source) -> tuple[Settings, list[Probl
     problems: list[Problem] = []
     rooms = list(settings.rooms)
     for index, room in enumerate(rooms):
-        if room.template is None:
-            continue
-        key: KeyPath = ("rooms", index, "template")
-        template = source.folder_of(key) / room.template
-        if not template.is_file():
-            problems.append(source.problem(key, f'names "{template}": there is no such file.', "Mend the path."))
-        rooms[index] = dataclasses.replace(room, template=str(template))
+        whole: dict[str, str | None] = {"template": None, "upstream_ca_file": None}
+        for name in whole:
+            if (given := getattr(room, name)) is None:
+                continue
+            key: KeyPath = ("rooms", index, name)
+            file = source.folder_of(key) / given
+            whole[name] = str(file)
+            if not file.is_file():
+                problems.append(source.problem(key, f'names "{file}": there is no such file.', "Mend the path."))
+            elif name == "upstream_ca_file" and (fault := _fault_of_authorities(file)):
+                mend = "Give a PEM file of certificates that the gateway's user may read."
+                problems.append(source.problem(key, f'names "{file}": {fault}', mend))
+        rooms[index] = dataclasses.replace(room, template=whole["template"], upstream_ca_file=whole["upstream_ca_file"])
     settings = dataclasses.replace(settings, rooms=tuple(rooms))
     if settings.secrets_file is None:
         return settings, problems
@@ -43,6 +50,17 @@ def with_files(settings: Settings, source: Source) -> tuple[Settings, list[Probl
     secrets, faults = _read_secrets(file)
     problems += [source.problem(_SECRETS_FILE, f'names "{file}": {what}', mend) for what, mend in faults]
     return dataclasses.replace(settings, secrets_file=str(file), secrets=secrets), problems
+
+
+def _fault_of_authorities(file: Path) -> str:
+    """Return what is wrong with a file of certificate authorities, or nothing."""
+    try:
+        ssl.create_default_context(cafile=file)
+    except ssl.SSLError:
+        return "it holds no certificates."
+    except OSError as error:
+        return f"it can't be read, {error.strerror or type(error).__name__}."
+    return ""
 
 
 def _read_secrets(file: Path) -> tuple[tuple[str, ...], list[tuple[str, str]]]:

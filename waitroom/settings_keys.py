@@ -45,6 +45,7 @@ class Shape(StrEnum):
     CHOICE = "one of a few words"
     LIST = "a list"
     TABLES = "a list of tables"
+    ONE_OR_MORE = "text, or a list of it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,8 @@ def _shape(kind: Any) -> Shape:
         return Shape.CHOICE
     if get_origin(kind) is tuple:
         return Shape.TABLES if dataclasses.is_dataclass(get_args(kind)[0]) else Shape.LIST
+    if tuple[str, ...] in get_args(kind):
+        return Shape.ONE_OR_MORE
     bare = next((part for part in get_args(kind) if part is not NoneType), kind)
     return {int: Shape.WHOLE, float: Shape.NUMBER, str: Shape.TEXT}[bare]
 

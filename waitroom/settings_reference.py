@@ -42,7 +42,7 @@ Unknown keys, wrong units and contradictions are refused, at start and at reload
 | `WAITROOM_ROOMS_<NAME>_<KEY>` | a key of a named room: `WAITROOM_ROOMS_SHOP_MAX_ACTIVE=500` |
 
 - In a variable's name, a room's name is in capitals, with `_` for `-`.
-- Lists are separated by commas: `WAITROOM_TRUSTED_PROXIES=127.0.0.1,10.0.0.0/8`.
+- Lists are separated by commas: `WAITROOM_TRUSTED_PROXIES=127.0.0.1,10.0.0.0/8`; so are several upstreams.
 - `bypass` is written as in TOML: `WAITROOM_BYPASS='[{{paths = ["/webhooks/"], methods = ["POST"]}}]'`.
 - An empty variable is as good as none.
 - A variable beginning with `WAITROOM_` that is no setting is refused. Those that Kubernetes makes for a service

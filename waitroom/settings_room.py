@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, Strict
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Strict
 
 from waitroom import settings_values as values
 from waitroom.settings_keys import About
@@ -72,11 +72,13 @@ class RoomSettings:
         ),
     ]
     upstream: Annotated[
-        Text,
-        AfterValidator(values.upstream_url),
+        str | tuple[str, ...],
+        BeforeValidator(values.upstream_urls),
         About(
-            "Where the shop behind this room listens: http://host:port, or unix:///path/to.sock. Plain HTTP only; "
-            "no path, query, user or password.",
+            "Where the shop behind this room listens: http://host:port, https://host:port or unix:///path/to.sock, "
+            "without path, query, user or password; or a list of such addresses, all of one scheme. Of several, each "
+            "request goes to the one with the fewest requests under way among those that take connections.",
+            "Give a list where several servers make up the shop and no load balancer stands between.",
             example='"http://127.0.0.1:3000"',
         ),
     ]
@@ -209,10 +211,54 @@ class RoomSettings:
             unset="no rules",
         ),
     ] = ()
+    upstream_ca_file: Annotated[
+        Annotated[Text, AfterValidator(values.file_path)] | None,
+        About(
+            "The certificate authorities that may vouch for an https:// shop, a file in PEM form. A relative path "
+            "starts at the folder of the settings file (given in the environment or as a flag: at the working "
+            "directory).",
+            "Set it where the shop's certificate was signed by an authority of your own, or by itself.",
+            example='"shop-ca.pem"',
+            unset="those that the system trusts",
+        ),
+    ] = None
+    upstream_server_name: Annotated[
+        Annotated[Text, AfterValidator(values.server_name)] | None,
+        About(
+            "The name that the certificate of an https:// shop must be for. The shop is asked for it as well (SNI).",
+            "Set it where the shop is reached by an address or an inner name that its certificate doesn't have.",
+            example='"shop.example.com"',
+            unset="the host of upstream",
+        ),
+    ] = None
+    health_path: Annotated[
+        Annotated[Text, AfterValidator(values.url_path)] | None,
+        About(
+            "A path of the shop that each worker asks every address of it for, to learn whether it is well: an answer "
+            "of 200 to 399 says so. The Host is the first of hosts that has no star, else that of the address.",
+            "Set it where upstream is a list, to keep visitors from an address before one of them fails there.",
+            example='"/healthz"',
+            unset="addresses are judged by visitors' requests alone",
+        ),
+    ] = None
+    health_seconds: Annotated[
+        Number,
+        Field(ge=0.1, le=3600),
+        About(
+            "How long after each other the questions for health_path are asked, and how long an answer may take.",
+            "Lower it to notice sooner that an address is ill or well again.",
+            "seconds",
+            reason="Every worker asks every address.",
+        ),
+    ] = 5.0
     upstream_connect_seconds: Annotated[
         Number,
         Field(gt=0, le=3600),
-        About("How long connecting to the shop may take.", "Raise it where the shop is far away.", "seconds"),
+        About(
+            "How long connecting to an address of the shop may take, the TLS handshake included.",
+            "Raise it where the shop is far away.",
+            "seconds",
+        ),
     ] = 5.0
     upstream_first_byte_seconds: Annotated[
         Number,
@@ -236,7 +282,7 @@ class RoomSettings:
         Whole,
         Field(ge=1, le=65_536),
         About(
-            "How many connections to the shop each worker may hold.",
+            "How many connections to the shop each worker may hold, over all its addresses together.",
             "Keep this times workers within what the shop accepts.",
             "connections per worker",
         ),
@@ -250,3 +296,8 @@ class RoomSettings:
             "seconds",
         ),
     ] = 2.0
+
+    @property
+    def upstreams(self) -> tuple[str, ...]:
+        """The shop's addresses, whether one or several were given."""
+        return (self.upstream,) if isinstance(self.upstream, str) else self.upstream

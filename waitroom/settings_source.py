@@ -304,6 +304,8 @@ def _from_text(key: Key, text: str) -> object:
     match key.shape:
         case Shape.LIST:
             return [part for part in (piece.strip() for piece in text.split(",")) if part]
+        case Shape.ONE_OR_MORE:
+            return [part for part in (piece.strip() for piece in text.split(",")) if part] if "," in text else text
         case Shape.TABLES:
             try:
                 return tomllib.loads(f"value = {text}")["value"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address, ip_network
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 SECRET_LENGTH = 16
 WILDCARD_HOSTS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not listened on
@@ -21,6 +21,8 @@ _HOST_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]*")
 _PATH_FORBIDDEN = re.compile(r"[?#\s\x00-\x1f\x7f]")
 _PORT = re.compile(r"[0-9]{1,5}")
+_PORTS = {"http": 80, "https": 443}
+_REQUEST_PATH = re.compile(r"/[!-\"$-~]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,34 +126,30 @@ def listen_address(value: str) -> str:
 
 
 def upstream_url(value: str) -> str:
-    """Return an upstream as ``http://host:port`` or ``unix:///path``; refuse all else."""
+    """Return an upstream as ``http://host:port``, ``https://host:port`` or ``unix:///path``; refuse all else."""
     if value.startswith("unix:"):
         path = value.removeprefix("unix://")
         if path == value or not path.startswith("/") or _PATH_FORBIDDEN.search(path) or path.endswith("/"):
             raise refusal("must name a socket by its whole path.", 'Write "unix:///run/shop.sock".')
         return value
     if split_address(value):
-        raise refusal("must begin with http:// or unix://.", f'Write "http://{value}".')
+        raise refusal("must begin with http://, https:// or unix://.", f'Write "http://{value}".')
     url = _split_url(value)
     if url is None:
         raise refusal("is no address of a shop.", 'Write "http://127.0.0.1:3000" or "unix:///run/shop.sock".')
     if "@" in url.netloc:
         raise refusal("must not hold a user or a password.", "Leave out what stands before the @.")
-    if url.scheme == "https":
+    if url.scheme not in _PORTS:
         raise refusal(
-            "can't be https:// yet: the gateway speaks plain HTTP to the shop.",
-            "Give the shop's http:// address, or put a TLS proxy between them.",
+            "must begin with http://, https:// or unix://.",
+            'Write "http://127.0.0.1:3000" or "unix:///run/shop.sock".',
         )
-    if url.scheme != "http":
-        raise refusal(
-            "must begin with http:// or unix://.", 'Write "http://127.0.0.1:3000" or "unix:///run/shop.sock".'
-        )
-    netloc = url.netloc if re.search(r":[0-9]*$", url.netloc) else f"{url.netloc}:80"
+    netloc = url.netloc if re.search(r":[0-9]*$", url.netloc) else f"{url.netloc}:{_PORTS[url.scheme]}"
     address = split_address(netloc)
     if address is None:
         raise refusal("has no host and port one could connect to.", 'Write "http://127.0.0.1:3000".')
     host = f"[{address.host}]" if ":" in address.host else address.host
-    plain = f"http://{host}:{address.port}"
+    plain = f"{url.scheme}://{host}:{address.port}"
     if url.path not in {"", "/"} or "?" in value or "#" in value:
         raise refusal(
             "must not hold a path or a query: requests go on with the path they came with.",
@@ -166,7 +164,50 @@ def upstream_address(value: str) -> Address | None:
     Args:
         value: As `upstream_url` returned it.
     """
-    return split_address(value.removeprefix("http://")) if value.startswith("http://") else None
+    scheme, _, address = value.partition("://")
+    return split_address(address) if scheme in _PORTS else None
+
+
+def upstream_urls(value: object) -> str | tuple[str, ...]:
+    """Return an upstream, or those of a list, in their normal forms; a list of one as that one."""
+    if isinstance(value, str):
+        return upstream_url(value)
+    if not isinstance(value, list | tuple):
+        raise PydanticKnownError("string_type")
+    urls = tuple(_listed_upstream(number, one) for number, one in enumerate(value, 1))
+    if not urls:
+        raise PydanticKnownError("too_short", {"field_type": "List", "min_length": 1, "actual_length": 0})
+    if len({url.partition(":")[0] for url in urls}) > 1:
+        raise refusal(
+            "holds addresses of different schemes.", "Give all of them as http://, as https:// or as unix://."
+        )
+    if len(set(urls)) < len(urls):
+        raise refusal("names an address twice.", "Name each once: the load is spread evenly over all.")
+    return urls[0] if len(urls) == 1 else urls
+
+
+def _listed_upstream(number: int, value: object) -> str:
+    if not isinstance(value, str):
+        raise refusal(f"holds one, number {number}, that isn't text.", 'Write such as ["http://10.0.0.1:3000"].')
+    try:
+        return upstream_url(value)
+    except PydanticCustomError as error:
+        context = error.context or {}
+        raise refusal(f"holds one, number {number}, that {context['what']}", context["mend"]) from None
+
+
+def server_name(value: str) -> str:
+    """Return the name a certificate is checked for, in lower case; refuse a port or a scheme with it."""
+    if value.startswith("*"):
+        raise refusal(f'can\'t be "{value}": the shop is asked for under one name.', 'Write "shop.example.com".')
+    return host_pattern(value)
+
+
+def url_path(value: str) -> str:
+    """Refuse what can't be asked for: a path, perhaps with a query, in ASCII."""
+    if not _REQUEST_PATH.fullmatch(value):
+        raise refusal(f'"{value}" is no path to ask for.', 'Write such as "/healthz".')
+    return value
 
 
 def trusted_network(value: str) -> str:

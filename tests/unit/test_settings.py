@@ -82,7 +82,7 @@ def test_every_key_is_taken_as_given() -> None:
         rooms=(
             RoomSettings(
                 name="sale",
-                upstream="http://shop.internal:80",
+                upstream="https://shop.internal:443",
                 hosts=("shop.example.com", "*.shop.example.com"),
                 paths=("/sale/", "/checkout/"),
                 rate_per_minute=90.5,
@@ -96,6 +96,10 @@ def test_every_key_is_taken_as_given() -> None:
                 on_store_error="admit",
                 waiting_status=200,
                 template=str(FILES / "good/files/waiting.html"),
+                upstream_ca_file=str(FILES / "good/files/ca.pem"),
+                upstream_server_name="shop.example.com",
+                health_path="/healthz?deep=1",
+                health_seconds=1.0,
                 upstream_connect_seconds=1.5,
                 upstream_first_byte_seconds=2.5,
                 upstream_idle_seconds=3.5,
@@ -366,6 +370,23 @@ def test_a_refused_value_brings_no_second_complaint(tmp_path: Path) -> None:
     assert len(refused(tmp_path, 'listen = 8080\nadmin_listen = "127.0.0.1:8080"\n' + ROOM)) == 1
     assert len(refused(tmp_path, f'rooms = ["x", {{name = "room-0", upstream = "{UPSTREAM}"}}]')) == 1
     assert len(refused(tmp_path, f'{ROOM}[[rooms]]\nname = "b"\nupstream = "{UPSTREAM}"\npaths = "/b"\n')) == 1
+
+
+# --- upstreams
+
+
+def test_an_upstream_is_one_address_or_several(tmp_path: Path) -> None:
+    several = f'upstream = ["{UPSTREAM}", "http://[FD00::5]"]'
+    room = load(tmp_path, f'[[rooms]]\nname = "shop"\n{several}').rooms[0]
+    assert room.upstream == room.upstreams == (UPSTREAM, "http://[fd00::5]:80")
+    room = load(tmp_path, f'[[rooms]]\nname = "shop"\nupstream = ["{UPSTREAM}"]').rooms[0]
+    assert (room.upstream, room.upstreams) == (UPSTREAM, (UPSTREAM,))
+    with_commas = {"WAITROOM_UPSTREAM": f"{UPSTREAM}, https://shop"}
+    (problem,) = refused(tmp_path, None, with_commas)
+    assert problem.startswith("WAITROOM_UPSTREAM: holds addresses of different schemes.")
+    settings = load(tmp_path, None, {"WAITROOM_UPSTREAM": f"{UPSTREAM}, http://shop,"})
+    assert settings.rooms[0].upstream == (UPSTREAM, "http://shop:80")
+    assert from_json(to_json(settings)) == settings
 
 
 # --- secrets

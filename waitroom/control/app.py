@@ -143,7 +143,7 @@ async def _serves(app: web.Application) -> bool:
 
 def _described(app: web.Application) -> list[dict[str, object]]:
     """The rooms as the API and the page show them."""
-    upstreams = {room.name: room.upstream for room in app[SETTINGS].rooms}
+    upstreams = {room.name: ", ".join(room.upstreams) for room in app[SETTINGS].rooms}
     rooms: list[dict[str, object]] = []
     for one in app[ADMISSIONS]:
         described: dict[str, object] = {"name": one.name, "upstream": upstreams[one.name], "store_up": one.store_up}

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from waitroom.edge.connector import UpstreamUnavailable
 from waitroom.edge.framing import Body, ChunkedBody, CloseBody, LengthBody, chunk, last_chunk
 from waitroom.edge.headers import forwarded_lines, request_lines, response_lines
 from waitroom.edge.http1 import Malformed, Request, Response, parse_response
-from waitroom.edge.upstream import UpstreamConnection, UpstreamPool, UpstreamUnavailable
+from waitroom.edge.upstream import UpstreamConnection, UpstreamPool
 
 if TYPE_CHECKING:
     from waitroom.edge.client import ClientConnection
@@ -51,7 +52,7 @@ class Exchange:
 
     __slots__ = (
         *("_body", "_buffer", "_client", "_connection", "_ended", "_errand", "_pool", "_request"),
-        *("_response", "_retried", "_sent_all", "_to_client_chunked", "_to_shop_chunked", "ready", "tunnel"),
+        *("_response", "_retries", "_sent_all", "_to_client_chunked", "_to_shop_chunked", "ready", "tunnel"),
     )
 
     def __init__(self, client: ClientConnection, request: Request, pool: UpstreamPool, errand: Errand) -> None:
@@ -66,7 +67,7 @@ class Exchange:
         self._to_shop_chunked = request.chunked
         self._to_client_chunked = False
         self._sent_all = not request.has_body
-        self._retried = False
+        self._retries = 0
         self._ended = False
         self.ready = False  # whether the request's body may flow
         self.tunnel = False
@@ -98,7 +99,7 @@ class Exchange:
         if upgrade is not None:
             more += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % upgrade
         if b"host" not in request.fields:
-            more = b"Host: %b\r\n%b" % (self._pool.address.authority, more)
+            more = b"Host: %b\r\n%b" % (connection.address.authority, more)
         start = b"%b %b HTTP/1.1\r\n" % (request.method, request.target)
         connection.transport.write(b"%b%b%b\r\n" % (start, request_lines(request, client.peer), more))
         client.deadline = client.now() + self._errand.first_byte_seconds
@@ -142,6 +143,8 @@ class Exchange:
         try:
             self._read_heads()
         except Malformed as error:
+            if self._connection is not None:
+                self._pool.failed(self._connection, error.reason)
             self._fail(502, error.reason)
 
     def _read_heads(self) -> None:
@@ -153,6 +156,8 @@ class Exchange:
                 return
             head, self._buffer = self._buffer[: end + 4], self._buffer[end + 4 :]
             response = parse_response(head)
+            if self._connection is not None:
+                self._pool.worked(self._connection)
             if response.status == 101:
                 self._open_tunnel(response)
                 return
@@ -250,18 +255,26 @@ class Exchange:
         elif self._response is not None and isinstance(self._body, CloseBody) and error is None:
             self._body.done = True
             self._relay(b"", b"")
-        elif self._may_retry(connection):
-            self._retried = True
-            self._release(reusable=False)
-            self._client.run(self._connect(fresh=True))
         else:
-            self._fail(502, "the shop closed the connection" if error is None else str(error))
+            cause = "the shop closed the connection" if error is None else str(error)
+            if self._response is None and not connection.used:
+                self._pool.failed(connection, cause)
+            if self._may_retry(connection):
+                self._retries += 1
+                self._release(reusable=False)
+                self._client.run(self._connect(fresh=True))
+            else:
+                self._fail(502, cause)
 
     def _may_retry(self, connection: UpstreamConnection) -> bool:
-        """Only where the shop can't have begun to act: it closed an idle connection as we took it up."""
-        request = self._request
-        untouched = connection.used and self._response is None and not self._buffer
-        return untouched and not self._retried and request.method in IDEMPOTENT and not request.has_body
+        """Only what does no harm twice, and as long as nothing has come of an answer.
+
+        Once where the shop closed an idle connection as we took it up; where it has another address, once more.
+        """
+        request, others = self._request, len(self._pool.addresses) > 1
+        unanswered = self._response is None and not self._buffer
+        left = self._retries < (2 if others else 1) and (connection.used or others)
+        return unanswered and left and request.method in IDEMPOTENT and not request.has_body
 
     # Flow.
 

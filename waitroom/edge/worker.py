@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,10 +11,11 @@ from waitroom.child import Child, run_child
 from waitroom.edge.app import Edge
 from waitroom.edge.client import ClientConnection, ClientLimits
 from waitroom.edge.headers import TrustedProxies
+from waitroom.edge.health import HealthChecks
 from waitroom.edge.pages import Pages
 from waitroom.edge.room import FLUSH_SECONDS, REFRESH_SECONDS, Room, every
 from waitroom.edge.routing import Router
-from waitroom.edge.upstream import UpstreamAddress, UpstreamPool
+from waitroom.edge.upstream import UpstreamPool
 from waitroom.metrics import FOLDER, EdgeMetrics
 from waitroom.queue.store import QueueStore, connect
 from waitroom.settings import Settings
@@ -35,12 +37,7 @@ async def serve(child: Child) -> None:
             room,
             Tokens(settings.secrets, room.name),
             QueueStore(redis, room.name),
-            UpstreamPool(
-                UpstreamAddress.parse(room.upstream),
-                max_connections=room.upstream_max_connections,
-                connect_seconds=room.upstream_connect_seconds,
-                wait_seconds=room.upstream_wait_seconds,
-            ),
+            UpstreamPool.of(room),
             metrics.rooms[room.name],
             settings.workers,
         )
@@ -64,6 +61,9 @@ async def serve(child: Child) -> None:
         for room in rooms.values():
             keeping.append(tasks.create_task(every(REFRESH_SECONDS, room.refresh)))
             keeping.append(tasks.create_task(every(FLUSH_SECONDS, room.flush)))
+            if room.settings.health_path is not None:
+                checks = HealthChecks(room.settings, room.pool, random.Random())  # noqa: S311 - spreads load, no secret
+                keeping.append(tasks.create_task(checks.run()))
         try:
             server = await loop.create_server(lambda: ClientConnection(edge), sock=child.listener, backlog=BACKLOG)
             await child.ready()

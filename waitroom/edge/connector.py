@@ -1,0 +1,116 @@
+"""Makes connections to the shop: to a host and port, with or without TLS, or to a unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+from urllib.parse import urlsplit
+
+from waitroom.errors import WaitroomError
+from waitroom.settings import RoomSettings
+
+AnyProtocol = TypeVar("AnyProtocol", bound=asyncio.BaseProtocol)
+
+TLS_GOODBYE_SECONDS = 2.0
+_PORTS = {"http": 80, "https": 443}
+
+
+class UpstreamUnavailable(WaitroomError):  # noqa: N818 - a state of the shop, not a mistake
+    """No connection to the shop.
+
+    Args:
+        cause: ``connect``: it doesn't take one; ``busy``: all are in use and none came free in time.
+    """
+
+    def __init__(self, cause: Literal["connect", "busy"], detail: str) -> None:
+        self.cause = cause
+        super().__init__(detail)
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamAddress:
+    """Where the shop is, or a part of it: a host and port, or a unix socket.
+
+    Attributes:
+        url: As the settings have it.
+        authority: What stands in a Host header where the client sent none.
+        tls: Whether it speaks HTTPS.
+    """
+
+    url: str
+    host: str
+    port: int
+    path: str | None
+    authority: bytes
+    tls: bool
+
+    @classmethod
+    def parse(cls, url: str) -> UpstreamAddress:
+        """Reads ``http://host:port``, ``https://host:port`` or ``unix:///path``, already checked by the settings."""
+        parts = urlsplit(url)
+        if parts.scheme == "unix":
+            return cls(url, "", 0, parts.path, b"localhost", False)
+        port = parts.port or _PORTS[parts.scheme]
+        return cls(url, parts.hostname or "", port, None, parts.netloc.encode("idna"), parts.scheme == "https")
+
+
+class Connector:
+    """Makes connections to a shop's addresses.
+
+    Args:
+        connect_seconds: How long one may take, the TLS handshake included.
+        tls: Verifies the certificates of addresses that speak HTTPS.
+        server_name: What those must be for; None for the address's own host.
+    """
+
+    def __init__(
+        self, connect_seconds: float, tls: ssl.SSLContext | None = None, server_name: str | None = None
+    ) -> None:
+        self._connect_seconds = connect_seconds
+        self._tls = tls
+        self._server_name = server_name
+
+    @classmethod
+    def of(cls, room: RoomSettings) -> Connector:
+        """The connector that a room's settings stand for."""
+        tls = None
+        if room.upstreams[0].startswith("https:"):
+            tls = ssl.create_default_context(cafile=room.upstream_ca_file)
+            tls.set_alpn_protocols(["http/1.1"])
+        return cls(room.upstream_connect_seconds, tls, room.upstream_server_name)
+
+    async def connect(self, address: UpstreamAddress, protocol: Callable[[], AnyProtocol]) -> AnyProtocol:
+        """Connects a new ``protocol`` to an address.
+
+        Raises:
+            UpstreamUnavailable: The address doesn't take connections, or isn't who it should be.
+        """
+        loop = asyncio.get_running_loop()
+        seconds = self._connect_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                if address.path is not None:
+                    _, made = await loop.create_unix_connection(protocol, address.path)
+                elif not address.tls:
+                    _, made = await loop.create_connection(protocol, address.host, address.port)
+                else:
+                    _, made = await loop.create_connection(
+                        protocol,
+                        address.host,
+                        address.port,
+                        ssl=self._tls,
+                        server_hostname=self._server_name or address.host,
+                        ssl_handshake_timeout=seconds,
+                        ssl_shutdown_timeout=TLS_GOODBYE_SECONDS,
+                    )
+        except TimeoutError as error:
+            raise UpstreamUnavailable("connect", f"{address.url}: no connection within {seconds:g} s") from error
+        except ssl.SSLCertVerificationError as error:
+            detail = f"{address.url}: its certificate is refused: {error.verify_message}"
+            raise UpstreamUnavailable("connect", detail) from error
+        except OSError as error:
+            raise UpstreamUnavailable("connect", f"{address.url}: {error}") from error
+        return made
