@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from math import sqrt
 
 LONGEST_POLL_SECONDS = 30
 SHORTEST_POLL_SECONDS = 2
 # Who leaves ahead of a visitor shortens the wait, who comes back lengthens it; nobody knows either beforehand.
 LOW_SHARE = 0.75
-HIGH_SHARE = 1.25
+HIGH_SHARE = 1.3
+CHANCE = 1.5  # so many standard deviations may lie between what is expected and what comes
 # A table is two seconds old at the most, and fewer join in that time than this. Who is so far behind its end has a
 # place of a later generation, which begins after a leap.
 LEAP = 1_000_000
 # One turn-over of the shop tells how long visitors stay; before, those who leave early are all that was seen.
 SMALLEST_TURN_OVER = 20
-KNOWN_AFTER_SHARE = 0.25
+KNOWN_AFTER_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +64,14 @@ class Pace:
     Older events count less, so that the counts are fractions.
 
     Attributes:
-        freed, slot_ms: So many slots got free in so many slot-milliseconds (slots in use times milliseconds).
-        since_ms: Slot-milliseconds since the last one got free.
+        freed: How many slots got free.
+        per_slot_ms: How many did for each slot in use and millisecond.
         slots: How many there are, ``max_active``.
         met, called: Of so many whose turn had come so many were there.
     """
 
     freed: float = 0.0
-    slot_ms: float = 0.0
-    since_ms: float = 0.0
+    per_slot_ms: float = 0.0
     slots: int = 0
     met: float = 0.0
     called: float = 0.0
@@ -82,14 +83,10 @@ class Pace:
 
     @property
     def freed_per_second(self) -> float | None:
-        """Slots that get free per second while the shop is full; None before enough have.
-
-        Steady between two of them: only one that is overdue slows the pace.
-        """
-        if self.turned_over < KNOWN_AFTER_SHARE:
+        """Slots that get free per second while the shop is full; None before enough have."""
+        if self.turned_over < KNOWN_AFTER_SHARE or self.per_slot_ms <= 0:
             return None
-        per_slot_ms = min(self.freed / self.slot_ms, (self.freed + 1) / (self.slot_ms + self.since_ms))
-        return per_slot_ms * self.slots * 1000
+        return self.per_slot_ms * self.slots * 1000
 
     @property
     def present_share(self) -> float:
@@ -111,18 +108,21 @@ def expected_wait(position: int, rate_per_minute: float, pace: Pace, free_slots:
         free_slots: How many are free; negative where more are in use than the limit allows.
     """
     limit = rate_per_minute / 60
-    ahead = (position - 1) * pace.present_share
-    low, high = ahead / limit, position / limit
+    share = pace.present_share
+    ahead = (position - 1) * share
+    fewest = ahead - CHANCE * sqrt(ahead * (1 - share))
+    low, high = fewest / limit * LOW_SHARE, position / limit * HIGH_SHARE
     if position > free_slots:
         freed = pace.freed_per_second
-        if not freed:
+        if freed is None:
             return None
         # As long as mostly those who left early have been seen to leave, the rest may do so faster than that.
         fastest = freed + max(0.0, limit - freed) * (1 - pace.turned_over)
-        low = max(low, (ahead - free_slots) / fastest)
-        high = max(high, (position - free_slots) / freed)
-    shortest = int(low * LOW_SHARE)
-    return shortest, max(shortest + 1, round(high * HIGH_SHARE + SHORTEST_POLL_SECONDS))
+        few, many = max(0.0, fewest - free_slots), position - free_slots
+        low = max(low, (few - CHANCE * sqrt(few)) / fastest * LOW_SHARE)
+        high = max(high, (many + CHANCE * sqrt(many)) / freed * HIGH_SHARE)
+    shortest = max(0, int(low))
+    return shortest, max(shortest + 1, round(high + SHORTEST_POLL_SECONDS))
 
 
 def poll_after(eta: tuple[int, int] | None, position: int, jitter: float) -> int:

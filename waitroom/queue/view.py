@@ -86,8 +86,7 @@ def parse_view(answer: Any, known: PositionTable | None) -> RoomView:
         table=table,
         pace=Pace(
             freed=float(fields["pace_freed"]),
-            slot_ms=float(fields["pace_slot_ms"]),
-            since_ms=float(fields["pace_since_ms"]),
+            per_slot_ms=float(fields["pace_told"]),
             slots=int(fields["max_active"]),
             met=float(fields["pace_met"]),
             called=float(fields["pace_called"]),

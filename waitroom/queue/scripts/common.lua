@@ -22,7 +22,7 @@ end
 local FIELDS = {
   'clock', 'wall', 'rate', 'max_active', 'session_ms', 'claim_ms', 'away_ms', 'keep_ms', 'method', 'state',
   'tokens', 'seq', 'head', 'generation', 'base', 'run_id', 'freed',
-  'pace_clock', 'pace_freed', 'pace_slot_ms', 'pace_since_ms', 'pace_called', 'pace_met',
+  'pace_clock', 'pace_freed', 'pace_slot_ms', 'pace_since_ms', 'pace_told', 'pace_called', 'pace_met',
 }
 local WORDS = { method = true, state = true, run_id = true }
 

@@ -14,7 +14,7 @@ else
   local wall = text(wall_clock())
   redis.call('HSET', ROOM, 'clock', wall, 'wall', wall, 'state', 'open', 'head', '0', 'tokens', '1', 'run_id', '',
     'generation', '0', 'base', '0', 'seq', '0', 'message', '', 'remaining', '', 'freed', '0', 'pace_clock', wall,
-    'pace_freed', '0', 'pace_slot_ms', '0', 'pace_since_ms', '0', 'pace_called', '0', 'pace_met', '0')
+    'pace_freed', '0', 'pace_slot_ms', '0', 'pace_since_ms', '0', 'pace_told', '0', 'pace_called', '0', 'pace_met', '0')
 end
 for i = 3, #ARGV, 2 do
   local name, value = ARGV[i], ARGV[i + 1]

@@ -5,6 +5,7 @@
 -- nil where the room isn't open.
 local SMALL_ROOM = 20       -- slots; a smaller room remembers the pace as long as one of this size
 local PRESENCE_MEMORY = 300 -- visitors
+local CHANCE = 1.3          -- a pace that differs by less has not changed
 
 local room = load_room()
 if not room then
@@ -131,6 +132,13 @@ if freed > 0 then
   room.pace_slot_ms = room.pace_slot_ms * fade + room.pace_since_ms
   room.pace_since_ms = 0
 end
+-- What is told of it stands while the rest may be chance, lest a wait that was told rises and falls with every visitor.
+-- Between two slots the pace is steady: only one that is overdue slows it.
+local lately = math.min(room.pace_freed / math.max(1, room.pace_slot_ms),
+  (room.pace_freed + 1) / math.max(1, room.pace_slot_ms + room.pace_since_ms))
+if lately > room.pace_told * CHANCE or lately * CHANCE < room.pace_told then
+  room.pace_told = lately
+end
 
 -- How many of those whose turn it was were there, of the last few hundred.
 local met = (#called + #stepped) / 2
@@ -140,5 +148,5 @@ room.pace_called = room.pace_called * fade + #called / 2
 
 save_room(room, 'head', text(head), 'pace_clock', now, 'pace_freed', decimal(room.pace_freed),
   'pace_slot_ms', decimal(room.pace_slot_ms), 'pace_since_ms', decimal(room.pace_since_ms),
-  'pace_called', decimal(room.pace_called), 'pace_met', decimal(room.pace_met))
+  'pace_told', decimal(room.pace_told), 'pace_called', decimal(room.pace_called), 'pace_met', decimal(room.pace_met))
 return { #called / 2, #stepped / 2, #ended, #missed, #second + #dropped, stopped_early }
