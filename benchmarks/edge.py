@@ -32,6 +32,7 @@ FEW, MANY = 1_000, 1_000_000
 IDLE_CONNECTIONS = 10_000
 CROWD_CONNECTIONS = 512
 LOAD_SHARE = 0.2
+VIEW_SECONDS = 10.0
 HERE = Path(__file__).parent
 STATUS_PATH = f"/.waitroom/status?room={ROOM}"
 
@@ -184,7 +185,7 @@ class Bench:
             first, generation = gateway.fill(VISITORS)
             everyone = Work(STATUS_PATH, POLL, gateway.tickets(first, generation, VISITORS, VISITORS))
             some = Work(STATUS_PATH, POLL, gateway.tickets(first, generation, VISITORS, SOME_OF_THEM))
-            self._must_wait(gateway, everyone)
+            self._must_wait(gateway, everyone, VISITORS)
             idle = self._idle_calls(gateway)
             samples = self._take_turns(
                 {
@@ -194,7 +195,7 @@ class Bench:
                     "some": (gateway, some),
                 }
             )
-            self._must_wait(gateway, everyone)
+            self._must_wait(gateway, everyone, VISITORS)
             few = samples.pop("some")
             what = f"waiting visitor's poll, {VISITORS:,} wait"
             self._against("poll", f"{what}, all of them ask in turn", samples, 0.35, 0.6)
@@ -221,11 +222,17 @@ class Bench:
             self.rows.append(row)
         self._rate("new visitor", "Waitroom", ours)
 
-    def _must_wait(self, gateway: Gateway, work: Work) -> None:
-        """Makes sure that the poll answers what it is to be measured for."""
-        status, body, _ = fetch(gateway, work)
-        if status != 200 or b'"state":"waiting"' not in body or b'"position":1,' not in body:
-            raise SystemExit(f"the first in line is told: {status} {body!r}")
+    def _must_wait(self, gateway: Gateway, work: Work, waiting: int) -> None:
+        """Makes sure that the poll answers what it is to be measured for, as soon as the worker has had a look."""
+        deadline = time.monotonic() + VIEW_SECONDS
+        told = b'"state":"waiting","position":1,"waiting":%d,' % waiting
+        while True:
+            status, body, _ = fetch(gateway, work)
+            if status == 200 and told in body:
+                return
+            if time.monotonic() > deadline:
+                raise SystemExit(f"the first in line is told: {status} {body!r}")
+            time.sleep(0.2)
 
     def _length(self, shop: Server) -> None:
         """Whether a long line makes polls dearer."""
@@ -234,13 +241,10 @@ class Bench:
             for name, gateway, waiting in (("few", short, FEW), ("many", long, MANY)):
                 first, generation = gateway.fill(waiting)
                 works[name] = gateway, Work(STATUS_PATH, POLL, gateway.tickets(first, generation, waiting, FEW))
-                self._must_wait(*works[name])
+                self._must_wait(*works[name], waiting)
             samples = self._take_turns(works)
-            for name, (gateway, work) in works.items():
-                self._must_wait(gateway, work)
-                waiting = gateway.waiting()
-                if waiting != (FEW if name == "few" else MANY):
-                    self.complaints.append(f"{name}: {waiting:,} wait at the end")
+            self._must_wait(*works["few"], FEW)
+            self._must_wait(*works["many"], MANY)
         few, many = ([sample.figures.cpu_us for sample in samples[name]] for name in ("few", "many"))
         ratios = [one / other for one, other in zip(few, many, strict=True)]
         what = f"poll with {MANY:,} waiting against {FEW:,}"

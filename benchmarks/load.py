@@ -174,9 +174,11 @@ def crowd(server: Server, work: Work, visitors: int, connections: int) -> float:
     Raises:
         SystemExit: an answer was lost, or another one than wanted.
     """
-    headers = {**work.headers, "Cookie": work.cookie_line("")}
+    # h2load writes these two itself.
+    headers = {name: value for name, value in work.headers.items() if name not in ("Host", "Connection")}
+    headers["Cookie"] = work.cookie_line("")
     command = [program("h2load"), "--h1", f"-n{visitors}", f"-c{connections}", "-t1", "-m1"]
-    command += [part for name, value in headers.items() if name != "Connection" for part in ("-H", f"{name}: {value}")]
+    command += [part for name, value in headers.items() for part in ("-H", f"{name}: {value}")]
     command.append(f"http://127.0.0.1:{server.port}{work.path}")
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     finished = re.search(r"finished in ([\d.]+)(m?s)", done.stdout)

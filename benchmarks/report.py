@@ -123,7 +123,17 @@ def number(value: float) -> str:
     """A figure with as many digits as mean something."""
     if value == 0:
         return "0"
-    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 0.1 else 5
+    digits = (
+        0
+        if abs(value) >= 100
+        else 1
+        if abs(value) >= 10
+        else 2
+        if abs(value) >= 0.1
+        else 3
+        if abs(value) >= 0.02
+        else 5
+    )
     return f"{value:,.{digits}f}"
 
 
