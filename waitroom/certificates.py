@@ -11,9 +11,11 @@ import os
 import ssl
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import IO, NoReturn
 
 from waitroom.errors import WaitroomError
 
@@ -57,14 +59,14 @@ class Pair:
         return cls(chain, key)
 
     def context(self) -> ssl.SSLContext:
-        """What a server needs to speak TLS with this pair. Raises `ssl.SSLError` where the two don't belong together."""
+        """What a server needs to speak TLS with this pair. Raises `ssl.SSLError` where the two don't fit."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.options |= ssl.OP_NO_RENEGOTIATION
         context.set_alpn_protocols(["http/1.1"])
         # OpenSSL takes files only; these have no name that another process could open.
         with _nameless(self.chain) as chain, _nameless(self.key) as key:
-            context.load_cert_chain(f"/dev/fd/{chain.fileno()}", f"/dev/fd/{key.fileno()}", password=_no_passphrase)
+            context.load_cert_chain(chain, key, password=_no_passphrase)
         return context
 
     def flaw(self) -> str | None:
@@ -149,12 +151,15 @@ def _read(setting: str, file: Path) -> str:
     return text
 
 
-def _nameless(text: str) -> BinaryIO:
+@contextmanager
+def _nameless(text: str) -> Iterator[str]:
+    """The path of a file that holds this text, in memory where the system can do that."""
     if sys.platform == "linux":
-        file: BinaryIO = os.fdopen(os.memfd_create("waitroom"), "w+b")
+        opened: IO[bytes] = os.fdopen(os.memfd_create("waitroom"), "w+b")
     else:
-        file = tempfile.TemporaryFile()
-    file.write(text.encode())
-    file.flush()
-    file.seek(0)
-    return file
+        opened = tempfile.TemporaryFile()  # noqa: SIM115 - closed below
+    with opened as file:
+        file.write(text.encode())
+        file.flush()
+        file.seek(0)
+        yield f"/dev/fd/{file.fileno()}"

@@ -1,7 +1,8 @@
 """What a child of the supervisor has in common with the others: its settings, its signals, and its end.
 
-A child holds one end of a socket pair. It reads its settings from it, writes ``ready`` to it, and when the other end
-is gone, so is the supervisor: the child then stops by itself.
+A child holds one end of a socket pair. It reads its settings from it, then the certificate and key of the public
+listener where it needs them, and new ones whenever they come. It writes ``ready`` to it. When the other end is gone, so
+is the supervisor: the child then stops by itself.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import structlog
 import uvloop
 
 from waitroom import logs
+from waitroom.certificates import Pair
 from waitroom.settings import Settings, from_json
 
 log = structlog.get_logger()
@@ -24,6 +26,7 @@ log = structlog.get_logger()
 SETTINGS_SECONDS = 10.0
 LONGEST_SETTINGS = 4 << 20
 READY = b"ready\n"
+NO_PAIR = b"\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,8 @@ class Child:
         settings: With the store's address and the secrets filled in.
         listener: The socket it serves, made by the supervisor, so that nothing is lost while a child is replaced.
         stop: Set when the child is to finish what is under way and end.
+        pair: Certificate and key of the public listener, or None for plain HTTP.
+        new_pairs: Those that take its place, as they come.
     """
 
     slot: int
@@ -42,6 +47,8 @@ class Child:
     listener: socket.socket
     stop: asyncio.Event
     writer: asyncio.StreamWriter
+    pair: Pair | None
+    new_pairs: asyncio.Queue[Pair]
 
     async def ready(self) -> None:
         """Tells the supervisor that the child serves."""
@@ -71,15 +78,19 @@ async def _run(name: str, slot: int, channel: int, listener: int, serve: Callabl
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=channel), limit=LONGEST_SETTINGS)
     async with asyncio.timeout(SETTINGS_SECONDS):
         settings = from_json(await reader.readline())
+        line = await reader.readline()
+        pair = None if line == NO_PAIR else Pair.from_json(line)
+    new_pairs: asyncio.Queue[Pair] = asyncio.Queue()
     logs.configure(settings.log_level, f"{name} {slot}")
 
     async def watch() -> None:
-        await reader.read()
+        while line := await reader.readline():
+            new_pairs.put_nowait(Pair.from_json(line))
         stop.set()
 
     watching = loop.create_task(watch())
     try:
-        await serve(Child(slot, settings, socket.socket(fileno=listener), stop, writer))
+        await serve(Child(slot, settings, socket.socket(fileno=listener), stop, writer, pair, new_pairs))
     except asyncio.CancelledError:
         if not stop.is_set():
             raise

@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from waitroom import __version__, logs
+from waitroom.certificates import read_pair
 from waitroom.drill.demo import DEFAULT_SECONDS, DEFAULT_VISITORS, run_demo
 from waitroom.errors import SettingsError, StartError
 from waitroom.settings import Settings, load_settings
@@ -75,11 +76,13 @@ def run(
     settings = _load(config, overrides)
     logs.configure(settings.log_level, "supervisor")
 
+    scheme = "http" if settings.tls_certificate is None else "https"
+
     def announce() -> None:
         for room in settings.rooms:
             where = ", ".join(room.hosts) or "any host"
             out.print(f"Room [bold]{room.name}[/bold] ({where}) is open before {escape(', '.join(room.upstreams))}")
-        out.print(f"Visitors come in at [bold]http://{escape(_reachable(settings.listen))}[/bold]")
+        out.print(f"Visitors come in at [bold]{scheme}://{escape(_reachable(settings.listen))}[/bold]")
         out.print(f"Operators look in at http://{escape(_reachable(settings.admin_listen))}")
 
     try:
@@ -109,6 +112,11 @@ def demo(
 def check_config(file: Annotated[Path, typer.Argument(help="Settings file (TOML).", metavar="FILE")]) -> None:
     """Say all that is wrong with a settings file, or that nothing is."""
     settings = _load(file, {})
+    if settings.tls_certificate is not None and settings.tls_key is not None:
+        flaw = read_pair(Path(settings.tls_certificate), Path(settings.tls_key)).flaw()
+        if flaw is not None:
+            err.print(f"[bold red]Browsers would refuse {escape(settings.tls_certificate)}:[/bold red] {escape(flaw)}")
+            raise typer.Exit(BAD_SETTINGS)
     rooms = ", ".join(room.name for room in settings.rooms)
     out.print(f"{escape(str(file))} is good: {len(settings.rooms)} room{'s'[: len(settings.rooms) != 1]} ({rooms})")
 

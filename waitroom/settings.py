@@ -20,7 +20,7 @@ from waitroom.errors import Problem, SettingsError
 from waitroom.settings_check import accept, contradictions
 from waitroom.settings_files import with_files
 from waitroom.settings_keys import About
-from waitroom.settings_room import CONFIG, BypassRule, Number, RoomSettings, Text, Whole
+from waitroom.settings_room import CONFIG, BypassRule, Number, RoomSettings, Switch, Text, Whole
 from waitroom.settings_source import gather
 
 __all__ = ["BypassRule", "RoomSettings", "Settings", "available_cores", "from_json", "load_settings", "to_json"]
@@ -74,11 +74,42 @@ class Settings:
             "Put it on a disk that lasts, such as a volume where the gateway runs in a container.",
         ),
     ] = "waitroom-data"
+    tls_certificate: Annotated[
+        Annotated[Text, AfterValidator(values.file_path)] | None,
+        About(
+            "The certificate of the public listener, which then speaks HTTPS alone: a PEM file, the server's own "
+            "certificate first and those that lead to its authority's after it. Goes together with tls_key. A relative "
+            "path starts at the folder of the settings file (given in the environment or as a flag: at the working "
+            "directory). SIGHUP makes the gateway read both files anew.",
+            "Set it where nothing in front of the gateway keeps the certificate.",
+            example='"/etc/waitroom/shop.example.pem"',
+            unset="plain HTTP",
+        ),
+    ] = None
+    tls_key: Annotated[
+        Annotated[Text, AfterValidator(values.file_path)] | None,
+        About(
+            "The private key that belongs to tls_certificate: a PEM file without a passphrase. A relative path starts "
+            "where that of tls_certificate does.",
+            "Let nobody but the gateway's user read the file.",
+            example='"/etc/waitroom/shop.example.key"',
+            unset="plain HTTP",
+        ),
+    ] = None
+    proxy_protocol: Annotated[
+        Switch,
+        About(
+            "Whether every connection to the public listener begins with a header of the PROXY protocol, version 1 or "
+            "2, that names the visitor's address. Connections without one are refused, and so are all that don't come "
+            "from trusted_proxies.",
+            "Switch it on where a load balancer passes TCP through, and tell it to send that header.",
+        ),
+    ] = False
     trusted_proxies: Annotated[
         tuple[Annotated[Text, AfterValidator(values.trusted_network)], ...],
         About(
-            "Addresses or networks of the proxies in front of the gateway. X-Forwarded-For, -Proto and -Host are "
-            "believed from these only.",
+            "Addresses or networks of the proxies in front of the gateway. X-Forwarded-For, -Proto and -Host, or where "
+            "none of them is sent Forwarded, are believed from these only, and so is the PROXY protocol.",
             "Set it whenever a load balancer, CDN or nginx stands in front; never to a network that visitors are in.",
             example='["127.0.0.1", "10.0.0.0/8"]',
             unset="no proxy is believed",

@@ -96,6 +96,7 @@ def contradictions(settings: Settings, source: Source, doubtful: frozenset[KeyPa
                 (("secrets",), ("secrets_file",)),
             )
         )
+    found.extend(_on_the_public_port(settings))
     for index, room in enumerate(settings.rooms):
         found.extend(_between_times(index, room, source))
         found.extend(_of_tls(index, room))
@@ -182,6 +183,21 @@ def _between_addresses(settings: Settings) -> Iterator[_Contradiction]:
                 )
 
 
+def _on_the_public_port(settings: Settings) -> Iterator[_Contradiction]:
+    pair: tuple[KeyPath, ...] = (("tls_certificate",), ("tls_key",))
+    if (settings.tls_certificate is None) != (settings.tls_key is None):
+        given, missing = pair if settings.tls_key is None else pair[::-1]
+        what = f"is given without {missing[0]}."
+        yield _Contradiction(given, what, "Give both for HTTPS, or neither for plain HTTP.", pair)
+    if settings.proxy_protocol and not settings.trusted_proxies:
+        yield _Contradiction(
+            ("proxy_protocol",),
+            "is on, but trusted_proxies is empty: nobody could connect.",
+            "Name the addresses of the load balancers that send the header in trusted_proxies.",
+            (("proxy_protocol",), ("trusted_proxies",)),
+        )
+
+
 def _clash(one: Address, other: Address) -> bool:
     """Whether two listeners get into each other's way. Port 0 is a different one each time."""
     wildcard = bool({one.host, other.host} & WILDCARD_HOSTS)
@@ -264,6 +280,8 @@ def _words(detail: ErrorDetails, key: Key) -> tuple[str, str]:
             return "is missing.", f"Write {key.name} = {key.about.example}"
         case "int_type" | "float_type" | "finite_number":
             return f"must be {key.shape}, not {_shown(value, key)}.", _as_number(value, key)
+        case "bool_type":
+            return f"must be {key.shape}, not {_shown(value, key)}.", "Write true or false, without quotes."
         case "string_type":
             example = key.about.example or json.dumps(key.default)
             return f"must be text, not {_shown(value, key)}.", f"Put it in quotes, such as {example}."

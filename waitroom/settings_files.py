@@ -7,6 +7,7 @@ import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from waitroom.certificates import BadCertificate, read_pair
 from waitroom.errors import Problem
 from waitroom.settings_source import KeyPath, Source
 from waitroom.settings_values import SECRET_LENGTH
@@ -44,6 +45,8 @@ def with_files(settings: Settings, source: Source) -> tuple[Settings, list[Probl
                 problems.append(source.problem(key, f'names "{file}": {fault}', mend))
         rooms[index] = dataclasses.replace(room, template=whole["template"], upstream_ca_file=whole["upstream_ca_file"])
     settings = dataclasses.replace(settings, rooms=tuple(rooms))
+    settings, of_pair = _with_pair(settings, source)
+    problems += of_pair
     if settings.secrets_file is None:
         return settings, problems
     file = source.folder_of(_SECRETS_FILE) / settings.secrets_file
@@ -61,6 +64,20 @@ def _fault_of_authorities(file: Path) -> str:
     except OSError as error:
         return f"it can't be read, {error.strerror or type(error).__name__}."
     return ""
+
+
+def _with_pair(settings: Settings, source: Source) -> tuple[Settings, list[Problem]]:
+    """Make the paths of certificate and key absolute; a pair that can't be used is a problem."""
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return settings, []
+    certificate = source.folder_of(("tls_certificate",)) / settings.tls_certificate
+    key = source.folder_of(("tls_key",)) / settings.tls_key
+    settings = dataclasses.replace(settings, tls_certificate=str(certificate), tls_key=str(key))
+    try:
+        read_pair(certificate, key)
+    except BadCertificate as error:
+        return settings, [source.problem((error.key,), error.what, error.mend)]
+    return settings, []
 
 
 def _read_secrets(file: Path) -> tuple[tuple[str, ...], list[tuple[str, str]]]:

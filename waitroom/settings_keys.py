@@ -41,6 +41,7 @@ class Shape(StrEnum):
 
     WHOLE = "a whole number"
     NUMBER = "a number"
+    SWITCH = "true or false"
     TEXT = "text"
     CHOICE = "one of a few words"
     LIST = "a list"
@@ -127,7 +128,7 @@ def _shape(kind: Any) -> Shape:
     if tuple[str, ...] in get_args(kind):
         return Shape.ONE_OR_MORE
     bare = next((part for part in get_args(kind) if part is not NoneType), kind)
-    return {int: Shape.WHOLE, float: Shape.NUMBER, str: Shape.TEXT}[bare]
+    return {bool: Shape.SWITCH, int: Shape.WHOLE, float: Shape.NUMBER, str: Shape.TEXT}[bare]
 
 
 def _bounds(metadata: tuple[object, ...]) -> str:

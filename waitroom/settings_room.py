@@ -14,6 +14,7 @@ CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 # Without Strict, pydantic would take "900" for 900 and true for 1: a wrong unit or a slip would go unseen.
 Text = Annotated[str, Strict()]
+Switch = Annotated[bool, Strict()]
 Whole = Annotated[int, Strict()]
 Number = Annotated[float, Strict()]
 

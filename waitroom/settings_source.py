@@ -318,5 +318,7 @@ def _from_text(key: Key, text: str) -> object:
                 return int(text) if key.shape is Shape.WHOLE else float(text)
             except ValueError:
                 return text
+        case Shape.SWITCH:
+            return {"true": True, "false": False}.get(text, text)
         case Shape.TEXT:
             return text

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import structlog
 
-from waitroom.child import READY
+from waitroom.certificates import BadCertificate, Pair, read_pair
+from waitroom.child import NO_PAIR, READY
 from waitroom.embedded import EmbeddedStore
 from waitroom.errors import StartError
 from waitroom.folder import kept_secret, lock_folder
@@ -44,14 +45,19 @@ class Process:
         slot: Its number.
         settings: What it is handed.
         listener: The socket it serves.
+        pair: Certificate and key of the public listener, if the child needs them.
     """
 
-    def __init__(self, name: str, module: str, slot: int, settings: Settings, listener: socket.socket) -> None:
+    def __init__(
+        self, name: str, module: str, slot: int, settings: Settings, listener: socket.socket, pair: Pair | None = None
+    ) -> None:
         self._name = name
         self._module = module
         self._slot = slot
         self._settings = settings
         self._listener = listener
+        self._pair = pair
+        self._writer: asyncio.StreamWriter | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
         self.ready = asyncio.Event()
@@ -80,6 +86,12 @@ class Process:
             with contextlib.suppress(ProcessLookupError):
                 self._process.terminate()
 
+    def use(self, pair: Pair) -> None:
+        """Hands it another certificate and key, which its successors get too."""
+        self._pair = pair
+        if self._writer is not None:
+            self._writer.write(pair.to_json() + b"\n")
+
     def _asked_to_stop(self) -> bool:
         return self._stopping
 
@@ -98,6 +110,8 @@ class Process:
         reader, writer = await asyncio.open_connection(sock=ours)
         try:
             writer.write(to_json(self._settings) + b"\n")
+            writer.write(NO_PAIR if self._pair is None else self._pair.to_json() + b"\n")
+            self._writer = writer
             try:
                 async with asyncio.timeout(START_SECONDS):
                     await writer.drain()
@@ -110,6 +124,7 @@ class Process:
                 self._process.kill()
             return await self._process.wait()
         finally:
+            self._writer = None
             writer.close()
 
 
@@ -127,12 +142,15 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._edges: list[Process] = []
         self._control: Process | None = None
+        self._pair: Pair | None = None
 
     async def run(self) -> None:
         """Runs until SIGTERM or SIGINT. Raises `StartError`."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._asked_to_stop)
+        loop.add_signal_handler(signal.SIGHUP, self._asked_to_reload)
+        self._pair = self._first_pair()
         data_dir = Path(self._settings.data_dir)
         async with contextlib.AsyncExitStack() as stack:
             listeners = [stack.enter_context(one) for one in listen(self._settings.listen, self._settings.workers)]
@@ -158,7 +176,7 @@ class Supervisor:
 
     async def _run_children(self, settings: Settings, listeners: list[socket.socket], admin: socket.socket) -> None:
         self._edges = [
-            Process(f"edge {slot}", "waitroom.edge.worker", slot, settings, listener)
+            Process(f"edge {slot}", "waitroom.edge.worker", slot, settings, listener, self._pair)
             for slot, listener in enumerate(listeners)
         ]
         self._control = Process("control", "waitroom.control.process", len(listeners), settings, admin)
@@ -195,6 +213,37 @@ class Supervisor:
         for process in (*self._edges, self._control):
             if process is not None:
                 process.stop()
+
+    def _first_pair(self) -> Pair | None:
+        """Certificate and key as the settings name them. An expired one serves: a start isn't the time to be strict."""
+        try:
+            pair = self._read_pair()
+        except BadCertificate as error:
+            raise StartError(f"{error.key} {error}") from error
+        if pair is not None and (flaw := pair.flaw()):
+            log.warning("browsers will refuse the certificate", cause=flaw, file=self._settings.tls_certificate)
+        return pair
+
+    def _read_pair(self) -> Pair | None:
+        certificate, key = self._settings.tls_certificate, self._settings.tls_key
+        return read_pair(Path(certificate), Path(key)) if certificate is not None and key is not None else None
+
+    def _asked_to_reload(self) -> None:
+        """Reads certificate and key anew. Nothing else is: to change settings is to start again."""
+        try:
+            pair = self._read_pair()
+            flaw = None if pair is None else pair.flaw()
+        except BadCertificate as error:
+            log.error("the new certificate can't be used; the old one goes on", cause=f"{error.key} {error}")
+            return
+        if pair is None:
+            log.info("nothing to read anew: only certificate and key are, and there are none")
+        elif flaw is not None:
+            log.error("browsers would refuse the new certificate; the old one goes on", cause=flaw)
+        else:
+            self._pair = pair
+            for edge in self._edges:
+                edge.use(pair)
 
     async def _keep_store(self, store: EmbeddedStore) -> None:
         while True:

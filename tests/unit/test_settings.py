@@ -66,6 +66,9 @@ def test_every_key_is_taken_as_given() -> None:
         admin_listen="127.0.0.1:9001",
         workers=3,
         data_dir="/var/lib/waitroom",
+        tls_certificate=str(FILES / "good/files/shop.pem"),
+        tls_key=str(FILES / "good/files/shop.key"),
+        proxy_protocol=True,
         trusted_proxies=("127.0.0.1", "10.0.0.0/8"),
         redis_url="rediss://user:hunter2@redis.internal:6380/1",
         secrets=("newest-0123456789abcdef", "older-0123456789abcdef"),
@@ -237,6 +240,7 @@ def test_variables_that_are_not_ours_or_made_by_kubernetes_are_passed_over(tmp_p
         ),
         ("WAITROOM_RATE_PER_MINUTE", "nan", "WAITROOM_RATE_PER_MINUTE: must be a number, not nan."),
         ("WAITROOM_PATHS", "/a,b", 'WAITROOM_PATHS: "b" is no path'),
+        ("WAITROOM_PROXY_PROTOCOL", "yes", 'WAITROOM_PROXY_PROTOCOL: must be true or false, not "yes".'),
         ("WAITROOM_BYPASS", "/hooks/", 'WAITROOM_BYPASS: must be a list of tables, not "/hooks/".'),
         ("WAITROOM_BYPASS", '[{paths = ["x"]}]', 'WAITROOM_BYPASS: "x" is no path'),
         ("WAITROOM_METHOD", "filo", 'WAITROOM_METHOD: can\'t be "filo". Did you mean fifo?'),
@@ -248,6 +252,12 @@ def test_mistakes_in_the_environment_name_the_variable(
 ) -> None:
     (problem,) = refused(tmp_path, ROOM, {variable: value})
     assert problem.startswith(expected)
+
+
+@pytest.mark.parametrize(("text", "meant"), [("true", True), (" false ", False)])
+def test_a_switch_in_the_environment(tmp_path: Path, text: str, meant: bool) -> None:
+    env = {"WAITROOM_PROXY_PROTOCOL": text, "WAITROOM_TRUSTED_PROXIES": "10.0.0.1"}
+    assert load(tmp_path, ROOM, env).proxy_protocol is meant
 
 
 def test_a_variable_that_could_mean_several_rooms_is_refused(tmp_path: Path) -> None:

@@ -9,19 +9,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from prometheus_client.registry import Collector
 
 from waitroom import __version__
 from waitroom.control.admission import Admission
+from waitroom.control.probe import serves
 from waitroom.metrics import FOLDER, EdgeCollector, QueueCollector, exposition
 from waitroom.queue.view import RoomView
 from waitroom.resources import resource_path
 from waitroom.settings import Settings
 
-PROBE_SECONDS = 2.0
 PAGE_HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'",
@@ -31,7 +30,6 @@ PAGE_HEADERS = {
 
 ADMISSIONS: web.AppKey[Sequence[Admission]] = web.AppKey("admissions", Sequence)
 SETTINGS: web.AppKey[Settings] = web.AppKey("settings", Settings)
-PROBE: web.AppKey[aiohttp.ClientSession] = web.AppKey("probe", aiohttp.ClientSession)
 PAGE: web.AppKey[Any] = web.AppKey("page", object)
 COLLECTORS: web.AppKey[Sequence[Collector]] = web.AppKey("collectors", Sequence)
 
@@ -70,16 +68,7 @@ def make_app(settings: Settings, admissions: Sequence[Admission]) -> web.Applica
     app.router.add_get("/metrics", _metrics)
     app.router.add_get("/healthz", _healthz)
     app.router.add_get("/readyz", _readyz)
-    app.cleanup_ctx.append(_probe)
     return app
-
-
-async def _probe(app: web.Application) -> Any:
-    app[PROBE] = aiohttp.ClientSession(
-        timeout=aiohttp.ClientTimeout(total=PROBE_SECONDS), cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
-    )
-    yield
-    await app[PROBE].close()
 
 
 @web.middleware
@@ -123,22 +112,11 @@ async def _healthz(_request: web.Request) -> web.Response:
 async def _readyz(request: web.Request) -> web.Response:
     """200 once the public port serves and the store answers."""
     missing = [f"room {one.name}: the store doesn't answer" for one in request.app[ADMISSIONS] if not one.store_up]
-    if not await _serves(request.app):
+    if not await serves(request.app[SETTINGS]):
         missing.append("the public port doesn't serve")
     if missing:
         return web.Response(status=503, text="\n".join(missing) + "\n")
     return web.Response(text="ready\n")
-
-
-async def _serves(app: web.Application) -> bool:
-    host, _, port = app[SETTINGS].listen.rpartition(":")
-    host = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - compared, not bound
-    try:
-        # Any answer will do: even one to a host that no room has shows that a worker is there.
-        async with app[PROBE].get(f"http://{host}:{port}/.waitroom/status", allow_redirects=False):
-            return True
-    except (aiohttp.ClientError, TimeoutError):
-        return False
 
 
 def _described(app: web.Application) -> list[dict[str, object]]:

@@ -14,6 +14,7 @@ from waitroom.edge.call import Call
 from waitroom.edge.client import ClientConnection, ClientLimits
 from waitroom.edge.endpoints import Endpoints
 from waitroom.edge.exchange import Exchange
+from waitroom.edge.forwarded import plain_address
 from waitroom.edge.headers import Peer, TrustedProxies
 from waitroom.edge.http1 import Request
 from waitroom.edge.pages import Pages
@@ -64,6 +65,7 @@ class Edge:
         self._most_connections = most_connections
         self._most_per_address = most_per_address
         self._per_address: dict[str, int] = {}
+        self._connections = 0
         self._loop = asyncio.get_running_loop()
         self._now = self._loop.time()
         self._answers = Answers(pages, random.Random())  # noqa: S311 - see Answers
@@ -76,25 +78,45 @@ class Edge:
 
     def opened(self, client: ClientConnection, address: str) -> Peer | None:
         """See `client.Server`."""
-        trusted = address in self._trusted
-        count = self._per_address.get(address, 0)
-        if self.draining or len(self.clients) >= self._most_connections:
-            return None
-        if count >= self._most_per_address and not trusted:
-            return None
-        self._per_address[address] = count + 1
+        peer = self.enter(address)
+        if peer is not None:
+            self.clients.add(client)
+        return peer
+
+    def entered(self, client: ClientConnection) -> None:
+        """See `client.Server`."""
         self.clients.add(client)
-        return Peer(address, trusted)
 
     def closed(self, client: ClientConnection) -> None:
         """See `client.Server`."""
         self.clients.discard(client)
-        address = client.peer.address
-        count = self._per_address.get(address, 0) - 1
-        if count > 0:
-            self._per_address[address] = count
+        self.leave(client.peer)
+
+    def enter(self, address: str, *, tls: bool = False, vouched: bool = True) -> Peer | None:
+        """See `door.Host`."""
+        address = plain_address(address) or address
+        trusted = address in self._trusted
+        count = self._per_address.get(address, 0)
+        if self.draining or self._connections >= self._most_connections:
+            return None
+        if count >= self._most_per_address and not trusted:
+            return None
+        self._per_address[address] = count + 1
+        self._connections += 1
+        return Peer(address, trusted and vouched, tls, self._trusted)
+
+    def leave(self, peer: Peer) -> None:
+        """See `door.Host`."""
+        self._connections -= 1
+        count = self._per_address[peer.address] - 1
+        if count:
+            self._per_address[peer.address] = count
         else:
-            self._per_address.pop(address, None)
+            del self._per_address[peer.address]
+
+    def trusts(self, address: str) -> bool:
+        """See `door.Host`."""
+        return address in self._trusted
 
     def next_request_id(self) -> str:
         """See `client.Server`."""

@@ -45,6 +45,9 @@ class Server(Protocol):
     def opened(self, client: ClientConnection, address: str) -> Peer | None:
         """A client has connected; None turns it away."""
 
+    def entered(self, client: ClientConnection) -> None:
+        """A client has connected whose peer was known and counted before."""
+
     def closed(self, client: ClientConnection) -> None:
         """A client has gone."""
 
@@ -71,7 +74,7 @@ class ClientConnection(asyncio.Protocol):
         # the server's
         "_server",
         # per connection
-        *("_advancing", "_buffer", "_lingering", "_lost", "_paused_by_flood", "_paused_by_shop", "_tasks"),
+        *("_advancing", "_buffer", "_known", "_lingering", "_lost", "_paused_by_flood", "_paused_by_shop", "_tasks"),
         *("_write_paused", "closing", "deadline", "peer", "transport"),
         # per request
         *("_body", "_exchange", "answering", "request", "request_id"),
@@ -80,8 +83,9 @@ class ClientConnection(asyncio.Protocol):
     transport: asyncio.Transport
     peer: Peer
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, peer: Peer | None = None) -> None:
         self._server = server
+        self._known = peer
         self._advancing = False
         self._buffer = b""
         self._lingering = False
@@ -103,13 +107,17 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected."""
         self.transport = cast(asyncio.Transport, transport)
-        name = transport.get_extra_info("peername")
-        peer = self._server.opened(self, str(name[0]) if name else "")
-        if peer is None:
-            self._lost = True
-            self.transport.abort()
-            return
-        self.peer = peer
+        if self._known is not None:
+            self.peer = self._known
+            self._server.entered(self)
+        else:
+            name = transport.get_extra_info("peername")
+            peer = self._server.opened(self, str(name[0]) if name else "")
+            if peer is None:
+                self._lost = True
+                self.transport.abort()
+                return
+            self.peer = peer
         self.deadline = self._server.now() + self._server.limits.head_seconds
 
     def data_received(self, data: bytes) -> None:
@@ -137,7 +145,7 @@ class ClientConnection(asyncio.Protocol):
         # visitor has gone, and the shop need not go on.
         if not self.request.keep_alive and self._body.done:
             self.closing = True
-            return True
+            return self.transport.can_write_eof()  # in TLS an end ends both directions
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -169,8 +177,10 @@ class ClientConnection(asyncio.Protocol):
         """The deadline has passed: somebody was silent for too long."""
         self.deadline = _NEVER
         exchange = self._exchange
-        if self._lingering or self._write_paused:
+        if self._write_paused or (self._lingering and (self.transport.can_write_eof() or self.transport.is_closing())):
             self.transport.abort()
+        elif self._lingering:
+            self.transport.close()
         elif exchange is not None:
             if exchange.ready and not exchange.tunnel and not self._body.done and not self._paused_by_shop:
                 self._drop_exchange()
@@ -183,6 +193,16 @@ class ClientConnection(asyncio.Protocol):
             self.transport.close()
 
     # Called by the server and by exchanges.
+
+    @property
+    def connected(self) -> bool:
+        """Whether `connection_made` was called, and the server told."""
+        return hasattr(self, "transport")
+
+    @property
+    def visitor(self) -> str:
+        """The visitor's address, for the log."""
+        return self.peer.address if self.request is None else self.peer.origin(self.request).address
 
     def now(self) -> float:
         """The loop's time."""
@@ -250,18 +270,24 @@ class ClientConnection(asyncio.Protocol):
         """Closes the connection once all is written. What the client still sends must not cost it our last words."""
         if self._lost or self._lingering:
             return
-        if (self.request is None and self._body.done) or not self.transport.can_write_eof():
+        half = self.transport.can_write_eof()
+        if self._body.done and (self.request is None or not half):
             self.transport.close()
             return
         self._lingering = True
         self.deadline = self._server.now() + LINGER_SECONDS
         self._paused_by_shop = self._paused_by_flood = False
         self._set_reading()
-        self.transport.write_eof()
+        if half:
+            self.transport.write_eof()
 
     def close_idle(self) -> None:
         """Closes the connection if no request is under way."""
         if self.request is None and not self._lingering:
+            if not self.transport.can_write_eof():
+                # TLS waits for the client to close as well, and some clients have long been gone.
+                self._lingering = True
+                self.deadline = self._server.now() + LINGER_SECONDS
             self.transport.close()
 
     def connection_line(self) -> bytes:
@@ -408,7 +434,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _broke(self, error: BaseException) -> None:
         """A mistake of ours: the log gets the cause, the visitor the id that leads to it."""
-        log.error("a request failed", request_id=self.request_id, exc_info=error)
+        log.error("a request failed", request_id=self.request_id, address=self.visitor, exc_info=error)
         self._drop_exchange()
         self.fail(500)
 

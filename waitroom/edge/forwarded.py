@@ -10,11 +10,9 @@ from typing import NamedTuple
 _ZONE = re.compile(r"%[^\]]*")
 _PORT = re.compile(r":[0-9]{1,5}\Z")
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_QUOTED = rb'"((?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*)"'
 # RFC 7239, section 4, and blanks around the semicolons, which many write.
-_PAIR = re.compile(
-    rb"[ \t]*(?:(%b)=(?:(%b)|\"((?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*)\"))?[ \t]*([;,]|\Z)"
-    % (_TOKEN, _TOKEN)
-)
+_PAIR = re.compile(rb"[ \t]*(?:(%b)=(?:(%b)|%b))?[ \t]*([;,]|\Z)" % (_TOKEN, _TOKEN, _QUOTED))
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 
 
@@ -30,7 +28,7 @@ def plain_address(text: str) -> str | None:
             return None
         text = inner
     elif text.count(":") == 1:
-        text, colon, _ = text.partition(":") if _PORT.search(text) else (text, "", "")
+        text = _PORT.sub("", text)
     try:
         address = ipaddress.ip_address(_ZONE.sub("", text) if ":" in text else text)
     except ValueError:

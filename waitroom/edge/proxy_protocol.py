@@ -1,5 +1,6 @@
-"""The header of the PROXY protocol, versions 1 and 2, by which a load balancer that passes TCP through tells whose
-connection it is. Strict: whatever the specification doesn't allow is refused.
+"""The header of the PROXY protocol, by which a load balancer that passes TCP through tells whose connection it is.
+
+Versions 1 and 2, strictly: what the specification doesn't allow is refused.
 """
 
 from __future__ import annotations

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
+
+import structlog
 
 from waitroom.child import Child, run_child
 from waitroom.edge.app import Edge
 from waitroom.edge.client import ClientConnection, ClientLimits
+from waitroom.edge.door import Door
 from waitroom.edge.headers import TrustedProxies
 from waitroom.edge.health import HealthChecks
 from waitroom.edge.pages import Pages
@@ -20,6 +24,8 @@ from waitroom.metrics import FOLDER, EdgeMetrics
 from waitroom.queue.store import QueueStore, connect
 from waitroom.settings import Settings
 from waitroom.tokens import Tokens
+
+log = structlog.get_logger()
 
 BACKLOG = 4096
 SWEEP_SECONDS = 0.5
@@ -52,7 +58,6 @@ async def serve(child: Child) -> None:
     async def save_metrics() -> None:
         await asyncio.to_thread(metrics.save, metrics.dump())
 
-    loop = asyncio.get_running_loop()
     async with asyncio.TaskGroup() as tasks:
         keeping = [
             tasks.create_task(every(SWEEP_SECONDS, sweep)),
@@ -65,10 +70,9 @@ async def serve(child: Child) -> None:
                 checks = HealthChecks(room.settings, room.pool, random.Random())  # noqa: S311 - spreads load, no secret
                 keeping.append(tasks.create_task(checks.run()))
         try:
-            server = await loop.create_server(lambda: ClientConnection(edge), sock=child.listener, backlog=BACKLOG)
-            await child.ready()
-            await child.stop.wait()
-            server.close()
+            async with _listening(child, edge):
+                await child.ready()
+                await child.stop.wait()
             await edge.drain(settings.grace_seconds)
         finally:
             for task in keeping:
@@ -76,6 +80,35 @@ async def serve(child: Child) -> None:
     for room in rooms.values():
         await room.close()
     await redis.aclose()
+
+
+@asynccontextmanager
+async def _listening(child: Child, edge: Edge) -> AsyncIterator[None]:
+    """Accepts connections for as long as the block lasts."""
+    if child.pair is None and not child.settings.proxy_protocol:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: ClientConnection(edge), sock=child.listener, backlog=BACKLOG)
+        try:
+            yield
+        finally:
+            server.close()
+        return
+    context = None if child.pair is None else child.pair.context()
+    door = Door(edge, child.listener, context, proxied=child.settings.proxy_protocol)
+
+    async def reload() -> None:
+        while True:
+            door.use((await child.new_pairs.get()).context())
+            log.info("the new certificate serves whoever comes from now on")
+
+    reloading = asyncio.create_task(reload())
+    door.open()
+    try:
+        yield
+    finally:
+        reloading.cancel()
+        await door.close()
+        child.listener.close()
 
 
 def _edge(settings: Settings, rooms: Mapping[str, Room]) -> Edge:

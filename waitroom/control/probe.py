@@ -1,0 +1,48 @@
+"""Asks the public port for a sign of life, in whatever it speaks."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+
+from waitroom.edge.proxy_protocol import LOCAL
+from waitroom.settings import Settings
+
+PROBE_SECONDS = 2.0
+
+_REQUEST = b"HEAD /.waitroom/status HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n"
+_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared, not bound
+
+
+async def serves(settings: Settings) -> bool:
+    """Whether a worker answers on the public port. Any answer will do, even one to a host that no room has."""
+    host, _, port = settings.listen.rpartition(":")
+    host = host.strip("[]")
+    writer: asyncio.StreamWriter | None = None
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            reader, writer = await asyncio.open_connection(_ANYWHERE.get(host, host), int(port))
+            if settings.proxy_protocol:
+                writer.write(LOCAL)
+            if settings.tls_certificate is not None:
+                await writer.start_tls(_any_certificate())
+            writer.write(_REQUEST % settings.listen.encode())
+            return (await reader.readline()).startswith(b"HTTP/1.1 ")
+    except (OSError, TimeoutError):
+        return False
+    finally:
+        if writer is not None:
+            writer.transport.abort()
+
+
+def _any_certificate() -> ssl.SSLContext:
+    """Takes whatever certificate is shown.
+
+    It is for the shop's name, perhaps of an authority that this machine doesn't know, and the probe goes to an address
+    of this very machine. Nothing secret is sent and nothing that comes back is used: all that it tells is that a worker
+    ends a handshake and answers.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
