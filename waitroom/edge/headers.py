@@ -25,7 +25,7 @@ _HOP_BY_HOP = frozenset(
 _OURS = frozenset(
     (
         *(b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id"),
-        *(b"waitroom-room", b"waitroom-session", b"waitroom-ticket", b"waitroom-pass"),
+        *(b"waitroom-room", b"waitroom-session", b"waitroom-ticket", b"waitroom-pass", b"waitroom-command"),
     )
 )
 _DROPPED_FROM_REQUESTS = _HOP_BY_HOP | _OURS | {b"cookie"}

@@ -118,7 +118,7 @@ class Passage:
                     session.expires_at = max(session.expires_at, min(int(now) + number, session.ends_at))
                     room.sessions.command(session, "extend", number * 1000)
                     renew = True
-                case b"release" | b"hold" | b"extend", _:
+                case (b"release", _) | (b"hold" | b"extend", int()):
                     pass  # nobody's session, as on a bypassed webhook
                 case _:
                     log.warning("the shop sent a Waitroom-Command that is none", room=room.name, command=repr(command))
