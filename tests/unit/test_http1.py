@@ -358,10 +358,15 @@ def test_a_change_of_protocol():
     assert request(lines[1]).upgrade is None, "not for the next hop unless Connection says so"
 
 
-@pytest.mark.parametrize("protocol", [b"h2c", b"websocket, h2c", b"TLS/1.0", b"HTTP/2.0", b"", b"websocket/1"])
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket, h2c", b"TLS/1.0", b"HTTP/2.0", b"h2", b"", b","])
 def test_no_change_to_a_protocol_whose_requests_nobody_would_look_at(protocol):
     """Over HTTP/2 in a tunnel any number of requests would reach the shop past the gate."""
     assert request(b"Connection: Upgrade", b"Upgrade: " + protocol).upgrade is None
+
+
+@pytest.mark.parametrize("protocol", [b"websocket/1", b"tcp", b"echo, websocket"])
+def test_a_change_to_any_other_protocol(protocol):
+    assert request(b"Connection: Upgrade", b"Upgrade: " + protocol).upgrade == protocol
 
 
 def test_what_waits_for_a_word_before_it_sends_its_body():

@@ -44,6 +44,7 @@ _RESPONSE_READ = frozenset(
 )
 _SINGLE = (b"host", b"content-length", b"transfer-encoding")
 _UNCACHEABLE = frozenset((b"no-store", b"private"))
+_CARRY_HTTP = (b"h2", b"h3", b"http", b"tls")
 _ANOTHER_OPINION = (b"content-length", b"transfer-encoding", b"upgrade")
 
 _REQUEST_FIELDS = FieldMemo(
@@ -115,12 +116,16 @@ class Request:
     def upgrade(self) -> bytes | None:
         """The protocol the client wants to change to, or None.
 
-        That is WebSocket alone. In a tunnel of HTTP/2 requests would reach the shop that nobody here has looked at.
+        Protocols that carry HTTP are left out: in a tunnel of these, requests would reach the shop that nobody here
+        has looked at.
         """
         wanted = self.fields.get(b"upgrade")
-        if wanted is None or b"upgrade" not in self.connection or wanted.lower() != b"websocket":
+        if wanted is None or b"upgrade" not in self.connection or self.http10 or self.has_body:
             return None
-        return None if self.http10 or self.has_body or self.method != b"GET" else wanted
+        protocols = options(wanted)
+        if not protocols or self.method != b"GET" or any(one.startswith(_CARRY_HTTP) for one in protocols):
+            return None
+        return wanted
 
     @property
     def expects_continue(self) -> bool:
