@@ -13,6 +13,7 @@ from math import sqrt
 
 LONGEST_POLL_SECONDS = 30
 SHORTEST_POLL_SECONDS = 2
+LONGEST_WAIT_SECONDS = 7 * 86400  # no ticket lasts longer
 # Who leaves ahead of a visitor shortens the wait, who comes back lengthens it; nobody knows either beforehand.
 LOW_SHARE = 0.75
 HIGH_SHARE = 1.3
@@ -110,7 +111,7 @@ def expected_wait(position: int, rate_per_minute: float, pace: Pace, free_slots:
     limit = rate_per_minute / 60
     share = pace.present_share
     ahead = (position - 1) * share
-    fewest = ahead - CHANCE * sqrt(ahead * (1 - share))
+    fewest = max(0.0, ahead - CHANCE * sqrt(ahead * (1 - share)))
     low, high = fewest / limit * LOW_SHARE, position / limit * HIGH_SHARE
     if position > free_slots:
         freed = pace.freed_per_second
@@ -121,6 +122,8 @@ def expected_wait(position: int, rate_per_minute: float, pace: Pace, free_slots:
         few, many = max(0.0, fewest - free_slots), position - free_slots
         low = max(low, (few - CHANCE * sqrt(few)) / fastest * LOW_SHARE)
         high = max(high, (many + CHANCE * sqrt(many)) / freed * HIGH_SHARE)
+    if high > LONGEST_WAIT_SECONDS:
+        return None
     shortest = max(0, int(low))
     return shortest, max(shortest + 1, round(high + SHORTEST_POLL_SECONDS))
 
