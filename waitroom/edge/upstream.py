@@ -8,6 +8,7 @@ several addresses, `balance` says which of them a request goes to.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from typing import Protocol, cast
 
@@ -183,8 +184,10 @@ class UpstreamPool:
         if len(self._all) + self._connecting >= self._max and not self._drop_idle():
             lent = await self._wait()
             if lent is not None:
-                return lent
-            # A slot came free rather than a connection; it is counted for us already.
+                if not fresh and not lent.transport.is_closing():
+                    return lent
+                self._replace(lent)
+            # Else a slot came free rather than a connection; it is counted for us already.
         else:
             self._connecting += 1
         try:
@@ -269,6 +272,13 @@ class UpstreamPool:
             connection.lent = False
             self.balance.end(connection.index)
 
+    def _replace(self, connection: UpstreamConnection) -> None:
+        """Cuts a lent connection; its slot is for one that is being made."""
+        self._unlend(connection)
+        self._all.discard(connection)
+        self._connecting += 1
+        connection.transport.abort()
+
     def _drop_idle(self) -> bool:
         if not self._idle:
             return False
@@ -293,6 +303,8 @@ class UpstreamPool:
         except BaseException as error:
             if waiter.done() and not waiter.cancelled():
                 self._return_offer(waiter.result())
+            with contextlib.suppress(ValueError):
+                self._waiters.remove(waiter)
             if isinstance(error, TimeoutError):
                 raise UpstreamUnavailable("busy", f"all {self._max} connections are in use") from error
             raise

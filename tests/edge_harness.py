@@ -1,0 +1,329 @@
+"""The edge without sockets: literal bytes in, literal bytes out, a clock that stands still, and a store that is told.
+
+A `World` holds an `Edge` with all that belongs to it, on an event loop of its own. Visitors and the shop are objects:
+they speak through transports that behave as asyncio's do, and see the very bytes that would go over the wire. Nothing
+waits for real; when a `World` ends, it looks for what was left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import cache
+from types import SimpleNamespace
+from typing import Any, Literal
+from unittest.mock import patch
+
+from http_reader import Message, read_responses
+from structlog.testing import capture_logs
+from wires import STARTED, Shop, VirtualLoop, Wire
+
+from waitroom.edge import app, call, passage, room
+from waitroom.edge.app import Edge
+from waitroom.edge.client import ClientConnection, ClientLimits
+from waitroom.edge.headers import TrustedProxies
+from waitroom.edge.pages import Pages
+from waitroom.edge.room import Room
+from waitroom.edge.routing import Router
+from waitroom.edge.upstream import UpstreamAddress, UpstreamPool
+from waitroom.errors import StoreUnavailable
+from waitroom.metrics import RoomMetrics
+from waitroom.queue.positions import Pace, PositionTable
+from waitroom.queue.store import Joined, Limits, SessionChange, Visit, Visited
+from waitroom.queue.view import RoomState, RoomView
+from waitroom.settings import RoomSettings
+from waitroom.tokens import Pass, Ticket, Tokens
+
+WALL = 1_800_000_000  # the Unix time at first
+SECRET = "a secret of sixteen characters"
+
+# One where nobody waits and newcomers go in, and one with a line.
+QUIET = RoomView(
+    generation=7,
+    clock_ms=0,
+    state=RoomState.OPEN,
+    method="fifo",
+    head=100,
+    waiting=0,
+    called=0,
+    away=0,
+    active=5,
+    rate_per_minute=60.0,
+    max_active=10,
+    session_ms=900_000,
+    claim_ms=180_000,
+    message="",
+    remaining=None,
+    totals={},
+    table=PositionTable("0", (0,), (101,)),
+    pace=Pace(),
+)
+BUSY = replace(QUIET, waiting=50, active=10, table=PositionTable("1", (0, 10, 50), (101, 111, 151)))
+
+
+# The store.
+
+
+@dataclass
+class FakeStore:
+    """A `QueueStore` that answers as it is told.
+
+    Attributes:
+        calls: The names and arguments of all calls.
+        view_: What `view` answers.
+        fates: What `visit` answers, by place; ``waiting`` for others.
+        admits: How many of the next newcomers go in at once.
+        next_place: Of the next newcomer.
+        takes: Whether newcomers get a place at all.
+        over: Sessions that are.
+        broken: The names of calls that fail, or all of them.
+    """
+
+    loop: VirtualLoop
+    view_: RoomView = BUSY
+    fates: dict[int, Visited] = field(default_factory=dict)
+    admits: int = 0
+    next_place: int = 151
+    takes: bool = True
+    over: set[int] = field(default_factory=set)
+    broken: set[str] | Literal["all"] = field(default_factory=set)
+    calls: list[tuple[str, Any]] = field(default_factory=list)
+    _held: dict[str, asyncio.Future[None]] = field(default_factory=dict)
+
+    async def view(self, known: RoomView | None = None) -> RoomView:
+        await self._called("view", None)
+        return self.view_
+
+    async def open(self, limits: Limits, run_id: str = "") -> int:
+        await self._called("open", limits)
+        return self.view_.generation
+
+    async def join(self, count: int) -> Joined:
+        await self._called("join", count)
+        view = self.view_
+        if not self.takes:
+            return Joined(view.generation, 0, 0, view.waiting, view.state, 0)
+        first, self.next_place = self.next_place, self.next_place + count
+        admitted = min(self.admits, count)
+        self.admits -= admitted
+        return Joined(view.generation, first, admitted, view.waiting + count - admitted, view.state, 0)
+
+    async def visit(self, visits: Sequence[Visit]) -> list[Visited]:
+        await self._called("visit", list(visits))
+        return [self.fates.get(visit.place, Visited("waiting", 0)) for visit in visits]
+
+    async def seen(self, places: Iterable[int]) -> None:
+        await self._called("seen", sorted(places))
+
+    async def change_sessions(self, changes: Sequence[SessionChange]) -> list[bool]:
+        await self._called("change_sessions", list(changes))
+        return [change.session not in self.over for change in changes]
+
+    async def leave(self, place: int, pass_ms: int) -> bool:
+        await self._called("leave", (place, pass_ms))
+        return True
+
+    async def set_state(self, state: RoomState, message: str | None = None) -> None:
+        await self._called("set_state", state)
+
+    async def set_remaining(self, remaining: int) -> None:
+        await self._called("set_remaining", remaining)
+
+    def hold(self, name: str) -> None:
+        """Keeps those waiting who call this from now on."""
+        self._held[name] = self.loop.create_future()
+
+    def let_go(self, name: str) -> None:
+        """Answers those who wait."""
+        self._held.pop(name).set_result(None)
+        self.loop.settle()
+
+    def named(self, name: str) -> list[Any]:
+        """The arguments of all calls of a name."""
+        return [argument for called, argument in self.calls if called == name]
+
+    async def _called(self, name: str, argument: Any) -> None:
+        self.calls.append((name, argument))
+        if name in self._held:
+            await self._held[name]
+        if self.broken == "all" or name in self.broken:
+            raise StoreUnavailable("told to fail")
+
+
+# All of it.
+
+LIMITS = ClientLimits(head_bytes=65536, head_seconds=10.0, body_seconds=30.0, idle_seconds=75.0, write_seconds=60.0)
+
+
+def room_settings(name: str = "shop", **settings: Any) -> RoomSettings:
+    return RoomSettings(name=name, upstream="http://shop.internal:3000", **settings)
+
+
+@cache
+def pages_of(rooms: tuple[RoomSettings, ...]) -> Pages:
+    return Pages(rooms)
+
+
+class World:
+    """A running edge.
+
+    Args:
+        rooms: Their settings; one named ``shop`` by default.
+        view: Of all rooms; None for rooms that have not been looked at yet.
+        settings: Of the only room.
+
+    Attributes:
+        edge, room, pool, store, shop: Of the first room, where there are several.
+        logs: What was logged.
+    """
+
+    def __init__(
+        self,
+        *rooms: RoomSettings,
+        view: RoomView | None = BUSY,
+        store_up: bool = True,
+        trusted: Sequence[str] = (),
+        limits: ClientLimits = LIMITS,
+        most_connections: int = 1000,
+        most_per_address: int = 1000,
+        **settings: Any,
+    ) -> None:
+        self._exit = ExitStack()
+        self._wires: list[Wire] = []
+        self.logs: list[Any] = []
+        self.loop = VirtualLoop()
+        self.shop = self.loop.shop = Shop(self.loop)
+        given = rooms or (room_settings(**settings),)
+
+        def build() -> Edge:
+            built = {one.name: self._room(one) for one in given}
+            return Edge(
+                built,
+                Router(given),
+                pages_of(given),
+                TrustedProxies(trusted),
+                limits,
+                most_connections=most_connections,
+                most_per_address=most_per_address,
+            )
+
+        self.edge = self.loop.do(build)
+        self.edge._answers._spread = random.Random(1)
+        self.rooms = self.edge.rooms
+        self.room: Room = self.rooms[given[0].name]
+        self.store: FakeStore = self.room._store  # type: ignore[assignment]
+        self.pool = self.room.pool
+        self.tokens = self.room.tokens
+        self.view = view
+        for one in self.rooms.values():
+            one.store_up = store_up and view is not None
+
+    def _room(self, settings: RoomSettings) -> Room:
+        pool = UpstreamPool(
+            UpstreamAddress.parse(settings.upstream),
+            max_connections=settings.upstream_max_connections,
+            connect_seconds=settings.upstream_connect_seconds,
+            wait_seconds=settings.upstream_wait_seconds,
+        )
+        store: Any = FakeStore(self.loop)
+        return Room(settings, Tokens([SECRET], settings.name), store, pool, RoomMetrics(), 1)
+
+    @property
+    def view(self) -> RoomView | None:
+        return self.room.view
+
+    @view.setter
+    def view(self, view: RoomView | None) -> None:
+        """What all rooms look like, to edge and store."""
+        for one in self.rooms.values():
+            one.view = view
+            if view is not None:
+                one._store.view_ = view  # type: ignore[attr-defined]
+
+    def __enter__(self) -> World:
+        clock = SimpleNamespace(time=self.unix_time, monotonic=self.loop.time)
+        for module in (app, call, passage, room):
+            self._exit.enter_context(patch.object(module, "time", clock))
+        self.logs = self._exit.enter_context(capture_logs())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self.end()
+        finally:
+            self._exit.close()
+            self.loop.close()
+
+    def end(self) -> None:
+        """Sends all visitors away, and looks for what is left behind."""
+        for wire in self._wires:
+            if not wire.lost:
+                wire.reset()
+        assert self.loop.errors == []
+        assert not self.edge.clients
+        assert not self.edge._per_address
+        self.shop.let_in()
+        for one in self.rooms.values():
+            assert one.metrics.in_flight == 0
+            assert not one.sessions._busy
+            assert one.pool.in_flight == 0, repr(one.pool)
+            self.loop.wait(one.close())
+            assert repr(one.pool) == "<UpstreamPool lent=0 idle=0 connecting=0 wait=0>"
+        assert not asyncio.all_tasks(self.loop)
+        assert self.loop.errors == []
+
+    def unix_time(self) -> float:
+        return WALL + self.loop.now - STARTED
+
+    def client(self, address: str = "203.0.113.9") -> Wire:
+        """A visitor's browser, connected."""
+        protocol = ClientConnection(self.edge)
+        wire = Wire(self.loop, protocol, address)
+        self._wires.append(wire)
+        self.loop.do(protocol.connection_made, wire)
+        return wire
+
+    def ask(self, request: bytes, *, wire: Wire | None = None) -> Message:
+        """Sends one request over a new connection, and gives the answer, which must be there at once."""
+        wire = wire or self.client()
+        wire.clear()
+        wire.send(request)
+        (answer,) = read_responses(wire.got, [request.partition(b" ")[0]], closed=wire.lost or wire.got_eof)
+        return answer
+
+    def pass_time(self, seconds: float) -> None:
+        """Moves the clock on, lets time-outs strike, and sweeps as a worker does."""
+        self.loop.now += seconds
+        self.loop.settle()
+        self.loop.do(self.edge.sweep)
+
+    def ticket(self, place: int = 120, *, generation: int = 7, age: int = 60, start: int = 30) -> bytes:
+        """A ticket of ours."""
+        ticket = Ticket(place, generation, int(self.unix_time()) - age, start, 100)
+        return self.tokens.sign_ticket(ticket).encode()
+
+    def pass_(self, session: int = 90, *, left: int = 900, ends: int = 14400) -> bytes:
+        """A pass of ours with so many seconds left, of a session with so many left."""
+        now = int(self.unix_time())
+        return self.tokens.sign_pass(Pass(session, now + left, now + ends)).encode()
+
+    def inside(self, session: int = 90) -> bytes:
+        """The Cookie line of an admitted visitor."""
+        return b"Cookie: waitroom_pass_shop=%b\r\n" % self.pass_(session)
+
+
+def get(target: bytes = b"/", *lines: bytes, method: bytes = b"GET", body: bytes | None = None) -> bytes:
+    """A request; lines may end in line ends or not."""
+    more = [line.removesuffix(b"\r\n") for line in lines if line]
+    if body is not None:
+        more.append(b"Content-Length: %d" % len(body))
+    head = b"\r\n".join([b"%b %b HTTP/1.1" % (method, target), b"Host: shop.example", *more])
+    return head + b"\r\n\r\n" + (body or b"")
+
+
+PAGE = b"Accept: text/html"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
