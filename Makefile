@@ -27,8 +27,10 @@ check: $(VENV)/.installed ## style, types and the quick tests
 test: $(VENV)/.installed system ## every test: unit, property, integration, fault and browser
 	$(BIN)/pytest -q
 
-bench: $(VENV)/.installed ## the queue's figures at 100,000 and 1,000,000 waiting
-	$(BIN)/python benchmarks/queue.py
+bench: $(VENV)/.installed ## the edge against nginx and HAProxy, and the queue at 100,000 and 1,000,000 waiting
+	@sh benchmarks/system-packages.sh
+	$(BIN)/python -m benchmarks.queue
+	$(BIN)/python -m benchmarks.edge
 
 # The browser and the second kind of store that the tests drive; installed only where we may.
 system:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -35,6 +36,7 @@ STORE_SECONDS = 30.0
 PAGE = "<!doctype html><title>Shop</title><p>In stock.</p>".ljust(72)
 STATUS = '{"room":"shop","state":"waiting","position":30271,"eta":60}'.ljust(60)
 
+_COMPLAINT = re.compile(r'"level"|Traceback|Error|  File ')
 Found = TypeVar("Found")
 
 
@@ -112,9 +114,9 @@ class Gateway(Server):
         return self.ask(count)
 
     def complaints(self) -> list[str]:
-        """What the log has of warnings and errors."""
+        """What the log has of warnings and errors, tracebacks included."""
         lines = self.log.read_text(errors="replace").splitlines()
-        return [line for line in lines if any(word in line.lower() for word in ("error", "warning", "traceback"))]
+        return [line for line in lines if '"level": "info"' not in line and _COMPLAINT.search(line)]
 
 
 class Field:
