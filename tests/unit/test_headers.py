@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from time import process_time
+
 import pytest
 
+from waitroom.edge.forwarded import parse_forwarded
 from waitroom.edge.headers import (
     Peer,
     TrustedProxies,
@@ -230,6 +233,19 @@ def test_who_is_trusted():
     for address in ("11.0.0.1", "127.0.0.2", "::1", "::ffff:11.0.0.1", "", "unix", "10.0.0"):
         assert address not in trusted
     assert "10.0.0.1" not in TrustedProxies([])
+
+
+@pytest.mark.parametrize("blanks", [b" ", b"\t", b"a=b; "])
+def test_a_forwarded_header_of_blanks_costs_what_its_bytes_do(blanks):
+    def cost(value: bytes) -> float:
+        times = []
+        for _ in range(3):
+            started = process_time()
+            assert parse_forwarded(value) is None
+            times.append(process_time() - started)
+        return min(times)
+
+    assert cost(blanks * 8000 + b"x") < 24 * cost(blanks * 1000 + b"x") + 0.001
 
 
 # To the client.
