@@ -4,7 +4,7 @@
 set -eu
 
 missing=""
-for pair in chromium:chromium redis-server:redis-server nginx:nginx curl:curl; do
+for pair in chromium:chromium redis-server:redis-server nginx:nginx curl:curl openssl:openssl haproxy:haproxy; do
     command -v "${pair%%:*}" >/dev/null 2>&1 || [ -x "/usr/sbin/${pair%%:*}" ] || missing="$missing ${pair##*:}"
 done
 [ -n "$missing" ] || exit 0

@@ -1,0 +1,221 @@
+"""Who a visitor is behind proxies, and what the shop is told of it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from waitroom.edge.forwarded import Hop, parse_forwarded, plain_address
+from waitroom.edge.headers import Peer, TrustedProxies, forwarded_lines, request_lines
+from waitroom.edge.http1 import Request, parse_request
+
+TRUSTED = TrustedProxies(["10.0.0.0/8", "192.0.2.7", "fd00::/8", "::1"])
+PROXY = Peer("10.0.0.1", True, proxies=TRUSTED)
+STRANGER = Peer("203.0.113.9", False, proxies=TRUSTED)
+
+
+def request(*lines: bytes) -> Request:
+    return parse_request(b"\r\n".join([b"GET / HTTP/1.1", b"Host: shop", *lines]) + b"\r\n\r\n")
+
+
+def told(*lines: bytes, peer: Peer = PROXY) -> dict[str, str]:
+    """The forwarding headers that reach the shop; each of them once at most, but for Forwarded, which is a list."""
+    sent = request(*lines)
+    found: dict[str, str] = {}
+    for line in (request_lines(sent, peer) + forwarded_lines(sent, peer)).decode().split("\r\n"):
+        name, _, value = line.partition(": ")
+        if "forwarded" in name.lower():
+            assert name not in found or name == "Forwarded"
+            found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("1.2.3.4", "1.2.3.4"),
+        ("1.2.3.4:567", "1.2.3.4"),
+        ("::1", "::1"),
+        ("[::1]", "::1"),
+        ("[::1]:567", "::1"),
+        ("2001:DB8:0:0::1", "2001:db8::1"),
+        ("::ffff:1.2.3.4", "1.2.3.4"),
+        ("[::ffff:1.2.3.4]:80", "1.2.3.4"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("[fe80::1%eth0]:5", "fe80::1"),
+        *((junk, None) for junk in ("", "unknown", "_hidden", "shop.example", "1.2.3", "1.2.3.4.5", "1.2.3.256")),
+        *((junk, None) for junk in ("1.2.3.4:", "1.2.3.4:x", "1.2.3.4:123456", "[::1", "::1]", "[::1]x", "[::1]:")),
+        *(
+            (junk, None)
+            for junk in ("[1.2.3.4]", "[::1]:1:2", "[]", "[", "1::2::3", "1.2.3.4%eth0", "1.2.3.4 5", "٣.1.1.1")
+        ),
+    ],
+)
+def test_addresses_in_all_their_spellings(text: str, plain: str | None):
+    assert plain_address(text) == plain
+
+
+@pytest.mark.parametrize(
+    ("address", "trusted"),
+    [
+        *(("10.0.0.1", True), ("10.255.0.1", True), ("192.0.2.7", True), ("192.0.2.8", False), ("::1", True)),
+        *(("::ffff:10.0.0.1", True), ("::ffff:192.0.2.8", False), ("fd00::1%eth0", True), ("junk", False), ("", False)),
+    ],
+)
+def test_trusted_proxies_are_addresses_and_networks(address: str, trusted: bool):
+    assert (address in TRUSTED) is trusted
+    assert address not in TrustedProxies([])
+
+
+@pytest.mark.parametrize(
+    ("header", "client"),
+    [
+        (b"", "10.0.0.1"),
+        (b"203.0.113.9", "203.0.113.9"),
+        (b"203.0.113.9:4711", "203.0.113.9"),
+        (b"[2001:db8::9]:4711", "2001:db8::9"),
+        (b"::ffff:203.0.113.9", "203.0.113.9"),
+        (b"203.0.113.9, 10.0.0.2", "203.0.113.9"),
+        (b"203.0.113.9,10.0.0.2\t,  [fd00::1]:80 , 192.0.2.7:1", "203.0.113.9"),
+        # What a visitor made up stands left of what a proxy saw.
+        (b"6.6.6.6, 203.0.113.9", "203.0.113.9"),
+        (b"10.9.9.9, 203.0.113.9, 10.0.0.2", "203.0.113.9"),
+        (b"6.6.6.6, ::ffff:10.0.0.2", "6.6.6.6"),
+        # All of them trusted: the farthest.
+        (b"10.0.0.3, 10.0.0.2", "10.0.0.3"),
+        # One can't see past a hop without an address.
+        (b"203.0.113.9, unknown, 10.0.0.2", "10.0.0.2"),
+        (b"203.0.113.9, junk", "10.0.0.1"),
+        (b'"203.0.113.9"', "10.0.0.1"),
+        (b"\xff\xfe", "10.0.0.1"),
+        # Empty members of a list count for nothing (RFC 9110, section 5.6.1).
+        (b", 203.0.113.9, , 10.0.0.2,", "203.0.113.9"),
+    ],
+)
+def test_the_visitor_is_the_first_hop_from_the_right_that_nobody_vouches_for(header: bytes, client: str):
+    assert TRUSTED.client(header, "10.0.0.1") == client
+    sent = request(b"X-Forwarded-For: " + header)
+    assert PROXY.origin(sent).address == client
+    assert STRANGER.origin(sent).address == "203.0.113.9"
+
+
+@given(st.lists(st.ip_addresses(), max_size=4), st.ip_addresses().filter(lambda one: str(one) not in TRUSTED))
+def test_nothing_that_a_visitor_sends_hides_the_address_a_proxy_saw(made_up, seen):
+    header = ", ".join([*map(str, made_up), str(seen), "10.0.0.2"]).encode()
+    assert TRUSTED.client(header, "10.0.0.1") == plain_address(str(seen))
+
+
+@pytest.mark.parametrize(
+    ("value", "hops"),
+    [
+        (b"for=1.2.3.4", [Hop("1.2.3.4", None, None)]),
+        (b'For="[2001:db8::9]:4711";Proto=https;HOST=shop.test', [Hop("2001:db8::9", b"https", b"shop.test")]),
+        (b'for="1.2.3.4:80" ; by=_x;host="shop.test:8443"', [Hop("1.2.3.4", None, b"shop.test:8443")]),
+        (b"for=1.2.3.4, for=_hidden ,for=unknown;proto=http", [Hop("1.2.3.4", None, None), *[Hop(None, None, None)]]),
+        (b'proto="ht\\tps"', [Hop(None, b"https", None)]),
+        (b'for="a,b;c=\\"d";proto=https', [Hop(None, b"https", None)]),
+        (b"", []),
+        (b", ,;,", []),
+        (b";for=1.2.3.4;", [Hop("1.2.3.4", None, None)]),
+    ],
+)
+def test_forwarded_is_taken_apart(value: bytes, hops: list[Hop]):
+    found = parse_forwarded(value)
+    assert found is not None
+    if b"unknown" in value:
+        assert found.pop() == Hop(None, b"http", None)
+    assert found == hops
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(b"for", b"for=", b"=1.2.3.4", b"for=1.2.3.4 proto=https", b"for = 1.2.3.4", b'for="1.2.3.4', b'for=1.2.3.4"'),
+        *(b"for=[::1]", b"for=1.2.3.4:80", b"for=1.2.3.4;for=1.2.3.4", b"for=a;FOR=b", b'for="\x01"', b'for="a"b'),
+        b'for="6.6.6.6, for=203.0.113.9',
+    ],
+)
+def test_forwarded_that_breaks_its_grammar_says_nothing(value: bytes):
+    assert parse_forwarded(value) is None
+    if b"\x01" not in value:
+        assert PROXY.origin(request(b"Forwarded: " + value)) == ("10.0.0.1", b"http", b"shop", b"")
+
+
+@given(st.binary(max_size=80))
+def test_no_forwarded_header_is_too_odd(value: bytes):
+    parse_forwarded(value)
+
+
+def test_the_shop_is_told_who_connected_and_nothing_that_a_stranger_says():
+    lies = [
+        b"X-Forwarded-For: 6.6.6.6",
+        b"X-Forwarded-Proto: https",
+        b"X-Forwarded-Host: evil",
+        b"Forwarded: for=6.6.6.6",
+    ]
+    expected = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "shop"}
+    assert told(*lies, peer=STRANGER) == expected
+    assert not STRANGER.secure(request(*lies))
+    over_tls = Peer("203.0.113.9", False, tls=True, proxies=TRUSTED)
+    assert told(*lies, peer=over_tls) == expected | {"X-Forwarded-Proto": "https"}
+    assert over_tls.secure(request(b"X-Forwarded-Proto: http"))
+
+
+def test_what_a_proxy_says_goes_on_with_the_proxy_added():
+    lines = [b"X-Forwarded-For: 6.6.6.6, 203.0.113.9", b"X-Forwarded-Proto: https", b"X-Forwarded-Host: www.shop:8443"]
+    assert told(*lines) == {
+        "X-Forwarded-For": "6.6.6.6, 203.0.113.9, 10.0.0.1",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Host": "www.shop:8443",
+    }
+    assert PROXY.secure(request(*lines))
+
+
+def test_of_several_proxies_the_first_knows_what_the_browser_spoke():
+    lines = [b"X-Forwarded-Proto: https", b"X-Forwarded-Proto: http", b"X-Forwarded-Host: www.shop , inner"]
+    assert told(*lines) == {
+        "X-Forwarded-For": "10.0.0.1",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Host": "www.shop",
+    }
+    assert PROXY.secure(request(*lines))
+
+
+@pytest.mark.parametrize("line", [b"X-Forwarded-Proto: ht tp", b"X-Forwarded-Proto: ,https", b"X-Forwarded-Host: a b"])
+def test_what_is_no_protocol_or_host_is_not_passed_on(line: bytes):
+    assert told(line) == {"X-Forwarded-For": "10.0.0.1", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "shop"}
+
+
+@pytest.mark.parametrize(("proto", "secure"), [(b"https", True), (b"HTTPS", True), (b"wss", True), (b"http", False)])
+def test_whether_the_browser_speaks_https(proto: bytes, secure: bool):
+    assert PROXY.secure(request(b"X-Forwarded-Proto: " + proto)) is secure
+    assert PROXY.secure(request(b"Forwarded: proto=" + proto)) is secure
+
+
+def test_forwarded_alone_says_the_same():
+    line = b'Forwarded: for=6.6.6.6;proto=http;host=evil, for="[2001:db8::9]:5";proto=https;host=www.shop, for=10.0.0.2'
+    assert told(line) == {
+        "X-Forwarded-For": "6.6.6.6, 2001:db8::9, 10.0.0.2, 10.0.0.1",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Host": "www.shop",
+        "Forwarded": line.decode().partition(": ")[2] + ", for=10.0.0.1",
+    }
+    assert PROXY.origin(request(line)).address == "2001:db8::9"
+    six = Peer("fd00::1", True, proxies=TRUSTED)
+    assert told(b"Forwarded: for=203.0.113.9", peer=six)["Forwarded"] == 'for=203.0.113.9, for="[fd00::1]"'
+
+
+def test_what_an_element_says_counts_though_its_visitor_is_hidden():
+    origin = PROXY.origin(request(b"Forwarded: for=6.6.6.6;proto=http, for=_hidden;proto=https;host=www.shop"))
+    assert origin == ("10.0.0.1", b"https", b"www.shop", b"6.6.6.6, unknown")
+
+
+def test_beside_the_other_headers_forwarded_is_the_visitor_s_own_and_dropped():
+    """A proxy that knows nothing of it passes it on as it came."""
+    lie = b"Forwarded: for=6.6.6.6;proto=https;host=evil"
+    for line in (b"X-Forwarded-For: 203.0.113.9", b"X-Forwarded-Proto: http", b"X-Forwarded-Host: shop"):
+        found = told(lie, line)
+        assert "Forwarded" not in found
+        assert (found["X-Forwarded-Proto"], found["X-Forwarded-Host"]) == ("http", "shop")
+        assert "6.6.6.6" not in found["X-Forwarded-For"]
