@@ -310,8 +310,11 @@ class Exchange:
         if self._ended:
             return
         self._end("failed", reusable=False)
-        log.warning("upstream failed", cause=cause, status=status, request_id=self._client.request_id)
-        self._client.fail(status)
+        client = self._client
+        log.warning(
+            "upstream failed", cause=cause, status=status, request_id=client.request_id, address=client.visitor
+        )
+        client.fail(status)
 
     def _end(self, outcome: str, *, reusable: bool) -> None:
         if self._ended:
