@@ -116,7 +116,8 @@ def machine(rounds: int, seconds: float, load_before: float) -> dict[str, str]:
 
 def _said(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    return next(iter((done.stdout + done.stderr).splitlines()), "").strip()
+    said = next(iter((done.stdout + done.stderr).splitlines()), "").strip()
+    return said if done.returncode == 0 else "unknown"
 
 
 def number(value: float) -> str:
@@ -177,11 +178,17 @@ def write_json(
     path.parent.mkdir(exist_ok=True)
     told = {
         "about": about,
-        "rows": [{**asdict(row), "figure": row.figure, "reached": row.reached} for row in rows],
+        "rows": [{**asdict(row), **_told(row)} for row in rows],
         "rates": [asdict(rate) for rate in rates],
         "complaints": complaints,
     }
     path.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+
+
+def _told(row: Row) -> dict[str, object]:
+    if isnan(row.figure):
+        return {"figure": None, "rounds": [], "reached": row.reached}
+    return {"figure": row.figure, "reached": row.reached}
 
 
 def write_chart(path: Path, rows: Sequence[Row], about: Mapping[str, str]) -> None:
