@@ -95,8 +95,8 @@ def port_is_free(port: int) -> bool:
 
 
 def room(name: str, **settings: Any) -> dict[str, Any]:
-    """A room of its own host, so that tests share a gateway and nothing else."""
-    return {"name": name, "hosts": [f"{name}.test"], **settings}
+    """A room of its own host, so that tests share a gateway and nothing else; with slots enough for whoever comes."""
+    return {"name": name, "hosts": [f"{name}.test"], "rate_per_minute": 600_000, "max_active": 10_000, **settings}
 
 
 @dataclass(frozen=True)
@@ -346,6 +346,7 @@ async def running_gateway(
     folder: Path, rooms: Sequence[Mapping[str, Any]], *, mistakes: bool = False, **settings: Any
 ) -> AsyncIterator[Gateway]:
     """A gateway that is ready; it is ended with the block, and nothing of it may be left then."""
+    os.makedirs(folder, exist_ok=True)
     gateway = Gateway(folder, settings, [dict(one) for one in rooms], mistakes)
     try:
         await gateway.start()

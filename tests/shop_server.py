@@ -82,7 +82,8 @@ class Shop:
         """The newest request for a path."""
         return next(one for one in reversed(self.seen) if one.path == path)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, for `asyncio.start_server`."""
         self.connections += 1
         number = self.connections
         task = asyncio.current_task()
@@ -161,19 +162,23 @@ class Shop:
         for task in self._tasks:
             task.cancel()
 
+    async def close(self) -> None:
+        """Ends every connection."""
+        self.drop_connections()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
 
 @contextlib.asynccontextmanager
 async def running_shop(port: int = 0) -> AsyncIterator[Shop]:
     """A shop on the loopback address."""
     shop = Shop()
-    server = await asyncio.start_server(shop._serve, "127.0.0.1", port, backlog=1024)
+    server = await asyncio.start_server(shop.serve, "127.0.0.1", port, backlog=1024)
     shop.address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield shop
     finally:
         server.close()
-        shop.drop_connections()
-        await asyncio.gather(*shop._tasks, return_exceptions=True)
+        await shop.close()
 
 
 def response(body: bytes = b"fine\n", *lines: str, status: str = "200 OK") -> bytes:

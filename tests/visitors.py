@@ -13,6 +13,7 @@ from typing import Any
 
 from gateway import Gateway, eventually
 from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
 from waitroom.tokens import Pass, Ticket
 
@@ -95,12 +96,17 @@ class Visitor:
     def __post_init__(self) -> None:
         self.host = self.host or f"{self.room}.test"
 
+    @property
+    def origin(self) -> str:
+        """Where the browser connects."""
+        return self.gateway.url
+
     async def request(self, method: str, path: str, headers: Mapping[str, str], data: bytes | None = None) -> Answer:
         sent = CIMultiDict({"Host": self.host, **headers, **self.headers})
         if self.cookies and "Cookie" not in sent:
             sent["Cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         async with self.gateway.http.request(
-            method, self.gateway.url + path, headers=sent, data=data, allow_redirects=False
+            method, URL(self.origin + path, encoded=True), headers=sent, data=data, allow_redirects=False
         ) as got:
             answer = Answer(got.status, got.headers, await got.read())
         for line in answer.cookie_lines:

@@ -25,5 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(request: pytest.FixtureRequest, shop: Shop, folder: Path) -> AsyncIterator[Gateway]:
     rooms = [{"upstream": shop.address, **one} for one in request.module.ROOMS]
+    for one in rooms:
+        one["upstream"] = one["upstream"].format(folder=folder)
     async with running_gateway(folder, rooms, **getattr(request.module, "SETTINGS", {})) as gateway:
         yield gateway

@@ -11,7 +11,7 @@ from visitors import Visitor, filled
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
-FULL = {"max_active": 1, "rate_per_minute": 60_000}
+FULL = {"max_active": 1}
 ROOMS = [
     room("release", **FULL),
     room("hold"),

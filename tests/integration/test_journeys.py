@@ -13,7 +13,7 @@ from visitors import FETCH, NAVIGATE, Answer, Visitor, filled
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
-FULL = {"max_active": 1, "rate_per_minute": 60_000}
+FULL = {"max_active": 1}
 ROOMS = [
     room("quiet"),
     room("line", **FULL),
@@ -26,7 +26,7 @@ ROOMS = [
     room("cross", **FULL),
     room("app", **FULL),
     room("ok", **FULL, waiting_status=200),
-    room("sizes", max_active=3, rate_per_minute=60_000),
+    room("sizes", max_active=3),
     room("slow", max_active=50, rate_per_minute=1),
     room("free", **FULL, method="passthrough"),
 ]

@@ -9,7 +9,7 @@ from visitors import FETCH, Visitor, Wire, filled
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
-FULL = {"max_active": 1, "rate_per_minute": 60_000}
+FULL = {"max_active": 1}
 HOOK = {"paths": ["/webhooks/"], "methods": ["POST"]}
 ROOMS = [
     room("sale", **FULL, hosts=["site.test"], paths=["/sale", "/checkout/"]),

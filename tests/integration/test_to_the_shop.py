@@ -13,7 +13,7 @@ from visitors import Visitor, Wire, filled
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 PROXY = "127.0.0.77"
-ROOMS = [room("heads", max_active=100_000, rate_per_minute=6_000_000), room("taken", max_active=1)]
+ROOMS = [room("heads"), room("taken", max_active=1)]
 SETTINGS = {"trusted_proxies": [PROXY], "workers": 1}
 
 

@@ -14,7 +14,7 @@ from waitroom.tokens import TICKET_SECONDS, Pass, Ticket, Tokens
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
-FULL = {"max_active": 1, "rate_per_minute": 60_000}
+FULL = {"max_active": 1}
 ROOMS = [
     room("forged", **FULL),
     room("ticket", **FULL),

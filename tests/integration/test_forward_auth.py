@@ -1,0 +1,163 @@
+"""The gateway beside another proxy: Debian's nginx asks it by auth_request and serves the shop itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+import pytest
+import pytest_asyncio
+from gateway import Gateway, eventually, free_port, needs, port_is_free, room
+from shop_server import Shop
+from visitors import Visitor
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+
+AUTH, FRONT = free_port(), free_port()
+ROOMS = [room("auth", max_active=1), room("part", paths=["/sale/"]), room("front", max_active=1)]
+SETTINGS = {"workers": 1, "trusted_proxies": ["127.0.0.1"]}
+DEPLOY = Path(__file__).parents[2] / "deploy"
+NGINX = """
+worker_processes 1;
+daemon off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log warn;
+events {{ worker_connections 256; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    {servers}
+}}
+"""
+
+
+def server(name: str, port: int, gateway: Gateway, shop: Shop) -> str:
+    """A server as we tell people to write it, but for the certificate and the addresses."""
+    text = (DEPLOY / name).read_text()
+    for old, new in {
+        "listen 443 ssl;": f"listen 127.0.0.1:{port};",
+        "http://127.0.0.1:8080": gateway.url,
+        "http://127.0.0.1:3000": shop.address,
+    }.items():
+        assert old in text or ("3000" in old and port == FRONT), old
+        text = text.replace(old, new)
+    return "\n".join(line for line in text.splitlines() if not line.strip().startswith(("ssl_", "server_name")))
+
+
+@dataclass
+class Behind(Visitor):
+    """A visitor whom nginx meets first."""
+
+    port: int = AUTH
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def nginx(gateway: Gateway, shop: Shop, folder: Path) -> AsyncIterator[None]:
+    program = needs("nginx")
+    config, log = folder / "nginx.conf", folder / "error.log"
+    both = server("nginx-forward-auth.conf", AUTH, gateway, shop) + server("nginx.conf", FRONT, gateway, shop)
+    config.write_text(NGINX.format(folder=folder, servers=both))
+    process = await asyncio.create_subprocess_exec(program, "-e", str(log), "-p", str(folder), "-c", str(config))
+    try:
+        await eventually(lambda: process.returncode is not None or not (port_is_free(AUTH) or port_is_free(FRONT)))
+        assert process.returncode is None, log.read_text()
+        yield
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+async def test_in_front_of_the_gateway(gateway: Gateway, shop: Shop, nginx: None) -> None:
+    first, second = Behind(gateway, "front", port=FRONT), Behind(gateway, "front", port=FRONT)
+    await first.goes_in("/front?x=1")
+    seen = shop.last("/front")
+    assert (seen.target, seen.one("Host"), seen.one("X-Forwarded-Host")) == ("/front?x=1", "front.test", "front.test")
+    assert seen.one("X-Forwarded-For") == "127.0.0.1, 127.0.0.1"
+
+    async def waits() -> bool:
+        return (await second.waits()).page_position == 1
+
+    await eventually(waits)
+    assert (await first.navigate("/front", "POST", b"x=1")).status == 200
+    await first.call("leave")
+    await second.state("called")
+    await second.goes_in()
+
+
+async def test_another_proxy_sends_visitors_through_the_line(gateway: Gateway, shop: Shop, nginx: None) -> None:
+    first = Behind(gateway, "auth")
+    sent = await first.navigate("/sale?item=1&size=L")
+    assert sent.status == 303
+    assert "/sale" not in shop.paths()
+    page = urlsplit(sent.headers["Location"])
+    assert page.path == "/.waitroom/wait"
+    page = f"{page.path}?{page.query}"
+
+    went = await first.navigate(page)  # nobody waits: in at once, and back to where they wanted to go
+
+    assert (went.status, went.headers["Location"]) == (303, "/sale?item=1&size=L")
+    assert first.pass_cookie in first.cookies
+    assert (await first.navigate("/sale?item=1&size=L")).status == 200
+    seen = shop.last("/sale")
+    assert seen.target == "/sale?item=1&size=L"
+    posted = await first.navigate("/sale", "POST", b"x=1")
+    assert (posted.status, shop.seen[-1].method, shop.seen[-1].body) == (200, "POST", b"x=1")
+
+    second = Behind(gateway, "auth")
+    await second.navigate("/basket")
+    waiting = await second.navigate(page)
+    assert (waiting.status, waiting.state, waiting.page_position) == (503, "waiting", 1)
+    assert (await second.navigate("/basket")).status == 303
+    assert "/basket" not in shop.paths()
+    assert (await second.status())["state"] == "waiting"
+    await first.call("leave")
+    await second.state("called")
+    assert (await second.navigate(page)).status == 303
+    assert (await second.navigate("/basket")).status == 200
+    assert (await eventually(lambda: gateway.members("auth", "active"))).keys() == {second.pass_.session}
+
+
+async def test_what_the_check_answers(gateway: Gateway) -> None:
+    stranger, inside = Visitor(gateway, "part"), Visitor(gateway, "part")
+    await inside.goes_in("/sale/")
+
+    refused = await stranger.fetch("/.waitroom/check", X_Original_URI="/sale/a b?x=1&y=2")
+    assert refused.status == 401
+    address = f"/.waitroom/wait?room=part&to={quote('/sale/a b?x=1&y=2', safe='/')}"
+    assert refused.headers["Location"] == address
+    assert refused.json == {"waiting_page": address}
+    assert not refused.cookie_lines
+    assert (await stranger.fetch("/.waitroom/check", X_Original_URI="/about")).status == 204
+    for uri in ("/SALE/", "//sale/", "/%73ale/", "/about/../sale/"):
+        assert (await stranger.fetch("/.waitroom/check", X_Original_URI=uri)).status == 401, uri
+
+    let_by = await inside.fetch("/.waitroom/check", X_Original_URI="/sale/")
+    assert let_by.status == 204
+    assert let_by.headers["Waitroom-Session"] == f"{inside.pass_.session:x}"
+    assert let_by.headers["Cache-Control"] == "no-store"
+
+
+async def test_the_waiting_page_sends_nobody_to_another_site(gateway: Gateway) -> None:
+    for to in (
+        "//elsewhere.test/",
+        "/\\elsewhere.test",
+        "https://elsewhere.test/",
+        "javascript:alert(1)",
+        "/a\r\nX: y",
+        "",
+    ):
+        visitor = Visitor(gateway, "part")
+        answer = await visitor.navigate(f"/.waitroom/wait?room=part&to={quote(to, safe='')}")
+        assert (answer.status, answer.headers["Location"]) == (303, "/"), to
