@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 from gateway import Gateway, eventually, free_port, running_gateway
 from gateway import room as any_room
-from shop_server import Shop, response, running_shop
+from shop_server import Seen, Shop, response, running_shop
 
 pytestmark = [pytest.mark.slow]
 
@@ -153,6 +153,24 @@ async def test_where_all_are_down_the_first_to_come_back_serves(tmp_path: Path) 
         assert gateway.log.count("upstream address down") == 2
         await one.start()
         assert await status() == 200
+
+
+async def test_what_may_be_sent_twice_goes_to_another_address_where_one_hangs_up(tmp_path: Path) -> None:
+    async def hang_up(seen: Seen, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with running_shop() as one, running_shop() as two:
+        one.answers["/"] = hang_up
+        both = [one.address, two.address]
+        rooms = [room(both), any_room("once", upstream=both, paths=["/sale"])]
+        async with running_gateway(tmp_path, rooms, workers=1) as gateway:
+            async with gateway.http.get(gateway.url, headers={"Host": "shop.test"}) as answer:
+                assert answer.status == 200
+            assert (len(one.seen), len(two.seen)) == (1, 1)
+            async with gateway.http.post(gateway.url, headers={"Host": "once.test"}, data=b"an order") as answer:
+                assert answer.status == 502
+            assert (len(one.seen), len(two.seen)) == (2, 1)
+            assert gateway.log.count("upstream address down") == 2
 
 
 async def test_a_health_check_keeps_visitors_from_an_ill_address(tmp_path: Path) -> None:
