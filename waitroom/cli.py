@@ -115,7 +115,8 @@ def check_config(file: Annotated[Path, typer.Argument(help="Settings file (TOML)
     if settings.tls_certificate is not None and settings.tls_key is not None:
         flaw = read_pair(Path(settings.tls_certificate), Path(settings.tls_key)).flaw()
         if flaw is not None:
-            err.print(f"[bold red]Browsers would refuse {escape(settings.tls_certificate)}:[/bold red] {escape(flaw)}")
+            refused = f"[bold red]Browsers would refuse {escape(settings.tls_certificate)}:[/bold red] {escape(flaw)}"
+            err.print(refused, soft_wrap=True)
             raise typer.Exit(BAD_SETTINGS)
     rooms = ", ".join(room.name for room in settings.rooms)
     out.print(f"{escape(str(file))} is good: {len(settings.rooms)} room{'s'[: len(settings.rooms) != 1]} ({rooms})")
