@@ -149,7 +149,6 @@ class History:
         assert answer.waiting == len(after.waiting) == len(before.waiting) + len(rest)
         for place in admitted:
             self._goes_in(place)
-            self.memory.gone.add(place)
         for place in rest:
             self.holders.add(place)
             self._is_seen(place)
@@ -334,20 +333,14 @@ class History:
         until = self._after(self.memory.limits.session_seconds if ms is None else ms / 1000)
         self.passes[session] = max(until, self.passes.get(session, 0))
         self.memory.inside_until[session] = max(until, self.memory.inside_until.get(session, 0))
-        self._has_had_a_turn(session)
+        self.memory.gone.add(session)
 
     def _gives_up(self, place: int, pass_ms: int) -> None:
         self._leaves_line(place)
         self.memory.inside_until.pop(place, None)
         self.passes.pop(place, None)
         self.memory.ended[place] = self.memory.clock + pass_ms
-        self._has_had_a_turn(place)
-
-    def _has_had_a_turn(self, place: int) -> None:
-        """The place is used up; a store that doesn't know it can't tell, and gives it again."""
-        known = self.contents
-        if place in known.waiting or place in known.called or place in known.away or place in known.active:
-            self.memory.gone.add(place)
+        self.memory.gone.add(place)
 
     def _miss(self, places: Iterable[int]) -> None:
         for place in places:

@@ -36,6 +36,7 @@ LIMITS = st.builds(Limits, RATES, SLOTS, SESSIONS, CLAIMS, AWAYS, KEEPS)
 CHANGES = st.one_of(
     st.tuples(st.just("rate_per_minute"), RATES),
     st.tuples(st.just("max_active"), SLOTS),
+    st.tuples(st.just("max_active"), st.just(1)),
     st.tuples(st.just("session_seconds"), SESSIONS),
     st.tuples(st.just("claim_seconds"), CLAIMS),
     st.tuples(st.just("away_after_seconds"), AWAYS),
@@ -261,10 +262,12 @@ class Line(RuleBasedStateMachine):
 
     def _new_server(self) -> None:
         self.wall += 1
-        self.run_id = self.model.run_id = f"run {self.wall} {len(self.tickets)} {self.run_id[:4]}"
+        self.run_id = self.model.run_id = f"run {int(self.run_id.split()[1]) + 1}"
         self.known_view = None
         self._refused()
         self._open(self.history.memory.file)
+        # Who has had a turn tries the old ticket, now that it is one of an older generation.
+        self._visit([place for place in self.tickets if place in self.history.memory.gone], claim=False)
 
     # How it is all done.
 

@@ -68,7 +68,7 @@ class QueueModel:
         self.ended: dict[int, int] = {}
         self.seen_in: dict[int, int] = {}
         self.given: list[tuple[int, int]] = []
-        self.taken_back: set[int] = set()
+        self.heard_of: set[int] = set()
         self.totals: Counter[str] = Counter()
 
     # The operations.
@@ -286,25 +286,20 @@ class QueueModel:
         if place not in self.waiting:
             if place in self.away:
                 del self.away[place]
-            elif self._was_lost(visit):
-                self.taken_back.add(place)
-            else:
+            elif visit.generation == self.generation or not self._remember(place):
                 return Visited("unknown", 0)
             insort(self.waiting, place)
             self.totals["returned"] += 1
         self._mark(place)
         return Visited("waiting", 0)
 
-    def _was_lost(self, visit: Visit) -> bool:
-        """Whether a ticket that isn't here was given by an earlier life of the store that this one can't remember."""
-        place = visit.place
-        return (
-            visit.generation != self.generation
-            and place <= self.base
-            and place not in self.ended
-            and place not in self.taken_back
-            and not any(after < place <= last for after, last in self.given)
-        )
+    def _remember(self, place: int) -> bool:
+        """Notes that a place was heard of; returns whether an older life of the store gave it, and this one forgot."""
+        given = any(after < place <= last for after, last in self.given)
+        if place > self.base or given or place in self.heard_of:
+            return False
+        self.heard_of.add(place)
+        return True
 
     def _change_session(self, change: SessionChange) -> bool:
         session, ms = change.session, change.ms
@@ -316,6 +311,7 @@ class QueueModel:
             return False
         if session not in self.active:
             self._leave_line(session)
+            self._remember(session)
             self.totals["overshoot"] += len(self.active) + len(self.called) >= self._limit("max_active")
         if change.operation in ("keep", "resume"):
             ms = min(ms, self._limit("session_ms"))
@@ -332,6 +328,7 @@ class QueueModel:
         return in_line
 
     def _end_session(self, session: int, pass_ms: int) -> bool:
+        self._remember(session)
         self.ended[session] = self.clock + pass_ms
         return self.active.pop(session, None) is not None
 

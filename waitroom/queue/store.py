@@ -30,7 +30,7 @@ SEEN_BATCH = 1000
 
 KEYS = (
     *("room", "waiting", "called", "away", "missed", "active", "ended", "table", "seen"),
-    *("given", "taken_back"),
+    *("given", "heard"),
 )
 
 Fate = Literal["waiting", "called", "admitted", "unknown"]

@@ -3,7 +3,7 @@
 -- ARGV begins with the wall clock in ms and the server's run id, each '' to take the server's own.
 local ROOM, WAITING, CALLED, AWAY, MISSED = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local ACTIVE, ENDED, TABLE, SEEN = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-local GIVEN, TAKEN_BACK = KEYS[10], KEYS[11]
+local GIVEN, HEARD = KEYS[10], KEYS[11]
 
 local MAX_STEP_MS = 10000    -- what one look at the clock may add: an outage or a jump ages nobody
 local WINDOW_MS = 15000      -- one bitmap of who was seen covers so long
@@ -129,6 +129,19 @@ local function mark_seen(room, places)
   end
 end
 
+-- Notes that a place was heard of. Returns whether it had been lost with the store: it is of an older generation, and
+-- what has survived neither gave that place nor has heard of it since. So each is lost but once, and nobody has two turns.
+local function remember(room, place)
+  if place > room.base then
+    return false
+  end
+  local given_after = redis.call('ZRANGEBYSCORE', GIVEN, text(place), '+inf', 'LIMIT', 0, 1)[1]
+  if given_after and place > tonumber(given_after) then
+    return false
+  end
+  return redis.call('SETBIT', HEARD .. ':' .. text(math.floor(place / CHUNK)), place % CHUNK, 1) == 0
+end
+
 -- Takes a place out of the line; returns whether it was there, and whether it had been called (1 or 0).
 local function leave_line(place)
   redis.call('SREM', MISSED, place)
@@ -139,6 +152,7 @@ end
 -- Ends a session for good: until `pass_ms` have passed, a pass for it that is still about lets nobody in.
 -- Returns whether it had a slot (1 or 0).
 local function end_session(room, session, pass_ms)
+  remember(room, tonumber(session))
   redis.call('ZADD', ENDED, text(room.clock + pass_ms), session)
   return redis.call('ZREM', ACTIVE, session)
 end

@@ -29,6 +29,7 @@ for i = 3, #ARGV, 3 do
     if not inside then
       -- Its place may still be in the line, or may have come back there: one slot is enough.
       leave_line(session)
+      remember(room, tonumber(session))
       if redis.call('ZCARD', ACTIVE) + redis.call('ZCARD', CALLED) >= room.max_active then
         over = over + 1
       end

@@ -9,19 +9,6 @@ local slot_until = text(room.clock + room.session_ms + SLOT_MARGIN_MS)
 local answers, back = {}, {}
 local admitted, returned = 0, 0
 
--- A place of an older generation that isn't here was lost with the store, unless what has survived of it once gave
--- that place, or has taken it back before: then its holder has had their turn, or gave it up. Each is taken back once.
-local function was_lost(place, generation)
-  if generation == room.generation or place > room.base or redis.call('ZSCORE', ENDED, text(place)) then
-    return false
-  end
-  local given_after = redis.call('ZRANGEBYSCORE', GIVEN, text(place), '+inf', 'LIMIT', 0, 1)[1]
-  if given_after and place > tonumber(given_after) then
-    return false
-  end
-  return redis.call('SETBIT', TAKEN_BACK .. ':' .. text(math.floor(place / CHUNK)), place % CHUNK, 1) == 0
-end
-
 for i = 3, #ARGV, 3 do
   local place, generation, claim = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), ARGV[i + 2] == '1'
   local member = text(place)
@@ -41,7 +28,7 @@ for i = 3, #ARGV, 3 do
   elseif redis.call('ZSCORE', WAITING, member) then
     state = 'waiting'
     back[#back + 1] = place
-  elseif redis.call('ZREM', AWAY, member) == 1 or was_lost(place, generation) then
+  elseif redis.call('ZREM', AWAY, member) == 1 or (generation ~= room.generation and remember(room, place)) then
     redis.call('ZADD', WAITING, member, member)
     state = 'waiting'
     returned = returned + 1
