@@ -216,8 +216,7 @@ class Response:
         for field in headers:
             if field.lower in _RESPONSE_READ:
                 self._read(field, connection)
-        if self.chunked and self.content_length is not None:
-            raise Malformed(502, "both Content-Length and Transfer-Encoding")
+        self._check_framing()
         self.connection = options(b",".join(connection)) if connection else _NO_OPTIONS
         self.keep_alive = b"close" not in self.connection and (not http10 or b"keep-alive" in self.connection)
 
@@ -236,6 +235,11 @@ class Response:
                 self.cache_control += b"," + value.lower()
             case _:
                 self.commands += b"," + value
+
+    def _check_framing(self) -> None:
+        # In a method of its own: compiled, what __init__ has set to None it takes for None ever after.
+        if self.chunked and self.content_length is not None:
+            raise Malformed(502, "both Content-Length and Transfer-Encoding")
 
     def _read_length(self, value: bytes) -> None:
         if not _DIGITS.match(value):
