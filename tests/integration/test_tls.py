@@ -161,11 +161,23 @@ async def test_who_is_refused_in_the_middle_of_a_body_hears_why(
     gateway: Gateway, pair: tuple[Path, Path], shop: Shop
 ) -> None:
     async with client(gateway, trusting(pair[0])) as one:
-        one.writer.write(b"POST / HTTP/1.1\r\nHost: elsewhere\r\nContent-Length: 10000000\r\n\r\n" + bytes(200_000))
+        one.writer.write(b"POST / HTTP/1.1\r\nHost: elsewhere\r\nContent-Length: 10000000\r\n\r\n" + bytes(4_000_000))
+        await one.writer.drain()
         start = await one.reader.readuntil(b"\r\n\r\n")
         assert start.startswith(b"HTTP/1.1 421 ")
         assert b"\r\nConnection: close\r\n" in start
         await one.reader.read()
+
+
+@pytest.mark.parametrize("head", [b"nonsense\r\n\r\n", b"GET /" + b"x" * 100_000])
+async def test_what_is_no_request_is_answered_and_the_connection_ended(
+    gateway: Gateway, pair: tuple[Path, Path], head: bytes
+) -> None:
+    async with client(gateway, trusting(pair[0])) as one:
+        one.writer.write(head)
+        answer = await one.reader.read()
+        assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 414 ", b"HTTP/1.1 431 "))
+        assert b"</html>" in answer or b"}" in answer
 
 
 async def test_a_slow_reader_gets_all_of_the_last_answer(gateway: Gateway, pair: tuple[Path, Path], shop: Shop) -> None:

@@ -177,10 +177,8 @@ class ClientConnection(asyncio.Protocol):
         """The deadline has passed: somebody was silent for too long."""
         self.deadline = _NEVER
         exchange = self._exchange
-        if self._write_paused or (self._lingering and (self.transport.can_write_eof() or self.transport.is_closing())):
+        if self._lingering or self._write_paused:
             self.transport.abort()
-        elif self._lingering:
-            self.transport.close()
         elif exchange is not None:
             if exchange.ready and not exchange.tunnel and not self._body.done and not self._paused_by_shop:
                 self._drop_exchange()
@@ -270,16 +268,14 @@ class ClientConnection(asyncio.Protocol):
         """Closes the connection once all is written. What the client still sends must not cost it our last words."""
         if self._lost or self._lingering:
             return
-        half = self.transport.can_write_eof()
-        if self._body.done and (self.request is None or not half):
-            self.transport.close()
+        if (self.request is None and self._body.done) or not self.transport.can_write_eof():
+            self.transport.close()  # in TLS that reads on by itself, for client_write_seconds
             return
         self._lingering = True
         self.deadline = self._server.now() + LINGER_SECONDS
         self._paused_by_shop = self._paused_by_flood = False
         self._set_reading()
-        if half:
-            self.transport.write_eof()
+        self.transport.write_eof()
 
     def close_idle(self) -> None:
         """Closes the connection if no request is under way."""
@@ -400,6 +396,8 @@ class ClientConnection(asyncio.Protocol):
         self.deadline = self._server.now() + LINGER_SECONDS
         if self.transport.can_write_eof():
             self.transport.write_eof()
+        else:
+            self.transport.close()
 
     def _all_read(self) -> bool:
         return self._body.done
