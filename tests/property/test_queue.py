@@ -266,7 +266,12 @@ class Line(RuleBasedStateMachine):
         self.known_view = None
         self._refused()
         self._open(self.history.memory.file)
-        # Who has had a turn tries the old ticket, now that it is one of an older generation.
+        # Some inside go on and one has done; who has had a turn tries the ticket, now that it is of an older generation.
+        inside = list(self.history.passes)
+        self._change_sessions(
+            [SessionChange("keep", session, HOUR_MS) for session in inside[::2]]
+            + [SessionChange("end", session, 0) for session in inside[1:2]]
+        )
         self._visit([place for place in self.tickets if place in self.history.memory.gone], claim=False)
 
     # How it is all done.

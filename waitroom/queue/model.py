@@ -249,7 +249,7 @@ class QueueModel:
 
     def _call(self, look_ups: int) -> tuple[int, int, bool]:
         """Calls the first who are there; returns how many, how many were stepped over, and whether more is due."""
-        newest, oldest = self.clock // WINDOW_MS, self._oldest_window()
+        oldest = self._oldest_window()
         called = stepped_over = 0
         if self.state is not RoomState.OPEN:
             return 0, 0, False
@@ -258,9 +258,8 @@ class QueueModel:
                 return called, stepped_over, True
             place = self.waiting.pop(0)
             self.head = max(self.head, place)
-            window = self.seen_in.get(place, oldest - 1)
-            look_ups -= newest - max(window, oldest) + 1
-            if window >= oldest:
+            look_ups -= 1
+            if place in self.seen_in and self.seen_in[place] >= oldest:
                 self.called[place] = self.clock + self._limit("claim_ms")
                 self._spend()
                 called += 1

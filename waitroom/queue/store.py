@@ -24,7 +24,7 @@ from waitroom.queue.view import RoomState, RoomView, parse_view
 
 STORE_TIMEOUT_SECONDS = 0.3
 POOL_CONNECTIONS = 16
-LOOK_UPS_PER_TICK = 5000
+LOOK_UPS_PER_TICK = 1000
 TABLE_POINTS = 320
 SEEN_BATCH = 1000
 
@@ -202,7 +202,7 @@ class QueueStore:
         return bool(await self._run("leave", place, pass_ms))
 
     async def tick(self, look_ups: int = LOOK_UPS_PER_TICK) -> Ticked:
-        """Ends what ran out and calls who is due. At most ``look_ups`` last-seen marks are read."""
+        """Ends what ran out and calls who is due. At most ``look_ups`` visitors are looked at."""
         called, stepped, ended, missed, dropped, early = await self._run("tick", look_ups)
         return Ticked(called, stepped, ended, missed, dropped, bool(early))
 

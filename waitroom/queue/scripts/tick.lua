@@ -1,8 +1,9 @@
--- One admission tick. ARGV, after the clock and the run id: how many look-ups it may make at the most.
+-- One admission tick. ARGV, after the clock and the run id: how many waiting visitors it may look at at the most.
 -- Ends what has run out, then calls the first who are there, as many as rate and slots allow; who isn't there is
 -- stepped over and keeps the place. Nothing here walks the queue: every loop is bounded by ARGV[3] or BATCH.
 -- Returns {called, stepped over, ended sessions, missed turns, dropped places, 1 where it had to stop early};
 -- nil where the room isn't open.
+local PIECE = 100           -- of the line, looked at together
 local SMALL_ROOM = 20       -- slots; a smaller room remembers the pace as long as one of this size
 local PRESENCE_MEMORY = 300 -- visitors
 local CHANCE = 1.3          -- a pace that differs by less has not changed
@@ -63,61 +64,79 @@ for _, bitmap in ipairs(forgotten) do
   redis.call('ZREM', SEEN, bitmap)
 end
 
-local function present(place)
-  for window = newest, oldest, -1 do
-    look_ups = look_ups - 1
-    if redis.call('GETBIT', seen_key(seen_bitmap(window, place)), place % CHUNK) == 1 then
-      return true
+-- Which of some places, in order, were seen, by their indexes. The marks of a chunk are read together, a window at a time.
+local function who_is_there(places)
+  local there = {}
+  local from = 1
+  while from <= #places do
+    local chunk = math.floor(places[from] / CHUNK)
+    local to = from
+    while to < #places and math.floor(places[to + 1] / CHUNK) == chunk do
+      to = to + 1
     end
+    local first_byte = math.floor(places[from] % CHUNK / 8)
+    local last_byte = math.floor(places[to] % CHUNK / 8)
+    local missing = to - from + 1
+    for window = newest, oldest, -1 do
+      local marks = redis.call('GETRANGE', seen_key(seen_bitmap(window, places[from])), first_byte, last_byte)
+      for i = from, marks == '' and 0 or to do
+        if not there[i] then
+          local offset = places[i] % CHUNK
+          local byte = string.byte(marks, math.floor(offset / 8) - first_byte + 1) or 0
+          if math.floor(byte / 2 ^ (7 - offset % 8)) % 2 == 1 then
+            there[i] = true
+            missing = missing - 1
+          end
+        end
+      end
+      if missing == 0 then
+        break
+      end
+    end
+    from = to + 1
   end
-  return false
+  return there
 end
 
-local waiting_before = redis.call('ZCARD', WAITING)
-local called, stepped = {}, {}
+local waiting = redis.call('ZCARD', WAITING)
+local called, stepped, gone = {}, {}, {}
 local head = room.head
-if room.state == 'open' and waiting_before > 0 then
+if room.state == 'open' then
   local wanted = math.min(free_slots(room), BATCH)
   local claim_by = text(room.clock + room.claim_ms)
   local rank = 0
-  local out_of_look_ups = false
-  while #called / 2 < wanted do
-    local candidates = redis.call('ZRANGE', WAITING, rank, rank + 99)
-    for _, place in ipairs(candidates) do
+  while #called / 2 < wanted and rank < waiting do
+    if look_ups <= 0 then
+      stopped_early = 1
+      break
+    end
+    local piece = redis.call('ZRANGE', WAITING, rank, rank + math.min(PIECE, look_ups) - 1)
+    local places = {}
+    for i, place in ipairs(piece) do
+      places[i] = tonumber(place)
+    end
+    local there = who_is_there(places)
+    for i, place in ipairs(piece) do
       if #called / 2 >= wanted then
         break
       end
-      if look_ups <= 0 then
-        out_of_look_ups = true
-        break
+      look_ups = look_ups - 1
+      local list, until_ms = called, claim_by
+      if not there[i] then
+        list, until_ms = stepped, keep_until
       end
-      local number = tonumber(place)
-      if present(number) then
-        called[#called + 1] = claim_by
-        called[#called + 1] = place
-      else
-        stepped[#stepped + 1] = keep_until
-        stepped[#stepped + 1] = place
-      end
-      head = math.max(head, number)
+      list[#list + 1] = until_ms
+      list[#list + 1] = place
+      gone[#gone + 1] = place
+      head = math.max(head, places[i])
     end
-    rank = rank + #candidates
-    if #candidates < 100 or out_of_look_ups then
-      break
-    end
-  end
-  local gone = {}
-  for i = 2, #called, 2 do
-    gone[#gone + 1] = called[i]
-  end
-  for i = 2, #stepped, 2 do
-    gone[#gone + 1] = stepped[i]
+    rank = rank + #piece
   end
   in_batches('ZREM', WAITING, gone)
   in_batches('ZADD', CALLED, called)
   in_batches('ZADD', AWAY, stepped)
   spend(room, #called / 2)
-  if out_of_look_ups or #called / 2 == BATCH then
+  if #called / 2 == BATCH then
     stopped_early = 1
   end
 end
