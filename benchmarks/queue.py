@@ -1,0 +1,272 @@
+"""The line's figures at 100,000 and 1,000,000 waiting, on a server of its own; fails where a target is missed.
+
+python benchmarks/queue.py [--server /usr/bin/redis-server] [--waiting 100000 --waiting 1000000]
+"""
+
+# ruff: noqa: E402 - the path must be mended before anything is imported
+
+from __future__ import annotations
+
+import os
+import sys
+
+# Run as a script, this folder comes first, and this file would stand for the standard library's module of its name.
+sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != os.path.dirname(os.path.abspath(__file__))]
+
+import argparse
+import asyncio
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+from unittest.mock import patch
+
+from redis.asyncio import Redis
+from rich.console import Console
+from rich.table import Table
+
+from waitroom.embedded import EmbeddedStore
+from waitroom.queue.store import Limits, QueueStore, connect
+
+SIZES = (100_000, 1_000_000)
+TICKED = 100  # visitors called by one tick
+ROUNDS = 9
+WINDOW_MS = 15_000
+LOOK_MS = 10_000
+AWAY_SECONDS = 180
+LIMITS = Limits(
+    rate_per_minute=TICKED * 60,
+    max_active=1_000_000,
+    session_seconds=900,
+    claim_seconds=180,
+    away_after_seconds=AWAY_SECONDS,
+    keep_place_seconds=3600,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What was measured at one size. Server times are the median, in the unit named."""
+
+    waiting: int
+    joins_per_second_by_100: float
+    joins_per_second_by_500: float
+    joins_per_cpu_second: float
+    bytes_line: float
+    bytes_marks: float
+    tick_ms: float
+    view_ms: float
+    step_over_ms: float
+    stepped_over: float
+    seen_us: float
+
+    @property
+    def bytes_per_visitor(self) -> float:
+        """All that Redis keeps for one who waits."""
+        return self.bytes_line + self.bytes_marks
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table: what, in which unit, the target in words, and whether a figure meets it."""
+
+    what: str
+    of: Callable[[Figures], float]
+    shape: str = "{:,.0f}"
+    target: str = ""
+    meets: Callable[[float], bool] = lambda _figure: True
+    alike: bool = False  # at both sizes within a factor of two
+
+
+ROWS = (
+    Row("joins/s, 100 a call", lambda f: f.joins_per_second_by_100, target=">= 20,000", meets=lambda n: n >= 20_000),
+    Row("joins/s, 500 a call", lambda f: f.joins_per_second_by_500, target=">= 20,000", meets=lambda n: n >= 20_000),
+    Row("joins/s of CPU, worker and store", lambda f: f.joins_per_cpu_second, alike=True),
+    Row("bytes a visitor in the line", lambda f: f.bytes_line, "{:.1f}"),
+    Row("bytes a visitor in last-seen marks", lambda f: f.bytes_marks, "{:.1f}"),
+    Row("bytes a visitor", lambda f: f.bytes_per_visitor, "{:.1f}", "<= 130", lambda n: n <= 130, alike=True),
+    Row(f"tick calling {TICKED}, ms", lambda f: f.tick_ms, "{:.2f}", "<= 5", lambda n: n <= 5, alike=True),
+    Row("tick stepping over the absent, ms", lambda f: f.step_over_ms, "{:.2f}"),
+    Row("  of whom, visitors", lambda f: f.stepped_over),
+    Row("view with a new table, ms", lambda f: f.view_ms, "{:.2f}", alike=True),
+    Row("last-seen mark, us", lambda f: f.seen_us, "{:.2f}"),
+)
+
+
+class Room:
+    """The room under test, with a clock that is moved by hand."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+        self.now = int(time.time() * 1000)
+        self.store = QueueStore(redis, "bench", clock=lambda: self.now)
+
+    async def used_memory(self) -> int:
+        """In bytes, of the server."""
+        return int((await self.redis.info("memory"))["used_memory"])
+
+    async def cpu_seconds(self) -> float:
+        """Of this process and of the server."""
+        info = await self.redis.info("cpu")
+        return time.process_time() + float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
+
+    async def server_ms(self, ask: Callable[[], Awaitable[Any]]) -> float:
+        """The time the server spends in the scripts that ``ask`` calls."""
+
+        async def spent() -> float:
+            stats = await self.redis.info("commandstats")
+            return float(stats.get("cmdstat_evalsha", {"usec": 0})["usec"]) / 1000
+
+        before = await spent()
+        await ask()
+        return await spent() - before
+
+    async def wait(self, ms: int) -> None:
+        """Lets the room's time pass."""
+        while ms > 0:
+            step = min(ms, LOOK_MS)
+            self.now += step
+            ms -= step
+            await self.store.view()
+
+
+async def measure(url: str, waiting: int) -> Figures:
+    """Fills a room and measures it. The server is emptied first."""
+    async with connect(url, timeout_seconds=30) as redis:
+        await redis.flushall()
+        room = Room(redis)
+        await room.store.open(LIMITS)
+        first = (await room.store.join(1)).first_place + 1  # who finds the room empty goes in
+        places = range(first, first + waiting)
+        empty = await room.used_memory()
+        cpu = await room.cpu_seconds()
+        few = waiting // 5
+        by_500 = await joins_per_second(room, waiting - few, 500)
+        by_100 = await joins_per_second(room, few, 100)
+        cpu = await room.cpu_seconds() - cpu
+        line = await room.used_memory() - empty
+        seen_ms = await room.server_ms(lambda: room.store.seen(places))
+        for _ in range(AWAY_SECONDS * 1000 // WINDOW_MS):
+            await room.wait(WINDOW_MS)
+            await room.store.seen(places)
+        marked = await room.used_memory() - empty - line
+        return Figures(
+            waiting=waiting,
+            joins_per_second_by_100=by_100,
+            joins_per_second_by_500=by_500,
+            joins_per_cpu_second=waiting / cpu,
+            bytes_line=line / waiting,
+            bytes_marks=marked / waiting,
+            tick_ms=await tick_ms(room),
+            view_ms=await view_ms(room),
+            seen_us=seen_ms * 1000 / waiting,
+            **await step_over(room),
+        )
+
+
+async def joins_per_second(room: Room, count: int, together: int) -> float:
+    """Joins as a worker sends them under load: one call under way, the next ones gathering."""
+    started = time.perf_counter()
+    for _ in range(count // together):
+        await room.store.join(together)
+    return count / (time.perf_counter() - started)
+
+
+async def tick_ms(room: Room) -> float:
+    """The server's time for a tick that calls `TICKED` visitors."""
+    times = []
+    for _ in range(ROUNDS):
+        room.now += 1000
+
+        async def tick() -> None:
+            assert (await room.store.tick()).called == TICKED
+
+        times.append(await room.server_ms(tick))
+    return median(times)
+
+
+async def view_ms(room: Room) -> float:
+    """The server's time for a view that makes a new table."""
+    times = []
+    for _ in range(ROUNDS):
+        room.now += 1001
+        times.append(await room.server_ms(room.store.view))
+    return median(times)
+
+
+async def step_over(room: Room) -> dict[str, float]:
+    """The server's time for a tick that finds nobody there, and how many it steps over before it stops."""
+    await room.wait(AWAY_SECONDS * 1000 + 2 * WINDOW_MS)
+    times, counts = [], []
+    for _ in range(ROUNDS):
+
+        async def tick() -> None:
+            ticked = await room.store.tick()
+            assert ticked.stopped_early
+            assert not ticked.called
+            counts.append(ticked.stepped_over)
+
+        times.append(await room.server_ms(tick))
+    return {"step_over_ms": median(times), "stepped_over": median(counts)}
+
+
+async def run(sizes: Sequence[int], server: str | None) -> list[Figures]:
+    """Measures every size on a server of its own: the one that comes with Waitroom, or the one at ``server``."""
+    chosen = patch("waitroom.embedded.get_binary_path", return_value=server) if server else nullcontext()
+    with tempfile.TemporaryDirectory(prefix="waitroom-bench-") as folder, chosen:
+        store = EmbeddedStore(Path(folder))
+        await store.start()
+        try:
+            return [await measure(store.url, size) for size in sizes]
+        finally:
+            await store.stop()
+
+
+def misses(figures: Sequence[Figures]) -> list[str]:
+    """What misses its target, in words."""
+    found = []
+    for row in ROWS:
+        values = [row.of(figure) for figure in figures]
+        for figure, value in zip(figures, values, strict=True):
+            if not row.meets(value):
+                found.append(f"{row.what} at {figure.waiting:,}: {row.shape.format(value)}, wanted {row.target}")
+        if row.alike and max(values) > 2 * min(values):
+            found.append(f"{row.what}: differs by more than a factor of two between the sizes")
+    return found
+
+
+def show(console: Console, figures: Sequence[Figures], server: str) -> None:
+    """Prints the table."""
+    table = Table(title=f"The line on {server}")
+    table.add_column("waiting")
+    for figure in figures:
+        table.add_column(f"{figure.waiting:,}", justify="right")
+    table.add_column("ratio", justify="right")
+    table.add_column("target")
+    for row in ROWS:
+        values = [row.of(figure) for figure in figures]
+        ratio = f"{values[-1] / values[0]:.2f}" if len(values) > 1 and values[0] else ""
+        table.add_row(row.what, *(row.shape.format(value) for value in values), ratio, row.target)
+    console.print(table)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Measures the line and compares the figures with the targets.")
+    parser.add_argument("--server", help="a redis-server or valkey-server other than the one that comes with Waitroom")
+    parser.add_argument("--waiting", type=int, action="append", help="a size; may be given again")
+    options = parser.parse_args()
+    console = Console()
+    figures = asyncio.run(run(options.waiting or SIZES, options.server))
+    show(console, figures, options.server or "the embedded Valkey")
+    missed = misses(figures)
+    for miss in missed:
+        console.print(f"missed: {miss}")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
