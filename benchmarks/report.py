@@ -194,8 +194,8 @@ def _told(row: Row) -> dict[str, object]:
 def write_chart(path: Path, rows: Sequence[Row], about: Mapping[str, str]) -> None:
     """Draws how much of each aim is reached, as SVG."""
     drawn = [row for row in rows if not isnan(row.figure)]
-    left, width, line, top, longest = 430, 1000, 30, 86, 1.5
-    scale = (width - left - 140) / longest
+    left, width, line, top, longest = 470, 1120, 30, 86, 1.5
+    scale = (width - left - 200) / longest
     colours = {"the aim": "#2e7d4f", "at least": "#c28a1a", "no": "#b3402e"}
     height = top + line * len(drawn) + 46
     parts = [
