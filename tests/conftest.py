@@ -70,3 +70,10 @@ def redis(redis_server: str) -> str:
     """The URL of an empty Redis of the system's."""
     empty(redis_server)
     return redis_server
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def each_server(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty server, of one kind after the other."""
+    url: str = request.getfixturevalue(request.param)
+    return url

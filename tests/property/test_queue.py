@@ -266,7 +266,7 @@ class Line(RuleBasedStateMachine):
         self.known_view = None
         self._refused()
         self._open(self.history.memory.file)
-        # Some inside go on and one has done; who has had a turn tries the ticket, now that it is of an older generation.
+        # Some inside go on and one has done; who has had a turn tries the old ticket of an older generation.
         inside = list(self.history.passes)
         self._change_sessions(
             [SessionChange("keep", session, HOUR_MS) for session in inside[::2]]
