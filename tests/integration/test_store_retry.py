@@ -1,0 +1,72 @@
+"""The store's answer is lost once: whoever asked asks again, and nothing happens twice."""
+
+import pytest
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from waitroom.errors import StoreUnavailable
+from waitroom.queue.store import Limits, QueueStore, Visit, connect
+
+LIMITS = Limits(
+    rate_per_minute=600,
+    max_active=2,
+    session_seconds=900,
+    claim_seconds=180,
+    away_after_seconds=180,
+    keep_place_seconds=3600,
+)
+
+
+class Deaf:
+    """A script whose first answers don't arrive, although it ran."""
+
+    def __init__(self, script, lost):
+        self.script = script
+        self.lost = lost
+
+    async def __call__(self, **arguments):
+        answer = await self.script(**arguments)
+        if self.lost:
+            self.lost -= 1
+            raise RedisTimeoutError("no answer in time")
+        return answer
+
+
+@pytest.fixture
+async def store(each_server):
+    async with connect(each_server, timeout_seconds=10) as redis:
+        opened = QueueStore(redis, "shop")
+        await opened.open(LIMITS)
+        yield opened
+
+
+def lose_answers(store, name, count):
+    store._scripts[name] = Deaf(store._scripts[name], count)
+
+
+async def test_a_join_whose_answer_is_lost_takes_one_place_and_one_slot(store):
+    lose_answers(store, "join", 1)
+    first = await store.join(3)
+    second = await store.join(1)
+    assert first.admitted == 1
+    assert second.first_place == first.first_place + 3
+    view = await store.view()
+    assert (view.active, view.waiting, view.totals["joined"]) == (1, 3, 4)
+
+
+async def test_two_joins_are_two_although_they_are_alike(store):
+    places = {(await store.join(1)).first_place for _ in range(5)}
+    assert len(places) == 5
+
+
+async def test_a_claim_whose_answer_is_lost_is_granted_all_the_same(store):
+    joined = await store.join(2)
+    lose_answers(store, "visit", 1)
+    fates = await store.visit([Visit(joined.first_place, joined.generation, claim=True)])
+    assert [one.fate for one in fates] == ["admitted"]
+
+
+async def test_a_store_that_stays_silent_is_not_asked_for_ever(store):
+    lose_answers(store, "seen", 2)
+    with pytest.raises(StoreUnavailable):
+        await store.seen([1])
+    assert store._scripts["seen"].lost == 0
