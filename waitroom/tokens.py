@@ -97,7 +97,10 @@ class Tokens:
 
 
 def _signer(secrets: list[str], kind: str, room: str) -> Signer:
-    return Signer(list(secrets), salt=f"waitroom.{kind}.{FORMAT}.{room}", digest_method=hashlib.sha256)
+    """Signs and verifies with keys that are derived once, not for every token anew."""
+    salt = f"waitroom.{kind}.{FORMAT}.{room}"
+    keys = [Signer(secret, salt=salt, digest_method=hashlib.sha256).derive_key() for secret in secrets]
+    return Signer(keys, key_derivation="none", digest_method=hashlib.sha256)
 
 
 def _sign(signer: Signer, *fields: int) -> str:
