@@ -74,7 +74,7 @@ class Wire(asyncio.Transport):
     """A transport, and what the other end of the line does and sees.
 
     Attributes:
-        got: What the other end has received.
+        got: What the other end has received, since `clear`.
         got_eof: Whether it has seen the end of it.
         lost: Whether the connection is gone.
         aborted: Whether it was reset rather than closed.
@@ -85,7 +85,7 @@ class Wire(asyncio.Transport):
         super().__init__({"peername": (peer, 50000)} if peer else {"peername": ""})
         self.loop = loop
         self.protocol = protocol
-        self.got = b""
+        self._got = bytearray()
         self.got_eof = False
         self.lost = False
         self.aborted = False
@@ -103,6 +103,10 @@ class Wire(asyncio.Transport):
         return f"<Wire got={self.got!r} lost={self.lost}>"
 
     # The other end's doings.
+
+    @property
+    def got(self) -> bytes:
+        return bytes(self._got)
 
     def send(self, *pieces: bytes) -> None:
         """Sends bytes, each piece as one read, and settles."""
@@ -141,7 +145,8 @@ class Wire(asyncio.Transport):
 
     def clear(self) -> bytes:
         """What has been received since the last time."""
-        got, self.got = self.got, b""
+        got = self.got
+        self._got.clear()
         return got
 
     @property
@@ -161,7 +166,7 @@ class Wire(asyncio.Transport):
         if self.lost or (self._closing and not self._unsent) or not data:
             return
         if self.taking and not self._unsent:
-            self.got += data
+            self._got += data
             return
         self._unsent.append(bytes(data))
         self._unsent_size += len(data)
@@ -238,7 +243,7 @@ class Wire(asyncio.Transport):
     def _take(self, size: int) -> None:
         while size and self._unsent:
             piece = self._unsent.popleft()
-            self.got += piece[:size]
+            self._got += piece[:size]
             if len(piece) > size:
                 self._unsent.appendleft(piece[size:])
             self._unsent_size -= min(size, len(piece))

@@ -22,6 +22,7 @@ READ_AHEAD = 65536
 LINGER_SECONDS = 2.0
 
 _BARE_LF = re.compile(rb"(?<!\r)\n")
+_EMPTY_LINES = re.compile(rb"\A(?:\r\n)+")
 _NEVER = float("inf")
 
 
@@ -75,7 +76,7 @@ class ClientConnection(asyncio.Protocol):
         "_server",
         # per connection
         *("_advancing", "_buffer", "_known", "_lingering", "_lost", "_paused_by_flood", "_paused_by_shop", "_tasks"),
-        *("_write_paused", "closing", "deadline", "peer", "transport"),
+        *("_unsent", "closing", "deadline", "peer", "transport", "write_paused"),
         # per request
         *("_body", "_exchange", "answering", "request", "request_id"),
     )
@@ -93,9 +94,10 @@ class ClientConnection(asyncio.Protocol):
         self._paused_by_flood = False
         self._paused_by_shop = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._write_paused = False
+        self._unsent = _NEVER
         self.closing = False
         self.deadline = _NEVER
+        self.write_paused = False
         self._body: Body = LengthBody(0)
         self._exchange: Exchange | None = None
         self.answering = False
@@ -133,19 +135,23 @@ class ClientConnection(asyncio.Protocol):
             self._advance()
         elif not self._body.done and exchange is not None and exchange.ready:
             self.pump()
-        elif len(self._buffer) > READ_AHEAD:
+        if len(self._buffer) > READ_AHEAD:
             self._paused_by_flood = True
             self._set_reading()
 
     def eof_received(self) -> bool:
         """The client has closed its side; True keeps ours open."""
-        if self._lingering or self.request is None:
+        if self._lingering:
             return False
         # Some say all they have and close their side while they wait for the answer, and say so before. Else the
         # visitor has gone, and the shop need not go on.
-        if not self.request.keep_alive and self._body.done:
+        if self.request is not None and not self.request.keep_alive and self._body.done:
             self.closing = True
             return self.transport.can_write_eof()  # in TLS an end ends both directions
+        self._give_up()
+        if self.answering:
+            self.transport.abort()  # the answer is cut short, and must not look complete
+        self._last_words()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -154,31 +160,33 @@ class ClientConnection(asyncio.Protocol):
         if not self._lost:
             self._lost = True
             self._server.closed(self)
-        for task in self._tasks:
-            task.cancel()
-        exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            exchange.abort()
+        self._give_up()
 
     def pause_writing(self) -> None:
         """The client takes no more for now."""
-        self._write_paused = True
+        self.write_paused = True
+        self._unsent = self.transport.get_write_buffer_size()
         self.deadline = self._server.now() + self._server.limits.write_seconds
         if self._exchange is not None:
             self._exchange.client_writable(False)
 
     def resume_writing(self) -> None:
         """The client takes more again."""
-        self._write_paused = False
+        self.write_paused = False
         if self._exchange is not None:
             self._exchange.client_writable(True)
+        elif self.request is None:
+            self.allow(self._server.limits.idle_seconds)
+            self._advance()
+        else:
+            self.allow(_NEVER)
 
     def expire(self) -> None:
         """The deadline has passed: somebody was silent for too long."""
         self.deadline = _NEVER
         exchange = self._exchange
-        if self._lingering or self._write_paused:
-            self.transport.abort()
+        if self._lingering or self.write_paused:
+            self._cut_unless_taking()
         elif exchange is not None:
             if exchange.ready and not exchange.tunnel and not self._body.done and not self._paused_by_shop:
                 self._drop_exchange()
@@ -188,6 +196,7 @@ class ClientConnection(asyncio.Protocol):
         elif self.request is None and self._buffer:
             self._refuse(408)
         else:
+            self._last_words()
             self.transport.close()
 
     # Called by the server and by exchanges.
@@ -206,6 +215,11 @@ class ClientConnection(asyncio.Protocol):
         """The loop's time."""
         return self._server.now()
 
+    def allow(self, seconds: float) -> None:
+        """Gives whoever is waited for so much time. While the client takes nothing, it is the one; its time runs."""
+        if not self.write_paused and not self._lingering:
+            self.deadline = self._server.now() + seconds
+
     def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Runs what a request has to wait for; it is cancelled when the client goes."""
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -223,7 +237,7 @@ class ClientConnection(asyncio.Protocol):
     def respond(self, status_line: bytes, lines: bytes, body: bytes) -> None:
         """Answers the request from here. ``status_line`` is such as ``200 OK``; ``lines`` end in line ends each."""
         request = self.request
-        if request is None or self._lost:
+        if request is None or self._lost or self._lingering:
             return
         if not self._body.done and not self._drain_body():
             self.closing = True
@@ -258,8 +272,9 @@ class ClientConnection(asyncio.Protocol):
         if not keep:
             self.close()
             return
-        self.deadline = self._server.now() + self._server.limits.idle_seconds
-        self._paused_by_shop = self._paused_by_flood = False
+        self.allow(self._server.limits.idle_seconds)
+        self._paused_by_shop = False
+        self._paused_by_flood = len(self._buffer) > READ_AHEAD
         self._set_reading()
         if self._buffer:
             self._advance()
@@ -268,28 +283,23 @@ class ClientConnection(asyncio.Protocol):
         """Closes the connection once all is written. What the client still sends must not cost it our last words."""
         if self._lost or self._lingering:
             return
+        self._last_words()
         if (self.request is None and self._body.done) or not self.transport.can_write_eof():
-            self.transport.close()  # in TLS that reads on by itself, for client_write_seconds
-            return
-        self._lingering = True
-        self.deadline = self._server.now() + LINGER_SECONDS
-        self._paused_by_shop = self._paused_by_flood = False
-        self._set_reading()
-        self.transport.write_eof()
+            self.transport.close()  # in TLS that reads on by itself
+        else:
+            self.transport.write_eof()
 
     def close_idle(self) -> None:
         """Closes the connection if no request is under way."""
         if self.request is None and not self._lingering:
-            if not self.transport.can_write_eof():
-                # TLS waits for the client to close as well, and some clients have long been gone.
-                self._lingering = True
-                self.deadline = self._server.now() + LINGER_SECONDS
+            self._last_words()
             self.transport.close()
 
     def connection_line(self) -> bytes:
         """The Connection header of the answer, where it needs one."""
         request = self.request
-        if request is None or not request.keep_alive or self.closing or self._server.draining:
+        keep = request is not None and request.keep_alive and self._body.done
+        if request is None or not keep or self.closing or self._server.draining:
             self.closing = True
             return b"Connection: close\r\n"
         return b"Connection: keep-alive\r\n" if request.http10 else b""
@@ -324,7 +334,7 @@ class ClientConnection(asyncio.Protocol):
             self.fail(error.status)
             return
         self._paused_by_flood = False
-        self.deadline = self._server.now() + self._server.limits.body_seconds
+        self.allow(self._server.limits.body_seconds)
         exchange.send_body(pieces)
         if self._body.done:
             exchange.end_body(self._body.trailers)
@@ -339,7 +349,8 @@ class ClientConnection(asyncio.Protocol):
         self._advancing = True
         try:
             while self.request is None and self._buffer and not (self.closing or self._lost or self._lingering):
-                if not self._begin():
+                # Who asks on and takes no answers must not fill the memory with them.
+                if self.write_paused or not self._begin():
                     break
         finally:
             self._advancing = False
@@ -348,18 +359,19 @@ class ClientConnection(asyncio.Protocol):
         """Takes one request's head from the buffer; False where it isn't all there."""
         limits = self._server.limits
         if self._buffer.startswith(b"\r\n"):
-            self._buffer = self._buffer[2:]  # RFC 9112, section 2.2: an empty line before a request is let pass
+            # RFC 9112, section 2.2: empty lines before a request are let pass.
+            self._buffer = _EMPTY_LINES.sub(b"", self._buffer, count=1)
         end = self._buffer.find(b"\r\n\r\n", 0, limits.head_bytes)
         if end < 0:
             self._await_head(limits)
             return False
         head, self._buffer = self._buffer[: end + 4], self._buffer[end + 4 :]
-        self.request_id = self._server.next_request_id()
         try:
             request = parse_request(head)
         except Malformed as error:
             self._refuse(error.status)
             return False
+        self.request_id = self._server.next_request_id()
         self.request = request
         self.answering = False
         self._body = ChunkedBody(400) if request.chunked else LengthBody(request.content_length or 0)
@@ -384,20 +396,36 @@ class ClientConnection(asyncio.Protocol):
 
     def _refuse(self, status: int) -> None:
         """Answers what is no request, and closes."""
-        self._buffer = b""
-        self.closing = True
+        self.request_id = self._server.next_request_id()
         lines, body = self._server.error_answer(self, status)
         start = b"HTTP/1.1 %b\r\n" % _ERRORS[status]
         length = b"Content-Length: %d\r\n" % len(body)
         self.transport.write(
             b"".join((start, self._server.date_line(), lines, length, b"Connection: close\r\n\r\n", body))
         )
-        self._lingering = True
-        self.deadline = self._server.now() + LINGER_SECONDS
+        self._last_words()
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
             self.transport.close()
+
+    def _last_words(self) -> None:
+        """Nothing is written any more, and what is read is thrown away, until the connection is gone."""
+        self._lingering = True
+        self._buffer = b""
+        self._unsent = _NEVER
+        self.deadline = self._server.now() + LINGER_SECONDS
+        self._paused_by_shop = self._paused_by_flood = False
+        self._set_reading()
+
+    def _cut_unless_taking(self) -> None:
+        """Cuts the connection, unless the client has taken some of what is written, however slowly."""
+        unsent, before = self.transport.get_write_buffer_size(), self._unsent
+        self._unsent = unsent
+        if unsent and unsent < before:
+            self.deadline = self._server.now() + self._server.limits.write_seconds
+        else:
+            self.transport.abort()
 
     def _all_read(self) -> bool:
         return self._body.done
@@ -409,6 +437,12 @@ class ClientConnection(asyncio.Protocol):
         except Malformed:
             return False
         return self._body.done
+
+    def _give_up(self) -> None:
+        """Calls off all that the request waits for: nobody wants it any more."""
+        for task in self._tasks:
+            task.cancel()
+        self._drop_exchange()
 
     def _drop_exchange(self) -> None:
         exchange, self._exchange = self._exchange, None

@@ -51,7 +51,7 @@ class Exchange:
     """
 
     __slots__ = (
-        *("_body", "_buffer", "_client", "_connection", "_ended", "_errand", "_pool", "_request"),
+        *("_body", "_buffer", "_client", "_connection", "_ended", "_errand", "_heard", "_pool", "_request"),
         *("_response", "_retries", "_sent_all", "_to_client_chunked", "_to_shop_chunked", "ready", "tunnel"),
     )
 
@@ -62,6 +62,7 @@ class Exchange:
         self._errand = errand
         self._connection: UpstreamConnection | None = None
         self._buffer = b""
+        self._heard = False  # whether the shop has said anything
         self._response: Response | None = None
         self._body: Body = LengthBody(0)
         self._to_shop_chunked = request.chunked
@@ -86,7 +87,10 @@ class Exchange:
         except UpstreamUnavailable as error:
             self._fail(503 if error.cause == "busy" else 502, str(error))
             return
-        self._send_head(connection)
+        if self._ended:
+            self._pool.give_back(connection, reusable=True)
+        else:
+            self._send_head(connection)
 
     def _send_head(self, connection: UpstreamConnection) -> None:
         request, client = self._request, self._client
@@ -102,7 +106,9 @@ class Exchange:
             more = b"Host: %b\r\n%b" % (connection.address.authority, more)
         start = b"%b %b HTTP/1.1\r\n" % (request.method, request.target)
         connection.transport.write(b"%b%b%b\r\n" % (start, request_lines(request, client.peer), more))
-        client.deadline = client.now() + self._errand.first_byte_seconds
+        if client.write_paused:
+            connection.transport.pause_reading()
+        client.allow(self._errand.first_byte_seconds)
         self.ready = True
         if request.has_body:
             client.pump()
@@ -113,9 +119,9 @@ class Exchange:
         """Passes on pieces of the request's body."""
         if self._connection is None or self._ended:
             return
-        transport = self._connection.transport
-        for piece in pieces:
-            transport.write(chunk(piece) if self._to_shop_chunked else piece)
+        body = b"".join(pieces)
+        if body:
+            self._connection.transport.write(chunk(body) if self._to_shop_chunked else body)
 
     def end_body(self, trailers: list[tuple[bytes, bytes]]) -> None:
         """The request's body is complete."""
@@ -124,7 +130,7 @@ class Exchange:
             return
         if self._to_shop_chunked:
             self._connection.transport.write(last_chunk(trailers))
-        self._client.deadline = self._client.now() + self._errand.first_byte_seconds
+        self._client.allow(self._errand.first_byte_seconds)
 
     # What comes from the shop.
 
@@ -132,13 +138,14 @@ class Exchange:
         """See `Borrower`."""
         client = self._client
         if self.tunnel:
-            client.deadline = client.now() + TUNNEL_IDLE_SECONDS
+            client.allow(TUNNEL_IDLE_SECONDS)
             client.transport.write(data)
             return
         if self._response is not None:
-            client.deadline = client.now() + self._errand.idle_seconds
+            client.allow(self._errand.idle_seconds)
             self._relay(b"", data)
             return
+        self._heard = True
         self._buffer = self._buffer + data if self._buffer else data
         try:
             self._read_heads()
@@ -149,9 +156,9 @@ class Exchange:
 
     def _read_heads(self) -> None:
         while self._response is None:
-            end = self._buffer.find(b"\r\n\r\n")
-            if end < 0 or end > LONGEST_RESPONSE_HEAD:
-                if len(self._buffer) > LONGEST_RESPONSE_HEAD:
+            end = self._buffer.find(b"\r\n\r\n", 0, LONGEST_RESPONSE_HEAD)
+            if end < 0:
+                if len(self._buffer) >= LONGEST_RESPONSE_HEAD:
                     raise Malformed(502, "a response head that is too long")
                 return
             head, self._buffer = self._buffer[: end + 4], self._buffer[end + 4 :]
@@ -170,7 +177,7 @@ class Exchange:
     def _begin(self, response: Response) -> None:
         request, client = self._request, self._client
         self._response = response
-        client.deadline = client.now() + self._errand.idle_seconds
+        client.allow(self._errand.idle_seconds)
         lines, private = self._errand.answered(response)
         if request.method == b"HEAD" or response.bodiless:
             self._body = LengthBody(0)
@@ -188,7 +195,6 @@ class Exchange:
                 self._to_client_chunked = True
                 lines += b"Transfer-Encoding: chunked\r\n"
         lines += client.connection_line()
-        client.answering = True
         head = _head(response, lines, private=private)
         data, self._buffer = self._buffer, b""
         self._relay(head, data)
@@ -198,19 +204,15 @@ class Exchange:
         try:
             pieces, rest = self._body.feed(data) if data and not self._body.done else ([], data)
         except Malformed as error:
-            # The head is on its way: all that is left is to break off, so that the client sees the body is cut.
+            # With the head on its way all that is left is to break off, so that the client sees the body is cut.
             self._fail(502, error.reason)
             return
+        self._client.answering = True
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if self._to_client_chunked:
-            pieces = [chunk(piece) for piece in pieces]
-            if self._body.done:
-                pieces.append(last_chunk(self._body.trailers))
-        if head:
-            pieces.insert(0, head)
-        if len(pieces) == 1:
-            self._client.transport.write(pieces[0])
-        elif pieces:
-            self._client.transport.write(b"".join(pieces))
+            body = (chunk(body) if body else b"") + (last_chunk(self._body.trailers) if self._body.done else b"")
+        if head or body:
+            self._client.transport.write(head + body)
         if self._body.done:
             self._complete(clean=not rest)
 
@@ -218,9 +220,13 @@ class Exchange:
         response = self._response
         assert response is not None
         framed = not isinstance(self._body, CloseBody)
-        reusable = clean and framed and response.keep_alive and self._sent_all
+        reusable = clean and framed and response.keep_alive and self._sent_all and self._all_taken()
         self._end("ok", reusable=reusable)
         self._client.finish()
+
+    def _all_taken(self) -> bool:
+        """Whether the shop has taken the whole request, so that another one may follow it."""
+        return self._connection is not None and not self._connection.transport.get_write_buffer_size()
 
     def _open_tunnel(self, response: Response) -> None:
         if self._request.upgrade is None:
@@ -231,7 +237,7 @@ class Exchange:
         upgrade = b"".join(field.value for field in response.headers if field.lower == b"upgrade")
         lines += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % upgrade
         client.transport.write(_head(response, lines))
-        client.deadline = client.now() + TUNNEL_IDLE_SECONDS
+        client.allow(TUNNEL_IDLE_SECONDS)
         client.answering = True
         early, self._buffer = self._buffer, b""
         if early:
@@ -241,7 +247,7 @@ class Exchange:
     def tunnel_data(self, data: bytes) -> None:
         """Bytes from the client after a change of protocol."""
         if self._connection is not None:
-            self._client.deadline = self._client.now() + TUNNEL_IDLE_SECONDS
+            self._client.allow(TUNNEL_IDLE_SECONDS)
             self._connection.transport.write(data)
 
     def upstream_closed(self, error: Exception | None) -> None:
@@ -272,7 +278,7 @@ class Exchange:
         Once where the shop closed an idle connection as we took it up; where it has another address, once more.
         """
         request, others = self._request, len(self._pool.addresses) > 1
-        unanswered = self._response is None and not self._buffer
+        unanswered = self._response is None and not self._heard
         left = self._retries < (2 if others else 1) and (connection.used or others)
         return unanswered and left and request.method in IDEMPOTENT and not request.has_body
 
@@ -288,7 +294,7 @@ class Exchange:
             return
         if writable:
             self._connection.transport.resume_reading()
-            self._client.deadline = self._client.now() + self._errand.idle_seconds
+            self._client.allow(TUNNEL_IDLE_SECONDS if self.tunnel else self._errand.idle_seconds)
         else:
             self._connection.transport.pause_reading()
 
@@ -311,9 +317,7 @@ class Exchange:
             return
         self._end("failed", reusable=False)
         client = self._client
-        log.warning(
-            "upstream failed", cause=cause, status=status, request_id=client.request_id, address=client.visitor
-        )
+        log.warning("upstream failed", cause=cause, status=status, request_id=client.request_id, address=client.visitor)
         client.fail(status)
 
     def _end(self, outcome: str, *, reusable: bool) -> None:

@@ -1,0 +1,695 @@
+"""A client's connection: what it refuses, the order of answers, its deadlines, and that nothing of it is left."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+from dataclasses import replace
+
+import edge_harness
+import pytest
+from edge_harness import BUSY, LIMITS, OK, PAGE, QUIET, World, get
+from http_reader import read_responses
+from wires import HIGH_WATER, Wire
+
+from waitroom.edge import app, http1
+from waitroom.edge.client import LINGER_SECONDS, READ_AHEAD, ClientConnection
+from waitroom.edge.exchange import Exchange
+from waitroom.edge.http1 import LONGEST_TARGET, Request
+
+STATUS = b"/.waitroom/status?room=shop"
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with World() as world:
+        yield world
+
+
+def refused(world: World, *pieces: bytes, method: bytes = b"GET") -> int:
+    """The status of the answer to what is no request, after which the connection ends."""
+    wire = world.client()
+    wire.send(*pieces)
+    (answer,) = read_responses(wire.got, [method])
+    assert answer[b"Connection"] == b"close"
+    assert wire.got_eof
+    assert not wire.lost, "what is still on its way must not cost the client our answer"
+    wire.send(b"GET /more HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
+    world.pass_time(LINGER_SECONDS)
+    assert wire.aborted
+    assert world.shop.attempts == 0
+    assert world.store.calls == []
+    return answer.status
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\nHost: a\n\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\nX: y\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\rX: y\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\x00\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
+        (b"GET http://other/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET /#x HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", 405),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nExpect: miracles\r\n\r\n", 417),
+        (b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % (b"a" * LONGEST_TARGET), 414),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n%b\r\n" % (b"A: b\r\n" * 200), 431),
+        (b"\r\n\r\n\rGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    ],
+)
+def test_what_is_no_request_is_refused_and_nothing_goes_on(world, request_, status):
+    assert refused(world, request_) == status
+    if len(request_) < 1000:
+        half = len(request_) // 2
+        assert refused(world, request_[:half], request_[half:]) == status
+        assert refused(world, *(request_[at : at + 1] for at in range(len(request_)))) == status
+
+
+def test_a_refusal_has_an_id_of_its_own(world):
+    wire = world.client()
+    wire.send(get(STATUS))
+    before = wire.protocol.request_id
+    wire.send(b"GET /\n")
+    assert wire.protocol.request_id not in ("", before)
+    assert wire.protocol.request_id.encode() in wire.got
+
+
+def test_a_head_that_is_too_long_is_refused_before_it_is_all_there(world):
+    line = b"A: " + b"b" * 1000 + b"\r\n"
+    assert refused(world, b"GET / HTTP/1.1\r\nHost: a\r\n" + line * 66) == 431
+    assert refused(world, b"GET / HTTP/1.1\r\nHost: a\r\n", *[line] * 66) == 431
+
+
+def test_the_longest_head(world):
+    head = b"GET %b HTTP/1.1\r\nHost: shop.example\r\n" % STATUS
+    left = LIMITS.head_bytes - len(head) - 4
+    for filler, status in ((left - 3, 200), (left - 2, 431)):
+        wire = world.client()
+        data = head + b"A: " + b"b" * filler + b"\r\n\r\n"
+        wire.send(*(data[at : at + 8192] for at in range(0, len(data), 8192)))
+        assert read_responses(wire.got, [b"GET"])[0].status == status
+
+
+def test_a_request_line_without_an_end_is_refused_early(world):
+    assert refused(world, b"GET /" + b"a" * (LONGEST_TARGET + 64)) == 414
+    assert refused(world, b"GET /" + b"a" * LONGEST_TARGET, b"a" * 64) == 414
+
+
+def test_a_bare_line_feed_is_refused_before_the_head_is_all_there(world):
+    assert refused(world, b"GET / HTTP/1.1\n") == 400
+    assert refused(world, b"GET / HTTP/1.1\r\nHost: a\r", b"\nA: b\n") == 400
+
+
+def test_an_empty_line_before_a_request_is_let_pass(world):
+    assert world.ask(b"\r\n" + get(STATUS)).status == 200
+    assert world.ask(b"\r\n" * 30_000 + get(STATUS)).status == 200
+    wire = world.client()
+    wire.send(get(STATUS), b"\r", b"\n", get(STATUS))
+    assert [answer.status for answer in read_responses(wire.got, [b"GET"] * 2)] == [200, 200]
+
+
+def test_what_comes_behind_a_refusal_is_not_looked_at(world):
+    wire = world.client()
+    wire.send(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n" + get(b"/", PAGE) * 3)
+    assert [answer.status for answer in read_responses(wire.got, [b"GET"])] == [400]
+    assert world.store.calls == []
+
+
+def test_a_broken_body_of_a_request_answered_here_ends_the_connection(world):
+    wire = world.client()
+    wire.send(get(STATUS, b"Transfer-Encoding: chunked") + b"x\r\n" + get(STATUS))
+    (answer,) = read_responses(wire.got, [b"GET"])
+    assert answer[b"Connection"] == b"close"
+
+
+# The order of answers.
+
+
+def test_a_connection_is_kept(world):
+    wire = world.client()
+    for _ in range(3):
+        answer = world.ask(get(STATUS), wire=wire)
+        assert answer.status == 200
+        assert b"Connection" not in answer
+    assert not wire.got_eof
+
+
+@pytest.mark.parametrize(
+    ("version", "line", "kept", "shown"),
+    [
+        (b"1.1", b"Connection: close", False, b"close"),
+        (b"1.0", b"A: b", False, b"close"),
+        (b"1.0", b"Connection: keep-alive", True, b"keep-alive"),
+    ],
+)
+def test_whether_a_connection_is_kept(world, version, line, kept, shown):
+    wire = world.client()
+    answer = world.ask(get(STATUS, line).replace(b"HTTP/1.1", b"HTTP/" + version), wire=wire)
+    assert answer[b"Connection"] == shown
+    assert (not wire.lost) is kept
+
+
+def test_a_head_in_any_pieces(world):
+    data = get(STATUS)
+    for at in range(1, len(data)):
+        wire = world.client()
+        wire.send(data[:at], data[at:])
+        assert read_responses(wire.got, [b"GET"])[0].status == 200
+
+
+def test_requests_in_a_pipeline_are_answered_in_their_order(world):
+    """Those that must ask the store hold up those that need not."""
+    world.store.hold("join")
+    wire = world.client()
+    wire.send(get(STATUS) + get(b"/", PAGE) + get(STATUS, method=b"HEAD") + get(b"/x") + get(b"/.waitroom/none"))
+    assert len(read_responses(wire.got, [b"GET"])) == 1
+    world.store.let_go("join")
+    answers = read_responses(wire.got, [b"GET", b"GET", b"HEAD", b"GET", b"GET"])
+    assert [answer.status for answer in answers] == [200, 503, 200, 503, 404]
+
+
+@pytest.mark.parametrize("pieces", [1, 7])
+def test_a_thousand_requests_at_once(world, pieces):
+    """One inside the other they would not fit on the stack."""
+    data = get(STATUS) * 1000
+    size = -(-len(data) // pieces)
+    wire = world.client()
+    wire.send(*(data[at : at + size] for at in range(0, len(data), size)))
+    assert len(read_responses(wire.got, [b"GET"] * 1000)) == 1000
+
+
+def test_a_thousand_requests_at_once_that_ask_the_store(world):
+    wire = world.client()
+    wire.send(get(b"/.waitroom/join", method=b"POST", body=b"x=1") * 1000)
+    answers = read_responses(wire.got, [b"POST"] * 1000)
+    assert [answer.status for answer in answers] == [201] * 1000
+    assert len({answer[b"Waitroom-Ticket"] for answer in answers}) == 1000
+
+
+def asking(world: World) -> bytes:
+    """Fifty requests for which the store must be asked, one after the other."""
+    return get(b"/", b"Waitroom-Ticket: " + world.ticket(99)) * 50
+
+
+def test_a_flood_of_requests_is_not_read_on(world):
+    """Whoever sends ahead of the answers fills the network's buffers, not ours."""
+    world.store.hold("visit")
+    wire = world.client()
+    requests = asking(world)
+    wire.send(*[requests] * 20)
+    assert wire.unread > 0
+    assert len(wire.protocol._buffer) <= READ_AHEAD + len(requests)
+    world.store.let_go("visit")
+    assert wire.unread == 0
+    assert len(read_responses(wire.got, [b"GET"] * 1000)) == 1000
+    assert wire.is_reading()
+
+
+def test_a_flood_stays_bounded_while_it_is_worked_off(world):
+    """Each answer makes room for one request, not for another read."""
+    world.store.hold("visit")
+    wire = world.client()
+    requests = asking(world)
+    wire.send(*[requests] * 40)
+    for _ in range(100):
+        gate = world.store._held.pop("visit")
+        world.store.hold("visit")
+        gate.set_result(None)
+        world.loop.settle()
+        assert len(wire.protocol._buffer) <= READ_AHEAD + len(requests)
+    assert len(world.store.named("visit")) > 100
+    world.store.let_go("visit")
+
+
+def test_who_asks_on_and_takes_no_answers_does_not_fill_the_memory(world):
+    wire = world.client()
+    wire.taking = False
+    wire.send(*[get(STATUS) * 50] * 40)
+    assert HIGH_WATER < wire.unsent < HIGH_WATER + 1000
+    assert len(wire.protocol._buffer) <= READ_AHEAD + len(get(STATUS)) * 50
+    assert wire.unread > 0
+    wire.take()
+    assert wire.unread == 0
+    assert len(read_responses(wire.got, [b"GET"] * 2000)) == 2000
+
+
+# Bodies of requests that are answered here.
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_a_body_that_is_there_is_read_past(world, pieces):
+    data = get(b"/", method=b"POST", body=b"x" * 1000) + get(STATUS)
+    wire = world.client()
+    world.store.hold("visit")
+    wire.send(*([data] if pieces == 1 else [data[:500], data[500:]]))
+    world.store.let_go("visit")
+    answers = read_responses(wire.got, [b"POST", b"GET"])
+    if pieces == 1:
+        assert [answer.status for answer in answers] == [503, 200]
+    else:
+        assert [answer.status for answer in answers] == [503]
+        assert answers[0][b"Connection"] == b"close", "what is left of the body would be taken for a request"
+
+
+def test_a_body_that_comes_while_the_store_is_asked_is_read_past(world):
+    world.store.hold("join")
+    wire = world.client()
+    wire.send(
+        get(b"/", PAGE, b"Transfer-Encoding: chunked", method=b"POST"), b"3\r\nabc\r\n0\r\nA: b\r\n\r\n", get(STATUS)
+    )
+    world.store.let_go("join")
+    assert [answer.status for answer in read_responses(wire.got, [b"POST", b"GET"])] == [503, 200]
+
+
+def test_who_expects_to_be_asked_for_the_body_is_answered_at_once(world):
+    wire = world.client()
+    wire.send(get(b"/", b"Expect: 100-continue", b"Content-Length: 5", method=b"POST"))
+    (answer,) = read_responses(wire.got, [b"POST"])
+    assert wire.got.startswith(b"HTTP/1.1 503 ")
+    assert answer[b"Connection"] == b"close"
+
+
+def test_a_head_alone_is_answered_by_one(world):
+    page = world.ask(get(b"/", PAGE))
+    assert len(page.body) == int(page[b"Content-Length"]) > 1000
+    answer = world.ask(get(b"/", PAGE, method=b"HEAD"))
+    assert not answer.body
+    assert int(answer[b"Content-Length"]) > 0
+
+
+# Deadlines.
+
+
+def test_a_client_that_says_nothing(world):
+    wire = world.client()
+    world.pass_time(LIMITS.head_seconds - 0.1)
+    assert not wire.lost
+    world.pass_time(0.1)
+    assert wire.lost
+    assert wire.got == b""
+
+
+def test_a_head_that_drips_in(world):
+    wire = world.client()
+    for _ in range(9):
+        wire.send(b"G")
+        world.pass_time(LIMITS.head_seconds / 10)
+        assert not wire.got
+    wire.send(b"E")
+    world.pass_time(LIMITS.head_seconds / 10)
+    assert read_responses(wire.got, [b"GET"])[0].status == 408
+    assert wire.got_eof
+
+
+def test_a_second_head_that_drips_in(world):
+    wire = world.client()
+    wire.send(get(STATUS))
+    wire.clear()
+    world.pass_time(LIMITS.idle_seconds - 1)
+    wire.send(b"GET / HT")
+    world.pass_time(1)
+    assert read_responses(wire.got, [b"GET"])[0].status == 408, "the time between two requests is the idle one"
+    wire = world.client()
+    wire.send(get(STATUS) + b"GET / HT")
+    wire.clear()
+    world.pass_time(LIMITS.head_seconds)
+    assert read_responses(wire.got, [b"GET"])[0].status == 408
+
+
+def test_an_idle_connection(world):
+    wire = world.client()
+    wire.send(get(STATUS))
+    world.pass_time(LIMITS.idle_seconds - 0.1)
+    wire.send(get(STATUS))
+    world.pass_time(LIMITS.idle_seconds - 0.1)
+    assert not wire.lost
+    world.pass_time(0.1)
+    assert wire.lost
+    assert not wire.aborted
+
+
+def test_a_request_that_waits_for_the_store_has_no_deadline_of_its_own(world):
+    """The store's calls have theirs."""
+    world.store.hold("join")
+    wire = world.client()
+    wire.send(get(b"/", PAGE))
+    world.pass_time(1000)
+    assert not wire.lost
+    world.store.let_go("join")
+    assert read_responses(wire.got, [b"GET"])[0].status == 503
+
+
+def flood(world: World) -> Wire:
+    """A client that takes nothing of hundreds of answers."""
+    wire = world.client()
+    wire.taking = False
+    wire.send(get(STATUS) * 500)
+    assert wire.unsent > HIGH_WATER
+    return wire
+
+
+def test_a_client_that_takes_nothing(world):
+    wire = flood(world)
+    world.pass_time(LIMITS.write_seconds - 0.1)
+    assert not wire.lost
+    wire.send(get(STATUS))
+    world.pass_time(0.1)
+    assert wire.aborted, "whatever else it sends"
+
+
+def test_a_client_that_takes_little_is_left_its_time(world):
+    wire = flood(world)
+    for _ in range(5):
+        world.pass_time(LIMITS.write_seconds - 1)
+        wire.take(1000)
+        assert not wire.lost
+        world.pass_time(1)
+        assert not wire.lost
+    world.pass_time(LIMITS.write_seconds)
+    assert wire.aborted
+
+
+def test_a_client_that_takes_again_goes_on(world):
+    wire = flood(world)
+    world.pass_time(LIMITS.write_seconds - 1)
+    wire.take()
+    assert len(read_responses(wire.got, [b"GET"] * 500)) == 500
+    world.pass_time(LIMITS.idle_seconds - 1)
+    assert not wire.lost
+    world.pass_time(1)
+    assert wire.lost
+
+
+def test_a_client_that_does_not_take_the_last_answer(world):
+    """Less than what makes the transport complain: nobody else would ever look at it again."""
+    wire = world.client()
+    wire.taking = False
+    wire.send(get(b"/", PAGE, b"Connection: close"))
+    assert 0 < wire.unsent < HIGH_WATER
+    world.pass_time(LINGER_SECONDS)
+    assert not wire.lost
+    world.pass_time(LIMITS.write_seconds)
+    assert wire.aborted
+
+
+def test_a_client_that_takes_the_last_answer_late(world):
+    wire = world.client()
+    wire.taking = False
+    wire.send(get(b"/", PAGE, b"Connection: close"))
+    world.pass_time(LIMITS.write_seconds - 1)
+    wire.take()
+    assert not wire.aborted
+    assert read_responses(wire.got, [b"GET"])[0].status == 503
+    assert wire.lost
+
+
+def test_an_idle_client_that_has_not_taken_its_answer(world):
+    wire = world.client()
+    wire.taking = False
+    wire.send(get(b"/", PAGE))
+    world.pass_time(LIMITS.idle_seconds)
+    assert wire.is_closing()
+    assert not wire.lost
+    world.pass_time(LINGER_SECONDS)
+    world.pass_time(LIMITS.write_seconds)
+    assert wire.aborted
+
+
+def test_a_refusal_that_nobody_takes(world):
+    wire = world.client()
+    wire.taking = False
+    wire.send(b"\n")
+    world.pass_time(LINGER_SECONDS)
+    assert not wire.lost
+    world.pass_time(LIMITS.write_seconds)
+    assert wire.aborted
+
+
+# Clients that go.
+
+
+@pytest.mark.parametrize("call", ["join", "visit"])
+def test_who_goes_while_the_store_is_asked_is_forgotten(world, call):
+    world.store.hold(call)
+    wire = world.client()
+    wire.send(get(b"/", PAGE, *([] if call == "join" else [b"Waitroom-Ticket: " + world.ticket(99)])))
+    assert len(world.store.named(call)) == 1
+    wire.reset()
+    assert not world.edge.clients
+    world.store.let_go(call)
+    assert world.loop.errors == []
+
+
+def test_who_closes_one_side_has_gone(world):
+    world.store.hold("join")
+    wire = world.client()
+    wire.send(get(b"/", PAGE))
+    wire.send_eof()
+    assert wire.lost
+    assert wire.got == b""
+    world.store.let_go("join")
+
+
+def test_who_closes_one_side_and_has_said_so_is_answered(world):
+    world.store.hold("join")
+    wire = world.client()
+    wire.send(get(b"/", PAGE, b"Connection: close"))
+    wire.send_eof()
+    assert not wire.lost
+    world.store.let_go("join")
+    assert read_responses(wire.got, [b"GET"])[0].status == 503
+    assert wire.lost
+    assert not wire.aborted
+
+
+def test_who_closes_one_side_in_the_middle_of_a_body_has_gone(world):
+    world.store.hold("join")
+    wire = world.client()
+    wire.send(get(b"/", PAGE, b"Connection: close", b"Content-Length: 5", method=b"POST"))
+    wire.send_eof()
+    assert wire.lost
+    world.store.let_go("join")
+
+
+@pytest.mark.parametrize("data", [b"", b"GET /", get(STATUS), get(STATUS) + b"GET"])
+def test_who_closes_one_side_between_requests_is_let_go(world, data):
+    wire = world.client()
+    wire.send(data)
+    wire.send_eof()
+    assert wire.lost
+    assert not wire.aborted
+
+
+def test_who_closes_one_side_and_takes_nothing_is_cut(world):
+    wire = world.client()
+    wire.taking = False
+    wire.send(get(b"/", PAGE))
+    wire.send_eof()
+    world.pass_time(LINGER_SECONDS)
+    assert not wire.lost
+    world.pass_time(LIMITS.write_seconds)
+    assert wire.aborted
+
+
+class Watched:
+    """Makes requests, exchanges and connections tell whether they are still there."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.references: list[weakref.ref[object]] = []
+        for module, original in ((http1, Request), (app, Exchange), (edge_harness, ClientConnection)):
+            monkeypatch.setattr(module, original.__name__, self.watched(original))
+
+    def watched(self, original: type) -> type:
+        references = self.references
+
+        class Seen(original):
+            __slots__ = ("__weakref__",)
+
+            def __init__(self, *arguments: object) -> None:
+                references.append(weakref.ref(self))
+                super().__init__(*arguments)
+
+        return Seen
+
+    @property
+    def kinds(self) -> list[str]:
+        return [type(one).__mro__[1].__name__ for reference in self.references if (one := reference()) is not None]
+
+
+@pytest.mark.parametrize("way", ["reset", "eof", "idle", "close", "refused", "held", "at the shop", "in a body"])
+def test_nothing_of_a_request_is_kept_when_its_connection_is_gone(world, monkeypatch, way):
+    """Not even until the garbage is collected: cycles of thousands of requests cost a pause."""
+    watched = Watched(monkeypatch)
+    gc.disable()
+    try:
+        wire = world.client()
+        cookie = world.inside()
+        match way:
+            case "reset":
+                wire.send(get(STATUS))
+                wire.reset()
+            case "eof":
+                wire.send(get(STATUS))
+                wire.send_eof()
+            case "idle":
+                wire.send(get(STATUS))
+                world.pass_time(LIMITS.idle_seconds)
+            case "close":
+                wire.send(get(STATUS, b"Connection: close"))
+            case "refused":
+                wire.send(get(STATUS) + b"x\n")
+                world.pass_time(LINGER_SECONDS)
+            case "held":
+                world.store.hold("join")
+                wire.send(get(b"/", PAGE))
+                wire.reset()
+                world.store.let_go("join")
+            case "at the shop":
+                wire.send(get(b"/", cookie))
+                wire.reset()
+            case "in a body":
+                wire.send(get(b"/", cookie, b"Content-Length: 9", method=b"POST") + b"x")
+                world.pass_time(LIMITS.body_seconds)
+                world.pass_time(LINGER_SECONDS)
+        assert wire.lost
+        assert len(watched.references) >= 2
+        assert watched.kinds == []
+    finally:
+        gc.enable()
+
+
+def test_an_idle_connection_keeps_nothing_of_its_last_request(world, monkeypatch):
+    watched = Watched(monkeypatch)
+    wire = world.client()
+    wire.send(get(STATUS), get(b"/", world.inside()))
+    world.shop.wire.send(OK)
+    assert len(read_responses(wire.got, [b"GET"] * 2)) == 2
+    assert watched.kinds == ["ClientConnection"]
+    assert wire.protocol.deadline < float("inf")
+
+
+# Mistakes of ours.
+
+
+def test_a_mistake_of_ours_is_answered_and_logged_and_ends_nothing(world):
+    def broken(*_: object) -> None:
+        raise RuntimeError("a mistake")
+
+    world.edge._router.route = broken
+    wire = world.client()
+    answer = world.ask(get(b"/", PAGE), wire=wire)
+    assert answer.status == 500
+    assert b"a mistake" not in answer.body
+    (entry,) = world.logs
+    assert entry["event"] == "a request failed"
+    assert entry["request_id"].encode() in answer.body
+    del world.edge._router.route
+    assert world.ask(get(STATUS), wire=wire).status == 200
+
+
+def test_a_mistake_in_what_had_to_wait_is_answered_too(world):
+    async def broken(count: int) -> None:
+        raise RuntimeError("a mistake")
+
+    world.edge._answers.placed = broken
+    wire = world.client()
+    answer = world.ask(get(b"/", PAGE), wire=wire)
+    assert answer.status == 500
+    assert [entry["event"] for entry in world.logs] == ["a request failed"]
+
+
+# The end.
+
+
+def test_while_it_stops_connections_end_with_their_answers(world):
+    world.store.hold("join")
+    busy, idle, half = world.client(), world.client(), world.client()
+    busy.send(get(b"/", PAGE) + get(STATUS))
+    idle.send(get(STATUS))
+    half.send(b"GET /")
+    drain = world.loop.create_task(world.edge.drain(30))
+    world.loop.settle()
+    assert idle.lost
+    assert half.lost
+    late = world.client()
+    assert late.aborted
+    world.store.let_go("join")
+    (answer,) = read_responses(busy.got, [b"GET"])
+    assert answer.status == 503
+    assert answer[b"Connection"] == b"close"
+    assert busy.lost
+    world.loop.now += 1
+    world.loop.settle()
+    assert drain.done()
+
+
+def test_what_does_not_end_in_time_is_cut(world):
+    world.store.hold("join")
+    wire = world.client()
+    wire.send(get(b"/", PAGE))
+    drain = world.loop.create_task(world.edge.drain(30))
+    world.loop.settle()
+    for _ in range(31):
+        world.loop.now += 1
+        world.loop.settle()
+    assert drain.done()
+    assert wire.aborted
+    world.store.let_go("join")
+
+
+# How many there may be.
+
+
+def test_no_more_connections_than_there_may_be():
+    with World(most_connections=3, most_per_address=2, trusted=["10.0.0.0/8"]) as world:
+        first, second = world.client("192.0.2.1"), world.client("192.0.2.1")
+        assert world.client("192.0.2.1").aborted, "too many from there"
+        other = world.client("192.0.2.2")
+        assert not other.lost
+        assert world.client("192.0.2.3").aborted, "too many in all"
+        assert world.client("10.0.0.1").aborted
+        second.reset()
+        proxy = world.client("10.0.0.1")
+        assert not proxy.lost
+        for wire in (first, other):
+            wire.reset()
+        assert not world.client("10.0.0.1").lost
+        assert not world.client("10.0.0.1").lost, "a trusted proxy stands for many"
+        assert world.client("10.0.0.1").aborted
+        assert len(world.edge.clients) == 3
+
+
+def test_who_was_turned_away_is_not_counted():
+    with World(most_per_address=1) as world:
+        kept = world.client("192.0.2.1")
+        for _ in range(5):
+            assert world.client("192.0.2.1").aborted
+        kept.reset()
+        assert not world.client("192.0.2.1").lost
+
+
+def test_small_limits_are_kept_to():
+    limits = replace(LIMITS, head_bytes=200, head_seconds=1.0)
+    with World(view=QUIET, limits=limits) as world:
+        assert world.ask(get(STATUS)).status == 200
+        wire = world.client()
+        wire.send(get(STATUS, b"A: " + b"b" * 200))
+        assert read_responses(wire.got, [b"GET"])[0].status == 431
+        world.view = BUSY
+        wire = world.client()
+        world.pass_time(1.0)
+        assert wire.lost
