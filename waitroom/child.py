@@ -68,13 +68,14 @@ async def _run(name: str, slot: int, channel: int, listener: int, serve: Callabl
     serving = asyncio.current_task()
     assert serving is not None
 
-    def asked_to_stop() -> None:
-        if stop.is_set():
-            serving.cancel()
+    def asked_to_stop_at_once() -> None:
         stop.set()
+        serving.cancel()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked_to_stop)
+    # Service managers send SIGTERM to every process of a service, and the supervisor sends it too: twice means no more
+    # than once. Only the supervisor sends SIGINT, since a child is in a session of its own.
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, asked_to_stop_at_once)
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=channel), limit=LONGEST_SETTINGS)
     async with asyncio.timeout(SETTINGS_SECONDS):
         settings = from_json(await reader.readline())

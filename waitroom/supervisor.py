@@ -32,6 +32,7 @@ log = structlog.get_logger()
 BACKLOG = 4096
 START_SECONDS = 30.0
 RESTART_SECONDS = 0.5  # between two tries of a child that can't keep up
+LONGEST_RESTART_SECONDS = 10.0  # between two tries of a store that can't be started
 STEADY_SECONDS = 2.0  # who has run so long and then dies is replaced at once
 STOP_MARGIN_SECONDS = 5.0
 
@@ -81,10 +82,11 @@ class Process:
 
     def stop(self) -> None:
         """Asks it to finish what is under way and end; asked again, to end at once."""
+        number = signal.SIGINT if self._stopping else signal.SIGTERM  # see child.py
         self._stopping = True
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                self._process.terminate()
+                self._process.send_signal(number)
 
     def use(self, pair: Pair) -> None:
         """Hands it another certificate and key, which its successors get too."""
@@ -250,11 +252,19 @@ class Supervisor:
             code = await store.wait()
             log.error("the embedded store ended by itself; starting it again", exit_code=code)
             await store.stop()
+            await self._start_again(store)
+
+    async def _start_again(self, store: EmbeddedStore) -> None:
+        pause = RESTART_SECONDS
+        while True:
             try:
                 await store.start()
             except StartError as error:
-                log.error("the embedded store can't be started", cause=str(error))
-                await asyncio.sleep(RESTART_SECONDS)
+                log.error("the embedded store can't be started; trying again", cause=str(error), seconds=pause)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_RESTART_SECONDS)
+            else:
+                return
 
     def _completed(self, data_dir: Path, url: str) -> Settings:
         secrets = self._settings.secrets or (kept_secret(data_dir / "secret"),)
