@@ -191,6 +191,7 @@ class Gateway:
             "secrets": [SECRET, OLD_SECRET],
             **self.settings,
         }
+        top = {key: value for key, value in top.items() if value is not None}
         self.config.write_text(toml(top, self.rooms))
 
     async def spawn(self, *arguments: str) -> asyncio.subprocess.Process:
@@ -199,7 +200,9 @@ class Gateway:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("WAITROOM_")}
         with (self.folder / "gateway.log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "waitroom", *(arguments or ("run", "--config", str(self.config)))),
+                # Tied to this process, so that it ends even where a test run is killed.
+                *(sys.executable, "-m", "waitroom.tether", str(os.getpid()), sys.executable, "-m", "waitroom"),
+                *(arguments or ("run", "--config", str(self.config))),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -280,7 +283,7 @@ class Gateway:
 
     def processes(self) -> list[Process]:
         """All that live and come from a start of this gateway."""
-        return list(_marked(self._mark))
+        return list(_marked(self._mark, self.data_dir))
 
     def children(self, part: str = "") -> list[Process]:
         """The supervisor's children whose command line has this part: edge.worker, control.process, valkey."""
@@ -445,13 +448,16 @@ def _value(value: Any) -> str:
     return json.dumps(value)
 
 
-def _marked(mark: str) -> Iterator[Process]:
+def _marked(mark: str, data_dir: Path) -> Iterator[Process]:
+    """The processes of this environment, and the store, which writes its title over that but works in its folder."""
     sought = f"{MARK}={mark}".encode()
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             with contextlib.suppress(OSError):
                 parent = _stat(int(folder.name))
-                if parent is not None and sought in (folder / "environ").read_bytes().split(b"\0"):
+                if parent is None:
+                    continue
+                if sought in (folder / "environ").read_bytes().split(b"\0") or (folder / "cwd").readlink() == data_dir:
                     command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
                     yield Process(int(folder.name), parent, command)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
 from typing import Any
 
+import aiohttp
 from gateway import Gateway, eventually
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
@@ -85,6 +86,7 @@ class Visitor:
     Attributes:
         cookies: What the browser keeps.
         headers: Sent with every request.
+        http: A client to use instead of the gateway's, which keeps no connection.
     """
 
     gateway: Gateway
@@ -92,6 +94,7 @@ class Visitor:
     cookies: dict[str, str] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     host: str = ""
+    http: aiohttp.ClientSession | None = None
 
     def __post_init__(self) -> None:
         self.host = self.host or f"{self.room}.test"
@@ -105,7 +108,7 @@ class Visitor:
         sent = CIMultiDict({"Host": self.host, **headers, **self.headers})
         if self.cookies and "Cookie" not in sent:
             sent["Cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
-        async with self.gateway.http.request(
+        async with (self.http or self.gateway.http).request(
             method, URL(self.origin + path, encoded=True), headers=sent, data=data, allow_redirects=False
         ) as got:
             answer = Answer(got.status, got.headers, await got.read())
