@@ -37,7 +37,7 @@
     for (const each of marked(name, "-if")) each.hidden = !there;
   }
   function number(value, unit) {
-    const style = unit ? { style: "unit", unit, unitDisplay: "long" } : { useGrouping: "always" };
+    const style = unit ? { style: "unit", unit, unitDisplay: "long" } : { useGrouping: true };
     return new Intl.NumberFormat(language, style).format(value);
   }
   function seconds(value) { return Math.min(Math.max(Number(value) || 15, 1), 300); }

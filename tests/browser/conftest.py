@@ -5,6 +5,7 @@ All of them run on one event loop, the session's, since the browser's connection
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -33,4 +34,5 @@ async def browser() -> AsyncIterator[Browser]:
         try:
             yield started
         finally:
-            await started.close()
+            async with asyncio.timeout(30):
+                await started.close()

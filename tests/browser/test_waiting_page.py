@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from playwright.async_api import Browser, BrowserContext, Page, expect
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, expect
 
 from waitroom.edge.languages import Languages
 from waitroom.edge.pages import PageKind, Pages, PageValues
@@ -53,6 +53,7 @@ class Line:
     status_body: str | None = None
     status_headers: dict[str, str] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
     address: str = ""
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -128,30 +129,48 @@ async def line() -> AsyncIterator[Line]:
 
 Open = Callable[..., Awaitable[Page]]
 
+# What the page asked, and how often that came to an end that the page has dealt with.
+COUNT = """
+window.asked = window.answered = 0;
+window.whenAnswered = (times) => new Promise((done) => {
+  if (answered >= times) done();
+  else addEventListener("answered", () => { if (answered >= times) done(); });
+});
+const send = XMLHttpRequest.prototype.send;
+XMLHttpRequest.prototype.send = function (...all) {
+  asked += 1;
+  this.addEventListener("loadend", () => { answered += 1; dispatchEvent(new Event("answered")); });
+  return send.apply(this, all);
+};
+"""
+
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def visit(browser: Browser, line: Line) -> AsyncIterator[Open]:
-    """Open the page as a visitor whose clock stands at ``NOW``, or at ``at``."""
+    """Open the page as a visitor whose clock stands at ``NOW``, or at ``at``; at None it runs."""
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
 
-    async def open_page(path: str = "/", *, at: datetime = NOW, script: str = "", **options: Any) -> Page:
+    def listen(message: ConsoleMessage) -> None:
+        (complaints if message.type == "error" else line.said).append(message.text)
+
+    async def open_page(path: str = "/", *, at: datetime | None = NOW, script: str = "", **options: Any) -> Page:
         context = await browser.new_context(**{"locale": "en", "viewport": {"width": 360, "height": 740}, **options})
         contexts.append(context)
-        if script:
-            await context.add_init_script(script)
+        await context.add_init_script(COUNT + script)
         page = await context.new_page()
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        if options.get("java_script_enabled", True):
+        page.on("console", listen)
+        if at is not None and options.get("java_script_enabled", True):
             await page.clock.install(time=at)
             await page.clock.pause_at(at + timedelta(seconds=1))
         await page.goto(line.address + path)
         return page
 
     yield open_page
-    for context in contexts:
-        await context.close()
+    async with asyncio.timeout(30):
+        for context in contexts:
+            await context.close()
     # A browser complains of every 503 and lost connection; of the page itself it must have nothing to say.
     assert [text for text in complaints if "Failed to load resource" not in text] == []
 
@@ -163,16 +182,18 @@ def marked(name: str) -> str:
 STATUS = "GET /.waitroom/status"
 
 
-async def poll(line: Line, page: Page, seconds: float = 20) -> None:
+async def asked(page: Page) -> int:
+    """Return how often the page has asked so far, answered or not."""
+    count: int = await page.evaluate("asked")
+    return count
+
+
+async def poll(page: Page, seconds: float = 20) -> None:
     """Let time pass until the next poll, and let it be answered."""
-    before = line.requests.count(STATUS)
-    async with page.expect_event("requestfinished"):
-        await page.clock.run_for(int(seconds * 1000))
-        await line.count(STATUS, before + 1)
-    # The answer is handled in the task that follows.
-    await page.evaluate(
-        "new Promise((done) => { const c = new MessageChannel(); c.port1.onmessage = done; c.port2.postMessage(0); })"
-    )
+    before = await asked(page)
+    await page.clock.run_for(int(seconds * 1000))
+    async with asyncio.timeout(10):
+        await page.evaluate("whenAnswered", before + 1)
 
 
 async def test_the_page_is_kept_up_to_date(line: Line, visit: Open) -> None:
@@ -180,7 +201,7 @@ async def test_the_page_is_kept_up_to_date(line: Line, visit: Open) -> None:
     await expect(page.locator(marked("position"))).to_have_text("1,234")
     await expect(page).to_have_title("1,234 · You are in line")
     line.now(position=500, waiting=9876, eta_seconds=[60, 170], message="Blue is <b>gone</b>", remaining=42)
-    await poll(line, page)
+    await poll(page)
     await expect(page.locator(marked("position"))).to_have_text("500")
     await expect(page.locator(marked("waiting"))).to_have_text("9,876")
     await expect(page.locator(marked("remaining"))).to_be_visible()
@@ -192,7 +213,7 @@ async def test_the_page_is_kept_up_to_date(line: Line, visit: Open) -> None:
     await expect(page.locator("rect")).to_have_attribute("width", "75%")
     await expect(page).to_have_title("500 · You are in line")
     line.now(message=None)
-    await poll(line, page)
+    await poll(page)
     await expect(page.locator(marked("message"))).to_be_hidden()
     await expect(page.locator(marked("remaining"))).to_be_hidden()
 
@@ -200,30 +221,29 @@ async def test_the_page_is_kept_up_to_date(line: Line, visit: Open) -> None:
 async def test_the_server_dictates_when_to_ask_again(line: Line, visit: Open) -> None:
     page = await visit()
     await page.clock.run_for(19_000)
-    assert line.requests.count(STATUS) == 0
+    assert await asked(page) == 0
     line.now(poll_after=60)
-    await poll(line, page, 1.5)
+    await poll(page, 1.5)
     await page.clock.run_for(58_000)
-    assert line.requests.count(STATUS) == 1
+    assert await asked(page) == 1
     line.now(poll_after=3)
-    await poll(line, page, 3)
-    await poll(line, page, 3.1)
+    await poll(page, 3)
+    await poll(page, 3.1)
 
 
 async def test_nonsense_for_poll_after_is_no_storm(line: Line, visit: Open) -> None:
     for nonsense in (0, -5, None, "soon"):
         page = await visit()
         line.now(poll_after=nonsense)
-        await poll(line, page)
-        before = line.requests.count(STATUS)
+        await poll(page)
         await page.clock.run_for(900)
-        assert line.requests.count(STATUS) == before
+        assert await asked(page) == 1
 
 
 async def test_what_can_not_be_known_is_said_so(line: Line, visit: Open) -> None:
     page = await visit()
     line.now(eta_seconds=None, position=None, waiting=None)
-    await poll(line, page)
+    await poll(page)
     await expect(page.locator(marked("eta"))).to_have_text("not known at the moment")
     for name in ("position", "waiting", "progress"):
         await expect(page.locator(f"[data-waitroom-if={name}]")).to_be_hidden()
@@ -232,7 +252,7 @@ async def test_what_can_not_be_known_is_said_so(line: Line, visit: Open) -> None
 async def test_a_position_that_rises_is_shown_as_it_is(line: Line, visit: Open) -> None:
     page = await visit()
     line.now(position=2040)
-    await poll(line, page)
+    await poll(page)
     await expect(page.locator(marked("position"))).to_have_text("2,040")
     await expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "0")
 
@@ -246,12 +266,12 @@ async def test_script_and_server_write_alike(line: Line, visit: Open) -> None:
         await expect(page.locator("html")).to_have_attribute("lang", code)
         for low, high in waits:
             line.now(eta_seconds=[low, high])
-            await poll(line, page)
+            await poll(page)
             shown = await page.locator(marked("eta")).text_content() or ""
             assert shown.replace("\xa0", " ") == language.wait(low, high).replace("\xa0", " ")
         for value in numbers:
             line.now(position=value)
-            await poll(line, page)
+            await poll(page)
             assert await page.locator(marked("position")).text_content() == language.number(value)
 
 
@@ -259,7 +279,7 @@ async def test_script_and_server_write_alike(line: Line, visit: Open) -> None:
 async def test_the_visitor_is_taken_in(line: Line, visit: Open, state: str) -> None:
     page = await visit("/phones?colour=blue")
     line.now(state)
-    await poll(line, page)
+    await poll(page)
     await expect(page.get_by_role("heading", level=1)).to_have_text("It is your turn")
     await expect(page.get_by_role("status")).to_have_text("It is your turn")
     await expect(page.get_by_role("link", name="Go in")).to_be_visible()
@@ -275,11 +295,12 @@ async def test_the_visitor_is_taken_in(line: Line, visit: Open, state: str) -> N
 async def test_an_address_with_a_fragment_is_loaded_too(line: Line, visit: Open, address: str) -> None:
     page = await visit(address)
     line.now("called")
-    await poll(line, page)
+    await poll(page)
     line.kind = None
     await page.clock.run_for(1500)
     await expect(page.get_by_role("heading", level=1)).to_have_text("Welcome to the shop")
     assert page.url == line.address + address
+    assert await page.evaluate("history.length") == 2
 
 
 async def test_who_came_by_post_goes_in_by_get(line: Line, visit: Open) -> None:
@@ -291,7 +312,7 @@ async def test_who_came_by_post_goes_in_by_get(line: Line, visit: Open) -> None:
     await line.count("POST /basket", 1)
     await page.wait_for_url("**/basket")
     line.now("called")
-    await poll(line, page)
+    await poll(page)
     line.kind = None
     await page.clock.run_for(1500)
     await line.count("GET /basket", 1)
@@ -304,28 +325,44 @@ async def test_in_a_hidden_tab_it_goes_in_without_a_pause(line: Line, visit: Ope
     await hide(page, hidden=True)
     line.now("called")
     line.kind = None
-    await poll(line, page)
+    await poll(page)
     await page.clock.run_for(1)
     await expect(page.get_by_role("heading", level=1)).to_have_text("Welcome to the shop")
 
 
-@pytest.mark.parametrize("storage", [True, False])
-async def test_it_never_goes_round_in_circles(line: Line, visit: Open, storage: bool) -> None:
-    broken = "Object.defineProperty(window, 'sessionStorage', { get() { throw new Error('no'); } });"
+# Says for how long the page means to wait, but hardly waits: no time passes on its clock.
+HASTE = """
+Date.now = () => 1795776125000;
+const later = setTimeout;
+window.setTimeout = (what, delay) => {
+  console.log(delay);
+  return later(what, delay < 90000 ? 0 : delay);
+};
+"""
+NO_STORAGE = "Object.defineProperty(window, 'sessionStorage', { get() { throw new Error('no'); } });"
+
+
+@pytest.mark.parametrize(
+    ("script", "pauses"),
+    [(HASTE, [0, 5000, 10_000, 20_000, 40_000, 60_000, 60_000]), (HASTE + NO_STORAGE, [5000] * 7)],
+)
+async def test_it_never_goes_round_in_circles(line: Line, visit: Open, script: str, pauses: list[int]) -> None:
     line.values = replace(VALUES, poll_after=1)
-    line.now("unknown", poll_after=1)
-    page = await visit(script="" if storage else broken)
-    for second in range(60):
-        await page.clock.run_for(1000)
-        await page.wait_for_load_state()
-        assert line.requests.count("GET /") <= 2 + second / 5
-    assert line.requests.count("GET /") >= 4
+    line.now("unknown")
+    page = await visit(at=None, script=script)
+    await line.count("GET /", 1 + len(pauses))
+    line.kind = None
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Welcome to the shop")
+    # Each page waits until it asks, and then until it is loaded again.
+    said = [delay for delay in line.said if delay != "90000"]
+    expected = [text for pause in pauses for text in ("1000", str(pause))]
+    assert said[: len(expected)] == expected
 
 
 async def test_without_cookies_it_says_so_and_stays(line: Line, visit: Open) -> None:
     page = await visit(script="Object.defineProperty(navigator, 'cookieEnabled', { get: () => false });")
     line.now("unknown")
-    await poll(line, page)
+    await poll(page)
     await expect(page.locator(marked("notice"))).to_contain_text("allow cookies")
     await page.clock.run_for(50_000)
     assert line.requests.count("GET /") == 1
@@ -335,7 +372,7 @@ async def test_a_room_that_is_gone_is_no_reason_to_wait(line: Line, visit: Open)
     page = await visit()
     line.status_code, line.status_body = 404, "{}"
     line.kind = None
-    await poll(line, page)
+    await poll(page)
     await page.clock.run_for(1)
     await expect(page.get_by_role("heading", level=1)).to_have_text("Welcome to the shop")
 
@@ -346,16 +383,16 @@ async def test_a_room_that_is_gone_is_no_reason_to_wait(line: Line, visit: Open)
 async def test_failures_never_end_the_wait(line: Line, visit: Open, code: int, body: str) -> None:
     page = await visit()
     line.status_code, line.status_body = code, body
-    await poll(line, page)
+    await poll(page)
     await expect(page.locator(marked("notice"))).to_be_hidden()
-    await poll(line, page, 26)
+    await poll(page, 26)
     await expect(page.locator(marked("notice"))).to_contain_text("Your place is kept")
     await expect(page.get_by_role("status")).to_contain_text("Your place is kept")
     await expect(page.locator(marked("position"))).to_have_text("1,234")
     for _ in range(8):
-        await poll(line, page, 76)
+        await poll(page, 76)
     line.status_code, line.status_body = 200, None
-    await poll(line, page, 76)
+    await poll(page, 76)
     await expect(page.locator(marked("notice"))).to_be_hidden()
     await expect(page.locator(marked("position"))).to_have_text("1,000")
 
@@ -380,18 +417,18 @@ async def test_a_lost_connection_is_tried_again_ever_more_calmly(line: Line, vis
     assert gaps[-1] >= 58
     await expect(page.locator(marked("updated"))).to_have_text(re.compile(r"^\d minutes ago$"))
     await page.unroute("**/.waitroom/status*")
-    await poll(line, page, 77)
+    await poll(page, 77)
     await expect(page.locator(marked("position"))).to_have_text("1,000")
-    await expect(page.locator(marked("updated"))).to_have_text("now")
+    await expect(page.locator(marked("updated"))).to_have_text(re.compile(r"^now$|seconds ago$"))
 
 
 async def test_retry_after_is_obeyed(line: Line, visit: Open) -> None:
     page = await visit()
     line.status_code, line.status_headers = 429, {"Retry-After": "120"}
-    await poll(line, page)
+    await poll(page)
     await page.clock.run_for(119_000)
-    assert line.requests.count(STATUS) == 1
-    await poll(line, page, 32)
+    assert await asked(page) == 1
+    await poll(page, 32)
 
 
 async def hide(page: Page, *, hidden: bool) -> None:
@@ -406,7 +443,7 @@ async def test_shown_again_it_asks_at_once(line: Line, visit: Open) -> None:
     page = await visit()
     await hide(page, hidden=True)
     await page.clock.run_for(10_000)
-    assert line.requests.count(STATUS) == 0
+    assert await asked(page) == 0
     await hide(page, hidden=False)
     await line.count(STATUS, 1)
     await expect(page.locator(marked("position"))).to_have_text("1,000")
@@ -414,7 +451,7 @@ async def test_shown_again_it_asks_at_once(line: Line, visit: Open) -> None:
         await hide(page, hidden=True)
         await hide(page, hidden=False)
     await page.clock.run_for(1000)
-    assert line.requests.count(STATUS) == 1
+    assert await asked(page) == 1
 
 
 async def test_online_again_it_asks_at_once(line: Line, visit: Open) -> None:
@@ -429,10 +466,10 @@ async def test_a_wrong_clock_does_no_harm(line: Line, visit: Open) -> None:
         page = await visit(at=NOW + wrong)
         await expect(page.locator(marked("updated"))).to_have_text("now")
         line.now(updated_at=(NOW - timedelta(seconds=2)).isoformat())
-        await poll(line, page)
+        await poll(page)
         await expect(page.locator(marked("updated"))).to_have_text("now")
         line.now(updated_at=(NOW - timedelta(minutes=5)).isoformat())
-        await poll(line, page)
+        await poll(page)
         await expect(page.locator(marked("updated"))).to_have_text("5 minutes ago")
 
 
@@ -440,7 +477,7 @@ async def test_a_wrong_clock_does_no_harm(line: Line, visit: Open) -> None:
 async def test_a_change_of_state_needs_no_new_page(line: Line, visit: Open, state: str) -> None:
     page = await visit()
     line.now(state, eta_seconds=None)
-    await poll(line, page)
+    await poll(page)
     words = ROOM_WORDS[PageKind(state)]
     await expect(page.get_by_role("heading", level=1)).to_have_text(words.heading)
     await expect(page.locator(marked("lead"))).to_have_text(words.lead)
@@ -451,7 +488,7 @@ async def test_a_change_of_state_needs_no_new_page(line: Line, visit: Open, stat
     assert await page.locator(marked("eta")).is_visible() is not over
     assert await page.locator("main > .notes").is_visible() is not over
     line.now("waiting", position=3)
-    await poll(line, page)
+    await poll(page)
     await expect(page).to_have_title("3 · You are in line")
     await expect(page.locator(marked("eta"))).to_be_visible()
     assert line.requests.count("GET /") == 1
@@ -463,7 +500,7 @@ async def test_a_held_page_shows_the_line_again_when_it_can(line: Line, visit: O
     page = await visit()
     await expect(page.locator(marked("updated"))).to_have_text("10:42:05 UTC")
     await expect(page.locator(marked("position"))).to_be_hidden()
-    await poll(line, page)
+    await poll(page)
     await expect(page.get_by_role("heading", level=1)).to_have_text("You are in line")
     await expect(page.locator(marked("position"))).to_have_text("1,000")
     await expect(page.locator(marked("updated"))).to_have_text("now")
@@ -475,17 +512,17 @@ async def test_screen_readers_are_told_sparingly(line: Line, visit: Open) -> Non
     assert await spoken.get_attribute("aria-live") == "polite"
     for position in (1200, 1000):
         line.now(position=position)
-        await poll(line, page)
+        await poll(page)
         await expect(spoken).to_be_empty()
     line.now(position=900)
-    await poll(line, page, 21)
+    await poll(page, 21)
     await expect(spoken).to_have_text("You are number 900 in line. about 3 to 6 minutes")
     for position in (850, 840, 830, 820):
         line.now(position=position)
-        await poll(line, page)
+        await poll(page)
         await expect(spoken).to_have_text("You are number 900 in line. about 3 to 6 minutes")
     line.now(position=9, eta_seconds=[0, 30])
-    await poll(line, page)
+    await poll(page)
     await expect(spoken).to_have_text("You are number 9 in line. less than a minute")
 
 
@@ -498,7 +535,7 @@ async def test_without_javascript_the_page_renews_itself(line: Line, visit: Open
     line.kind = None
     await line.count("GET /", 2)
     await expect(page.get_by_role("heading", level=1)).to_have_text("Welcome to the shop")
-    assert line.requests.count(STATUS) == 0
+    assert STATUS not in line.requests
 
 
 @pytest.mark.parametrize("scripted", [True, False])
@@ -526,12 +563,12 @@ async def test_words_of_ones_own_are_loaded_anew(visit: Open, line: Line, tmp_pa
     line.pages = Pages([RoomSettings(name="shop", upstream="http://127.0.0.1:3000", template=str(path))])
     page = await visit()
     line.now(position=500)
-    await poll(line, page)
+    await poll(page)
     await expect(page.locator("b")).to_have_text("500")
     assert await page.locator("progress").evaluate("(bar) => bar.value") == 75
     line.now("paused")
     line.kind = PageKind.PAUSED
-    await poll(line, page)
+    await poll(page)
     await page.clock.run_for(1)
     await expect(page.get_by_role("heading", level=1)).to_have_text("paused")
     assert line.requests.count("GET /") == 2
@@ -564,7 +601,8 @@ async def test_it_can_be_read_and_fits_the_smallest_phone(line: Line, visit: Ope
     line.values = replace(VALUES, message="W" * 90, position=987_654, waiting=1_234_567, remaining=5)
     for code in LANGUAGES:
         page = await visit(locale=code, color_scheme=scheme, viewport={"width": 320, "height": 600})
-        for kind in ROOM_WORDS:
+        # German has the longest words of them all.
+        for kind in ROOM_WORDS if code == "de" else (PageKind.WAITING,):
             line.kind = kind
             await page.goto(line.address)
             await expect(page.locator("html")).to_have_attribute("lang", code)

@@ -55,7 +55,7 @@ class Slot:
             "but not compared, filtered or calculated with"
         )
 
-    __str__ = __int__ = __float__ = __len__ = __iter__ = __getitem__ = __hash__ = _refuse
+    __str__ = __float__ = __len__ = __iter__ = __getitem__ = __hash__ = _refuse
     __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __mod__ = __rmod__ = _refuse
     __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = __neg__ = __contains__ = _refuse
