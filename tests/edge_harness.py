@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any, Literal
 from unittest.mock import patch
 
-from http_reader import Message, read_responses
+from http_reader import Message, read_requests, read_responses
 from structlog.testing import capture_logs
 from wires import STARTED, Shop, VirtualLoop, Wire
 
@@ -327,3 +327,36 @@ def get(target: bytes = b"/", *lines: bytes, method: bytes = b"GET", body: bytes
 
 PAGE = b"Accept: text/html"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+# Visitors who are inside, and what the shop makes of them.
+
+
+def sent(world: World, *lines: bytes, wire: Wire | None = None, **how: Any) -> Wire:
+    """A visitor inside sends a request."""
+    wire = wire or world.client()
+    wire.send(get(b"/a", world.inside(), *lines, **how))
+    return wire
+
+
+def at_shop(world: World) -> Message:
+    """The only request that the shop has received, whole."""
+    (message,), rest = read_requests(world.shop.got)
+    assert rest == b""
+    return message
+
+
+def answer(wire: Wire, method: bytes = b"GET") -> Message:
+    """The only answer, whole."""
+    (message,) = read_responses(wire.got, [method], closed=wire.lost or wire.got_eof)
+    return message
+
+
+def warm(world: World) -> Wire:
+    """An idle connection to the shop that has been used before."""
+    sent(world)
+    shop = world.shop.wire
+    shop.send(OK)
+    shop.clear()
+    assert repr(world.pool) == "<UpstreamPool lent=0 idle=1 connecting=0 wait=0>"
+    return shop

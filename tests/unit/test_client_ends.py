@@ -1,0 +1,317 @@
+"""How a client's connection ends: by its deadlines, or because the client goes; and that nothing of it is left."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+
+import edge_harness
+import pytest
+from edge_harness import LIMITS, OK, PAGE, World, get
+from http_reader import read_responses
+from wires import HIGH_WATER, Wire
+
+from waitroom.edge import app, http1
+from waitroom.edge.client import LINGER_SECONDS, ClientConnection
+from waitroom.edge.exchange import Exchange
+from waitroom.edge.http1 import Request
+
+STATUS = b"/.waitroom/status?room=shop"
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with World() as world:
+        yield world
+
+
+# Deadlines.
+
+
+def test_a_client_that_says_nothing(world):
+    wire = world.client()
+    world.pass_time(LIMITS.head_seconds - 0.1)
+    assert not wire.lost
+    world.pass_time(0.1)
+    assert wire.lost
+    assert wire.got == b""
+
+
+def test_a_head_that_drips_in(world):
+    wire = world.client()
+    for _ in range(9):
+        wire.send(b"G")
+        world.pass_time(LIMITS.head_seconds / 10)
+        assert not wire.got
+    wire.send(b"E")
+    world.pass_time(LIMITS.head_seconds / 10)
+    assert read_responses(wire.got, [b"GET"])[0].status == 408
+    assert wire.got_eof
+
+
+def test_a_second_head_that_drips_in(world):
+    wire = world.client()
+    wire.send(get(STATUS))
+    wire.clear()
+    world.pass_time(LIMITS.idle_seconds - 1)
+    wire.send(b"GET / HT")
+    world.pass_time(1)
+    assert read_responses(wire.got, [b"GET"])[0].status == 408, "the time between two requests is the idle one"
+    wire = world.client()
+    wire.send(get(STATUS) + b"GET / HT")
+    wire.clear()
+    world.pass_time(LIMITS.head_seconds)
+    assert read_responses(wire.got, [b"GET"])[0].status == 408
+
+
+def test_an_idle_connection(world):
+    wire = world.client()
+    wire.send(get(STATUS))
+    world.pass_time(LIMITS.idle_seconds - 0.1)
+    wire.send(get(STATUS))
+    world.pass_time(LIMITS.idle_seconds - 0.1)
+    assert not wire.lost
+    world.pass_time(0.1)
+    assert wire.lost
+    assert not wire.aborted
+
+
+def test_a_request_that_waits_for_the_store_has_no_deadline_of_its_own(world):
+    """The store's calls have theirs."""
+    world.store.hold("join")
+    wire = world.client()
+    wire.send(get(b"/", PAGE))
+    world.pass_time(1000)
+    assert not wire.lost
+    world.store.let_go("join")
+    assert read_responses(wire.got, [b"GET"])[0].status == 503
+
+
+def flood(world: World) -> Wire:
+    """A client that takes nothing of hundreds of answers."""
+    wire = world.client()
+    wire.taking = False
+    wire.send(get(STATUS) * 500)
+    assert wire.unsent > HIGH_WATER
+    return wire
+
+
+def test_a_client_that_takes_nothing(world):
+    wire = flood(world)
+    world.pass_time(LIMITS.write_seconds - 0.1)
+    assert not wire.lost
+    wire.send(get(STATUS))
+    world.pass_time(0.1)
+    assert wire.aborted, "whatever else it sends"
+
+
+def test_a_client_that_takes_little_is_left_its_time(world):
+    wire = flood(world)
+    for _ in range(5):
+        world.pass_time(LIMITS.write_seconds - 1)
+        wire.take(1000)
+        assert not wire.lost
+        world.pass_time(1)
+        assert not wire.lost
+    world.pass_time(LIMITS.write_seconds)
+    assert wire.aborted
+
+
+def test_a_client_that_takes_again_goes_on(world):
+    wire = flood(world)
+    world.pass_time(LIMITS.write_seconds - 1)
+    wire.take()
+    assert len(read_responses(wire.got, [b"GET"] * 500)) == 500
+    world.pass_time(LIMITS.idle_seconds - 1)
+    assert not wire.lost
+    world.pass_time(1)
+    assert wire.lost
+
+
+def test_a_client_that_does_not_take_the_last_answer(world):
+    """Less than what makes the transport complain: nobody else would ever look at it again."""
+    wire = world.client()
+    wire.taking = False
+    wire.send(get(b"/", PAGE, b"Connection: close"))
+    assert 0 < wire.unsent < HIGH_WATER
+    world.pass_time(LINGER_SECONDS)
+    assert not wire.lost
+    world.pass_time(LIMITS.write_seconds)
+    assert wire.aborted
+
+
+def test_a_client_that_takes_the_last_answer_late(world):
+    wire = world.client()
+    wire.taking = False
+    wire.send(get(b"/", PAGE, b"Connection: close"))
+    world.pass_time(LIMITS.write_seconds - 1)
+    wire.take()
+    assert not wire.aborted
+    assert read_responses(wire.got, [b"GET"])[0].status == 503
+    assert wire.lost
+
+
+def test_an_idle_client_that_has_not_taken_its_answer(world):
+    wire = world.client()
+    wire.taking = False
+    wire.send(get(b"/", PAGE))
+    world.pass_time(LIMITS.idle_seconds)
+    assert wire.is_closing()
+    assert not wire.lost
+    world.pass_time(LINGER_SECONDS)
+    world.pass_time(LIMITS.write_seconds)
+    assert wire.aborted
+
+
+def test_a_refusal_that_nobody_takes(world):
+    wire = world.client()
+    wire.taking = False
+    wire.send(b"\n")
+    world.pass_time(LINGER_SECONDS)
+    assert not wire.lost
+    world.pass_time(LIMITS.write_seconds)
+    assert wire.aborted
+
+
+# Clients that go.
+
+
+@pytest.mark.parametrize("call", ["join", "visit"])
+def test_who_goes_while_the_store_is_asked_is_forgotten(world, call):
+    world.store.hold(call)
+    wire = world.client()
+    wire.send(get(b"/", PAGE, *([] if call == "join" else [b"Waitroom-Ticket: " + world.ticket(99)])))
+    assert len(world.store.named(call)) == 1
+    wire.reset()
+    assert not world.edge.clients
+    world.store.let_go(call)
+    assert world.loop.errors == []
+
+
+def test_who_closes_one_side_has_gone(world):
+    world.store.hold("join")
+    wire = world.client()
+    wire.send(get(b"/", PAGE))
+    wire.send_eof()
+    assert wire.lost
+    assert wire.got == b""
+    world.store.let_go("join")
+
+
+def test_who_closes_one_side_and_has_said_so_is_answered(world):
+    world.store.hold("join")
+    wire = world.client()
+    wire.send(get(b"/", PAGE, b"Connection: close"))
+    wire.send_eof()
+    assert not wire.lost
+    world.store.let_go("join")
+    assert read_responses(wire.got, [b"GET"])[0].status == 503
+    assert wire.lost
+    assert not wire.aborted
+
+
+def test_who_closes_one_side_in_the_middle_of_a_body_has_gone(world):
+    world.store.hold("join")
+    wire = world.client()
+    wire.send(get(b"/", PAGE, b"Connection: close", b"Content-Length: 5", method=b"POST"))
+    wire.send_eof()
+    assert wire.lost
+    world.store.let_go("join")
+
+
+@pytest.mark.parametrize("data", [b"", b"GET /", get(STATUS), get(STATUS) + b"GET"])
+def test_who_closes_one_side_between_requests_is_let_go(world, data):
+    wire = world.client()
+    wire.send(data)
+    wire.send_eof()
+    assert wire.lost
+    assert not wire.aborted
+
+
+def test_who_closes_one_side_and_takes_nothing_is_cut(world):
+    wire = world.client()
+    wire.taking = False
+    wire.send(get(b"/", PAGE))
+    wire.send_eof()
+    world.pass_time(LINGER_SECONDS)
+    assert not wire.lost
+    world.pass_time(LIMITS.write_seconds)
+    assert wire.aborted
+
+
+class Watched:
+    """Makes requests, exchanges and connections tell whether they are still there."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.references: list[weakref.ref[object]] = []
+        for module, original in ((http1, Request), (app, Exchange), (edge_harness, ClientConnection)):
+            monkeypatch.setattr(module, original.__name__, self.watched(original))
+
+    def watched(self, original: type) -> type:
+        references = self.references
+
+        class Seen(original):
+            __slots__ = ("__weakref__",)
+
+            def __init__(self, *arguments: object) -> None:
+                references.append(weakref.ref(self))
+                super().__init__(*arguments)
+
+        return Seen
+
+    @property
+    def kinds(self) -> list[str]:
+        return [type(one).__mro__[1].__name__ for reference in self.references if (one := reference()) is not None]
+
+
+@pytest.mark.parametrize("way", ["reset", "eof", "idle", "close", "refused", "held", "at the shop", "in a body"])
+def test_nothing_of_a_request_is_kept_when_its_connection_is_gone(world, monkeypatch, way):
+    """Not even until the garbage is collected: cycles of thousands of requests cost a pause."""
+    watched = Watched(monkeypatch)
+    gc.disable()
+    try:
+        wire = world.client()
+        cookie = world.inside()
+        match way:
+            case "reset":
+                wire.send(get(STATUS))
+                wire.reset()
+            case "eof":
+                wire.send(get(STATUS))
+                wire.send_eof()
+            case "idle":
+                wire.send(get(STATUS))
+                world.pass_time(LIMITS.idle_seconds)
+            case "close":
+                wire.send(get(STATUS, b"Connection: close"))
+            case "refused":
+                wire.send(get(STATUS) + b"x\n")
+                world.pass_time(LINGER_SECONDS)
+            case "held":
+                world.store.hold("join")
+                wire.send(get(b"/", PAGE))
+                wire.reset()
+                world.store.let_go("join")
+            case "at the shop":
+                wire.send(get(b"/", cookie))
+                wire.reset()
+            case "in a body":
+                wire.send(get(b"/", cookie, b"Content-Length: 9", method=b"POST") + b"x")
+                world.pass_time(LIMITS.body_seconds)
+                world.pass_time(LINGER_SECONDS)
+        assert wire.lost
+        assert len(watched.references) >= 2
+        assert watched.kinds == []
+    finally:
+        gc.enable()
+
+
+def test_an_idle_connection_keeps_nothing_of_its_last_request(world, monkeypatch):
+    watched = Watched(monkeypatch)
+    wire = world.client()
+    wire.send(get(STATUS), get(b"/", world.inside()))
+    world.shop.wire.send(OK)
+    assert len(read_responses(wire.got, [b"GET"] * 2)) == 2
+    assert watched.kinds == ["ClientConnection"]
+    assert wire.protocol.deadline < float("inf")

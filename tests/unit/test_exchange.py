@@ -1,0 +1,330 @@
+"""A request on its way to the shop and its answer on the way back, byte by byte."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from edge_harness import OK, PAGE, QUIET, World, answer, at_shop, get, sent
+from http_reader import read_requests, read_responses
+
+from waitroom.edge.client import LINGER_SECONDS
+from waitroom.edge.exchange import LONGEST_RESPONSE_HEAD
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with World() as world:
+        yield world
+
+
+# There.
+
+
+def test_a_request_goes_on_as_it_came(world):
+    target = b"//a/%2F..;b='c'?d=%zz&" + b"x" * 16384
+    wire = world.client()
+    wire.send(
+        b"GET %b HTTP/1.1\r\nx-b: 1\r\nHOST: shop.example:80\r\nAccept:*/*\r\nX-B: 2\r\nx-b: 3\r\n%b\r\n"
+        % (target, world.inside())
+    )
+    got = at_shop(world)
+    assert got.start == b"GET %b HTTP/1.1" % target
+    assert got.headers[:5] == [
+        (b"x-b", b"1"),
+        (b"HOST", b"shop.example:80"),
+        (b"Accept", b"*/*"),
+        (b"X-B", b"2"),
+        (b"x-b", b"3"),
+    ]
+    assert dict(got.headers[5:]) == {
+        b"Waitroom-Room": b"shop",
+        b"Waitroom-Session": b"5a",
+        b"X-Request-Id": wire.protocol.request_id.encode(),
+        b"X-Forwarded-For": b"203.0.113.9",
+        b"X-Forwarded-Proto": b"http",
+        b"X-Forwarded-Host": b"shop.example:80",
+    }
+
+
+def test_an_absolute_target_goes_on_as_a_path(world):
+    wire = world.client()
+    wire.send(get(b"http://shop.example/a?b", world.inside()))
+    assert at_shop(world).target == b"/a?b"
+
+
+def test_a_request_in_http_1_0_without_a_host(world):
+    wire = world.client()
+    wire.send(b"GET /a HTTP/1.0\r\n%b\r\n" % world.inside())
+    assert at_shop(world)[b"Host"] == b"shop.internal:3000"
+    world.shop.wire.send(OK)
+    assert answer(wire)[b"Connection"] == b"close"
+    assert wire.lost
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST", b"PUT", b"DELETE"])
+def test_a_body_by_length_goes_on_by_length(world, method):
+    sent(world, b"X: 1", method=method, body=b"hello")
+    got = at_shop(world)
+    assert (got.framing, got.body) == ("length", b"hello")
+
+
+def test_a_form_without_a_field_has_a_length_all_the_same(world):
+    sent(world, method=b"POST", body=b"")
+    assert at_shop(world)[b"Content-Length"] == b"0"
+
+
+@pytest.mark.parametrize("cut", range(0, 60, 7))
+def test_a_body_in_chunks_goes_on_in_chunks(world, cut):
+    wire = sent(world, b"Transfer-Encoding: chunked", method=b"POST")
+    body = b"5;a=b\r\nhello\r\nA\r\n0123456789\r\n0\r\nX-Sum: 1\r\nHost: evil\r\n\r\n"
+    wire.send(body[:cut], body[cut:])
+    got = at_shop(world)
+    assert (got.framing, got.body, got.trailers) == ("chunked", b"hello0123456789", [(b"X-Sum", b"1")])
+    assert b"Content-Length" not in got
+
+
+def test_a_body_byte_by_byte(world):
+    wire = sent(world, b"Content-Length: 9", method=b"POST")
+    for byte in b"123456789":
+        wire.send(bytes([byte]))
+    assert at_shop(world).body == b"123456789"
+
+
+def test_a_body_waits_until_there_is_a_connection(world):
+    world.shop.hangs = True
+    wire = sent(world, method=b"POST", body=b"x" * 1000)
+    assert world.shop.got == b""
+    world.shop.let_in()
+    assert at_shop(world).body == b"x" * 1000
+    world.shop.wire.send(OK)
+    assert answer(wire, b"POST").status == 200
+
+
+def test_a_body_whose_chunks_are_broken_is_never_completed(world):
+    wire = sent(world, b"Transfer-Encoding: chunked", method=b"POST")
+    wire.send(b"5\r\nhello\r\n", b"x\r\n", b"0\r\n\r\n")
+    requests, rest = read_requests(world.shop.got)
+    assert requests == []
+    assert rest
+    assert world.shop.wires[0].aborted
+    assert answer(wire, b"POST").status == 400
+    assert answer(wire, b"POST")[b"Connection"] == b"close"
+    assert repr(world.pool) == "<UpstreamPool lent=0 idle=0 connecting=0 wait=0>"
+
+
+def test_who_asks_first_is_told_to_go_on_when_the_gate_has_opened(world):
+    world.view = QUIET
+    world.store.admits = 1
+    world.store.hold("join")
+    wire = world.client()
+    wire.send(get(b"/", PAGE, b"Expect: 100-continue", b"Content-Length: 5", method=b"POST"))
+    assert wire.got == b""
+    world.store.let_go("join")
+    assert wire.got == b"HTTP/1.1 100 Continue\r\n\r\n"
+    wire.send(b"hello")
+    got = at_shop(world)
+    assert got.body == b"hello"
+    assert b"Expect" not in got
+    world.shop.wire.send(b"HTTP/1.1 100 Continue\r\n\r\n" + OK)
+    assert wire.got.count(b" 100 ") == 1
+    assert answer(wire, b"POST").status == 200
+
+
+def test_who_asks_first_and_sends_all_the_same_needs_no_word(world):
+    wire = sent(world, b"Expect: 100-continue", method=b"POST", body=b"")
+    assert wire.got == b""
+
+
+# Back.
+
+
+def test_an_answer_goes_back_as_it_came(world):
+    wire = sent(world)
+    world.shop.wire.send(
+        b"HTTP/1.1 404 Nichts da\r\nset-cookie: a=1\r\nX-a: 1\r\nSet-Cookie: a=2\r\nConnection: keep-alive, X-Hop\r\n"
+        b"X-Hop: 1\r\nKeep-Alive: timeout=5\r\nWaitroom-Command: remaining=3\r\nContent-Length: 5\r\nDate: then\r\n\r\n"
+        b"hello"
+    )
+    got = answer(wire)
+    assert got.start == b"HTTP/1.1 404 Nichts da"
+    assert got.headers == [
+        (b"set-cookie", b"a=1"),
+        (b"X-a", b"1"),
+        (b"Set-Cookie", b"a=2"),
+        (b"Content-Length", b"5"),
+        (b"Date", b"then"),
+    ]
+    assert got.body == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("response", "framing", "body"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "length", b"hello"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "length", b""),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n",
+            "chunked",
+            b"hello",
+        ),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "chunked", b""),
+        (b"HTTP/1.1 204 No Content\r\nContent-Length: 7\r\n\r\n", "none", b""),
+        (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n", "none", b""),
+        (b"HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n", "none", b""),
+    ],
+)
+def test_bodies_and_the_connection_is_kept_however_they_are_cut(response, framing, body):
+    for at in range(1, len(response)):
+        with World() as world:
+            wire = sent(world)
+            world.shop.wire.send(response[:at], response[at:])
+            got = answer(wire)
+            assert (got.framing, got.body) == (framing, body)
+            assert not wire.got_eof
+            assert repr(world.pool) == "<UpstreamPool lent=0 idle=1 connecting=0 wait=0>"
+            if b"304" in got.start and b"Length" in response:
+                assert got[b"Content-Length"] == b"7"
+            if b"204" in got.start:
+                assert b"Content-Length" not in got
+
+
+def test_trailers_of_an_answer(world):
+    wire = sent(world)
+    world.shop.wire.send(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Sum: 1\r\nSet-Cookie: a=b\r\n\r\n"
+    )
+    assert answer(wire).trailers == [(b"X-Sum", b"1")]
+
+
+@pytest.mark.parametrize("line", [b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b""])
+def test_an_answer_to_a_head_has_no_body(world, line):
+    wire = sent(world, method=b"HEAD")
+    world.shop.wire.send(b"HTTP/1.1 200 OK\r\n%b\r\n" % line)
+    got = answer(wire, b"HEAD")
+    assert got.all(b"Content-Length") == ([b"5"] if b"Length" in line else [])
+    sent(world, wire=wire)
+    assert len(world.shop.wires) == 1
+
+
+def test_an_answer_in_chunks_to_http_1_0(world):
+    wire = world.client()
+    wire.send(get(b"/", world.inside(), b"Connection: keep-alive").replace(b"HTTP/1.1", b"HTTP/1.0"))
+    world.shop.wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX: y\r\n\r\n")
+    got = answer(wire)
+    assert (got.framing, got.body, got[b"Connection"]) == ("close", b"hello", b"close")
+    assert wire.lost
+    assert not wire.aborted
+
+
+@pytest.mark.parametrize(("version", "framing"), [(b"1.0", "close"), (b"1.1", "chunked")])
+@pytest.mark.parametrize("shop", [b"1.0", b"1.1"])
+def test_an_answer_that_ends_with_the_connection(world, version, framing, shop):
+    wire = world.client()
+    wire.send(get(b"/", world.inside()).replace(b"HTTP/1.1", b"HTTP/" + version))
+    world.shop.wire.send(b"HTTP/%b 200 OK\r\nX: y\r\n\r\nhel" % shop, b"lo")
+    world.shop.wire.send_eof()
+    got = answer(wire)
+    assert (got.framing, got.body) == (framing, b"hello")
+    assert wire.lost is (version == b"1.0")
+    assert not wire.aborted
+    assert repr(world.pool) == "<UpstreamPool lent=0 idle=0 connecting=0 wait=0>"
+
+
+def test_interim_answers(world):
+    wire = sent(world)
+    world.shop.wire.send(
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nWaitroom-Command: x\r\n\r\n"
+        b"HTTP/1.1 102 Processing\r\n\r\n" + OK
+    )
+    assert wire.got == (
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    )
+
+
+def test_interim_answers_are_not_of_http_1_0(world):
+    wire = world.client()
+    wire.send(get(b"/", world.inside()).replace(b"HTTP/1.1", b"HTTP/1.0"))
+    world.shop.wire.send(b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n" + OK)
+    assert b"103" not in wire.got
+    assert answer(wire).status == 200
+
+
+def test_the_longest_head_of_an_answer(world):
+    for more, status in ((0, 200), (1, 502)):
+        line = b"A: " + b"b" * (LONGEST_RESPONSE_HEAD - 43 + more) + b"\r\n"
+        response = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n" + line + b"\r\n"
+        assert len(response) == LONGEST_RESPONSE_HEAD + more
+        for cut in (8192, LONGEST_RESPONSE_HEAD - 2, len(response)):
+            wire = sent(world)
+            world.shop.wire.send(*(response[at : at + cut] for at in range(0, len(response), cut)))
+            assert answer(wire).status == status
+
+
+def test_answers_are_in_order_with_pipelined_requests(world):
+    wire = world.client()
+    wire.send(b"".join(get(b"/%d" % number, world.inside()) for number in range(5)))
+    for number in range(5):
+        requests, _ = read_requests(world.shop.wire.clear())
+        assert [request.target for request in requests] == [b"/%d" % number], "one after the other"
+        world.shop.wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % number)
+    assert [one.body for one in read_responses(wire.got, [b"GET"] * 5)] == [b"%d" % number for number in range(5)]
+    assert len(world.shop.wires) == 1
+
+
+# Early answers.
+
+
+def test_an_answer_before_the_body_has_come(world):
+    wire = sent(world, b"Content-Length: 100", method=b"POST")
+    shop = world.shop.wire
+    shop.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig")
+    got = answer(wire, b"POST")
+    assert (got.status, got.body, got[b"Connection"]) == (413, b"big", b"close")
+    assert shop.aborted, "it is still waiting for the rest of the body"
+    assert wire.got_eof
+    wire.send(b"x" * 100, get(b"/b", world.inside()))
+    assert len(world.shop.wires) == 1, "the rest of the body is no request"
+    world.pass_time(LINGER_SECONDS)
+    assert wire.lost
+
+
+def test_an_answer_that_begins_early_and_ends_late(world):
+    wire = sent(world, b"Content-Length: 4", method=b"POST")
+    shop = world.shop.wire
+    shop.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
+    wire.send(b"wxyz")
+    assert at_shop(world).body == b"wxyz"
+    shop.send(b"cd")
+    assert answer(wire, b"POST").body == b"abcd"
+
+
+def test_a_connection_whose_request_has_not_been_taken_is_not_used_again(world):
+    """An answer came, but what the shop has not read of the request would come before the next one."""
+    wire = sent(world, method=b"POST", body=b"")
+    shop = world.shop.wire
+    shop.send(OK)
+    shop.taking = False
+    sent(world, wire=wire, method=b"POST", body=b"x" * 1000)
+    shop.send(OK)
+    assert shop.aborted
+    assert [one.status for one in read_responses(wire.got, [b"POST"] * 2)] == [200, 200]
+
+
+# What is counted.
+
+
+@pytest.mark.parametrize(
+    ("response", "outcome"),
+    [(OK, "admitted"), (b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", "admitted"), (b"x", "failed")],
+)
+def test_every_exchange_is_counted_once(world, response, outcome):
+    sent(world)
+    assert world.room.metrics.in_flight == 1
+    world.shop.wire.send(response)
+    if response == b"x":
+        world.shop.wire.send_eof()
+    assert world.room.metrics.requests == {outcome: 1}
+    assert world.room.metrics.in_flight == 0
+    assert sum(world.room.metrics.upstream_request_seconds.counts) == 1

@@ -1,0 +1,281 @@
+"""Both ends of an exchange hold each other up, and tunnels after a change of protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from edge_harness import LIMITS, OK, World, answer, at_shop, get, room_settings, sent
+from http_reader import read_responses
+from wires import HIGH_WATER, Wire
+
+from waitroom.edge.client import LINGER_SECONDS, READ_AHEAD
+from waitroom.edge.exchange import TUNNEL_IDLE_SECONDS
+
+FIRST_BYTE, IDLE = room_settings().upstream_first_byte_seconds, room_settings().upstream_idle_seconds
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with World() as world:
+        yield world
+
+
+# Flow.
+
+
+def test_a_client_that_takes_nothing_stops_the_shop(world):
+    wire = sent(world)
+    shop = world.shop.wire
+    wire.taking = False
+    shop.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", *[b"x" * 10_000] * 100)
+    assert HIGH_WATER < wire.unsent < HIGH_WATER + 11_000
+    assert shop.unread > 900_000
+    wire.take()
+    assert shop.unread == 0
+    assert answer(wire).body == b"x" * 1_000_000
+
+
+def test_a_client_that_takes_in_sips_gets_all(world):
+    wire = sent(world)
+    shop = world.shop.wire
+    wire.taking = False
+    shop.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", *[b"2710\r\n" + b"x" * 10_000 + b"\r\n"] * 50)
+    shop.send(b"0\r\n\r\n")
+    for _ in range(200):
+        wire.take(3000)
+        assert wire.unsent < HIGH_WATER + 11_000
+    wire.take()
+    assert answer(wire).body == b"x" * 500_000
+
+
+def test_a_client_that_takes_nothing_for_too_long_frees_the_shop(world):
+    wire = sent(world)
+    shop = world.shop.wire
+    wire.taking = False
+    shop.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", *[b"x" * 10_000] * 10)
+    world.pass_time(LIMITS.write_seconds - 1)
+    assert not wire.lost
+    world.pass_time(1)
+    assert wire.aborted
+    assert shop.aborted
+
+
+def test_the_shop_is_not_to_blame_for_a_slow_client(world):
+    wire = sent(world)
+    shop = world.shop.wire
+    wire.taking = False
+    shop.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", *[b"x" * 10_000] * 10)
+    for _ in range(9):
+        world.pass_time(LIMITS.write_seconds / 2)
+        wire.take(1000)
+    assert not wire.lost
+    wire.take()
+    assert len(answer(wire).body) == 100_000
+
+
+def test_a_client_that_is_behind_already_does_not_take_the_shop_s_answer_either(world):
+    """It took nothing of the last answer; this one's connection to the shop was still to be made."""
+    world.shop.hangs = True
+    wire = sent(world, b"Expect: 100-continue", b"Content-Length: 1", method=b"POST")
+    wire.taking = False
+    world.loop.do(wire.write, b"x" * (HIGH_WATER + 1))
+    world.shop.let_in()
+    wire.send(b"x")
+    shop = world.shop.wire
+    shop.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", *[b"x" * 10_000] * 10)
+    assert shop.unread > 90_000
+    wire.take()
+    assert shop.unread == 0
+
+
+def test_a_shop_that_takes_nothing_stops_the_client(world):
+    wire = sent(world, b"Content-Length: 1000000", method=b"POST")
+    shop = world.shop.wire
+    shop.taking = False
+    wire.send(*[b"x" * 10_000] * 100)
+    assert HIGH_WATER < shop.unsent < HIGH_WATER + 11_000
+    assert wire.unread > 900_000
+    shop.take()
+    assert wire.unread == 0
+    assert at_shop(world).body == b"x" * 1_000_000
+    shop.send(OK)
+    assert answer(wire, b"POST").status == 200
+
+
+def test_a_body_that_comes_before_there_is_a_connection_is_not_read_on(world):
+    world.shop.hangs = True
+    wire = sent(world, b"Content-Length: 1000000", method=b"POST")
+    wire.send(*[b"x" * 10_000] * 100)
+    assert wire.unread > 900_000
+    assert len(wire.protocol._buffer) <= READ_AHEAD + 10_000
+    world.shop.let_in()
+    assert at_shop(world).body == b"x" * 1_000_000
+
+
+def test_requests_that_come_during_an_answer_are_not_read_on(world):
+    wire = sent(world)
+    world.shop.wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+    one = get(b"/b", world.inside())
+    wire.send(*[one * 20] * 100)
+    assert wire.unread > 0
+    assert len(wire.protocol._buffer) <= READ_AHEAD + 20 * len(one)
+    world.shop.wire.send(b"ok")
+    for _ in range(1999):
+        world.shop.wire.send(OK)
+    assert wire.unread == 0
+    world.shop.wire.send(OK)
+    assert wire.got.count(b"HTTP/1.1 200 OK") == 2001
+
+
+def test_early_answers_to_a_client_that_is_held_up_do_not_hold_it_for_ever(world):
+    wire = sent(world, b"Content-Length: 1000000", method=b"POST")
+    shop = world.shop.wire
+    shop.taking = False
+    wire.send(*[b"x" * 10_000] * 20)
+    assert not wire.is_reading()
+    shop.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+    assert answer(wire, b"POST").status == 413
+    assert wire.unread == 0, "what it still sends must not cost it the answer"
+
+
+# Tunnels.
+
+UPGRADE = (b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Key: abc")
+SWITCH = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
+    b"Sec-WebSocket-Accept: xyz\r\n\r\n"
+)
+
+
+def tunnel(world: World, early: bytes = b"") -> tuple[Wire, Wire]:
+    wire = world.client()
+    wire.send(get(b"/ws", world.inside(), *UPGRADE) + early)
+    shop = world.shop.wire
+    shop.send(SWITCH)
+    return wire, shop
+
+
+def test_a_change_of_protocol(world):
+    wire, shop = tunnel(world)
+    got = at_shop(world)
+    assert (got[b"Connection"], got[b"Upgrade"], got[b"Sec-WebSocket-Key"]) == (b"Upgrade", b"websocket", b"abc")
+    back = answer(wire)
+    assert (back.status, back[b"Connection"], back[b"Upgrade"]) == (101, b"Upgrade", b"websocket")
+    assert back[b"Sec-WebSocket-Accept"] == b"xyz"
+    shop.clear()
+    wire.clear()
+    wire.send(b"GET / HTTP/1.1\r\n\r\n", b"\x00\xff")
+    shop.send(b"HTTP/1.1 500 No\r\n\r\n", b"\xff\x00")
+    assert shop.got == b"GET / HTTP/1.1\r\n\r\n\x00\xff"
+    assert wire.got == b"HTTP/1.1 500 No\r\n\r\n\xff\x00"
+
+
+def test_what_is_said_early_is_not_lost(world):
+    wire = world.client()
+    wire.send(get(b"/ws", world.inside(), *UPGRADE) + b"from the client")
+    shop = world.shop.wire
+    assert b"from the client" not in shop.got, "it may be a request, if the shop stays with HTTP"
+    shop.send(SWITCH + b"from the shop")
+    assert shop.got.endswith(b"\r\n\r\nfrom the client")
+    assert wire.got.endswith(b"\r\n\r\nfrom the shop")
+
+
+def test_a_change_of_protocol_that_the_shop_declines(world):
+    wire = world.client()
+    wire.send(get(b"/ws", world.inside(), *UPGRADE) + get(b"/b", world.inside()))
+    world.shop.wire.send(b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: x\r\nContent-Length: 0\r\n\r\n")
+    world.shop.wire.send(OK)
+    assert [one.status for one in read_responses(wire.got, [b"GET"] * 2)] == [426, 200]
+
+
+@pytest.mark.parametrize(
+    "lines", [(b"Connection: Upgrade", b"Upgrade: h2c"), (b"Upgrade: websocket",), (b"Connection: upgrade",)]
+)
+def test_other_changes_of_protocol_are_not_asked_for(world, lines):
+    sent(world, *lines, b"HTTP2-Settings: x")
+    got = at_shop(world)
+    assert b"Upgrade" not in got
+    assert b"Connection" not in got
+
+
+@pytest.mark.parametrize("way", ["eof", "reset"])
+def test_when_the_shop_ends_a_tunnel_so_do_we(world, way):
+    wire, shop = tunnel(world)
+    shop.send(b"last words")
+    shop.send_eof() if way == "eof" else shop.reset()
+    assert wire.got.endswith(b"last words")
+    assert wire.got_eof
+    wire.send(b"more")
+    world.pass_time(LINGER_SECONDS)
+    assert wire.lost
+
+
+@pytest.mark.parametrize("way", ["eof", "reset"])
+def test_when_the_client_ends_a_tunnel_so_do_we(world, way):
+    wire, shop = tunnel(world)
+    wire.send(b"last words")
+    wire.send_eof() if way == "eof" else wire.reset()
+    assert wire.lost
+    assert shop.lost
+    assert world.room.metrics.requests == {"admitted": 1}
+
+
+def test_the_shop_s_last_words_in_a_tunnel_reach_a_slow_client(world):
+    wire, shop = tunnel(world)
+    wire.taking = False
+    shop.send(b"x" * 30_000)
+    shop.send_eof()
+    world.pass_time(LINGER_SECONDS)
+    assert not wire.lost
+    wire.take()
+    assert wire.got.endswith(b"x" * 30_000)
+    assert wire.got_eof
+
+
+def test_a_silent_tunnel_ends(world):
+    wire, shop = tunnel(world)
+    for speaker, listener in ((wire, shop), (shop, wire)):
+        world.pass_time(TUNNEL_IDLE_SECONDS - 1)
+        speaker.send(b"still there")
+        assert listener.got.endswith(b"still there")
+    world.pass_time(TUNNEL_IDLE_SECONDS)
+    assert wire.got_eof
+    assert shop.lost
+    world.pass_time(LINGER_SECONDS)
+    assert wire.lost
+
+
+def test_both_ends_of_a_tunnel_hold_each_other_up(world):
+    wire, shop = tunnel(world)
+    for speaker, listener in ((wire, shop), (shop, wire)):
+        listener.clear()
+        listener.taking = False
+        speaker.send(*[b"x" * 10_000] * 20)
+        assert speaker.unread > 100_000
+        assert listener.unsent < HIGH_WATER + 11_000
+        listener.take()
+        assert speaker.unread == 0
+        assert listener.got == b"x" * 200_000
+
+
+def test_a_tunnel_that_was_held_up_has_its_time_again(world):
+    wire, shop = tunnel(world)
+    wire.taking = False
+    shop.send(b"x" * (HIGH_WATER + 1))
+    wire.take()
+    world.pass_time(TUNNEL_IDLE_SECONDS - 1)
+    assert not wire.got_eof
+    world.pass_time(1)
+    assert wire.got_eof
+
+
+def test_a_client_that_takes_nothing_of_a_tunnel_is_cut_whatever_it_says(world):
+    wire, shop = tunnel(world)
+    wire.taking = False
+    shop.send(b"x" * (HIGH_WATER + 1))
+    world.pass_time(LIMITS.write_seconds / 2)
+    wire.send(b"ping")
+    world.pass_time(LIMITS.write_seconds / 2)
+    assert wire.aborted
+    assert shop.lost
