@@ -55,8 +55,7 @@ async def refuses(gateway: Gateway) -> None:
     await eventually(lambda: port_is_free(gateway.port))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_what_is_under_way_ends_well(tmp_path: Path, shop: Shop, number: signal.Signals) -> None:
+async def test_what_is_under_way_ends_well(tmp_path: Path, shop: Shop) -> None:
     async with running_gateway(tmp_path, one_room(shop)) as gateway, Wire.open(gateway) as idle:
         async with under_way(gateway, shop) as (wire, slow):
             waiting = slow_head = Slow()
@@ -71,7 +70,7 @@ async def test_what_is_under_way_ends_well(tmp_path: Path, shop: Shop, number: s
             request = asyncio.create_task(visitor.navigate("/head", "POST", b"pay"))
             await slow_head.asked.wait()
             assert gateway.process is not None
-            gateway.process.send_signal(number)
+            gateway.process.terminate()
             await refuses(gateway)
             with pytest.raises(ConnectionRefusedError):
                 await asyncio.open_connection("127.0.0.1", gateway.port)
@@ -92,7 +91,7 @@ async def test_what_is_under_way_ends_well(tmp_path: Path, shop: Shop, number: s
 
 async def test_a_signal_to_every_process_at_once_is_one_signal(tmp_path: Path, shop: Shop) -> None:
     """As service managers and containers send it."""
-    async with running_gateway(tmp_path, one_room(shop)) as gateway:
+    async with running_gateway(tmp_path, one_room(shop), workers=1) as gateway:
         async with under_way(gateway, shop) as (wire, slow):
             for process in gateway.processes():
                 process.kill(signal.SIGTERM)
@@ -104,13 +103,13 @@ async def test_a_signal_to_every_process_at_once_is_one_signal(tmp_path: Path, s
 
 
 async def test_asked_twice_it_stops_at_once(tmp_path: Path, shop: Shop) -> None:
-    async with running_gateway(tmp_path, one_room(shop), grace_seconds=600) as gateway:
+    async with running_gateway(tmp_path, one_room(shop), workers=1, grace_seconds=600) as gateway:
         async with under_way(gateway, shop) as (wire, _):
             assert gateway.process is not None
-            gateway.process.terminate()
+            gateway.process.send_signal(signal.SIGINT)  # as Ctrl-C does
             await refuses(gateway)
             assert len(gateway.children("edge.worker")) >= 1
-            gateway.process.terminate()
+            gateway.process.send_signal(signal.SIGINT)
             with pytest.raises(CUT):
                 async with asyncio.timeout(20):
                     await wire.reader.readexactly(10)
@@ -118,7 +117,7 @@ async def test_asked_twice_it_stops_at_once(tmp_path: Path, shop: Shop) -> None:
 
 
 async def test_what_takes_too_long_is_cut(tmp_path: Path, shop: Shop) -> None:
-    async with running_gateway(tmp_path, one_room(shop), grace_seconds=0.5) as gateway:
+    async with running_gateway(tmp_path, one_room(shop), workers=1, grace_seconds=0.5) as gateway:
         async with under_way(gateway, shop) as (wire, _):
             assert gateway.process is not None
             gateway.process.terminate()
@@ -131,7 +130,7 @@ async def test_what_takes_too_long_is_cut(tmp_path: Path, shop: Shop) -> None:
 async def test_a_restart_keeps_places_and_sessions(tmp_path: Path, shop: Shop) -> None:
     rooms = [room("shop", upstream=shop.address, max_active=1)]
     # Its secret is one that it made itself.
-    async with running_gateway(tmp_path, rooms, secrets=None) as gateway:
+    async with running_gateway(tmp_path, rooms, workers=1, secrets=None) as gateway:
         secret = (gateway.data_dir / "secret").read_text()
         assert stat.S_IMODE((gateway.data_dir / "secret").stat().st_mode) == 0o600
         assert stat.S_IMODE(gateway.data_dir.stat().st_mode) == 0o700
@@ -162,7 +161,7 @@ async def test_a_second_one_on_the_same_port_or_folder_is_refused(tmp_path: Path
         (tmp_path / name).mkdir()
         return Gateway(tmp_path / name, settings, one_room(shop))
 
-    async with running_gateway(tmp_path / "first", one_room(shop)) as gateway:
+    async with running_gateway(tmp_path / "first", one_room(shop), workers=1) as gateway:
         same_port, same_admin = another("port"), another("admin")
         same_port.port = gateway.port
         same_admin.admin_port = gateway.admin_port
@@ -257,7 +256,7 @@ async def test_status_of_no_gateway(tmp_path: Path) -> None:
 
 async def test_a_store_that_can_not_be_started_again_is_tried_until_it_can(tmp_path: Path, shop: Shop) -> None:
     rooms = [room("shop", upstream=shop.address, max_active=1)]
-    async with running_gateway(tmp_path, rooms) as gateway:
+    async with running_gateway(tmp_path, rooms, workers=1) as gateway:
         inside, waiting = Visitor(gateway, "shop"), Visitor(gateway, "shop")
         await inside.goes_in()
         await waiting.waits()

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from gateway import Gateway, SystemRedis, eventually, room, running_gateway, system_redis
-from shop_server import Shop
+from shop_server import Shop, response
 from visitors import Visitor
+
+from waitroom.queue.store import QueueStore, RoomNotOpen
+from waitroom.queue.view import RoomState
 
 pytestmark = pytest.mark.slow
 
@@ -32,10 +35,6 @@ async def readiness(gateway: Gateway, status: int) -> None:
     await eventually(look)
 
 
-async def soon(check: Callable[[], Awaitable[bool]]) -> None:
-    await eventually(check)
-
-
 async def full(gateway: Gateway, name: str) -> tuple[Visitor, Visitor]:
     """One inside and one who waits."""
     inside, waiting = Visitor(gateway, name), Visitor(gateway, name)
@@ -44,18 +43,22 @@ async def full(gateway: Gateway, name: str) -> tuple[Visitor, Visitor]:
     return inside, waiting
 
 
-async def assert_inside_and_line_hold(gateway: Gateway, everyone: dict[str, tuple[Visitor, Visitor]]) -> None:
+async def assert_inside_and_line_hold(everyone: dict[str, tuple[Visitor, Visitor]]) -> None:
     """Passes go on working; who waits is told that the place is kept."""
     for inside, waiting in everyone.values():
         ticket = waiting.cookies[waiting.ticket_cookie]
-        for _ in range(4):  # whichever worker they meet
-            assert (await inside.navigate()).status == 200
+        assert (await inside.navigate()).status == 200
+
+        async def held(waiting: Visitor = waiting) -> bool:
             page = await waiting.navigate()
             assert (page.status, page.state) == (503, "held")
-            assert b"place is kept" in page.body
-            told = await waiting.fetch()
-            assert (told.status, told.json["state"]) == (503, "waiting")
-            assert (await waiting.status())["state"] == "waiting"
+            return b"place is kept" in page.body
+
+        await eventually(held)
+        told = await waiting.fetch()
+        assert (told.status, told.json["state"]) == (503, "waiting")
+        assert (await waiting.status())["state"] == "waiting"
+        assert (await inside.navigate()).status == 200
         assert waiting.cookies[waiting.ticket_cookie] == ticket
 
 
@@ -81,6 +84,11 @@ async def assert_newcomers_meet_what_is_set(gateway: Gateway) -> Visitor:
 async def assert_all_is_well_again(everyone: dict[str, tuple[Visitor, Visitor]]) -> None:
     for inside, waiting in everyone.values():
         place = waiting.ticket.place
+
+        async def waits(waiting: Visitor = waiting) -> bool:
+            return (await waiting.navigate()).state == "waiting"
+
+        await eventually(waits)
         await waiting.position(1)
         newcomer = Visitor(waiting.gateway, waiting.room)
         await newcomer.waits()
@@ -95,13 +103,13 @@ async def test_a_store_that_stops_and_one_that_dies(tmp_path: Path, shop: Shop, 
     rooms = [
         room(name, upstream=shop.address, max_active=1, on_store_error=name) for name in ("hold", "admit", "close")
     ]
-    async with running_gateway(tmp_path / "gateway", rooms, redis_url=redis.url) as gateway:
+    async with running_gateway(tmp_path / "gateway", rooms, workers=1, redis_url=redis.url) as gateway:
         everyone = {name: await full(gateway, name) for name in ("hold", "admit", "close")}
 
         redis.signal(signal.SIGSTOP)
         await readiness(gateway, 503)
         async with asyncio.timeout(PROMPT_SECONDS):
-            await assert_inside_and_line_hold(gateway, everyone)
+            await assert_inside_and_line_hold(everyone)
         offline = await assert_newcomers_meet_what_is_set(gateway)
         redis.signal(signal.SIGCONT)
         await readiness(gateway, 200)
@@ -113,12 +121,12 @@ async def test_a_store_that_stops_and_one_that_dies(tmp_path: Path, shop: Shop, 
         async def has_slot() -> bool:
             return offline.pass_.session in await gateway.members("admit", "active")
 
-        await soon(has_slot)
+        await eventually(has_slot)
         assert await gateway.total("admit", "overshoot") >= 1
 
         await redis.kill()
         await readiness(gateway, 503)
-        await assert_inside_and_line_hold(gateway, everyone)
+        await assert_inside_and_line_hold(everyone)
         await assert_newcomers_meet_what_is_set(gateway)
         await redis.start()
         await readiness(gateway, 200)
@@ -149,7 +157,7 @@ async def test_a_store_that_comes_back_empty(
     tmp_path: Path, shop: Shop, redis: SystemRedis, empty: Callable[[SystemRedis, Gateway], Awaitable[None]]
 ) -> None:
     rooms = [room("lost", upstream=shop.address, max_active=1)]
-    async with running_gateway(tmp_path / "gateway", rooms, redis_url=redis.url) as gateway:
+    async with running_gateway(tmp_path / "gateway", rooms, workers=1, redis_url=redis.url) as gateway:
         inside, first = await full(gateway, "lost")
         second, third = Visitor(gateway, "lost"), Visitor(gateway, "lost")
         await second.waits()
@@ -160,19 +168,23 @@ async def test_a_store_that_comes_back_empty(
 
         await empty(redis, gateway)
         await readiness(gateway, 200)
+        # An operator looks first: else the slot that the store has forgotten goes to whoever is back first.
+        await eventually(lambda: _set(gateway, RoomState.PAUSED))
 
         # They come back in any order, and each gets the old place.
         for visitor in (third, first, second):
             await eventually(lambda visitor=visitor: _back(gateway, visitor))
         newcomer = Visitor(gateway, "lost")
-        await eventually(lambda: _waits(newcomer))
+        assert (await newcomer.navigate()).state == "paused"
         assert newcomer.ticket.place > max(places)
         assert [visitor.ticket.place for visitor in line] == places
         waiting = await gateway.members("lost", "waiting")
         assert list(waiting) == [*places, newcomer.ticket.place]
-        # Who is inside stays there, and gets the slot back.
-        assert (await inside.navigate()).status == 200
-        await soon(lambda: _has_slot(gateway, inside))
+        # Who is inside stays there, and has a slot again as soon as the store must know.
+        shop.answers["/pay"] = response(b"paying", "Waitroom-Command: hold=900")
+        assert (await inside.navigate("/pay")).body == b"paying"
+        await eventually(lambda: _has_slot(gateway, inside))
+        await eventually(lambda: _set(gateway, RoomState.OPEN))
         for position, visitor in enumerate([*line, newcomer], 1):
             await visitor.position(position)
 
@@ -186,14 +198,18 @@ async def test_a_store_that_comes_back_empty(
         assert await gateway.total("lost", "returned") == 3
 
 
-async def _back(gateway: Gateway, visitor: Visitor) -> bool:
-    assert (await visitor.status())["state"] == "waiting"
-    return visitor.ticket.place in await gateway.members("lost", "waiting")
-
-
-async def _waits(visitor: Visitor) -> bool:
-    await visitor.waits()
+async def _set(gateway: Gateway, state: RoomState) -> bool:
+    async with gateway.store() as client:
+        try:
+            await QueueStore(client, "lost").set_state(state)
+        except RoomNotOpen:
+            return False  # nobody has opened it since
     return True
+
+
+async def _back(gateway: Gateway, visitor: Visitor) -> bool:
+    assert (await visitor.status())["state"] in ("waiting", "paused")
+    return visitor.ticket.place in await gateway.members("lost", "waiting")
 
 
 async def _has_slot(gateway: Gateway, visitor: Visitor) -> bool:
