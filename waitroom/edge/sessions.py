@@ -26,6 +26,7 @@ class Session:
         id: The session's number, for the store and the shop.
         expires_at, ends_at: Unix times in seconds: of the newest pass, and the hard end.
         kept_at: When the store was last told of activity, Unix time; 0 for never.
+        passes: How many that stand for it are remembered.
         requests: How many are under way; an open WebSocket or a long download is activity.
         over: Whether it was released or ended.
     """
@@ -34,6 +35,7 @@ class Session:
     expires_at: int
     ends_at: int
     kept_at: float = 0.0
+    passes: int = 0
     requests: int = 0
     over: bool = False
 
@@ -85,6 +87,7 @@ class Sessions:
         session.requests -= 1
         if session.requests == 0:
             self._busy.discard(session)
+            self._forget_unused(session)
 
     def command(self, session: Session, operation: SessionOperation, ms: int) -> None:
         """Notes for the store what the shop, or the visitor, wants of a session."""
@@ -131,10 +134,16 @@ class Sessions:
         else:
             session.expires_at = max(session.expires_at, found.expires_at)
             session.ends_at = max(session.ends_at, found.ends_at)
-        if len(self._by_pass) >= MOST_KEPT:
-            oldest = next(iter(self._by_pass))
-            dropped = self._by_pass.pop(oldest)
-            if dropped.requests == 0:
-                self._by_id.pop(dropped.id, None)
-        self._by_pass[value] = session
+        if value not in self._by_pass:
+            session.passes += 1
+            self._by_pass[value] = session
+            if len(self._by_pass) > MOST_KEPT:
+                oldest = self._by_pass.pop(next(iter(self._by_pass)))
+                oldest.passes -= 1
+                self._forget_unused(oldest)
         return session
+
+    def _forget_unused(self, session: Session) -> None:
+        """Forgets a session that nobody here can come back to: what the store says of it would reach nobody."""
+        if session.passes == 0 and session.requests == 0:
+            self._by_id.pop(session.id, None)
