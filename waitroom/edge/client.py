@@ -247,8 +247,8 @@ class ClientConnection(asyncio.Protocol):
         self.transport.write(head if request.method == b"HEAD" else head + body)
         self.finish()
 
-    def fail(self, status: int) -> None:
-        """Answers with an error; where an answer has begun already, breaks it off."""
+    def fail(self, status: int, more: bytes = b"") -> None:
+        """Answers with an error; where an answer has begun already, breaks it off. ``more`` are header lines."""
         self._exchange = None
         if self._lost:
             return
@@ -256,7 +256,7 @@ class ClientConnection(asyncio.Protocol):
             self.transport.abort()
             return
         lines, body = self._server.error_answer(self, status)
-        self.respond(_ERRORS[status], lines, body)
+        self.respond(_ERRORS[status], lines + more, body)
 
     def finish(self) -> None:
         """The request is answered: on to the next one, or to the end."""

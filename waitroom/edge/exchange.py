@@ -28,11 +28,13 @@ class Errand(Protocol):
 
     Attributes:
         lines: Header lines for the shop.
+        cookies: Header lines for the client, which it needs even where the shop fails.
         first_byte_seconds: How long the shop may take to begin an answer.
         idle_seconds: How long it may then fall silent.
     """
 
     lines: bytes
+    cookies: bytes
     first_byte_seconds: float
     idle_seconds: float
 
@@ -318,7 +320,7 @@ class Exchange:
         self._end("failed", reusable=False)
         client = self._client
         log.warning("upstream failed", cause=cause, status=status, request_id=client.request_id, address=client.visitor)
-        client.fail(status)
+        client.fail(status, self._errand.cookies)
 
     def _end(self, outcome: str, *, reusable: bool) -> None:
         if self._ended:

@@ -30,13 +30,12 @@ class Passage:
     """
 
     __slots__ = (
-        "_cookies",
         "_outcome",
         "_room",
         "_secure",
         "_session",
         "_started",
-        *("idle_seconds", "lines"),
+        *("cookies", "idle_seconds", "lines"),
         "first_byte_seconds",
     )
 
@@ -47,7 +46,7 @@ class Passage:
         self._session = session
         self._outcome = outcome
         self._secure = secure
-        self._cookies = cookies
+        self.cookies = cookies
         self._started = time.monotonic()
         self.first_byte_seconds = room.settings.upstream_first_byte_seconds
         self.idle_seconds = room.settings.upstream_idle_seconds
@@ -64,17 +63,16 @@ class Passage:
         if response.commands:
             private = renew = self._obey(response.commands, now)
         if session is None:
-            return self._cookies, bool(self._cookies)
+            return self.cookies, bool(self.cookies)
+        private = private or bool(self.cookies)
         if session.over:
-            return self._cookies + self._pass_cookie("", 0), True
-        if self._cookies:
-            return self._cookies, True
+            return self.cookies + self._pass_cookie("", 0), True
         if response.uncacheable and session.expires_at - now < (1 - RENEW_SHARE) * self._lasts():
             renew = True
         if not renew:
-            return b"", private
+            return self.cookies, private
         _, value = self._room.admit(session.id, now, session.ends_at)
-        return self._pass_cookie(value, session.ends_at - int(now)), private
+        return self.cookies + self._pass_cookie(value, session.ends_at - int(now)), private
 
     def ended(self, outcome: str) -> None:
         """See `Errand.ended`."""

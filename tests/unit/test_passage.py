@@ -1,0 +1,284 @@
+"""What the shop's answer brings back: renewed passes, and what the shop tells the gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from edge_harness import BUSY, PAGE, QUIET, World, answer, get, sent
+from http_reader import Message
+
+from waitroom.queue.store import SessionChange
+from waitroom.queue.view import RoomState
+from waitroom.tokens import Pass
+
+PRIVATE = b"Cache-Control: private"
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with World() as world:
+        yield world
+
+
+def reply(*lines: bytes, status: bytes = b"200 OK") -> bytes:
+    return b"\r\n".join([b"HTTP/1.1 " + status, b"Content-Length: 0", *lines]) + b"\r\n\r\n"
+
+
+def told(world: World, *lines: bytes, pass_: bytes | None = None, status: bytes = b"200 OK") -> Message:
+    """What a visitor inside gets of such an answer of the shop's."""
+    wire = world.client()
+    wire.send(get(b"/", b"Cookie: waitroom_pass_shop=" + (pass_ or world.pass_())))
+    world.shop.wire.send(reply(*lines, status=status))
+    return answer(wire)
+
+
+def given(world: World, message: Message, age: int = 0) -> Pass | None:
+    """The pass in the last cookie of it, which is what a browser keeps; None where it is taken away or not given."""
+    cookies = [value for value in message.all(b"Set-Cookie") if value.startswith(b"waitroom_pass_shop=")]
+    if not cookies:
+        return None
+    value, *attributes = cookies[-1].split(b"; ")
+    assert {b"Path=/", b"HttpOnly", b"SameSite=Lax"} < set(attributes)
+    if b"Max-Age=0" in attributes:
+        assert value == b"waitroom_pass_shop="
+        return None
+    found = world.tokens.read_pass(value.partition(b"=")[2])
+    assert b"Max-Age=%d" % (found.ends_at - int(world.unix_time()) + age) in attributes
+    return found
+
+
+def changes(world: World) -> list[SessionChange]:
+    """What the store is told by the next flush."""
+    world.store.calls.clear()
+    world.loop.wait(world.room.flush())
+    return [change for batch in world.store.named("change_sessions") for change in batch]
+
+
+# Renewal.
+
+
+@pytest.mark.parametrize(
+    ("line", "left", "renewed"),
+    [
+        (PRIVATE, 100, True),
+        (b"Cache-Control: no-store", 719, True),
+        (PRIVATE, 721, False),
+        (b"Cache-Control: max-age=0", 100, False),
+        (b"Cache-Control: public, max-age=60", 100, False),
+        (b"Cache-Control: max-age=60, x-private-cache=1", 100, False),
+        (b"X: y", 100, False),
+    ],
+)
+def test_a_pass_is_renewed_in_time_and_only_where_no_cache_may_keep_it(world, line, left, renewed):
+    got = told(world, line, pass_=world.pass_(left=left))
+    now = int(world.unix_time())
+    assert given(world, got) == (Pass(90, now + 900, now + 14400) if renewed else None)
+    name, _, value = line.partition(b": ")
+    assert got[name] == value, "the shop's own word on caching is left alone"
+
+
+def test_a_renewed_pass_ends_no_later_than_its_session(world):
+    now = int(world.unix_time())
+    assert given(world, told(world, PRIVATE, pass_=world.pass_(left=100, ends=200))) == Pass(90, now + 200, now + 200)
+
+
+def test_a_pass_lasts_as_long_as_the_room_s_limits_in_force_say(world):
+    world.view = replace(BUSY, session_ms=60_000)
+    now = int(world.unix_time())
+    assert given(world, told(world, PRIVATE, pass_=world.pass_(left=30))) == Pass(90, now + 60, now + 14400)
+
+
+def test_a_request_without_a_session_brings_no_pass():
+    with World(view=QUIET) as world:
+        wire = world.client()
+        wire.send(get(b"/api"))
+        world.shop.wire.send(reply(PRIVATE))
+        assert b"Set-Cookie" not in answer(wire)
+
+
+def test_a_newcomer_s_first_answer_is_nobody_else_s():
+    with World(view=QUIET) as world:
+        world.store.admits = 1
+        wire = world.client()
+        wire.send(get(b"/", PAGE))
+        world.shop.wire.send(reply(b"Cache-Control: public, max-age=3600", b"Expires: later", b"Set-Cookie: a=b"))
+        got = answer(wire)
+        now = int(world.unix_time())
+        assert given(world, got) == Pass(151, now + 900, now + 14400)
+        assert got[b"Cache-Control"] == b"private, no-store"
+        assert b"Expires" not in got
+        assert got.all(b"Set-Cookie")[0] == b"a=b"
+        assert got.all(b"Set-Cookie")[-1].startswith(b"waitroom_ticket_shop=; Path=/; Max-Age=0")
+
+
+@pytest.mark.parametrize("failure", ["refused", "malformed", "cut", "late"])
+def test_a_newcomer_keeps_the_pass_though_the_shop_fails(failure):
+    """Else each new try would take another slot, and a shop that is down would be full."""
+    with World(view=QUIET) as world:
+        world.store.admits = 1
+        if failure == "refused":
+            world.shop.refuses = ConnectionRefusedError("refused")
+        wire = world.client()
+        wire.send(get(b"/", PAGE))
+        if failure == "malformed":
+            world.shop.wire.send(b"x\r\n\r\n")
+        elif failure == "cut":
+            world.shop.wire.send_eof()
+        elif failure == "late":
+            world.pass_time(60)
+        got = answer(wire)
+        assert got.status == (504 if failure == "late" else 502)
+        assert given(world, got, 60 if failure == "late" else 0) is not None
+        assert got[b"Cache-Control"] == b"no-store"
+
+
+def test_an_error_gives_no_pass_to_who_has_one(world):
+    world.shop.refuses = ConnectionRefusedError("refused")
+    wire = sent(world)
+    assert b"Set-Cookie" not in answer(wire)
+
+
+# What the shop says.
+
+
+def test_release(world):
+    got = told(world, b"Waitroom-Command: release", b"Cache-Control: public")
+    assert b"Waitroom-Command" not in got
+    assert got.all(b"Set-Cookie") == [b"waitroom_pass_shop=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax"]
+    assert got[b"Cache-Control"] == b"private, no-store"
+    assert changes(world) == [SessionChange("end", 90, 14400_000)]
+    assert world.ask(get(b"/x", world.inside())).status == 503, "the pass lets nobody in any more"
+
+
+def test_hold(world):
+    got = told(world, b"Waitroom-Command: hold=20000", pass_=world.pass_(left=10, ends=20))
+    now = int(world.unix_time())
+    assert given(world, got) == Pass(90, now + 20000, now + 20000)
+    assert got[b"Cache-Control"] == b"private, no-store"
+    assert changes(world) == [SessionChange("keep", 90, 20000_000), SessionChange("hold", 90, 20000_000)]
+
+
+def test_hold_for_less_than_there_is_left_shortens_nothing(world):
+    got = told(world, b"Waitroom-Command: hold=10")
+    now = int(world.unix_time())
+    assert given(world, got) == Pass(90, now + 900, now + 14400)
+    assert SessionChange("hold", 90, 10_000) in changes(world)
+
+
+@pytest.mark.parametrize(("seconds", "expires"), [(300, 900), (2000, 2000), (99999, 14400)])
+def test_extend(world, seconds, expires):
+    got = told(world, b"Waitroom-Command: extend=%d" % seconds)
+    now = int(world.unix_time())
+    assert given(world, got) == Pass(90, now + expires, now + 14400)
+    assert SessionChange("extend", 90, seconds * 1000) in changes(world)
+
+
+def test_remaining(world):
+    got = told(world, b"Waitroom-Command: remaining=1200", b"Cache-Control: public")
+    assert b"Set-Cookie" not in got
+    assert got[b"Cache-Control"] == b"public"
+    changes(world)
+    assert world.store.named("set_remaining") == [1200]
+    assert changes(world) == []
+    assert world.store.named("set_remaining") == [], "once"
+
+
+@pytest.mark.parametrize(
+    ("state", "sets"),
+    [(RoomState.OPEN, True), (RoomState.PAUSED, True), (RoomState.CLOSED, False), (RoomState.SOLD_OUT, False)],
+)
+def test_sold_out(world, state, sets):
+    """Not where an operator has closed the room."""
+    world.view = replace(BUSY, state=state)
+    told(world, b"Waitroom-Command: sold-out")
+    changes(world)
+    assert world.store.named("set_state") == ([RoomState.SOLD_OUT] if sets else [])
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (b"Waitroom-Command: remaining=0, sold-out , hold=100",),
+        (b"Waitroom-Command: remaining=0", b"X: y", b"WAITROOM-COMMAND:sold-out,,hold=100,"),
+    ],
+)
+def test_several_at_once(world, lines):
+    got = told(world, *lines)
+    assert b"Waitroom-Command" not in got
+    assert SessionChange("hold", 90, 100_000) in changes(world)
+    assert world.store.named("set_remaining") == [0]
+    assert world.store.named("set_state") == [RoomState.SOLD_OUT]
+    assert world.logs == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(b"explode", b"hold", b"hold=", b"hold=x", b"hold=-5", b"hold=+5", b"hold=5.0", b"hold=1e3", b"hold = 5"),
+        *(b"hold=9999999999", b"remaining=many", b"remaining", b"extend=\xb2", b"Release", b"sold_out", b"\xff"),
+    ],
+)
+def test_junk_is_said_to_the_log_and_does_nothing(world, value):
+    got = told(world, b"Waitroom-Command: " + value)
+    assert b"Waitroom-Command" not in got
+    assert b"Set-Cookie" not in got
+    assert [change.operation for change in changes(world)] == ["keep"]
+    assert world.store.named("set_remaining") == world.store.named("set_state") == []
+    assert [entry["log_level"] for entry in world.logs] == ["warning"]
+
+
+@pytest.mark.parametrize("value", [b"release", b"hold=5", b"extend=5"])
+def test_a_word_on_nobody_s_session_is_none(value):
+    """As a payment provider's webhook may get, past the line."""
+    with World(view=QUIET) as world:
+        wire = world.client()
+        wire.send(get(b"/api"))
+        world.shop.wire.send(reply(b"Waitroom-Command: %b, remaining=7" % value))
+        assert b"Set-Cookie" not in answer(wire)
+        assert changes(world) == []
+        assert world.store.named("set_remaining") == [7]
+        assert world.logs == []
+
+
+def test_a_word_with_a_newcomer_s_first_answer_is_not_lost():
+    with World(view=QUIET) as world:
+        world.store.admits = 1
+        wire = world.client()
+        wire.send(get(b"/", PAGE))
+        world.shop.wire.send(reply(b"Waitroom-Command: hold=20000"))
+        now = int(world.unix_time())
+        assert given(world, answer(wire)) == Pass(151, now + 20000, now + 20000)
+
+
+def test_a_newcomer_released_at_once_has_no_pass():
+    with World(view=QUIET) as world:
+        world.store.admits = 1
+        wire = world.client()
+        wire.send(get(b"/", PAGE))
+        world.shop.wire.send(reply(b"Waitroom-Command: release"))
+        assert given(world, answer(wire)) is None
+        assert SessionChange("end", 151, 14400_000) in changes(world)
+
+
+def test_commands_of_interim_answers_and_trailers_are_not_heard(world):
+    wire = sent(world)
+    world.shop.wire.send(
+        b"HTTP/1.1 103 Hint\r\nWaitroom-Command: release\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"0\r\nWaitroom-Command: release\r\n\r\n"
+    )
+    assert b"ommand" not in wire.got
+    assert [change.operation for change in changes(world)] == ["keep"]
+
+
+def test_what_the_store_could_not_be_told_is_told_later(world):
+    told(world, b"Waitroom-Command: remaining=5, hold=100, sold-out")
+    world.store.broken = {"change_sessions"}
+    assert changes(world) != []
+    assert not world.room.store_up
+    world.store.broken = set()
+    world.loop.wait(world.room.refresh())
+    assert SessionChange("hold", 90, 100_000) in changes(world)
+    assert world.store.named("set_remaining") == [5]
+    assert world.store.named("set_state") == [RoomState.SOLD_OUT]
