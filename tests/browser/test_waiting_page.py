@@ -1,199 +1,26 @@
-"""The waiting page in a real browser: its polling, its words for screen readers, its looks on a phone.
+"""The waiting page in a real browser: how it polls, goes on, and bears what goes wrong.
 
 Time is the browser's own fake clock, so a minute of waiting takes no time.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
-from aiohttp import web
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, expect
+from playwright.async_api import expect
+from waiting_line import LANGUAGES, NOW, STATUS, VALUES, Line, Open, asked, hide, marked, poll
 
-from waitroom.edge.languages import Languages
-from waitroom.edge.pages import PageKind, Pages, PageValues
+from waitroom.edge.pages import PageKind, Pages
 from waitroom.edge.words import ROOM_WORDS
-from waitroom.resources import resource_path
 from waitroom.settings import RoomSettings
 
 pytestmark = pytest.mark.slow
-
-LANGUAGES = Languages(resource_path("templates") / "locale").by_code
-NOW = datetime(2026, 11, 27, 10, 42, 5, tzinfo=UTC)
-VALUES = PageValues(
-    position=1234,
-    waiting=12345,
-    eta=(240, 400),
-    start_position=2000,
-    poll_after=20,
-    message="",
-    updated_at=NOW,
-    request_id="01JDK8Q2X4",
-)
-
-
-@dataclass
-class Line:
-    """A gateway with one visitor, whose every answer the test decides."""
-
-    pages: Pages
-    kind: PageKind | None = PageKind.WAITING
-    values: PageValues = VALUES
-    status: dict[str, Any] = field(default_factory=dict)
-    status_code: int = 200
-    status_body: str | None = None
-    status_headers: dict[str, str] = field(default_factory=dict)
-    requests: list[str] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
-    address: str = ""
-    _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
-
-    def now(self, state: str = "waiting", **changes: Any) -> None:
-        """Set the next status."""
-        self.status = {
-            "room": "shop",
-            "state": state,
-            "position": 1000,
-            "waiting": 11111,
-            "eta_seconds": [200, 350],
-            "poll_after": 20,
-            "claim_by": None,
-            "message": "",
-            "remaining": None,
-            "updated_at": NOW.isoformat(),
-            **changes,
-        }
-
-    async def count(self, request: str, at_least: int) -> None:
-        """Wait until so many of these requests, such as ``GET /``, have come."""
-        async with asyncio.timeout(10), self._changed:
-            await self._changed.wait_for(lambda: self.requests.count(request) >= at_least)
-
-    async def noted(self, request: web.Request) -> None:
-        async with self._changed:
-            self.requests.append(f"{request.method} {request.path}")
-            self._changed.notify_all()
-
-    async def page(self, request: web.Request) -> web.Response:
-        await self.noted(request)
-        if self.kind is None:
-            return web.Response(text="<h1>Welcome to the shop</h1>", content_type="text/html")
-        language = self.pages.language(request.headers.get("Accept-Language", "").encode())
-        body = self.pages.room_page("shop", self.kind, language, self.values)
-        headers = {"Content-Security-Policy": self.pages.csp, "Cache-Control": "no-store"}
-        return web.Response(status=503, body=body, content_type="text/html", charset="utf-8", headers=headers)
-
-    async def answer(self, request: web.Request) -> web.Response:
-        await self.noted(request)
-        headers = {"Date": f"{NOW:%a, %d %b %Y %H:%M:%S} GMT", **self.status_headers}
-        if self.status_body is not None:
-            return web.Response(status=self.status_code, text=self.status_body, headers=headers)
-        return web.json_response(self.status, status=self.status_code, headers=headers)
-
-    async def leave(self, request: web.Request) -> web.Response:
-        await self.noted(request)
-        assert request.query["room"] == "shop"
-        return web.Response(body=self.pages.left_page("en", "01JDK8Q2X4"), content_type="text/html")
-
-
-async def serve(line: Line) -> web.AppRunner:
-    application = web.Application()
-    application.router.add_get("/.waitroom/status", line.answer)
-    application.router.add_post("/.waitroom/leave", line.leave)
-    application.router.add_route("*", "/{path:.*}", line.page)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    line.address = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    return runner
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def line() -> AsyncIterator[Line]:
-    line = Line(Pages([RoomSettings(name="shop", upstream="http://127.0.0.1:3000")]))
-    line.now()
-    runner = await serve(line)
-    yield line
-    await runner.cleanup()
-
-
-Open = Callable[..., Awaitable[Page]]
-
-# What the page asked, and how often that came to an end that the page has dealt with.
-COUNT = """
-window.asked = window.answered = 0;
-window.whenAnswered = (times) => new Promise((done) => {
-  if (answered >= times) done();
-  else addEventListener("answered", () => { if (answered >= times) done(); });
-});
-const send = XMLHttpRequest.prototype.send;
-XMLHttpRequest.prototype.send = function (...all) {
-  asked += 1;
-  this.addEventListener("loadend", () => { answered += 1; dispatchEvent(new Event("answered")); });
-  return send.apply(this, all);
-};
-"""
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def visit(browser: Browser, line: Line) -> AsyncIterator[Open]:
-    """Open the page as a visitor whose clock stands at ``NOW``, or at ``at``; at None it runs."""
-    contexts: list[BrowserContext] = []
-    complaints: list[str] = []
-
-    def listen(message: ConsoleMessage) -> None:
-        (complaints if message.type == "error" else line.said).append(message.text)
-
-    async def open_page(path: str = "/", *, at: datetime | None = NOW, script: str = "", **options: Any) -> Page:
-        context = await browser.new_context(**{"locale": "en", "viewport": {"width": 360, "height": 740}, **options})
-        contexts.append(context)
-        await context.add_init_script(COUNT + script)
-        page = await context.new_page()
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", listen)
-        if at is not None and options.get("java_script_enabled", True):
-            await page.clock.install(time=at)
-            await page.clock.pause_at(at + timedelta(seconds=1))
-        await page.goto(line.address + path)
-        return page
-
-    yield open_page
-    async with asyncio.timeout(30):
-        for context in contexts:
-            await context.close()
-    # A browser complains of every 503 and lost connection; of the page itself it must have nothing to say.
-    assert [text for text in complaints if "Failed to load resource" not in text] == []
-
-
-def marked(name: str) -> str:
-    return f"[data-waitroom={name}]"
-
-
-STATUS = "GET /.waitroom/status"
-
-
-async def asked(page: Page) -> int:
-    """Return how often the page has asked so far, answered or not."""
-    count: int = await page.evaluate("asked")
-    return count
-
-
-async def poll(page: Page, seconds: float = 20) -> None:
-    """Let time pass until the next poll, and let it be answered."""
-    before = await asked(page)
-    await page.clock.run_for(int(seconds * 1000))
-    async with asyncio.timeout(10):
-        await page.evaluate("whenAnswered", before + 1)
 
 
 async def test_the_page_is_kept_up_to_date(line: Line, visit: Open) -> None:
@@ -431,14 +258,6 @@ async def test_retry_after_is_obeyed(line: Line, visit: Open) -> None:
     await poll(page, 32)
 
 
-async def hide(page: Page, *, hidden: bool) -> None:
-    await page.evaluate(
-        "(hidden) => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });"
-        " document.dispatchEvent(new Event('visibilitychange')); }",
-        hidden,
-    )
-
-
 async def test_shown_again_it_asks_at_once(line: Line, visit: Open) -> None:
     page = await visit()
     await hide(page, hidden=True)
@@ -526,33 +345,6 @@ async def test_screen_readers_are_told_sparingly(line: Line, visit: Open) -> Non
     await expect(spoken).to_have_text("You are number 9 in line. less than a minute")
 
 
-async def test_without_javascript_the_page_renews_itself(line: Line, visit: Open) -> None:
-    line.values = replace(VALUES, poll_after=1)
-    page = await visit(java_script_enabled=False)
-    await expect(page.locator("noscript p")).to_be_visible()
-    await expect(page.get_by_role("progressbar")).to_be_visible()
-    await expect(page.locator(marked("updated"))).to_have_text("10:42:05 UTC")
-    line.kind = None
-    await line.count("GET /", 2)
-    await expect(page.get_by_role("heading", level=1)).to_have_text("Welcome to the shop")
-    assert STATUS not in line.requests
-
-
-@pytest.mark.parametrize("scripted", [True, False])
-async def test_the_line_is_left_by_keyboard(line: Line, visit: Open, scripted: bool) -> None:
-    page = await visit(java_script_enabled=scripted)
-    leave = page.get_by_role("button", name="Give up my place")
-    await expect(leave).to_be_hidden()
-    await page.keyboard.press("Tab")
-    await page.keyboard.press("Enter")
-    await expect(leave).to_be_visible()
-    await page.keyboard.press("Tab")
-    await expect(leave).to_be_focused()
-    await page.keyboard.press("Enter")
-    await line.count("POST /.waitroom/leave", 1)
-    await expect(page.get_by_role("heading", level=1)).to_have_text("You have left the line")
-
-
 async def test_words_of_ones_own_are_loaded_anew(visit: Open, line: Line, tmp_path: Path) -> None:
     path = tmp_path / "own.html"
     path.write_text(
@@ -572,52 +364,3 @@ async def test_words_of_ones_own_are_loaded_anew(visit: Open, line: Line, tmp_pa
     await page.clock.run_for(1)
     await expect(page.get_by_role("heading", level=1)).to_have_text("paused")
     assert line.requests.count("GET /") == 2
-
-
-# A text's contrast with the nearest ground that is not see-through; a hidden text has no box.
-CONTRASTS = """
-() => {
-  const light = (colour) => {
-    const [r, g, b] = colour.match(/[\\d.]+/g).map((v) => v / 255)
-      .map((v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const found = [];
-  for (const each of document.querySelectorAll("body *")) {
-    const own = [...each.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-    if (!own || !each.getClientRects().length || ["SCRIPT", "NOSCRIPT"].includes(each.tagName)) continue;
-    let ground = each;
-    while (getComputedStyle(ground).backgroundColor === "rgba(0, 0, 0, 0)") ground = ground.parentElement;
-    const pair = [light(getComputedStyle(each).color), light(getComputedStyle(ground).backgroundColor)].sort();
-    found.push([each.textContent.trim(), (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05)]);
-  }
-  return found;
-}
-"""
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_it_can_be_read_and_fits_the_smallest_phone(line: Line, visit: Open, scheme: str) -> None:
-    line.values = replace(VALUES, message="W" * 90, position=987_654, waiting=1_234_567, remaining=5)
-    for code in LANGUAGES:
-        page = await visit(locale=code, color_scheme=scheme, viewport={"width": 320, "height": 600})
-        # German has the longest words of them all.
-        for kind in ROOM_WORDS if code == "de" else (PageKind.WAITING,):
-            line.kind = kind
-            await page.goto(line.address)
-            await expect(page.locator("html")).to_have_attribute("lang", code)
-            for details in await page.locator("details").all():
-                await details.evaluate("(details) => { details.open = true; }")
-            assert await page.evaluate("document.documentElement.scrollWidth") == 320
-            contrasts = await page.evaluate(CONTRASTS)
-            assert len(contrasts) >= 4
-            assert [text for text, contrast in contrasts if contrast < 4.5] == []
-
-
-async def test_nothing_moves_for_those_who_want_it_still(visit: Open) -> None:
-    page = await visit(reduced_motion="reduce")
-    moving = "[...document.querySelectorAll('*')].filter((e) => getComputedStyle(e).animationName !== 'none'"
-    moving += " || getComputedStyle(e).transitionDuration !== '0s').length"
-    assert await page.evaluate(moving) == 0
-    page = await visit(reduced_motion="no-preference")
-    assert await page.evaluate(moving) > 0
