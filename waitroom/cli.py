@@ -20,6 +20,7 @@ from rich.table import Table
 from waitroom import __version__, logs
 from waitroom.certificates import read_pair
 from waitroom.drill.demo import DEFAULT_SECONDS, DEFAULT_VISITORS, run_demo
+from waitroom.edge.pages import Pages
 from waitroom.errors import SettingsError, StartError
 from waitroom.settings import Settings, load_settings
 from waitroom.supervisor import Supervisor
@@ -73,7 +74,7 @@ def run(
         "max_active": max_active,
         "log_level": log_level,
     }
-    settings = _load(config, overrides)
+    settings = _load(config, overrides, pages=True)
     logs.configure(settings.log_level, "supervisor")
 
     scheme = "http" if settings.tls_certificate is None else "https"
@@ -111,7 +112,7 @@ def demo(
 @app.command("check-config")
 def check_config(file: Annotated[Path, typer.Argument(help="Settings file (TOML).", metavar="FILE")]) -> None:
     """Say all that is wrong with a settings file, or that nothing is."""
-    settings = _load(file, {})
+    settings = _load(file, {}, pages=True)
     if settings.tls_certificate is not None and settings.tls_key is not None:
         flaw = read_pair(Path(settings.tls_certificate), Path(settings.tls_key)).flaw()
         if flaw is not None:
@@ -189,14 +190,18 @@ def options(
     """Options of the command itself."""
 
 
-def _load(config: Path | None, overrides: Mapping[str, object]) -> Settings:
+def _load(config: Path | None, overrides: Mapping[str, object], *, pages: bool = False) -> Settings:
+    """The settings, or an end with all that is wrong with them. ``pages``: operators' templates are tried out, too."""
     try:
-        return load_settings(config, os.environ, overrides)
+        settings = load_settings(config, os.environ, overrides)
+        if pages:
+            Pages(settings.rooms)
     except SettingsError as error:
         err.print("[bold red]The settings can't be used:[/bold red]")
         for problem in error.problems:
             err.print(f"  {escape(str(problem))}", soft_wrap=True)
         raise typer.Exit(BAD_SETTINGS) from None
+    return settings
 
 
 def _reachable(address: str) -> str:
