@@ -6,6 +6,7 @@ sessions are integers: the session of an admitted visitor is the place that was 
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -258,11 +259,17 @@ def connect(url: str, *, timeout_seconds: float = STORE_TIMEOUT_SECONDS) -> Redi
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Turns whatever keeps Redis from answering into `StoreUnavailable`."""
+    """Turns whatever keeps Redis from answering into `StoreUnavailable`. To be entered in a task."""
+    task = asyncio.current_task()
+    asked_to_end = 0 if task is None else task.cancelling()
     try:
         yield
     except (RedisError, OSError, TimeoutError) as error:
         raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+    finally:
+        # redis-py sends through `asyncio.wait_for`, which before Python 3.12 may swallow a cancellation.
+        if task is not None and task.cancelling() > asked_to_end:
+            raise asyncio.CancelledError
 
 
 @cache
