@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+import structlog
 
 from waitroom.errors import StoreUnavailable
+
+log = structlog.get_logger()
 
 Asked = TypeVar("Asked")
 Told = TypeVar("Told")
@@ -41,6 +45,8 @@ class Batch(Generic[Asked, Told]):
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        _fail(self._waiting, StoreUnavailable("the worker stops"))
+        self._waiting.clear()
 
     async def _run(self) -> None:
         try:
@@ -49,22 +55,26 @@ class Batch(Generic[Asked, Told]):
                 await self._ask(gathered)
         finally:
             self._task = None
-            for _, answer in self._waiting:
-                if not answer.done():
-                    answer.set_exception(StoreUnavailable("the worker stops"))
-            self._waiting.clear()
 
     async def _ask(self, gathered: Sequence[tuple[Asked, asyncio.Future[Told]]]) -> None:
         try:
             told = await self._call([question for question, _ in gathered])
-        except BaseException as error:
-            reason = error if isinstance(error, StoreUnavailable) else StoreUnavailable(repr(error))
-            for _, answer in gathered:
+            answered = list(zip(gathered, told, strict=True))
+        except StoreUnavailable as error:
+            _fail(gathered, error)
+        except Exception as error:
+            log.error("a call of the store broke", exc_info=error)
+            _fail(gathered, StoreUnavailable(repr(error)))
+        except BaseException:
+            _fail(gathered, StoreUnavailable("the worker stops"))
+            raise
+        else:
+            for (_, answer), one in answered:
                 if not answer.done():
-                    answer.set_exception(reason)
-            if not isinstance(error, StoreUnavailable):
-                raise
-            return
-        for (_, answer), one in zip(gathered, told, strict=True):
-            if not answer.done():
-                answer.set_result(one)
+                    answer.set_result(one)
+
+
+def _fail(asked: Iterable[tuple[Any, asyncio.Future[Any]]], error: StoreUnavailable) -> None:
+    for _, answer in asked:
+        if not answer.done():
+            answer.set_exception(error)

@@ -1,0 +1,150 @@
+"""Questions gathered while a call is under way: answered in order, each by one, and never left without an answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+
+import pytest
+from structlog.testing import capture_logs
+from wires import VirtualLoop
+
+from waitroom.edge.batch import MOST_AT_ONCE, Batch
+from waitroom.errors import StoreUnavailable
+
+
+class Asking:
+    """A batch, and a store that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.loop = VirtualLoop()
+        self.calls: list[list[int]] = []
+        self.gates: list[asyncio.Future[None]] = []
+        self.held = False
+        self.batch: Batch[int, str] = Batch(self.call)
+
+    async def call(self, questions: Sequence[int]) -> Sequence[str]:
+        self.calls.append(list(questions))
+        if self.held:
+            gate: asyncio.Future[None] = self.loop.create_future()
+            self.gates.append(gate)
+            await gate
+        return [f"{question}!" for question in questions]
+
+    def ask(self, *questions: int) -> list[asyncio.Task[str]]:
+        tasks = [self.loop.create_task(self.batch.ask(question)) for question in questions]
+        self.loop.settle()
+        return tasks
+
+    def answer(self, error: BaseException | None = None) -> None:
+        gate = self.gates.pop(0)
+        if error is None:
+            gate.set_result(None)
+        else:
+            gate.set_exception(error)
+        self.loop.settle()
+
+    def close(self) -> None:
+        self.loop.wait(self.batch.close())
+
+
+@pytest.fixture
+def asking() -> Iterator[Asking]:
+    asking = Asking()
+    yield asking
+    asking.close()
+    assert not asyncio.all_tasks(asking.loop)
+    assert asking.loop.errors == []
+    asking.loop.close()
+
+
+def test_one_that_is_alone_goes_out_at_once(asking):
+    (task,) = asking.ask(1)
+    assert task.result() == "1!"
+    assert asking.calls == [[1]]
+    (task,) = asking.ask(2)
+    assert task.result() == "2!"
+
+
+def test_those_who_come_during_a_call_go_with_the_next(asking):
+    asking.held = True
+    (first,) = asking.ask(1)
+    later = asking.ask(2, 3) + asking.ask(4)
+    assert asking.calls == [[1]]
+    asking.answer()
+    assert first.result() == "1!"
+    assert asking.calls == [[1], [2, 3, 4]]
+    asking.answer()
+    assert [task.result() for task in later] == ["2!", "3!", "4!"]
+
+
+def test_no_call_carries_too_many(asking):
+    asking.held = True
+    tasks = asking.ask(0) + asking.ask(*range(1, 2 * MOST_AT_ONCE + 1))
+    for _ in range(3):
+        asking.answer()
+    assert [len(call) for call in asking.calls] == [1, MOST_AT_ONCE, MOST_AT_ONCE]
+    assert [task.result() for task in tasks] == [f"{number}!" for number in range(2 * MOST_AT_ONCE + 1)]
+
+
+def test_who_gives_up_disturbs_nobody(asking):
+    asking.held = True
+    tasks = asking.ask(0) + asking.ask(1, 2, 3)
+    tasks[2].cancel()
+    asking.answer()
+    tasks[1].cancel()
+    asking.answer()
+    assert asking.calls == [[0], [1, 2, 3]]
+    assert [task.cancelled() for task in tasks] == [False, True, True, False]
+    assert tasks[3].result() == "3!"
+
+
+def test_when_the_store_fails_all_of_the_call_are_told_and_the_next_call_is_made(asking):
+    asking.held = True
+    tasks = asking.ask(0) + asking.ask(1, 2)
+    asking.answer(StoreUnavailable("gone"))
+    assert isinstance(tasks[0].exception(), StoreUnavailable)
+    asking.answer()
+    assert [task.result() for task in tasks[1:]] == ["1!", "2!"]
+
+
+def test_a_mistake_of_ours_is_logged_and_leaves_nobody_waiting(asking):
+    asking.held = True
+    tasks = asking.ask(0) + asking.ask(1, 2)
+    with capture_logs() as logs:
+        asking.answer(RuntimeError("a mistake"))
+    assert isinstance(tasks[0].exception(), StoreUnavailable)
+    assert [entry["log_level"] for entry in logs] == ["error"]
+    asking.answer()
+    assert [task.result() for task in tasks[1:]] == ["1!", "2!"], "nor does it end the others' call"
+
+
+@pytest.mark.parametrize("answers", [[], ["a"], ["a", "b", "c"]])
+def test_answers_that_are_not_one_for_each_are_none(asking, answers):
+    async def call(_: Sequence[int]) -> Sequence[str]:
+        return answers
+
+    asking.batch._call = call
+    with capture_logs() as logs:
+        tasks = asking.ask(1, 2)
+    assert all(isinstance(task.exception(), StoreUnavailable) for task in tasks)
+    assert [entry["log_level"] for entry in logs] == ["error"]
+
+
+def test_closed_it_leaves_nobody_waiting(asking):
+    asking.held = True
+    tasks = asking.ask(0) + asking.ask(1)
+    asking.close()
+    assert all(isinstance(task.exception(), StoreUnavailable) for task in tasks)
+
+
+def test_closed_before_the_call_was_made_it_leaves_nobody_waiting(asking):
+    async def both() -> BaseException | None:
+        task = asyncio.ensure_future(asking.batch.ask(1))
+        await asyncio.sleep(0)
+        await asking.batch.close()
+        await asyncio.wait([task], timeout=0)
+        return task.exception()
+
+    assert isinstance(asking.loop.wait(both()), StoreUnavailable)
+    assert asking.calls == []
