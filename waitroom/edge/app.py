@@ -12,7 +12,7 @@ from email.utils import formatdate
 from waitroom.edge.answers import Answers
 from waitroom.edge.call import Call
 from waitroom.edge.client import ClientConnection, ClientLimits
-from waitroom.edge.endpoints import Endpoints
+from waitroom.edge.endpoints import CHECK, Endpoints
 from waitroom.edge.exchange import Exchange
 from waitroom.edge.forwarded import plain_address
 from waitroom.edge.headers import Peer, TrustedProxies
@@ -141,13 +141,14 @@ class Edge:
     def handle(self, client: ClientConnection, request: Request) -> None:
         """See `client.Server`."""
         route = self._router.route(request.fields.get(b"host", b""), request.path)
-        if route is None:
+        if route is None and request.path != CHECK:
             client.fail(421)
             return
+        if route is None or route.reserved:
+            self._endpoints.answer(client, request, route)
+            return
         room = self.rooms[route.room]
-        if route.reserved:
-            self._endpoints.answer(client, request, room)
-        elif not route.gated:
+        if not route.gated:
             self.forward(client, request, room, None, "uncovered")
         elif not (route.bypass and self._bypassed(client, request, route, room)):
             self.admit_or_wait(Call(client, request, room))

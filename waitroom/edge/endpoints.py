@@ -11,7 +11,7 @@ from waitroom.edge.client import ClientConnection
 from waitroom.edge.http1 import Request
 from waitroom.edge.memo import remember
 from waitroom.edge.room import Room
-from waitroom.edge.routing import Router
+from waitroom.edge.routing import Route, Router
 from waitroom.edge.sessions import Session
 from waitroom.edge.standing import Standing
 from waitroom.edge.words import PageKind
@@ -21,6 +21,9 @@ from waitroom.tokens import Ticket
 
 CREATED = b"201 Created"
 CONFLICT = b"409 Conflict"
+
+CHECK = b"/.waitroom/check"
+_READS, _WRITES = (b"GET", b"HEAD"), (b"POST",)
 
 
 class Endpoints:
@@ -40,34 +43,49 @@ class Endpoints:
         self._router = router
         self._rooms = rooms
         self._admit_or_wait = admit_or_wait
-        self._handlers: dict[bytes, tuple[bytes, Callable[[Call], None]]] = {
-            b"/.waitroom/status": (b"GET", self._status),
-            b"/.waitroom/join": (b"POST", lambda call: call.client.run(self._join(call))),
-            b"/.waitroom/claim": (b"POST", lambda call: call.client.run(self._claim(call))),
-            b"/.waitroom/leave": (b"POST", lambda call: call.client.run(self._leave(call))),
-            b"/.waitroom/check": (b"GET", self._check),
-            b"/.waitroom/wait": (b"GET", self._wait),
+        self._handlers: dict[bytes, tuple[tuple[bytes, ...], Callable[[Call], None]]] = {
+            b"/.waitroom/status": (_READS, self._status),
+            b"/.waitroom/join": (_WRITES, lambda call: call.client.run(self._join(call))),
+            b"/.waitroom/claim": (_WRITES, lambda call: call.client.run(self._claim(call))),
+            b"/.waitroom/leave": (_WRITES, lambda call: call.client.run(self._leave(call))),
+            CHECK: (_READS, self._check),
+            b"/.waitroom/wait": (_READS, self._wait),
         }
 
-    def answer(self, client: ClientConnection, request: Request, room: Room) -> None:
-        """Answers a request under the reserved prefix. ``room`` is the one its host and path would have."""
-        method, handler = self._handlers.get(request.path, (b"", None))
+    def answer(self, client: ClientConnection, request: Request, route: Route | None) -> None:
+        """Answers a request under the reserved prefix.
+
+        Args:
+            client: Whose it is.
+            request: It.
+            route: Of its host and path; None for `CHECK` alone, which may be about a host that isn't its own.
+        """
+        methods, handler = self._handlers.get(request.path, ((), None))
         if handler is None:
             client.fail(404)
             return
-        if request.method != method and not (method == b"GET" and request.method == b"HEAD"):
+        if request.method not in methods:
             lines, body = self._answers.error(request, client.request_id, 405)
-            client.respond(b"405 Method Not Allowed", lines + b"Allow: %b\r\n" % method, body)
+            client.respond(b"405 Method Not Allowed", lines + b"Allow: %b\r\n" % b", ".join(methods), body)
             return
-        if method == b"POST" and _cross_site(request):
+        if methods is _WRITES and _cross_site(request):
             lines, body = self._answers.error(request, client.request_id, 403)
             client.respond(b"403 Forbidden", lines, body)
             return
         name = _query(request).get("room")
-        if name is not None and name not in self._rooms:
+        if name is None and request.path == CHECK:
+            route = self._router.route(*_asked_about(request))
+            if route is not None and not route.gated:
+                client.respond(b"204 No Content", b"Cache-Control: no-store\r\n", b"")
+                return
+        if name is None:
+            name = None if route is None else route.room
+        if name is None:
+            client.fail(421)
+        elif name not in self._rooms:
             client.fail(404)
-            return
-        handler(Call(client, request, room if name is None else self._rooms[name]))
+        else:
+            handler(Call(client, request, self._rooms[name]))
 
     def _status(self, call: Call) -> None:
         room, ticket = call.room, call.ticket
@@ -106,7 +124,9 @@ class Endpoints:
                 return
             placed = await room.join()
         except StoreUnavailable:
-            if room.settings.on_store_error == "admit":
+            if call.ticket is not None and not call.ticket.expired(call.now):
+                self._keep_waiting(call, call.ticket)
+            elif room.settings.on_store_error == "admit":
                 self._let_in(call, CREATED, *room.admit_offline(call.now))
             else:
                 standing = self._answers.standing(room, "unknown")
@@ -148,8 +168,7 @@ class Endpoints:
         try:
             visited = await room.visit(ticket, claim=True)
         except StoreUnavailable:
-            standing = self._answers.standing(room, "waiting", ticket)
-            self._say(call, UNAVAILABLE, standing, b"Retry-After: %d\r\n" % standing.poll_after)
+            self._keep_waiting(call, ticket)
             return
         if visited.fate == "admitted":
             room.admitted(ticket, call.now)
@@ -159,6 +178,11 @@ class Endpoints:
             standing = self._answers.standing(room, visited.fate, renewed, visited.claim_left_ms)
             self._say(call, CONFLICT, standing, _ticket_lines(call, renewed), ticket=renewed)
 
+    def _keep_waiting(self, call: Call, ticket: Ticket) -> None:
+        """The store can't be asked: the place is kept."""
+        standing = self._answers.standing(call.room, "waiting", ticket)
+        self._say(call, UNAVAILABLE, standing, b"Retry-After: %d\r\n" % standing.poll_after)
+
     async def _leave(self, call: Call) -> None:
         room = call.room
         room.count("leave")
@@ -166,8 +190,8 @@ class Endpoints:
             if call.ticket is not None:
                 await room.leave(call.ticket.place)
             if call.session is not None:
-                call.session.over = True
                 await room.leave(call.session.id)
+                call.session.over = True
         except StoreUnavailable:
             call.client.fail(503)
             return
@@ -176,18 +200,6 @@ class Endpoints:
 
     def _check(self, call: Call) -> None:
         """Forward-auth: another proxy asks whether a request of its may go on."""
-        fields = call.request.fields
-        uri = fields.get(b"x-forwarded-uri") or fields.get(b"x-original-uri") or b"/"
-        host = fields.get(b"x-forwarded-host") or fields.get(b"host", b"")
-        if "room" not in _query(call.request):
-            route = self._router.route(host, uri.partition(b"?")[0])
-            if route is None:
-                call.client.fail(421)
-                return
-            if not route.gated:
-                call.client.respond(b"204 No Content", b"Cache-Control: no-store\r\n", b"")
-                return
-            call = Call(call.client, call.request, self._rooms[route.room])
         room, session = call.room, call.session
         if session is not None and _inside(call):
             room.sessions.begin(session, call.now)
@@ -195,6 +207,7 @@ class Endpoints:
             lines = b"Waitroom-Room: %b\r\nWaitroom-Session: %x\r\n" % (room.name.encode(), session.id)
             call.client.respond(b"204 No Content", lines + b"Cache-Control: no-store\r\n", b"")
             return
+        uri = _asked_for(call.request)
         address = f"/.waitroom/wait?room={room.name}&to={quote(uri, safe='/')}".encode()
         lines = b"Location: %b\r\n" % address + JSON_LINES
         call.client.respond(b"401 Unauthorized", lines, b'{"waiting_page":"%b"}' % address)
@@ -228,6 +241,17 @@ def _inside(call: Call) -> bool:
 def _ticket_lines(call: Call, ticket: Ticket) -> bytes:
     value = call.room.tokens.sign_ticket(ticket).encode()
     return call.ticket_lines(ticket) + b"Waitroom-Ticket: %b\r\n" % value
+
+
+def _asked_for(request: Request) -> bytes:
+    """The target that a forward-auth request is about."""
+    return request.fields.get(b"x-forwarded-uri") or request.fields.get(b"x-original-uri") or b"/"
+
+
+def _asked_about(request: Request) -> tuple[bytes, bytes]:
+    """The host and path that a forward-auth request is about."""
+    host = request.fields.get(b"x-forwarded-host") or request.fields.get(b"host", b"")
+    return host, _asked_for(request).partition(b"?")[0]
 
 
 def _query(request: Request) -> dict[str, str]:

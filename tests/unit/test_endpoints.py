@@ -1,0 +1,554 @@
+"""The visitor endpoints: what they answer, whom, and what they cost the store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from edge_harness import BUSY, PAGE, QUIET, World, get, room_settings
+from http_reader import Message
+
+from waitroom.queue.store import Visit, Visited
+from waitroom.queue.view import RoomState
+from waitroom.settings import BypassRule
+
+CALLS = {"status": b"GET", "join": b"POST", "claim": b"POST", "leave": b"POST", "check": b"GET", "wait": b"GET"}
+MEMBERS = [
+    *("room", "state", "position", "waiting", "eta_seconds", "poll_after", "claim_by", "message", "remaining"),
+    "updated_at",
+]
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with World() as world:
+        yield world
+
+
+def call(world: World, name: str, *lines: bytes, query: bytes = b"?room=shop", method: bytes | None = None) -> Message:
+    """The answer; the shop never hears of any of this."""
+    target = b"/.waitroom/%b%b" % (name.encode(), query)
+    got = world.ask(get(target, *lines, method=method or CALLS.get(name, b"GET")))
+    assert world.shop.attempts == 0
+    return got
+
+
+def told(got: Message, *more: str) -> dict[str, Any]:
+    """The JSON, whose members are those of the contract."""
+    assert got[b"Content-Type"] == b"application/json"
+    assert got[b"Cache-Control"] == b"no-store"
+    body: dict[str, Any] = json.loads(got.body)
+    assert list(body) == [*MEMBERS, *more]
+    assert type(body["poll_after"]) is int
+    assert body["poll_after"] >= 1
+    return body
+
+
+def ticket(world: World, place: int = 120, **how: int) -> bytes:
+    return b"Waitroom-Ticket: " + world.ticket(place, **how)
+
+
+def inside(world: World, **how: int) -> bytes:
+    return b"Waitroom-Pass: " + world.pass_(**how)
+
+
+def cookie(got: Message, name: bytes) -> bytes | None:
+    """The value of a cookie that is set; empty where it is deleted, None where it is left alone."""
+    values = [value for value in got.all(b"Set-Cookie") if value.startswith(name + b"=")]
+    if not values:
+        return None
+    (value,) = values
+    value, *attributes = value.removeprefix(name + b"=").split(b"; ")
+    assert (b"Max-Age=0" in attributes) is (value == b"")
+    return value
+
+
+# What all of them have in common.
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("method", [b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"])
+def test_the_methods_of_each(world, name, method):
+    wanted = (b"GET", b"HEAD") if CALLS[name] == b"GET" else (b"POST",)
+    got = call(world, name, method=method)
+    assert (got.status == 405) is (method not in wanted)
+    if got.status == 405:
+        assert got[b"Allow"] == b", ".join(wanted)
+        assert world.store.calls == []
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_room_that_is_none(world, name):
+    for query in (b"?room=other", b"?room=SHOP", b"?room=%73hops", b"?a=b&room=x"):
+        assert call(world, name, query=query).status == 404
+    assert world.store.calls == []
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize(
+    "query", [b"", b"?", b"?a=b", b"?room=", b"?room=%73hop", b"?room=shop&room=other", b"?&&=&%zz"]
+)
+def test_the_only_room_needs_no_name(world, name, query):
+    assert call(world, name, query=query).status not in (404, 400, 500)
+
+
+def test_the_room_of_the_host_and_of_the_path():
+    rooms = (room_settings("a", hosts=("a.example",)), room_settings("b", hosts=("b.example",), paths=("/sale",)))
+    with World(*rooms) as world:
+        for host, query, name in ((b"a.example", b"", "a"), (b"b.example", b"", "b"), (b"a.example", b"?room=b", "b")):
+            request = get(b"/.waitroom/status" + query).replace(b"shop.example", host)
+            assert told(world.ask(request))["room"] == name
+
+
+@pytest.mark.parametrize(
+    "path", [b"/.waitroom", b"/.waitroom/", b"/.waitroom/x", b"/.waitroom/status/", b"/.WAITROOM/join"]
+)
+@pytest.mark.parametrize("line", [b"", PAGE])
+def test_what_is_under_the_reserved_prefix_and_none_of_them(world, path, line):
+    got = world.ask(get(path, world.inside(), line))
+    assert got.status == 404
+    assert got[b"Content-Type"].startswith(b"text/html" if line else b"application/json")
+    assert world.shop.attempts == 0
+
+
+SITES = [
+    ((b"Sec-Fetch-Site: same-origin",), True),
+    ((b"Sec-Fetch-Site: none",), True),
+    ((b"Sec-Fetch-Site: same-site",), False),
+    ((b"Sec-Fetch-Site: cross-site",), False),
+    ((b"Sec-Fetch-Site: same-origin", b"Origin: https://evil.example"), True),
+    ((b"Origin: http://shop.example",), True),
+    ((b"Origin: https://shop.example",), True),
+    ((b"Origin: https://evil.example",), False),
+    ((b"Origin: https://shop.example.evil.example",), False),
+    ((b"Origin: https://evil.example/shop.example",), False),
+    ((b"Origin: null",), False),
+    ((b"Origin: ",), False),
+    ((), True),
+]
+
+
+@pytest.mark.parametrize("name", ["join", "claim", "leave"])
+@pytest.mark.parametrize(("lines", "allowed"), SITES)
+def test_another_site_s_page_takes_nobody_out_of_the_line(world, name, lines, allowed):
+    got = call(world, name, *lines, ticket(world, 99))
+    assert (got.status != 403) is allowed
+    if not allowed:
+        assert world.store.calls == []
+        assert b"Set-Cookie" not in got
+
+
+def test_cookies_and_headers_are_as_good(world):
+    for line in (
+        b"Cookie: waitroom_ticket_shop=%b",
+        b"Waitroom-Ticket: %b",
+        b'Cookie: a=b; waitroom_ticket_shop="%b"; c',
+    ):
+        assert told(call(world, "status", line % world.ticket()))["position"] == 20
+    got = call(world, "status", ticket(world, 130), b"Cookie: waitroom_ticket_shop=" + world.ticket(120))
+    assert told(got)["position"] == 20, "the cookie is the newer one"
+
+
+# status
+
+
+def test_status_of_who_waits_is_told_from_memory(world):
+    got = told(call(world, "status", ticket(world)))
+    assert (got["state"], got["position"], got["waiting"]) == ("waiting", 20, 50)
+    assert got["eta_seconds"] is None
+    assert world.store.calls == []
+    world.loop.wait(world.room.flush())
+    assert world.store.calls == [("seen", [120])], "that they were there is told later, with that of others"
+
+
+def test_status_of_who_is_behind_the_rate_alone():
+    with World(view=replace(BUSY, active=1, max_active=1000)) as world:
+        low, high = told(call(world, "status", ticket(world)))["eta_seconds"]
+        assert 0 < low < 20 < high
+
+
+@pytest.mark.parametrize(
+    ("fate", "state"),
+    [
+        (Visited("waiting", 0), "waiting"),
+        (Visited("called", 60_000), "called"),
+        (Visited("admitted", 0), "admitted"),
+        (Visited("unknown", 0), "unknown"),
+    ],
+)
+def test_status_of_who_may_have_been_called(world, fate, state):
+    world.store.fates[99] = fate
+    got = told(call(world, "status", ticket(world, 99)))
+    assert got["state"] == state
+    assert (got["claim_by"] is not None) is (state == "called")
+    assert world.store.calls == [("visit", [Visit(99, 7, False)])]
+
+
+def test_status_of_an_older_generation_s_ticket_that_still_waits_renews_it(world):
+    got = call(world, "status", ticket(world, 120, generation=6))
+    assert told(got)["state"] == "waiting"
+    renewed = world.tokens.read_ticket(got[b"Waitroom-Ticket"])
+    assert (renewed.place, renewed.generation, renewed.start_position) == (120, 7, 30)
+    assert cookie(got, b"waitroom_ticket_shop") == got[b"Waitroom-Ticket"]
+
+
+def test_status_of_who_is_inside(world):
+    assert told(call(world, "status", inside(world)))["state"] == "admitted"
+    assert told(call(world, "status", inside(world), ticket(world, 99)))["state"] == "admitted"
+    assert world.store.calls == []
+
+
+@pytest.mark.parametrize("line", [b"", b"Waitroom-Ticket: x", b"Waitroom-Pass: x", b"Cookie: waitroom_ticket_shop="])
+def test_status_of_who_has_nothing(world, line):
+    got = told(call(world, "status", line))
+    assert (got["state"], got["position"], got["waiting"]) == ("unknown", None, 50)
+    assert world.store.calls == []
+
+
+def test_status_of_who_has_nothing_good_any_more(world):
+    for line in (ticket(world, age=7 * 86400), inside(world, left=0, ends=100), inside(world, left=0, ends=0)):
+        assert told(call(world, "status", line))["state"] == "unknown"
+
+
+@pytest.mark.parametrize("state", [RoomState.PAUSED, RoomState.CLOSED, RoomState.SOLD_OUT])
+def test_status_while_the_room_is_not_open(world, state):
+    world.view = replace(BUSY, state=state, message="Back at noon", remaining=3)
+    got = told(call(world, "status", ticket(world)))
+    assert (got["state"], got["message"], got["remaining"]) == (state.value, "Back at noon", 3)
+
+
+@pytest.mark.parametrize("view", [BUSY, None])
+def test_status_while_the_store_can_not_be_asked(view):
+    with World(view=view, store_up=False) as world:
+        for place in (120, 99):
+            got = told(call(world, "status", ticket(world, place)))
+            assert got["state"] == "waiting"
+            assert (got["position"] is None) is (view is None)
+        assert world.store.calls == []
+
+
+def test_status_when_the_store_fails_just_now(world):
+    world.store.broken = "all"
+    assert told(call(world, "status", ticket(world, 99)))["state"] == "waiting"
+    assert not world.room.store_up
+    assert told(call(world, "status", ticket(world, 99)))["state"] == "waiting"
+    assert len(world.store.calls) == 1, "it isn't asked again until it has been reached"
+
+
+# join
+
+
+def test_join_gives_a_place(world):
+    got = call(world, "join")
+    assert got.status == 201
+    body = told(got, "ticket")
+    assert (body["state"], body["position"], body["waiting"]) == ("waiting", 51, 51)
+    assert body["ticket"].encode() == got[b"Waitroom-Ticket"] == cookie(got, b"waitroom_ticket_shop")
+    found = world.tokens.read_ticket(got[b"Waitroom-Ticket"])
+    assert (found.place, found.generation, found.start_position) == (151, 7, 51)
+    assert world.store.calls == [("join", 1)]
+
+
+def test_join_with_a_ticket_gives_the_same_back(world):
+    got = call(world, "join", ticket(world))
+    assert got.status == 200
+    assert told(got, "ticket")["ticket"].encode() == world.ticket()
+    assert world.store.calls == []
+
+
+@pytest.mark.parametrize("fate", ["waiting", "called", "admitted"])
+def test_join_with_a_ticket_that_must_be_looked_up(world, fate):
+    world.store.fates[99] = Visited(fate, 0)
+    got = call(world, "join", ticket(world, 99))
+    assert got.status == 200
+    assert told(got, "ticket")["state"] == fate
+    assert world.store.named("join") == []
+
+
+@pytest.mark.parametrize("how", ["unknown", "too old"])
+def test_join_with_a_ticket_that_is_good_for_nothing(world, how):
+    world.store.fates[99] = Visited("unknown", 0)
+    got = call(world, "join", ticket(world, 99) if how == "unknown" else ticket(world, age=7 * 86400))
+    assert got.status == 201
+    assert world.tokens.read_ticket(got[b"Waitroom-Ticket"]).place == 151
+
+
+def test_join_lets_in_at_once_where_nobody_waits():
+    with World(view=QUIET) as world:
+        world.store.admits = 1
+        got = call(world, "join")
+        assert got.status == 201
+        body = told(got, "pass")
+        assert body["state"] == "admitted"
+        assert body["pass"].encode() == got[b"Waitroom-Pass"] == cookie(got, b"waitroom_pass_shop")
+        assert cookie(got, b"waitroom_ticket_shop") == b""
+        assert world.tokens.read_pass(got[b"Waitroom-Pass"]).session == 151
+
+
+def test_join_from_inside_takes_no_place(world):
+    got = call(world, "join", inside(world))
+    assert (got.status, told(got)["state"]) == (200, "admitted")
+    assert world.store.calls == []
+
+
+@pytest.mark.parametrize("state", [RoomState.CLOSED, RoomState.SOLD_OUT])
+def test_join_where_nobody_is_taken(world, state):
+    world.view = replace(BUSY, state=state)
+    world.store.takes = False
+    got = call(world, "join")
+    assert (got.status, told(got)["state"]) == (503, state.value)
+    assert b"Set-Cookie" not in got
+
+
+@pytest.mark.parametrize("setting", ["hold", "close", "admit"])
+def test_join_when_the_store_fails(setting):
+    with World(on_store_error=setting) as world:
+        world.store.broken = "all"
+        got = call(world, "join")
+        if setting == "admit":
+            assert got.status == 201
+            assert world.tokens.read_pass(told(got, "pass")["pass"].encode()).session >= 1 << 62
+        else:
+            assert (got.status, told(got)["state"]) == (503, "unknown")
+            assert int(got[b"Retry-After"]) >= 1
+
+
+@pytest.mark.parametrize("setting", ["hold", "close", "admit"])
+def test_join_with_a_ticket_when_the_store_fails(setting):
+    """Who has a place is no newcomer: it is kept."""
+    with World(on_store_error=setting) as world:
+        world.store.broken = "all"
+        got = call(world, "join", ticket(world, 99))
+        assert (got.status, told(got)["state"]) == (503, "waiting")
+        assert int(got[b"Retry-After"]) >= 1
+
+
+# claim
+
+
+def test_claim_of_a_called_ticket(world):
+    world.store.fates[99] = Visited("admitted", 0)
+    got = call(world, "claim", ticket(world, 99))
+    assert got.status == 200
+    body = told(got, "pass")
+    assert body["state"] == "admitted"
+    assert body["pass"].encode() == got[b"Waitroom-Pass"] == cookie(got, b"waitroom_pass_shop")
+    assert cookie(got, b"waitroom_ticket_shop") == b""
+    found = world.tokens.read_pass(got[b"Waitroom-Pass"])
+    now = int(world.unix_time())
+    assert (found.session, found.expires_at, found.ends_at) == (99, now + 900, now + 14400)
+    assert world.store.calls == [("visit", [Visit(99, 7, True)])]
+
+
+def test_claim_twice_is_one(world):
+    world.store.fates[99] = Visited("admitted", 0)
+    first = call(world, "claim", ticket(world, 99))
+    again = call(world, "claim", ticket(world, 99))
+    assert again.status == 200
+    assert first[b"Waitroom-Pass"] == again[b"Waitroom-Pass"]
+    inside_again = call(world, "claim", b"Waitroom-Pass: " + first[b"Waitroom-Pass"])
+    assert world.tokens.read_pass(inside_again[b"Waitroom-Pass"]).session == 99
+    assert len(world.store.calls) == 2, "from inside nothing is asked"
+
+
+@pytest.mark.parametrize(("fate", "state"), [("waiting", "waiting"), ("called", "called"), ("unknown", "unknown")])
+def test_claim_while_it_is_not_your_turn(world, fate, state):
+    world.store.fates[99] = Visited(fate, 0)
+    got = call(world, "claim", ticket(world, 99))
+    assert (got.status, told(got, "ticket")["state"]) == (409, state)
+    assert cookie(got, b"waitroom_pass_shop") is None
+
+
+@pytest.mark.parametrize("how", ["nothing", "too old"])
+def test_claim_without_a_ticket(world, how):
+    got = call(world, "claim", *([] if how == "nothing" else [ticket(world, age=7 * 86400)]))
+    assert (got.status, told(got)["state"]) == (409, "unknown")
+    assert world.store.calls == []
+
+
+def test_claim_when_the_store_fails(world):
+    world.store.broken = "all"
+    got = call(world, "claim", ticket(world, 99))
+    assert (got.status, told(got)["state"]) == (503, "waiting")
+    assert int(got[b"Retry-After"]) >= 1
+
+
+# leave
+
+
+def test_leave_gives_the_place_up(world):
+    got = call(world, "leave", ticket(world))
+    assert (got.status, told(got)["state"]) == (200, "unknown")
+    assert cookie(got, b"waitroom_ticket_shop") == cookie(got, b"waitroom_pass_shop") == b""
+    assert world.store.calls == [("leave", (120, 14400_000))]
+
+
+def test_leave_gives_the_session_up(world):
+    line = inside(world)
+    assert call(world, "leave", line).status == 200
+    assert world.store.calls == [("leave", (90, 14400_000))]
+    assert told(call(world, "status", line))["state"] == "unknown"
+
+
+def test_leave_with_nothing_leaves_nothing(world):
+    assert call(world, "leave").status == 200
+    assert world.store.calls == []
+
+
+def test_leave_by_a_person_without_javascript_shows_a_page(world):
+    got = call(world, "leave", ticket(world), PAGE)
+    assert got.status == 200
+    assert got[b"Content-Type"].startswith(b"text/html")
+
+
+def test_leave_when_the_store_fails_takes_nothing(world):
+    world.store.broken = "all"
+    line = inside(world)
+    got = call(world, "leave", line)
+    assert got.status == 503
+    assert b"Set-Cookie" not in got
+    assert told(call(world, "status", line))["state"] == "admitted"
+
+
+# check
+
+
+def check(world: World, *lines: bytes, query: bytes = b"") -> Message:
+    return call(world, "check", *lines, query=query)
+
+
+def test_check_of_who_is_inside(world):
+    got = check(world, world.inside(), b"X-Forwarded-Uri: /sale")
+    assert (got.status, got.body) == (204, b"")
+    assert (got[b"Waitroom-Room"], got[b"Waitroom-Session"], got[b"Cache-Control"]) == (b"shop", b"5a", b"no-store")
+    assert world.store.calls == []
+    world.loop.wait(world.room.flush())
+    assert [change.operation for change in world.store.named("change_sessions")[0]] == ["keep"], "it is activity"
+
+
+@pytest.mark.parametrize("lines", [(), (b"Waitroom-Ticket: x",)])
+def test_check_of_who_is_not(world, lines):
+    got = check(world, *lines, b"X-Forwarded-Uri: /sale?a=b&c=\xc3\xa4 //x")
+    assert got.status == 401
+    location = got[b"Location"]
+    assert location.startswith(b"/.waitroom/wait?room=shop&to=")
+    assert unquote(location.partition(b"&to=")[2].decode()) == "/sale?a=b&c=ä //x"
+    assert json.loads(got.body) == {"waiting_page": location.decode()}
+    assert got[b"Cache-Control"] == b"no-store"
+    assert world.store.calls == []
+
+
+def test_check_of_a_pass_that_ran_out(world):
+    assert check(world, inside(world, left=0)).status == 401
+
+
+def test_check_by_the_host_and_path_of_the_request_it_is_about():
+    rooms = (
+        room_settings("a", hosts=("a.example",), paths=("/sale",), bypass=(BypassRule(paths=("/sale/hook",)),)),
+        room_settings("b", hosts=("b.example",)),
+    )
+    with World(*rooms) as world:
+        asked = [
+            (b"a.example", b"/sale/x", 401, b"a"),
+            (b"a.example", b"/other", 204, None),
+            (b"a.example", b"/other/../sale", 401, b"a"),
+            (b"b.example", b"/other", 401, b"b"),
+            (b"c.example", b"/", 421, None),
+        ]
+        for host, uri, status, name in asked:
+            got = check(world, b"X-Forwarded-Host: " + host, b"X-Forwarded-Uri: " + uri)
+            assert got.status == status
+            if name:
+                assert b"?room=%b&" % name in got[b"Location"]
+
+
+def test_check_of_a_named_room(world):
+    assert b"?room=shop&to=/" in check(world, query=b"?room=shop")[b"Location"]
+    got = check(world, b"X-Original-URI: /a", query=b"?room=shop")
+    assert got[b"Location"].endswith(b"&to=/a")
+
+
+# wait
+
+
+def wait(world: World, to: bytes, *lines: bytes) -> Message:
+    return call(world, "wait", PAGE, *lines, query=b"?room=shop&to=" + to)
+
+
+def test_wait_shows_the_waiting_page(world):
+    got = wait(world, b"/sale")
+    assert got.status == 503
+    assert got[b"Content-Type"].startswith(b"text/html")
+    assert cookie(got, b"waitroom_ticket_shop")
+
+
+def test_wait_sends_on_who_is_inside(world):
+    got = wait(world, b"/sale%3Fa=b%26c", world.inside())
+    assert (got.status, got[b"Location"], got[b"Cache-Control"]) == (303, b"/sale?a=b&c", b"no-store")
+
+
+def test_wait_sends_on_whose_turn_it_is(world):
+    world.store.fates[99] = Visited("admitted", 0)
+    got = wait(world, b"/sale", ticket(world, 99))
+    assert (got.status, got[b"Location"]) == (303, b"/sale")
+    assert cookie(got, b"waitroom_pass_shop")
+    assert cookie(got, b"waitroom_ticket_shop") == b""
+
+
+@pytest.mark.parametrize(
+    "to",
+    [
+        *(b"https://evil.example/", b"//evil.example", b"/\\evil.example", b"\\\\evil.example", b"\\/evil.example"),
+        *(
+            b"/%09/evil.example",
+            b"/%0a/evil.example",
+            b"%20//evil.example",
+            b"javascript:alert(1)",
+            b"evil",
+            b"?x",
+            b"",
+        ),
+        *(
+            b"/%0d%0aSet-Cookie:%20a=b",
+            b"%2f%2fevil.example",
+            b"%2F%5Cevil.example",
+            b"/%00",
+            b"/%E2%80%A8",
+            b"data:,x",
+        ),
+        *(b"%09/x", b"http:evil.example", b"/%c2%85/evil.example"),
+    ],
+)
+def test_wait_never_sends_on_to_another_site(world, to):
+    got = wait(world, to, world.inside())
+    assert (got.status, got[b"Location"]) == (303, b"/")
+    assert not any(value.startswith(b"a=b") for value in got.all(b"Set-Cookie"))
+
+
+@pytest.mark.parametrize(
+    ("to", "location"),
+    [
+        (b"/a%2520b", b"/a%20b"),
+        (b"/a%20b", b"/a%20b"),
+        (b"/%C3%A4", b"/%C3%A4"),
+        (b"/a%5Cb", b"/a%5Cb"),
+        (b"/a%23b", b"/a%23b"),
+        (b"/a%22%3C%3E", b"/a%22%3C%3E"),
+        (b"/a//b", b"/a//b"),
+    ],
+)
+def test_wait_sends_on_to_paths_as_they_are(world, to, location):
+    assert wait(world, to, world.inside())[b"Location"] == location
+
+
+# What is counted.
+
+
+def test_what_is_counted(world):
+    for name in CALLS:
+        call(world, name)
+    assert world.room.metrics.requests == {"status": 1, "join": 1, "claim": 1, "leave": 1, "refused": 1}
