@@ -27,6 +27,7 @@ log = structlog.get_logger()
 
 REFRESH_SECONDS = 0.5
 FLUSH_SECONDS = 1.0
+CHANGES_AT_ONCE = 1000  # after an outage there are many: in one script they would take longer than a call may
 # Verified tickets kept in a worker: some 4 MB, however many wait.
 TICKETS_KEPT = 16384
 # Sessions that begin while the store can't be asked get numbers above all places.
@@ -249,14 +250,16 @@ class Room:
             log.warning("store lost", room=self.name, cause=str(error))
 
     async def _tell(self, changes: Sequence[SessionChange]) -> None:
-        try:
-            alive = await self._store.change_sessions(changes)
-        except BaseException as error:
-            self.sessions.uncollect(changes)
-            if isinstance(error, StoreUnavailable):
-                self.store_failed(error)
-            raise
-        self.sessions.told(changes, alive)
+        for start in range(0, len(changes), CHANGES_AT_ONCE):
+            piece = changes[start : start + CHANGES_AT_ONCE]
+            try:
+                alive = await self._store.change_sessions(piece)
+            except BaseException as error:
+                self.sessions.uncollect(changes[start:])
+                if isinstance(error, StoreUnavailable):
+                    self.store_failed(error)
+                raise
+            self.sessions.told(piece, alive)
 
     async def _tell_stock(self) -> None:
         if self._sold_out_told:

@@ -1,0 +1,428 @@
+"""What one worker does with each request: where it goes, what of it is personal, and what it costs the store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from edge_harness import BUSY, OK, PAGE, QUIET, WALL, World, answer, at_shop, get, room_settings, sent
+from http_reader import Message, read_requests
+
+from waitroom.edge import room as room_module
+from waitroom.edge.room import BypassBudget
+from waitroom.queue.store import SessionChange, Visit, Visited
+from waitroom.queue.view import RoomState
+from waitroom.settings import BypassRule
+from waitroom.tokens import TICKET_SECONDS, Pass, Ticket, Tokens
+
+JSON = b"Accept: application/json"
+FOREIGN = Tokens(["another secret than ours"], "shop")
+PREFLIGHT = (b"Origin: https://a.example", b"Access-Control-Request-Method: POST")
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with World() as world:
+        yield world
+
+
+@pytest.fixture
+def quiet() -> Iterator[World]:
+    with World(view=QUIET) as world:
+        yield world
+
+
+def state(got: Message) -> str:
+    return str(json.loads(got.body)["state"])
+
+
+def is_page(got: Message) -> bool:
+    """Whether it is a page, and if so one that nobody may keep."""
+    page = got[b"Content-Type"].startswith(b"text/html")
+    assert got[b"Cache-Control"] == b"no-store"
+    return page
+
+
+def ticket(world: World, place: int = 120, **how: int) -> bytes:
+    return b"Cookie: waitroom_ticket_shop=" + world.ticket(place, **how)
+
+
+def given(world: World, got: Message, kind: str) -> bytes | None:
+    """The value of one of our cookies, None where it isn't set; empty where it is deleted."""
+    prefix = f"waitroom_{kind}_shop=".encode()
+    values = [
+        value.removeprefix(prefix).partition(b";")[0] for value in got.all(b"Set-Cookie") if value.startswith(prefix)
+    ]
+    return values[-1] if values else None
+
+
+# Who waits, who goes in.
+
+
+def test_a_newcomer_takes_a_place(world):
+    got = world.ask(get(b"/a", PAGE))
+    assert got.status == 503
+    assert is_page(got)
+    assert int(got[b"Retry-After"]) >= 1
+    assert b"Content-Security-Policy" in got
+    found = world.tokens.read_ticket(given(world, got, "ticket") or b"")
+    assert (found.place, found.generation, found.joined_at, found.start_position) == (
+        151,
+        7,
+        int(world.unix_time()),
+        51,
+    )
+    assert world.store.calls == [("join", 1)]
+    assert world.shop.attempts == 0
+
+
+def test_the_cookie_of_a_place_lasts_as_long_as_the_ticket(world):
+    (cookie,) = world.ask(get(b"/a", PAGE)).all(b"Set-Cookie")
+    assert cookie.endswith(b"; Path=/; Max-Age=%d; HttpOnly; SameSite=Lax" % TICKET_SECONDS)
+
+
+def test_behind_https_cookies_travel_across_sites():
+    with World(trusted=["10.0.0.1"]) as world:
+        wire = world.client("10.0.0.1")
+        (cookie,) = world.ask(get(b"/a", PAGE, b"X-Forwarded-Proto: https"), wire=wire).all(b"Set-Cookie")
+        assert cookie.endswith(b"; HttpOnly; SameSite=None; Secure")
+        (cookie,) = world.ask(get(b"/a", PAGE, b"X-Forwarded-Proto: https")).all(b"Set-Cookie")
+        assert cookie.endswith(b"; SameSite=Lax"), "a stranger's word is none"
+
+
+@pytest.mark.parametrize("status", [503, 200])
+def test_the_status_of_the_waiting_page_is_a_setting(status):
+    with World(waiting_status=status) as world:
+        assert world.ask(get(b"/a", PAGE)).status == status
+        assert world.ask(get(b"/a", ticket(world))).status == status
+
+
+def test_who_waits_is_answered_from_memory(world):
+    for line, page in ((PAGE, True), (JSON, False), (b"Sec-Fetch-Mode: cors", False)):
+        got = world.ask(get(b"/a", line, ticket(world)))
+        assert got.status == 503
+        assert is_page(got) is page
+        assert not got.all(b"Set-Cookie")
+    assert world.store.calls == []
+    assert world.shop.attempts == 0
+
+
+def test_a_post_of_who_waits_is_never_answered_by_a_redirect(world):
+    for line in (PAGE, JSON):
+        got = world.ask(get(b"/a", line, ticket(world), method=b"POST", body=b"a=b"))
+        assert got.status == 503
+        assert b"Location" not in got
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (JSON,),
+        (b"Accept: image/webp,*/*",),
+        (b"Sec-Fetch-Mode: no-cors", b"Sec-Fetch-Dest: image", PAGE),
+        (b"Sec-Fetch-Mode: same-origin", b"Sec-Fetch-Dest: serviceworker"),
+        (b"Sec-Fetch-Mode: navigate", b"Sec-Fetch-Dest: document", b"Sec-Purpose: prefetch"),
+        (b"Purpose: prefetch", PAGE),
+    ],
+)
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+def test_what_is_no_navigation_takes_no_place(world, lines, method):
+    got = world.ask(get(b"/favicon.ico", *lines, method=method))
+    assert (got.status, state(got)) == (503, "unknown")
+    assert not got.all(b"Set-Cookie")
+    assert world.store.calls == []
+    assert world.shop.attempts == 0
+
+
+@pytest.mark.parametrize("method", [b"HEAD", b"OPTIONS", b"PUT", b"DELETE"])
+def test_nor_does_what_is_no_get_or_post(world, method):
+    assert world.ask(get(b"/a", PAGE, method=method)).status == 503
+    assert world.store.calls == []
+
+
+def test_a_preflight_goes_on_to_the_shop(world):
+    wire = world.client()
+    wire.send(get(b"/a", *PREFLIGHT, method=b"OPTIONS"))
+    got = at_shop(world)
+    assert b"Waitroom-Session" not in got
+    world.shop.wire.send(OK)
+    assert world.store.calls == []
+
+
+def test_while_nobody_waits_what_is_no_navigation_goes_on_without_a_session(quiet):
+    quiet.client().send(get(b"/a.css"))
+    assert b"Waitroom-Session" not in at_shop(quiet)
+    quiet.shop.wire.send(OK)
+    assert quiet.store.calls == []
+    assert quiet.room.metrics.requests == {"transit": 1}
+
+
+def test_while_nobody_waits_a_newcomer_goes_in_at_once(quiet):
+    quiet.store.admits = 1
+    wire = quiet.client()
+    wire.send(get(b"/a", PAGE))
+    assert at_shop(quiet)[b"Waitroom-Session"] == b"%x" % 151
+    quiet.shop.wire.send(OK)
+    got = answer(wire)
+    assert got.body == b"ok"
+    assert quiet.tokens.read_pass(given(quiet, got, "pass") or b"").session == 151
+    assert given(quiet, got, "ticket") == b""
+
+
+def test_a_called_visitor_goes_in_with_the_next_navigation(world):
+    world.store.fates[99] = Visited("admitted", 0)
+    wire = world.client()
+    wire.send(get(b"/a", PAGE, ticket(world, 99)))
+    assert at_shop(world)[b"Waitroom-Session"] == b"%x" % 99
+    world.shop.wire.send(OK)
+    assert world.tokens.read_pass(given(world, answer(wire), "pass") or b"").session == 99
+    assert world.store.calls == [("visit", [Visit(99, 7, True)])]
+    assert sum(world.room.metrics.wait_seconds.counts) == 1
+    assert sum(world.room.metrics.eta_error_seconds.counts) == 1
+
+
+def test_a_called_visitor_s_script_is_told_so_and_doesn_t_go_in(world):
+    world.store.fates[99] = Visited("called", 60_000)
+    got = world.ask(get(b"/a", JSON, ticket(world, 99)))
+    assert (got.status, state(got)) == (503, "called")
+    assert world.store.calls == [("visit", [Visit(99, 7, False)])]
+
+
+def test_who_is_not_called_yet_after_all_waits_on(world):
+    world.store.fates[99] = Visited("waiting", 0)
+    got = world.ask(get(b"/a", PAGE, ticket(world, 99)))
+    assert got.status == 503
+    assert is_page(got)
+    assert not got.all(b"Set-Cookie")
+
+
+def test_an_older_generation_s_ticket_that_still_waits_is_renewed(world):
+    got = world.ask(get(b"/a", PAGE, ticket(world, 120, generation=6)))
+    assert world.tokens.read_ticket(given(world, got, "ticket") or b"").generation == 7
+
+
+def test_a_ticket_that_nobody_knows_is_as_good_as_none(world):
+    world.store.fates[99] = Visited("unknown", 0)
+    got = world.ask(get(b"/a", PAGE, ticket(world, 99)))
+    assert world.tokens.read_ticket(given(world, got, "ticket") or b"").place == 151
+    assert [name for name, _ in world.store.calls] == ["visit", "join"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Cookie: waitroom_ticket_shop=x",
+        b"Cookie: waitroom_pass_shop=x",
+        b"Waitroom-Ticket: " + FOREIGN.sign_ticket(Ticket(120, 7, WALL, 1, 0)).encode(),
+        b"Waitroom-Pass: " + FOREIGN.sign_pass(Pass(90, WALL + 900, WALL + 900)).encode(),
+    ],
+)
+def test_a_token_that_is_none_of_ours_is_as_good_as_none(world, line):
+    got = world.ask(get(b"/a", PAGE, line))
+    assert world.tokens.read_ticket(given(world, got, "ticket") or b"").place == 151
+
+
+def test_a_ticket_that_is_too_old_is_as_good_as_none(world):
+    got = world.ask(get(b"/a", PAGE, ticket(world, age=TICKET_SECONDS)))
+    assert world.tokens.read_ticket(given(world, got, "ticket") or b"").place == 151
+
+
+@pytest.mark.parametrize(("closed", "kind"), [(RoomState.CLOSED, b"closed"), (RoomState.SOLD_OUT, b"sold_out")])
+def test_a_newcomer_where_nobody_is_taken(world, closed, kind):
+    world.view = replace(BUSY, state=closed)
+    world.store.takes = False
+    got = world.ask(get(b"/a", PAGE))
+    assert got.status == 503
+    assert is_page(got)
+    assert b'data-state="%b"' % kind in got.body
+    assert not got.all(b"Set-Cookie")
+
+
+def test_a_ticket_is_verified_once(world, monkeypatch):
+    line = ticket(world)
+    world.ask(get(b"/a", line))
+    monkeypatch.setattr(world.tokens, "read_ticket", None)
+    assert state(world.ask(get(b"/a", line))) == "waiting"
+
+
+def test_verified_tickets_are_kept_within_a_bound(world, monkeypatch):
+    monkeypatch.setattr(room_module, "TICKETS_KEPT", 4)
+    for place in range(110, 130):
+        assert state(world.ask(get(b"/a", ticket(world, place)))) == "waiting"
+        assert len(world.room._tickets) <= 4
+    assert world.room.read_ticket(b"x") is None
+    assert len(world.room._tickets) <= 4
+
+
+# Sessions.
+
+
+def test_an_admitted_request_costs_the_store_nothing(world):
+    for _ in range(3):
+        wire = sent(world)
+        world.shop.wire.send(OK)
+        assert answer(wire).status == 200
+    assert world.store.calls == []
+    world.loop.wait(world.room.flush())
+    assert world.store.calls == [("change_sessions", [SessionChange("keep", 90, 14400_000)])], "one word for all"
+
+
+def test_requests_without_a_session_leave_nothing_to_tell(world):
+    world.ask(get(b"/a", JSON))
+    world.loop.wait(world.room.flush())
+    assert world.store.calls == []
+
+
+def test_a_pass_that_ran_out_is_asked_for_once_and_renewed(world):
+    wire = world.client()
+    wire.send(get(b"/a", b"Cookie: waitroom_pass_shop=" + world.pass_(left=-5)))
+    assert at_shop(world)[b"Waitroom-Session"] == b"5a"
+    world.shop.wire.send(OK)
+    got = answer(wire)
+    value = given(world, got, "pass") or b""
+    now = int(world.unix_time())
+    assert world.tokens.read_pass(value).expires_at == now + 900
+    assert world.tokens.read_pass(value).ends_at == now + 14400
+    assert got[b"Cache-Control"] == b"private, no-store"
+    assert world.store.calls == [("change_sessions", [SessionChange("resume", 90, 14400_000)])]
+    wire.clear()
+    wire.send(get(b"/b", b"Cookie: waitroom_pass_shop=" + value))
+    world.shop.wire.send(OK)
+    assert len(world.store.calls) == 1
+
+
+@pytest.mark.parametrize("line", [PAGE, JSON])
+def test_a_pass_whose_session_is_over_is_as_good_as_none(world, line):
+    world.store.over.add(90)
+    got = world.ask(get(b"/a", line, b"Cookie: waitroom_pass_shop=" + world.pass_(left=-5)))
+    assert got.status == 503
+    assert [name for name, _ in world.store.calls] == ["change_sessions", *(["join"] if line is PAGE else [])]
+    assert world.shop.attempts == 0
+
+
+def test_a_session_that_the_store_ended_ends_here_with_the_next_word_of_it(world):
+    sent(world)
+    world.shop.wire.send(OK)
+    world.store.over.add(90)
+    world.loop.wait(world.room.flush())
+    assert world.ask(get(b"/a", world.inside())).status == 503
+
+
+def test_a_long_download_is_activity(world):
+    wire = sent(world)
+    world.shop.wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n")
+    for _ in range(4):
+        world.loop.wait(world.room.flush())
+        world.pass_time(10)
+    assert len(world.store.calls) == 2, "at 0 and 20 seconds"
+    world.shop.wire.send(b"x")
+    assert answer(wire).body == b"x"
+
+
+# Rooms and rules.
+
+
+def test_each_request_goes_to_its_room_s_shop():
+    rooms = (room_settings("a", hosts=("a.example",)), room_settings("b", hosts=("b.example",)))
+    with World(*rooms, view=QUIET) as world:
+        for host, name in ((b"a.example", b"a"), (b"B.example:80", b"b")):
+            world.client().send(get(b"/x").replace(b"shop.example", host))
+            (got,), _ = read_requests(world.shop.wires[-1].got)
+            assert got[b"Waitroom-Room"] == name
+            world.shop.wires[-1].send(OK)
+        assert world.ask(get(b"/x")).status == 421
+
+
+def test_another_room_s_pass_is_none():
+    rooms = (room_settings("a", hosts=("a.example",)), room_settings("b", hosts=("b.example",)))
+    with World(*rooms) as world:
+        value = world.rooms["b"].tokens.sign_pass(world.rooms["a"].tokens.read_pass(world.pass_())).encode()
+        for name in (b"waitroom_pass_a", b"waitroom_pass_b"):
+            got = world.ask(get(b"/x", b"Cookie: %b=%b" % (name, value)).replace(b"shop.example", b"a.example"))
+            assert got.status == 503
+
+
+def test_an_uncovered_path_goes_on_as_it_is():
+    with World(paths=("/sale",)) as world:
+        wire = world.client()
+        wire.send(get(b"/about", PAGE, world.inside()))
+        got = at_shop(world)
+        assert b"Waitroom-Session" not in got
+        assert b"Cookie" not in got
+        world.shop.wire.send(OK)
+        assert not answer(wire).all(b"Set-Cookie")
+        assert world.room.metrics.requests == {"uncovered": 1}
+        assert world.ask(get(b"/Sale/../sale", PAGE)).status == 503
+
+
+HOOK = BypassRule(paths=("/webhooks/",), methods=("POST",), max_per_second=2.0)
+
+
+def test_a_bypass_lets_by_and_is_capped():
+    with World(bypass=(HOOK,)) as world:
+        for expected in (200, 200, 503):
+            wire = world.client()
+            wire.send(get(b"/webhooks/pay", JSON, method=b"POST", body=b"{}"))
+            if expected == 200:
+                world.shop.wire.send(OK)
+            assert answer(wire, b"POST").status == expected
+        world.pass_time(0.5)
+        wire = world.client()
+        wire.send(get(b"/webhooks/pay", method=b"POST", body=b"{}"))
+        world.shop.wire.send(OK)
+        assert world.room.metrics.requests == {"bypass": 3, "bypass_capped": 1}
+        assert world.store.calls == []
+
+
+@pytest.mark.parametrize(
+    ("path", "method"), [(b"/webhooks/pay", b"GET"), (b"/webhooks/../buy", b"POST"), (b"/webhooks/..;/buy", b"POST")]
+)
+def test_a_bypass_is_no_way_round(path, method):
+    with World(bypass=(HOOK,)) as world:
+        assert world.ask(get(path, JSON, method=method)).status == 503
+        assert world.shop.attempts == 0
+
+
+def test_the_first_rule_that_fits_counts():
+    with World(bypass=(replace(HOOK, methods=("GET",)), HOOK)) as world:
+        for method in (b"GET", b"POST"):
+            world.client().send(get(b"/webhooks/pay", method=method))
+            world.shop.wire.send(OK)
+        assert world.room.bypass[0]._tokens == world.room.bypass[1]._tokens == 1.0
+
+
+def test_a_bypass_s_budget():
+    budget = BypassBudget(replace(HOOK, max_per_second=8.0), workers=4)
+    spent = [budget.spend(100.0 + tick / 10) for tick in range(100)]
+    assert 2 * 9.9 <= sum(spent) <= 2 * 9.9 + 2 + 1
+    slow = BypassBudget(replace(HOOK, max_per_second=1.0), workers=4)
+    assert [slow.spend(now) for now in (100.0, 100.1, 103.9, 104.1)] == [True, False, False, True]
+
+
+# Errors.
+
+
+@pytest.mark.parametrize(("line", "page"), [(PAGE, True), (JSON, False)])
+def test_errors_are_pages_for_people_and_json_for_programs(world, line, page):
+    world.shop.refuses = ConnectionRefusedError("refused by 10.9.8.7")
+    wire = world.client()
+    wire.send(get(b"/a", line, world.inside()))
+    got = answer(wire)
+    assert got.status == 502
+    assert is_page(got) is page
+    assert b"10.9.8.7" not in got.body
+    assert wire.protocol.request_id.encode() in got.body
+    if not page:
+        assert json.loads(got.body).keys() == {"error", "status", "request_id"}
+
+
+def test_ids_of_requests_are_all_different(world):
+    wire = world.client()
+    seen = set()
+    for _ in range(50):
+        sent(world, wire=wire)
+        seen.add(read_requests(world.shop.wire.clear())[0][0][b"X-Request-Id"])
+        world.shop.wire.send(OK)
+    assert len(seen) == 50
