@@ -27,7 +27,7 @@ HOUR_MS = 3_600_000
 SERVER_SECONDS = 10.0
 
 RATES = st.sampled_from([1.0, 30.0, 59.0, 60.0, 90.0, 600.0, 6000.0])
-SLOTS = st.integers(1, 8)
+SLOTS = st.sampled_from([1, 2, 3, 5, 8, 40])
 SESSIONS = st.sampled_from([10.0, 40.0])
 CLAIMS = st.sampled_from([5.0, 20.0])
 AWAYS = st.sampled_from([10.0, 15.0, 40.0])
@@ -199,14 +199,14 @@ class Line(RuleBasedStateMachine):
         elif isinstance(change, RoomState):
             self._set_state(change)
         else:
-            limits = replace(self.history.memory.limits, **dict([change]))
-            old, new = self.history.memory.limits.fields(), limits.fields()
-            changes = {name: new[name] for name in new if new[name] != old[name]}
-            _, after = self._do(
-                lambda store: store.set_limits(changes), lambda: self.model.set_limits(self.wall, changes)
-            )
-            self.history.limits_changed(limits)
-            self.history.nothing_moved(after)
+            self._set_limits(replace(self.history.memory.limits, **dict([change])))
+
+    @rule(rate=RATES, crowd=st.integers(0, 12))
+    def change_rate_between_ticks(self, rate: float, crowd: int) -> None:
+        self._join(crowd + 1)
+        self._tick(5000)
+        self._set_limits(replace(self.history.memory.limits, rate_per_minute=rate))
+        self._tick(5000)
 
     @rule(
         state=st.sampled_from([RoomState.PAUSED, RoomState.CLOSED, RoomState.SOLD_OUT]),
@@ -316,6 +316,13 @@ class Line(RuleBasedStateMachine):
         )
         self.newest_generation = max(self.newest_generation, generation)
         self.history.file_read(limits)
+        self.history.nothing_moved(after)
+
+    def _set_limits(self, limits: Limits) -> None:
+        old, new = self.history.memory.limits.fields(), limits.fields()
+        changes = {name: new[name] for name in new if new[name] != old[name]}
+        _, after = self._do(lambda store: store.set_limits(changes), lambda: self.model.set_limits(self.wall, changes))
+        self.history.limits_changed(limits)
         self.history.nothing_moved(after)
 
     def _set_state(self, state: RoomState) -> None:
