@@ -1,0 +1,198 @@
+"""The line's rarer promises, one by one, on a real store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from waitroom.embedded import EmbeddedStore
+from waitroom.queue.store import KEYS, Limits, QueueStore, RoomNotOpen, SessionChange, Visit, connect
+
+pytestmark = pytest.mark.slow
+
+SERVER_SECONDS = 10.0
+NOON = 1_790_000_000_000
+LIMITS = Limits(600, 5, 900, 180, 180, 3600)
+
+
+@dataclass
+class Server:
+    """A server whose clock and run id are set by hand."""
+
+    now: int = NOON
+    run_id: str = "first"
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+async def store(valkey: str, server: Server) -> AsyncIterator[QueueStore]:
+    async with connect(valkey, timeout_seconds=SERVER_SECONDS) as redis:
+        yield QueueStore(redis, "shop", clock=lambda: server.now, run_id=lambda: server.run_id)
+
+
+async def restart(store: QueueStore, server: Server, *, empty: bool = False) -> int:
+    """Another run of the server, a minute later, perhaps with nothing left; returns the generation."""
+    if empty:
+        await store._redis.flushall()
+    server.now += 60_000
+    server.run_id += " and another"
+    return await store.open(LIMITS)
+
+
+async def fate(store: QueueStore, place: int, generation: int, *, claim: bool = False) -> str:
+    [visited] = await store.visit([Visit(place, generation, claim)])
+    return visited.fate
+
+
+async def test_a_room_is_refused_until_it_is_opened_under_this_run_of_the_server(
+    store: QueueStore, server: Server
+) -> None:
+    with pytest.raises(RoomNotOpen):
+        await store.join(1)
+    await store.open(LIMITS)
+    await store.join(1)
+    server.run_id = "promoted"
+    for refused in (store.join(1), store.visit([]), store.tick(), store.view(), store.seen([1]), store.leave(1, 0)):
+        with pytest.raises(RoomNotOpen):
+            await refused
+
+
+async def test_opening_again_changes_nothing(store: QueueStore) -> None:
+    generation = await store.open(LIMITS)
+    first = await store.join(1)
+    assert await store.open(LIMITS) == generation
+    assert (await store.join(1)).first_place == first.first_place + 1
+
+
+async def test_a_limit_of_the_file_counts_when_the_file_changes(store: QueueStore) -> None:
+    await store.open(LIMITS)
+    await store.set_limits({"max_active": "7"})
+    await store.open(LIMITS)
+    assert (await store.view()).max_active == 7
+    await store.open(replace(LIMITS, rate_per_minute=60))
+    assert (await store.view()).max_active == 7
+    await store.open(replace(LIMITS, max_active=9))
+    assert (await store.view()).max_active == 9
+
+
+async def test_a_raised_rate_of_the_file_is_not_due_for_the_time_before(store: QueueStore, server: Server) -> None:
+    await store.open(replace(LIMITS, rate_per_minute=6))
+    await store.join(20)
+    server.now += 5_000
+    await store.open(replace(LIMITS, rate_per_minute=6_000))
+    assert (await store.tick()).called == 0
+
+
+@pytest.mark.parametrize("rate", [0.01, 1.0, 59.0])
+async def test_a_slow_rate_keeps_its_pace_however_often_one_looks(
+    store: QueueStore, server: Server, rate: float
+) -> None:
+    await store.open(replace(LIMITS, rate_per_minute=rate))
+    await store.join(1)
+    for _ in range(500):
+        server.now += 1
+        await store.tick()
+    room = store.keys[KEYS.index("room")]
+    tokens = await store._redis.hget(room, "tokens")
+    assert tokens is not None
+    assert float(tokens) == pytest.approx(500 * rate / 60_000, rel=1e-9)
+
+
+async def test_who_was_lost_is_taken_back_ahead_of_newcomers(store: QueueStore, server: Server) -> None:
+    old = await store.open(LIMITS)
+    places = [(await store.join(1)).first_place for _ in range(4)]
+    await restart(store, server, empty=True)
+    new = await store.join(3)
+    assert await fate(store, places[3], old) == "waiting"
+    assert await fate(store, places[2], old) == "waiting"
+    view = await store.view()
+    assert [view.table.position(place) for place in (places[2], places[3], new.first_place + 1)] == [1, 2, 3]
+
+
+async def test_who_comes_back_only_after_a_second_restart_was_not_lost(store: QueueStore, server: Server) -> None:
+    """Meanwhile others were called whose places are greater."""
+    old = await store.open(LIMITS)
+    places = [(await store.join(1)).first_place for _ in range(4)]
+    await restart(store, server, empty=True)
+    await store.join(3)
+    server.now += 1_000
+    assert (await store.tick()).called > 0
+    await restart(store, server)
+    assert await fate(store, places[3], old) == "waiting"
+    assert (await store.tick()).called == 1
+    assert await fate(store, places[3], old, claim=True) == "admitted"
+
+
+async def test_a_ticket_that_has_been_used_gets_no_other_turn(store: QueueStore, server: Server) -> None:
+    old = await store.open(LIMITS)
+    await store.join(2)
+    place = (await store.join(1)).first_place
+    server.now += 1_000
+    await store.tick()
+    assert await fate(store, place, old, claim=True) == "admitted"
+    await restart(store, server)
+    await store.change_sessions([SessionChange("end", place, 0)])
+    server.now += 1_000
+    await store.tick()
+    assert await fate(store, place, old) == "unknown"
+    await restart(store, server)
+    assert await fate(store, place, old) == "unknown"
+
+
+@pytest.mark.parametrize("ending", ["end", "expire", "leave"])
+async def test_nor_does_one_whose_session_outlived_the_store(store: QueueStore, server: Server, ending: str) -> None:
+    old = await store.open(LIMITS)
+    place = (await store.join(1)).first_place
+    await restart(store, server, empty=True)
+    assert await store.change_sessions([SessionChange("keep", place, 1_000)]) == [True]
+    if ending == "end":
+        await store.change_sessions([SessionChange("end", place, 0)])
+    elif ending == "leave":
+        await store.leave(place, 0)
+    for _ in range(6):
+        server.now += 10_000
+        await store.tick()
+    assert (await store.view()).active == 0
+    assert await fate(store, place, old) == "unknown"
+
+
+async def test_an_adopted_session_leaves_the_line(store: QueueStore, server: Server) -> None:
+    """The store has fallen back behind the claim: the visitor's turn is still there, and is theirs no more."""
+    await store.open(LIMITS)
+    place = (await store.join(2)).first_place + 1
+    server.now += 1_000
+    assert (await store.tick()).called == 1
+    assert await store.change_sessions([SessionChange("keep", place, 60_000)]) == [True]
+    view = await store.view()
+    assert (view.called, view.active) == (0, 2)
+    assert "overshoot" not in view.totals
+
+
+async def test_a_real_restart_keeps_the_line(tmp_path: Path) -> None:
+    embedded = EmbeddedStore(tmp_path)
+    await embedded.start()
+    try:
+        async with connect(embedded.url, timeout_seconds=SERVER_SECONDS) as redis:
+            store = QueueStore(redis, "shop")
+            old = await store.open(LIMITS, await store.run_id())
+            before = await store.join(10)
+        await embedded.stop()
+        await embedded.start()
+        async with connect(embedded.url, timeout_seconds=SERVER_SECONDS) as redis:
+            store = QueueStore(redis, "shop")
+            with pytest.raises(RoomNotOpen):
+                await store.view()
+            assert await store.open(LIMITS) > old
+            after = await store.join(1)
+            assert after.first_place > before.first_place + 10
+            assert after.waiting == before.waiting + 1
+            assert await fate(store, before.first_place + 9, old) == "waiting"
+    finally:
+        await embedded.stop()
