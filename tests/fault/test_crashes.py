@@ -10,6 +10,7 @@ import pytest
 from crowd import Crowd, coming
 from gateway import Gateway, assert_unlocked, eventually, port_is_free, room, running_gateway
 from shop_server import Shop
+from visitors import Visitor
 
 from waitroom.embedded import EmbeddedStore
 
@@ -90,3 +91,32 @@ async def test_nothing_is_lost_whatever_is_killed(tmp_path: Path, shop: Shop) ->
     assert {len(one) for one in visitors.values()} == {1}
     doubled = [path for path, ids in sessions.items() if len(ids) > 1]
     assert len(doubled) <= unanswered
+
+
+async def test_no_newcomer_takes_a_slot_ahead_of_the_line(tmp_path: Path, shop: Shop) -> None:
+    """Slots get free while nobody calls those who wait: the control process hangs."""
+    rooms = [room("sale", upstream=shop.address, max_active=2)]
+    async with running_gateway(tmp_path, rooms, workers=1) as gateway:
+        inside = [Visitor(gateway, "sale") for _ in range(2)]
+        line = [Visitor(gateway, "sale") for _ in range(3)]
+        for visitor in inside:
+            await visitor.goes_in()
+        await line[0].waits()
+        (control,) = gateway.children("control.process")
+        control.kill(signal.SIGSTOP)
+        try:
+            for visitor in inside:
+                assert (await visitor.call("leave")).status == 200
+            assert not await gateway.members("sale", "active")
+            for visitor in line[1:]:
+                await visitor.waits()
+            assert (await Visitor(gateway, "sale").call("join")).json["state"] == "waiting"
+            assert not await gateway.members("sale", "active")
+        finally:
+            control.kill(signal.SIGCONT)
+
+        for visitor in line[:2]:
+            await visitor.state("called")
+            await visitor.is_let_in()
+        await line[2].position(1)
+        assert {visitor.pass_.session for visitor in line[:2]} == (await gateway.members("sale", "active")).keys()
