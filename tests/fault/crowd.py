@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections import Counter
-from collections.abc import AsyncIterator
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 import aiohttp
 from gateway import Gateway
 from redis.exceptions import RedisError
+from shop_server import Shop
 from visitors import Answer, Visitor
 
 POLL_SECONDS = (0.2, 0.5)
@@ -25,12 +26,14 @@ class Member(Visitor):
     """One of the crowd: a browser with cookies, or an app with the visitor endpoints.
 
     Attributes:
+        gateways: Whichever of these answers a request, as behind a balancer.
         unanswered: How often nobody answered when they came: each may have taken a place nobody has.
         place: Of the ticket, once there is one.
         sessions: All that were theirs.
         wrongs: What must never be told to a visitor, and was.
     """
 
+    gateways: Sequence[Gateway] = ()
     number: int = 0
     app: bool = False
     unanswered: int = 0
@@ -40,6 +43,11 @@ class Member(Visitor):
     admitted: bool = False
     pages: int = 0
     done: bool = False
+
+    @property
+    def origin(self) -> str:
+        """A gateway that runs, or ran a moment ago."""
+        return random.choice(self.gateways).url
 
     async def live(self) -> None:
         """Comes, waits, goes in, looks at some pages and leaves."""
@@ -156,8 +164,11 @@ class Crowd:
                 self.most_told = max(self.most_told, sum(samples[(name,)] for name in names))
             await asyncio.sleep(0.3)
 
-    def assert_right(self) -> None:
-        """Nobody lost a place, was thrown out or came in twice."""
+    def assert_right(self, slots: int, shop: Shop) -> None:
+        """Nobody lost a place, was thrown out or came in twice, by their own account and the shop's."""
+        assert self.looks > 100
+        assert 0 < self.most <= slots
+        assert 0 < self.most_told <= slots
         wrongs = {member.number: member.wrongs for member in self.members if member.wrongs}
         assert not wrongs
         for member in self.members:
@@ -167,17 +178,31 @@ class Crowd:
                 assert 1 <= len(member.sessions) <= 1 + member.unanswered, member
         counts = Counter(session for member in self.members for session in member.sessions)
         assert max(counts.values()) == 1, "two visitors had one session"
+        pages: dict[str | None, set[str]] = defaultdict(set)
+        for seen in shop.seen:
+            pages[seen.session].add(seen.path)
+        assert {len(paths) for paths in pages.values()} == {1}
+        assert len(set().union(*pages.values())) == len(self.members)
+        assert len(pages) <= len(self.members) + self.unanswered
+
+    @property
+    def unanswered(self) -> int:
+        """How many places were perhaps taken by somebody who never heard of it."""
+        return sum(member.unanswered for member in self.members)
 
 
 @contextlib.asynccontextmanager
-async def coming(gateway: Gateway, room: str, count: int) -> AsyncIterator[Crowd]:
-    """A crowd that has begun to come; it is sent home with the block."""
+async def coming(room: str, count: int, *gateways: Gateway) -> AsyncIterator[Crowd]:
+    """A crowd that has begun to come; it is sent home with the block. The first gateway's store is watched."""
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(
         connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=10)
     ) as http:
-        members = [Member(gateway, room, number=number, app=bool(number % 2), http=http) for number in range(count)]
-        crowd = Crowd(gateway, room, members)
+        members = [
+            Member(gateways[0], room, gateways=gateways, number=number, app=bool(number % 2), http=http)
+            for number in range(count)
+        ]
+        crowd = Crowd(gateways[0], room, members)
         tasks = [asyncio.create_task(member.live()) for member in members]
         tasks += [asyncio.create_task(watch) for watch in (crowd.watch_store(), crowd.watch_metrics())]
         try:
