@@ -70,12 +70,14 @@ def _read_head(data: bytes) -> tuple[bytes, list[tuple[bytes, bytes]], bytes] | 
     return start, _read_fields(lines), data[end + 4 :]
 
 
-def _read_chunks(data: bytes) -> tuple[bytes, list[tuple[bytes, bytes]], bytes] | None:
+def _read_chunks(data: bytes, *, extensions: bool = False) -> tuple[bytes, list[tuple[bytes, bytes]], bytes] | None:
     body = b""
     while True:
         line, end, data = data.partition(b"\r\n")
         if not end:
             return None
+        if extensions:
+            line = line.partition(b";")[0]
         _require(line and frozenset(b"0123456789abcdefABCDEF").issuperset(line), "a chunk's size", line)
         size = int(line, 16)
         if size == 0:
@@ -97,7 +99,7 @@ def _framing(headers: list[tuple[bytes, bytes]], otherwise: str) -> tuple[str, i
     codings = [value for name, value in headers if name.lower() == b"transfer-encoding"]
     _require(len(lengths) + len(codings) <= 1, "framed twice", repr(headers).encode())
     if codings:
-        _require(codings == [b"chunked"], "a coding", codings[0])
+        _require([coding.lower() for coding in codings] == [b"chunked"], "a coding", codings[0])
         return "chunked", 0
     if lengths:
         _require(lengths[0].isdigit(), "a length", lengths[0])
@@ -133,35 +135,75 @@ def read_requests(data: bytes) -> tuple[list[Message], bytes]:
 
 def read_responses(data: bytes, methods: Sequence[bytes], *, closed: bool = False) -> list[Message]:
     """The responses to requests with these methods in what a client received, all whole, interim ones left out."""
+    found, rest = read_whole_responses(data, methods, closed=closed)
+    _require(not rest, "cut short", rest)
+    return found
+
+
+def read_whole_responses(data: bytes, methods: Sequence[bytes], *, closed: bool) -> tuple[list[Message], bytes]:
+    """The whole responses in what a client received, interim ones left out, and the beginning of one more."""
     found = []
     left = list(methods)
-    while data:
-        head = _read_head(data)
-        _require(head is not None, "cut short", data)
-        assert head is not None
-        start, headers, data = head
+    while (head := _read_head(data)) is not None:
+        start, headers, rest = head
         _require(start[:9] == b"HTTP/1.1 " and start[9:12].isdigit() and start[12:13] == b" ", "a status line", start)
         status = int(start[9:12])
         if 100 <= status < 200 and status != 101:
+            data = rest
             continue
         _require(left, "more answers than requests", start)
-        method = left.pop(0)
         framing, length = _framing(headers, "close")
         body, trailers = b"", []
-        if method == b"HEAD" or status in (101, 204, 304):
+        if left.pop(0) == b"HEAD" or status in (101, 204, 304):
             framing = "none"
         elif framing == "chunked":
-            chunks = _read_chunks(data)
-            _require(chunks is not None, "cut short", data)
-            assert chunks is not None
-            body, trailers, data = chunks
+            chunks = _read_chunks(rest)
+            if chunks is None:
+                break
+            body, trailers, rest = chunks
         elif framing == "length":
-            _require(len(data) >= length, "cut short", data)
-            body, data = data[:length], data[length:]
+            if len(rest) < length:
+                break
+            body, rest = rest[:length], rest[length:]
+        elif not closed:
+            break
         else:
-            _require(closed, "without an end", start)
-            body, data = data, b""
+            body, rest = rest, b""
         found.append(Message(start, headers, body, framing, trailers))
+        data = rest
         if status == 101:
             break
+    return found, data
+
+
+def read_sent(data: bytes) -> list[Message]:
+    """The requests in what a client has sent, up to the first that is none, or isn't whole."""
+    found = []
+    try:
+        while True:
+            while data.startswith(b"\r\n"):
+                data = data[2:]
+            head = _read_head(data)
+            if head is None:
+                break
+            start, headers, data = head
+            parts = start.split(b" ")
+            _require(len(parts) == 3 and parts[2] in (b"HTTP/1.1", b"HTTP/1.0"), "a request line", start)
+            _require(parts[0] and TOKEN.issuperset(parts[0]), "a method", start)
+            _require(parts[1] and all(0x21 <= byte <= 0x7E for byte in parts[1]), "a target", start)
+            framing, length = _framing(headers, "none")
+            body, trailers = b"", []
+            if framing == "chunked":
+                _require(parts[2] == b"HTTP/1.1", "chunks in HTTP/1.0", start)
+                chunks = _read_chunks(data, extensions=True)
+                if chunks is None:
+                    break
+                body, trailers, data = chunks
+            elif len(data) < length:
+                break
+            else:
+                body, data = data[:length], data[length:]
+            found.append(Message(start, headers, body, framing, trailers))
+    except UnreadableError:
+        pass
     return found

@@ -74,6 +74,14 @@ def test_what_is_no_request_is_refused_and_nothing_goes_on(world, request_, stat
         assert refused(world, *(request_[at : at + 1] for at in range(len(request_)))) == status
 
 
+@pytest.mark.parametrize("rest", [b" / HTTP/1.1\r\n\r\n", b" / HTTP/1.1\n", b" /" + b"a" * LONGEST_TARGET * 2])
+def test_a_refusal_of_a_head_has_no_body(world, rest):
+    wire = world.client()
+    wire.send(b"HEAD" + rest)
+    (answer,) = read_responses(wire.got, [b"HEAD"])
+    assert int(answer[b"Content-Length"]) > 0
+
+
 def test_a_refusal_has_an_id_of_its_own(world):
     wire = world.client()
     wire.send(get(STATUS))

@@ -194,7 +194,7 @@ class ClientConnection(asyncio.Protocol):
             else:
                 exchange.timed_out()
         elif self.request is None and self._buffer:
-            self._refuse(408)
+            self._refuse(408, self._buffer)
         else:
             self._last_words()
             self.transport.close()
@@ -369,7 +369,7 @@ class ClientConnection(asyncio.Protocol):
         try:
             request = parse_request(head)
         except Malformed as error:
-            self._refuse(error.status)
+            self._refuse(error.status, head)
             return False
         self.request_id = self._server.next_request_id()
         self.request = request
@@ -385,21 +385,23 @@ class ClientConnection(asyncio.Protocol):
     def _await_head(self, limits: ClientLimits) -> None:
         buffer = self._buffer
         if len(buffer) >= limits.head_bytes:
-            self._refuse(431)
+            self._refuse(431, buffer)
         elif b"\r\n" not in buffer[: LONGEST_TARGET + 64] and len(buffer) > LONGEST_TARGET + 64:
-            self._refuse(414)
+            self._refuse(414, buffer)
         elif _BARE_LF.search(buffer):
-            self._refuse(400)
+            self._refuse(400, buffer)
         else:
             # The clock runs from the head's first byte on: a head that drips in isn't given more time by each drop.
             self.deadline = min(self.deadline, self._server.now() + limits.head_seconds)
 
-    def _refuse(self, status: int) -> None:
-        """Answers what is no request, and closes."""
+    def _refuse(self, status: int, head: bytes) -> None:
+        """Answers what is no request, as far as ``head`` has come, and closes."""
         self.request_id = self._server.next_request_id()
         lines, body = self._server.error_answer(self, status)
         start = b"HTTP/1.1 %b\r\n" % _ERRORS[status]
         length = b"Content-Length: %d\r\n" % len(body)
+        if head.startswith(b"HEAD "):
+            body = b""
         self.transport.write(
             b"".join((start, self._server.date_line(), lines, length, b"Connection: close\r\n\r\n", body))
         )
