@@ -79,7 +79,7 @@ def run(
 
     scheme = "http" if settings.tls_certificate is None else "https"
 
-    def announce() -> None:
+    def announce(settings: Settings) -> None:
         for room in settings.rooms:
             where = ", ".join(room.hosts) or "any host"
             out.print(f"Room [bold]{room.name}[/bold] ({where}) is open before {escape(', '.join(room.upstreams))}")

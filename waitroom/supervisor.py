@@ -135,10 +135,10 @@ class Supervisor:
 
     Args:
         settings: As loaded.
-        announce: Called once, when everything serves.
+        announce: Called once, when everything serves, with the settings and the ports that the system chose for them.
     """
 
-    def __init__(self, settings: Settings, announce: Callable[[], None]) -> None:
+    def __init__(self, settings: Settings, announce: Callable[[Settings], None]) -> None:
         self._settings = settings
         self._announce = announce
         self._stop = asyncio.Event()
@@ -169,7 +169,7 @@ class Supervisor:
                     stack.callback(os.close, await lock_folder(data_dir))
                     url = self._settings.redis_url
                 self._make_metrics_folder(data_dir, stack)
-                settings = self._completed(data_dir, url)
+                settings = self._completed(data_dir, url, listeners[0], admin)
                 try:
                     await self._run_children(settings, listeners, admin)
                 finally:
@@ -185,7 +185,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         edges = [loop.create_task(edge.run()) for edge in self._edges]
         control = loop.create_task(self._control.run())
-        watching = loop.create_task(self._announce_when_ready())
+        watching = loop.create_task(self._announce_when_ready(settings))
         try:
             await self._stop.wait()
             watching.cancel()
@@ -201,11 +201,11 @@ class Supervisor:
                 task.cancel()
             await asyncio.gather(*edges, control, watching, return_exceptions=True)
 
-    async def _announce_when_ready(self) -> None:
+    async def _announce_when_ready(self, settings: Settings) -> None:
         assert self._control is not None
         for process in (*self._edges, self._control):
             await process.ready.wait()
-        self._announce()
+        self._announce(settings)
 
     def _asked_to_stop(self) -> None:
         if not self._stop.is_set():
@@ -266,9 +266,16 @@ class Supervisor:
             else:
                 return
 
-    def _completed(self, data_dir: Path, url: str) -> Settings:
-        secrets = self._settings.secrets or (kept_secret(data_dir / "secret"),)
-        return dataclasses.replace(self._settings, redis_url=url, secrets=secrets, secrets_file=None)
+    def _completed(self, data_dir: Path, url: str, public: socket.socket, admin: socket.socket) -> Settings:
+        given = self._settings
+        return dataclasses.replace(
+            given,
+            listen=_with_port(given.listen, public),
+            admin_listen=_with_port(given.admin_listen, admin),
+            redis_url=url,
+            secrets=given.secrets or (kept_secret(data_dir / "secret"),),
+            secrets_file=None,
+        )
 
     def _make_metrics_folder(self, data_dir: Path, stack: contextlib.AsyncExitStack) -> None:
         folder = data_dir / FOLDER
@@ -296,6 +303,7 @@ def listen(address: str, count: int) -> list[socket.socket]:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             one.bind(target)
+            target = one.getsockname()  # where the system chose the port, all take the one it chose for the first
             one.listen(BACKLOG)
             one.setblocking(False)
     except OSError as error:
@@ -303,3 +311,8 @@ def listen(address: str, count: int) -> list[socket.socket]:
             one.close()
         raise StartError(f"can't listen on {address}: {error.strerror or error}") from error
     return made
+
+
+def _with_port(address: str, bound: socket.socket) -> str:
+    """The address with the port that the socket has: the settings may leave it to the system."""
+    return f"{address.rpartition(':')[0]}:{bound.getsockname()[1]}"

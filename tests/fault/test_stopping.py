@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import signal
 import stat
 from collections.abc import AsyncIterator
@@ -222,25 +223,29 @@ async def test_all_that_is_wrong_with_the_settings_is_said_at_once(tmp_path: Pat
     assert port_is_free(gateway.port)
 
 
-async def test_one_command_is_a_gateway(tmp_path: Path, shop: Shop) -> None:
+async def test_one_command_is_a_gateway_on_ports_the_system_chooses(tmp_path: Path, shop: Shop) -> None:
     """Without a settings file: `waitroom run --upstream URL`."""
     gateway = Gateway(tmp_path, {}, one_room(shop))
-    addresses = ("--listen", f"127.0.0.1:{gateway.port}", "--admin-listen", f"127.0.0.1:{gateway.admin_port}")
+    addresses = ("--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--workers", "2")
     try:
         await gateway.spawn("run", "--upstream", shop.address, *addresses, "--data-dir", str(gateway.data_dir))
+        told = r"Visitors come in at http://127\.0\.0\.1:(\d+)\s+Operators look in at http://127\.0\.0\.1:(\d+)"
+        found = await eventually(lambda: re.search(told, gateway.log), seconds=60)
+        gateway.port, gateway.admin_port = int(found[1]), int(found[2])
 
         async def ready() -> bool:
             return await gateway.ready() == 200
 
-        await eventually(ready, seconds=60)
+        await eventually(ready)
         visitor = Visitor(gateway, "shop", host="any.host.at.all")
-        assert (await visitor.navigate("/hello")).status == 200
+        await visitor.goes_in()
+        for _ in range(6):  # both workers are there
+            assert (await visitor.navigate("/hello")).status == 200
         assert shop.last("/hello").one("Waitroom-Room") == "shop"
-        await eventually(lambda: f"Visitors come in at {gateway.url}" in gateway.log)
-        told = Gateway(tmp_path / "data", {}, [])
-        status = await told.spawn("status", "--admin", gateway.admin, "--json")
+        other = Gateway(gateway.data_dir, {}, [])
+        status = await other.spawn("status", "--admin", gateway.admin, "--json")
         assert await status.wait() == 0
-        assert '"name": "shop"' in told.log
+        assert '"name": "shop"' in other.log
     finally:
         await gateway.close()
 
