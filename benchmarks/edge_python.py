@@ -73,6 +73,10 @@ class Wire(asyncio.Transport):
         """Always."""
         return True
 
+    def get_write_buffer_size(self) -> int:
+        """All is sent at once."""
+        return 0
+
     def abort(self) -> None:
         """Nothing is there to be broken off."""
 
