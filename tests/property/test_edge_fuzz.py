@@ -6,13 +6,14 @@ the shop reads there as it read where the client sent it. That is judged by an i
 
 from __future__ import annotations
 
+import runpy
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Sequence
+from pathlib import Path
 
 from edge_harness import PAGE, QUIET, SECRET, WALL, World, get
-from http_reader import Message, read_requests, read_sent, read_whole_responses
+from edge_judge import KINDS, Answering, check_answers, check_forwarded, cut, no_mistakes
+from http_reader import Message, read_sent, read_whole_responses
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
@@ -118,168 +119,7 @@ def mutated(data: bytes, mutations: Sequence[tuple[float, int, bytes]]) -> bytes
     return data
 
 
-def cut(data: bytes, cuts: Sequence[float]) -> list[bytes]:
-    places = sorted({0, len(data), *(int(at * len(data)) for at in cuts)})
-    return [data[start:end] for start, end in pairwise(places)]
-
-
-# A shop that answers what it reads.
-
-
-@dataclass
-class Answering:
-    """Answers every request it can read with one that tells what was read.
-
-    Attributes:
-        kinds: What sort of answers, in turn.
-        cuts: Where those are cut.
-        early: Whether an answer comes before the body.
-        seen: All requests, by their ids.
-    """
-
-    world: World
-    kinds: Sequence[str]
-    cuts: Sequence[float] = ()
-    early: bool = False
-    seen: dict[bytes, Message] = field(default_factory=dict)
-    _answered: dict[Wire, int] = field(default_factory=dict)
-    _count: int = 0
-
-    def work(self) -> None:
-        """Answers until there is nothing more to answer."""
-        while any(self._answer(wire) for wire in list(self.world.shop.wires)):
-            pass
-
-    def _answer(self, wire: Wire) -> bool:
-        messages, rest = read_requests(wire.got)
-        for message in messages:
-            self.seen[message[b"X-Request-Id"]] = message
-        done = self._answered.get(wire, 0)
-        if done < len(messages):
-            message = messages[done]
-        elif self.early and done == len(messages) and b"\r\n\r\n" in rest:
-            head = rest.partition(b"\r\n\r\n")[0]
-            lines = [line for line in head.split(b"\r\n") if not line.lower().startswith((b"content-l", b"transfer-e"))]
-            (message,), _ = read_requests(b"\r\n".join(lines) + b"\r\n\r\n")
-        else:
-            return False
-        self._answered[wire] = done + 1
-        for piece in cut(self._text(message), self.cuts):
-            wire.send(piece)
-        if self._closes and not wire.lost:
-            wire.send_eof()
-        return True
-
-    def _text(self, message: Message) -> bytes:
-        kind = self.kinds[self._count % len(self.kinds)] if self.kinds else "length"
-        self._count += 1
-        self._closes = kind in ("close", "old")
-        body = message[b"X-Request-Id"] * 3
-        lines = [b"X-Echo: " + echo(message), b"X-Id: " + message[b"X-Request-Id"]]
-        framed = body
-        before, start = b"", b"HTTP/1.1 200 OK"
-        match kind:
-            case "chunked":
-                lines.append(b"Transfer-Encoding: chunked")
-                framed = b"5;x\r\n%b\r\n%x\r\n%b\r\n0\r\nX-T: 1\r\n\r\n" % (body[:5], len(body) - 5, body[5:])
-            case "none":
-                start, framed = b"HTTP/1.1 204 No Content", b""
-            case "unchanged":
-                start, framed = b"HTTP/1.1 304 Not Modified", b""
-            case "close" | "old":
-                start = b"HTTP/1.0 200 OK" if kind == "old" else start
-            case "hint":
-                before = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
-                lines.append(b"Content-Length: %d" % len(body))
-            case "last":
-                lines += [b"Content-Length: %d" % len(body), b"Connection: close"]
-            case _:
-                lines.append(b"Content-Length: %d" % len(body))
-        if message.method == b"HEAD":
-            framed = b""
-        return before + b"\r\n".join([start, *lines]) + b"\r\n\r\n" + framed
-
-
-KIND = st.sampled_from(["length", "chunked", "none", "unchanged", "close", "old", "hint", "last"])
-KINDS = st.lists(KIND, max_size=4)
-
-
-def echo(message: Message) -> bytes:
-    """What tells one request from another, and is known before its body has come."""
-    target = message.target
-    if target.startswith(b"http://"):
-        target = b"/" + target.split(b"/", 3)[3]
-    return b"%b %b" % (message.method, target)
-
-
-# What the shop must get of a client's headers.
-
-OURS = (b"x-forwarded-", b"x-request-id", b"waitroom-")
-HOPS = {
-    *(b"connection", b"keep-alive", b"proxy-connection", b"te", b"upgrade", b"expect", b"proxy-authorization"),
-    *(b"proxy-authenticate", b"transfer-encoding", b"forwarded"),
-}
-KEPT = {b"host", b"content-length", b"cookie", b"authorization", b"content-type", b"set-cookie", b"cache-control"}
-
-
-def expected(sent: Message) -> list[tuple[bytes, bytes]]:
-    listed = {one.strip().lower() for value in sent.all(b"Connection") for one in value.split(b",")} - KEPT
-    found, cookies = [], False
-    for name, value in sent.headers:
-        lower = name.lower()
-        plain = lower.replace(b"_", b"-")
-        if lower == b"cookie":
-            found += [] if cookies else foreign(sent)
-            cookies = True
-        elif (
-            lower in listed or plain.startswith(OURS) or plain in HOPS or plain in (b"transfer-encoding", b"forwarded")
-        ):
-            continue
-        elif b"_" not in lower or plain not in KEPT:
-            found.append((name, value))
-    return found
-
-
-def foreign(sent: Message) -> Iterator[tuple[bytes, bytes]]:
-    for line in sent.all(b"Cookie"):
-        if b"waitroom_" in line:
-            pairs = [pair.strip() for pair in line.split(b";")]
-            line = b"; ".join(pair for pair in pairs if pair and not pair.startswith(b"waitroom_"))
-        if line:
-            yield b"Cookie", line
-
-
-def check_forwarded(sent: Sequence[Message], seen: dict[bytes, Message]) -> None:
-    """Every request at the shop is one of the client's, at its place, and the same."""
-    for id_, message in seen.items():
-        index = int(id_[-8:], 16) - 1
-        assert index < len(sent), "the shop got a request that the client didn't send"
-        request = sent[index]
-        assert echo(message) == echo(request)
-        assert message.framing == request.framing
-        assert message.body == request.body
-        got = [(name, value) for name, value in message.headers if not name.lower().startswith(OURS)]
-        added = (b"Transfer-Encoding", b"Connection", b"Upgrade")
-        assert [(name, value) for name, value in got if name not in added] == expected(request)
-
-
-def check_answers(wire: Wire, sent: Sequence[Message]) -> None:
-    """What the client got are answers, each to its own request; only one that was cut short isn't whole."""
-    closed = wire.got_eof or (wire.lost and not wire.aborted)
-    answers, rest = read_whole_responses(wire.got, [*(message.method for message in sent), b"GET"], closed=closed)
-    headless = rest.startswith(b"HTTP/1.1 4") and rest.endswith(b"\r\nConnection: close\r\n\r\n")
-    assert not rest or wire.aborted or not wire.lost or headless, rest  # a refusal of what begins as a HEAD
-    for index, answer in enumerate(answers):
-        if b"X-Echo" in answer:
-            assert answer[b"X-Echo"] == echo(sent[index])
-            assert int(answer[b"X-Id"][-8:], 16) - 1 == index, "an answer to another request"
-            if answer.body:
-                assert answer.body == answer[b"X-Id"] * 3
-
-
-def no_mistakes(world: World) -> None:
-    """Where something went wrong that was nobody's fault but ours, the log says so."""
-    assert [entry for entry in world.logs if entry["log_level"] == "error"] == []
+ANSWERS = st.lists(st.sampled_from(KINDS), max_size=4)
 
 
 END = st.sampled_from(["eof", "reset", "time"])
@@ -296,7 +136,7 @@ def end(world: World, wire: Wire, way: str) -> None:
 
 
 @settings(QUICK, max_examples=400)
-@given(st.lists(requests(), min_size=1, max_size=4), MUTATIONS, CUTS, KINDS, CUTS, st.booleans(), END)
+@given(st.lists(requests(), min_size=1, max_size=4), MUTATIONS, CUTS, ANSWERS, CUTS, st.booleans(), END)
 def test_random_requests(messages, mutations, cuts, kinds, answer_cuts, early, way):
     stream = mutated(b"".join(messages), mutations)
     with World() as world:
@@ -313,7 +153,7 @@ def test_random_requests(messages, mutations, cuts, kinds, answer_cuts, early, w
 
 
 @settings(QUICK, max_examples=150)
-@given(st.lists(requests(), min_size=1, max_size=6), CUTS, KINDS, CUTS)
+@given(st.lists(requests(), min_size=1, max_size=6), CUTS, ANSWERS, CUTS)
 def test_random_requests_that_are_ones(messages, cuts, kinds, answer_cuts):
     """Nothing is wrong with them: all are answered, but those behind a last one."""
     stream = b"".join(messages)
@@ -552,3 +392,15 @@ class Lives(RuleBasedStateMachine):
 
 def test_random_lives():
     run_state_machine_as_test(Lives, settings=settings(QUICK, max_examples=150, stateful_step_count=25))
+
+
+# The target that is fuzzed by hand.
+
+FLAGS = st.integers(0, 255)
+
+
+@settings(QUICK, max_examples=30)
+@given(FLAGS, FLAGS, st.one_of(st.lists(requests(), max_size=2), st.sampled_from(RESPONSES)))
+def test_the_target_for_fuzzing_by_hand_still_works(flags, cuts, data):
+    target = runpy.run_path(str(Path(__file__).parents[1] / "fuzz" / "edge_target.py"), run_name="target")
+    target["one_input"](bytes([flags, cuts]) + (data if isinstance(data, bytes) else b"".join(data)))
