@@ -33,6 +33,7 @@ from waitroom.embedded import EmbeddedStore
 from waitroom.queue.store import Limits, QueueStore, connect
 
 SIZES = (100_000, 1_000_000)
+SMALLEST = 20_000
 TICKED = 100  # visitors called by one tick
 ROUNDS = 9
 WINDOW_MS = 15_000
@@ -259,6 +260,8 @@ def main() -> int:
     parser.add_argument("--server", help="a redis-server or valkey-server other than the one that comes with Waitroom")
     parser.add_argument("--waiting", type=int, action="append", help="a size; may be given again")
     options = parser.parse_args()
+    if any(size < SMALLEST for size in options.waiting or ()):
+        parser.error(f"at least {SMALLEST:,} must wait, or they don't last for all that is measured")
     console = Console()
     figures = asyncio.run(run(options.waiting or SIZES, options.server))
     show(console, figures, options.server or "the embedded Valkey")
