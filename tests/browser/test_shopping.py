@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from gateway import SECRET, Gateway, eventually, running_gateway
+from gateway import SECRET, Gateway, eventually, needs, running_gateway
 from playwright.async_api import Browser, BrowserContext, Page, expect
 from visitors import Visitor
 
@@ -23,6 +23,11 @@ pytestmark = pytest.mark.slow
 SHOP_SECONDS = 60.0
 # Polls come every two seconds at the front; the machine may be busy.
 PATIENCE_MS = 45_000
+
+
+@pytest.fixture(scope="session", autouse=True)
+def chromium() -> str:
+    return needs("chromium")
 
 
 @dataclass

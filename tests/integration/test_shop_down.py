@@ -45,15 +45,16 @@ async def test_a_shop_that_is_down_and_comes_back(gateway: Gateway) -> None:
     page = await visitor.navigate()
 
     first = assert_friendly(page, 502)
-    assert visitor.pass_cookie not in visitor.cookies
+    session = visitor.pass_.session  # they are in, though the shop isn't: no second slot is taken for them
     assert first in gateway.log
     told = await visitor.fetch(Accept="application/json")
     assert assert_friendly(told, 502) != first
     assert assert_friendly(await visitor.fetch("/pay", "POST", b"{}"), 502)
     async with running_shop(PORT) as back:
         await visitor.goes_in()
-        assert back.paths() == ["/"]
+        assert [one.session for one in back.seen] == [f"{session:x}"]
     assert_friendly(await visitor.navigate(), 502)
+    assert list(await gateway.members("down", "active")) == [session]
 
 
 async def test_a_shop_that_says_nothing(gateway: Gateway, shop: Shop) -> None:
