@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import weakref
 from collections.abc import Iterator
@@ -183,7 +184,9 @@ def test_who_goes_while_the_store_is_asked_is_forgotten(world, call):
     wire = world.client()
     wire.send(get(b"/", PAGE, *([] if call == "join" else [b"Waitroom-Ticket: " + world.ticket(99)])))
     assert len(world.store.named(call)) == 1
+    before = len(asyncio.all_tasks(world.loop))
     wire.reset()
+    assert len(asyncio.all_tasks(world.loop)) == before - 1, "only the store's own call goes on"
     assert not world.edge.clients
     world.store.let_go(call)
     assert world.loop.errors == []
@@ -224,6 +227,15 @@ def test_who_closes_one_side_in_the_middle_of_a_body_has_gone(world):
 def test_who_closes_one_side_between_requests_is_let_go(world, data):
     wire = world.client()
     wire.send(data)
+    wire.send_eof()
+    assert wire.lost
+    assert not wire.aborted
+
+
+def test_who_closes_one_side_after_an_answer_of_the_shop_s_is_let_go(world):
+    wire = world.client()
+    wire.send(get(b"/", world.inside()))
+    world.shop.wire.send(OK)
     wire.send_eof()
     assert wire.lost
     assert not wire.aborted

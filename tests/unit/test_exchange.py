@@ -204,6 +204,8 @@ def test_an_answer_to_a_head_has_no_body(world, line):
     got = answer(wire, b"HEAD")
     assert got.all(b"Content-Length") == ([b"5"] if b"Length" in line else [])
     sent(world, wire=wire)
+    world.shop.wire.send(OK)
+    assert [one.status for one in read_responses(wire.got, [b"HEAD", b"GET"])] == [200, 200]
     assert len(world.shop.wires) == 1
 
 
