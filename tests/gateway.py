@@ -111,14 +111,17 @@ class Process:
         os.kill(self.pid, number)
 
     @property
-    def alive(self) -> bool:
-        return _stat(self.pid) is not None
-
-    @property
     def peak_memory(self) -> int:
         """The most bytes of memory it ever held at once."""
-        line = next(x for x in Path(f"/proc/{self.pid}/status").read_text().splitlines() if x.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
+        return int(self._told("VmHWM").split()[0]) * 1024
+
+    def awaits(self, number: signal.Signals) -> bool:
+        """Whether it has been sent a signal that it hasn't taken yet, being stopped."""
+        return bool(int(self._told("ShdPnd"), 16) & 1 << (number - 1))
+
+    def _told(self, name: str) -> str:
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return next(line for line in lines if line.startswith(f"{name}:")).partition(":")[2]
 
 
 @dataclass

@@ -90,6 +90,32 @@ async def test_what_is_under_way_ends_well(tmp_path: Path, shop: Shop) -> None:
         assert await gateway.ended() == 0
 
 
+async def test_who_has_just_come_is_still_served(tmp_path: Path, shop: Shop) -> None:
+    """Their requests are on the way when the worker is told to stop."""
+    async with running_gateway(tmp_path, one_room(shop), workers=1) as gateway, contextlib.AsyncExitStack() as stack:
+        (edge,) = gateway.children("edge.worker")
+        known = await stack.enter_async_context(Wire.open(gateway))
+        request = b"GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n"
+        await known.send(request)
+        assert (await known.answer()).status == 200
+        await known.send(request[:20])
+        edge.kill(signal.SIGSTOP)
+        new = [await stack.enter_async_context(Wire.open(gateway)) for _ in range(10)]
+        for wire in new:
+            await wire.send(request)
+        await known.send(request[20:])
+        assert gateway.process is not None
+        gateway.process.terminate()
+        await eventually(lambda: edge.awaits(signal.SIGTERM))
+        edge.kill(signal.SIGCONT)
+
+        for wire in (known, *new):
+            assert (await wire.answer()).status == 200
+            async with asyncio.timeout(20):
+                assert await wire.reader.read() == b""
+        assert await gateway.ended() == 0
+
+
 async def test_a_signal_to_every_process_at_once_is_one_signal(tmp_path: Path, shop: Shop) -> None:
     """As service managers and containers send it."""
     async with running_gateway(tmp_path, one_room(shop), workers=1) as gateway:

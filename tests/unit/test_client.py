@@ -329,13 +329,18 @@ def test_a_mistake_in_what_had_to_wait_is_answered_too(world):
 
 def test_while_it_stops_connections_end_with_their_answers(world):
     world.store.hold("join")
-    busy, idle, half = world.client(), world.client(), world.client()
+    busy, idle, half, silent = (world.client() for _ in range(4))
     busy.send(get(b"/", PAGE) + get(STATUS))
     idle.send(get(STATUS))
-    half.send(b"GET /")
+    half.send(get(STATUS)[:9])
     drain = world.loop.create_task(world.edge.drain(30))
     world.loop.settle()
     assert idle.lost
+    assert not half.lost  # its request is just coming in
+    assert not silent.lost  # so may its be: it has only just connected
+    half.send(get(STATUS)[9:])
+    (answer,) = read_responses(half.got, [b"GET"])
+    assert (answer.status, answer[b"Connection"]) == (200, b"close")
     assert half.lost
     late = world.client()
     assert late.aborted
@@ -344,6 +349,10 @@ def test_while_it_stops_connections_end_with_their_answers(world):
     assert answer.status == 503
     assert answer[b"Connection"] == b"close"
     assert busy.lost
+    assert not drain.done()
+    world.loop.now += 1
+    world.loop.settle()
+    assert silent.lost
     world.loop.now += 1
     world.loop.settle()
     assert drain.done()

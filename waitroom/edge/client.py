@@ -20,6 +20,7 @@ log = structlog.get_logger()
 # What a client may send ahead of its turn.
 READ_AHEAD = 65536
 LINGER_SECONDS = 2.0
+LAST_REQUEST_SECONDS = 1.0  # for who has connected, and asked nothing yet, when the worker is to stop
 
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _EMPTY_LINES = re.compile(rb"\A(?:\r\n)+")
@@ -290,8 +291,12 @@ class ClientConnection(asyncio.Protocol):
             self.transport.write_eof()
 
     def close_idle(self) -> None:
-        """Closes the connection if no request is under way."""
-        if self.request is None and not self._lingering:
+        """Closes the connection if no request is under way; where one may just be coming in, it gets a moment."""
+        if self.request is not None or self._lingering:
+            return
+        if self._buffer or not self.request_id:
+            self.deadline = min(self.deadline, self._server.now() + LAST_REQUEST_SECONDS)
+        else:
             self._last_words()
             self.transport.close()
 

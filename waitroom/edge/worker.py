@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -91,7 +93,10 @@ async def _listening(child: Child, edge: Edge) -> AsyncIterator[None]:
         try:
             yield
         finally:
+            last = _accept_all(child.listener)
             server.close()
+            for connection in last:
+                await loop.connect_accepted_socket(lambda: ClientConnection(edge), connection)
         return
     context = None if child.pair is None else child.pair.context()
     door = Door(edge, child.listener, context, proxied=child.settings.proxy_protocol)
@@ -109,6 +114,17 @@ async def _listening(child: Child, edge: Edge) -> AsyncIterator[None]:
         reloading.cancel()
         await door.close()
         child.listener.close()
+
+
+def _accept_all(listener: socket.socket) -> list[socket.socket]:
+    """Those who have connected and wait in the socket's queue: closing it would cut them off."""
+    accepted = []
+    with contextlib.suppress(OSError):  # nobody is left
+        for _ in range(BACKLOG):
+            connection, _ = listener.accept()
+            connection.setblocking(False)
+            accepted.append(connection)
+    return accepted
 
 
 def _edge(settings: Settings, rooms: Mapping[str, Room]) -> Edge:
