@@ -18,6 +18,7 @@ from waitroom.edge.client import LINGER_SECONDS, ClientConnection
 from waitroom.edge.exchange import Exchange
 from waitroom.edge.http1 import Request
 
+COMPILED = not str(http1.__file__).endswith(".py")  # then requests can't be watched
 STATUS = b"/.waitroom/status?room=shop"
 
 
@@ -313,7 +314,7 @@ def test_nothing_of_a_request_is_kept_when_its_connection_is_gone(world, monkeyp
                 world.pass_time(LIMITS.body_seconds)
                 world.pass_time(LINGER_SECONDS)
         assert wire.lost
-        assert len(watched.references) >= 2
+        assert len(watched.references) >= (1 if COMPILED else 2)
         assert watched.kinds == []
     finally:
         gc.enable()
