@@ -115,8 +115,13 @@ class Process:
         """The most bytes of memory it ever held at once."""
         return int(self._told("VmHWM").split()[0]) * 1024
 
+    async def suspend(self) -> None:
+        """Stops it until SIGCONT; it takes no signal meanwhile."""
+        self.kill(signal.SIGSTOP)
+        await eventually(lambda: self._told("State").split()[0] == "T")
+
     def awaits(self, number: signal.Signals) -> bool:
-        """Whether it has been sent a signal that it hasn't taken yet, being stopped."""
+        """Whether it has been sent a signal that it hasn't taken yet, being suspended."""
         return bool(int(self._told("ShdPnd"), 16) & 1 << (number - 1))
 
     def _told(self, name: str) -> str:

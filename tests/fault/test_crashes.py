@@ -107,7 +107,7 @@ async def test_no_newcomer_takes_a_slot_ahead_of_the_line(tmp_path: Path, shop: 
             await visitor.goes_in()
         await line[0].waits()
         (control,) = gateway.children("control.process")
-        control.kill(signal.SIGSTOP)
+        await control.suspend()
         try:
             for visitor in inside:
                 assert (await visitor.call("leave")).status == 200

@@ -99,7 +99,7 @@ async def test_who_has_just_come_is_still_served(tmp_path: Path, shop: Shop) -> 
         await known.send(request)
         assert (await known.answer()).status == 200
         await known.send(request[:20])
-        edge.kill(signal.SIGSTOP)
+        await edge.suspend()
         new = [await stack.enter_async_context(Wire.open(gateway)) for _ in range(10)]
         for wire in new:
             await wire.send(request)
@@ -295,7 +295,7 @@ async def test_a_store_that_can_not_be_started_again_is_tried_until_it_can(tmp_p
         (file,) = (gateway.data_dir / "appendonlydir").glob("*.incr.aof")
         (store,) = gateway.children("valkey")
 
-        store.kill(signal.SIGSTOP)
+        await store.suspend()
         good = file.read_bytes()
         file.write_bytes(b"this is no file of yours\r\n" * 10)
         store.kill()
