@@ -6,14 +6,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from edge_harness import World
+from edge_harness import World, get
 from http_reader import Message, read_requests, read_whole_responses
 from wires import Wire
 
 KINDS = ("length", "chunked", "none", "unchanged", "close", "old", "hint", "last")
 
 
-def cut(data: bytes, cuts: Sequence[float]) -> list[bytes]:
+def cut(data: bytes, cuts: Sequence[float] | int) -> list[bytes]:
+    """The data in pieces of one size, or cut at places between 0 and 1."""
+    if isinstance(cuts, int):
+        return [data[at : at + cuts] for at in range(0, len(data), cuts)]
     places = sorted({0, len(data), *(int(at * len(data)) for at in cuts)})
     return [data[start:end] for start, end in pairwise(places)]
 
@@ -31,7 +34,7 @@ class Answering:
 
     world: World
     kinds: Sequence[str]
-    cuts: Sequence[float] = ()
+    cuts: Sequence[float] | int = ()
     early: bool = False
     seen: dict[bytes, Message] = field(default_factory=dict)
     _answered: dict[Wire, int] = field(default_factory=dict)
@@ -172,3 +175,13 @@ def check_answers(wire: Wire, sent: Sequence[Message]) -> None:
 def no_mistakes(world: World) -> None:
     """Where something went wrong that was nobody's fault but ours, the log says so."""
     assert [entry for entry in world.logs if entry["log_level"] == "error"] == []
+
+
+def check_nothing_is_left(world: World, shop: Answering) -> None:
+    """Another visitor's request gets its own answer, whatever came over the connections before."""
+    wire = world.client()
+    wire.send(get(b"/another", world.inside(91)))
+    shop.work()
+    (answer,), rest = read_whole_responses(wire.got, [b"GET"], closed=wire.got_eof or wire.lost)
+    assert answer[b"X-Echo"] == b"GET /another"
+    assert not rest

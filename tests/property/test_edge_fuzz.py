@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge_harness import PAGE, QUIET, SECRET, WALL, World, get
-from edge_judge import KINDS, Answering, check_answers, check_forwarded, cut, no_mistakes
+from edge_judge import KINDS, Answering, check_answers, check_forwarded, check_nothing_is_left, cut, no_mistakes
 from http_reader import Message, read_sent, read_whole_responses
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -89,7 +89,7 @@ BITS = [
 ]
 MUTATION = st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 12), st.sampled_from([b"", *BITS]))
 MUTATIONS = st.lists(MUTATION, max_size=3)
-CUTS = st.lists(st.floats(0, 1), max_size=8)
+CUTS = st.one_of(st.lists(st.floats(0, 1), max_size=8), st.sampled_from([1, 2, 3, 7, 50]))
 
 
 @st.composite
@@ -147,6 +147,7 @@ def test_random_requests(messages, mutations, cuts, kinds, answer_cuts, early, w
             shop.work()
         sent = read_sent(stream)
         check_forwarded(sent, shop.seen)
+        check_nothing_is_left(world, shop)
         end(world, wire, way)
         check_answers(wire, sent)
         no_mistakes(world)
