@@ -2,9 +2,19 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What people install: the same source, with the path of a request compiled. Tests run beside its making, and come first.
+COMPILED := .venv-compiled
+# Most tests wait most of the time, so that three at once keep two cores busy. See docs/testing.md for which go together.
+AT_ONCE := -n 3 --dist loadfile --no-loadscope-reorder
+# What is tested there again: the path itself, and journeys through real processes.
+PATH_TESTS := tests/unit tests/property/test_edge_fuzz.py tests/integration/test_journeys.py \
+	tests/integration/test_streams.py tests/integration/test_to_the_shop.py tests/differential
+
+# Tests start Python some thousand times; each start would compile the source again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench system clean
+.PHONY: help demo test test-together test-compiled check lint bench system clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -18,23 +28,41 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: $(VENV)/.installed ## a real shop, the gateway before it and a crowd: about a minute
 	$(BIN)/waitroom demo
 
-check: $(VENV)/.installed ## style, types and the quick tests
+check: lint ## style, types and the quick tests
+	$(BIN)/pytest -q $(AT_ONCE) -m 'not slow and not alone'
+
+lint: $(VENV)/.installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest -q -m 'not slow'
 
 test: $(VENV)/.installed system ## every test: unit, property, integration, fault and browser
-	$(BIN)/pytest -q
+	@$(MAKE) --no-print-directory -j2 test-together $(COMPILED)/.installed
+	$(BIN)/pytest -q -m alone
+	@$(MAKE) --no-print-directory test-compiled
 
-bench: $(VENV)/.installed ## the edge against nginx and HAProxy, and the queue at 100,000 and 1,000,000 waiting
+test-together:
+	$(BIN)/pytest -q $(AT_ONCE) -m 'not alone'
+
+test-compiled: $(COMPILED)/.installed
+	$(COMPILED)/bin/pytest -q $(AT_ONCE) -m 'not alone' $(PATH_TESTS)
+
+$(COMPILED)/.installed: pyproject.toml constraints.txt hatch_build.py \
+		$(shell find waitroom templates config -type f -not -name '*.pyc')
+	@sh tests/system-packages.sh
+	$(PYTHON) -m venv $(COMPILED)
+	nice $(COMPILED)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt '.[dev]'
+	$(COMPILED)/bin/python -P -c 'import waitroom.gate as g; assert g.__file__[-3:] != ".py", "nothing was compiled"'
+	touch $@
+
+bench: $(COMPILED)/.installed ## the edge against nginx and HAProxy, and the queue at 100,000 and 1,000,000 waiting
 	@sh benchmarks/system-packages.sh
-	$(BIN)/python -m benchmarks.queue
-	$(BIN)/python -m benchmarks.edge
+	$(COMPILED)/bin/python -m benchmarks.queue
+	$(COMPILED)/bin/python -m benchmarks.edge
 
 # The browser and the second kind of store that the tests drive; installed only where we may.
 system:
 	@sh tests/system-packages.sh
 
 clean: ## remove what was set up and made here
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf $(VENV) $(COMPILED) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -21,12 +21,14 @@ import uvloop
 
 from benchmarks.load import NAVIGATION, POLL, Work
 from waitroom.edge.app import Edge
-from waitroom.edge.client import ClientConnection, ClientLimits
+from waitroom.edge.client import ClientConnection
+from waitroom.edge.clock import Clock
 from waitroom.edge.connector import AnyProtocol, Connector, UpstreamAddress
 from waitroom.edge.headers import TrustedProxies
 from waitroom.edge.pages import Pages
 from waitroom.edge.room import Room
 from waitroom.edge.routing import Router
+from waitroom.edge.server import ClientLimits
 from waitroom.edge.upstream import UpstreamPool
 from waitroom.metrics import RoomMetrics
 from waitroom.queue.positions import Pace, PositionTable
@@ -117,6 +119,12 @@ class Line:
             claim_ms=180_000,
             message="",
             remaining=None,
+            version=0,
+            draining=False,
+            autopilot="",
+            last_change="",
+            operator_change="",
+            invited=frozenset(),
             totals={},
             table=PositionTable("1", ranks, tuple(FIRST_PLACE + 1 + rank for rank in ranks)),
             pace=Pace(),
@@ -140,7 +148,7 @@ async def measure(profiled: str) -> None:
         connector=ShopConnector(1),
     )
     line = cast(QueueStore, Line(FIRST_PLACE + WAITING))
-    room = Room(settings, tokens, line, pool, RoomMetrics(), 1)
+    room = Room(settings, tokens, line, pool, RoomMetrics(), 1, Clock())
     await room.refresh()
     edge = Edge(
         {settings.name: room},
@@ -148,6 +156,7 @@ async def measure(profiled: str) -> None:
         Pages([settings]),
         TrustedProxies([]),
         ClientLimits(65536, 10, 10, 10, 10),
+        Clock(),
         most_connections=10,
         most_per_address=10,
     )

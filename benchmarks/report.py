@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -18,7 +19,6 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.processes import program
-from waitroom import __version__
 
 _SHADES = {"the aim": "green", "at least": "yellow", "no": "red", "can't tell": "dim"}
 SERVERS = ("nginx", "HAProxy", "Waitroom")
@@ -107,7 +107,8 @@ def machine(rounds: int, seconds: float, load_before: float) -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}",
         "load before": f"{load_before:.2f}",
         "python": platform.python_version(),
-        "waitroom": f"{__version__} ({_said('git', 'rev-parse', '--short', 'HEAD')})",
+        "waitroom": _said(sys.executable, "-P", "-m", "waitroom", "--version").partition(" ")[2],
+        "commit": _said("git", "rev-parse", "--short", "HEAD"),
         "nginx": _said(program("nginx"), "-v").rpartition("/")[2],
         "haproxy": _said(program("haproxy"), "-v").partition("version ")[2].partition(" ")[0],
         "rounds": f"{rounds} of {seconds:g} s",

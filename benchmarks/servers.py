@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import re
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from benchmarks.processes import (
     tree,
     wait_until_answers,
 )
+from waitroom.command import python_command
 from waitroom.queue.store import QueueStore, connect
 from waitroom.tokens import Ticket, Tokens
 
@@ -210,7 +210,7 @@ session_seconds = 14400
 session_max_seconds = 14400
 """)
         log = home / "log"
-        command = [sys.executable, "-m", "waitroom", "run", "--config", str(config)]
+        command = python_command("waitroom", "run", "--config", str(config))
         with running(command, log) as one:
             wait_until_answers(port, one, "/.waitroom/status")
             kinds = self._children(one.pid, workers)

@@ -107,7 +107,9 @@ def decide(
 
 def must_look_up(ticket: Ticket, view: RoomView | None) -> bool:
     """Whether memory can't tell what became of a ticket: it may have been called, or is of another generation."""
-    return view is None or ticket.place <= view.head or ticket.generation != view.generation
+    if view is None or ticket.place <= view.head or ticket.generation != view.generation:
+        return True
+    return ticket.place in view.invited
 
 
 def quiet(view: RoomView) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+from typing import Final
 
-from waitroom.edge.call import Call
-from waitroom.edge.http1 import Request
+from waitroom.edge.call import Call, kind_of
+from waitroom.edge.http1 import Request, glance
 from waitroom.edge.pages import Pages, PageValues
 from waitroom.edge.room import Placed, Room
 from waitroom.edge.standing import Standing, stand
@@ -15,9 +16,9 @@ from waitroom.gate import Kind, classify
 from waitroom.queue.store import Fate, Visited
 from waitroom.tokens import Ticket
 
-JSON_LINES = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
-OK = b"200 OK"
-UNAVAILABLE = b"503 Service Unavailable"
+JSON_LINES: Final = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
+OK: Final = b"200 OK"
+UNAVAILABLE: Final = b"503 Service Unavailable"
 
 
 class Answers:
@@ -53,10 +54,14 @@ class Answers:
         else:
             call.client.respond(OK, lines + JSON_LINES, self.standing(call.room, "unknown").json(call.room.name))
 
-    def error(self, request: Request | None, request_id: str, status: int) -> tuple[bytes, bytes]:
-        """The header lines and body for an error."""
-        language = self._language(request)
-        if request is not None and classify(request.method, request.fields) is Kind.NAVIGATION:
+    def error(self, request: Request | None, request_id: str, status: int, head: bytes = b"") -> tuple[bytes, bytes]:
+        """The header lines and body for an error. ``head`` is what has come of one that is no request."""
+        if request is None:
+            method, fields = glance(head)
+            language, kind = self._pages.language(fields.get(b"accept-language")), classify(method, fields)
+        else:
+            language, kind = self._language(request), kind_of(request)
+        if kind is Kind.NAVIGATION:
             return self.page_lines, self._pages.error_page(status, language, request_id)
         text = self._pages.error_text(status, language)
         return JSON_LINES, json.dumps({"error": text, "status": status, "request_id": request_id}).encode()
@@ -124,5 +129,5 @@ class Answers:
         )
         return self._pages.room_page(call.room.name, standing.kind, language, values)
 
-    def _language(self, request: Request | None) -> str:
-        return self._pages.language(None if request is None else request.fields.get(b"accept-language"))
+    def _language(self, request: Request) -> str:
+        return self._pages.language(request.fields.get(b"accept-language"))

@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from email.utils import formatdate
+from functools import partial
+
+import structlog
 
 from waitroom.edge.answers import Answers
 from waitroom.edge.call import Call
-from waitroom.edge.client import ClientConnection, ClientLimits
-from waitroom.edge.endpoints import CHECK, Endpoints
+from waitroom.edge.client import ClientConnection
+from waitroom.edge.clock import Clock
+from waitroom.edge.endpoints import CHECK, CarryOut, Endpoints
 from waitroom.edge.exchange import Exchange
 from waitroom.edge.forwarded import plain_address
 from waitroom.edge.headers import Peer, TrustedProxies
+from waitroom.edge.heads import RequestHeads
 from waitroom.edge.http1 import Request
 from waitroom.edge.pages import Pages
 from waitroom.edge.passage import Passage
-from waitroom.edge.room import Room
-from waitroom.edge.routing import Route, Router
+from waitroom.edge.room import BypassBudget, Placed, Room
+from waitroom.edge.routing import Router
+from waitroom.edge.server import ClientLimits, Server
 from waitroom.edge.sessions import Session
 from waitroom.edge.words import PageKind
 from waitroom.errors import StoreUnavailable
@@ -29,11 +34,13 @@ from waitroom.queue.store import Visited
 from waitroom.queue.view import RoomState
 from waitroom.tokens import Ticket
 
+log = structlog.get_logger()
+
 DRAIN_POLL_SECONDS = 0.05
 
 
-class Edge:
-    """The public port's server; see `client.Server`.
+class Edge(Server):
+    """The public port's server; see `server.Server`.
 
     Args:
         rooms: By name, in the order of the settings.
@@ -41,6 +48,7 @@ class Edge:
         pages: What visitors see.
         trusted: Whose forwarding headers are believed.
         limits: What clients may stretch.
+        clock: What time it is.
         most_connections: In all.
         most_per_address: From one address that isn't a trusted proxy's.
     """
@@ -52,6 +60,7 @@ class Edge:
         pages: Pages,
         trusted: TrustedProxies,
         limits: ClientLimits,
+        clock: Clock,
         *,
         most_connections: int,
         most_per_address: int,
@@ -62,6 +71,7 @@ class Edge:
         self.clients: set[ClientConnection] = set()
         self._router = router
         self._trusted = trusted
+        self._clock = clock
         self._most_connections = most_connections
         self._most_per_address = most_per_address
         self._per_address: dict[str, int] = {}
@@ -70,30 +80,31 @@ class Edge:
         self._now = self._loop.time()
         self._answers = Answers(pages, random.Random())  # noqa: S311 - see Answers
         self._id_prefix = secrets.token_hex(4)
-        self._ids = 0
+        self._requests = 0
         self._dated = (0, b"")
+        self._heads = RequestHeads()
         self._endpoints = Endpoints(self._answers, router, rooms, self.admit_or_wait)
 
     # What connections need: see client.Server.
 
     def opened(self, client: ClientConnection, address: str) -> Peer | None:
-        """See `client.Server`."""
+        """See `server.Server`."""
         peer = self.enter(address)
         if peer is not None:
             self.clients.add(client)
         return peer
 
     def entered(self, client: ClientConnection) -> None:
-        """See `client.Server`."""
+        """See `server.Server`."""
         self.clients.add(client)
 
     def closed(self, client: ClientConnection) -> None:
-        """See `client.Server`."""
+        """See `server.Server`."""
         self.clients.discard(client)
         self.leave(client.peer)
 
     def enter(self, address: str, *, tls: bool = False, vouched: bool = True) -> Peer | None:
-        """See `door.Host`."""
+        """See `server.Server`."""
         address = plain_address(address) or address
         trusted = address in self._trusted
         count = self._per_address.get(address, 0)
@@ -106,7 +117,7 @@ class Edge:
         return Peer(address, trusted and vouched, tls, self._trusted)
 
     def leave(self, peer: Peer) -> None:
-        """See `door.Host`."""
+        """See `server.Server`."""
         self._connections -= 1
         count = self._per_address[peer.address] - 1
         if count:
@@ -115,57 +126,79 @@ class Edge:
             del self._per_address[peer.address]
 
     def trusts(self, address: str) -> bool:
-        """See `door.Host`."""
+        """See `server.Server`."""
         return address in self._trusted
 
-    def next_request_id(self) -> str:
-        """See `client.Server`."""
-        self._ids += 1
-        return f"{self._id_prefix}{self._ids:08x}"
+    def count_request(self) -> int:
+        """See `server.Server`."""
+        self._requests += 1
+        return self._requests
+
+    def request_id(self, number: int) -> str:
+        """See `server.Server`."""
+        return f"{self._id_prefix}{number:08x}"
 
     def now(self) -> float:
-        """See `client.Server`. As of the last sweep: no deadline is finer than that."""
+        """See `server.Server`. As of the last sweep: no deadline is finer than that."""
         return self._now
 
     def date_line(self) -> bytes:
-        """See `client.Server`."""
-        second = int(time.time())
+        """See `server.Server`."""
+        second = int(self._clock.unix())
         if self._dated[0] != second:
             self._dated = (second, f"Date: {formatdate(second, usegmt=True)}\r\n".encode())
         return self._dated[1]
 
-    def error_answer(self, client: ClientConnection, status: int) -> tuple[bytes, bytes]:
-        """See `client.Server`."""
-        return self._answers.error(client.request, client.request_id, status)
+    def error_answer(
+        self, client: ClientConnection, status: int, head: bytes = b"", cause: str = ""
+    ) -> tuple[bytes, bytes]:
+        """See `server.Server`."""
+        request_id = client.request_id
+        if status < 500:
+            # Anybody can bring these about, as often as they like; our own and the shop's failures are told elsewhere.
+            log.debug("request refused", status=status, cause=cause, request_id=request_id, address=client.visitor)
+        return self._answers.error(client.request, request_id, status, head)
+
+    def find_request(self, received: bytes) -> tuple[Request, Sequence[bytes]] | None:
+        """See `server.Server`."""
+        return self._heads.find(received)
+
+    def parse_request(self, head: bytes) -> tuple[Request, Sequence[bytes]]:
+        """See `server.Server`."""
+        return self._heads.parse(head)
 
     def handle(self, client: ClientConnection, request: Request) -> None:
-        """See `client.Server`."""
-        route = self._router.route(request.fields.get(b"host", b""), request.path)
-        if route is None and request.path != CHECK:
-            client.fail(421)
-            return
-        if route is None or route.reserved:
-            self._endpoints.answer(client, request, route)
-            return
-        room = self.rooms[route.room]
-        if not route.gated:
-            self.forward(client, request, room, None, "uncovered")
-        elif not (route.bypass and self._bypassed(client, request, route, room)):
-            self.admit_or_wait(Call(client, request, room))
+        """See `server.Server`."""
+        carry_out = request.carry_out
+        if carry_out is None:
+            carry_out = request.carry_out = self._plan(request)
+        carry_out(client, request)
 
     # Carrying out what the gate says.
 
-    def _bypassed(self, client: ClientConnection, request: Request, route: Route, room: Room) -> bool:
+    def _plan(self, request: Request) -> CarryOut:
+        """What is done with all requests that have a head like this one."""
+        route = self._router.route(request.fields.get(b"host", b""), request.path)
+        if route is None and request.path != CHECK:
+            return lambda client, _: client.fail(421)
+        if route is None or route.reserved:
+            return self._endpoints.plan(request, route)
+        room = self.rooms[route.room]
+        if not route.gated:
+            return lambda client, request: self.forward(client, request, room, None, "uncovered")
         method = request.method.decode()
         for index, rule in route.bypass:
             if not rule.methods or method in rule.methods:
-                if room.bypass[index].spend(self._loop.time()):
-                    self.forward(client, request, room, None, "bypass")
-                else:
-                    room.count("bypass_capped")
-                    client.fail(503)
-                return True
-        return False
+                budget = room.bypass[index]
+                return lambda client, request: self._bypass(client, request, room, budget)
+        return lambda client, request: self.admit_or_wait(Call(client, request, room))
+
+    def _bypass(self, client: ClientConnection, request: Request, room: Room, budget: BypassBudget) -> None:
+        if budget.spend(self._loop.time()):
+            self.forward(client, request, room, None, "bypass")
+        else:
+            room.count("bypass_capped")
+            client.fail(503)
 
     def admit_or_wait(self, call: Call) -> None:
         """Asks the gate, and does what it says."""
@@ -189,7 +222,7 @@ class Edge:
             case Action.ADMIT:
                 self._go_in(call, *room.admit_offline(call.now))
             case Action.JOIN:
-                call.client.run(self._join(call))
+                self._join(call)
             case Action.CLAIM:
                 call.client.run(self._claim(call))
             case Action.RESUME:
@@ -209,12 +242,10 @@ class Edge:
         room: Room,
         session: Session | None,
         outcome: str,
-        *,
-        secure: bool = False,
         cookies: bytes = b"",
     ) -> None:
         """Sends the request to the shop."""
-        passage = Passage(room, session, client.request_id, outcome, secure=secure, cookies=cookies)
+        passage = Passage(room, session, client, request, outcome, cookies)
         client.forward(Exchange(client, request, room.pool, passage))
 
     def _go_in(self, call: Call, session: Session, value: str) -> None:
@@ -224,15 +255,18 @@ class Edge:
     def _pass_on(self, call: Call, session: Session | None, outcome: str, lines: bytes = b"") -> None:
         """Sends an admitted request to the shop, or its visitor to where they wanted to go."""
         if call.then is None:
-            self.forward(call.client, call.request, call.room, session, outcome, secure=call.secure, cookies=lines)
+            self.forward(call.client, call.request, call.room, session, outcome, lines)
         else:
             location = b"Location: %b\r\nCache-Control: no-store\r\n" % call.then
             call.client.respond(b"303 See Other", lines + location, b"")
 
-    async def _join(self, call: Call) -> None:
+    def _join(self, call: Call) -> None:
+        call.client.when(call.room.join(), partial(self._joined, call))
+
+    def _joined(self, call: Call, answer: asyncio.Future[Placed]) -> None:
         room = call.room
         try:
-            placed = await room.join()
+            placed = answer.result()
         except StoreUnavailable:
             self._without_store(call)
             return
@@ -259,7 +293,7 @@ class Edge:
             self._go_in(call, *room.admit(ticket.place, call.now))
         elif visited.fate == "unknown":
             call.ticket = None
-            await self._join(call)
+            self._join(call)
         else:
             self._waited(call, ticket, visited)
 

@@ -32,13 +32,14 @@ class Batch(Generic[Asked, Told]):
         self._waiting: deque[tuple[Asked, asyncio.Future[Told]]] = deque()
         self._task: asyncio.Task[None] | None = None
 
-    async def ask(self, question: Asked) -> Told:
-        """Asks along with the next call. Raises `StoreUnavailable` as the call does."""
-        answer: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
+    def ask(self, question: Asked) -> asyncio.Future[Told]:
+        """Asks along with the next call. What comes of it raises `StoreUnavailable` as the call does."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Told] = loop.create_future()
         self._waiting.append((question, answer))
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run())
-        return await answer
+            self._task = loop.create_task(self._run())
+        return answer
 
     async def close(self) -> None:
         """Ends the call under way; who still waits is told that the store is gone."""
@@ -62,9 +63,9 @@ class Batch(Generic[Asked, Told]):
             answered = list(zip(gathered, told, strict=True))
         except StoreUnavailable as error:
             _fail(gathered, error)
-        except Exception as error:
-            log.error("a call of the store broke", exc_info=error)
-            _fail(gathered, StoreUnavailable(repr(error)))
+        except Exception as mistake:
+            log.error("a call of the store broke", exc_info=mistake)
+            _fail(gathered, StoreUnavailable(repr(mistake)))
         except BaseException:
             _fail(gathered, StoreUnavailable("the worker stops"))
             raise

@@ -4,69 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Coroutine
-from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar, cast
 
 import structlog
 
 from waitroom.edge.exchange import Exchange
-from waitroom.edge.framing import Body, ChunkedBody, LengthBody
+from waitroom.edge.framing import NO_BODY, Body, ChunkedBody, LengthBody
 from waitroom.edge.headers import Peer
-from waitroom.edge.http1 import LONGEST_TARGET, Malformed, Request, parse_request
+from waitroom.edge.http1 import LONGEST_TARGET, Malformed, Request
+from waitroom.edge.server import ClientLimits, Server
+from waitroom.errors import StoreUnavailable
 
 log = structlog.get_logger()
 
+Done = TypeVar("Done")
+
 # What a client may send ahead of its turn.
-READ_AHEAD = 65536
-LINGER_SECONDS = 2.0
-LAST_REQUEST_SECONDS = 1.0  # for who has connected, and asked nothing yet, when the worker is to stop
+READ_AHEAD: Final = 65536
+LINGER_SECONDS: Final = 2.0
+LAST_REQUEST_SECONDS: Final = 1.0  # for who has connected, and asked nothing yet, when the worker is to stop
 
-_BARE_LF = re.compile(rb"(?<!\r)\n")
-_EMPTY_LINES = re.compile(rb"\A(?:\r\n)+")
-_NEVER = float("inf")
-
-
-@dataclass(frozen=True, slots=True)
-class ClientLimits:
-    """What a client may stretch, and how far. Times in seconds."""
-
-    head_bytes: int
-    head_seconds: float
-    body_seconds: float
-    idle_seconds: float
-    write_seconds: float
-
-
-class Server(Protocol):
-    """What a connection needs of the worker it belongs to."""
-
-    limits: ClientLimits
-    draining: bool
-
-    def opened(self, client: ClientConnection, address: str) -> Peer | None:
-        """A client has connected; None turns it away."""
-
-    def entered(self, client: ClientConnection) -> None:
-        """A client has connected whose peer was known and counted before."""
-
-    def closed(self, client: ClientConnection) -> None:
-        """A client has gone."""
-
-    def handle(self, client: ClientConnection, request: Request) -> None:
-        """A request's head is here. Answers it by `ClientConnection.respond` or `ClientConnection.forward`."""
-
-    def error_answer(self, client: ClientConnection, status: int) -> tuple[bytes, bytes]:
-        """The header lines and body of an error's answer."""
-
-    def next_request_id(self) -> str:
-        """An id that no other request has."""
-
-    def now(self) -> float:
-        """The loop's time."""
-
-    def date_line(self) -> bytes:
-        """The Date header, now."""
+_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
+_EMPTY_LINES: Final = re.compile(rb"\A(?:\r\n)+")
+_NEVER: Final = float("inf")
+_LENGTHLESS: Final = (b"1", b"204")
 
 
 class ClientConnection(asyncio.Protocol):
@@ -76,10 +39,10 @@ class ClientConnection(asyncio.Protocol):
         # the server's
         "_server",
         # per connection
-        *("_advancing", "_buffer", "_known", "_lingering", "_lost", "_paused_by_flood", "_paused_by_shop", "_tasks"),
-        *("_unsent", "closing", "deadline", "peer", "transport", "write_paused"),
+        *("_advancing", "_awaited", "_buffer", "_known", "_lingering", "_lost", "_paused_by_flood"),
+        *("_paused_by_shop", "_unsent", "closing", "deadline", "peer", "transport", "write_paused"),
         # per request
-        *("_body", "_exchange", "answering", "request", "request_id"),
+        *("_body", "_exchange", "_number", "answering", "cookies", "request"),
     )
 
     transport: asyncio.Transport
@@ -94,16 +57,17 @@ class ClientConnection(asyncio.Protocol):
         self._lost = False
         self._paused_by_flood = False
         self._paused_by_shop = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._awaited: set[asyncio.Future[Any]] = set()
         self._unsent = _NEVER
         self.closing = False
         self.deadline = _NEVER
         self.write_paused = False
-        self._body: Body = LengthBody(0)
+        self._body: Body = NO_BODY
         self._exchange: Exchange | None = None
+        self._number = 0
         self.answering = False
+        self.cookies: Sequence[bytes] = ()
         self.request: Request | None = None
-        self.request_id = ""
 
     # Called by the event loop.
 
@@ -136,7 +100,7 @@ class ClientConnection(asyncio.Protocol):
             self._advance()
         elif not self._body.done and exchange is not None and exchange.ready:
             self.pump()
-        if len(self._buffer) > READ_AHEAD:
+        if self._buffer and len(self._buffer) > READ_AHEAD:
             self._paused_by_flood = True
             self._set_reading()
 
@@ -166,7 +130,7 @@ class ClientConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client takes no more for now."""
         self.write_paused = True
-        self._unsent = self.transport.get_write_buffer_size()
+        self._unsent = float(self.transport.get_write_buffer_size())
         self.deadline = self._server.now() + self._server.limits.write_seconds
         if self._exchange is not None:
             self._exchange.client_writable(False)
@@ -212,9 +176,18 @@ class ClientConnection(asyncio.Protocol):
         """The visitor's address, for the log."""
         return self.peer.address if self.request is None else self.peer.origin(self.request).address
 
+    @property
+    def request_id(self) -> str:
+        """The request's own, which no other has. Most are answered without anybody asking for it."""
+        return self._server.request_id(self._number)
+
     def now(self) -> float:
         """The loop's time."""
         return self._server.now()
+
+    def date_line(self) -> bytes:
+        """The Date header, now."""
+        return self._server.date_line()
 
     def allow(self, seconds: float) -> None:
         """Gives whoever is waited for so much time. While the client takes nothing, it is the one; its time runs."""
@@ -223,9 +196,12 @@ class ClientConnection(asyncio.Protocol):
 
     def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Runs what a request has to wait for; it is cancelled when the client goes."""
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._ran)
+        self.when(asyncio.get_running_loop().create_task(coroutine), asyncio.Future.result)
+
+    def when(self, awaited: asyncio.Future[Done], then: Callable[[asyncio.Future[Done]], object]) -> None:
+        """Runs ``then`` once there is a result or an error; called off when the client goes. Costs half of `run`."""
+        self._awaited.add(awaited)
+        awaited.add_done_callback(partial(self._go_on, then))
 
     def forward(self, exchange: Exchange) -> None:
         """Hands the request to an exchange with the shop."""
@@ -242,10 +218,12 @@ class ClientConnection(asyncio.Protocol):
             return
         if not self._body.done and not self._drain_body():
             self.closing = True
-        if status_line[:1] not in b"1" and status_line[:3] != b"204":
-            lines += b"Content-Length: %d\r\n" % len(body)
-        head = b"HTTP/1.1 %b\r\n%b%b%b\r\n" % (status_line, self._server.date_line(), lines, self.connection_line())
-        self.transport.write(head if request.method == b"HEAD" else head + body)
+        if not status_line.startswith(_LENGTHLESS):
+            lines = b"%bContent-Length: %d\r\n" % (lines, len(body))
+        if request.method == b"HEAD":
+            body = b""
+        date, connection = self._server.date_line(), self.connection_line()
+        self.transport.write(b"HTTP/1.1 %b\r\n%b%b%b\r\n%b" % (status_line, date, lines, connection, body))
         self.finish()
 
     def fail(self, status: int, more: bytes = b"") -> None:
@@ -267,17 +245,18 @@ class ClientConnection(asyncio.Protocol):
             return
         if not self._body.done and not self._drain_body():
             self.closing = True
-        keep = request.keep_alive and not self.closing and not self._server.draining
+        server = self._server
         self.request = None
+        self.cookies = ()
         self.answering = False
-        if not keep:
+        if self.closing or server.draining or not request.keep_alive:
             self.close()
             return
-        self.allow(self._server.limits.idle_seconds)
-        self._paused_by_shop = False
-        self._paused_by_flood = len(self._buffer) > READ_AHEAD
-        self._set_reading()
-        if self._buffer:
+        self.allow(server.limits.idle_seconds)
+        if self._buffer or self._paused_by_shop or self._paused_by_flood:
+            self._paused_by_shop = False
+            self._paused_by_flood = len(self._buffer) > READ_AHEAD
+            self._set_reading()
             self._advance()
 
     def close(self) -> None:
@@ -294,7 +273,7 @@ class ClientConnection(asyncio.Protocol):
         """Closes the connection if no request is under way; where one may just be coming in, it gets a moment."""
         if self.request is not None or self._lingering:
             return
-        if self._buffer or not self.request_id:
+        if self._buffer or not self._number:
             self.deadline = min(self.deadline, self._server.now() + LAST_REQUEST_SECONDS)
         else:
             self._last_words()
@@ -303,8 +282,7 @@ class ClientConnection(asyncio.Protocol):
     def connection_line(self) -> bytes:
         """The Connection header of the answer, where it needs one."""
         request = self.request
-        keep = request is not None and request.keep_alive and self._body.done
-        if request is None or not keep or self.closing or self._server.draining:
+        if self.closing or request is None or not request.keep_alive or not self._body.done or self._server.draining:
             self.closing = True
             return b"Connection: close\r\n"
         return b"Connection: keep-alive\r\n" if request.http10 else b""
@@ -362,47 +340,57 @@ class ClientConnection(asyncio.Protocol):
 
     def _begin(self) -> bool:
         """Takes one request's head from the buffer; False where it isn't all there."""
-        limits = self._server.limits
-        if self._buffer.startswith(b"\r\n"):
+        server, buffer = self._server, self._buffer
+        if buffer.startswith(b"\r\n"):
             # RFC 9112, section 2.2: empty lines before a request are let pass.
-            self._buffer = _EMPTY_LINES.sub(b"", self._buffer, count=1)
-        end = self._buffer.find(b"\r\n\r\n", 0, limits.head_bytes)
-        if end < 0:
-            self._await_head(limits)
-            return False
-        head, self._buffer = self._buffer[: end + 4], self._buffer[end + 4 :]
-        try:
-            request = parse_request(head)
-        except Malformed as error:
-            self._refuse(error.status, head)
-            return False
-        self.request_id = self._server.next_request_id()
+            buffer = self._buffer = _EMPTY_LINES.sub(b"", buffer, count=1)
+        found = None
+        if buffer.endswith(b"\r\n\r\n") and len(buffer) <= server.limits.head_bytes:
+            found = server.find_request(buffer)
+        if found is not None:
+            self._buffer = b""
+        else:
+            end = buffer.find(b"\r\n\r\n", 0, server.limits.head_bytes) + 4
+            if end < 4:
+                self._await_head(server.limits)
+                return False
+            head, self._buffer = buffer[:end], buffer[end:]
+            try:
+                found = server.parse_request(head)
+            except Malformed as error:
+                self._refuse(error.status, head, error.reason)
+                return False
+        self._number = server.count_request()
+        request, self.cookies = found
         self.request = request
         self.answering = False
-        self._body = ChunkedBody(400) if request.chunked else LengthBody(request.content_length or 0)
+        if request.chunked:
+            self._body = ChunkedBody(400)
+        else:
+            self._body = LengthBody(request.content_length) if request.content_length else NO_BODY
         self.deadline = _NEVER
         try:
-            self._server.handle(self, request)
-        except Exception as error:
-            self._broke(error)
+            server.handle(self, request)
+        except Exception as mistake:
+            self._broke(mistake)
         return True
 
     def _await_head(self, limits: ClientLimits) -> None:
         buffer = self._buffer
-        if len(buffer) >= limits.head_bytes:
-            self._refuse(431, buffer)
-        elif b"\r\n" not in buffer[: LONGEST_TARGET + 64] and len(buffer) > LONGEST_TARGET + 64:
+        if b"\r\n" not in buffer[: LONGEST_TARGET + 64] and len(buffer) > LONGEST_TARGET + 64:
             self._refuse(414, buffer)
+        elif len(buffer) >= limits.head_bytes:
+            self._refuse(431, buffer)
         elif _BARE_LF.search(buffer):
             self._refuse(400, buffer)
         else:
             # The clock runs from the head's first byte on: a head that drips in isn't given more time by each drop.
             self.deadline = min(self.deadline, self._server.now() + limits.head_seconds)
 
-    def _refuse(self, status: int, head: bytes) -> None:
+    def _refuse(self, status: int, head: bytes, cause: str = "") -> None:
         """Answers what is no request, as far as ``head`` has come, and closes."""
-        self.request_id = self._server.next_request_id()
-        lines, body = self._server.error_answer(self, status)
+        self._number = self._server.count_request()
+        lines, body = self._server.error_answer(self, status, head, cause)
         start = b"HTTP/1.1 %b\r\n" % _ERRORS[status]
         length = b"Content-Length: %d\r\n" % len(body)
         if head.startswith(b"HEAD "):
@@ -427,7 +415,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _cut_unless_taking(self) -> None:
         """Cuts the connection, unless the client has taken some of what is written, however slowly."""
-        unsent, before = self.transport.get_write_buffer_size(), self._unsent
+        unsent, before = float(self.transport.get_write_buffer_size()), self._unsent
         self._unsent = unsent
         if unsent and unsent < before:
             self.deadline = self._server.now() + self._server.limits.write_seconds
@@ -447,8 +435,9 @@ class ClientConnection(asyncio.Protocol):
 
     def _give_up(self) -> None:
         """Calls off all that the request waits for: nobody wants it any more."""
-        for task in self._tasks:
-            task.cancel()
+        for awaited in self._awaited:
+            awaited.cancel()
+        self._awaited.clear()  # what is done already, and about to go on, can't be cancelled
         self._drop_exchange()
 
     def _drop_exchange(self) -> None:
@@ -466,9 +455,21 @@ class ClientConnection(asyncio.Protocol):
             else:
                 self.transport.pause_reading()
 
-    def _ran(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+    def _go_on(self, then: Callable[[asyncio.Future[Any]], object], done: asyncio.Future[Any]) -> None:
+        if done.cancelled():
+            self._awaited.discard(done)
+        elif done in self._awaited:
+            self._awaited.remove(done)
+            try:
+                then(done)
+            except Exception as error:
+                self._broke(error)
+        else:
+            self._outlived(done.exception())
+
+    def _outlived(self, error: BaseException | None) -> None:
+        """What was waited for ended after the client had gone. That the store failed is told by the room."""
+        if error is not None and not isinstance(error, StoreUnavailable):
             self._broke(error)
 
     def _broke(self, error: BaseException) -> None:
@@ -478,16 +479,14 @@ class ClientConnection(asyncio.Protocol):
         self.fail(500)
 
 
-_ERRORS = {
+_ERRORS: Final = {
     400: b"400 Bad Request",
     404: b"404 Not Found",
     405: b"405 Method Not Allowed",
     408: b"408 Request Timeout",
-    413: b"413 Content Too Large",
     414: b"414 URI Too Long",
     417: b"417 Expectation Failed",
     421: b"421 Misdirected Request",
-    429: b"429 Too Many Requests",
     431: b"431 Request Header Fields Too Large",
     500: b"500 Internal Server Error",
     502: b"502 Bad Gateway",

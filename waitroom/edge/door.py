@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from typing import Protocol
 
 import structlog
 
-from waitroom.edge.client import ClientConnection, Server
+from waitroom.edge.client import ClientConnection
 from waitroom.edge.forwarded import plain_address
 from waitroom.edge.headers import Peer
 from waitroom.edge.proxy_protocol import BadHeader, ProxyHeader
+from waitroom.edge.server import Server
 
 log = structlog.get_logger()
 
@@ -21,19 +21,6 @@ MOST_AT_ONCE = 64  # connections accepted before other work gets its turn
 MOST_PEEKED = 4096
 BREATHER_SECONDS = 1.0  # after the system had no descriptor or memory left
 COMPLAINT_SECONDS = 60.0  # between two log lines about refused connections
-
-
-class Host(Server, Protocol):
-    """What a door needs of the worker it belongs to."""
-
-    def enter(self, address: str, *, tls: bool = False, vouched: bool = True) -> Peer | None:
-        """Counts a connection; None turns it away. ``vouched``: whether the address is surely the other end's."""
-
-    def leave(self, peer: Peer) -> None:
-        """Undoes `enter`."""
-
-    def trusts(self, address: str) -> bool:
-        """Whether it is a trusted proxy's."""
 
 
 class Door:
@@ -48,7 +35,7 @@ class Door:
         proxied: Whether connections begin with a PROXY header.
     """
 
-    def __init__(self, host: Host, listener: socket.socket, context: ssl.SSLContext | None, *, proxied: bool) -> None:
+    def __init__(self, host: Server, listener: socket.socket, context: ssl.SSLContext | None, *, proxied: bool) -> None:
         self._host = host
         self._listener = listener
         self._context = context

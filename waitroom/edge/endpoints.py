@@ -9,7 +9,6 @@ from waitroom.edge.answers import JSON_LINES, OK, UNAVAILABLE, Answers
 from waitroom.edge.call import Call
 from waitroom.edge.client import ClientConnection
 from waitroom.edge.http1 import Request
-from waitroom.edge.memo import remember
 from waitroom.edge.room import Room
 from waitroom.edge.routing import Route, Router
 from waitroom.edge.sessions import Session
@@ -18,6 +17,8 @@ from waitroom.edge.words import PageKind
 from waitroom.errors import StoreUnavailable
 from waitroom.queue.view import RoomState
 from waitroom.tokens import Ticket
+
+CarryOut = Callable[[ClientConnection, Request], None]
 
 CREATED = b"201 Created"
 CONFLICT = b"409 Conflict"
@@ -52,40 +53,40 @@ class Endpoints:
             b"/.waitroom/wait": (_READS, self._wait),
         }
 
-    def answer(self, client: ClientConnection, request: Request, route: Route | None) -> None:
-        """Answers a request under the reserved prefix.
+    def plan(self, request: Request, route: Route | None) -> CarryOut:
+        """What is done with requests under the reserved prefix that have a head like this one.
 
         Args:
-            client: Whose it is.
-            request: It.
+            request: One of them.
             route: Of its host and path; None for `CHECK` alone, which may be about a host that isn't its own.
         """
         methods, handler = self._handlers.get(request.path, ((), None))
         if handler is None:
-            client.fail(404)
-            return
+            return _failing(404)
         if request.method not in methods:
-            lines, body = self._answers.error(request, client.request_id, 405)
-            client.respond(b"405 Method Not Allowed", lines + b"Allow: %b\r\n" % b", ".join(methods), body)
-            return
-        if methods is _WRITES and _cross_site(request):
-            lines, body = self._answers.error(request, client.request_id, 403)
-            client.respond(b"403 Forbidden", lines, body)
-            return
+            return self._refusing(b"405 Method Not Allowed", 405, b"Allow: %b\r\n" % b", ".join(methods))
+        if request.method == b"POST" and _cross_site(request):
+            return self._refusing(b"403 Forbidden", 403)
         name = _query(request).get("room")
         if name is None and request.path == CHECK:
             route = self._router.route(*_asked_about(request))
             if route is not None and not route.gated:
-                client.respond(b"204 No Content", b"Cache-Control: no-store\r\n", b"")
-                return
+                return _let_pass
         if name is None:
             name = None if route is None else route.room
         if name is None:
-            client.fail(421)
-        elif name not in self._rooms:
-            client.fail(404)
-        else:
-            handler(Call(client, request, self._rooms[name]))
+            return _failing(421)
+        if name not in self._rooms:
+            return _failing(404)
+        room, answer = self._rooms[name], handler
+        return lambda client, request: answer(Call(client, request, room))
+
+    def _refusing(self, status_line: bytes, status: int, more: bytes = b"") -> CarryOut:
+        def refuse(client: ClientConnection, request: Request) -> None:
+            lines, body = self._answers.error(request, client.request_id, status)
+            client.respond(status_line, lines + more, body)
+
+        return refuse
 
     def _status(self, call: Call) -> None:
         room, ticket = call.room, call.ticket
@@ -234,6 +235,14 @@ class Endpoints:
         call.client.respond(status, lines + JSON_LINES, body)
 
 
+def _failing(status: int) -> CarryOut:
+    return lambda client, _: client.fail(status)
+
+
+def _let_pass(client: ClientConnection, _: Request) -> None:
+    client.respond(b"204 No Content", b"Cache-Control: no-store\r\n", b"")
+
+
 def _inside(call: Call) -> bool:
     return call.session is not None and call.now < call.session.expires_at
 
@@ -255,11 +264,7 @@ def _asked_about(request: Request) -> tuple[bytes, bytes]:
 
 
 def _query(request: Request) -> dict[str, str]:
-    return _parsed(request.target.partition(b"?")[2])
-
-
-@remember(256, longest=512)
-def _parsed(query: bytes) -> dict[str, str]:
+    query = request.target.partition(b"?")[2]
     return {name: values[0] for name, values in parse_qs(query.decode("latin-1")).items()} if query else {}
 
 

@@ -2,28 +2,50 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from waitroom.edge.connector import UpstreamUnavailable
-from waitroom.edge.framing import Body, ChunkedBody, CloseBody, LengthBody, chunk, last_chunk
+from waitroom.edge.framing import NO_BODY, Body, ChunkedBody, CloseBody, LengthBody, chunk, last_chunk
 from waitroom.edge.headers import forwarded_lines, request_lines, response_lines
-from waitroom.edge.http1 import Malformed, Request, Response, parse_response
-from waitroom.edge.upstream import UpstreamConnection, UpstreamPool
+from waitroom.edge.http1 import Malformed, Request, Response
+from waitroom.edge.upstream import Borrower, UpstreamConnection, UpstreamPool
 
 if TYPE_CHECKING:
     from waitroom.edge.client import ClientConnection
 
 log = structlog.get_logger()
 
-LONGEST_RESPONSE_HEAD = 65536
-TUNNEL_IDLE_SECONDS = 600.0
+LONGEST_RESPONSE_HEAD: Final = 65536
+TUNNEL_IDLE_SECONDS: Final = 600.0
 # May be sent twice without harm (RFC 9110, section 9.2.2), if they carry no body.
-IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
+IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
 
 
-class Errand(Protocol):
+class FailureText:
+    """A text by which the shop says that a request failed, looked for in an answer's body as it passes.
+
+    Attributes:
+        found: Whether it has come.
+    """
+
+    __slots__ = ("_tail", "_text", "found")
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+        self._tail = b""  # of what has passed, as much as may be the beginning of the text
+        self.found = False
+
+    def look(self, piece: bytes) -> None:
+        """Looks at the next piece of the body."""
+        seen = self._tail + piece
+        self.found = self.found or self._text in seen
+        self._tail = seen[max(0, len(seen) - len(self._text) + 1) :]
+
+
+class Errand(ABC):
     """Whose request it is: what the shop is told of it, and what its answer brings.
 
     Attributes:
@@ -31,21 +53,27 @@ class Errand(Protocol):
         cookies: Header lines for the client, which it needs even where the shop fails.
         first_byte_seconds: How long the shop may take to begin an answer.
         idle_seconds: How long it may then fall silent.
+        failure_text: What is looked for in the answer's body, once the head is here; None for most.
     """
+
+    __slots__ = ()
 
     lines: bytes
     cookies: bytes
     first_byte_seconds: float
     idle_seconds: float
+    failure_text: FailureText | None
 
+    @abstractmethod
     def answered(self, response: Response) -> tuple[bytes, bool]:
         """The shop's head is here. Returns header lines for the client, and whether no cache may keep the answer."""
 
+    @abstractmethod
     def ended(self, outcome: str) -> None:
         """It is over. Called once, whatever happened: ``ok``, ``failed`` or ``gone`` (the client)."""
 
 
-class Exchange:
+class Exchange(Borrower):
     """Carries one request and its response, under back-pressure on both sides.
 
     The client's connection feeds the request's body in and takes the response's bytes; this object owns the upstream
@@ -66,7 +94,7 @@ class Exchange:
         self._buffer = b""
         self._heard = False  # whether the shop has said anything
         self._response: Response | None = None
-        self._body: Body = LengthBody(0)
+        self._body: Body = NO_BODY
         self._to_shop_chunked = request.chunked
         self._to_client_chunked = False
         self._sent_all = not request.has_body
@@ -106,8 +134,8 @@ class Exchange:
             more += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % upgrade
         if b"host" not in request.fields:
             more = b"Host: %b\r\n%b" % (connection.address.authority, more)
-        start = b"%b %b HTTP/1.1\r\n" % (request.method, request.target)
-        connection.transport.write(b"%b%b%b\r\n" % (start, request_lines(request, client.peer), more))
+        lines = request_lines(request, client.cookies, client.peer)
+        connection.transport.write(b"%b %b HTTP/1.1\r\n%b%b\r\n" % (request.method, request.target, lines, more))
         if client.write_paused:
             connection.transport.pause_reading()
         client.allow(self._errand.first_byte_seconds)
@@ -164,40 +192,37 @@ class Exchange:
                     raise Malformed(502, "a response head that is too long")
                 return
             head, self._buffer = self._buffer[: end + 4], self._buffer[end + 4 :]
-            response = parse_response(head)
+            response, date = self._pool.heads.parse(head)
             if self._connection is not None:
                 self._pool.worked(self._connection)
             if response.status == 101:
-                self._open_tunnel(response)
+                self._open_tunnel(response, date)
                 return
             if response.status >= 200:
-                self._begin(response)
+                self._begin(response, date)
             elif response.status != 100 and not self._request.http10:
                 # 100 was our own to say. Others, such as 103, are for the client.
-                self._client.transport.write(_head(response, b""))
+                self._client.transport.write(_head(response, date, b""))
 
-    def _begin(self, response: Response) -> None:
+    def _begin(self, response: Response, date: bytes) -> None:
         request, client = self._request, self._client
         self._response = response
         client.allow(self._errand.idle_seconds)
         lines, private = self._errand.answered(response)
         if request.method == b"HEAD" or response.bodiless:
-            self._body = LengthBody(0)
-        elif response.chunked:
-            self._body = ChunkedBody(502)
+            self._body = NO_BODY
         elif response.content_length is not None:
             self._body = LengthBody(response.content_length)
         else:
-            self._body = CloseBody()
-        framed = self._body.done or isinstance(self._body, LengthBody)
-        if not framed:
+            self._body = ChunkedBody(502) if response.chunked else CloseBody()
             if request.http10:
                 client.closing = True
             else:
                 self._to_client_chunked = True
                 lines += b"Transfer-Encoding: chunked\r\n"
-        lines += client.connection_line()
-        head = _head(response, lines, private=private)
+        if not response.dated:
+            lines += client.date_line()  # RFC 9110, section 6.6.1
+        head = _head(response, date, lines + client.connection_line(), private=private)
         data, self._buffer = self._buffer, b""
         self._relay(head, data)
 
@@ -211,6 +236,9 @@ class Exchange:
             return
         self._client.answering = True
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        text = self._errand.failure_text
+        if text is not None:
+            text.look(body)
         if self._to_client_chunked:
             body = (chunk(body) if body else b"") + (last_chunk(self._body.trailers) if self._body.done else b"")
         if head or body:
@@ -230,7 +258,7 @@ class Exchange:
         """Whether the shop has taken the whole request, so that another one may follow it."""
         return self._connection is not None and not self._connection.transport.get_write_buffer_size()
 
-    def _open_tunnel(self, response: Response) -> None:
+    def _open_tunnel(self, response: Response, date: bytes) -> None:
         if self._request.upgrade is None:
             raise Malformed(502, "a change of protocol that nobody asked for")
         self.tunnel = True
@@ -238,7 +266,7 @@ class Exchange:
         lines, _ = self._errand.answered(response)
         upgrade = b"".join(field.value for field in response.headers if field.lower == b"upgrade")
         lines += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % upgrade
-        client.transport.write(_head(response, lines))
+        client.transport.write(_head(response, date, lines))
         client.allow(TUNNEL_IDLE_SECONDS)
         client.answering = True
         early, self._buffer = self._buffer, b""
@@ -336,10 +364,10 @@ class Exchange:
             self._pool.give_back(connection, reusable=reusable)
 
 
-def _head(response: Response, lines: bytes, *, private: bool = False) -> bytes:
+def _head(response: Response, date: bytes, lines: bytes, *, private: bool = False) -> bytes:
     return b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (
         response.status,
         response.reason,
-        response_lines(response, private=private),
+        response_lines(response, date, private=private),
         lines,
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Protocol
+from abc import ABC, abstractmethod
+from typing import Final
 
 from waitroom.edge.http1 import Headers, Malformed
 
@@ -25,7 +26,7 @@ _NO_TRAILERS = frozenset(
 _NO_TRAILER_PREFIXES = (b"waitroom-", b"x-forwarded-")
 
 
-class Body(Protocol):
+class Body(ABC):
     """A body under way.
 
     Attributes:
@@ -33,9 +34,12 @@ class Body(Protocol):
         trailers: What came behind it, once it is done.
     """
 
+    __slots__ = ()
+
     done: bool
     trailers: Headers
 
+    @abstractmethod
     def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
         """Takes what came; returns the pieces of the body in it and what came behind the body's end.
 
@@ -44,7 +48,7 @@ class Body(Protocol):
         """
 
 
-class LengthBody:
+class LengthBody(Body):
     """A body of ``length`` bytes."""
 
     __slots__ = ("_left", "done", "trailers")
@@ -52,7 +56,7 @@ class LengthBody:
     def __init__(self, length: int) -> None:
         self._left = length
         self.done = length == 0
-        self.trailers: Headers = []
+        self.trailers = []
 
     def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
         """See `Body.feed`."""
@@ -66,21 +70,24 @@ class LengthBody:
         return ([piece] if piece else []), rest
 
 
-class CloseBody:
+NO_BODY: Final = LengthBody(0)
+
+
+class CloseBody(Body):
     """A body that ends with the connection."""
 
     __slots__ = ("done", "trailers")
 
     def __init__(self) -> None:
         self.done = False
-        self.trailers: Headers = []
+        self.trailers = []
 
     def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
         """See `Body.feed`."""
         return [data], b""
 
 
-class ChunkedBody:
+class ChunkedBody(Body):
     """A body in chunks, read to the letter of RFC 9112, section 7.1; extensions are checked and dropped.
 
     Args:
@@ -97,7 +104,7 @@ class ChunkedBody:
         self._step = self._size_line
         self._trailer_bytes = 0
         self.done = False
-        self.trailers: Headers = []
+        self.trailers = []
 
     def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
         """See `Body.feed`."""
@@ -116,7 +123,9 @@ class ChunkedBody:
         if end < 0:
             if len(self._buffer) - start > limit + 1:
                 raise Malformed(self._status, "a line of a chunked body that is too long")
-            return None
+            # Whoever ends lines in a bare line feed may never send more: no line has one in it, so this is none.
+            bare = self._buffer.find(b"\n", start)
+            return None if bare < 0 else self._buffer[start : bare + 1]
         self._at = end + 2
         return self._buffer[start:end]
 

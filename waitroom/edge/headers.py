@@ -6,13 +6,15 @@ import ipaddress
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from waitroom.edge.forwarded import first_stranger, parse_forwarded, plain_address
 from waitroom.edge.http1 import HOST, Request, Response
 from waitroom.edge.memo import remember
 
-COOKIE_PREFIX = b"waitroom_"
+COOKIE_PREFIX: Final = b"waitroom_"
+_SEMICOLON: Final = ord(";")
 
 # RFC 9110, section 7.6.1: meant for the next hop alone. Framing is written anew; Expect was answered by us.
 _HOP_BY_HOP = frozenset(
@@ -28,7 +30,7 @@ _OURS = frozenset(
         *(b"waitroom-room", b"waitroom-session", b"waitroom-ticket", b"waitroom-pass", b"waitroom-command"),
     )
 )
-_DROPPED_FROM_REQUESTS = _HOP_BY_HOP | _OURS | {b"cookie"}
+_DROPPED_FROM_REQUESTS = _HOP_BY_HOP | _OURS
 _DROPPED_FROM_STRANGERS = _DROPPED_FROM_REQUESTS | {b"forwarded"}
 _DROPPED_FROM_RESPONSES = _HOP_BY_HOP | {b"waitroom-command"}
 _CACHING = frozenset((b"cache-control", b"expires", b"pragma"))
@@ -41,7 +43,7 @@ _NEVER_BY_CONNECTION = frozenset(
 # Shops that speak CGI or WSGI take an underscore for a hyphen: under such a name nothing of these goes on.
 _NEVER_WITH_UNDERSCORES = _DROPPED_FROM_STRANGERS | _NEVER_BY_CONNECTION
 
-_FORWARDED_NAMES = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"))
+_FORWARDED_NAMES: Final = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"))
 _PROTO = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]{0,15}\Z")
 _SECURE = frozenset((b"https", b"wss"))
 
@@ -144,81 +146,87 @@ class Peer:
         return own.told(address, told[index].proto, told[index].host, hops)
 
 
-class Cookies(NamedTuple):
-    """A request's Cookie headers, taken apart.
+def own_cookie(cookies: Sequence[bytes], name: bytes) -> bytes | None:
+    """The value of a cookie of ours in a request's Cookie headers; the first of several, as browsers sort.
 
-    Attributes:
-        ours: Our cookies by name. Of several with one name the first counts, as browsers sort.
-        line: The header line for the shop, without ours; empty where nothing is left.
+    Args:
+        cookies: The headers' values.
+        name: The cookie's, with an equals sign behind it.
     """
-
-    ours: dict[bytes, bytes]
-    line: bytes
+    for header in cookies:
+        at = header.find(name)
+        while at >= 0:
+            before = at - 1
+            while before >= 0 and header[before] in b" \t":
+                before -= 1
+            if before < 0 or header[before] == _SEMICOLON:  # it is a pair's name, not in the middle of something
+                end = header.find(b";", at)
+                value = header[at + len(name) :] if end < 0 else header[at + len(name) : end]
+                return value.rstrip(b" \t").strip(b'"')
+            at = header.find(name, at + 1)
+    return None
 
 
 @remember(4096, longest=2048)
-def cookies_of(header: bytes) -> Cookies:
-    """Takes a Cookie header apart; a visitor sends the same one with everything a page consists of."""
-    if COOKIE_PREFIX not in header:
-        return Cookies({}, b"Cookie: %b\r\n" % header if header else b"")
-    ours: dict[bytes, bytes] = {}
-    rest: list[bytes] = []
-    for piece in header.split(b";"):
-        pair = piece.strip(b" \t")
-        if pair.startswith(COOKIE_PREFIX):
-            name, equals, value = pair.partition(b"=")
-            if equals:
-                ours.setdefault(name, value.strip(b'"'))
-        elif pair:
-            rest.append(pair)
-    return Cookies(ours, b"Cookie: %b\r\n" % b"; ".join(rest) if rest else b"")
+def foreign_cookies(header: bytes) -> bytes:
+    """The Cookie header line without our cookies; empty where nothing is left.
+
+    A visitor sends the same header with everything a page consists of.
+    """
+    if COOKIE_PREFIX in header:
+        pieces = [pair for piece in header.split(b";") if (pair := piece.strip(b" \t"))]
+        header = b"; ".join([pair for pair in pieces if not pair.startswith(COOKIE_PREFIX)])
+    return b"Cookie: %b\r\n" % header if header else b""
 
 
-def own_cookies(cookies: Sequence[bytes]) -> dict[bytes, bytes]:
-    """Our cookies among all of a request's, by name."""
-    if len(cookies) == 1:
-        return cookies_of(cookies[0]).ours
-    found: dict[bytes, bytes] = {}
-    for header in cookies:
-        found = cookies_of(header).ours | found
-    return found
-
-
-def foreign_cookies(cookies: Sequence[bytes]) -> bytes:
-    """The Cookie header lines without our cookies."""
-    return b"".join([cookies_of(header).line for header in cookies])
-
-
-def request_lines(request: Request, peer: Peer) -> bytes:
+def request_lines(request: Request, cookies: Sequence[bytes], peer: Peer) -> bytes:
     """The header lines that go on to the shop, in their order; framing, session and upgrade are added by the caller."""
-    dropped = _DROPPED_FROM_REQUESTS if _passes_forwarded(request, peer) else _DROPPED_FROM_STRANGERS
+    told = _passes_forwarded(request, peer)
+    kept = request.kept.get(told)
+    if kept is None:
+        kept = request.kept[told] = _kept_of_request(request, told)
+    if len(cookies) == 1:
+        return kept[0] + foreign_cookies(cookies[0]) + kept[1]
+    return b"".join((kept[0], *[foreign_cookies(header) for header in cookies], kept[1]))
+
+
+def _kept_of_request(request: Request, told: bool) -> tuple[bytes, bytes]:
+    dropped = _DROPPED_FROM_REQUESTS if told else _DROPPED_FROM_STRANGERS
     named = request.connection - _HARMLESS_OPTIONS
     if named:
         dropped = dropped | (named - _NEVER_BY_CONNECTION)
-    kept: list[bytes] = []
-    cookies_due = True
-    for field in request.headers:
-        lower = field.lower
-        if lower not in dropped:
-            if b"_" not in lower or lower.replace(b"_", b"-") not in _NEVER_WITH_UNDERSCORES:
-                kept.append(field.line)
-        elif lower == b"cookie" and cookies_due:
-            kept.append(foreign_cookies(request.cookies))
-            cookies_due = False
-    return b"".join(kept)
+    kept = [
+        b""
+        if field.lower in dropped
+        or (b"_" in field.lower and field.lower.replace(b"_", b"-") in _NEVER_WITH_UNDERSCORES)
+        else field.line
+        for field in request.headers
+    ]
+    return b"".join(kept[: request.cookies_at]), b"".join(kept[request.cookies_at :])
 
 
 def forwarded_lines(request: Request, peer: Peer) -> bytes:
     """The forwarding headers; what a client that isn't trusted sent under these names is not believed."""
+    if not peer.trusted:
+        return _direct_lines(peer.address, b"https" if peer.tls else b"http", request.fields.get(b"host", b""))
     origin = peer.origin(request)
     address = peer.address.encode("latin-1")
     chain = origin.hops + b", " + address if origin.hops else address
-    lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (chain, origin.proto)
-    if origin.host:
-        lines += b"X-Forwarded-Host: %b\r\n" % origin.host
+    lines = _told_lines(chain, origin.proto, origin.host)
     if _passes_forwarded(request, peer):
         lines += b'Forwarded: for="[%b]"\r\n' % address if b":" in address else b"Forwarded: for=%b\r\n" % address
     return lines
+
+
+@lru_cache(4096)
+def _direct_lines(address: str, proto: bytes, host: bytes) -> bytes:
+    """What is said of a visitor who comes by no proxy: the same with each request."""
+    return _told_lines(address.encode("latin-1"), proto, host)
+
+
+def _told_lines(chain: bytes, proto: bytes, host: bytes) -> bytes:
+    lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (chain, proto)
+    return lines + b"X-Forwarded-Host: %b\r\n" % host if host else lines
 
 
 def _passes_forwarded(request: Request, peer: Peer) -> bool:
@@ -227,19 +235,32 @@ def _passes_forwarded(request: Request, peer: Peer) -> bool:
     return peer.trusted and b"forwarded" in fields and _FORWARDED_NAMES.isdisjoint(fields)
 
 
-def response_lines(response: Response, *, private: bool) -> bytes:
-    """The header lines that go on to the client. ``private``: no cache may keep it, whatever the shop says."""
+def response_lines(response: Response, date: bytes, *, private: bool) -> bytes:
+    """The header lines that go on to the client.
+
+    Args:
+        response: The shop's.
+        date: The line of its date, where that is kept apart.
+        private: No cache may keep it, whatever the shop says.
+    """
+    kept = response.kept.get(private)
+    if kept is None:
+        kept = response.kept[private] = _kept_of_response(response, private)
+    return kept[0] + date + kept[1]
+
+
+def _kept_of_response(response: Response, private: bool) -> tuple[bytes, bytes]:
     dropped = _DROPPED_FROM_RESPONSES
     named = response.connection - _HARMLESS_OPTIONS
     if named:
         dropped = dropped | (named - _NEVER_BY_CONNECTION)
     if response.chunked or (response.bodiless and response.status != 304):
         dropped = dropped | {b"content-length"}
-    if not private:
-        return b"".join([field.line for field in response.headers if field.lower not in dropped])
-    dropped = dropped | _CACHING
-    kept = b"".join([field.line for field in response.headers if field.lower not in dropped])
-    return kept + b"Cache-Control: private, no-store\r\n"
+    if private:
+        dropped = dropped | _CACHING
+    kept = [b"" if field.lower in dropped else field.line for field in response.headers]
+    before, behind = b"".join(kept[: response.date_at]), b"".join(kept[response.date_at :])
+    return before, behind + b"Cache-Control: private, no-store\r\n" if private else behind
 
 
 def set_cookie(name: str, value: str, *, secure: bool, max_age: int) -> bytes:

@@ -8,7 +8,8 @@ or another protocol is parsed by llhttp as well, and refused where the two disag
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import httptools
 
@@ -16,10 +17,13 @@ from waitroom.edge.fields import Field, FieldMemo
 from waitroom.edge.memo import remember
 from waitroom.errors import WaitroomError
 
+if TYPE_CHECKING:
+    from waitroom.gate import Kind
+
 Headers = list[tuple[bytes, bytes]]
 
 # Some shops cut a target at a "#", others don't: what the gate looks at must be what they see.
-REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]{0,31}) ([\x21\x22\x24-\x7e]+) HTTP/1\.([01])")
+REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]{0,31}) ([\x21\x22\x24-\x7e\x80-\xff]+) HTTP/1\.([01])")
 STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
 HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]+)(?::[0-9]{1,5})?\Z")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)\Z", re.IGNORECASE | re.DOTALL)
@@ -28,6 +32,8 @@ _DIGITS = re.compile(rb"[0-9]{1,18}\Z")
 
 LONGEST_TARGET = 32768
 MOST_HEADERS = 200
+# TRACE would show a script what it must not see: cookies it can't read, and what only the shop is told.
+_NOT_FOR_US = (b"CONNECT", b"TRACE")
 
 # What is read of a request here; the rest only goes on to the shop.
 _READ = frozenset(
@@ -39,8 +45,9 @@ _READ = frozenset(
         *(b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded"),
     )
 )
+_LOOKS = frozenset((b"accept", b"accept-language", b"sec-fetch-mode", b"sec-fetch-dest", b"sec-purpose", b"purpose"))
 _RESPONSE_READ = frozenset(
-    (b"content-length", b"transfer-encoding", b"connection", b"cache-control", b"waitroom-command")
+    (b"content-length", b"transfer-encoding", b"connection", b"cache-control", b"waitroom-command", b"date")
 )
 _SINGLE = (b"host", b"content-length", b"transfer-encoding")
 _UNCACHEABLE = frozenset((b"no-store", b"private"))
@@ -68,37 +75,52 @@ class Malformed(WaitroomError):  # noqa: N818 - what it is of the message
 
 
 class Request:
-    """The head of a request.
+    """The head of a request, without its cookies: requests that differ in nothing else share it.
+
+    Nothing in it is changed once it is parsed. Whoever derives something from it keeps it here, so that it is derived
+    once for all of them.
 
     Attributes:
         method, target: As sent; of an absolute target only what follows the host.
         path: The target up to its query.
         http10: Whether the client speaks HTTP/1.0.
-        headers: The header lines, in their order.
+        headers: The header lines without the cookies, in their order.
+        cookies_at: How many of them stand before the first Cookie header.
         fields: Those read here by lower-case name; several values of one name are joined by ", ".
-        cookies: The values of all Cookie headers.
         content_length: Bytes of the body, None where it has no length.
         chunked: Whether the body comes in chunks.
+        has_body: Whether a body follows the head.
         keep_alive: Whether the client wants the connection kept.
         connection: The lower-case options of the Connection header.
+        upgrade: The protocol the client wants to change to, or None.
+        expects_continue: Whether the client waits for ``100 Continue`` before it sends the body.
+        kind: Derived: what sort of request it is.
+        carry_out: Derived: what is done with such a request, given the client's connection and the request.
+        kept: Derived: the header lines that go on to the shop, those before the cookies and those behind, by whether
+            a Forwarded header is among them.
     """
 
     __slots__ = (
-        *("method", "target", "path", "http10", "headers", "fields", "cookies", "content_length", "chunked"),
-        *("keep_alive", "connection"),
+        *("method", "target", "path", "http10", "headers", "cookies_at", "fields", "content_length", "chunked"),
+        *("has_body", "keep_alive", "connection", "upgrade", "expects_continue", "kind", "carry_out", "kept"),
     )
 
-    def __init__(self, method: bytes, target: bytes, http10: bool, headers: Sequence[Field]) -> None:
+    def __init__(
+        self, method: bytes, target: bytes, http10: bool, headers: Sequence[Field], cookies_at: int = 0
+    ) -> None:
         self.method = method
         self.target = target
         self.http10 = http10
         self.headers = headers
+        self.cookies_at = cookies_at
         self.fields: dict[bytes, bytes] = {}
-        self.cookies: list[bytes] = []
         self.content_length: int | None = None
         self.chunked = False
         self.keep_alive = not http10
         self.connection = _NO_OPTIONS
+        self.kind: Kind | None = None
+        self.carry_out: Callable[[Any, Request], None] | None = None
+        self.kept: dict[bool, tuple[bytes, bytes]] = {}
         self._read_fields()
         if b"connection" in self.fields:
             self.connection = options(self.fields[b"connection"])
@@ -106,15 +128,11 @@ class Request:
         self._read_framing()
         self._read_target()
         self.path = self.target.partition(b"?")[0]
+        self.upgrade = self._read_upgrade()
+        self.expects_continue = not http10 and b"expect" in self.fields
 
-    @property
-    def has_body(self) -> bool:
-        """Whether a body follows the head."""
-        return self.chunked or bool(self.content_length)
-
-    @property
-    def upgrade(self) -> bytes | None:
-        """The protocol the client wants to change to, or None.
+    def _read_upgrade(self) -> bytes | None:
+        """The protocol the client wants to change to.
 
         Protocols that carry HTTP are left out: in a tunnel of these, requests would reach the shop that nobody here
         has looked at.
@@ -127,11 +145,6 @@ class Request:
             return None
         return wanted
 
-    @property
-    def expects_continue(self) -> bool:
-        """Whether the client waits for ``100 Continue`` before it sends the body."""
-        return self.fields.get(b"expect", b"").lower() == b"100-continue" and not self.http10
-
     def _read_fields(self) -> None:
         fields = self.fields
         for field in self.headers:
@@ -143,8 +156,6 @@ class Request:
                         raise Malformed(400, f"more than one {field.name.decode('latin-1')} header")
                     value = fields[lower] + b", " + value
                 fields[lower] = value
-            elif lower == b"cookie":
-                self.cookies.append(field.value)
 
     def _read_framing(self) -> None:
         fields = self.fields
@@ -159,6 +170,7 @@ class Request:
             if not _DIGITS.match(length):
                 raise Malformed(400, "a Content-Length that is no number")
             self.content_length = int(length)
+        self.has_body = self.chunked or bool(self.content_length)
         expect = fields.get(b"expect")
         if expect is not None and expect.lower() != b"100-continue":
             raise Malformed(417, "an expectation other than 100-continue")
@@ -196,14 +208,27 @@ class Response:
         connection: The lower-case options of the Connection header.
         cache_control: The lower-case Cache-Control header, or empty.
         commands: What the shop told the gateway by ``Waitroom-Command``, or empty.
+        dated: Whether there is a Date header.
+        date_at: How many header lines stand before it, where that is kept apart.
+        kept: Derived, see `Request`: the header lines that go on to the client, those before the date and those
+            behind, by whether no cache may keep them.
     """
 
     __slots__ = (
         *("status", "reason", "http10", "headers", "content_length", "chunked", "keep_alive", "connection"),
-        *("cache_control", "commands"),
+        *("cache_control", "commands", "dated", "date_at", "kept"),
     )
 
-    def __init__(self, status: int, reason: bytes, http10: bool, headers: Sequence[Field]) -> None:
+    def __init__(
+        self,
+        status: int,
+        reason: bytes,
+        http10: bool,
+        headers: Sequence[Field],
+        *,
+        dated: bool = False,
+        date_at: int = 0,
+    ) -> None:
         self.status = status
         self.reason = reason
         self.http10 = http10
@@ -212,6 +237,9 @@ class Response:
         self.chunked = False
         self.cache_control = b""
         self.commands = b""
+        self.dated = dated
+        self.date_at = date_at
+        self.kept: dict[bool, tuple[bytes, bytes]] = {}
         connection: list[bytes] = []
         for field in headers:
             if field.lower in _RESPONSE_READ:
@@ -231,6 +259,8 @@ class Response:
                 self.chunked = True
             case b"connection":
                 connection.append(value)
+            case b"date":
+                self.dated = True
             case b"cache-control":
                 self.cache_control += b"," + value.lower()
             case _:
@@ -265,6 +295,17 @@ def options(value: bytes) -> frozenset[bytes]:
     return frozenset(part for piece in value.lower().split(b",") if (part := piece.strip(b" \t")))
 
 
+def glance(head: bytes) -> tuple[bytes, dict[bytes, bytes]]:
+    """What of a refused head says how an answer should look: its method and some fields. For nothing else."""
+    start, *lines = head.split(b"\r\n")
+    fields: dict[bytes, bytes] = {}
+    for line in lines:
+        name, _, value = line.partition(b":")
+        if name.lower() in _LOOKS:
+            fields.setdefault(name.lower(), value.strip(b" \t"))
+    return start.partition(b" ")[0], fields
+
+
 class _SecondOpinion:
     """What llhttp makes of a head."""
 
@@ -281,22 +322,31 @@ class _SecondOpinion:
         self.count += 1
 
 
-def parse_request(head: bytes) -> Request:
-    """Parses a request's head, up to and with its empty line. Raises `Malformed`."""
+def parse_request(head: bytes) -> tuple[Request, Sequence[bytes]]:
+    """Parses a request's head, up to and with its empty line; returns it and the values of its Cookie headers.
+
+    Raises:
+        Malformed: it is no request that may go on.
+    """
     start, *lines, _, _ = head.split(b"\r\n")
     found = REQUEST_LINE.fullmatch(start)
     fields = _REQUEST_FIELDS.parse(lines)
     if found is None or fields is None:
         raise Malformed(400, "not a request in HTTP/1.1")
     method, target, minor = found.groups()
-    if method == b"CONNECT":
-        raise Malformed(405, "CONNECT is not for a gateway")
+    if method in _NOT_FOR_US:
+        raise Malformed(405, "CONNECT or TRACE, which are not for a gateway")
     if len(fields) > MOST_HEADERS:
         raise Malformed(431, "too many headers")
-    request = Request(method, target, minor == b"0", fields)
+    cookies = [field.value for field in fields if field.lower == b"cookie"]
+    cookies_at = 0
+    if cookies:
+        cookies_at = next(index for index, field in enumerate(fields) if field.lower == b"cookie")
+        fields = [field for field in fields if field.lower != b"cookie"]
+    request = Request(method, target, minor == b"0", fields, cookies_at)
     if any(name in request.fields for name in _ANOTHER_OPINION):
-        _ask_llhttp(head, method, target, len(fields))
-    return request
+        _ask_llhttp(head, method, target, len(fields) + len(cookies))
+    return request, cookies
 
 
 def _ask_llhttp(head: bytes, method: bytes, target: bytes, count: int) -> None:
@@ -314,9 +364,15 @@ def _ask_llhttp(head: bytes, method: bytes, target: bytes, count: int) -> None:
 
 def parse_response(head: bytes) -> Response:
     """Parses a response's head, up to and with its empty line. Raises `Malformed`, with the status 502."""
+    status, reason, http10, fields = response_parts(head)
+    return Response(status, reason, http10, fields)
+
+
+def response_parts(head: bytes) -> tuple[int, bytes, bool, Sequence[Field]]:
+    """The arguments of `Response`, of a head up to and with its empty line. Raises `Malformed`, with the status 502."""
     start, *lines, _, _ = head.split(b"\r\n")
     found = STATUS_LINE.fullmatch(start)
     fields = _RESPONSE_FIELDS.parse(lines)
     if found is None or fields is None:
         raise Malformed(502, "not a response in HTTP/1.1")
-    return Response(int(found[2]), found[3] or b"", found[1] == b"0", fields)
+    return int(found[2]), found[3] or b"", found[1] == b"0", fields

@@ -49,9 +49,9 @@ class Language:
 
     def number(self, value: int) -> str:
         """Return a whole number, zero or more, with the language's marks between its groups of digits."""
+        if self._later_groups == 3:
+            return f"{value:,}".replace(",", self._group)
         digits = str(value)
-        if len(digits) <= 3:
-            return digits
         groups = [digits[-3:]]
         rest, size = digits[:-3], self._later_groups
         while rest:

@@ -17,7 +17,8 @@ from markupsafe import escape
 
 from waitroom.edge.languages import DEFAULT_LANGUAGE, Languages
 from waitroom.edge.own_template import OwnTemplate
-from waitroom.edge.rendering import Segments, Slot, cut, environment, inspect, policy
+from waitroom.edge.rendering import Slot, environment, inspect, policy
+from waitroom.edge.segments import Segments, cut
 from waitroom.edge.words import LEFT_WORDS, ROOM_WORDS, SCRIPT_WORDS, PageKind, Words, error_words
 from waitroom.errors import Problem, SettingsError
 from waitroom.resources import resource_path
@@ -29,7 +30,7 @@ __all__ = ["PageKind", "PageValues", "Pages"]
 _PAGES_KEPT = 256
 _ETAS_KEPT = 4096
 
-_WORTH_ANOTHER_TRY = frozenset({408, 429, 500, 502, 503, 504})
+_WORTH_ANOTHER_TRY = frozenset({408, 500, 502, 503, 504})
 
 _SLOTS = (
     "position",
@@ -64,7 +65,7 @@ _NEEDS = {
 _ROOM_KINDS = tuple(ROOM_WORDS)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PageValues:
     """One visitor's numbers at one moment.
 
@@ -184,7 +185,7 @@ class Pages:
                 message,
                 updated_at,
                 updated_time,
-                escape(values.request_id).encode(),
+                _id_bytes(values.request_id),
             )
         )
 
@@ -203,7 +204,7 @@ class Pages:
         return self._plain(LEFT_WORDS, False, language, request_id)
 
     def _plain(self, words: Words, again: bool, language: str, request_id: str) -> bytes:
-        return self._plain_page(words, again, language).fill((escape(request_id).encode(),))
+        return self._plain_page(words, again, language).fill((_id_bytes(request_id),))
 
     def _cut_room(self, room: str, kind: PageKind, language: str, shape: int) -> Segments:
         return cut(self._render_room(room, kind, language, shape), _SLOTS)
@@ -265,6 +266,11 @@ class Pages:
 def _progress(position: int, start: int) -> int:
     """Return how much of the line is behind a visitor, in percent; the waiting page's script does the same."""
     return max(0, min(100, 100 * (start - position) // start)) if start > 0 else 0
+
+
+def _id_bytes(request_id: str) -> bytes:
+    """Escaped; ours never need it, and to find that out takes a tenth of the time."""
+    return (request_id if request_id.isalnum() else escape(request_id)).encode()
 
 
 @lru_cache(maxsize=256)

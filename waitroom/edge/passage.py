@@ -2,63 +2,73 @@
 
 from __future__ import annotations
 
-import time
+from typing import Final
 
 import structlog
 
+from waitroom.edge.client import ClientConnection
+from waitroom.edge.exchange import Errand, FailureText
 from waitroom.edge.headers import set_cookie
-from waitroom.edge.http1 import Response
+from waitroom.edge.http1 import Request, Response
 from waitroom.edge.room import Room
 from waitroom.edge.sessions import Session
 
 log = structlog.get_logger()
 
 # A pass is renewed when this share of its life is over: often enough to outlast a pause, rarely enough to be cheap.
-RENEW_SHARE = 0.2
+RENEW_SHARE: Final = 0.2
 
 
-class Passage:
+class Passage(Errand):
     """One request's way through a room; see `Errand`.
 
     Args:
         room: The room.
         session: The visitor's, or None for a request that needs none.
-        request_id: Shared by the shop, the log and the visitor's error page.
+        client: The visitor's connection.
+        request: What is asked for.
         outcome: Under what the request is counted if all goes well.
-        secure: Whether the visitor's browser speaks HTTPS.
         cookies: Set-Cookie lines the answer must carry; no cache may keep it then.
     """
 
     __slots__ = (
-        "_outcome",
-        "_room",
-        "_secure",
-        "_session",
-        "_started",
-        *("cookies", "idle_seconds", "lines"),
-        "first_byte_seconds",
+        *("_client", "_failed", "_outcome", "_request", "_room", "_session", "_started"),
+        *("cookies", "failure_text", "first_byte_seconds", "idle_seconds", "lines"),
     )
 
     def __init__(
-        self, room: Room, session: Session | None, request_id: str, outcome: str, *, secure: bool, cookies: bytes = b""
+        self,
+        room: Room,
+        session: Session | None,
+        client: ClientConnection,
+        request: Request,
+        outcome: str,
+        cookies: bytes = b"",
     ) -> None:
         self._room = room
         self._session = session
+        self._client = client
+        self._request = request
         self._outcome = outcome
-        self._secure = secure
+        self._failed = False
+        self.failure_text: FailureText | None = None
         self.cookies = cookies
-        self._started = time.monotonic()
+        self._started = room.clock.steady()
         self.first_byte_seconds = room.settings.upstream_first_byte_seconds
         self.idle_seconds = room.settings.upstream_idle_seconds
-        self.lines = b"Waitroom-Room: %b\r\nX-Request-Id: %b\r\n" % (room.name.encode(), request_id.encode())
+        self.lines = b"%bX-Request-Id: %b\r\n" % (room.told_line, client.request_id.encode())
         if session is not None:
             self.lines += b"Waitroom-Session: %x\r\n" % session.id
-            room.sessions.begin(session, time.time())
+            room.sessions.begin(session, room.clock.unix())
         room.metrics.in_flight += 1
 
     def answered(self, response: Response) -> tuple[bytes, bool]:
         """See `Errand.answered`."""
-        session, now = self._session, time.time()
+        room = self._room
+        session, now = self._session, room.clock.unix()
+        self._failed = response.status >= 500 or room.names_failure(response)
+        if room.failure_text and room.may_tell_failure(response):
+            self.failure_text = FailureText(room.failure_text)
         renew = private = False
         if response.commands:
             private = renew = self._obey(response.commands, now)
@@ -71,14 +81,17 @@ class Passage:
             renew = True
         if not renew:
             return self.cookies, private
-        _, value = self._room.admit(session.id, now, session.ends_at)
+        _, value = room.admit(session.id, now, session.ends_at)
         return self.cookies + self._pass_cookie(value, session.ends_at - int(now)), private
 
     def ended(self, outcome: str) -> None:
         """See `Errand.ended`."""
         room = self._room
         room.metrics.in_flight -= 1
-        room.metrics.upstream_request_seconds.observe(time.monotonic() - self._started)
+        room.metrics.upstream_request_seconds.observe(room.clock.steady() - self._started)
+        told = self.failure_text is not None and self.failure_text.found
+        if self._failed or told or outcome == "failed":
+            room.metrics.upstream_failures += 1
         room.count(self._outcome if outcome == "ok" else outcome)
         if self._session is not None:
             room.sessions.finish(self._session)
@@ -88,7 +101,9 @@ class Passage:
         return room.settings.session_seconds if room.view is None else room.view.session_ms // 1000
 
     def _pass_cookie(self, value: str, max_age: int) -> bytes:
-        return set_cookie(self._room.pass_cookie, value, secure=self._secure, max_age=max_age)
+        return set_cookie(
+            self._room.pass_cookie, value, secure=self._client.peer.secure(self._request), max_age=max_age
+        )
 
     def _obey(self, commands: bytes, now: float) -> bool:
         """Does what the shop says; True where the pass must be renewed for it."""

@@ -1,4 +1,4 @@
-"""Templates into bytes: rendered once with marks where a visitor's values belong, filled by joining bytes.
+"""How templates are rendered: where they lie, what stands in for a visitor's values, what is left out of them.
 
 Also what the browser may run of a page: the hashes of its inline scripts and styles for Content-Security-Policy.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from html.parser import HTMLParser
@@ -25,9 +25,7 @@ from jinja2 import (
 )
 from jinja2.sandbox import SandboxedEnvironment
 
-# Two code points that Unicode keeps free for uses like this: no text holds them.
-_OPEN, _CLOSE = "\ufdd0", "\ufdd1"
-_HOLE = re.compile(f"{_OPEN}([a-z_]+){_CLOSE}")
+from waitroom.edge.segments import CLOSE, OPEN
 
 _CSS_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _CSS_SPACE = re.compile(r"\s*([{};,]|:(?= ))\s*")
@@ -47,7 +45,7 @@ class Slot:
         self._name = name
 
     def __html__(self) -> str:
-        return f"{_OPEN}{self._name}{_CLOSE}"
+        return f"{OPEN}{self._name}{CLOSE}"
 
     def _refuse(self, *_: object) -> NoReturn:
         raise TemplateRuntimeError(
@@ -62,44 +60,6 @@ class Slot:
 
     def __bool__(self) -> bool:
         return True
-
-
-@dataclass(frozen=True, slots=True)
-class Segments:
-    """A rendered page, cut where the values belong.
-
-    Attributes:
-        parts: The page in order; an empty string in each hole.
-        holes: Where the holes are in ``parts``, and which slot each is, by its number in the names given to ``cut``.
-    """
-
-    parts: list[bytes]
-    holes: tuple[tuple[int, int], ...]
-
-    def fill(self, values: Sequence[bytes]) -> bytes:
-        """Return the page with ``values[slot]``, escaped already, in every hole."""
-        parts = self.parts.copy()
-        for at, slot in self.holes:
-            parts[at] = values[slot]
-        return b"".join(parts)
-
-
-def cut(text: str, names: Sequence[str]) -> Segments:
-    """Cut a rendered page at its slots.
-
-    Args:
-        text: The page.
-        names: All slots' names; a slot's number is its index here.
-    """
-    parts: list[bytes] = []
-    holes: list[tuple[int, int]] = []
-    for index, piece in enumerate(_HOLE.split(text)):
-        if index % 2:
-            holes.append((index, names.index(piece)))
-            parts.append(b"")
-        else:
-            parts.append(piece.encode())
-    return Segments(parts, tuple(holes))
 
 
 def environment(templates: Path, own: Path | None = None) -> SandboxedEnvironment:
@@ -215,7 +175,7 @@ class _InlineReader(HTMLParser):
         self._add(sources, content, f"a {tag} element")
 
     def _add(self, sources: set[str], content: str, where: str, *, attribute: bool = False) -> None:
-        if _OPEN in content:
+        if OPEN in content:
             self.found.broken.append(
                 f"A visitor's value stands in {where}, which browsers would refuse to use for security; "
                 "put it in a data- attribute and read it from there."

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 import structlog
 
 from waitroom.edge.batch import Batch
+from waitroom.edge.clock import Clock
+from waitroom.edge.http1 import Response
 from waitroom.edge.sessions import Session, Sessions
 from waitroom.edge.upstream import UpstreamPool
 from waitroom.errors import BadToken, StoreUnavailable
 from waitroom.gate import must_look_up
 from waitroom.metrics import RoomMetrics
-from waitroom.queue.positions import expected_wait
+from waitroom.queue.positions import Forecast
 from waitroom.queue.store import Joined, Limits, QueueStore, RoomNotOpen, SessionChange, Visit, Visited
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.settings import BypassRule, RoomSettings
@@ -28,8 +30,10 @@ log = structlog.get_logger()
 REFRESH_SECONDS = 0.5
 FLUSH_SECONDS = 1.0
 CHANGES_AT_ONCE = 1000  # after an outage there are many: in one script they would take longer than a call may
-# Verified tickets kept in a worker: some 4 MB, however many wait.
-TICKETS_KEPT = 16384
+# Bytes of an answer that says by a text in it that the request failed: a longer one brings what was asked for.
+LONGEST_TOLD_FAILURE: Final = 4096
+# Verified tickets kept in a worker: some 25 MB at the most, however many wait.
+TICKETS_KEPT = 65536
 # Sessions that begin while the store can't be asked get numbers above all places.
 OFFLINE_SESSIONS = 1 << 62
 
@@ -70,6 +74,7 @@ class Room:
     Args:
         settings: As the file has them; what is in force comes with the view.
         workers: How many workers share the bypass rules' caps.
+        clock: What time it is.
     """
 
     def __init__(
@@ -80,7 +85,9 @@ class Room:
         pool: UpstreamPool,
         metrics: RoomMetrics,
         workers: int,
+        clock: Clock,
     ) -> None:
+        self.clock = clock
         self.settings = settings
         self.name = settings.name
         self.tokens = tokens
@@ -92,13 +99,19 @@ class Room:
         self.bypass = [BypassBudget(rule, workers) for rule in settings.bypass]
         self.ticket_cookie = f"waitroom_ticket_{settings.name}"
         self.pass_cookie = f"waitroom_pass_{settings.name}"
-        self.ticket_cookie_name = self.ticket_cookie.encode()
-        self.pass_cookie_name = self.pass_cookie.encode()
+        self.ticket_cookie_name = self.ticket_cookie.encode() + b"="
+        self.pass_cookie_name = self.pass_cookie.encode() + b"="
+        self.told_line = b"Waitroom-Room: %b\r\n" % settings.name.encode()
         self.metrics = metrics
+        name, self._failure_by_value, value = (settings.failure_header or "").encode().partition(b":")
+        self._failure_name, self._failure_value = name, value
+        self.failure_text = (settings.failure_text or "").encode()
         self._store = store
         self._limits = limits_of(settings)
         self._seen: set[int] = set()
         self._tickets: dict[bytes, Ticket] = {}
+        self._forecast: Forecast | None = None
+        self._forecast_of: RoomView | None = None
         self._sold_out_told = False
         self._remaining: int | None = None
         self._joins: Batch[None, Placed] = Batch(self._join_all)
@@ -106,18 +119,41 @@ class Room:
 
     def count(self, outcome: str) -> None:
         """Counts a request by what became of it."""
-        requests = self.metrics.requests
-        requests[outcome] = requests.get(outcome, 0) + 1
+        self.metrics.requests[outcome] += 1
+
+    def names_failure(self, response: Response) -> bool:
+        """Whether the shop says by the room's ``failure_header`` that the request failed."""
+        name = self._failure_name
+        if not name:
+            return False
+        for field in response.headers:
+            if field.lower == name and (not self._failure_by_value or field.value == self._failure_value):
+                return True
+        return False
+
+    def may_tell_failure(self, response: Response) -> bool:
+        """Whether the room's ``failure_text`` is looked for in an answer: in small JSON that isn't compressed."""
+        length = response.content_length
+        if length is None or not len(self.failure_text) <= length <= LONGEST_TOLD_FAILURE:
+            return False
+        is_json = False
+        for field in response.headers:
+            if field.lower == b"content-encoding":
+                return False
+            if field.lower == b"content-type":
+                kind = field.value.partition(b";")[0].strip().lower()
+                is_json = kind == b"application/json" or kind.endswith(b"+json")
+        return is_json
 
     # Asked of the store by many at once.
 
-    async def join(self) -> Placed:
-        """Takes a place for a newcomer. Raises `StoreUnavailable`."""
-        return await self._joins.ask(None)
+    def join(self) -> asyncio.Future[Placed]:
+        """Takes a place for a newcomer. What comes of it may raise `StoreUnavailable`."""
+        return self._joins.ask(None)
 
-    async def visit(self, ticket: Ticket, *, claim: bool) -> Visited:
-        """What became of a ticket that memory can't tell. Raises `StoreUnavailable`."""
-        return await self._visits.ask(Visit(ticket.place, ticket.generation, claim))
+    def visit(self, ticket: Ticket, *, claim: bool) -> asyncio.Future[Visited]:
+        """What became of a ticket that memory can't tell. What comes of it may raise `StoreUnavailable`."""
+        return self._visits.ask(Visit(ticket.place, ticket.generation, claim))
 
     async def resume(self, session: Session, now: float) -> bool:
         """Whether a session whose pass ran out is still there. Raises `StoreUnavailable`."""
@@ -145,7 +181,7 @@ class Room:
             except BadToken:
                 return None
             if len(self._tickets) >= TICKETS_KEPT:
-                self._tickets.clear()
+                del self._tickets[next(iter(self._tickets))]
             self._tickets[value] = ticket
         return ticket
 
@@ -168,7 +204,10 @@ class Room:
         view = self.view
         if view is None or view.state is not RoomState.OPEN or not self.store_up:
             return None
-        return expected_wait(position, view.rate_per_minute, view.pace, view.free_slots)
+        if self._forecast is None or self._forecast_of is not view:
+            self._forecast = Forecast(view.rate_per_minute, view.pace, view.free_slots)
+            self._forecast_of = view
+        return self._forecast.wait(position)
 
     def admit(self, id_: int, now: float, ends_at: int | None = None) -> tuple[Session, str]:
         """A session from now on, or going on, and its pass. ``now`` and ``ends_at`` are Unix times in seconds."""
@@ -224,7 +263,7 @@ class Room:
         try:
             if seen:
                 await self._store.seen(seen)
-            changes = self.sessions.collect(time.time())
+            changes = self.sessions.collect(self.clock.unix())
             if changes:
                 await self._tell(changes)
             await self._tell_stock()

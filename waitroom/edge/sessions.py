@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from waitroom.errors import BadToken
 from waitroom.queue.store import SessionChange, SessionOperation
@@ -15,7 +16,7 @@ from waitroom.tokens import Pass, Tokens
 
 MOST_KEPT = 65536
 # A slot outlives its pass by 30 s (scripts/common.lua); it is moved on well before that is used up.
-LONGEST_UNKEPT_SECONDS = 15.0
+LONGEST_UNKEPT_SECONDS: Final = 15.0
 
 
 @dataclass(slots=True, eq=False)

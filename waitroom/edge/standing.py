@@ -6,24 +6,26 @@ import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from typing import Final
 
 from waitroom.edge.words import PageKind
 from waitroom.queue.positions import LONGEST_POLL_SECONDS, SHORTEST_POLL_SECONDS, poll_after
 from waitroom.queue.store import Fate
 from waitroom.queue.view import RoomState, RoomView
 
-HELD_POLL_SECONDS = 12
+HELD_POLL_SECONDS: Final = 12
 
 # What the contract calls the states of a visitor, for those who are in line while the room is in such a state.
 _WHILE_WAITING = {
-    RoomState.OPEN: PageKind.WAITING,
-    RoomState.PAUSED: PageKind.PAUSED,
-    RoomState.CLOSED: PageKind.CLOSED,
-    RoomState.SOLD_OUT: PageKind.SOLD_OUT,
+    RoomState.OPEN: (PageKind.WAITING, "waiting"),
+    RoomState.PAUSED: (PageKind.PAUSED, "paused"),
+    RoomState.CLOSED: (PageKind.CLOSED, "closed"),
+    RoomState.SOLD_OUT: (PageKind.SOLD_OUT, "sold_out"),
 }
+_BEFORE_THE_FIRST_LOOK: Final = _WHILE_WAITING[RoomState.OPEN]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Standing:
     """What a visitor is told.
 
@@ -57,22 +59,18 @@ class Standing:
 
     def json(self, room: str) -> bytes:
         """The body of ``/.waitroom/status``."""
-        eta = b"null" if self.eta is None else b"[%d,%d]" % self.eta
-        claim_by = b"null" if self.claim_by is None else b'"%b"' % rfc3339(self.claim_by)
+        position, waiting, eta = self.position, self.waiting, self.eta
         return (
-            b'{"room":"%b","state":"%b","position":%b,"waiting":%b,"eta_seconds":%b,"poll_after":%d,"claim_by":%b,'
-            b'"message":%b,"remaining":%b,"updated_at":"%b"}'
+            b'{"room":"%b","state":"%b","position":%b,"waiting":%b,"eta_seconds":%b,"poll_after":%d,"claim_by":%b,%b'
         ) % (
             room.encode(),
             self.state.encode(),
-            _number(self.position),
-            _number(self.waiting),
-            eta,
+            b"null" if position is None else b"%d" % position,
+            b"null" if waiting is None else b"%d" % waiting,
+            b"null" if eta is None else b"[%d,%d]" % eta,
             self.poll_after,
-            claim_by,
-            _text(self.message),
-            _number(self.remaining),
-            rfc3339(self.updated_at),
+            b"null" if self.claim_by is None else b'"%b"' % rfc3339(self.claim_by),
+            _told_to_all(self.message, self.remaining, self.updated_at),
         )
 
 
@@ -106,9 +104,8 @@ def stand(
     claim_by = None
     after = SHORTEST_POLL_SECONDS
     if fate == "waiting":
-        kind = _WHILE_WAITING[RoomState.OPEN if view is None else view.state]
-        state = kind.value
-        if kind is PageKind.WAITING:
+        kind, state = _BEFORE_THE_FIRST_LOOK if view is None else _WHILE_WAITING[view.state]
+        if state == "waiting":
             if store_up:
                 after = poll_after(eta, position or 1, jitter)
             else:
@@ -124,8 +121,8 @@ def stand(
             kind = PageKind.CALLED
             claim_by = viewed_at + timedelta(milliseconds=claim_left_ms)
             if view is not None and view.state in (RoomState.CLOSED, RoomState.SOLD_OUT):
-                kind = _WHILE_WAITING[view.state]
-                state, claim_by = kind.value, None
+                kind, state = _WHILE_WAITING[view.state]
+                claim_by = None
     return Standing(
         state=state,
         kind=kind,
@@ -148,9 +145,8 @@ def rfc3339(at: datetime) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def _text(message: str) -> bytes:
-    return json.dumps(message).encode()
-
-
-def _number(number: int | None) -> bytes:
-    return b"null" if number is None else b"%d" % number
+def _told_to_all(message: str, remaining: int | None, updated_at: datetime) -> bytes:
+    """The rest of the JSON: what everybody is told who asks between two looks at the room."""
+    left = b"null" if remaining is None else b"%d" % remaining
+    text = json.dumps(message).encode()
+    return b'"message":%b,"remaining":%b,"updated_at":"%b"}' % (text, left, rfc3339(updated_at))

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from abc import ABC, abstractmethod
 from collections import deque
-from typing import Protocol, cast
+from typing import cast
 
 import structlog
 
 from waitroom.edge.balance import Balance
 from waitroom.edge.connector import Connector, UpstreamAddress, UpstreamUnavailable
+from waitroom.edge.heads import ResponseHeads
 from waitroom.settings import RoomSettings
 
 log = structlog.get_logger()
@@ -23,15 +25,20 @@ log = structlog.get_logger()
 IDLE_SECONDS = 20.0  # under the 60 to 75 s after which most servers close
 
 
-class Borrower(Protocol):
+class Borrower(ABC):
     """Who uses a connection at the time."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def upstream_data(self, data: bytes) -> None:
         """Bytes came from the shop."""
 
+    @abstractmethod
     def upstream_closed(self, error: Exception | None) -> None:
         """The shop closed its side, or the connection broke."""
 
+    @abstractmethod
     def upstream_writable(self, writable: bool) -> None:
         """The shop takes more bytes, or no more for now."""
 
@@ -125,6 +132,7 @@ class UpstreamPool:
     ) -> None:
         self.addresses = addresses
         self.balance = Balance(len(addresses))
+        self.heads = ResponseHeads()
         self.connector = connector or Connector(connect_seconds)
         self._loop = asyncio.get_running_loop()
         self._max = max_connections

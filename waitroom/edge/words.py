@@ -90,17 +90,9 @@ ERROR_WORDS: dict[int, Words] = {
         "That took too long",
         "The connection was too slow for your request to arrive. Please try again.",
     ),
-    413: Words(
-        "That is too large",
-        "What you sent is larger than this shop accepts. Please try again with something smaller.",
-    ),
     421: Words(
         "Wrong address",
         "This server does not answer for that address. Please check it and try again.",
-    ),
-    429: Words(
-        "A little too fast",
-        "Very many requests came from your connection. Please wait a minute, then try again.",
     ),
     431: Words(
         "Your browser sent too much",

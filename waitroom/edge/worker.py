@@ -14,13 +14,15 @@ import structlog
 
 from waitroom.child import Child, run_child
 from waitroom.edge.app import Edge
-from waitroom.edge.client import ClientConnection, ClientLimits
+from waitroom.edge.client import ClientConnection
+from waitroom.edge.clock import Clock
 from waitroom.edge.door import Door
 from waitroom.edge.headers import TrustedProxies
 from waitroom.edge.health import HealthChecks
 from waitroom.edge.pages import Pages
 from waitroom.edge.room import FLUSH_SECONDS, REFRESH_SECONDS, Room, every
 from waitroom.edge.routing import Router
+from waitroom.edge.server import ClientLimits
 from waitroom.edge.upstream import UpstreamPool
 from waitroom.metrics import FOLDER, EdgeMetrics
 from waitroom.queue.store import QueueStore, connect
@@ -40,6 +42,7 @@ async def serve(child: Child) -> None:
     assert settings.redis_url is not None
     redis = connect(settings.redis_url)
     metrics = EdgeMetrics(Path(settings.data_dir) / FOLDER, child.slot, [room.name for room in settings.rooms])
+    clock = Clock()
     rooms = {
         room.name: Room(
             room,
@@ -48,10 +51,11 @@ async def serve(child: Child) -> None:
             UpstreamPool.of(room),
             metrics.rooms[room.name],
             settings.workers,
+            clock,
         )
         for room in settings.rooms
     }
-    edge = _edge(settings, rooms)
+    edge = _edge(settings, rooms, clock)
     await asyncio.gather(*(room.refresh() for room in rooms.values()))
 
     async def sweep() -> None:
@@ -127,7 +131,7 @@ def _accept_all(listener: socket.socket) -> list[socket.socket]:
     return accepted
 
 
-def _edge(settings: Settings, rooms: Mapping[str, Room]) -> Edge:
+def _edge(settings: Settings, rooms: Mapping[str, Room], clock: Clock) -> Edge:
     limits = ClientLimits(
         head_bytes=settings.client_head_bytes,
         head_seconds=settings.client_head_seconds,
@@ -141,6 +145,7 @@ def _edge(settings: Settings, rooms: Mapping[str, Room]) -> Edge:
         Pages(settings.rooms),
         TrustedProxies(settings.trusted_proxies),
         limits,
+        clock,
         most_connections=settings.client_connections,
         most_per_address=settings.client_connections_per_address,
     )

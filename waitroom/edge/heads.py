@@ -1,0 +1,126 @@
+"""Whole heads that come again and again, each parsed once.
+
+A browser's requests differ in little but the target and the cookies, a shop's answers in little but the date. The one
+line that always differs is cut out; a head that is the same but for it, to the byte, was parsed before, and all that
+was derived from it is found again as well. Where a head is new, each of its lines has mostly been seen before
+(`fields.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+from waitroom.edge.http1 import Request, Response, parse_request, parse_response, response_parts
+
+MOST_KEPT = 2048
+LONGEST_KEPT = 2048
+MOST_SEEN_ONCE = 8192
+
+_COOKIE, _DATE = b"\r\nCookie: ", b"\r\nDate: "
+# What a header's value may consist of.
+_VALUE = bytes(code for code in range(256) if code == 0x09 or 0x20 <= code != 0x7F)
+# What only one visitor says: such heads don't come again from anybody else.
+_PERSONAL = frozenset((b"authorization", b"proxy-authorization", b"waitroom-ticket", b"waitroom-pass"))
+_PERSONAL_ANSWER = frozenset((b"set-cookie", b"waitroom-command"))
+
+Head = TypeVar("Head", Request, Response)
+
+
+class _Shelf(Generic[Head]):
+    """Heads that have come twice, so that those that come but once push none of them out.
+
+    Attributes:
+        heads: By what is left of them when a line is cut out: where it was cut, and the head. The same bytes cut
+            elsewhere, or not at all, would be something else: two messages, say.
+    """
+
+    def __init__(self) -> None:
+        self.heads: dict[bytes, tuple[int, Head]] = {}
+        self._once: set[int] = set()
+
+    def put(self, key: bytes, at: int, head: Head) -> None:
+        if len(key) > LONGEST_KEPT:
+            return
+        mark = hash(key)
+        if mark not in self._once:
+            if len(self._once) >= MOST_SEEN_ONCE:
+                self._once.clear()
+            self._once.add(mark)
+            return
+        self._once.discard(mark)
+        if len(self.heads) >= MOST_KEPT and key not in self.heads:
+            del self.heads[next(iter(self.heads))]
+        self.heads[key] = at, head
+
+
+class RequestHeads:
+    """Parses requests' heads, as `parse_request` does."""
+
+    def __init__(self) -> None:
+        # Newcomers' heads, and those of who has been here, are the same but for the cookies.
+        self._without: _Shelf[Request] = _Shelf()
+        self._with: _Shelf[Request] = _Shelf()
+
+    def parse(self, head: bytes) -> tuple[Request, Sequence[bytes]]:
+        """See `parse_request`."""
+        return self.find(head) or self._learn(head)
+
+    def find(self, received: bytes) -> tuple[Request, Sequence[bytes]] | None:
+        """What `parse` returns, of a head that has come before; None of another, and of what isn't just one head."""
+        at = received.rfind(_COOKIE)  # browsers send them last
+        if at < 0:
+            known = self._without.heads.get(received)
+            return None if known is None else (known[1], ())
+        end = received.find(b"\r\n", at + 2)
+        known = self._with.heads.get(received[: at + 2] + received[end:])
+        if known is None or known[0] != at:
+            return None
+        value = received[at + 10 : end]
+        return None if value.translate(None, _VALUE) else (known[1], (value.strip(b" \t"),))
+
+    def _learn(self, head: bytes) -> tuple[Request, Sequence[bytes]]:
+        request, cookies = parse_request(head)
+        at = head.rfind(_COOKIE)
+        key = head if at < 0 else head[: at + 2] + head[head.find(b"\r\n", at + 2) :]
+        personal = any(field.lower in _PERSONAL for field in request.headers)
+        if len(cookies) == (0 if at < 0 else 1) and not personal:
+            (self._without if at < 0 else self._with).put(key, at, request)
+        return request, cookies
+
+
+class ResponseHeads:
+    """Parses responses' heads, as `parse_response` does."""
+
+    def __init__(self) -> None:
+        self._shelf: _Shelf[Response] = _Shelf()
+        self._heads = self._shelf.heads
+
+    def parse(self, head: bytes) -> tuple[Response, bytes]:
+        """Parses a head, up to and with its empty line; returns it and the line of its date, where that is kept apart.
+
+        Raises:
+            Malformed: it is no response that may go on. The status is 502.
+        """
+        at = head.find(_DATE)
+        if at < 0:
+            return parse_response(head), b""
+        end = head.find(b"\r\n", at + 2)
+        key = head[: at + 2] + head[end:]
+        known = self._heads.get(key)
+        value = head[at + 8 : end]
+        if known is None or known[0] != at or value.translate(None, _VALUE):
+            return self._learn(head, key, at)
+        return known[1], b"Date: %b\r\n" % value.strip(b" \t")
+
+    def _learn(self, head: bytes, key: bytes, cut_at: int) -> tuple[Response, bytes]:
+        status, reason, http10, fields = response_parts(head)
+        names = [field.lower for field in fields]
+        if names.count(b"date") != 1 or not _PERSONAL_ANSWER.isdisjoint(names):
+            return Response(status, reason, http10, fields), b""
+        at = names.index(b"date")
+        response = Response(status, reason, http10, [*fields[:at], *fields[at + 1 :]], dated=True, date_at=at)
+        if b"date" in response.connection:
+            return response, b""
+        self._shelf.put(key, cut_at, response)
+        return response, fields[at].line

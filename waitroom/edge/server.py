@@ -1,0 +1,90 @@
+"""What clients' connections, and the door they come in by, need of the worker they belong to."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from waitroom.edge.headers import Peer
+from waitroom.edge.http1 import Request
+
+if TYPE_CHECKING:
+    from waitroom.edge.client import ClientConnection
+
+
+@dataclass(frozen=True, slots=True)
+class ClientLimits:
+    """What a client may stretch, and how far. Times in seconds."""
+
+    head_bytes: int
+    head_seconds: float
+    body_seconds: float
+    idle_seconds: float
+    write_seconds: float
+
+
+class Server(ABC):
+    """See above."""
+
+    limits: ClientLimits
+    draining: bool
+
+    @abstractmethod
+    def opened(self, client: ClientConnection, address: str) -> Peer | None:
+        """A client has connected; None turns it away."""
+
+    @abstractmethod
+    def entered(self, client: ClientConnection) -> None:
+        """A client has connected whose peer was known and counted before."""
+
+    @abstractmethod
+    def closed(self, client: ClientConnection) -> None:
+        """A client has gone."""
+
+    @abstractmethod
+    def find_request(self, received: bytes) -> tuple[Request, Sequence[bytes]] | None:
+        """What `parse_request` returns, where what was received is one head, no more, that has come before."""
+
+    @abstractmethod
+    def parse_request(self, head: bytes) -> tuple[Request, Sequence[bytes]]:
+        """See `http1.parse_request`."""
+
+    @abstractmethod
+    def handle(self, client: ClientConnection, request: Request) -> None:
+        """A request's head is here. Answers it by `ClientConnection.respond` or `ClientConnection.forward`."""
+
+    @abstractmethod
+    def error_answer(
+        self, client: ClientConnection, status: int, head: bytes = b"", cause: str = ""
+    ) -> tuple[bytes, bytes]:
+        """The header lines and body of an error's answer. ``head`` is what has come of one that is no request."""
+
+    @abstractmethod
+    def count_request(self) -> int:
+        """The number of one more request."""
+
+    @abstractmethod
+    def request_id(self, number: int) -> str:
+        """An id that no other worker's requests have."""
+
+    @abstractmethod
+    def now(self) -> float:
+        """The loop's time."""
+
+    @abstractmethod
+    def date_line(self) -> bytes:
+        """The Date header, now."""
+
+    @abstractmethod
+    def enter(self, address: str, *, tls: bool = False, vouched: bool = True) -> Peer | None:
+        """Counts a connection; None turns it away. ``vouched``: whether the address is surely the other end's."""
+
+    @abstractmethod
+    def leave(self, peer: Peer) -> None:
+        """Undoes `enter`."""
+
+    @abstractmethod
+    def trusts(self, address: str) -> bool:
+        """Whether it is a trusted proxy's."""
