@@ -8,31 +8,43 @@ request, which was a fifth of an edge's time. The queue's figures come from the 
 from __future__ import annotations
 
 import json
+import time
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from waitroom.queue.view import RoomState
+
 if TYPE_CHECKING:
     from waitroom.queue.view import RoomView
 
 FOLDER = "metrics"
+ALIVE_SECONDS = 5.0  # an edge worker that lives writes its file once a second
+
+# Shown from the start, at 0: of a counter that begins at 1 Prometheus can't tell that it rose.
+_OUTCOMES = ("admitted", "failed")
+_REASONS = ("away", "expired", "left", "missed", "released")
 
 # What edges count: the name, what it is, and for distributions their bounds in seconds.
 _COUNTERS = {
     "requests": "Requests by what became of them.",
     "store_errors": "Calls that the store didn't answer.",
+    "upstream_failures": "Requests that the shop failed: by 5xx, by no answer, or by what the room names a failure.",
 }
+UPSTREAM_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _GAUGES = {"upstream_in_flight": "Requests the shop is working on."}
 _DISTRIBUTIONS = {
     "upstream_request_seconds": (
         "From the request's start to the answer's end, at the shop.",
-        (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+        UPSTREAM_BOUNDS,
     ),
     "wait_seconds": (
         "From joining to going in.",
@@ -43,6 +55,11 @@ _DISTRIBUTIONS = {
         (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0),
     ),
 }
+
+
+def bounds_of(distribution: str) -> tuple[float, ...]:
+    """The upper bounds of a distribution's buckets, in seconds."""
+    return _DISTRIBUTIONS[distribution][1]
 
 
 class Distribution:
@@ -67,6 +84,7 @@ class RoomMetrics:
     Attributes:
         requests: By outcome.
         store_errors: Calls that the store didn't answer.
+        upstream_failures: Requests that the shop failed.
         in_flight: Requests that are at the shop now.
         upstream_request_seconds, wait_seconds, eta_error_seconds: Distributions.
     """
@@ -76,13 +94,15 @@ class RoomMetrics:
         "in_flight",
         "requests",
         "store_errors",
+        "upstream_failures",
         "upstream_request_seconds",
         "wait_seconds",
     )
 
     def __init__(self) -> None:
-        self.requests: dict[str, int] = {}
+        self.requests: Counter[str] = Counter()
         self.store_errors = 0
+        self.upstream_failures = 0
         self.in_flight = 0
         self.upstream_request_seconds, self.wait_seconds, self.eta_error_seconds = (
             Distribution(bounds) for _, bounds in _DISTRIBUTIONS.values()
@@ -94,14 +114,16 @@ class RoomMetrics:
         return {
             "requests": self.requests,
             "store_errors": self.store_errors,
+            "upstream_failures": self.upstream_failures,
             "upstream_in_flight": self.in_flight,
             **{name: {"counts": one.counts, "sum": one.sum} for name, one in spread.items()},
         }
 
     def resume(self, dumped: Mapping[str, Any]) -> None:
         """Goes on from what the worker before this one had counted; what was in flight there is gone."""
-        self.requests = dict(dumped["requests"])
+        self.requests = Counter(dumped["requests"])
         self.store_errors = dumped["store_errors"]
+        self.upstream_failures = dumped["upstream_failures"]
         for name in _DISTRIBUTIONS:
             one = getattr(self, name)
             one.counts, one.sum = list(dumped[name]["counts"]), dumped[name]["sum"]
@@ -146,20 +168,19 @@ class EdgeCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """See `Collector.collect`."""
-        sums: dict[str, RoomMetrics] = {}
-        for path in sorted(self._folder.glob("edge-*.json")):
-            for room, dumped in _read(path).items():
-                _add(sums.setdefault(room, RoomMetrics()), dumped)
+        sums = totals(self._folder)
         requests = CounterMetricFamily("waitroom_requests", _COUNTERS["requests"], labels=["room", "outcome"])
         errors = CounterMetricFamily("waitroom_store_errors", _COUNTERS["store_errors"], labels=["room"])
+        failures = CounterMetricFamily("waitroom_upstream_failures", _COUNTERS["upstream_failures"], labels=["room"])
         name = "upstream_in_flight"
         in_flight = GaugeMetricFamily(f"waitroom_{name}", _GAUGES[name], labels=["room"])
         for room, total in sums.items():
-            for outcome, count in total.requests.items():
+            for outcome, count in {**dict.fromkeys(_OUTCOMES, 0), **total.requests}.items():
                 requests.add_metric([room, outcome], count)
             errors.add_metric([room], total.store_errors)
+            failures.add_metric([room], total.upstream_failures)
             in_flight.add_metric([room], total.in_flight)
-        yield from (requests, errors, in_flight)
+        yield from (requests, errors, failures, in_flight)
         for name, (about, bounds) in _DISTRIBUTIONS.items():
             family = HistogramMetricFamily(f"waitroom_{name}", about, labels=["room"])
             for room, total in sums.items():
@@ -210,10 +231,70 @@ class QueueCollector(Collector):
             joined.add_metric([room], view.totals.get("joined", 0))
             admitted.add_metric([room], view.totals.get("admitted", 0))
             overshoot.add_metric([room], view.totals.get("overshoot", 0))
-            for name, total in view.totals.items():
-                if name.startswith("left:"):
-                    left.add_metric([room, name.removeprefix("left:")], total)
+            gone = {name.removeprefix("left:"): n for name, n in view.totals.items() if name.startswith("left:")}
+            for reason, total in {**dict.fromkeys(_REASONS, 0), **gone}.items():
+                left.add_metric([room, reason], total)
         return (joined, admitted, left, overshoot)
+
+
+class Ticking(Protocol):
+    """What is known of a room's ticks, see `waitroom.control.admission.Admission`."""
+
+    name: str
+    view: RoomView | None
+    store_up: bool
+    ticked_at: float | None
+
+
+class ControlCollector(Collector):
+    """How the gateway itself stands, as its control process sees it.
+
+    Args:
+        rooms: Read at every scrape.
+        folder: Where the edge workers write down what they count; who lives, does so all the time.
+        workers: How many there should be.
+    """
+
+    def __init__(self, rooms: Iterable[Ticking], folder: Path, workers: int) -> None:
+        self._rooms = rooms
+        self._folder = folder
+        self._workers = workers
+
+    def collect(self) -> Iterator[Metric]:
+        """See `Collector.collect`."""
+        up = GaugeMetricFamily("waitroom_store_up", "Whether the store answers the control process.", labels=["room"])
+        ticked = GaugeMetricFamily(
+            "waitroom_last_tick_timestamp_seconds", "When the last tick went well, as a Unix time.", labels=["room"]
+        )
+        state = GaugeMetricFamily(
+            "waitroom_room_state", "1 for the state that the room is in, 0 for the others.", labels=["room", "state"]
+        )
+        for room in self._rooms:
+            up.add_metric([room.name], room.store_up)
+            if room.ticked_at is not None:
+                ticked.add_metric([room.name], room.ticked_at)
+            if room.view is not None:
+                for one in RoomState:
+                    state.add_metric([room.name, one.value], one is room.view.state)
+        wanted = GaugeMetricFamily("waitroom_workers_wanted", "Edge workers that there should be.")
+        wanted.add_metric([], self._workers)
+        alive = GaugeMetricFamily("waitroom_workers_alive", "Edge workers that have given a sign of life.")
+        alive.add_metric([], workers_alive(self._folder, time.time()))
+        yield from (up, ticked, state, wanted, alive)
+
+
+def workers_alive(folder: Path, now: float) -> int:
+    """How many edge workers have written down their counts lately. Looks at files: not for the event loop.
+
+    Args:
+        folder: Where they do.
+        now: The Unix time in seconds.
+    """
+    alive = 0
+    for path in folder.glob("edge-*.json"):
+        with suppress(FileNotFoundError):  # the gateway is stopping
+            alive += now - path.stat().st_mtime < ALIVE_SECONDS
+    return alive
 
 
 def exposition(*collectors: Collector) -> bytes:
@@ -222,6 +303,15 @@ def exposition(*collectors: Collector) -> bytes:
     for collector in collectors:
         registry.register(collector)
     return generate_latest(registry)
+
+
+def totals(folder: Path) -> dict[str, RoomMetrics]:
+    """The sums over all edge workers of one gateway, by room. Reads files: not for the event loop."""
+    sums: dict[str, RoomMetrics] = {}
+    for path in sorted(folder.glob("edge-*.json")):
+        for room, dumped in _read(path).items():
+            _add(sums.setdefault(room, RoomMetrics()), dumped)
+    return sums
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -234,8 +324,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _add(total: RoomMetrics, dumped: Mapping[str, Any]) -> None:
     for outcome, count in dumped["requests"].items():
-        total.requests[outcome] = total.requests.get(outcome, 0) + count
+        total.requests[outcome] += count
     total.store_errors += dumped["store_errors"]
+    total.upstream_failures += dumped["upstream_failures"]
     total.in_flight += dumped["upstream_in_flight"]
     for name in _DISTRIBUTIONS:
         one: Distribution = getattr(total, name)

@@ -1,8 +1,8 @@
 """The settings: every key, its type, default, bounds and description, and how a whole set of them is loaded.
 
-A key is defined here, or in `settings_room` for a room, and nowhere else. The reference (docs/settings.md), the example
-file (config/waitroom.toml) and the error messages are made from these definitions. What comes out are frozen
-dataclasses with slots, cheap to read on the path of every request.
+A key is defined here, in `settings_room` for a room or in `settings_webhook` for a webhook, and nowhere else. The
+reference (docs/settings.md), the example file (config/waitroom.toml) and the error messages are made from these
+definitions. What comes out are frozen dataclasses with slots, cheap to read on the path of every request.
 """
 
 from __future__ import annotations
@@ -22,8 +22,20 @@ from waitroom.settings_files import with_files
 from waitroom.settings_keys import About
 from waitroom.settings_room import CONFIG, BypassRule, Number, RoomSettings, Switch, Text, Whole
 from waitroom.settings_source import gather
+from waitroom.settings_user import UserSettings
+from waitroom.settings_webhook import Webhook
 
-__all__ = ["BypassRule", "RoomSettings", "Settings", "available_cores", "from_json", "load_settings", "to_json"]
+__all__ = [
+    "BypassRule",
+    "RoomSettings",
+    "Settings",
+    "UserSettings",
+    "Webhook",
+    "available_cores",
+    "from_json",
+    "load_settings",
+    "to_json",
+]
 
 
 def available_cores() -> int:
@@ -54,6 +66,16 @@ class Settings:
             "Give it an address that only operators can reach; never a public one.",
         ),
     ] = "127.0.0.1:8081"
+    admin_hosts: Annotated[
+        tuple[Annotated[Text, AfterValidator(values.admin_host)], ...],
+        About(
+            "Names that the admin listener may be asked for, besides addresses and localhost. Requests for others "
+            "are refused, so that no stranger's page can reach it under a name of its own.",
+            "Set it where operators come in by a name, such as through a proxy that keeps the certificate.",
+            example='["waitroom.example.com"]',
+            unset="addresses and localhost alone",
+        ),
+    ] = ()
     workers: Annotated[
         Whole,
         Field(ge=1, le=512),
@@ -223,6 +245,23 @@ class Settings:
             "seconds",
         ),
     ] = 60.0
+    users: Annotated[
+        tuple[UserSettings, ...],
+        About(
+            "Who may log in on the admin listener, each a [[users]] table; `waitroom user add` adds others.",
+            "Name them here where several machines share one settings file.",
+            unset="without any user, only this machine may come in",
+        ),
+    ] = ()
+    webhooks: Annotated[
+        tuple[Webhook, ...],
+        About(
+            "Who is told of events, such as a shop that fails; each a [[webhooks]] table.",
+            "Add one for each that should hear of them.",
+            example='[{url = "https://hooks.example.com/waitroom"}]',
+            unset="nobody is told",
+        ),
+    ] = ()
 
 
 _ADAPTER: TypeAdapter[Settings] = TypeAdapter(Settings)

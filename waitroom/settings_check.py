@@ -97,9 +97,12 @@ def contradictions(settings: Settings, source: Source, doubtful: frozenset[KeyPa
             )
         )
     found.extend(_on_the_public_port(settings))
+    found.extend(_between_users(settings))
+    found.extend(_of_webhooks(settings))
     for index, room in enumerate(settings.rooms):
         found.extend(_between_times(index, room, source))
         found.extend(_of_tls(index, room))
+        found.extend(_of_the_autopilot(index, room, source))
     return [
         source.problem(one.at, one.what, one.mend)
         for one in found
@@ -151,6 +154,26 @@ def _between_times(index: int, room: RoomSettings, source: Source) -> Iterator[_
             )
 
 
+def _of_the_autopilot(index: int, room: RoomSettings, source: Source) -> Iterator[_Contradiction]:
+    floor, ceiling = (("rooms", index, f"autopilot_{end}") for end in ("floor", "ceiling"))
+    if room.autopilot_floor > room.autopilot_ceiling:
+        low, high = plain_number(room.autopilot_floor), plain_number(room.autopilot_ceiling)
+        yield _Contradiction(
+            next((key for key in (floor, ceiling) if key in source.origins), floor),
+            f"autopilot_floor ({low}) is more than autopilot_ceiling ({high}).",
+            f"Raise autopilot_ceiling to at least {low}, or lower autopilot_floor.",
+            (floor, ceiling),
+        )
+    if room.autopilot and room.method == "passthrough":
+        switch: KeyPath = ("rooms", index, "autopilot")
+        yield _Contradiction(
+            switch,
+            'is on, but method is "passthrough", where nobody waits and no rate counts.',
+            'Switch it off, or write method = "fifo".',
+            (switch, ("rooms", index, "method")),
+        )
+
+
 def _of_tls(index: int, room: RoomSettings) -> Iterator[_Contradiction]:
     if room.upstreams[0].startswith("https:"):
         return
@@ -159,6 +182,17 @@ def _of_tls(index: int, room: RoomSettings) -> Iterator[_Contradiction]:
             key = ("rooms", index, name)
             what = f"is for an https:// upstream alone, and upstream is {room.upstreams[0]}."
             yield _Contradiction(key, what, "Take it away, or mend upstream.", (key, ("rooms", index, "upstream")))
+
+
+def _of_webhooks(settings: Settings) -> Iterator[_Contradiction]:
+    names = [room.name for room in settings.rooms]
+    for index, webhook in enumerate(settings.webhooks):
+        for number, name in enumerate(webhook.rooms):
+            if name not in names:
+                key: KeyPath = ("webhooks", index, "rooms", number)
+                meant = nearest(name, names)
+                mend = f"Did you mean {meant}?" if meant else f"The rooms are {', '.join(names)}."
+                yield _Contradiction(key, f'names "{name}", and there is no such room.', mend, (key, ("rooms",)))
 
 
 def _between_addresses(settings: Settings) -> Iterator[_Contradiction]:
@@ -196,6 +230,13 @@ def _on_the_public_port(settings: Settings) -> Iterator[_Contradiction]:
             "Name the addresses of the load balancers that send the header in trusted_proxies.",
             (("proxy_protocol",), ("trusted_proxies",)),
         )
+
+
+def _between_users(settings: Settings) -> Iterator[_Contradiction]:
+    for (i, one), (j, other) in combinations(enumerate(settings.users), 2):
+        if one.name == other.name:
+            what = f'"{other.name}" is the name of users[{i}] too.'
+            yield _Contradiction(("users", j, "name"), what, "Rename one of the two.", (("users",),))
 
 
 def _clash(one: Address, other: Address) -> bool:

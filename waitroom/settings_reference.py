@@ -53,6 +53,11 @@ _HEADINGS = {
     "": ("Top level", "These stand above the first `[[rooms]]`."),
     "rooms": ("[[rooms]]", "One such table for each waiting room."),
     "rooms.bypass": ("[[rooms.bypass]]", "Rules of the room above them; as many as are needed, or none."),
+    "users": (
+        "[[users]]",
+        "Who may log in on the admin listener; see docs/access.md. `waitroom user add` does without these.",
+    ),
+    "webhooks": ("[[webhooks]]", "One such table for each who is told of events, or none; see docs/webhooks.md."),
 }
 
 

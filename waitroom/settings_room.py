@@ -120,6 +120,67 @@ class RoomSettings:
             "visitors",
         ),
     ] = 1000
+    autopilot: Annotated[
+        Switch,
+        About(
+            "Whether the gateway finds the rate by itself, between autopilot_floor and autopilot_ceiling: it raises it "
+            "while the shop is well and somebody waits, lowers it before the shop falls, and lets nobody in while the "
+            'shop fails. rate_per_minute is where it begins; rate_per_minute = "auto" is another way to switch it on.',
+            "Switch it on where nobody knows what the shop can bear, or where that changes; docs/autopilot.md says "
+            "what it looks at.",
+        ),
+    ] = False
+    autopilot_floor: Annotated[
+        Number,
+        Field(gt=0, le=10_000_000),
+        About(
+            "The rate that the autopilot never goes below, unless the shop fails.",
+            "Raise it to what the shop has borne on its worst day.",
+            "visitors per minute",
+        ),
+    ] = 30.0
+    autopilot_ceiling: Annotated[
+        Number,
+        Field(gt=0, le=10_000_000),
+        About(
+            "The rate that the autopilot never goes above. At least autopilot_floor.",
+            "Set it to what those behind the shop, such as the payment provider, can take at the most.",
+            "visitors per minute",
+        ),
+    ] = 6000.0
+    autopilot_latency_seconds: Annotated[
+        Number | None,
+        Field(gt=0, le=600),
+        About(
+            "What the autopilot takes for slow: more than one in twenty of the shop's answers taking longer than this.",
+            "Set it where you know what your visitors put up with, or where the shop was slow already when the "
+            "autopilot began to learn.",
+            "seconds",
+            example="0.8",
+            unset="learnt: three times what it was while all was well, and a tenth of a second more at the least",
+        ),
+    ] = None
+    failure_header: Annotated[
+        Annotated[Text, AfterValidator(values.header_line)] | None,
+        About(
+            "A header by which the shop says that a request failed although its status says otherwise: a name, or a "
+            "name and a value. Answers of 500 and above are failures in any case.",
+            "Set it where the shop answers 200 to everything.",
+            example='"X-Order-Status: failed"',
+            unset="the status alone tells",
+        ),
+    ] = None
+    failure_text: Annotated[
+        Annotated[Text, AfterValidator(values.failure_text)] | None,
+        About(
+            "A text by which the shop says in a JSON answer that a request failed, written just as the shop writes it, "
+            "blanks included. It is looked for in answers of a JSON type that aren't compressed and whose "
+            "Content-Length is at most 4096 bytes; the answer goes on as it comes.",
+            "Set it where the shop answers 200 to everything, and no header tells.",
+            example="'\"success\":false'",
+            unset="no body is looked at",
+        ),
+    ] = None
     session_seconds: Annotated[
         Whole,
         Field(ge=60, le=86_400),

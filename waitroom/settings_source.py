@@ -121,6 +121,7 @@ def gather(path: Path | None, env: Mapping[str, str], overrides: Mapping[str, ob
     room_keys = keys_of(room)
     _put_environment(source, given, top_keys, room_keys)
     _put_flags(source, flags, top_keys, room_keys)
+    _spell_out_auto(source)
     return source
 
 
@@ -296,6 +297,21 @@ def _put_flags(
         elif rooms:
             what = f"is for a gateway with one room, and there are {len(rooms)}."
             source.problems.append(Problem(flag, what, "Set the key in the file, at the room it is meant for."))
+
+
+def _spell_out_auto(source: Source) -> None:
+    """Turn ``rate_per_minute = "auto"`` into the switch that it stands for."""
+    for index, room in enumerate(source.rooms()):
+        if room.get("rate_per_minute") != "auto":
+            continue
+        rate, switch = (("rooms", index, name) for name in ("rate_per_minute", "autopilot"))
+        if room.get("autopilot") is False:
+            what, mend = 'is "auto", but autopilot is false.', "Take one of the two away."
+            source.problems.append(source.problem(rate, what, mend))
+        elif rate in source.origins:
+            source.origins.setdefault(switch, source.origins[rate])
+        del room["rate_per_minute"]
+        room.setdefault("autopilot", True)
 
 
 def _from_text(key: Key, text: str) -> object:

@@ -6,6 +6,7 @@ The functions are pydantic validators: they return the value in its normal form,
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address, ip_network
@@ -14,7 +15,25 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
 SECRET_LENGTH = 16
+MIN_FAILURE_TEXT, MAX_FAILURE_TEXT = 4, 200  # characters
 WILDCARD_HOSTS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not listened on
+
+# Who acts besides users, in the audit log.
+NO_USERS = frozenset({"local", "unknown", "autopilot", "shop", "gateway"})
+ARGON2_MOST_KIB = 1 << 20
+ARGON2_MOST_PASSES = 64
+
+_ARGON2 = re.compile(
+    r"\$argon2id\$v=19\$m=(?P<kib>[1-9]\d{0,8}),t=(?P<passes>[1-9]\d{0,8}),p=(?P<lanes>[1-9]\d{0,2})"
+    r"\$(?P<salt>[A-Za-z0-9+/]{11,86})\$(?P<hash>[A-Za-z0-9+/]{22,171})"
+)
+_BASE32 = re.compile(r"[A-Z2-7]{26,128}")
+_USER_NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
+# What webhooks may tell of; docs/webhooks.md says when.
+WEBHOOK_EVENTS = (
+    *("queue_formed", "queue_empty", "paused", "resumed", "sold_out", "shop_failing", "shop_well"),
+    *("store_lost", "store_back"),
+)
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _HOST_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
@@ -92,6 +111,26 @@ def http_method(value: str) -> str:
     return method
 
 
+def header_line(value: str) -> str:
+    """Return a header's name in lower case, with its value after a colon where one was given."""
+    name, colon, rest = value.partition(":")
+    if not _METHOD.fullmatch(name.strip().upper()):
+        raise refusal(f'"{value}" begins with no header\'s name.', 'Write such as "X-Order-Status: failed".')
+    return f"{name.strip().lower()}:{rest.strip()}" if colon else name.strip().lower()
+
+
+def failure_text(value: str) -> str:
+    """Refuse what can't stand in a small JSON answer, or would be found in any."""
+    if not MIN_FAILURE_TEXT <= len(value) <= MAX_FAILURE_TEXT:
+        raise refusal(
+            f"can't have {len(value)} characters.",
+            f"Write {MIN_FAILURE_TEXT} to {MAX_FAILURE_TEXT}, such as '\"success\":false'.",
+        )
+    if not value.isprintable():
+        raise refusal("holds a control character.", "Write one line of the answer, as the shop writes it.")
+    return value
+
+
 def split_address(value: str) -> Address | None:
     """Take ``host:port`` or ``[v6]:port`` apart.
 
@@ -144,8 +183,7 @@ def upstream_url(value: str) -> str:
             "must begin with http://, https:// or unix://.",
             'Write "http://127.0.0.1:3000" or "unix:///run/shop.sock".',
         )
-    netloc = url.netloc if re.search(r":[0-9]*$", url.netloc) else f"{url.netloc}:{_PORTS[url.scheme]}"
-    address = split_address(netloc)
+    address = split_address(_with_port(url))
     if address is None:
         raise refusal("has no host and port one could connect to.", 'Write "http://127.0.0.1:3000".')
     host = f"[{address.host}]" if ":" in address.host else address.host
@@ -253,6 +291,76 @@ def signing_secret(value: str) -> str:
     return value
 
 
+def user_name(value: str) -> str:
+    """Refuse a name that can't be typed the same everywhere, or that stands for somebody who is no user."""
+    if not _USER_NAME.fullmatch(value):
+        raise refusal(
+            f'can\'t be "{value}".',
+            'Write 1 to 64 of a-z, 0-9, ".", "_", "@" and "-", beginning with a letter or digit.',
+        )
+    if value in NO_USERS:
+        raise refusal(f'can\'t be "{value}": the audit log has another meaning for it.', "Take another name.")
+    return value
+
+
+def password_hash(value: str) -> str:
+    """Refuse what is no argon2id hash, or takes more memory to check than a gateway can spare. It is not quoted."""
+    mend = "Make one with the command: waitroom user hash"
+    found = _ARGON2.fullmatch(value)
+    if found is None or any(len(part) % 4 == 1 for part in found.group("salt", "hash")):
+        raise refusal("is no argon2id hash.", mend)
+    kib, passes, lanes = (int(number) for number in found.group("kib", "passes", "lanes"))
+    if kib < 8 * lanes:  # RFC 9106, section 3.1
+        raise refusal("is no argon2id hash.", mend)
+    if kib > ARGON2_MOST_KIB or passes > ARGON2_MOST_PASSES:
+        raise refusal("takes too long, or too much memory, to check.", mend)
+    return value
+
+
+def totp_secret(value: str) -> str:
+    """Return an authenticator's secret in capitals without blanks; refuse what is none. It is not quoted."""
+    secret = re.sub(r"[\s-]", "", value).upper().rstrip("=")
+    if not _BASE32.fullmatch(secret) or len(secret) % 8 in {1, 3, 6}:
+        raise refusal(
+            "is no base32 secret of at least 26 characters (A-Z, 2-7).",
+            "Copy the one from the authenticator's otpauth:// address, where it stands behind secret=",
+        )
+    return secret
+
+
+def admin_host(value: str) -> str:
+    """Return a name that operators ask for, in lower case; refuse a pattern, a port or a scheme."""
+    if value.startswith("*"):
+        raise refusal(f'can\'t be "{value}": every name counts by itself.', 'Write "waitroom.example.com".')
+    return host_pattern(value)
+
+
+def webhook_url(value: str) -> str:
+    """Refuse what events can't be sent to. The value may hold a secret, so it is not quoted."""
+    example = 'Write such as "https://hooks.example.com/waitroom".'
+    url = _split_url(value)
+    if url is None or url.scheme not in _PORTS:
+        raise refusal("must begin with http:// or https://.", example)
+    if "@" in url.netloc:
+        raise refusal("must not hold a user or a password.", "Leave out what stands before the @.")
+    if not url.hostname:
+        raise refusal("names no host.", example)
+    if split_address(_with_port(url)) is None:
+        raise refusal("has no host and port one could connect to.", example)
+    if "#" in value:
+        raise refusal("must not hold a fragment.", "Leave out the # and what stands after it.")
+    return value
+
+
+def webhook_event(value: str) -> str:
+    """Refuse an event that there isn't."""
+    if value not in WEBHOOK_EVENTS:
+        meant = difflib.get_close_matches(value, WEBHOOK_EVENTS, 1)
+        mend = f"Did you mean {meant[0]}?" if meant else f"Take some of {', '.join(WEBHOOK_EVENTS)}."
+        raise refusal(f'"{value}" is no event.', mend)
+    return value
+
+
 def file_path(value: str) -> str:
     """Refuse what can't be a path."""
     if not value.strip() or "\0" in value:
@@ -266,6 +374,11 @@ def _is_ipv4(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _with_port(url: SplitResult) -> str:
+    """Return the host and port of an http:// or https:// URL."""
+    return url.netloc if re.search(r":[0-9]*$", url.netloc) else f"{url.netloc}:{_PORTS[url.scheme]}"
 
 
 def _split_url(value: str) -> SplitResult | None:

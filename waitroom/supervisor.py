@@ -13,7 +13,6 @@ import os
 import shutil
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import structlog
 
 from waitroom.certificates import BadCertificate, Pair, read_pair
 from waitroom.child import NO_PAIR, READY
+from waitroom.command import python_command
 from waitroom.embedded import EmbeddedStore
 from waitroom.errors import StartError
 from waitroom.folder import kept_secret, lock_folder
@@ -102,7 +102,7 @@ class Process:
         arguments = (str(self._slot), str(theirs.fileno()), str(self._listener.fileno()))
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", self._module, *arguments),
+                *python_command(self._module, *arguments),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), self._listener.fileno()),
                 start_new_session=True,

@@ -14,6 +14,8 @@ from math import inf
 
 from waitroom.queue.store import (
     LOOK_UPS_PER_TICK,
+    Called,
+    Changed,
     Joined,
     Limits,
     RoomNotOpen,
@@ -29,6 +31,7 @@ WINDOW_MS = 15_000
 SLOT_MARGIN_MS = 30_000
 EPOCH_MS = 1_767_225_600_000
 PLACES_PER_MS = 100
+MOST_INVITED = 100
 
 
 class QueueModel:
@@ -56,6 +59,10 @@ class QueueModel:
         self.state = RoomState.OPEN
         self.message = ""
         self.remaining = ""
+        self.draining = ""
+        self.autopilot = ""
+        self.version = 0
+        self.invited: list[int] = []
         self.generation = 0
         self.base = 0
         self.seq = 0
@@ -79,9 +86,11 @@ class QueueModel:
             self.clock = self.wall = now
         else:
             self._look_at_clock(now)
+        before = dict(self.limits)
         for name, value in limits.fields().items():
             if self.file_limits.get(name) != value:
                 self.file_limits[name] = self.limits[name] = value
+        self.version += bool(before) and self.limits != before
         self.tokens = min(self.tokens, self._burst())
         if self.opened_under != self.run_id:
             if self.seq > self.base:
@@ -164,19 +173,51 @@ class QueueModel:
     def set_limits(self, now: int, changes: Mapping[str, str]) -> None:
         """As `QueueStore.set_limits`."""
         self._look(now)
-        self.limits.update(changes)
+        self._set(changes)
 
     def set_state(self, now: int, state: RoomState, message: str | None = None) -> None:
         """As `QueueStore.set_state`."""
         self._look(now)
-        self.state = state
-        if message is not None:
-            self.message = message
+        self._set({"state": state} if message is None else {"state": state, "message": message})
 
     def set_remaining(self, now: int, remaining: int) -> None:
         """As `QueueStore.set_remaining`."""
         self._look(now)
         self.remaining = str(remaining)
+
+    def change(self, now: int, changes: Mapping[str, str], expected: int | None) -> Changed:
+        """As `QueueStore.change`."""
+        self._look(now)
+        if expected is not None and expected != self.version:
+            return Changed(False, self.version, {})
+        old = {name: self._field(name) for name in changes}
+        self._set(changes)
+        return Changed(True, self.version, old)
+
+    def admit(self, now: int, place: int) -> Called:
+        """As `QueueStore.admit`."""
+        self._look(now)
+        if place in self.active:
+            return "admitted"
+        if place in self.called:
+            return "called"
+        if place not in self.waiting and place not in self.away:
+            return "unknown"
+        if self.state not in (RoomState.OPEN, RoomState.PAUSED):
+            return "not_open"
+        if not self._passthrough() and len(self.active) + len(self.called) >= self._limit("max_active"):
+            return "full"
+        if place > self.head:
+            kept = [one for one in self.invited if one > self.head and (one in self.called or one in self.away)]
+            if len(kept) >= MOST_INVITED:
+                return "too_many"
+            self.invited = [*kept, place]
+        if place in self.waiting:
+            self.waiting.remove(place)
+        self.away.pop(place, None)
+        self.called[place] = self.clock + self._limit("claim_ms")
+        self._spend()
+        return "called"
 
     def view(self, now: int) -> dict[str, object]:
         """The attributes of a `RoomView` that are no estimates."""
@@ -197,8 +238,27 @@ class QueueModel:
             "claim_ms": self._limit("claim_ms"),
             "message": self.message,
             "remaining": int(self.remaining) if self.remaining else None,
+            "version": self.version,
+            "draining": self.draining == "1" and self.state is RoomState.PAUSED,
+            "autopilot": self.autopilot,
+            "invited": frozenset(self.invited),
             "totals": {name: count for name, count in self.totals.items() if count},
         }
+
+    # What operators may change.
+
+    def _field(self, name: str) -> str:
+        return self.limits[name] if name in self.limits else str(getattr(self, name))
+
+    def _set(self, changes: Mapping[str, str]) -> None:
+        self.version += any(self._field(name) != value for name, value in changes.items())
+        for name, value in changes.items():
+            if name in self.limits:
+                self.limits[name] = value
+            elif name == "state":
+                self.state = RoomState(value)
+            else:
+                setattr(self, name, value)
 
     # The clock and what gathers with it.
 

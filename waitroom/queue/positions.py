@@ -10,20 +10,21 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
 from math import sqrt
+from typing import Final
 
-LONGEST_POLL_SECONDS = 30
-SHORTEST_POLL_SECONDS = 2
-LONGEST_WAIT_SECONDS = 7 * 86400  # no ticket lasts longer
+LONGEST_POLL_SECONDS: Final = 30
+SHORTEST_POLL_SECONDS: Final = 2
+LONGEST_WAIT_SECONDS: Final = 7 * 86400  # no ticket lasts longer
 # Who leaves ahead of a visitor shortens the wait, who comes back lengthens it; nobody knows either beforehand.
-LOW_SHARE = 0.75
-HIGH_SHARE = 1.3
-CHANCE = 1.5  # so many standard deviations may lie between what is expected and what comes
+LOW_SHARE: Final = 0.75
+HIGH_SHARE: Final = 1.3
+CHANCE: Final = 1.5  # so many standard deviations may lie between what is expected and what comes
 # A table is two seconds old at the most, and fewer join in that time than this. Who is so far behind its end has a
 # place of a later generation, which begins after a leap.
-LEAP = 1_000_000
+LEAP: Final = 1_000_000
 # One turn-over of the shop tells how long visitors stay; before, those who leave early are all that was seen.
-SMALLEST_TURN_OVER = 20
-KNOWN_AFTER_SHARE = 0.5
+SMALLEST_TURN_OVER: Final = 20
+KNOWN_AFTER_SHARE: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,37 +96,50 @@ class Pace:
         return self.called / self.met if self.met >= 1 else 1.0
 
 
-def expected_wait(position: int, rate_per_minute: float, pace: Pace, free_slots: int) -> tuple[int, int] | None:
-    """The range of the wait in seconds, or None where it can't be known.
+class Forecast:
+    """The waits to be expected, as far as one look at a room tells.
 
     A visitor is called once the rate has let in all who are ahead, and once there has been a slot for each of them:
     the free ones, then those that get free. Both are reckoned; the later is the wait. How fast slots get free is known
     only after some have.
 
     Args:
-        position: Of the visitor, from 1.
         rate_per_minute: The admit rate.
         pace: Of late.
         free_slots: How many are free; negative where more are in use than the limit allows.
     """
-    limit = rate_per_minute / 60
-    share = pace.present_share
-    ahead = (position - 1) * share
-    fewest = max(0.0, ahead - CHANCE * sqrt(ahead * (1 - share)))
-    low, high = fewest / limit * LOW_SHARE, position / limit * HIGH_SHARE
-    if position > free_slots:
-        freed = pace.freed_per_second
-        if freed is None:
-            return None
+
+    __slots__ = ("_absent", "_fastest", "_free", "_freed", "_limit", "_share")
+
+    def __init__(self, rate_per_minute: float, pace: Pace, free_slots: int) -> None:
+        self._limit = rate_per_minute / 60
+        self._share = pace.present_share
+        self._absent = 1 - self._share
+        self._free = free_slots
+        self._freed = pace.freed_per_second
         # As long as mostly those who left early have been seen to leave, the rest may do so faster than that.
-        fastest = freed + max(0.0, limit - freed) * (1 - pace.turned_over)
-        few, many = max(0.0, fewest - free_slots), position - free_slots
-        low = max(low, (few - CHANCE * sqrt(few)) / fastest * LOW_SHARE)
-        high = max(high, (many + CHANCE * sqrt(many)) / freed * HIGH_SHARE)
-    if high > LONGEST_WAIT_SECONDS:
-        return None
-    shortest = max(0, int(low))
-    return shortest, max(shortest + 1, round(high + SHORTEST_POLL_SECONDS))
+        freed = self._freed or 0.0
+        self._fastest = freed + max(0.0, self._limit - freed) * (1 - pace.turned_over)
+
+    def wait(self, position: int) -> tuple[int, int] | None:
+        """The range of the wait in seconds from a position on, which counts from 1; None where it can't be known."""
+        limit = self._limit
+        if limit <= 0:
+            return None  # the autopilot lets nobody in, for nobody knows how long
+        ahead = (position - 1) * self._share
+        fewest = max(0.0, ahead - CHANCE * sqrt(ahead * self._absent))
+        low, high = fewest / limit * LOW_SHARE, position / limit * HIGH_SHARE
+        if position > self._free:
+            freed = self._freed
+            if freed is None:
+                return None
+            few, many = max(0.0, fewest - self._free), position - self._free
+            low = max(low, (few - CHANCE * sqrt(few)) / self._fastest * LOW_SHARE)
+            high = max(high, (many + CHANCE * sqrt(many)) / freed * HIGH_SHARE)
+        if high > LONGEST_WAIT_SECONDS:
+            return None
+        shortest = max(0, int(low))
+        return shortest, max(shortest + 1, round(high + SHORTEST_POLL_SECONDS))
 
 
 def poll_after(eta: tuple[int, int] | None, position: int, jitter: float) -> int:

@@ -7,6 +7,7 @@ sessions are integers: the session of an admitted visitor is the place that was 
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,16 +29,28 @@ STORE_TIMEOUT_SECONDS = 0.3
 POOL_CONNECTIONS = 16
 LOOK_UPS_PER_TICK = 1000
 TABLE_POINTS = 320
-SEEN_BATCH = 1000
+SEEN_BATCH = 2000
+SEEN_CHUNK = 65536  # places whose marks lie together, as in common.lua
+NOTES_AT_ONCE = 100
+
+# Who changes a room beside its operators, as the audit log is told: no user can be called so.
+_SHOP = json.dumps({"who": "the shop", "via": "shop", "action": "change"})
+_FILE = json.dumps({"who": "the settings file", "via": "file", "action": "change"})
 
 KEYS = (
     *("room", "waiting", "called", "away", "missed", "active", "ended", "table", "seen"),
-    *("given", "heard"),
+    *("given", "heard", "notes"),
+)
+
+SCRIPTS = (
+    *("open", "join", "tick", "visit", "seen", "session", "leave", "view"),
+    *("set", "change", "admit", "end"),
 )
 
 Fate = Literal["waiting", "called", "admitted", "unknown"]
 SessionOperation = Literal["keep", "resume", "hold", "extend", "end"]
 Method = Literal["fifo", "passthrough"]
+Called = Literal["called", "admitted", "unknown", "not_open", "full", "too_many"]
 
 
 class RoomNotOpen(StoreUnavailable):
@@ -122,6 +135,21 @@ class Ticked:
     stopped_early: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What became of an operator's change.
+
+    Attributes:
+        done: False where it was decided on a version that isn't the room's any more; nothing is changed then.
+        version: The room's now.
+        old: What the fields had been; empty where nothing is changed.
+    """
+
+    done: bool
+    version: int
+    old: dict[str, str]
+
+
 class QueueStore:
     """The line of one room.
 
@@ -147,10 +175,7 @@ class QueueStore:
         self._clock = clock
         self._run_id = run_id
         self.keys = tuple(f"waitroom:{{{room}}}:{key}" for key in KEYS)
-        self._scripts = {
-            name: redis.register_script(_script(name))
-            for name in ("open", "join", "tick", "visit", "seen", "session", "leave", "set", "view")
-        }
+        self._scripts = {name: redis.register_script(_script(name)) for name in SCRIPTS}
 
     async def _run(self, name: str, *arguments: str | int, run_id: str = "") -> Any:
         now = "" if self._clock is None else str(self._clock())
@@ -179,7 +204,7 @@ class QueueStore:
     async def open(self, limits: Limits, run_id: str = "") -> int:
         """Opens the room or takes it up again; returns its generation. ``run_id`` is the server's; "" finds it."""
         pairs = [part for pair in limits.fields().items() for part in pair]
-        return int(await self._run("open", *pairs, run_id=run_id))
+        return int(await self._run("open", _FILE, *pairs, run_id=run_id))
 
     async def join(self, count: int) -> Joined:
         """Gives ``count`` newcomers their places, in one step."""
@@ -198,7 +223,10 @@ class QueueStore:
         """Marks waiting visitors as there, now."""
         everyone = list(places)
         for start in range(0, len(everyone), SEEN_BATCH):
-            await self._run("seen", *everyone[start : start + SEEN_BATCH])
+            chunks: dict[int, list[str]] = {}
+            for place in everyone[start : start + SEEN_BATCH]:
+                chunks.setdefault(place // SEEN_CHUNK, []).append(str(place % SEEN_CHUNK))
+            await self._run("seen", *(part for chunk, marks in chunks.items() for part in (chunk, " ".join(marks))))
 
     async def change_sessions(self, changes: Sequence[SessionChange]) -> list[bool]:
         """Keeps or ends sessions, in order; False for each that is over."""
@@ -217,16 +245,83 @@ class QueueStore:
         return Ticked(called, stepped, ended, missed, dropped, bool(early))
 
     async def set_limits(self, changes: Mapping[str, str]) -> None:
-        """Changes fields of `Limits.fields` while the room is open."""
-        await self._run("set", *(part for pair in changes.items() for part in pair))
+        """Changes fields of `Limits.fields` while the room is open, in the shop's name."""
+        await self._run("set", _SHOP, *(part for pair in changes.items() for part in pair))
 
     async def set_state(self, state: RoomState, message: str | None = None) -> None:
-        """Opens, pauses, closes or sells out the room, perhaps with a message to those who wait."""
+        """Opens, pauses, closes or sells out the room in the shop's name, perhaps with a message to those who wait."""
         await self.set_limits({"state": state} if message is None else {"state": state, "message": message})
 
     async def set_remaining(self, remaining: int) -> None:
         """Notes the units left, as the shop told."""
         await self.set_limits({"remaining": str(remaining)})
+
+    async def limits(self) -> Limits:
+        """The limits in force. Raises `RoomNotOpen` where the room was never opened."""
+        names = ("rate", "max_active", "session_ms", "claim_ms", "away_ms", "keep_ms", "method")
+        with store_errors():
+            values: Any = await self._redis.hmget(self.keys[0], names)
+        if None in values:
+            raise RoomNotOpen("the room was never opened")
+        rate, most, session, claim, away, keep, method = (value.decode() for value in values)
+        return Limits(
+            rate_per_minute=float(rate),
+            max_active=int(most),
+            session_seconds=int(session) / 1000,
+            claim_seconds=int(claim) / 1000,
+            away_after_seconds=int(away) / 1000,
+            keep_place_seconds=int(keep) / 1000,
+            method=method,
+        )
+
+    async def change(
+        self,
+        changes: Mapping[str, str],
+        *,
+        expected: int | None,
+        who: str = "",
+        undoable: bool = True,
+        told: str = "",
+    ) -> Changed:
+        """Changes fields of the room if its version is the expected one, or whatever it is for None.
+
+        Args:
+            changes: Fields of the room's hash and their values.
+            expected: The version the change was decided on.
+            who: Under whose name it is remembered as the last change; "" leaves that as it is.
+            undoable: Whether it may be taken back.
+            told: What the audit log is told of it beside the values, JSON as `waitroom.control.notes` makes it; "" for
+                nothing.
+        """
+        pairs = [part for pair in changes.items() for part in pair]
+        wanted = "" if expected is None else expected
+        answer = await self._run("change", wanted, secrets.token_hex(8), who, int(undoable), told, *pairs)
+        if not answer[0]:
+            return Changed(False, int(answer[1]), {})
+        return Changed(True, int(answer[1]), dict(zip(changes, (value.decode() for value in answer[2]), strict=True)))
+
+    async def notes(self) -> list[bytes]:
+        """What the audit log is still to be told of this room, oldest first; no more than `NOTES_AT_ONCE`."""
+        with store_errors():
+            found: Any = await self._redis.lrange(self.keys[KEYS.index("notes")], 0, NOTES_AT_ONCE - 1)
+        return list(found)
+
+    async def forget_note(self, note: bytes) -> None:
+        """Takes away one of `notes`: the audit log has been told."""
+        with store_errors():
+            await self._redis.lrem(self.keys[KEYS.index("notes")], 1, note)  # type: ignore[arg-type]
+
+    async def admit(self, place: int, told: str) -> Called:
+        """Calls one visitor out of the order, if there is a slot. ``told`` as for `change`."""
+        word: Called = (await self._run("admit", place, told, secrets.token_hex(8))).decode()
+        return word
+
+    async def end_session(self, session: int, pass_ms: int, told: str) -> bool:
+        """Ends a session by an operator's word; False where nobody is inside with it. ``told`` as for `change`.
+
+        ``pass_ms``: how long a pass for it may still be about.
+        """
+        return bool(await self._run("end", session, pass_ms, told, secrets.token_hex(8)))
 
     async def view(self, known: RoomView | None = None) -> RoomView:
         """The room as an edge keeps it. ``known`` spares sending its table again while it is the current one."""

@@ -30,6 +30,12 @@ class RoomView:
         rate_per_minute, max_active: The limits in force.
         session_ms, claim_ms: Sliding life of a session and the time to claim a turn, in force.
         remaining: Units left as the shop told, or None.
+        version: Raised by every change of limits, state or message; a change may name the one it was decided on.
+        draining: Paused, and to end when the last one inside has left.
+        autopilot: Whether an operator switched it on or off at run time: "on", "off", or "" for neither.
+        last_change: What raised the version last, whoever it was, as the store remembers it, JSON or "".
+        operator_change: The same of the last change by an operator.
+        invited: Places that an operator called out of the order; tickets of them must be looked up.
         totals: Counters since the room's first day, such as ``joined`` or ``left:expired``.
         table: Ranks and places, for positions.
         pace: What tells how fast the line will move.
@@ -50,6 +56,12 @@ class RoomView:
     claim_ms: int
     message: str
     remaining: int | None
+    version: int
+    draining: bool
+    autopilot: str
+    last_change: str
+    operator_change: str
+    invited: frozenset[int]
     totals: dict[str, int]
     table: PositionTable
     pace: Pace
@@ -65,11 +77,12 @@ def parse_view(answer: Any, known: PositionTable | None) -> RoomView:
     pairs, waiting, called, away, active, stamp, body = answer
     fields = {pairs[i].decode(): pairs[i + 1].decode() for i in range(0, len(pairs), 2)}
     stamp = stamp.decode()
+    state = RoomState(fields["state"])
     table = known if known is not None and known.stamp == stamp else PositionTable.parse(stamp, body)
     return RoomView(
         generation=int(fields["generation"]),
         clock_ms=int(fields["clock"]),
-        state=RoomState(fields["state"]),
+        state=state,
         method=fields["method"],
         head=int(fields["head"]),
         waiting=waiting,
@@ -82,6 +95,12 @@ def parse_view(answer: Any, known: PositionTable | None) -> RoomView:
         claim_ms=int(fields["claim_ms"]),
         message=fields["message"],
         remaining=int(fields["remaining"]) if fields["remaining"] else None,
+        version=int(fields.get("version", "0")),
+        draining=state is RoomState.PAUSED and fields.get("draining") == "1",
+        autopilot=fields.get("autopilot", ""),
+        last_change=fields.get("last_change", ""),
+        operator_change=fields.get("operator_change", ""),
+        invited=frozenset([int(place) for place in fields.get("invited", "").split()]),
         totals={key.removeprefix("total:"): int(value) for key, value in fields.items() if key.startswith("total:")},
         table=table,
         pace=Pace(

@@ -3,13 +3,15 @@
 -- ARGV begins with the wall clock in ms and the server's run id, each '' to take the server's own.
 local ROOM, WAITING, CALLED, AWAY, MISSED = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local ACTIVE, ENDED, TABLE, SEEN = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-local GIVEN, HEARD = KEYS[10], KEYS[11]
+local GIVEN, HEARD, NOTES = KEYS[10], KEYS[11], KEYS[12]
 
 local MAX_STEP_MS = 10000    -- what one look at the clock may add: an outage or a jump ages nobody
 local WINDOW_MS = 15000      -- one bitmap of who was seen covers so long
-local CHUNK = 65536          -- places per bitmap: 8 KiB
+local CHUNK = 65536          -- places per bitmap: 8 KiB; the store's SEEN_CHUNK
 local SLOT_MARGIN_MS = 30000 -- a slot outlives its pass by so much
 local BATCH = 1000           -- members handled in one command, well under Lua's limit for unpack
+local ANSWER_KEPT_MS = 10000 -- much longer than anyone asks again
+local MOST_NOTES = 1000      -- for the audit log; people make them, and every second they are taken away
 
 local function text(number)
   return string.format('%.0f', number)
@@ -87,6 +89,38 @@ local function count(counter, by)
   end
 end
 
+-- Makes the room another version, so that whoever decided something on the old values is to look again, and writes down
+-- whose change that is. Returns it as it is remembered.
+local function remember_change(room, who, undoable, old, new)
+  redis.call('HINCRBY', ROOM, 'version', 1)
+  local change = cjson.encode({ at_ms = text(room.wall), who = who, undoable = undoable, old = old, new = new })
+  redis.call('HSET', ROOM, 'last_change', change)
+  return change
+end
+
+-- Leaves what the audit log is to be told, in the same step as what was done: a control process writes it there, this
+-- one or whichever comes next. `told` is JSON from whoever did it. The numbers only ever grow, by the wall clock even
+-- over a store that was lost, so that it can be told which were written.
+local function leave_note(room, told, old, new)
+  local number = math.max(room.wall, (tonumber(redis.call('HGET', ROOM, 'noted')) or 0) + 1)
+  redis.call('HSET', ROOM, 'noted', text(number))
+  redis.call('RPUSH', NOTES,
+    cjson.encode({ number = text(number), at_ms = text(room.wall), told = told, old = old, new = new }))
+  redis.call('LTRIM', NOTES, -MOST_NOTES, -1)
+end
+
+-- What a call with this word was answered, or nil: it is asked again, because the answer was lost. Nothing that gives
+-- something away or is written down may happen twice.
+local function answered(word)
+  local before = redis.call('GET', ROOM .. ':answered:' .. word)
+  return before and cjson.decode(before) or nil
+end
+
+local function answer(word, given)
+  redis.call('SET', ROOM .. ':answered:' .. word, cjson.encode(given), 'PX', ANSWER_KEPT_MS)
+  return given
+end
+
 -- How many more may be called or admitted at this instant.
 local function free_slots(room)
   if room.method == 'passthrough' then
@@ -102,30 +136,44 @@ local function spend(room, tokens)
   end
 end
 
--- The bitmap of who of a chunk of places was seen in a window, as SEEN lists it and as the key it has.
-local function seen_bitmap(window, place)
-  return text(window) .. ':' .. text(math.floor(place / CHUNK))
+-- The bitmap of who of a chunk of places was seen in a window, as SEEN lists it and as the key it has. `chunk` is text.
+local function seen_bitmap(window, chunk)
+  return text(window) .. ':' .. chunk
 end
 
 local function seen_key(bitmap)
   return SEEN .. ':' .. bitmap
 end
 
--- Marks visitors as seen in the window of now. `places` are numbers.
+-- Marks some of a chunk as seen in the window of now; `offsets` are theirs in its bitmap. Many of them in one BITFIELD
+-- cost half of a SETBIT for each.
 -- The bitmaps are listed by window and not left to expire: a key expires by the wall clock, which may leap.
-local function mark_seen(room, places)
+local function mark_chunk(room, chunk, offsets)
   local window = math.floor(room.clock / WINDOW_MS)
-  local keys = {}
+  local bitmap = seen_bitmap(window, chunk)
+  redis.call('ZADD', SEEN, text(window), bitmap)
+  local key = seen_key(bitmap)
+  for first = 1, #offsets, BATCH do
+    local marks, length = { key }, 1
+    for i = first, math.min(first + BATCH - 1, #offsets) do
+      marks[length + 1], marks[length + 2], marks[length + 3], marks[length + 4] = 'SET', 'u1', offsets[i], '1'
+      length = length + 4
+    end
+    redis.call('BITFIELD', unpack(marks))
+  end
+end
+
+-- Marks visitors as seen. `places` are numbers.
+local function mark_seen(room, places)
+  local chunks = {}
   for _, place in ipairs(places) do
     local chunk = math.floor(place / CHUNK)
-    local key = keys[chunk]
-    if not key then
-      local bitmap = seen_bitmap(window, place)
-      redis.call('ZADD', SEEN, text(window), bitmap)
-      key = seen_key(bitmap)
-      keys[chunk] = key
-    end
-    redis.call('SETBIT', key, place % CHUNK, 1)
+    local offsets = chunks[chunk] or {}
+    chunks[chunk] = offsets
+    offsets[#offsets + 1] = place % CHUNK
+  end
+  for chunk, offsets in pairs(chunks) do
+    mark_chunk(room, text(chunk), offsets)
   end
 end
 

@@ -2,27 +2,20 @@
 -- The first ones are admitted at once, but only where nobody waits; the rest wait, seen as of now.
 -- Returns {generation, first place, how many of them were admitted, waiting now, state, room clock}; first place 0
 -- where the room takes nobody; nil where the room isn't open.
-local ANSWER_KEPT_MS = 10000 -- much longer than anyone asks again
 
 local room = load_room()
 if not room then
   return false
 end
--- Asked again because the answer was lost: nobody joins twice, and no slot is taken for nobody.
-local answered = ROOM .. ':answered:' .. ARGV[4]
-local before = redis.call('GET', answered)
+local before = answered(ARGV[4])
 if before then
-  return cjson.decode(before)
-end
-local function answer(list)
-  redis.call('SET', answered, cjson.encode(list), 'PX', ANSWER_KEPT_MS)
-  return list
+  return before
 end
 local wanted = tonumber(ARGV[3])
 local waiting = redis.call('ZCARD', WAITING)
 if room.state == 'closed' or room.state == 'sold_out' then
   save_room(room)
-  return answer({ text(room.generation), '0', 0, waiting, room.state, text(room.clock) })
+  return answer(ARGV[4], { text(room.generation), '0', 0, waiting, room.state, text(room.clock) })
 end
 local admitted = 0
 if room.state == 'open' and waiting == 0 then
@@ -49,4 +42,4 @@ mark_seen(room, places)
 count('joined', wanted)
 count('admitted', admitted)
 save_room(room, 'seq', text(room.seq + wanted))
-return answer({ text(room.generation), text(first), admitted, waiting + wanted - admitted, room.state, text(room.clock) })
+return answer(ARGV[4], { text(room.generation), text(first), admitted, waiting + wanted - admitted, room.state, text(room.clock) })

@@ -1,5 +1,6 @@
 -- Opens the room, or takes it up where it was left. Idempotent.
--- ARGV, after the clock and the run id: pairs of limit and value as the settings file has them.
+-- ARGV, after the clock and the run id: what the audit log is told of values that the file changed, JSON with `who`; then
+-- pairs of limit and value as the settings file has them.
 -- A limit takes the file's value when the file changed since it was last read; else a change made at run time stays.
 -- Returns the generation: it changes with the server's run id, because a server that was started or promoted may have
 -- lost what it answered last. Tickets of an older generation are looked up before they are believed in.
@@ -14,13 +15,23 @@ else
   local wall = text(wall_clock())
   redis.call('HSET', ROOM, 'clock', wall, 'wall', wall, 'state', 'open', 'head', '0', 'tokens', '1', 'run_id', '',
     'generation', '0', 'base', '0', 'seq', '0', 'message', '', 'remaining', '', 'freed', '0', 'pace_clock', wall,
-    'pace_freed', '0', 'pace_slot_ms', '0', 'pace_since_ms', '0', 'pace_told', '0', 'pace_called', '0', 'pace_met', '0')
+    'pace_freed', '0', 'pace_slot_ms', '0', 'pace_since_ms', '0', 'pace_told', '0', 'pace_called', '0', 'pace_met', '0',
+    'version', '0')
 end
-for i = 3, #ARGV, 2 do
+local old, new = {}, {}
+for i = 4, #ARGV, 2 do
   local name, value = ARGV[i], ARGV[i + 1]
   if redis.call('HGET', ROOM, 'file:' .. name) ~= value then
+    local current = redis.call('HGET', ROOM, name)
+    if current ~= value then
+      old[name], new[name] = current, value
+    end
     redis.call('HSET', ROOM, 'file:' .. name, value, name, value)
   end
+end
+if room and next(new) then
+  remember_change(room, cjson.decode(ARGV[3]).who, false, old, new)
+  leave_note(room, ARGV[3], old, new)
 end
 room = read_room()
 local run_id = server_run_id()

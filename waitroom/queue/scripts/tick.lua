@@ -78,7 +78,7 @@ local function who_is_there(places)
     local last_byte = math.floor(places[to] % CHUNK / 8)
     local missing = to - from + 1
     for window = newest, oldest, -1 do
-      local marks = redis.call('GETRANGE', seen_key(seen_bitmap(window, places[from])), first_byte, last_byte)
+      local marks = redis.call('GETRANGE', seen_key(seen_bitmap(window, text(chunk))), first_byte, last_byte)
       for i = from, marks == '' and 0 or to do
         if not there[i] then
           local offset = places[i] % CHUNK
