@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
+from collections.abc import Mapping
 
 import structlog
 
@@ -27,24 +29,33 @@ class Admission:
     Attributes:
         view: The room as last seen, None before the first look.
         store_up: Whether the store answered last time.
+        ticked_at: When the last tick went well, as a Unix time; None before the first.
     """
 
     def __init__(self, settings: RoomSettings, store: QueueStore) -> None:
         self.name = settings.name
         self.view: RoomView | None = None
         self.store_up = False
+        self.ticked_at: float | None = None
         self._limits = limits_of(settings)
         self._store = store
         self._ticks = 0
-        self._admitted: deque[tuple[float, int]] = deque(maxlen=round(60 / (TICK_SECONDS * VIEW_EVERY_TICKS)))
+        self._looking = asyncio.Lock()
+        self._counted: deque[tuple[float, Mapping[str, int]]] = deque(
+            maxlen=round(60 / (TICK_SECONDS * VIEW_EVERY_TICKS))
+        )
 
     @property
     def admitted_per_minute(self) -> float | None:
         """How many were let in over the last minute, a minute; None before there is anything to tell from."""
-        if len(self._admitted) < 2:
+        return self.per_minute("admitted")
+
+    def per_minute(self, counter: str) -> float | None:
+        """How fast one of the view's totals rose over the last minute; None before there is anything to tell from."""
+        if len(self._counted) < 2:
             return None
-        (since, before), (until, now) = self._admitted[0], self._admitted[-1]
-        return (now - before) * 60 / (until - since)
+        (since, before), (until, now) = self._counted[0], self._counted[-1]
+        return max(0, now.get(counter, 0) - before.get(counter, 0)) * 60 / (until - since)
 
     async def run(self) -> None:
         """Ticks until cancelled. Nothing that the store does ends it."""
@@ -61,13 +72,20 @@ class Admission:
         for _ in range(MOST_TICKS_IN_A_ROW):
             if not (await self._store.tick()).stopped_early:
                 break
+        self.ticked_at = time.time()
         if self._ticks % VIEW_EVERY_TICKS == 0:
-            self.view = await self._store.view(self.view)
-            self._admitted.append((asyncio.get_running_loop().time(), self.view.totals.get("admitted", 0)))
+            view = await self.look()
+            self._counted.append((asyncio.get_running_loop().time(), view.totals))
         self._ticks += 1
         if not self.store_up:
             self.store_up = True
             log.info("admission goes on", room=self.name)
+
+    async def look(self) -> RoomView:
+        """Looks at the room now, not only twice a second: after a change, and before one. Raises `StoreUnavailable`."""
+        async with self._looking:  # else an older look could take the place of a newer one
+            self.view = view = await self._store.view(self.view)
+        return view
 
     async def _open(self) -> None:
         try:

@@ -1,36 +1,26 @@
-"""The admin listener: health, metrics, the state of the rooms as JSON, and a plain page that shows them."""
+"""The admin listener: health, metrics, and who may ask for all that adds itself: the API, the dashboard."""
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import ipaddress
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from prometheus_client.registry import Collector
 
-from waitroom import __version__
+from waitroom.control.access import Access
 from waitroom.control.admission import Admission
 from waitroom.control.probe import serves
-from waitroom.metrics import FOLDER, EdgeCollector, QueueCollector, exposition
+from waitroom.control.problems import api_problems
+from waitroom.metrics import FOLDER, ControlCollector, EdgeCollector, QueueCollector, exposition
 from waitroom.queue.view import RoomView
-from waitroom.resources import resource_path
 from waitroom.settings import Settings
-
-PAGE_HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
 
 ADMISSIONS: web.AppKey[Sequence[Admission]] = web.AppKey("admissions", Sequence)
 SETTINGS: web.AppKey[Settings] = web.AppKey("settings", Settings)
-PAGE: web.AppKey[Any] = web.AppKey("page", object)
 COLLECTORS: web.AppKey[Sequence[Collector]] = web.AppKey("collectors", Sequence)
 
 
@@ -53,18 +43,18 @@ class _Views(Mapping[str, RoomView]):
         return len(self._current())
 
 
-def make_app(settings: Settings, admissions: Sequence[Admission]) -> web.Application:
-    """The admin listener's application."""
-    app = web.Application(middlewares=[_only_known_hosts])
+def make_app(settings: Settings, admissions: Sequence[Admission], access: Access) -> web.Application:
+    """The admin listener's application; what else it has adds itself."""
+    app = web.Application(middlewares=[api_problems, _only_known_hosts])
+    access.install(app)
     app[ADMISSIONS] = admissions
     app[SETTINGS] = settings
-    app[COLLECTORS] = (QueueCollector(_Views(admissions)), EdgeCollector(Path(settings.data_dir) / FOLDER))
-    environment = Environment(
-        loader=FileSystemLoader(resource_path("templates") / "admin"), autoescape=True, undefined=StrictUndefined
+    folder = Path(settings.data_dir) / FOLDER
+    app[COLLECTORS] = (
+        QueueCollector(_Views(admissions)),
+        EdgeCollector(folder),
+        ControlCollector(admissions, folder, settings.workers),
     )
-    app[PAGE] = environment.get_template("rooms.html")
-    app.router.add_get("/", _page)
-    app.router.add_get("/api/v1/rooms", _rooms)
     app.router.add_get("/metrics", _metrics)
     app.router.add_get("/healthz", _healthz)
     app.router.add_get("/readyz", _readyz)
@@ -76,9 +66,11 @@ async def _only_known_hosts(request: web.Request, handler: Any) -> web.StreamRes
     """Refuses names that a stranger's page could point at this address (DNS rebinding)."""
     host = request.host.rpartition(":")[0] if not request.host.endswith("]") else request.host
     name = (host or request.host).strip("[]").lower()
-    listening = request.app[SETTINGS].admin_listen.rpartition(":")[0].strip("[]").lower()
-    if name not in ("localhost", listening) and not _is_address(name):
-        raise web.HTTPMisdirectedRequest(text=f"The admin listener isn't called {name!r}: use its address.\n")
+    settings = request.app[SETTINGS]
+    listening = settings.admin_listen.rpartition(":")[0].strip("[]").lower()
+    if name not in ("localhost", listening, *settings.admin_hosts) and not _is_address(name):
+        text = f"The admin listener isn't called {name!r}: use its address, or name it so in admin_hosts.\n"
+        raise web.HTTPMisdirectedRequest(text=text)
     response: web.StreamResponse = await handler(request)
     return response
 
@@ -89,15 +81,6 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-async def _page(request: web.Request) -> web.Response:
-    body = request.app[PAGE].render(rooms=_described(request.app), version=__version__)
-    return web.Response(text=body, content_type="text/html", headers=PAGE_HEADERS)
-
-
-async def _rooms(request: web.Request) -> web.Response:
-    return web.json_response({"rooms": _described(request.app)}, headers={"Cache-Control": "no-store"})
 
 
 async def _metrics(request: web.Request) -> web.Response:
@@ -117,24 +100,3 @@ async def _readyz(request: web.Request) -> web.Response:
     if missing:
         return web.Response(status=503, text="\n".join(missing) + "\n")
     return web.Response(text="ready\n")
-
-
-def _described(app: web.Application) -> list[dict[str, object]]:
-    """The rooms as the API and the page show them."""
-    upstreams = {room.name: ", ".join(room.upstreams) for room in app[SETTINGS].rooms}
-    rooms: list[dict[str, object]] = []
-    for one in app[ADMISSIONS]:
-        described: dict[str, object] = {"name": one.name, "upstream": upstreams[one.name], "store_up": one.store_up}
-        if one.view is not None:
-            view = dataclasses.asdict(one.view)
-            described |= {key: view[key] for key in _SHOWN}
-            pace = one.admitted_per_minute
-            described["admitted_per_minute"] = None if pace is None else round(pace, 1)
-        rooms.append(described)
-    return rooms
-
-
-_SHOWN = (
-    *("state", "method", "waiting", "called", "away", "active", "max_active", "rate_per_minute", "message"),
-    *("remaining", "totals"),
-)

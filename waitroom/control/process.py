@@ -3,15 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from pathlib import Path
 
 from aiohttp import web
 
 from waitroom.child import Child, run_child
+from waitroom.control.access import Access
+from waitroom.control.access_store import AccessStore
 from waitroom.control.admission import Admission
+from waitroom.control.api import Api
 from waitroom.control.app import make_app
+from waitroom.control.audit import Audit
+from waitroom.control.dashboard import add_dashboard
+from waitroom.control.history import History, keep_history
+from waitroom.control.live import Feed, add_feed
+from waitroom.control.login import Login
+from waitroom.control.notes import LOOK_SECONDS as NOTES_SECONDS
+from waitroom.control.notes import Notes
+from waitroom.control.operations import Change, Operations
+from waitroom.control.passwords import Passwords
+from waitroom.control.people import Actor, Role, new_local_token
+from waitroom.control.people_watch import LOOK_SECONDS as PEOPLE_SECONDS
+from waitroom.control.people_watch import PeopleWatch
+from waitroom.control.pilot import Logbook, Pilot, Pilots, new_name
+from waitroom.control.pilot_figures import EdgeWatch
+from waitroom.control.rooms import Rooms
+from waitroom.control.shop_figures import ShopWatch
+from waitroom.control.webhooks import Webhooks
+from waitroom.edge.room import every
+from waitroom.metrics import FOLDER
 from waitroom.queue.store import QueueStore, connect
+from waitroom.queue.view import RoomView
+from waitroom.settings import RoomSettings
 
 SHUTDOWN_SECONDS = 2.0
+LOOK_SECONDS = 1.0  # as often as the edge workers write
+# No visitor waits for history and audit log, and an operator sooner waits a moment than reads of a mistake.
+RECORDS_TIMEOUT_SECONDS = 2.0
 
 
 async def serve(child: Child) -> None:
@@ -19,13 +48,41 @@ async def serve(child: Child) -> None:
     settings = child.settings
     assert settings.redis_url is not None
     redis = connect(settings.redis_url)
-    admissions = [Admission(room, QueueStore(redis, room.name)) for room in settings.rooms]
-    runner = web.AppRunner(make_app(settings, admissions), access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+    records = connect(settings.redis_url, timeout_seconds=RECORDS_TIMEOUT_SECONDS)
+    stores = {room.name: QueueStore(redis, room.name) for room in settings.rooms}
+    admissions = [Admission(room, stores[room.name]) for room in settings.rooms]
+    watch = ShopWatch(Path(settings.data_dir) / FOLDER)
+    who = new_name()
+    logbooks = {room.name: Logbook(redis, room.name, who) for room in settings.rooms}
+    pilots: dict[str, Pilot] = {}
+    rooms = Rooms(settings, admissions, watch, lambda room: pilots[room].described())
+    audit, history = Audit(records), History(records)
+    feed = Feed(rooms.described)
+    operations = Operations(rooms, admissions, stores, audit, settings.secrets, changed=feed.poke)
+    for room, admission in zip(settings.rooms, admissions, strict=True):
+        pilots[room.name] = _pilot(room, admission, logbooks[room.name], operations)
+    flying = Pilots(list(pilots.values()), EdgeWatch(Path(settings.data_dir) / FOLDER))
+    access = Access(settings, AccessStore(redis), audit, new_local_token(Path(settings.data_dir)))
+    people = PeopleWatch(Path(settings.data_dir), settings.users, audit)
+    passwords = Passwords()
+    app = make_app(settings, admissions, access)
+    Login(access, passwords).install(app)
+    Api(rooms, operations, history, audit, logbooks).add_to(app)
+    add_feed(app, feed, access.still_allowed)
+    add_dashboard(app, rooms.described)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
     try:
         await runner.setup()
         await web.SockSite(runner, child.listener).start()
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(admission.run()) for admission in admissions]
+            running.append(tasks.create_task(every(LOOK_SECONDS, lambda: asyncio.to_thread(watch.look, time.time()))))
+            running.append(tasks.create_task(keep_history(history, rooms.samples)))
+            running.append(tasks.create_task(flying.run()))
+            running.append(tasks.create_task(every(PEOPLE_SECONDS, people.look)))
+            running.append(tasks.create_task(every(NOTES_SECONDS, Notes(audit, stores).look)))
+            if settings.webhooks:
+                running.append(tasks.create_task(Webhooks(settings.webhooks, admissions, redis, watch).run()))
             await child.ready()
             await child.stop.wait()
             for task in running:
@@ -33,6 +90,21 @@ async def serve(child: Child) -> None:
     finally:
         await runner.cleanup()
         await redis.aclose()
+        await records.aclose()
+        passwords.close()
+
+
+def _pilot(settings: RoomSettings, admission: Admission, logbook: Logbook, operations: Operations) -> Pilot:
+    itself = Actor("autopilot", Role.OPERATOR, "", "autopilot")
+
+    async def change(view: RoomView, rate: float, why: str) -> None:
+        wanted = Change(rate_per_minute=rate)
+        await operations.change(settings.name, wanted, expected=view.version, actor=itself, note=why)
+
+    def switched(view: RoomView) -> bool:
+        return settings.autopilot if view.autopilot == "" else view.autopilot == "on"
+
+    return Pilot(settings, admission, logbook, change, switched, time.time)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,389 @@
+// What an operator may change. Each change says on which version of the room it was decided; who decided on an older one
+// is shown what was changed meanwhile, and asked to look again.
+import { element, listen, toast } from "./page.js";
+
+const CALL_MS = 10_000;
+// The feed may tell for so long yet how it was before a change that has been answered.
+const BEHIND_MS = 2000;
+const EFFECT_AFTER_MS = 200;
+
+const name = document.getElementById("page").dataset.room;
+const path = `/api/v1/rooms/${encodeURIComponent(name)}`;
+const start = JSON.parse(document.getElementById("room").textContent);
+let room = start.room;
+let words = start.shown;
+
+const $ = (id) => document.getElementById(id);
+
+// How many changes of this page's are under way, and when one was answered last.
+let changing = 0;
+let answeredAt = 0;
+
+async function change(...request) {
+  changing += 1;
+  try {
+    return await call(...request);
+  } finally {
+    changing -= 1;
+    answeredAt = Date.now();
+  }
+}
+
+// Asks the gateway. Gives its status, and its answer or what to tell.
+async function call(method, where, body, version) {
+  const headers = { "Content-Type": "application/json" };
+  if (version !== undefined) headers["If-Match"] = `"${version}"`;
+  let answer;
+  try {
+    const signal = AbortSignal.timeout(CALL_MS);
+    answer = await fetch(path + where, { method, headers, body: JSON.stringify(body), signal, cache: "no-store" });
+  } catch {
+    return { status: 0, problem: "No answer came. Look whether it was done before you try again." };
+  }
+  const data = await answer.json().catch(() => null);
+  if (answer.ok) return { status: answer.status, data };
+  if (answer.status === 401) return { status: 401, problem: "You are signed out. Sign in again; nothing was changed." };
+  const told = data && [data.detail, ...Object.values(data.errors || {})].filter(Boolean).join(" ");
+  return { status: answer.status, data, problem: told || `It was refused (${answer.status}); nothing was changed.` };
+}
+
+function withNote(body, note) { return note ? { ...body, note } : body; }
+
+// Says what somebody else changed, and waits for the operator to have looked.
+function stale(box, now, look) {
+  const change = now.last_change;
+  const what = change ? `${change.who}: ${change.what}.` : "Something was changed.";
+  const button = element("button", "Look again", { type: "button" });
+  button.addEventListener("click", () => { box.hidden = true; look(); });
+  const told = element("p");
+  told.append(element("b", "The room was changed meanwhile. "), `${what} Nothing of yours was done.`);
+  box.replaceChildren(told, button);
+  box.hidden = false;
+}
+
+function newest(answered) {
+  // The answer of a change may come before the feed tells of it, or after.
+  if (answered && answered.version >= (room.version ?? 0)) room = answered;
+}
+
+// Rate and most inside.
+
+// Even steps to the eye: each is some 20 % more than the one before.
+const STEPS = [1, 2, 3, 4, 5, 6, 8];
+for (let ten = 10; ten < 1_000_000; ten *= 10) STEPS.push(...[1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8].map((step) => step * ten));
+const UNITS = { rate_per_minute: "a minute", max_active: "visitors inside" };
+
+const limits = $("limits");
+const knobs = Object.keys(UNITS).map((key) => {
+  const box = limits.querySelector(`[data-knob=${key}]`);
+  return { key, number: box.querySelector("[type=number]"), slider: box.querySelector("[type=range]") };
+});
+const draftBox = limits.querySelector(".draft");
+const apply = draftBox.querySelector("button");
+const effect = $("effect");
+const hint = effect.firstElementChild;
+const looked = Object.fromEntries(knobs.map(({ key }) => [key, room[key]]));
+let limitsVersion = room.version;
+let asked = 0;
+let asking;
+
+function nearest(value) {
+  return STEPS.reduce((best, step, index) => (
+    Math.abs(Math.log(step / value)) < Math.abs(Math.log(STEPS[best] / value)) ? index : best), 0);
+}
+
+function slide({ key, number, slider }) {
+  const value = number.valueAsNumber;
+  if (!(value > 0)) return;
+  slider.value = nearest(value);
+  slider.setAttribute("aria-valuetext", `${value.toLocaleString("en")} ${UNITS[key]}`);
+}
+
+// What the operator has moved, of the values as they were looked at.
+function draft() {
+  const changed = {};
+  for (const { key, number } of knobs) if (number.valueAsNumber !== looked[key]) changed[key] = number.valueAsNumber;
+  return changed;
+}
+
+// Takes the room's values as those looked at. What the operator has moved stays, the rest follows.
+function look() {
+  const moved = draft();
+  for (const knob of knobs) {
+    looked[knob.key] = room[knob.key];
+    if (knob.key in moved) continue;
+    knob.number.value = room[knob.key];
+    slide(knob);
+  }
+  limitsVersion = room.version;
+}
+
+const dirty = () => !draftBox.hidden;
+
+function settle() {
+  for (const { key, number } of knobs) number.value = looked[key];
+  look();
+  for (const knob of knobs) slide(knob);
+  asked += 1;
+  $("limits-stale").hidden = true;
+  draftBox.hidden = true;
+  $("limits-note").value = "";
+  effect.replaceChildren(hint);
+}
+
+function edited() {
+  clearTimeout(asking);
+  if (!Object.keys(draft()).length) { settle(); return; }
+  draftBox.hidden = false;
+  apply.disabled = true;
+  if ($("limits-stale").hidden) asking = setTimeout(ask, EFFECT_AFTER_MS);
+}
+
+function waits(range) {
+  if (!range) return "not known";
+  const [low, high] = range.map((seconds) => Math.round(seconds / 60));
+  if (high < 1) return "under 1 min";
+  return low === high ? `${high} min` : `${low}–${high} min`;
+}
+
+async function ask() {
+  asked += 1;
+  const mine = asked;
+  if (!limits.checkValidity()) { effect.replaceChildren(element("p", "Give a number above 0.", { className: "warning" })); return; }
+  const answer = await call("PATCH", "?dry_run=true", draft(), limitsVersion);
+  if (mine !== asked) return;
+  if (answer.status === 412) { refused(answer.data.room); return; }
+  if (answer.status !== 200) { effect.replaceChildren(element("p", answer.problem, { className: "warning" })); return; }
+  const { said, warnings, now, then } = answer.data.effect;
+  const list = element("dl");
+  for (const [key, label] of [["newcomer", "A newcomer waits"], ["middle", "From the middle"]]) {
+    const row = element("div");
+    const cell = element("dd");
+    cell.append(element("s", `${waits(now[key])} → `), waits(then[key]));
+    row.append(element("dt", label), cell);
+    list.append(row);
+  }
+  effect.replaceChildren(element("p", said), ...warnings.map((each) => element("p", each, { className: "warning" })), list);
+  apply.disabled = false;
+}
+
+function refused(now) {
+  newest(now);
+  apply.disabled = true;
+  stale($("limits-stale"), room, () => {
+    look();
+    knobs[0].number.focus();
+    edited();
+  });
+}
+
+for (const knob of knobs) {
+  knob.slider.max = STEPS.length - 1;
+  knob.slider.addEventListener("input", () => {
+    knob.number.value = STEPS[knob.slider.valueAsNumber];
+    slide(knob);
+    edited();
+  });
+  knob.number.addEventListener("input", () => { slide(knob); edited(); });
+}
+limits.addEventListener("reset", (event) => {
+  event.preventDefault();
+  settle();
+  knobs[0].number.focus();
+});
+limits.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  if (apply.disabled) return;
+  apply.disabled = true;
+  const answer = await change("PATCH", "", withNote(draft(), $("limits-note").value), limitsVersion);
+  if (answer.status === 412) { refused(answer.data.room); return; }
+  if (answer.status !== 200) {
+    effect.replaceChildren(element("p", answer.problem, { className: "warning" }));
+    apply.disabled = false;
+    return;
+  }
+  newest(answer.data);
+  settle();
+  toast("Done. It holds everywhere within a second.");
+  knobs[0].number.focus();
+});
+
+// The dialog that asks first.
+
+const dialog = $("ask");
+const yes = $("ask-yes");
+const ACTIONS = {
+  pause: { title: "Pause the room?", button: "Pause", body: { state: "paused" } },
+  drain: { title: "Let the room empty?", button: "Drain", body: { draining: true } },
+  close: { title: "Close the room?", button: "Close the room", danger: true, message: true, body: { state: "closed" } },
+  sold_out: { title: "Say that it is sold out?", button: "Say so", danger: true, message: true, body: { state: "sold_out" } },
+  open: { title: "Open the room again?", button: "Open it", message: true, body: { state: "open" } },
+  undo: { title: "Undo this change?", button: "Undo it", undo: true },
+};
+let question = null;
+
+function openDialog(what, opener) {
+  question = { ...what, version: room.version, opener };
+  $("ask-title").textContent = what.title;
+  $("ask-text").textContent = what.text;
+  yes.textContent = what.button;
+  yes.className = what.danger ? "main danger" : "main";
+  yes.disabled = false;
+  $("ask-message-row").hidden = !what.message;
+  $("ask-message").value = room.message;
+  $("ask-note").value = "";
+  $("ask-stale").hidden = true;
+  $("ask-problem").hidden = true;
+  dialog.showModal();
+  $("ask-no").focus();
+}
+
+function askStale(now) {
+  newest(now);
+  yes.disabled = true;
+  stale($("ask-stale"), room, () => {
+    question.version = room.version;
+    if (question.action) $("ask-text").textContent = words.asks[question.action];
+    yes.disabled = false;
+    $("ask-no").focus();
+  });
+}
+
+function askFor(action, opener) { openDialog({ ...ACTIONS[action], action, text: words.asks[action] }, opener); }
+
+$("ask-no").addEventListener("click", () => dialog.close());
+dialog.addEventListener("close", () => {
+  const { opener } = question;
+  question = null;
+  // What was done may have taken the button away.
+  if (opener.hidden) $("name").focus();
+  else opener.focus();
+});
+dialog.querySelector("form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  if (yes.disabled || !question) return;
+  yes.disabled = true;
+  const mine = question;
+  const note = $("ask-note").value;
+  const body = mine.message && $("ask-message").value !== room.message
+    ? { ...mine.body, message: $("ask-message").value } : mine.body;
+  const answer = mine.undo ? await change("POST", "/undo", withNote({}, note), mine.version)
+    : mine.session ? await change("POST", "/end-session", withNote({ session: mine.session }, note))
+      : await change("PATCH", "", withNote(body, note), mine.version);
+  if (mine !== question) return;
+  if (answer.status === 412) { askStale(answer.data.room); return; }
+  if (answer.problem) {
+    $("ask-problem").textContent = answer.problem;
+    $("ask-problem").hidden = false;
+    yes.disabled = false;
+    return;
+  }
+  if (mine.session) $("session").value = "";
+  else newest(answer.data);
+  dialog.close();
+  toast(mine.session ? "The session is over." : "Done. It holds everywhere within a second.");
+});
+
+for (const button of document.querySelectorAll("[data-action]")) {
+  const { action } = button.dataset;
+  button.addEventListener("click", () => {
+    if (action === "resume") once(button, { state: "open" }, "The line goes on.");
+    else askFor(action, button);
+  });
+}
+
+// A change that is done at once.
+async function once(control, body, done) {
+  control.disabled = true;
+  const answer = await change("PATCH", "", body, room.version);
+  control.disabled = false;
+  if (answer.status === 412) newest(answer.data.room);
+  else if (!answer.problem) newest(answer.data);
+  toast(answer.status === 412 ? `Not done: the room was changed meanwhile. Look again. ${room.last_change?.what ?? ""}`
+    : answer.problem || done);
+}
+
+const pilot = $("pilot");
+pilot?.addEventListener("click", () => {
+  const on = pilot.getAttribute("aria-checked") !== "true";
+  once(pilot, { autopilot: on }, on ? "The autopilot has the rate." : "The rate is yours.");
+});
+
+// The message to the waiting.
+
+const messageForm = $("message-form");
+const message = $("message");
+const show = messageForm.querySelector("button");
+const takeAway = $("message-away");
+let messageVersion = null;
+
+message.addEventListener("input", () => {
+  messageVersion ??= room.version;
+  show.disabled = message.value === room.message;
+  if (show.disabled) messageVersion = null;
+});
+
+async function say(text, version) {
+  const answer = await change("PATCH", "", { message: text }, version);
+  if (answer.status === 412) {
+    newest(answer.data.room);
+    messageVersion = room.version;
+    toast(`Not shown: the room was changed meanwhile (${room.last_change?.what ?? ""}). Look, then press again.`);
+    return;
+  }
+  if (answer.problem) { toast(answer.problem); return; }
+  newest(answer.data);
+  messageVersion = null;
+  follow();
+  toast(text ? "The waiting see it within seconds." : "The message is taken away.");
+}
+
+messageForm.addEventListener("submit", (event) => {
+  event.preventDefault();
+  say(message.value, messageVersion ?? room.version);
+});
+takeAway.addEventListener("click", () => say("", room.version));
+
+// One visitor.
+
+$("admit-form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const answer = await change("POST", "/admit", { ticket: $("ticket").value.trim() });
+  if (!answer.problem) $("ticket").value = "";
+  toast(answer.problem || "It is this visitor's turn now.");
+});
+$("session-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const session = $("session").value.trim().toLowerCase();
+  const text = `1 visitor is ended: session ${session} is over within 20 seconds, and who had it would have to wait again.`;
+  openDialog({ title: "End this session?", button: "End it", danger: true, session, text }, $("session"));
+});
+
+// What the feed tells.
+
+function follow() {
+  // The autopilot moves the rate without making anybody's values stale.
+  if (dirty() && limitsVersion === room.version) look();
+  else if (!dirty() && (limitsVersion !== room.version || knobs.some(({ key }) => looked[key] !== room[key]))) settle();
+  if (messageVersion === null && message.value !== room.message) message.value = room.message;
+  show.disabled = message.value === room.message;
+  takeAway.hidden = !room.message;
+}
+
+listen(name, (told, said) => {
+  const other = told.version !== room.version;
+  if (told.version < room.version && Date.now() - answeredAt < BEHIND_MS) return;
+  room = told;
+  words = said;
+  for (const button of document.querySelectorAll("#actions [data-action]")) button.hidden = !said.actions.includes(button.dataset.action);
+  document.querySelector("[data-action=undo]").hidden = !said.undoable;
+  if (pilot && room.autopilot) pilot.setAttribute("aria-checked", String(room.autopilot.on));
+  if (other && !changing && dirty() && room.version !== limitsVersion) refused(room);
+  if (question) {
+    if (other && question.version !== room.version && !question.session && !yes.disabled) askStale(room);
+    else if (question.action && question.version === room.version) $("ask-text").textContent = said.asks[question.action];
+  }
+  follow();
+});
+
+for (const knob of knobs) slide(knob);

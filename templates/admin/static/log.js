@@ -1,0 +1,51 @@
+// Who did what in this room lately, from the audit log.
+import { element, listen, moment, reading } from "./page.js";
+
+const SHOWN = 8;
+const READ = 200;
+const AGAIN_MS = 30_000;
+const WORDS = {
+  rate_per_minute: "rate", max_active: "most inside", change: "", undo: "undo", admit: "let in", end_session: "ended",
+};
+
+const name = document.getElementById("page").dataset.room;
+const list = document.getElementById("log");
+let version;
+
+const word = (key) => WORDS[key] ?? key.replaceAll("_", " ");
+
+function said(value) {
+  if (value === "") return "none";
+  if (typeof value === "boolean") return value ? "on" : "off";
+  if (typeof value === "number") return value.toLocaleString("en");
+  return String(value).replaceAll("_", " ");
+}
+
+function told({ action, old, new: set }) {
+  const parts = Object.entries(set).map(([key, value]) => (
+    key in old ? `${word(key)} ${said(old[key])} → ${said(value)}` : `${word(key)} ${said(value)}`));
+  const text = [word(action), parts.join(", ")].filter(Boolean).join(": ");
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+function row(entry) {
+  const made = element("li");
+  made.append(moment(entry.at), element("span", entry.who));
+  const what = element("span", told(entry), { className: "what" });
+  if (entry.outcome === "refused") what.append(" ", element("b", "refused", { className: "bad" }));
+  if (entry.note) what.append(" ", element("q", entry.note));
+  made.append(what);
+  return made;
+}
+
+const load = reading(`/api/v1/audit?count=${READ}`, (told) => {
+  if (told) list.replaceChildren(...told.entries.filter((entry) => entry.room === name).slice(0, SHOWN).map(row));
+});
+
+load();
+setInterval(load, AGAIN_MS);
+listen(name, (room) => {
+  // Also upon the first frame: something may have been changed since the list was read.
+  if (version !== room.version) load();
+  version = room.version;
+});

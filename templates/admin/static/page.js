@@ -1,0 +1,146 @@
+// Keeps the figures true. The server sends the words that it would have written into the page; they are only put in.
+
+const OLD_AFTER_MS = 3500;
+const AGAIN_MS = 2000;
+const FLASH_MS = 2600;
+const TOAST_MS = 6000;
+// What an operator's change shows in; other figures move by themselves.
+const CHANGED = new Set(["state", "rate", "max_active", "message", "pilot", "change"]);
+
+const callbacks = [];
+const versions = new Map();
+let rooms = [];
+let heardAt = Date.now();
+let heard = false;
+let hideToast;
+
+// Calls back with each room's description and words, and the server's clock in seconds.
+export function listen(name, callback) { callbacks.push([name, callback]); }
+
+// Reads what the API has at a path and shows it, null where it can't be read; of several readings the last one begun.
+export function reading(path, show) {
+  let begun = 0;
+  return async () => {
+    const turn = ++begun;
+    const read = fetch(path, { cache: "no-store" }).then((answer) => (answer.ok ? answer.json() : null));
+    const told = await read.catch(() => null);
+    if (turn === begun) show(told);
+  };
+}
+
+export function toast(text) {
+  const box = document.getElementById("toast");
+  box.textContent = text;
+  clearTimeout(hideToast);
+  hideToast = setTimeout(() => { box.textContent = ""; }, TOAST_MS);
+}
+
+export function element(tag, text, properties = {}) {
+  const made = Object.assign(document.createElement(tag), properties);
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+// When something was, in the operator's own time; with the day where it wasn't today.
+export function moment(at) {
+  const when = new Date(at);
+  const style = when.toDateString() === new Date().toDateString() ? { timeStyle: "medium" } : { dateStyle: "short", timeStyle: "short" };
+  return element("time", when.toLocaleString(undefined, style), { dateTime: at });
+}
+
+function put(place, text) {
+  if (place.textContent === String(text)) return false;
+  place.textContent = text;
+  return true;
+}
+
+function flash(place) {
+  place.classList.remove("flash");
+  void place.offsetWidth;
+  place.classList.add("flash");
+  setTimeout(() => place.classList.remove("flash"), FLASH_MS);
+}
+
+function fill(list, made) {
+  if (list.textContent !== made.map((each) => each.textContent).join("")) list.replaceChildren(...made);
+}
+
+function render(box, words, changed) {
+  box.dataset.tone = words.tone;
+  for (const place of box.querySelectorAll("[data-f]")) {
+    const text = words[place.dataset.f];
+    if (text !== undefined && put(place, text) && changed && CHANGED.has(place.dataset.f)) flash(place);
+  }
+  for (const rect of box.querySelectorAll("[data-w]")) rect.setAttribute("width", `${words[rect.dataset.w]}%`);
+  for (const list of box.querySelectorAll("[data-list=needs]")) fill(list, words.needs.map((each) => element("li", each)));
+  for (const list of box.querySelectorAll("[data-list=left]")) {
+    fill(list, (words.left || []).map(([reason, number]) => {
+      const row = element("div");
+      row.append(element("dt", reason), element("dd", number));
+      return row;
+    }));
+  }
+  for (const time of box.querySelectorAll("[data-time]")) localTime(time, words[time.dataset.time]);
+}
+
+function localTime(time, at) {
+  if (!at) { put(time, ""); return; }
+  const moment = new Date(at);
+  const today = moment.toDateString() === new Date().toDateString();
+  const style = today ? { timeStyle: "medium" } : { dateStyle: "medium", timeStyle: "short" };
+  time.dateTime = at;
+  put(time, `at ${moment.toLocaleString(undefined, style)}`);
+}
+
+function show({ at, rooms: told }) {
+  heardAt = Date.now();
+  for (const room of rooms) {
+    const words = told[room.name];
+    const known = versions.get(room.name);
+    const changed = known !== undefined && known !== room.version;
+    versions.set(room.name, room.version);
+    for (const box of document.querySelectorAll(`[data-room="${CSS.escape(room.name)}"]`)) {
+      if (box.id === "page" && room.state && !box.querySelector(".columns")) location.reload();
+      render(box, words, changed);
+      if (changed && box.matches("#page, .room")) toast(`${words.change_who}: ${words.change}`);
+      if (box.id === "page") document.title = `${words.waiting} waiting · ${room.name} · Waitroom`;
+    }
+    for (const [name, callback] of callbacks) if (name === room.name) callback(room, words, at);
+  }
+  heard = true;
+  link();
+}
+
+// Says how old the figures are, in place of letting old ones look like new ones.
+function link() {
+  const age = Date.now() - heardAt;
+  const lost = age > OLD_AFTER_MS;
+  const notice = document.getElementById("lost");
+  document.getElementById("link").dataset.link = lost ? "lost" : heard ? "live" : "waiting";
+  put(document.getElementById("link-text"), lost ? `${old(age)} old` : heard ? "Live" : "Connecting");
+  document.body.toggleAttribute("data-old", lost);
+  if (lost && notice.hidden) notice.textContent = "No connection to the gateway. These figures are old; still trying.";
+  notice.hidden = !lost;
+}
+
+function old(ms) {
+  const seconds = Math.round(ms / 1000);
+  return seconds < 120 ? `${seconds} s` : `${Math.round(seconds / 60)} min`;
+}
+
+function connect() {
+  const source = new EventSource("/api/v1/events");
+  source.addEventListener("rooms", (event) => { rooms = JSON.parse(event.data).rooms; });
+  source.addEventListener("shown", (event) => show(JSON.parse(event.data)));
+  source.addEventListener("error", async () => {
+    // It comes back by itself unless it was refused.
+    if (source.readyState !== EventSource.CLOSED) return;
+    const answer = await fetch("/api/v1/rooms", { cache: "no-store" }).catch(() => null);
+    if (answer && answer.status === 401) location.reload();
+    else setTimeout(connect, AGAIN_MS);
+  });
+}
+
+for (const time of document.querySelectorAll("[data-time]")) localTime(time, time.getAttribute("datetime"));
+connect();
+setInterval(link, 1000);

@@ -1,0 +1,341 @@
+"""Who may do what on the admin listener: every request is somebody's before any handler sees it.
+
+Who comes is told by a bearer token, by the cookie of somebody who has logged in (`waitroom.control.login`) or, while no
+user is configured, by coming from this very machine. What isn't allowed is refused: a viewer may look, and whoever
+changes something has to be an operator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+from urllib.parse import quote
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from waitroom.control.access_store import AccessStore
+from waitroom.control.cookies import COOKIE, AdminCookies, AdminSession
+from waitroom.control.origin import SAFE_METHODS, Whence, from_own_page, whence
+from waitroom.control.people import Actor, ApiToken, People, PeopleError, Register, Role
+from waitroom.control.problems import problem
+from waitroom.edge.headers import TrustedProxies
+from waitroom.errors import BadToken, StoreUnavailable, WaitroomError
+from waitroom.resources import resource_path
+from waitroom.settings import Settings
+
+log = structlog.get_logger()
+
+LOGIN = "/login"
+LOGOUT = "/logout"
+API = "/api/"
+# Programs ask for these, and they tell nothing of anybody.
+FOR_ALL = frozenset({"/healthz", "/readyz", "/metrics", LOGIN})
+JSON = "application/json"
+FORM = "application/x-www-form-urlencoded"
+PAGE_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'",
+    "X-Content-Type-Options": "nosniff",
+    # With "no-referrer", browsers wouldn't tell the origin of our own forms.
+    "Referrer-Policy": "same-origin",
+}
+LONGEST_PATH_TOLD = 200
+RECORDS_AT_ONCE = 30
+RECORDS_PER_SECOND = 0.5
+
+ACTOR = web.RequestKey("actor", Actor)
+
+
+class Recorder(Protocol):
+    """The audit log."""
+
+    async def record(
+        self,
+        actor: Actor,
+        action: str,
+        *,
+        room: str = "",
+        old: Mapping[str, object] = {},
+        new: Mapping[str, object] = {},
+        note: str = "",
+        outcome: str = "done",
+    ) -> None:
+        """Writes down who did what, or tried to."""
+
+
+class Refused(WaitroomError):  # noqa: N818 - an answer, not a mistake
+    """A request isn't answered as it was meant; `Access` turns it into a page or a problem.
+
+    Attributes:
+        status: The HTTP status.
+        detail: What is wrong and how to mend it, for whoever asked.
+        actor: Who tried, where it is to be written down.
+        retry_after: Seconds until it is worth trying again; 0 where nothing is said of that.
+    """
+
+    def __init__(
+        self, status: int, title: str, detail: str, *, actor: Actor | None = None, retry_after: float = 0
+    ) -> None:
+        super().__init__(title)
+        self.status = status
+        self.title = title
+        self.detail = detail
+        self.actor = actor
+        self.retry_after = retry_after
+
+
+def _must(actor: Actor, least: Role) -> None:
+    if not actor.role.may(least):
+        detail = f"This takes the role {least}; yours is {actor.role}. To change it: waitroom user role"
+        raise Refused(403, "Not allowed", detail, actor=actor)
+
+
+class Budget:
+    """How many refused requests are written down: strangers must not push everything else out of the audit log."""
+
+    def __init__(self) -> None:
+        self._left = float(RECORDS_AT_ONCE)
+        self._at = 0.0
+        self.left_out = 0
+
+    def spend(self, now: float) -> bool:
+        """Whether one more is written down at the monotonic time ``now``."""
+        self._left = min(float(RECORDS_AT_ONCE), self._left + (now - self._at) * RECORDS_PER_SECOND)
+        self._at = now
+        if self._left < 1:
+            self.left_out += 1
+            return False
+        self._left -= 1
+        return True
+
+
+class Access:
+    """Tells who asks, and answers those who may not.
+
+    Args:
+        settings: With ``secrets`` filled in.
+        store: For what must hold for all controllers.
+        audit: Where logins and refused requests are written down.
+        local_token: What `waitroom.control.people.LOCAL_TOKEN_FILE` holds.
+        now: The wall clock, Unix time in seconds.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: AccessStore,
+        audit: Recorder,
+        local_token: str,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.store = store
+        self.cookies = AdminCookies(settings.secrets)
+        self.now = now
+        self._audit = audit
+        self._local_token = local_token
+        self._register = Register(Path(settings.data_dir), settings.users)
+        self._trusted = TrustedProxies(settings.trusted_proxies)
+        self._budget = Budget()
+        self._said = ""
+        environment = Environment(
+            loader=FileSystemLoader(resource_path("templates") / "admin"), autoescape=True, undefined=StrictUndefined
+        )
+        self._page = environment.get_template("login.html")
+
+    def install(self, app: web.Application) -> None:
+        """Puts itself before all handlers of an application."""
+        app.middlewares.append(self._guard)
+        app.router.add_get(f"{API}v1/me", self._me)
+
+    async def still_allowed(self, request: web.Request) -> bool:
+        """Whether who sent this request would still be let in, as whom it was, for answers that go on and on."""
+        try:
+            actor = await self._actor(request, self.whence(request))
+        except Refused:
+            return False
+        return actor == request[ACTOR]
+
+    def whence(self, request: web.Request) -> Whence:
+        """Where a request comes from."""
+        return whence(request, self._trusted)
+
+    async def people(self) -> People:
+        """All whom we know now. Raises `Refused`."""
+        try:
+            people = await asyncio.to_thread(self._register.now)
+        except PeopleError as error:
+            if str(error) != self._said:
+                self._said = str(error)
+                log.error("nobody can be let in", cause=self._said)
+            detail = "The file of users can't be read. The gateway's log says why."
+            raise Refused(503, "Nobody can be told from another", detail) from error
+        self._said = ""
+        return people
+
+    async def record(
+        self,
+        actor: Actor,
+        action: str,
+        *,
+        old: Mapping[str, object] = {},
+        new: Mapping[str, object] = {},
+        note: str = "",
+        outcome: str = "done",
+    ) -> None:
+        """Writes something down; of what was refused, no more than so much in a minute."""
+        if outcome == "refused":
+            left_out = self._budget.left_out
+            if not self._budget.spend(time.monotonic()):
+                return
+            if left_out:
+                self._budget.left_out = 0
+                note = f"{note} ({left_out} more refused before this were left out)"
+        try:
+            await self._audit.record(actor, action, old=old, new=new, note=note, outcome=outcome)
+        except StoreUnavailable as error:
+            log.warning("not written to the audit log", action=action, who=actor.name, cause=str(error))
+
+    def page(self, status: int, title: str, message: str = "", **shown: Any) -> web.Response:
+        """The page for whoever is not in."""
+        body = self._page.render({"form": False, "name": "", "next": "/", **shown}, title=title, message=message)
+        return web.Response(status=status, text=body, content_type="text/html", headers=PAGE_HEADERS)
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            if request.path not in FOR_ALL:
+                actor = await self._actor(request, self.whence(request))
+                request[ACTOR] = actor
+                self._must_look_right(request)
+                if request.path != LOGOUT:
+                    _must(actor, Role.VIEWER if request.method in SAFE_METHODS else Role.OPERATOR)
+            return await handler(request)
+        except Refused as refused:
+            return await self._answer(request, refused)
+
+    async def _actor(self, request: web.Request, here: Whence) -> Actor:
+        """Who sent a request. Raises `Refused`."""
+        if "Authorization" in request.headers:
+            return await self._bearer(request.headers["Authorization"], here)
+        people = await self.people()
+        actor = await self._logged_in(request, here, people)
+        if actor is not None:
+            return actor
+        if people.users:
+            raise Refused(401, "Who are you?", "Log in, or send a token: Authorization: Bearer ...")
+        if not here.here:
+            self.refuse_strangers(here)
+        browser = from_own_page(request, here.secure)
+        actor = Actor("local", Role.ADMIN, here.address, "api" if browser is None else "dashboard")
+        # A page from anywhere could send its reader's browser here, which is on this machine.
+        if request.method not in SAFE_METHODS and browser is False:
+            self.refuse_other_pages(actor)
+        return actor
+
+    async def _bearer(self, header: str, here: Whence) -> Actor:
+        scheme, _, token = header.partition(" ")
+        token = token.strip()
+        if scheme.lower() == "bearer" and token and token.isascii():
+            if hmac.compare_digest(_bytes(token), self._local_token.encode()) and here.here:
+                return Actor("local", Role.ADMIN, here.address, "cli")
+            found: ApiToken | None = (await self.people()).bearer(token)
+            if found is not None:
+                return Actor(f"token:{found.name}", found.role, here.address, "api")
+        unknown = Actor("unknown", Role.VIEWER, here.address, "api")
+        raise Refused(401, "Who are you?", "This token is none of ours, or it was removed.", actor=unknown)
+
+    async def _logged_in(self, request: web.Request, here: Whence, people: People) -> Actor | None:
+        """Who has logged in; None where nobody, or no longer."""
+        session = self.session(request)
+        user = None if session is None else people.users.get(session.name)
+        if session is None or user is None or not hmac.compare_digest(user.stamp, session.stamp):
+            return None
+        safe = request.method in SAFE_METHODS
+        try:
+            if await self.store.ended(session.id):
+                return None
+        except StoreUnavailable as error:
+            # Nothing could be changed now, but it must be seen that the store is down.
+            if not safe:
+                raise Refused(503, "The store doesn't answer", "Nothing can be changed; try again.") from error
+        actor = Actor(user.name, user.role, here.address, "dashboard")
+        if not safe and from_own_page(request, here.secure) is not True:
+            self.refuse_other_pages(actor)
+        return actor
+
+    def session(self, request: web.Request) -> AdminSession | None:
+        """The session that a request's cookie is of, whether or not it was ended."""
+        value = request.cookies.get(COOKIE)
+        try:
+            return None if value is None else self.cookies.read(value, self.now())
+        except BadToken:
+            return None
+
+    def refuse_strangers(self, here: Whence) -> NoReturn:
+        """Refuses who isn't on this machine while no user is configured. Raises `Refused`."""
+        detail = (
+            "No user is configured, so only somebody on the gateway's own machine may come in. Add a user there, "
+            "with the command: waitroom user add NAME --role admin"
+        )
+        raise Refused(403, "Not from here", detail, actor=Actor("unknown", Role.VIEWER, here.address, "dashboard"))
+
+    def refuse_other_pages(self, actor: Actor) -> NoReturn:
+        """Refuses what another page than ours made a browser send. Raises `Refused`."""
+        detail = (
+            "This didn't come from a page of this address. Behind a proxy, let it pass on the Host header as it came."
+        )
+        raise Refused(403, "Not from here", detail, actor=actor)
+
+    def _must_look_right(self, request: web.Request) -> None:
+        """Refuses content of a kind that nothing here takes: plain forms of other pages send those."""
+        if request.method in SAFE_METHODS or not request.body_exists:
+            return
+        wanted = JSON if request.path.startswith(API) else FORM
+        if request.content_type != wanted:
+            raise Refused(415, "Content of another kind", f"Send it as {wanted}.")
+
+    async def _answer(self, request: web.Request, refused: Refused) -> web.StreamResponse:
+        if refused.actor is not None:
+            asked = {"method": request.method, "path": request.path[:LONGEST_PATH_TOLD]}
+            await self.record(refused.actor, "request", new=asked, note=refused.title, outcome="refused")
+        if request.path.startswith(API):
+            return self._problem(refused)
+        if refused.status == 401:
+            wanted = request.path_qs if request.method in SAFE_METHODS else "/"
+            where = f"{LOGIN}?next={quote(wanted, safe='/')}"
+            return web.Response(status=303, headers={"Location": where, "Cache-Control": "no-store"})
+        answer = self.page(refused.status, refused.title, refused.detail)
+        _say_when(answer, refused)
+        return answer
+
+    def _problem(self, refused: Refused) -> web.Response:
+        answer = problem(refused.status, refused.detail, title=refused.title)
+        if refused.status == 401:
+            answer.headers["WWW-Authenticate"] = 'Bearer realm="waitroom"'
+        _say_when(answer, refused)
+        return answer
+
+    async def _me(self, request: web.Request) -> web.Response:
+        actor = request[ACTOR]
+        body = {"name": actor.name, "role": actor.role, "via": actor.via}
+        return web.json_response(body, headers={"Cache-Control": "no-store"})
+
+
+def _say_when(answer: web.Response, refused: Refused) -> None:
+    if refused.retry_after:
+        answer.headers["Retry-After"] = str(math.ceil(refused.retry_after))
+
+
+def _bytes(text: str) -> bytes:
+    """What came in a header, however it is no text."""
+    return text.encode("utf-8", "surrogateescape")

@@ -1,0 +1,154 @@
+"""The dashboard: its pages, as they stand before the live feed keeps them so, and the files that belong to them."""
+
+from __future__ import annotations
+
+import hashlib
+import mimetypes
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from waitroom import __version__
+from waitroom.control.access import ACTOR
+from waitroom.control.wording import shown
+from waitroom.resources import resource_path
+
+# Nothing from anywhere else and nothing within the page, so that a name or message that is shown can never act.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'"
+)
+PAGE_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    # With "no-referrer", browsers wouldn't tell the origin of our own forms.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+_FOREVER = "public, max-age=31536000, immutable"
+
+Room = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A static file as it is served."""
+
+    body: bytes
+    content_type: str
+
+
+class Assets:
+    """The static files, under a name that changes with what is in any of them: browsers may keep them for good.
+
+    Args:
+        folder: Where they lie; read once.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._files: dict[str, Asset] = {}
+        digest = hashlib.sha256()
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            name, body = path.relative_to(folder).as_posix(), path.read_bytes()
+            digest.update(f"{name} {len(body)}\n".encode() + body)
+            self._files[name] = Asset(body, mimetypes.guess_type(name)[0] or "text/plain")
+        self.version = digest.hexdigest()[:12]
+
+    def url(self, name: str) -> str:
+        """Where a file is served, relative to the listener.
+
+        Raises:
+            KeyError: there is none of this name.
+        """
+        self._files[name]
+        return f"/static/{self.version}/{name}"
+
+    def find(self, version: str, name: str) -> Asset | None:
+        """The file; None where there is none, or only one of another version."""
+        return self._files.get(name) if version == self.version else None
+
+
+class Pages:
+    """The admin pages' templates, with what all of them may use.
+
+    Args:
+        folder: Of the templates, its ``static`` among them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.assets = Assets(folder / "static")
+        self._environment = Environment(
+            loader=FileSystemLoader(folder),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._environment.globals.update(asset=self.assets.url, version=__version__, actor=None)
+
+    def response(self, template: str, values: Mapping[str, object], *, status: int = 200) -> web.Response:
+        """A page, with the headers that all of them have. ``values`` are what its template uses, ``title`` at least."""
+        body = self._environment.get_template(template).render(values)
+        return web.Response(text=body, status=status, content_type="text/html", headers=PAGE_HEADERS)
+
+
+PAGES: web.AppKey[Pages] = web.AppKey("pages", Pages)
+_ROOMS: web.AppKey[Callable[[], Sequence[Room]]] = web.AppKey("rooms", object)  # type: ignore[arg-type]
+
+
+def add_dashboard(app: web.Application, rooms: Callable[[], Sequence[Room]]) -> None:
+    """Serves the dashboard.
+
+    Args:
+        app: The admin listener's application; who asks is in ``request[ACTOR]``, nobody may do anything without.
+        rooms: Gives all rooms as the API does.
+    """
+    app[PAGES] = Pages(resource_path("templates") / "admin")
+    app[_ROOMS] = rooms
+    app.router.add_get("/", _overview)
+    app.router.add_get("/rooms/{room}", _room)
+    app.router.add_get("/static/{version}/{name:.+}", _static)
+
+
+async def _overview(request: web.Request) -> web.StreamResponse:
+    rooms = request.app[_ROOMS]()
+    if len(rooms) == 1:
+        raise web.HTTPFound(f"/rooms/{rooms[0]['name']}")
+    return request.app[PAGES].response("overview.html", _common(request, rooms, "All rooms"))
+
+
+async def _room(request: web.Request) -> web.StreamResponse:
+    rooms = request.app[_ROOMS]()
+    name = request.match_info["room"]
+    room = next((room for room in rooms if room["name"] == name), None)
+    if room is None:
+        return request.app[PAGES].response("missing.html", _common(request, rooms, "No such room"), status=404)
+    values = {**_common(request, rooms, name), "room": room, "now": shown(room), "may": _may_operate(request)}
+    return request.app[PAGES].response("room.html", values)
+
+
+def _common(request: web.Request, rooms: Sequence[Room], title: str) -> dict[str, object]:
+    return {
+        "title": title,
+        "rooms": [(room, shown(room)) for room in rooms],
+        "here": request.path,
+        "actor": request.get(ACTOR),
+    }
+
+
+def _may_operate(request: web.Request) -> bool:
+    actor = request.get(ACTOR)
+    return actor is not None and actor.role in ("operator", "admin")
+
+
+async def _static(request: web.Request) -> web.Response:
+    found = request.app[PAGES].assets.find(request.match_info["version"], request.match_info["name"])
+    if found is None:
+        raise web.HTTPNotFound
+    headers = {"Cache-Control": _FOREVER, "X-Content-Type-Options": "nosniff"}
+    return web.Response(body=found.body, content_type=found.content_type, charset="utf-8", headers=headers)

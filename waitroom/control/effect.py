@@ -1,0 +1,133 @@
+"""What a change of a room would do to those who wait, reckoned from one look at it. No clock, no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from waitroom.queue.positions import Forecast
+from waitroom.queue.view import RoomState, RoomView
+
+Wait = tuple[int, int] | None
+
+# A rate that is raised by more than this at once is worth a word.
+STEEP = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """Seconds, the least and the most: for who joins now, and for who is in the middle of the line; None: not known."""
+
+    newcomer: Wait
+    middle: Wait
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """The waits now and after the change, one sentence, and what to beware of."""
+
+    now: Waits
+    then: Waits
+    said: str
+    warnings: tuple[str, ...]
+
+    def json(self) -> dict[str, Any]:
+        """As the API gives it."""
+        return asdict(self)
+
+
+def changed_view(view: RoomView, *, rate: float | None, most: int | None, state: RoomState | None) -> RoomView:
+    """The room as it would be right after a change."""
+    most = view.max_active if most is None else most
+    return replace(
+        view,
+        rate_per_minute=view.rate_per_minute if rate is None else rate,
+        max_active=most,
+        state=view.state if state is None else state,
+        pace=replace(view.pace, slots=most),
+    )
+
+
+def effect_of(before: RoomView, after: RoomView, *, draining: bool = False, autopilot_off: bool = False) -> Effect:
+    """Compares a room with what it would be.
+
+    Args:
+        before: As it is.
+        after: As it would be, see `changed_view`.
+        draining: Whether it would be draining.
+        autopilot_off: Whether the change would switch the autopilot off.
+    """
+    now, then = waits(before), waits(after)
+    return Effect(
+        now, then, _said(before, after, now, then, draining=draining), _warnings(before, after, autopilot_off)
+    )
+
+
+def waits(view: RoomView) -> Waits:
+    """Those of a room; None for everybody in one that lets nobody in."""
+    if view.state is not RoomState.OPEN or view.rate_per_minute <= 0 or view.method == "passthrough":
+        return Waits(None, None)
+    forecast = Forecast(view.rate_per_minute, view.pace, view.free_slots)
+    middle = forecast.wait((view.waiting + 1) // 2) if view.waiting else None
+    return Waits(forecast.wait(view.waiting + 1), middle)
+
+
+def _said(before: RoomView, after: RoomView, now: Waits, then: Waits, *, draining: bool) -> str:
+    if after.state is RoomState.PAUSED:
+        if draining:
+            return f"Nobody more is let in; it ends when the last of {_people(before.active)} inside has left."
+        return f"Nobody more is let in; {_people(before.waiting)} waiting and {_people(before.active)} inside stay."
+    if after.state in (RoomState.CLOSED, RoomState.SOLD_OUT):
+        told = "closed" if after.state is RoomState.CLOSED else "sold out"
+        return f"{_people(before.waiting)} waiting are told that it is {told}; {_people(before.active)} inside stay."
+    if after.method == "passthrough":
+        return "Nobody waits in this room, whatever its limits."
+    if then.newcomer is None:
+        return "How long a newcomer would wait can't be known yet."
+    would = f"A newcomer would wait {_span(then.newcomer)}"
+    if before.state is not RoomState.OPEN:
+        return f"Visitors are let in again. {would}."
+    if now.newcomer is None:
+        return f"{would}; how long they would wait now can't be known."
+    if now.newcomer == then.newcomer:
+        return f"{would}, as now."
+    return f"{would} instead of {_span(now.newcomer)}."
+
+
+def _warnings(before: RoomView, after: RoomView, autopilot_off: bool) -> tuple[str, ...]:
+    found = []
+    if autopilot_off:
+        found.append("The autopilot is switched off: the rate stays where you put it.")
+    if after.rate_per_minute > before.rate_per_minute * STEEP > 0:
+        times = after.rate_per_minute / before.rate_per_minute
+        found.append(f"The rate is raised {times:.3g} times at once; the shop meets it within a second.")
+    taken = before.active + before.called
+    if after.max_active < taken:
+        found.append(
+            f"{taken:,} are inside or called: nobody is thrown out, and nobody is let in until "
+            f"{taken - after.max_active:,} have left."
+        )
+    freed = after.pace.freed_per_second
+    if after.state is RoomState.OPEN and freed is not None and after.free_slots <= 0 and before.waiting:
+        freed_per_minute = freed * 60
+        if after.rate_per_minute > freed_per_minute * 1.1:
+            found.append(
+                f"The shop is full, and about {freed_per_minute:,.3g} a minute leave it: max_active decides, "
+                "not the rate."
+            )
+    if after.state in (RoomState.CLOSED, RoomState.SOLD_OUT) and before.called and before.state is not after.state:
+        found.append(f"{_people(before.called)} whose turn it is can't go in any more while it lasts.")
+    return tuple(found)
+
+
+def _people(count: int) -> str:
+    return "1 visitor" if count == 1 else f"{count:,} visitors"
+
+
+def _span(wait: tuple[int, int]) -> str:
+    low, high = wait
+    if high < 90:
+        return f"{low} to {high} seconds"
+    if high < 5400:
+        return f"{round(low / 60)} to {max(1, round(high / 60))} minutes"
+    return f"{low / 3600:.1f} to {high / 3600:.1f} hours"

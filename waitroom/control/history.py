@@ -1,0 +1,158 @@
+"""How the rooms stood during the last hours: a sample each five seconds, kept in the store.
+
+The times of samples are multiples of five seconds, so that any number of controllers may take them: the first one there
+writes it, and the others find it written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import structlog
+from redis.asyncio import Redis
+
+from waitroom.control.shop_figures import ShopFigures
+from waitroom.errors import StoreUnavailable
+from waitroom.queue.store import store_errors
+from waitroom.queue.view import RoomView
+
+log = structlog.get_logger()
+
+SAMPLE_SECONDS = 5
+KEPT_SECONDS = 6 * 3600
+MOST_SAMPLES = KEPT_SECONDS // SAMPLE_SECONDS
+
+# ARGV: the sample's time, the sample, how many are kept, the age from which one is too old.
+_ADD = """
+if redis.call('ZCOUNT', KEYS[1], ARGV[1], ARGV[1]) > 0 then
+  return 0
+end
+redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[4])
+redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - tonumber(ARGV[3]))
+return 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """How a room stood at a moment.
+
+    Attributes:
+        at: Unix time in seconds, a multiple of `SAMPLE_SECONDS`.
+        joined, admitted, left: The counters then; the difference of two samples is what came between.
+        wait_seconds: What a newcomer was told, the least and the most; None where it couldn't be known.
+        shop: The figures of the last ten seconds, of the gateway that took the sample.
+    """
+
+    at: int
+    state: str
+    waiting: int
+    called: int
+    away: int
+    active: int
+    max_active: int
+    rate_per_minute: float
+    joined: int
+    admitted: int
+    left: int
+    wait_seconds: tuple[int, int] | None
+    shop: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, at: int, view: RoomView, wait: tuple[int, int] | None, shop: ShopFigures) -> Sample:
+        """The sample of a look at a room."""
+        return cls(
+            at=at,
+            state=str(view.state),
+            waiting=view.waiting,
+            called=view.called,
+            away=view.away,
+            active=view.active,
+            max_active=view.max_active,
+            rate_per_minute=view.rate_per_minute,
+            joined=view.totals.get("joined", 0),
+            admitted=view.totals.get("admitted", 0),
+            left=sum(total for name, total in view.totals.items() if name.startswith("left:")),
+            wait_seconds=wait,
+            shop=shop_json(shop),
+        )
+
+    def json(self) -> dict[str, Any]:
+        """As the API gives it, and as the store has it."""
+        return asdict(self)
+
+
+def shop_json(figures: ShopFigures) -> dict[str, Any]:
+    """A shop's figures as the API gives them; the workers are told apart from them."""
+    told = asdict(figures)
+    del told["workers_alive"]
+    return told
+
+
+class History:
+    """The samples of all rooms.
+
+    Args:
+        redis: A client that answers with bytes.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._add = redis.register_script(_ADD)
+
+    async def add(self, room: str, sample: Sample) -> bool:
+        """Keeps a sample unless there is one of that time; returns whether it did. Raises `StoreUnavailable`."""
+        told = json.dumps(sample.json(), separators=(",", ":"))
+        with store_errors():
+            added = await self._add(keys=[_key(room)], args=[sample.at, told, MOST_SAMPLES, sample.at - KEPT_SECONDS])
+        return bool(added)
+
+    async def read(self, room: str, seconds: float) -> list[Sample]:
+        """The samples of the last ``seconds``, oldest first. Raises `StoreUnavailable`."""
+        return [_sample(json.loads(told)) for told in await self.told(room, seconds)]
+
+    async def told(self, room: str, seconds: float) -> list[bytes]:
+        """The same as JSON, each for itself, as the store has them. Raises `StoreUnavailable`.
+
+        Six hours are too much to be taken apart and put together again while admission waits.
+        """
+        since = time.time() - seconds
+        with store_errors():
+            found: Any = await self._redis.zrangebyscore(_key(room), since, "+inf")
+        return list(found)
+
+
+async def keep_history(history: History, look: Callable[[int], Mapping[str, Sample]]) -> None:
+    """Takes samples until cancelled; a store that doesn't answer leaves a gap.
+
+    Args:
+        history: Where they are kept.
+        look: Gives the samples of a time, by room.
+    """
+    while True:
+        now = time.time()
+        at = (int(now) // SAMPLE_SECONDS + 1) * SAMPLE_SECONDS
+        await asyncio.sleep(at - now)
+        for room, sample in look(at).items():
+            try:
+                await history.add(room, sample)
+            except StoreUnavailable as error:
+                log.warning("a sample of the history couldn't be kept", room=room, cause=str(error))
+                break
+            except Exception:
+                log.exception("a sample of the history couldn't be kept", room=room)
+
+
+def _key(room: str) -> str:
+    return f"waitroom:{{{room}}}:history"
+
+
+def _sample(told: dict[str, Any]) -> Sample:
+    wait = told["wait_seconds"]
+    return Sample(**{**told, "wait_seconds": None if wait is None else (wait[0], wait[1])})

@@ -1,0 +1,162 @@
+"""What a shop's figures mean: how slow it is, whether it fails, how many queue in it, and how it is when it is well.
+
+Pure. `autopilot` decides what is done about it; docs/autopilot.md has the reasons and the sources.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Final
+
+from waitroom.control.flight import Bounds, Figures, Memory
+
+# What counts as slow where the operator didn't say: so many times the latency of the well shop, and so much more at the
+# least. A tenth of a second is what people notice (Nielsen, Usability Engineering, 1993).
+SLOW_FACTOR: Final = 3.0
+SLOW_LEAST_SECONDS: Final = 0.1
+SLOW_LEAST_P95_SECONDS: Final = 0.25
+FEWEST_REQUESTS: Final = 20  # in a window, to learn from
+# A second: pages change, so the best that was ever seen isn't believed in for ever; and what stays slow although the
+# load was taken away isn't slow because of it.
+BASELINE_DRIFT: Final = 0.0003
+BASELINE_DRIFT_IN_VAIN: Final = 0.004
+# The least of many small samples is chance, so a window counts by its requests. And the first visitors see the quickest
+# pages alone: what is seen before the shop was ever full is how it is when it is well.
+BASELINE_REQUESTS: Final = 200
+BASELINE_SECONDS: Final = 60.0
+
+ARRIVAL_SECONDS: Final = 4.0  # from a change of the rate until those whom it calls are seen at the shop
+LONGEST_STAY_SECONDS: Final = 60.0
+SHORTEST_STAY_SECONDS: Final = 4.0
+
+ERROR_SHARE: Final = 0.005
+FEWEST_ERRORS: Final = 2
+SLOWNESS_OF_ERRORS: Final = 2.0
+SLOWNESS_OF_GIVING_UP: Final = 1.5
+
+FAILING_SHARE: Final = 0.2
+FEWEST_FAILURES: Final = 5
+FEWEST_STALLED: Final = 3
+GIVING_UP_SHARE: Final = 0.1
+
+SERVED_MEMORY_SECONDS: Final = 180.0
+SMALLEST_SERVED: Final = 5.0  # visitors, before anything is known of how much one asks for
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the figures mean. ``slowness``: 0 as fast as ever, 1 at what counts as slow, more beyond."""
+
+    slowness: float
+    failure_share: float
+    failing: str  # why admission must stop; empty where it need not
+    delivered: float | None  # visitors' worth of answers per minute
+    # Requests, and so visitors, that queue in the shop beyond what it bears well: by how long answers took (Little's
+    # law), and by how many are there now.
+    late: float
+    crowded: float
+    latency: str  # in words
+
+
+def judge(memory: Memory, bounds: Bounds, figures: Figures) -> Judged:
+    """Says what the figures mean, by what is remembered of the well shop and by what the operator calls slow."""
+    requests = figures.counted(figures.requests)
+    share = figures.failures / figures.requests if figures.requests > 0 else 0.0
+    failing = ""
+    if figures.counted(figures.failures) >= FEWEST_FAILURES and share >= FAILING_SHARE:
+        failing = f"{share:.0%} of the shop's answers failed"
+    elif (
+        requests == 0 and figures.in_flight >= FEWEST_STALLED and (memory.asked > 0 or memory.served >= SMALLEST_SERVED)
+    ):
+        failing = f"the shop answers nothing, and {figures.in_flight} requests wait for it"
+    slowness, too_long, borne, latency = _slowness(memory, bounds, figures)
+    asked, gave_up = figures.requests + figures.given_up, figures.counted(figures.given_up)
+    if figures.given_up > GIVING_UP_SHARE * asked and gave_up >= FEWEST_FAILURES:
+        slowness = max(slowness, SLOWNESS_OF_GIVING_UP)
+        latency = f"{figures.given_up / asked:.0%} of the visitors gave up before the answer came"
+    if share >= ERROR_SHARE and figures.counted(figures.failures) >= FEWEST_ERRORS:
+        slowness = max(slowness, SLOWNESS_OF_ERRORS)
+        latency = f"{share:.1%} of its answers failed"
+    delivered = None
+    if memory.served >= SMALLEST_SERVED and memory.asked > 0:
+        delivered = (figures.requests - figures.failures) * memory.served / memory.asked
+    per_second = figures.requests / 60
+    late = max(per_second * too_long, gave_up)
+    crowded = max(0.0, figures.in_flight - per_second * borne)
+    return Judged(slowness, share, failing, delivered, late, crowded, latency)
+
+
+def _slowness(memory: Memory, bounds: Bounds, figures: Figures) -> tuple[float, float, float, str]:
+    """How slow the shop is, as in `Judged`; how many seconds too long an answer takes; how many it may; in words."""
+    p50, p95 = figures.p50_seconds, figures.p95_seconds
+    if p50 is None or p95 is None or figures.counted(figures.requests) < FEWEST_REQUESTS:
+        return 0.0, 0.0, 0.0, "too few requests to tell the latency"
+    best50, best95 = memory.best_p50 or p50, memory.best_p95 or p95
+    if bounds.latency_seconds is not None:
+        best95 = min(best95, bounds.latency_seconds / 2)
+        room = bounds.latency_seconds - best95
+        latency = f"one in twenty answers took over {_seconds(p95)}, {_seconds(bounds.latency_seconds)} counts as slow"
+        return max(0.0, (p95 - best95) / room), _too_long(p95 - best95, room) / 2, best50 + room / 4, latency
+    room50 = max((SLOW_FACTOR - 1) * best50, SLOW_LEAST_SECONDS)
+    room95 = max((SLOW_FACTOR - 1) * best95, SLOW_LEAST_P95_SECONDS)
+    slow50, slow95 = (p50 - best50) / room50, (p95 - best95) / room95
+    # The mean of what is too long is some half of what it is for one in twenty.
+    too_long = max(_too_long(p50 - best50, room50), _too_long(p95 - best95, room95) / 2)
+    if slow95 > slow50:
+        latency = f"one in twenty answers took over {_seconds(p95)}, {_seconds(best95)} when all was well"
+    else:
+        latency = f"half the answers took over {_seconds(p50)}, {_seconds(best50)} when all was well"
+    return max(0.0, slow50, slow95), too_long, best50 + room50 / 2, latency
+
+
+def _too_long(longer: float, room: float) -> float:
+    return max(0.0, longer - room / 2)
+
+
+def learnt(memory: Memory, figures: Figures, judged: Judged, now: float, passed: float) -> Memory:
+    """Takes in the latency of the well shop, and how much a visitor asks for."""
+    if judged.failing or judged.failure_share > ERROR_SHARE or memory.held_at is not None:
+        return memory
+    if figures.p50_seconds and figures.p95_seconds and figures.counted(figures.requests) >= FEWEST_REQUESTS:
+        in_vain = memory.slow_since is not None and now - memory.slow_since > _reaction(figures)
+        drift = 1 + (BASELINE_DRIFT_IN_VAIN if in_vain else BASELINE_DRIFT) * passed
+        never_full = judged.slowness < 1 and not memory.knee
+        fall = min(1.0, figures.counted(figures.requests) / BASELINE_REQUESTS)
+        rise = passed / BASELINE_SECONDS if never_full else 0.0
+        memory = replace(
+            memory,
+            best_p50=_best(memory.best_p50, figures.p50_seconds, fall, rise, drift),
+            best_p95=_best(memory.best_p95, figures.p95_seconds, fall, rise, drift),
+        )
+    # Who is inside has on average done half of the visit: what they made inside more counts but half (Little's law
+    # needs a steady state, and a growing crowd is none).
+    served = max(0.0, figures.admitted - (figures.admitted - figures.left) / 2) * passed / 60
+    fade = math.exp(-passed / SERVED_MEMORY_SECONDS)
+    asked = figures.requests * passed / 60
+    return replace(memory, served=memory.served * fade + served, asked=memory.asked * fade + asked)
+
+
+def _best(known: float, seen: float, fall: float, rise: float, drift: float) -> float:
+    """The latency of the well shop, from what was known of it and what is seen now, in seconds."""
+    if not known:
+        return seen
+    if seen < known:
+        return known + fall * (seen - known)
+    return min(seen, known * drift + rise * (seen - known))
+
+
+def _reaction(figures: Figures) -> float:
+    """How long it takes until the figures show what a change has done, in seconds."""
+    return ARRIVAL_SECONDS + figures.seconds + stay(figures) / 2
+
+
+def stay(figures: Figures) -> float:
+    """How long a visitor stays, by Little's law, within what is worth waiting for, in seconds."""
+    if figures.left <= 0:
+        return LONGEST_STAY_SECONDS
+    return min(max(figures.inside * 60 / figures.left, SHORTEST_STAY_SECONDS), LONGEST_STAY_SECONDS)
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"

@@ -1,0 +1,182 @@
+"""The live feed of the dashboard: server-sent events, made once for all who listen.
+
+A frame is made once a second, and at once when something was changed, however many listen and only while somebody
+does. A listener has no queue but the newest frame: who is slow misses those in between, and costs nobody anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from waitroom.control.wording import shown
+
+log = structlog.get_logger()
+
+EVERY_SECONDS = 1.0
+MOST_LISTENERS = 200
+# Whether a listener may still listen is asked before a frame is sent, but not before each of many in a second.
+ASK_SECONDS = 0.5
+# No answer goes on for ever; the browser comes back by itself.
+LISTEN_SECONDS = 60.0
+# A listener that takes no byte for so long is let go.
+SEND_SECONDS = 10.0
+
+# The browser's wait before it comes back, in milliseconds.
+_GREETING = b"retry: 500\n\n"
+_HEADERS = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",
+    "X-Content-Type-Options": "nosniff",
+}
+
+Room = Mapping[str, Any]
+
+
+class Feed:
+    """Makes frames for all listeners.
+
+    Args:
+        rooms: Gives all rooms as the API does.
+        clock: Unix time in seconds.
+    """
+
+    def __init__(self, rooms: Callable[[], Sequence[Room]], clock: Callable[[], float] = time.time) -> None:
+        self._rooms = rooms
+        self._clock = clock
+        self._changed = asyncio.Event()
+        self._frames = asyncio.Condition()
+        self._frame = b""
+        self._number = 0
+        self._listeners = 0
+        self._open = True
+
+    @property
+    def listeners(self) -> int:
+        """How many listen now."""
+        return self._listeners
+
+    def poke(self) -> None:
+        """Has a frame made now: something was changed."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Makes frames until cancelled."""
+        while True:
+            self._changed.clear()
+            if self._listeners:
+                try:
+                    await self._publish()
+                except Exception:
+                    # Whatever is wrong with what is shown, the next frame may be right.
+                    log.exception("the dashboard's feed can't be made")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(EVERY_SECONDS):
+                    await self._changed.wait()
+
+    async def close(self) -> None:
+        """Sends the listeners away, and takes no more."""
+        async with self._frames:
+            self._open = False
+            self._frames.notify_all()
+
+    async def frames(self) -> AsyncGenerator[bytes, None]:
+        """The newest frame, whenever there is a newer one than was given last; ends with `close`."""
+        self._listeners += 1
+        # The frame that is there may be from when somebody listened last.
+        seen = self._number
+        self.poke()
+        try:
+            while self._open:
+                async with self._frames:
+                    while self._number == seen and self._open:
+                        await self._frames.wait()
+                    seen, frame = self._number, self._frame
+                if self._open:
+                    yield frame
+        finally:
+            self._listeners -= 1
+
+    async def _publish(self) -> None:
+        rooms = self._rooms()
+        words = {"at": self._clock(), "rooms": {room["name"]: shown(room) for room in rooms}}
+        async with self._frames:
+            self._frame = _event("rooms", {"rooms": rooms}) + _event("shown", words)
+            self._number += 1
+            self._frames.notify_all()
+
+
+def _event(name: str, data: object) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
+
+
+Allowed = Callable[[web.Request], Awaitable[bool]]
+
+FEED: web.AppKey[Feed] = web.AppKey("feed", Feed)
+_ALLOWED: web.AppKey[Allowed] = web.AppKey("allowed", object)  # type: ignore[arg-type]
+
+
+def add_feed(app: web.Application, feed: Feed, allowed: Allowed) -> None:
+    """Serves the feed at ``/api/v1/events``, and runs it as long as the application does.
+
+    Args:
+        app: The admin listener's.
+        feed: Makes the frames.
+        allowed: Whether who sent a request, which was let in, still may; asked about once a second for each listener.
+    """
+    app[FEED] = feed
+    app[_ALLOWED] = allowed
+    app.router.add_get("/api/v1/events", _events)
+    app.cleanup_ctx.append(_running)
+    app.on_shutdown.append(_closing)
+
+
+async def _running(app: web.Application) -> AsyncIterator[None]:
+    task = asyncio.create_task(app[FEED].run())
+    yield
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def _closing(app: web.Application) -> None:
+    await app[FEED].close()
+
+
+async def _events(request: web.Request) -> web.StreamResponse:
+    feed, allowed = request.app[FEED], request.app[_ALLOWED]
+    if feed.listeners >= MOST_LISTENERS:
+        raise web.HTTPServiceUnavailable(text=f"{MOST_LISTENERS} listen already.\n", headers={"Retry-After": "10"})
+    response = web.StreamResponse(headers=_HEADERS)
+    await response.prepare(request)
+    loop = asyncio.get_running_loop()
+    asked_at = loop.time()
+    with contextlib.suppress(ConnectionError, TimeoutError):
+        async with asyncio.timeout(LISTEN_SECONDS), contextlib.aclosing(feed.frames()) as frames:
+            await _send(request, response, _GREETING)
+            async for frame in frames:
+                if loop.time() - asked_at >= ASK_SECONDS:
+                    if not await allowed(request):
+                        break
+                    asked_at = loop.time()
+                await _send(request, response, frame)
+    return response
+
+
+async def _send(request: web.Request, response: web.StreamResponse, data: bytes) -> None:
+    try:
+        async with asyncio.timeout(SEND_SECONDS):
+            await response.write(data)
+    except TimeoutError:
+        # Nothing more gets through, the end of the response neither.
+        if request.transport is not None:
+            request.transport.abort()
+        raise

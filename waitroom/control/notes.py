@@ -1,0 +1,96 @@
+"""Writes into the audit log what the rooms' scripts have left for it.
+
+A note is left in the same step as what it tells of, so that nothing is done without one, whoever is killed when. Any
+control process may write it down: the audit log takes each note once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from waitroom.control.audit import Audit
+from waitroom.control.people import Actor
+from waitroom.control.rooms import plain
+from waitroom.errors import StoreUnavailable
+from waitroom.queue.store import QueueStore
+
+log = structlog.get_logger()
+
+LOOK_SECONDS = 1.0
+
+
+def told(actor: Actor, action: str, note: str, new: Mapping[str, object] | None = None) -> str:
+    """What a script is given to be left as a note, of what somebody does.
+
+    Args:
+        actor: Who.
+        action: Such as ``change``.
+        note: Why, as they said.
+        new: What the script doesn't say itself.
+    """
+    who = {"who": actor.name, "role": str(actor.role), "address": actor.address, "via": actor.via}
+    return json.dumps({**who, "action": action, "note": note, "new": dict(new or {})})
+
+
+class Notes:
+    """The notes of all rooms of one gateway.
+
+    Args:
+        audit: Where they are written down.
+        stores: By room.
+    """
+
+    def __init__(self, audit: Audit, stores: Mapping[str, QueueStore]) -> None:
+        self._audit = audit
+        self._stores = stores
+        self._failing = False
+
+    async def settle(self, room: str) -> None:
+        """Writes down all notes of a room, oldest first. Raises `StoreUnavailable`; what is left then stays a note."""
+        store = self._stores[room]
+        while notes := await store.notes():
+            for note in notes:
+                number, entry = read_note(room, note)
+                await self._audit.append_once(entry, source=room, number=number)
+                await store.forget_note(note)
+
+    async def look(self) -> None:
+        """Writes down what has been left by others: the shop, the settings file, a control process that was killed."""
+        for room in self._stores:
+            try:
+                await self.settle(room)
+            except StoreUnavailable as error:
+                if not self._failing:
+                    log.warning("the audit log falls behind", cause=str(error))
+                self._failing = True
+                return
+            except Exception:
+                # A mistake here must not end admission, which runs beside it.
+                log.exception("what was done to a room can't be written to the audit log", room=room)
+        self._failing = False
+
+
+def read_note(room: str, note: bytes) -> tuple[int, dict[str, Any]]:
+    """A note's number, and the entry it stands for."""
+    left = json.loads(note)
+    by = json.loads(left["told"])
+    at = datetime.fromtimestamp(int(left["at_ms"]) / 1000, UTC).isoformat(timespec="milliseconds")
+    entry = {
+        "at": at.replace("+00:00", "Z"),
+        "who": by["who"],
+        "role": by.get("role", ""),
+        "address": by.get("address", ""),
+        "via": by["via"],
+        "action": by["action"],
+        "room": room,
+        "old": plain(left["old"]),
+        "new": {**by.get("new", {}), **plain(left["new"])},
+        "note": by.get("note", ""),
+        "outcome": "done",
+    }
+    return int(left["number"]), entry

@@ -1,0 +1,366 @@
+"""What an operator may do to a room, whether by dashboard, API or command line; and the autopilot.
+
+Everything that is done, and everything that is refused, is written to the audit log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import structlog
+
+from waitroom.control.admission import Admission
+from waitroom.control.audit import Audit
+from waitroom.control.effect import Effect, changed_view, effect_of
+from waitroom.control.notes import Notes, told
+from waitroom.control.people import Actor
+from waitroom.control.rooms import LastChange, Rooms
+from waitroom.errors import BadToken, StoreUnavailable, WaitroomError
+from waitroom.queue.store import Called, Limits, QueueStore, Visit
+from waitroom.queue.view import RoomState, RoomView
+from waitroom.tokens import TICKET_SECONDS, Tokens
+
+log = structlog.get_logger()
+
+MOST_RATE = 10_000_000
+MOST_ACTIVE = 10_000_000
+LONGEST_TEXT = 500
+LONGEST_WORD_KEPT = 200  # of what somebody sent that couldn't be used, in the audit log
+MOST_WORDS_KEPT = 20
+
+TICKET = re.compile(r"[0-9a-f]{1,16}(\.[A-Za-z0-9_.-]{1,239})?")
+SESSION = re.compile(r"[0-9a-f]{1,16}")
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
+
+_WHY_NOT: dict[Called, str] = {
+    "unknown": "Nobody waits in this room with that ticket.",
+    "not_open": "The room is closed or sold out: open or pause it first.",
+    "full": "The room is full: raise max_active, or wait until somebody has left.",
+    "too_many": "A hundred were called out of the order and haven't come yet: wait until some have.",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What is to be changed; None leaves it as it is.
+
+    Attributes:
+        rate_per_minute: New visitors a minute.
+        max_active: How many may be inside or called.
+        state: What the room is to be; opening it, closing it and selling it out end a drain.
+        message: To those who wait; "" takes it away.
+        draining: Paused, and said to end when the last one inside has left. False leaves it paused.
+        autopilot: Whether the rate is the autopilot's.
+    """
+
+    rate_per_minute: float | None = None
+    max_active: int | None = None
+    state: RoomState | None = None
+    message: str | None = None
+    draining: bool | None = None
+    autopilot: bool | None = None
+
+
+class StaleVersion(WaitroomError):  # noqa: N818 - what it is, not what went wrong
+    """Somebody changed the room meanwhile. ``version`` is the room's now."""
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+        super().__init__(f"The room was changed meanwhile; its version is {version} now. Look again, then decide.")
+
+
+class BadChange(WaitroomError):  # noqa: N818 - what it is, not what went wrong
+    """What was asked for can't be. ``problems`` says of each field what is wrong and how to mend it."""
+
+    def __init__(self, problems: Mapping[str, str]) -> None:
+        self.problems = dict(problems)
+        super().__init__(" ".join(f"{name}: {what}" for name, what in self.problems.items()))
+
+
+class NotPossible(WaitroomError):  # noqa: N818 - a state of the room, not a mistake
+    """The room doesn't allow it as it stands, such as admitting somebody to a full one."""
+
+
+class Operations:
+    """Does what operators want, in the rooms of one gateway.
+
+    Methods raise `KeyError` for a room that isn't one, `StaleVersion`, `BadChange`, `NotPossible`, and
+    `StoreUnavailable` where it isn't known whether it was done.
+
+    Args:
+        rooms: What is known of them.
+        admissions: By room.
+        stores: By room.
+        audit: Where it is written down.
+        secrets: That sign the tickets, newest first.
+        changed: Called after each change, for those who watch.
+    """
+
+    def __init__(
+        self,
+        rooms: Rooms,
+        admissions: Sequence[Admission],
+        stores: Mapping[str, QueueStore],
+        audit: Audit,
+        secrets: Sequence[str],
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._rooms = rooms
+        self._admissions = {one.name: one for one in admissions}
+        self._stores = stores
+        self._audit = audit
+        self._notes = Notes(audit, stores)
+        self._tokens = {name: Tokens(secrets, name) for name in stores}
+        self._changed = changed
+
+    async def change(self, room: str, change: Change, *, expected: int | None, actor: Actor, note: str = "") -> int:
+        """Changes a room in one step; returns its new version, the old one if all was so already.
+
+        Args:
+            room: Its name.
+            change: What.
+            expected: The version that was seen; None changes it whatever it is.
+            actor: Who.
+            note: Why.
+        """
+        store = self._stores[room]
+        async with _Refusal(self._audit, actor, "change", room, _named(change), note):
+            check(change, note, actor)
+            wanted = self._fields(room, change, actor)
+            said = told(actor, "change", note) if self._is_told(room, change, actor) else ""
+            done = await store.change(wanted, expected=expected, who=_remembered(actor), told=said)
+            if not done.done:
+                raise StaleVersion(done.version)
+        await self._done(room)
+        return done.version
+
+    def effect(self, room: str, change: Change) -> Effect:
+        """What a change would do. Raises `BadChange`, and `StoreUnavailable` before the first look at the room."""
+        check(change, "", None)
+        view = self._rooms.view(room)
+        if view is None:
+            raise StoreUnavailable("the room hasn't been seen yet")
+        state = RoomState.PAUSED if change.draining else change.state
+        after = changed_view(view, rate=change.rate_per_minute, most=change.max_active, state=state)
+        drains = view.draining if change.draining is None else change.draining
+        off = self._rooms.autopilot_on(room) and (
+            change.autopilot is False or (change.rate_per_minute is not None and change.autopilot is None)
+        )
+        return effect_of(view, after, draining=drains and after.state is RoomState.PAUSED, autopilot_off=off)
+
+    async def undo(self, room: str, *, expected: int, actor: Actor, note: str = "") -> int:
+        """Sets what the last change set to what it was before; returns the new version."""
+        store = self._stores[room]
+        async with _Refusal(self._audit, actor, "undo", room, {}, note):
+            check_note(note)
+            view = await self.look(room)
+            if view.version != expected:
+                raise StaleVersion(view.version)
+            last = LastChange.of(view.operator_change)
+            if last is None:
+                raise NotPossible("No operator has changed anything yet.")
+            if not last.undoable:
+                raise NotPossible("The last change by an operator was an undo, and that can't be undone.")
+            if not last.stands(view):
+                raise NotPossible("What the last change by an operator set has been changed since: set it by hand.")
+            said = told(actor, "undo", note)
+            done = await store.change(last.old, expected=expected, who=actor.name, undoable=False, told=said)
+            if not done.done:
+                raise StaleVersion(done.version)
+        await self._done(room)
+        return done.version
+
+    async def admit(self, room: str, ticket: str, *, actor: Actor, note: str = "") -> None:
+        """Calls a ticket now, ahead of the line; it may be given by its number alone, the part before the first dot."""
+        store = self._stores[room]
+        number = ticket.partition(".")[0][:16]
+        async with _Refusal(self._audit, actor, "admit", room, {"ticket": number}, note):
+            check_note(note)
+            if not TICKET.fullmatch(ticket):
+                raise BadChange({"ticket": "This is no ticket: send it as its holder has it, or its number."})
+            place = int(number, 16)
+            if "." in ticket:
+                await self._take_back(room, ticket)
+            called = await store.admit(place, told(actor, "admit", note, {"ticket": number}))
+            if called in _WHY_NOT:
+                raise NotPossible(_WHY_NOT[called])
+        await self._done(room)
+
+    async def end_session(self, room: str, session: int, *, actor: Actor, note: str = "") -> None:
+        """Ends a visitor's session in the shop, given its number."""
+        store = self._stores[room]
+        named = {"session": f"{session:x}"}
+        async with _Refusal(self._audit, actor, "end_session", room, named, note):
+            check_note(note)
+            pass_seconds = max(self._rooms.settings(room).session_max_seconds, TICKET_SECONDS)
+            if not await store.end_session(session, pass_seconds * 1000, told(actor, "end_session", note, named)):
+                raise NotPossible("Nobody is inside with that session.")
+        await self._done(room)
+
+    async def running(self, room: str) -> Limits:
+        """The limits in force."""
+        return await self._stores[room].limits()
+
+    async def look(self, room: str) -> RoomView:
+        """The room as it is at this moment."""
+        return await self._admissions[room].look()
+
+    def _fields(self, room: str, change: Change, actor: Actor) -> dict[str, str]:
+        """What is set in the room's hash."""
+        found: dict[str, str] = {}
+        if change.rate_per_minute is not None:
+            found["rate"] = repr(float(change.rate_per_minute))
+            if actor.via != "autopilot" and change.autopilot is None and self._rooms.autopilot_on(room):
+                found["autopilot"] = "off"  # else it would change the rate again at once
+        if change.max_active is not None:
+            found["max_active"] = str(change.max_active)
+        if change.message is not None:
+            found["message"] = change.message
+        if change.autopilot is not None:
+            found["autopilot"] = "on" if change.autopilot else "off"
+        if change.state is not None:
+            found["state"] = str(change.state)
+            if change.state is not RoomState.PAUSED:
+                found["draining"] = ""
+        if change.draining is not None:
+            found["draining"] = "1" if change.draining else ""
+            if change.draining:
+                found["state"] = str(RoomState.PAUSED)
+        return found
+
+    async def _take_back(self, room: str, ticket: str) -> None:
+        """Sees to it that a ticket is one of ours, and back in the line if the store had lost it."""
+        try:
+            read = self._tokens[room].read_ticket(ticket.encode())
+        except BadToken as error:
+            raise NotPossible(f"The ticket is none of this room's: {error}.") from error
+        view = self._rooms.view(room)
+        if view is None or view.generation != read.generation:
+            await self._stores[room].visit([Visit(read.place, read.generation, claim=False)])
+
+    def _is_told(self, room: str, change: Change, actor: Actor) -> bool:
+        """Whether the audit log is told: of the autopilot's many small moves, which its logbook has, only of a hold."""
+        view = self._rooms.view(room)
+        return actor.via != "autopilot" or change.rate_per_minute == 0 or view is None or view.rate_per_minute == 0
+
+    async def _done(self, room: str) -> None:
+        """Writes down what was done and shows it, here at once and by the others' next looks."""
+        try:
+            await self._notes.settle(room)
+        except StoreUnavailable as error:  # it is done all the same, and whoever comes next writes it down
+            log.warning("not in the audit log yet", room=room, cause=str(error))
+        with contextlib.suppress(StoreUnavailable):  # the next tick looks again
+            await self.look(room)
+        self._changed()
+
+
+class _Refusal:
+    """Writes down what was refused inside the block, and why."""
+
+    def __init__(
+        self, audit: Audit, actor: Actor, action: str, room: str, wanted: Mapping[str, object], note: str
+    ) -> None:
+        self._audit = audit
+        self._actor = actor
+        self._action = action
+        self._room = room
+        self._wanted = wanted
+        self._note = note
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        logged = self._actor.via != "autopilot"  # which decides anew at once, and would crowd out everybody else
+        if logged and isinstance(error, (StaleVersion, BadChange, NotPossible, StoreUnavailable)):
+            await record_refusal(self._audit, self._actor, self._action, self._room, error, self._wanted, self._note)
+
+
+async def record_refusal(
+    audit: Audit,
+    actor: Actor,
+    action: str,
+    room: str,
+    error: WaitroomError,
+    wanted: Mapping[str, object],
+    note: str = "",
+) -> None:
+    """Writes down what somebody wanted and didn't get, as much of it as is sure to be short."""
+    short = {str(_short(name)): _short(value) for name, value in list(wanted.items())[:MOST_WORDS_KEPT]}
+    because = str(error)[: 2 * LONGEST_TEXT].encode(errors="replace").decode()
+    await audit.record(
+        actor, action, room=room, new={**short, "because": because}, note=str(_short(note)), outcome="refused"
+    )
+
+
+def _short(value: object) -> object:
+    if isinstance(value, bool | None) or (isinstance(value, float | int) and abs(value) <= MOST_RATE):
+        return value
+    return str(value)[:LONGEST_WORD_KEPT].encode(errors="replace").decode()
+
+
+def check(change: Change, note: str, actor: Actor | None) -> None:
+    """Raises `BadChange` with all that is wrong."""
+    problems: dict[str, str] = {}
+    rate, most = change.rate_per_minute, change.max_active
+    if not _named(change):
+        problems["change"] = "Nothing is named that is to be changed."
+    if rate is not None and not _good_rate(rate, least=0.0 if actor is not None and actor.via == "autopilot" else None):
+        problems["rate_per_minute"] = (
+            f"It must be above 0 and at most {MOST_RATE:,} visitors a minute. To let nobody in, pause the room."
+        )
+    if most is not None and not 1 <= most <= MOST_ACTIVE:
+        problems["max_active"] = f"It must be from 1 to {MOST_ACTIVE:,} visitors. To let nobody in, pause the room."
+    if change.message is not None and (problem := text_problem(change.message)):
+        problems["message"] = problem
+    if change.draining and change.state not in (None, RoomState.PAUSED):
+        problems["draining"] = "A room that drains is paused: leave state out, or don't drain."
+    if problem := text_problem(note):
+        problems["note"] = problem
+    if problems:
+        raise BadChange(problems)
+
+
+def check_note(note: str) -> None:
+    """Raises `BadChange` where a note is too long or no text."""
+    if problem := text_problem(note):
+        raise BadChange({"note": problem})
+
+
+def text_problem(text: str) -> str:
+    """What is wrong with a message or note, or ""."""
+    if len(text) > LONGEST_TEXT:
+        return f"It has {len(text):,} characters, and {LONGEST_TEXT} is the most."
+    if _CONTROL.search(text):
+        return "It holds control characters: only line feeds may be in it."
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "It isn't well-formed Unicode."
+    return ""
+
+
+def _good_rate(rate: float, *, least: float | None) -> bool:
+    if not math.isfinite(rate) or rate > MOST_RATE:
+        return False
+    return rate > 0 if least is None else rate >= least
+
+
+def _remembered(actor: Actor) -> str:
+    """Under whose name a change is remembered as the last one; the autopilot's many aren't, nor can they be undone."""
+    return "" if actor.via == "autopilot" else actor.name
+
+
+def _named(change: Change) -> dict[str, Any]:
+    """What of a change isn't None."""
+    every = {one.name: getattr(change, one.name) for one in fields(change)}
+    return {
+        name: str(value) if isinstance(value, RoomState) else value
+        for name, value in every.items()
+        if value is not None
+    }

@@ -1,0 +1,84 @@
+"""Where a request to the admin listener comes from, as far as whoever passed it on is believed."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from waitroom.edge.forwarded import first_stranger, parse_forwarded, plain_address
+from waitroom.edge.headers import TrustedProxies
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+LONGEST_NEXT = 2048
+
+# What proxies add. With any of these, a connection from this machine isn't somebody on this machine.
+_PASSED_ON = (
+    *("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Server", "X-Real-Ip"),
+    *("Forwarded", "Via"),
+)
+
+
+class Whence(NamedTuple):
+    """Where a request comes from.
+
+    Attributes:
+        address: Of whoever asks, in its shortest form; empty where it isn't known.
+        secure: Whether their browser speaks HTTPS.
+        here: Whether they are on this machine, and no proxy of it speaks for somebody else.
+    """
+
+    address: str
+    secure: bool
+    here: bool
+
+
+def whence(request: web.Request, trusted: TrustedProxies) -> Whence:
+    """Where a request comes from. Only ``trusted_proxies`` are believed."""
+    peer = plain_address(request.remote or "") or ""
+    passed_on = any(name in request.headers for name in _PASSED_ON)
+    if not passed_on:
+        return Whence(peer, request.secure, bool(peer) and ipaddress.ip_address(peer).is_loopback)
+    if peer not in trusted:
+        return Whence(peer, request.secure, here=False)
+    if any(name.startswith("X-Forwarded") and name in request.headers for name in _PASSED_ON):
+        hops = ",".join(request.headers.getall("X-Forwarded-For", []))
+        proto = request.headers.get("X-Forwarded-Proto", "").partition(",")[0].strip()
+        address = trusted.client(hops.encode("latin-1", "replace"), peer)
+        return Whence(address, proto.lower() == "https" or request.secure, here=False)
+    told = parse_forwarded(",".join(request.headers.getall("Forwarded", [])).encode("latin-1", "replace"))
+    if not told:
+        return Whence(peer, request.secure, here=False)
+    address, index = first_stranger([hop.address for hop in told], peer, trusted.__contains__)
+    secure = index < len(told) and (told[index].proto or b"").lower() == b"https"
+    return Whence(address, secure or request.secure, here=False)
+
+
+def from_own_page(request: web.Request, secure: bool) -> bool | None:
+    """Whether a page of this very listener sent a request; None where no browser says so or otherwise.
+
+    Browsers set both headers by themselves; no page can. Where a page wants no referrer told, Origin is ``null`` even
+    for its own forms, and counts for nothing.
+    """
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    if site is None and origin is None:
+        return None
+    if site is not None and site != "same-origin":
+        return False
+    if origin is None or (origin == "null" and site is not None):
+        return True
+    scheme, _, host = origin.partition("://")
+    return (scheme == "https" or (scheme == "http" and not secure)) and host.lower() == request.host.lower()
+
+
+def own_path(target: str) -> str:
+    """Where to go after logging in: the path asked for, or ``/`` where it might lead away from here."""
+    if not target.startswith("/") or target.startswith("//") or len(target) > LONGEST_NEXT:
+        return "/"
+    if any(character <= " " or character in "\\\x7f" for character in target):
+        return "/"  # browsers drop some of these, and what is left may begin with two slashes
+    if urlsplit(target).path in {"/login", "/logout"}:
+        return "/"
+    return target

@@ -1,0 +1,116 @@
+"""Passwords (argon2id) and the codes of authenticator apps (TOTP, RFC 6238)."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import unicodedata
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pyotp
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from pyotp.utils import strings_equal
+
+from waitroom.errors import WaitroomError
+
+SHORTEST = 12
+LONGEST = 256
+# Each takes 64 MiB and a good part of a core while it is checked: nobody may make us check many at once.
+CHECKS_AT_ONCE = 2
+MOST_WAITING = 16
+ISSUER = "Waitroom"
+CODE_SECONDS = 30
+CODES_AROUND = 1  # clocks of phones differ
+
+_CODE = re.compile(r"[0-9]{6}")
+
+
+class TooBusy(WaitroomError):  # noqa: N818 - a state of the world, not a mistake
+    """So many passwords are being checked that one more would have to wait for long."""
+
+
+def password_flaw(password: str) -> str:
+    """What keeps a password from being taken; empty where nothing does."""
+    if len(password) < SHORTEST:
+        return f"is shorter than {SHORTEST} characters: take a few words."
+    if len(password) > LONGEST:
+        return f"is longer than {LONGEST} characters."
+    if not password.isprintable():
+        return "holds characters that can't be typed."
+    return ""
+
+
+def hash_password(password: str) -> str:
+    """An argon2id hash with the parameters that RFC 9106 calls its second choice."""
+    return PasswordHasher().hash(_one_spelling(password))
+
+
+class Passwords:
+    """Checks passwords in threads of its own, few at once."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(CHECKS_AT_ONCE, thread_name_prefix="password")
+        self._asked = 0
+
+    async def right(self, password: str, hashed: str) -> bool:
+        """Whether it is the password. Raises `TooBusy`."""
+        if self._asked >= CHECKS_AT_ONCE + MOST_WAITING:
+            raise TooBusy("too many are logging in at once")
+        self._asked += 1
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads, _verified, password[: LONGEST + 1], hashed)
+        finally:
+            self._asked -= 1
+
+    def close(self) -> None:
+        """Lets the check under way end by itself and begins no other."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _verified(password: str, hashed: str) -> bool:
+    try:
+        return PasswordHasher().verify(hashed, _one_spelling(password))
+    except (VerificationError, InvalidHashError):
+        return False
+
+
+def _one_spelling(password: str) -> str:
+    """The same however a keyboard composes its letters."""
+    return unicodedata.normalize("NFKC", password)
+
+
+def matching_step(secret: str, code: str, now: float) -> int | None:
+    """Which interval of 30 seconds a code belongs to, out of the one at the Unix time ``now`` and its neighbours.
+
+    Returns:
+        The interval's number, by which a code can be told from an earlier use of it; None where the code is wrong.
+    """
+    code = code.replace(" ", "")
+    if not _CODE.fullmatch(code):
+        return None
+    otp, middle, found = pyotp.TOTP(secret), int(now // CODE_SECONDS), None
+    for step in range(middle - CODES_AROUND, middle + CODES_AROUND + 1):
+        if strings_equal(otp.generate_otp(step), code):
+            found = step
+    return found
+
+
+def new_totp_secret() -> str:
+    """A new secret for an authenticator app."""
+    return pyotp.random_base32()
+
+
+def provisioning_uri(name: str, secret: str) -> str:
+    """What an authenticator app takes in, as text or as a QR code."""
+    return pyotp.TOTP(secret).provisioning_uri(name=name, issuer_name=ISSUER)
+
+
+def stand_in(name: str, hashes: Sequence[str]) -> str:
+    """A hash to check the password of an unknown user against, so that it takes as long as a known one's.
+
+    It is some real user's, always the same for a name, so that users whose hashes take unequal times don't stand out.
+    """
+    return sorted(hashes)[sum(name.encode()) % len(hashes)]

@@ -1,0 +1,323 @@
+"""Who may look and who may change: users and API tokens, of the settings and of ``people.json`` in ``data_dir``."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import hmac
+import json
+import os
+import re
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import dataclasses as checked
+
+from waitroom.errors import WaitroomError
+from waitroom.folder import make_folder
+from waitroom.settings_user import UserSettings
+
+FILE = "people.json"
+LOCAL_TOKEN_FILE = "operator.token"  # noqa: S105 - a file's name
+LOCK_SECONDS = 5.0
+POLL_SECONDS = 0.05
+TOKEN_MARK = "wrt_"  # noqa: S105 - so that a scanner for leaked secrets can tell one
+
+_TOKEN_NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
+
+
+class PeopleError(WaitroomError):
+    """``people.json`` can't be read, written or changed so; the message says how to mend it and quotes no secret."""
+
+
+class Role(StrEnum):
+    """What somebody may do; each may what the one before may."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+    def may(self, least: Role) -> bool:
+        """Whether this role may do what needs at least that one."""
+        ranks = list(Role)
+        return ranks.index(self) >= ranks.index(least)
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who does something.
+
+    Attributes:
+        name: A user's; ``token:NAME`` for an API token; ``local`` for whoever is on this machine.
+        role: What they may.
+        address: Where they are, as far as proxies are believed.
+        via: ``dashboard``, ``api``, ``cli`` or ``autopilot``.
+    """
+
+    name: str
+    role: Role
+    address: str
+    via: str
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Somebody who may log in."""
+
+    name: str
+    role: Role
+    password_hash: str = field(repr=False)
+    totp_secret: str | None = field(default=None, repr=False)
+    in_settings: bool = False
+
+    @property
+    def stamp(self) -> str:
+        """Goes into a session, and is another one as soon as role, password or second factor are: it ends by that."""
+        known = json.dumps([self.name, self.role, self.password_hash, self.totp_secret])
+        return hashlib.sha256(known.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class ApiToken:
+    """A program that may come in. ``created_at``: Unix time in seconds."""
+
+    name: str
+    role: Role
+    sha256: str = field(repr=False)
+    created_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """All whom we know, by name."""
+
+    users: Mapping[str, User] = field(default_factory=dict)
+    tokens: Mapping[str, ApiToken] = field(default_factory=dict)
+
+    def bearer(self, token: str) -> ApiToken | None:
+        """Whose token it is. Takes the same time whichever it is, and whether or not it is one."""
+        digest, found = token_digest(token), None
+        for one in self.tokens.values():
+            if hmac.compare_digest(one.sha256, digest):
+                found = one
+        return found
+
+
+def token_digest(token: str) -> str:
+    """What is kept of a token. It is too long to be guessed, so that a plain SHA-256 hides it."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+@checked.dataclass(frozen=True, config=_STRICT)
+class _KeptUser:
+    role: Role
+    password_hash: str
+    totp_secret: str | None = None
+
+
+@checked.dataclass(frozen=True, config=_STRICT)
+class _KeptToken:
+    role: Role
+    sha256: str
+    created_at: int
+
+
+@checked.dataclass(frozen=True, config=_STRICT)
+class _Kept:
+    users: dict[str, _KeptUser] = field(default_factory=dict)
+    tokens: dict[str, _KeptToken] = field(default_factory=dict)
+
+
+_KEPT = TypeAdapter(_Kept)
+
+
+class PeopleFile:
+    """``people.json``: read by the control process, changed by the ``waitroom user`` and ``waitroom token`` commands.
+
+    A change is whole or not at all; of two at once, one waits.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self.path = data_dir / FILE
+
+    def read(self) -> People:
+        """All in the file; nobody where there is none. Raises `PeopleError`."""
+        try:
+            text = self.path.read_bytes()
+        except FileNotFoundError:
+            return People()
+        except OSError as error:
+            raise PeopleError(f"{self.path} can't be read: {error.strerror}. Let the gateway's user read it.") from None
+        try:
+            kept = _KEPT.validate_json(text)
+        except ValidationError:
+            pass  # the error would quote what is in the file
+        else:
+            return People(
+                {n: User(n, one.role, one.password_hash, one.totp_secret) for n, one in kept.users.items()},
+                {n: ApiToken(n, one.role, one.sha256, one.created_at) for n, one in kept.tokens.items()},
+            )
+        raise PeopleError(f"{self.path} is damaged: put back a copy, or remove it and add the users again.")
+
+    def add_user(self, user: User) -> None:
+        """Adds a user. Raises `PeopleError`."""
+
+        def add(people: People) -> People:
+            if user.name in people.users:
+                raise PeopleError(
+                    f'There is a user "{user.name}" already. To change one: waitroom user password, role or totp.'
+                )
+            return People({**people.users, user.name: user}, people.tokens)
+
+        self._change(add)
+
+    def change_user(self, name: str, change: Callable[[User], User]) -> None:
+        """Puts what ``change`` makes of a user in their place. Raises `PeopleError`."""
+
+        def replace(people: People) -> People:
+            others = _without(people.users, name, "user")
+            return People({**others, name: change(people.users[name])}, people.tokens)
+
+        self._change(replace)
+
+    def remove_user(self, name: str) -> None:
+        """Removes a user. Raises `PeopleError`."""
+        self._change(lambda people: People(_without(people.users, name, "user"), people.tokens))
+
+    def add_token(self, name: str, role: Role) -> str:
+        """Makes a token, which is kept nowhere. Raises `PeopleError`."""
+        if not _TOKEN_NAME.fullmatch(name):
+            raise PeopleError(f'"{name}" is no name for a token: write 1 to 64 of a-z, 0-9, ".", "_", "@" and "-".')
+        token = TOKEN_MARK + secrets.token_urlsafe(32)
+
+        def add(people: People) -> People:
+            if name in people.tokens:
+                raise PeopleError(f'There is a token "{name}" already: remove it first, or take another name.')
+            one = ApiToken(name, role, token_digest(token), int(time.time()))
+            return People(people.users, {**people.tokens, name: one})
+
+        self._change(add)
+        return token
+
+    def remove_token(self, name: str) -> None:
+        """Removes a token. Raises `PeopleError`."""
+        self._change(lambda people: People(people.users, _without(people.tokens, name, "token")))
+
+    def _change(self, change: Callable[[People], People]) -> None:
+        make_folder(self.path.parent)
+        with _locked(self.path.with_suffix(".lock")):
+            people = change(self.read())
+            kept = {
+                "users": {
+                    one.name: {"role": one.role, "password_hash": one.password_hash, "totp_secret": one.totp_secret}
+                    for one in people.users.values()
+                },
+                "tokens": {
+                    one.name: {"role": one.role, "sha256": one.sha256, "created_at": one.created_at}
+                    for one in people.tokens.values()
+                },
+            }
+            write_private(self.path, json.dumps(kept, indent=1) + "\n")
+
+
+class Register:
+    """All whom we know now: those of the settings, and those of the file, which is read again when it has changed.
+
+    A name in the settings goes before the same one in the file.
+    """
+
+    def __init__(self, data_dir: Path, of_settings: Iterable[UserSettings]) -> None:
+        self._file = PeopleFile(data_dir)
+        self._of_settings = {user.name: user for user in users_of(of_settings)}
+        self._read: tuple[object, People] | None = None
+
+    def now(self) -> People:
+        """Looks, and reads what has changed; blocks for that. Raises `PeopleError`."""
+        mark = _mark(self._file.path)
+        if self._read is None or self._read[0] != mark:
+            people = self._file.read()
+            self._read = (mark, People({**people.users, **self._of_settings}, people.tokens))
+        return self._read[1]
+
+
+def users_of(settings: Iterable[UserSettings]) -> list[User]:
+    """The users that the settings name."""
+    return [User(one.name, Role(one.role), one.password_hash, one.totp_secret, in_settings=True) for one in settings]
+
+
+def new_local_token(data_dir: Path) -> str:
+    """Makes the token that whoever may read ``data_dir`` comes in with from this machine, until the next start."""
+    token = secrets.token_urlsafe(32)
+    make_folder(data_dir)
+    write_private(data_dir / LOCAL_TOKEN_FILE, token + "\n")
+    return token
+
+
+def write_private(path: Path, text: str) -> None:
+    """Puts a file in place that only its owner may read; whole, or not at all. Raises `PeopleError`."""
+    name = ""
+    try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(descriptor, "w") as file:
+            if os.geteuid() == 0:  # the folder's owner is the gateway's user, who must be able to read it
+                owner = path.parent.stat()
+                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise PeopleError(f"{path} can't be written: {error.strerror}. Run this as the gateway's user.") from None
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds a lock that others wait for. Raises `PeopleError`."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise PeopleError(f"{path} can't be opened: {error.strerror}. Run this as the gateway's user.") from None
+    try:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise PeopleError("Another command is changing users or tokens; try again.") from None
+                time.sleep(POLL_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _without(table: Mapping[str, Any], name: str, kind: str) -> dict[str, Any]:
+    if name not in table:
+        known = ", ".join(sorted(table)) or "none"
+        raise PeopleError(f'There is no {kind} "{name}" in the file; there are: {known}.')
+    return {key: value for key, value in table.items() if key != name}
+
+
+def _mark(path: Path) -> object:
+    """Tells one state of a file from another."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise PeopleError(f"{path} can't be read: {error.strerror}. Let the gateway's user read it.") from None
+    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

@@ -1,0 +1,95 @@
+"""Writes to the audit log who may come in, whenever that has changed: also while no control process ran.
+
+What was written last is kept beside ``people.json``, in ``data_dir``: of each user and token the role and a digest of
+the rest. A process that is killed between the log and this file writes the same change twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import structlog
+
+from waitroom.control.audit import Audit
+from waitroom.control.people import Actor, People, PeopleError, Register, Role, write_private
+from waitroom.errors import StoreUnavailable
+from waitroom.settings_user import UserSettings
+
+log = structlog.get_logger()
+
+FILE = "people.noted.json"
+LOOK_SECONDS = 2.0
+
+# Role and digest by name.
+Known = Mapping[str, tuple[str, str]]
+
+# By a command on this machine, or an editor: neither file says whose.
+_SOMEBODY = Actor("local", Role.ADMIN, "", "cli")
+
+
+class PeopleWatch:
+    """Looks at the users and tokens of one gateway.
+
+    Args:
+        data_dir: Where ``people.json`` is.
+        of_settings: The users that the settings name.
+        audit: The log.
+    """
+
+    def __init__(self, data_dir: Path, of_settings: Iterable[UserSettings], audit: Audit) -> None:
+        self._register = Register(data_dir, of_settings)
+        self._path = data_dir / FILE
+        self._audit = audit
+        self._noted: Known | None = None
+
+    async def look(self) -> None:
+        """Writes down what has changed since it was last written down."""
+        try:
+            now = known(await asyncio.to_thread(self._register.now))
+            if self._noted is None:
+                self._noted = await asyncio.to_thread(self._read)
+            if now == self._noted:
+                return
+            old, new = difference(self._noted, now), difference(now, self._noted)
+            await self._audit.write(_SOMEBODY, "people", old=old, new=new)
+            self._noted = now
+            await asyncio.to_thread(write_private, self._path, json.dumps(now) + "\n")
+        except StoreUnavailable:
+            pass  # the next look tries again
+        except PeopleError as error:
+            log.error("the audit log can't be kept of users and tokens", cause=str(error))
+
+    def _read(self) -> Known:
+        """What was written last; nobody where there is none, or it can't be read: then all are written down anew."""
+        try:
+            kept = json.loads(self._path.read_bytes())
+            return {str(name): (str(role), str(digest)) for name, (role, digest) in kept.items()}
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            log.warning("all users and tokens are written to the audit log anew", cause=type(error).__name__)
+        return {}
+
+
+def known(people: People) -> Known:
+    """What is compared: tokens by names that no user has."""
+    users = {name: (str(user.role), user.stamp) for name, user in people.users.items()}
+    tokens = {f"token:{name}": (str(token.role), _digest(token.sha256)) for name, token in people.tokens.items()}
+    return {**users, **tokens}
+
+
+def difference(people: Known, others: Known) -> dict[str, str]:
+    """The roles of those who are not among the others just so; of a new password or second factor only that it is."""
+    return {
+        name: role if name not in others or others[name][0] != role else "other credentials"
+        for name, (role, digest) in people.items()
+        if others.get(name) != (role, digest)
+    }
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,0 +1,301 @@
+"""Flies the rooms that have their autopilot on: looks, lets `autopilot` decide, applies it and keeps what was said.
+
+Of several control processes one decides for a room: whoever holds its lease, which is renewed with every look and runs
+out by itself. What must be remembered is kept beside it, so that another one goes on where the last has stopped. While
+the store is away nothing is decided; the rate stays as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import structlog
+from redis.asyncio import Redis
+
+from waitroom.control.autopilot import decide
+from waitroom.control.flight import ENOUGH_REQUESTS, WINDOWS, Bounds, Decision, Figures, Memory, Move
+from waitroom.control.pilot_figures import LOOK_SLACK_SECONDS, EdgeWatch, ShopFigures
+from waitroom.errors import StoreUnavailable, WaitroomError
+from waitroom.queue.store import store_errors
+from waitroom.queue.view import RoomState, RoomView
+from waitroom.settings import RoomSettings
+
+log = structlog.get_logger()
+
+DECIDE_SECONDS = 2.0
+LEASE_MS = 8000  # several looks; who takes over finds the room as it was so long ago
+KEPT_DECISIONS = 500
+# After so long a pause what was learnt is of another shop, perhaps of another day.
+FORGET_SECONDS = 900.0
+
+# Both may run twice. KEYS: lease, state, decisions.
+# ARGV: who, for how long the lease is theirs. Returns whether it is, and the state.
+_TAKE = """
+local mine = redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) or redis.call('GET', KEYS[1]) == ARGV[1]
+if mine then
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+end
+return { mine and 1 or 0, redis.call('GET', KEYS[2]) or '' }
+"""
+# ARGV: who, the state, a decision to keep or '', how many are kept. Returns 1, or 0 where the lease is somebody else's.
+_NOTE = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+  return 0
+end
+redis.call('SET', KEYS[2], ARGV[2])
+if ARGV[3] ~= '' and redis.call('LINDEX', KEYS[3], 0) ~= ARGV[3] then
+  redis.call('LPUSH', KEYS[3], ARGV[3])
+  redis.call('LTRIM', KEYS[3], 0, ARGV[4] - 1)
+end
+return 1
+"""
+
+
+class Sight(Protocol):
+    """What is known of a room, see `waitroom.control.admission.Admission`."""
+
+    view: RoomView | None
+    store_up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A decision as it was kept: when by the Unix clock, in seconds; what, the rate and the words."""
+
+    at: float
+    move: str
+    rate: float
+    said: str
+
+    def described(self) -> dict[str, Any]:
+        """As JSON shows it, the time by RFC 3339."""
+        at = datetime.fromtimestamp(self.at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        return {"at": at, "move": self.move, "rate_per_minute": self.rate, "said": self.said}
+
+
+class Logbook:
+    """A room's lease, what its autopilot remembers, and its decisions, in the store.
+
+    Every method raises `StoreUnavailable` when Redis doesn't answer in time.
+
+    Args:
+        redis: A client that answers with bytes.
+        room: The room's name.
+        who: A word that no other control process has.
+    """
+
+    def __init__(self, redis: Redis, room: str, who: str) -> None:
+        self._redis = redis
+        self._who = who
+        self.keys = tuple(f"waitroom:{{{room}}}:pilot:{key}" for key in ("lease", "state", "decisions"))
+        self._take = redis.register_script(_TAKE)
+        self._note = redis.register_script(_NOTE)
+
+    async def take(self) -> tuple[bool, Memory, Said | None]:
+        """Takes or renews the lease. Returns whether it is ours, what is remembered, and the newest decision."""
+        with store_errors():
+            mine, state = await self._take(keys=self.keys, args=[self._who, LEASE_MS])
+        if not state:
+            return mine == 1, Memory(), None
+        kept = json.loads(state)
+        return mine == 1, Memory.load(kept["memory"]), Said(**kept["said"])
+
+    async def note(self, memory: Memory, said: Said, *, keep: bool) -> bool:
+        """Notes what is remembered and the newest decision; ``keep`` puts it among those that are kept, too.
+
+        Returns:
+            Whether the lease was still ours; else nothing was noted.
+        """
+        decision = {"at": said.at, "move": said.move, "rate": said.rate, "said": said.said}
+        state = json.dumps({"memory": memory.dump(), "said": decision})
+        kept = json.dumps(decision) if keep else ""
+        with store_errors():
+            return bool(await self._note(keys=self.keys, args=[self._who, state, kept, KEPT_DECISIONS]))
+
+    async def decisions(self, count: int = 100) -> list[Said]:
+        """The newest decisions that were kept, newest first: all but those to leave the rate as it was."""
+        with store_errors():
+            kept = await self._redis.lrange(self.keys[2], 0, count - 1)
+        return [Said(**json.loads(one)) for one in kept]
+
+
+class Pilot:
+    """The autopilot of one room.
+
+    Args:
+        settings: The room's.
+        sight: Where its newest view is found.
+        logbook: Its part of the store.
+        change: Sets the rate of the room that was seen so, with a sentence that says why; `WaitroomError` where that
+            can't be done, as when somebody else changed the room meanwhile.
+        switched: Whether the autopilot is on in a room seen so.
+        unix: The wall clock in seconds, for what people read.
+    """
+
+    def __init__(
+        self,
+        settings: RoomSettings,
+        sight: Sight,
+        logbook: Logbook,
+        change: Callable[[RoomView, float, str], Awaitable[None]],
+        switched: Callable[[RoomView], bool],
+        unix: Callable[[], float],
+    ) -> None:
+        self.name = settings.name
+        self.bounds = Bounds(settings.autopilot_floor, settings.autopilot_ceiling, settings.autopilot_latency_seconds)
+        self.logbook = logbook
+        self.on = False
+        self.said: Said | None = None
+        self._sight = sight
+        self._change = change
+        self._switched = switched
+        self._unix = unix
+        self._looks: deque[tuple[float, int, int]] = deque()
+
+    def described(self) -> dict[str, Any]:
+        """How it stands, as the API's ``autopilot`` object."""
+        said = None if self.said is None else self.said.described()
+        return {
+            "on": self.on if self._sight.view is None else self._switched(self._sight.view),
+            "floor": self.bounds.floor,
+            "ceiling": self.bounds.ceiling,
+            "said": "" if said is None else said["said"],
+            "at": None if said is None else said["at"],
+        }
+
+    async def step(self, shop: Callable[[float], ShopFigures | None]) -> Decision | None:
+        """Decides, and applies it.
+
+        Args:
+            shop: The shop's figures over so many seconds.
+
+        Returns:
+            What was decided; None where nothing was: it is off, too little is known, or another one decides.
+        """
+        view = self._sight.view
+        if view is None or not self._sight.store_up:
+            self._looks.clear()  # what happens while nobody looks would be taken for what happened lately
+            return None
+        now = view.clock_ms / 1000
+        self._look(view, now)
+        was_on, self.on = self.on, self._switched(view)
+        if not self.on and not was_on and view.rate_per_minute > 0:
+            return None
+        mine, memory, self.said = await self.logbook.take()
+        if not mine:
+            return None
+        if not self.on:
+            return await self._off(view, memory)
+        if memory.at is not None and not 0 <= now - memory.at <= FORGET_SECONDS:
+            memory = Memory()
+        figures = self._figures(view, memory, shop, now)
+        if figures is None:
+            return None
+        memory, decision = decide(memory, self.bounds, figures, now)
+        await self._apply(view, memory, decision)
+        return decision
+
+    def _look(self, view: RoomView, now: float) -> None:
+        left = sum(count for name, count in view.totals.items() if name in ("left:expired", "left:released"))
+        if self._looks and now <= self._looks[-1][0]:
+            return  # the same view again
+        self._looks.append((now, view.totals.get("admitted", 0), left))
+        while len(self._looks) > 2 and self._looks[1][0] < now - WINDOWS[-1]:
+            self._looks.popleft()
+
+    def _figures(
+        self, view: RoomView, memory: Memory, shop: Callable[[float], ShopFigures | None], now: float
+    ) -> Figures | None:
+        until, admitted, left = self._looks[-1]
+        if until - self._looks[0][0] < WINDOWS[0] - LOOK_SLACK_SECONDS:
+            return None
+        seen = None
+        for seconds in memory.windows(now):
+            seen = shop(seconds)
+            if seen is None or seen.requests_per_minute * seconds / 60 >= ENOUGH_REQUESTS:
+                break
+        if seen is None:
+            return None
+        since, admitted_before, left_before = next(
+            look for look in self._looks if look[0] >= until - seconds - LOOK_SLACK_SECONDS
+        )
+        per_minute = 60 / max(until - since, 1.0)
+        return Figures(
+            seconds=seconds,
+            running=view.state is RoomState.OPEN,
+            rate=view.rate_per_minute,
+            waiting=view.waiting,
+            inside=view.active + view.called,
+            max_active=view.max_active,
+            admitted=(admitted - admitted_before) * per_minute,
+            left=(left - left_before) * per_minute,
+            requests=seen.requests_per_minute,
+            failures=seen.failures_per_minute,
+            given_up=seen.given_up_per_minute,
+            p50_seconds=seen.p50_seconds,
+            p95_seconds=seen.p95_seconds,
+            in_flight=seen.in_flight,
+        )
+
+    async def _off(self, view: RoomView, memory: Memory) -> Decision | None:
+        """It was switched off; a hold must not outlive it, for it would look like nobody's doing."""
+        rate = self.bounds.floor if view.rate_per_minute <= 0 else view.rate_per_minute
+        said = "The autopilot was switched off: the rate stays as it is."
+        if view.rate_per_minute <= 0:
+            said = f"The autopilot was switched off while it let nobody in: {rate:,.0f} a minute from now on."
+        decision = Decision(Move.RESUME if view.rate_per_minute <= 0 else Move.KEEP, rate, said)
+        await self._apply(view, Memory(), decision)
+        return decision
+
+    async def _apply(self, view: RoomView, memory: Memory, decision: Decision) -> None:
+        said = Said(self._unix(), decision.move, decision.rate, decision.said)
+        if decision.rate != view.rate_per_minute:
+            await self._change(view, decision.rate, decision.said)
+            log.info("the autopilot changed the rate", room=self.name, rate=decision.rate, said=decision.said)
+        await self.logbook.note(memory, said, keep=decision.move is not Move.KEEP)
+        self.said = said
+
+
+class Pilots:
+    """All rooms' autopilots, and the looks at their shops.
+
+    Args:
+        pilots: One for each room.
+        watch: Reads what the edge workers count.
+    """
+
+    def __init__(self, pilots: Sequence[Pilot], watch: EdgeWatch) -> None:
+        self._pilots = pilots
+        self._watch = watch
+
+    async def run(self) -> None:
+        """Looks and decides until cancelled. Nothing that store or shop do ends it."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.to_thread(self._watch.look, loop.time())
+            for pilot in self._pilots:
+                await self._step(pilot)
+            await asyncio.sleep(DECIDE_SECONDS)
+
+    async def _step(self, pilot: Pilot) -> None:
+        try:
+            await pilot.step(lambda seconds: self._watch.figures(pilot.name, seconds))
+        except StoreUnavailable:
+            pass  # admission has said so, and holds
+        except WaitroomError as error:
+            log.info("the autopilot decides anew", room=pilot.name, cause=str(error))
+        except Exception:
+            # A mistake here must not end admission, which runs beside it.
+            log.exception("the autopilot can't decide", room=pilot.name)
+
+
+def new_name() -> str:
+    """A word for one control process, which no other has."""
+    return uuid.uuid4().hex

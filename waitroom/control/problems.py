@@ -1,0 +1,102 @@
+"""Errors of the admin API as ``application/problem+json`` (RFC 9457)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+
+from waitroom.control.operations import BadChange, NotPossible, StaleVersion
+from waitroom.errors import StoreUnavailable
+
+PROBLEM = "application/problem+json"
+NO_STORE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+
+def problem(
+    status: int,
+    detail: str,
+    *,
+    kind: str = "about:blank",
+    title: str = "",
+    errors: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
+    **more: Any,
+) -> web.Response:
+    """An error as the API tells it.
+
+    Args:
+        status: The HTTP status.
+        detail: What is wrong with this request, and how to mend it.
+        kind: The sort of problem, a URN; "about:blank" for one that the status tells.
+        title: What every problem of its kind is called.
+        errors: By field.
+        headers: Of the answer.
+        more: What else is told.
+    """
+    body: dict[str, Any] = {
+        "type": kind,
+        "title": title or HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+    }
+    if errors:
+        body["errors"] = dict(errors)
+    text = json.dumps(body | more)
+    return web.Response(
+        status=status, text=text, content_type=PROBLEM, charset="utf-8", headers={**NO_STORE, **(headers or {})}
+    )
+
+
+class BadRequest(Exception):  # noqa: N818 - what it is
+    """A request that can't be read; answered with its status."""
+
+    def __init__(self, status: int, detail: str, errors: Mapping[str, str] | None = None) -> None:
+        self.status = status
+        self.errors = errors
+        super().__init__(detail)
+
+
+def answers(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Callable[..., Any]:
+    """Wraps a handler of the API: whatever it raises on purpose becomes a problem."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except BadRequest as error:
+            return problem(error.status, str(error), errors=error.errors)
+        except BadChange as error:
+            kind, title = "urn:waitroom:problem:bad-change", "The change can't be made so"
+            return problem(422, str(error), kind=kind, title=title, errors=error.problems)
+        except NotPossible as error:
+            kind, title = "urn:waitroom:problem:not-possible", "The room doesn't allow it as it stands"
+            return problem(409, str(error), kind=kind, title=title)
+        except StoreUnavailable as error:
+            kind, title = "urn:waitroom:problem:store", "The store doesn't answer"
+            detail = f"{error}. Look again before you repeat a change: it may have been made."
+            return problem(503, detail, kind=kind, title=title, headers={"Retry-After": "1"})
+
+    return answer
+
+
+def stale(error: StaleVersion, room: Mapping[str, Any]) -> web.Response:
+    """What a change on stale values is answered with; ``room`` is as it is now."""
+    kind, title = "urn:waitroom:problem:stale-version", "The room was changed meanwhile"
+    headers = {"ETag": f'"{error.version}"'}
+    return problem(412, str(error), kind=kind, title=title, headers=headers, room=room)
+
+
+@web.middleware
+async def api_problems(request: web.Request, handler: Any) -> web.StreamResponse:
+    """Tells the router's own errors (no such path, no such method) as problems where the API is asked."""
+    try:
+        response: web.StreamResponse = await handler(request)
+    except web.HTTPException as error:
+        if not request.path.startswith("/api/"):
+            raise
+        headers = {name: error.headers[name] for name in ("Allow", "WWW-Authenticate") if name in error.headers}
+        return problem(error.status, (error.text or error.reason).strip(), headers=headers)
+    return response

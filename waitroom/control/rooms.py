@@ -1,0 +1,216 @@
+"""The rooms as the API, the dashboard and the command line show them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from waitroom.control.admission import Admission
+from waitroom.control.history import Sample, shop_json
+from waitroom.control.shop_figures import ShopWatch
+from waitroom.queue.positions import Forecast
+from waitroom.queue.view import RoomState, RoomView
+from waitroom.settings import RoomSettings, Settings
+
+SHOP_SECONDS = 10.0  # over so long the shop's figures are told
+
+# How the room's hash names what may be changed, and how everybody else does.
+FIELDS = {
+    "rate": "rate_per_minute",
+    "max_active": "max_active",
+    "state": "state",
+    "message": "message",
+    "draining": "draining",
+    "autopilot": "autopilot",
+    "session_ms": "session_seconds",
+    "claim_ms": "claim_seconds",
+    "away_ms": "away_after_seconds",
+    "keep_ms": "keep_place_seconds",
+    "method": "method",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LastChange:
+    """The last change of a room, as the store remembers it.
+
+    Attributes:
+        at: When, RFC 3339 in UTC.
+        who: The actor's name; "the shop" and "the settings file" are those.
+        old, new: The fields of the room's hash that it changed, before and after.
+        undoable: Whether it is a change that may be taken back, whatever has happened since.
+    """
+
+    at: str
+    who: str
+    old: Mapping[str, str]
+    new: Mapping[str, str]
+    undoable: bool
+
+    @classmethod
+    def of(cls, remembered: str) -> LastChange | None:
+        """Reads a view's ``last_change`` or ``operator_change``."""
+        if not remembered:
+            return None
+        told = json.loads(remembered)
+        at = datetime.fromtimestamp(int(told["at_ms"]) / 1000, UTC).isoformat(timespec="seconds")
+        return cls(at.replace("+00:00", "Z"), told["who"], told["old"], told["new"], told["undoable"])
+
+    def stands(self, view: RoomView) -> bool:
+        """Whether it may be taken back and what it set is still so: else an undo would undo somebody else's change."""
+        now = fields_of(view)
+        return self.undoable and all(now[name] == value for name, value in self.new.items())
+
+    def json(self) -> dict[str, str]:
+        """As the API gives it."""
+        return {"at": self.at, "who": self.who, "what": self.said()}
+
+    def said(self) -> str:
+        """What was changed, in words."""
+        old, new = plain(self.old), plain(self.new)
+        return ", ".join(f"{name} {_word(old[name])} → {_word(new[name])}" for name in new)
+
+
+def fields_of(view: RoomView) -> dict[str, str]:
+    """What an operator may change as the room's hash has it."""
+    return {
+        "rate": repr(float(view.rate_per_minute)),
+        "max_active": str(view.max_active),
+        "state": str(view.state),
+        "message": view.message,
+        "draining": "1" if view.draining else "",
+        "autopilot": view.autopilot,
+    }
+
+
+def plain(fields: Mapping[str, str]) -> dict[str, Any]:
+    """Fields of the room's hash under the names and with the types that everybody else knows."""
+    read: dict[str, Callable[[str], Any]] = {
+        "rate": float,
+        "max_active": int,
+        "draining": lambda value: value == "1",
+        "autopilot": lambda value: {"on": True, "off": False}.get(value),
+        **dict.fromkeys(("session_ms", "claim_ms", "away_ms", "keep_ms"), lambda value: int(value) / 1000),
+    }
+    return {FIELDS[name]: read.get(name, str)(value) for name, value in fields.items()}
+
+
+def _word(value: object) -> str:
+    match value:
+        case bool():
+            return "on" if value else "off"
+        case float():
+            return f"{value:g}"
+        case None:
+            return "as the settings say"
+        case str() if " " in value or not value:
+            return f'"{value}"'
+    return str(value)
+
+
+def wait_of_newcomer(view: RoomView, *, store_up: bool) -> tuple[int, int] | None:
+    """The wait in seconds that somebody who joined now would be told, the least and the most."""
+    if view.state is not RoomState.OPEN or not store_up or view.method == "passthrough" or view.rate_per_minute <= 0:
+        return None
+    return Forecast(view.rate_per_minute, view.pace, view.free_slots).wait(view.waiting + 1)
+
+
+class Rooms:
+    """What is known of all rooms.
+
+    Args:
+        settings: Of the gateway.
+        admissions: In the order of the settings; they have the newest views.
+        watch: Knows how the shop does.
+        autopilot: A room's autopilot as the API shows it, or None where it has none.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        admissions: Sequence[Admission],
+        watch: ShopWatch,
+        autopilot: Callable[[str], Mapping[str, Any] | None] = lambda _room: None,
+    ) -> None:
+        self._settings = {room.name: room for room in settings.rooms}
+        self._workers = settings.workers
+        self._admissions = {one.name: one for one in admissions}
+        self._watch = watch
+        self._autopilot = autopilot
+
+    def __contains__(self, room: str) -> bool:
+        return room in self._admissions
+
+    def settings(self, room: str) -> RoomSettings:
+        """A room's, as the file has them. Raises `KeyError`."""
+        return self._settings[room]
+
+    def view(self, room: str) -> RoomView | None:
+        """The newest look at a room, None before the first. Raises `KeyError`."""
+        return self._admissions[room].view
+
+    def autopilot_on(self, room: str) -> bool:
+        """Whether a room's rate is the autopilot's now. Raises `KeyError`."""
+        told = self._autopilot(room)
+        return told is not None and bool(told["on"])
+
+    def described(self) -> list[dict[str, Any]]:
+        """All of them, as the API gives them."""
+        return [self.one(name) for name in self._admissions]
+
+    def one(self, name: str) -> dict[str, Any]:
+        """One room, as the API gives it. Raises `KeyError`."""
+        admission = self._admissions[name]
+        view = admission.view
+        upstream = ", ".join(self._settings[name].upstreams)
+        described: dict[str, Any] = {"name": name, "upstream": upstream, "store_up": admission.store_up}
+        if view is None:
+            return described
+        last, undo = LastChange.of(view.last_change), LastChange.of(view.operator_change)
+        return described | {
+            "version": view.version,
+            "state": str(view.state),
+            "draining": view.draining,
+            "method": view.method,
+            "waiting": view.waiting,
+            "called": view.called,
+            "away": view.away,
+            "active": view.active,
+            "max_active": view.max_active,
+            "rate_per_minute": view.rate_per_minute,
+            "message": view.message,
+            "remaining": view.remaining,
+            "totals": view.totals,
+            "admitted_per_minute": _rounded(admission.per_minute("admitted")),
+            "joined_per_minute": _rounded(admission.per_minute("joined")),
+            "left_per_minute": {
+                counter.removeprefix("left:"): _rounded(admission.per_minute(counter))
+                for counter in view.totals
+                if counter.startswith("left:")
+            },
+            "wait_seconds": {"newcomer": wait_of_newcomer(view, store_up=admission.store_up)},
+            "session_seconds": view.session_ms / 1000,
+            "claim_seconds": view.claim_ms / 1000,
+            "shop": shop_json(self._watch.figures(name, SHOP_SECONDS)),
+            "workers": {"alive": self._watch.workers_alive, "wanted": self._workers},
+            "autopilot": self._autopilot(name),
+            "last_change": None if last is None else {**last.json(), "undoable": last.stands(view)},
+            "undo": undo.json() if undo is not None and undo.stands(view) else None,
+        }
+
+    def samples(self, at: int) -> dict[str, Sample]:
+        """How those stand now whose store answers, for the history."""
+        return {
+            name: Sample.of(
+                at, one.view, wait_of_newcomer(one.view, store_up=True), self._watch.figures(name, SHOP_SECONDS)
+            )
+            for name, one in self._admissions.items()
+            if one.view is not None and one.store_up
+        }
+
+
+def _rounded(pace: float | None) -> float | None:
+    return None if pace is None else round(pace, 1)

@@ -1,0 +1,266 @@
+"""How a room stands, in the words and figures that the dashboard shows.
+
+Both the page as it is served and the live feed take them from here, so that there is one place that writes them.
+Everything is a pure function of the room as the API describes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+NOTHING = "–"  # noqa: RUF001 - a dash, as it should be
+
+# Of requests at the shop in the last ten seconds; an operator is told from here on.
+FAILING_SHARE = 0.02
+FEWEST_REQUESTS = 120  # a minute, which are twenty
+
+_STATES = {
+    "open": ("Open", "good"),
+    "paused": ("Paused", "notice"),
+    "draining": ("Draining", "notice"),
+    "closed": ("Closed", "quiet"),
+    "sold_out": ("Sold out", "quiet"),
+    "unknown": ("Not known", "bad"),
+}
+_LEFT_WORDS = {
+    "left": "gave up their place",
+    "away": "were away too long",
+    "missed": "missed their turn twice",
+    "released": "finished in the shop",
+    "expired": "session ran out",
+    "ended": "ended by an operator",
+}
+_KEYS = {"rate_per_minute": "rate", "max_active": "most inside"}
+# What can be done with a room, by what it is doing now.
+_ACTIONS = {
+    "open": ["pause", "drain", "close", "sold_out"],
+    "paused": ["resume", "drain", "close", "sold_out"],
+    "draining": ["resume", "close", "sold_out"],
+    "closed": ["open", "sold_out"],
+    "sold_out": ["open", "close"],
+}
+
+
+def shown(room: Mapping[str, Any]) -> dict[str, Any]:
+    """The texts of a room by their names on the page.
+
+    ``tone`` is good, notice, bad or quiet; ``needs`` are sentences on what needs an eye, ``actions`` what can be done,
+    and ``asks`` what is said before it is.
+
+    Args:
+        room: As the API describes it; without ``state`` where the store was never reached.
+    """
+    if "state" not in room:
+        state, tone = _STATES["unknown"]
+        return {"state": state, "tone": tone, "says": "The store has not answered yet.", "needs": _needs(room)}
+    key = "draining" if room.get("draining") else room["state"]
+    state, tone = _STATES[key]
+    shop = room.get("shop") or {}
+    workers = room.get("workers") or {}
+    wait = (room.get("wait_seconds") or {}).get("newcomer")
+    change, pilot = room.get("last_change"), room.get("autopilot")
+    admitted = room.get("admitted_per_minute")
+    return {
+        "state": state,
+        "tone": tone,
+        "says": says(room),
+        "needs": _needs(room),
+        "waiting": count(room["waiting"]),
+        "called": count(room["called"]),
+        "away": count(room["away"]),
+        "active": count(room["active"]),
+        "max_active": count(room["max_active"]),
+        "active_share": share(room["active"], room["max_active"]),
+        "inside": f"{count(room['active'])} of {count(room['max_active'])}",
+        "rate": rate(room["rate_per_minute"]),
+        "admitted": NOTHING if admitted is None else rate(admitted),
+        "admitted_share": share(admitted or 0, room["rate_per_minute"]),
+        "joined": rate(room.get("joined_per_minute")),
+        "newcomer": span(wait, room),
+        "left": leavers(room.get("left_per_minute") or {}),
+        "remaining": NOTHING if room.get("remaining") is None else count(room["remaining"]),
+        "total_joined": count(room["totals"].get("joined", 0)),
+        "total_admitted": count(room["totals"].get("admitted", 0)),
+        "message": room.get("message") or "",
+        "p50": latency(shop.get("p50_seconds")),
+        "p95": latency(shop.get("p95_seconds")),
+        "requests": rate(shop.get("requests_per_minute")),
+        "failures": failures(shop),
+        "in_flight": NOTHING if shop.get("in_flight") is None else count(shop["in_flight"]),
+        "store": "answers" if room["store_up"] else "does not answer",
+        "workers": f"{workers['alive']} of {workers['wanted']} alive" if workers else NOTHING,
+        "pilot": _pilot(pilot),
+        "change": what(change) if change else "Nothing has been changed yet.",
+        "change_who": change["who"] if change else "",
+        "change_at": change["at"] if change else "",
+        "change_clock": clock(change["at"]) if change else "",
+        "undoable": room.get("undo") is not None,
+        "actions": _ACTIONS[key],
+        "asks": asks(room),
+    }
+
+
+def says(room: Mapping[str, Any]) -> str:
+    """One sentence on what happens in the room now."""
+    waiting, going = room["waiting"], f"{rate(room['rate_per_minute'])} a minute"
+    if room.get("draining"):
+        return f"Nobody goes in. {people(room['active'])} inside may finish; {_wait(waiting)}."
+    if room["state"] == "paused":
+        return f"Nobody goes in, everyone keeps their place. {_wait(waiting).capitalize()}."
+    if room["state"] == "closed":
+        return f"Visitors are told that it is closed. {people(room['active'])} inside may finish."
+    if room["state"] == "sold_out":
+        return f"Visitors are told that it is sold out. {people(room['active'])} inside may finish."
+    if room.get("method") == "passthrough":
+        return "The line is switched off: everyone goes straight in."
+    if not waiting:
+        return f"Nobody waits: visitors go straight in, up to {going}."
+    if room["active"] + room["called"] >= room["max_active"]:
+        return f"Full: the next goes in when somebody leaves. {_wait(waiting).capitalize()}."
+    return f"{_wait(waiting).capitalize()}; up to {going} go in."
+
+
+def asks(room: Mapping[str, Any]) -> dict[str, str]:
+    """What an action will do to how many people, to be read before it is done."""
+    waiting, inside, called = people(room["waiting"]), people(room["active"]), room["called"]
+    turn = f" {people(called)} whose turn it is may still come in." if called else ""
+    late = f" {people(called)} whose turn it is can't come in any more." if called else ""
+    over = f", and nobody new is taken.{late} {inside} inside may finish."
+    undo = room.get("undo")
+    return {
+        "pause": f"Nobody more is called until you resume. {waiting} in line keep their places and are told that it is "
+        f"paused.{turn} {inside} inside go on.",
+        "drain": f"Nobody more is called, and the room is left to empty: {inside} inside may finish, nobody is thrown "
+        f"out. {waiting} in line keep their places and are told that it is paused.{turn}",
+        "close": f"{waiting} in line are told that it is closed{over}",
+        "sold_out": f"{waiting} in line are told that it is sold out{over}",
+        "open": f"The line opens again: {waiting} in line are called at {rate(room['rate_per_minute'])} a minute, and "
+        "newcomers are taken.",
+        "undo": _undo(undo, room["last_change"]) if undo else "There is nothing to undo.",
+    }
+
+
+def _undo(undo: Mapping[str, Any], last: Mapping[str, Any]) -> str:
+    change = f"{what(undo)} ({undo['who']}, {clock(undo['at'])})"
+    if last["undoable"]:
+        return f"The last change is taken back: {change}."
+    return f"The last change by an operator is taken back: {change}. What was changed since stays."
+
+
+def _needs(room: Mapping[str, Any]) -> list[str]:
+    found = []
+    if not room["store_up"]:
+        found.append("The store does not answer: nobody is let in, everyone keeps their place.")
+    workers = room.get("workers") or {}
+    if workers and workers["alive"] < workers["wanted"]:
+        found.append(f"Only {workers['alive']} of {workers['wanted']} workers are alive.")
+    shop = room.get("shop") or {}
+    asked, failed = shop.get("requests_per_minute") or 0, shop.get("failures_per_minute") or 0
+    if asked >= FEWEST_REQUESTS and failed >= asked * FAILING_SHARE:
+        found.append(f"The shop is failing: {percent(failed, asked)} of its answers in the last ten seconds.")
+    if room.get("active", 0) + room.get("called", 0) > room.get("max_active", 0):
+        found.append("More are inside than the limit allows. Nobody is thrown out; it sinks as they leave.")
+    return found
+
+
+def _pilot(pilot: Mapping[str, Any] | None) -> str:
+    if pilot is None:
+        return ""
+    if not pilot["on"]:
+        return "Off: the rate stays where you put it."
+    said: str = pilot["said"] or f"On: it keeps the rate between {rate(pilot['floor'])} and {rate(pilot['ceiling'])}."
+    return said
+
+
+def _wait(waiting: int) -> str:
+    return "nobody waits" if not waiting else "1 waits" if waiting == 1 else f"{count(waiting)} wait"
+
+
+def people(number: int) -> str:
+    """``1 visitor``, ``1,200 visitors``."""
+    return "1 visitor" if number == 1 else f"{count(number)} visitors"
+
+
+def count(number: float) -> str:
+    """A whole number with its thousands apart."""
+    return f"{round(number):,}"
+
+
+def rate(number: float | None) -> str:
+    """So many a minute: whole from ten on, else with one decimal where it has one."""
+    if number is None:
+        return NOTHING
+    return count(number) if number >= 10 or number == round(number) else f"{number:.1f}"
+
+
+def share(part: float, whole: float) -> int:
+    """The percentage for a bar, 0 to 100."""
+    return max(0, min(100, round(100 * part / whole))) if whole > 0 else 0
+
+
+def percent(part: float, whole: float) -> str:
+    """A percentage: a decimal below ten, and never 0 where there is something."""
+    if not part or not whole:
+        return "0 %"
+    value = 100 * part / whole
+    return "under 0.1 %" if value < 0.1 else f"{value:.1f} %" if value < 10 else f"{value:.0f} %"
+
+
+def failures(shop: Mapping[str, Any]) -> str:
+    """The share of requests that failed, and how many a minute."""
+    asked, failed = shop.get("requests_per_minute"), shop.get("failures_per_minute")
+    if asked is None or failed is None:
+        return NOTHING
+    return f"{percent(failed, asked)}" if not failed else f"{percent(failed, asked)} ({rate(failed)} a minute)"
+
+
+def latency(seconds: float | None) -> str:
+    """Milliseconds below a second, else seconds."""
+    if seconds is None:
+        return NOTHING
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def span(wait: Sequence[float] | None, room: Mapping[str, Any]) -> str:
+    """The wait of somebody who comes now."""
+    if room["state"] in ("closed", "sold_out") or room.get("draining"):
+        return NOTHING
+    if room["state"] == "paused":
+        return "while paused"
+    if not room["waiting"] and room["active"] + room["called"] < room["max_active"]:
+        return "none"
+    if wait is None:
+        return "not known"
+    low, high = wait
+    if high < 60:
+        return "under 1 min"
+    if high < 5400:
+        return _range(low / 60, high / 60, "min")
+    return _range(low / 3600, high / 3600, "h")
+
+
+def _range(low: float, high: float, unit: str) -> str:
+    first, last = f"{low:.1f}" if unit == "h" else f"{low:.0f}", f"{high:.1f}" if unit == "h" else f"{high:.0f}"
+    return f"{last} {unit}" if first == last else f"{first}–{last} {unit}"  # noqa: RUF001 - a range
+
+
+def leavers(left: Mapping[str, float | None]) -> list[list[str]]:
+    """Pairs of a reason in words and how many a minute, the most first."""
+    pairs = sorted(
+        ((reason, number) for reason, number in left.items() if number), key=lambda pair: (-pair[1], pair[0])
+    )
+    return [[_LEFT_WORDS.get(reason, reason.replace("_", " ")), rate(number)] for reason, number in pairs]
+
+
+def what(change: Mapping[str, Any]) -> str:
+    """A change in the page's words."""
+    said: str = change["what"]
+    for key, name in _KEYS.items():
+        said = said.replace(key, name)
+    return said[:1].upper() + said[1:]
+
+
+def clock(at: str) -> str:
+    """The time of day of an RFC 3339 time in UTC, which a script turns into the operator's own."""
+    return f"{at[11:16]} UTC"
