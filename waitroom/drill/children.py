@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from waitroom.command import python_command
 from waitroom.errors import WaitroomError
 
 _STOP_SECONDS = 10.0
@@ -122,7 +122,7 @@ class Children:
         """
         log = folder / f"{name}.log"
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        tether = (sys.executable, "-m", "waitroom.tether", str(os.getpid()))
+        tether = python_command("waitroom.tether", str(os.getpid()))
         try:
             process = await asyncio.create_subprocess_exec(
                 *tether,

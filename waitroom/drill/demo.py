@@ -9,7 +9,6 @@ import random
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -20,6 +19,7 @@ from typing import Any, TypeVar
 import aiohttp
 from rich.console import Console
 
+from waitroom.command import python_command
 from waitroom.drill.children import ChildFailed, Children
 from waitroom.drill.crowd import Crowd, Plan
 from waitroom.drill.figures import read_figures, read_shop
@@ -28,8 +28,6 @@ from waitroom.drill.shop import QUERY_SECONDS
 
 T = TypeVar("T")
 
-DEFAULT_SECONDS = 60.0
-DEFAULT_VISITORS = 400
 LEAST_SECONDS = 5.0
 
 ROOM = "shop"
@@ -101,13 +99,13 @@ class Scale:
 
 def gateway_command(config: Path) -> Sequence[str]:
     """The command that runs the gateway on a settings file."""
-    return [sys.executable, "-m", "waitroom", "run", "--config", str(config)]
+    return python_command("waitroom", "run", "--config", str(config))
 
 
 def shop_command(scale: Scale, data: Path) -> Sequence[str]:
     """The command that runs the shop on a free port."""
     options = {"--port": 0, "--stock": scale.stock, "--capacity": scale.capacity, "--data": data}
-    return [sys.executable, "-m", "waitroom.drill.shop", *(str(word) for pair in options.items() for word in pair)]
+    return python_command("waitroom.drill.shop", *(str(word) for pair in options.items() for word in pair))
 
 
 def settings_text(scale: Scale, *, listen: str, admin: str, upstream: str, data_dir: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -16,6 +17,7 @@ T = TypeVar("T")
 
 _PRODUCT = 1
 _LOCK_SECONDS = 5.0
+_AGAIN_SECONDS = 0.01
 
 
 class PoolExhausted(Exception):  # noqa: N818 - a state of the shop, not a mistake
@@ -60,6 +62,22 @@ class Pool:
         self._wait_seconds = wait_seconds
         self._query_seconds = query_seconds
         self._free = asyncio.Semaphore(size)
+        self._too_many = 0
+
+    def resize(self, size: int) -> None:
+        """Have so many connections from now on, and a queue to match. Those in use are finished with first.
+
+        Raises:
+            ValueError: There is to be none.
+        """
+        if size < 1:
+            raise ValueError("a pool needs at least one connection")
+        self._backlog = self._backlog * size // self.size
+        more, self.size = size - self.size, size
+        paid = min(max(more, 0), self._too_many)
+        self._too_many += max(-more, 0) - paid
+        for _ in range(more - paid):
+            self._free.release()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[None]:
@@ -83,6 +101,9 @@ class Pool:
         try:
             async with asyncio.timeout(self._wait_seconds):
                 await self._free.acquire()
+                while self._too_many:  # it was one of a larger pool, and is gone
+                    self._too_many -= 1
+                    await self._free.acquire()
         except TimeoutError as error:
             raise PoolExhausted(f"no database connection within {self._wait_seconds:g} s") from error
         finally:
@@ -106,13 +127,25 @@ class Ledger:
             path, timeout=_LOCK_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=32
         )
         try:
-            self._db.execute("PRAGMA journal_mode = WAL")
+            self._write_ahead()
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.executescript(files(__package__).joinpath("schema.sql").read_text("utf-8"))
             self._db.execute("INSERT OR IGNORE INTO products (id, stock) VALUES (?, ?)", (_PRODUCT, stock))
         except sqlite3.Error:
             self._db.close()
             raise
+
+    def _write_ahead(self) -> None:
+        # Here SQLite doesn't wait for a lock by itself: of two shops that open a new file at once, one would fail.
+        until = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                    raise
+            time.sleep(_AGAIN_SECONDS)
 
     def stock(self) -> int:
         """Units left."""

@@ -23,6 +23,7 @@ from jinja2 import Environment, PackageLoader
 from waitroom.drill.ledger import Ledger, LedgerThread, Pool, PoolExhausted
 
 COMMAND_HEADER = "Waitroom-Command"
+ROOM_HEADER = "Waitroom-Room"
 SESSION_COOKIE = "northlight_session"
 
 QUERY_SECONDS = 0.015
@@ -30,6 +31,8 @@ BACKLOG_PER_CONNECTION = 20
 CONNECTION_WAIT_SECONDS = 2.0
 
 _STOP_SECONDS = 2.0
+_LOOPBACK = frozenset({"127.0.0.1", "::1"})
+_MOST_CONNECTIONS = 10_000
 _FORM_BYTES = 16 * 1024
 _NO_STORE = {"Cache-Control": "no-store"}
 
@@ -41,7 +44,7 @@ class Load:
     """What the shop has to do, counted since its start.
 
     Attributes:
-        requests: Requests taken, those for `/stats` and the icon aside.
+        requests: Requests taken, those for `/stats`, `/capacity` and the icon aside.
         failures: Requests answered 500 or above.
         in_flight: Requests being worked on now.
         peak_in_flight: The most there ever were at once.
@@ -83,6 +86,7 @@ class Shop:
                 web.get(r"/orders/{number:\d{1,18}}", self.order),
                 web.get("/favicon.svg", self.icon),
                 web.get("/stats", self.stats),
+                web.post("/capacity", self.resize),
             ]
         )
         return app
@@ -177,6 +181,20 @@ class Shop:
             headers=_NO_STORE,
         )
 
+    async def resize(self, request: web.Request) -> web.StreamResponse:
+        """Have another number of database connections, as when a shop's machine fails or another one is added.
+
+        For whoever rehearses, straight at the shop and on its own machine; not for visitors.
+        """
+        straight = request.remote in _LOOPBACK and ROOM_HEADER not in request.headers
+        connections = request.query.get("connections", "")
+        if not straight:
+            raise web.HTTPForbidden(text="Ask the shop itself, from its own machine.\n")
+        if not connections.isdecimal() or not 1 <= int(connections) <= _MOST_CONNECTIONS:
+            raise web.HTTPBadRequest(text=f"Write /capacity?connections=N, with N from 1 to {_MOST_CONNECTIONS}.\n")
+        self.pool.resize(int(connections))
+        return web.Response(text=f"{self.pool.size}\n")
+
     async def _has_basket(self, request: web.Request) -> bool:
         session = _session(request)
         if session is None:
@@ -195,7 +213,7 @@ class Shop:
 
     @web.middleware
     async def _count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path in {"/stats", "/favicon.svg"}:
+        if request.path in {"/stats", "/favicon.svg", "/capacity"}:
             return await handler(request)
         load = self.load
         load.requests += 1
@@ -241,7 +259,7 @@ def _wrong_fields(buyer: str, email: str) -> dict[str, str]:
     return wrong
 
 
-async def serve(host: str, port: int, *, stock: int, capacity: int, data: Path) -> None:
+async def serve(host: str, port: int, *, stock: int, capacity: int, query_seconds: float, data: Path) -> None:
     """Run the shop until SIGTERM or SIGINT, and say on standard output when it is ready.
 
     Args:
@@ -249,6 +267,7 @@ async def serve(host: str, port: int, *, stock: int, capacity: int, data: Path) 
         port: The port; 0 takes a free one, which the ready line names.
         stock: Units for sale when the database is new.
         capacity: Connections in the database pool.
+        query_seconds: How long a query takes in an idle database.
         data: The database file.
 
     Raises:
@@ -264,7 +283,7 @@ async def serve(host: str, port: int, *, stock: int, capacity: int, data: Path) 
         capacity,
         backlog=BACKLOG_PER_CONNECTION * capacity,
         wait_seconds=CONNECTION_WAIT_SECONDS,
-        query_seconds=QUERY_SECONDS,
+        query_seconds=query_seconds,
     )
     async with AsyncExitStack() as stack:
         stack.push_async_callback(ledger.close)
@@ -289,12 +308,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=3000, help="port to listen on; 0 takes a free one")
     parser.add_argument("--stock", type=int, default=500, help="units for sale when the database is new")
     parser.add_argument("--capacity", type=int, default=40, help="database connections")
+    parser.add_argument("--query-seconds", type=float, default=QUERY_SECONDS, help="how long a query takes when idle")
     parser.add_argument("--data", type=Path, required=True, help="the database file")
     given = parser.parse_args(arguments)
     if given.stock < 0 or given.capacity < 1:
         parser.error("--stock must be at least 0 and --capacity at least 1")
+    if not 0 <= given.query_seconds <= CONNECTION_WAIT_SECONDS:
+        parser.error(f"--query-seconds must be between 0 and {CONNECTION_WAIT_SECONDS:g}")
     try:
-        asyncio.run(serve(given.host, given.port, stock=given.stock, capacity=given.capacity, data=given.data))
+        asyncio.run(
+            serve(
+                given.host,
+                given.port,
+                stock=given.stock,
+                capacity=given.capacity,
+                query_seconds=given.query_seconds,
+                data=given.data,
+            )
+        )
     except (OSError, sqlite3.Error) as error:
         print(f"the shop can't start: {error}", file=sys.stderr)  # noqa: T201 - it has no logger
         return 1

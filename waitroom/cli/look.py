@@ -1,0 +1,276 @@
+"""The commands that look back: a room's history, its autopilot, its values beside the file's, and who did what."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from waitroom.admin_answers import Entry, Sample
+from waitroom.cli.reach import AdminUrl, AsJson, RoomName, TokenFile, gateway, room_known
+from waitroom.cli.shared import Code, ConfigFile, End, err, out, plain, say, show
+from waitroom.cli.words import milliseconds, moment, number, of, sparkline, wait
+
+ROWS = 20
+LINE_WIDTH = 60
+PAGE = 1000
+MOST_HISTORY_SECONDS = 21_600
+MOST_DECISIONS = 500
+
+audit_app = typer.Typer(
+    name="audit", help="Who did what, when and from where.", rich_markup_mode=None, invoke_without_command=True
+)
+
+
+def history(
+    room: RoomName,
+    seconds: Annotated[
+        int, typer.Option("--seconds", "-s", help="How far back.", min=1, max=MOST_HISTORY_SECONDS, metavar="N")
+    ] = 3600,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+    admin: AdminUrl = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Show a room's last hours."""
+    client = gateway(config, admin, token_file)
+    with room_known(client, room):
+        answer = client.history(room, seconds)
+    if as_json:
+        out.print_json(data=answer.raw["samples"], ensure_ascii=True)
+        return
+    samples = answer.value.samples
+    if not samples:
+        say(f"There is no history of {room} from the last {number(seconds)} seconds.")
+        return
+    lines = Table("", "", "from", "to", "now", box=None, show_header=True)
+    for label, values in _series(samples):
+        known = [value for value in values if value is not None]
+        ends = (number(min(known)), number(max(known))) if known else ("-", "-")
+        lines.add_row(label, Text(sparkline(values, LINE_WIDTH), "cyan"), *ends, number(values[-1]))
+    show(lines)
+    show(_history_table(samples))
+
+
+def decisions(
+    room: RoomName,
+    count: Annotated[
+        int, typer.Option("--count", "-n", help="How many, the newest.", min=1, max=MOST_DECISIONS, metavar="N")
+    ] = ROWS,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+    admin: AdminUrl = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Show what a room's autopilot decided."""
+    client = gateway(config, admin, token_file)
+    with room_known(client, room):
+        answer = client.decisions(room, count)
+    if as_json:
+        out.print_json(data=answer.raw["decisions"], ensure_ascii=True)
+        return
+    table = Table("when", "did", "a minute", "why", box=None)
+    for one in answer.value.decisions:
+        did = one.move.replace("_", " ")
+        cells = (moment(one.at, "%Y-%m-%d %H:%M:%S"), did, number(one.rate_per_minute), one.said)
+        table.add_row(*(Text(plain(cell)) for cell in cells))
+    if table.row_count:
+        show(table)
+    else:
+        say(f"The autopilot of {room} has changed nothing yet.")
+
+
+def diff(
+    room: Annotated[str | None, typer.Argument(metavar="[ROOM]", help="The room's name; without it, all.")] = None,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+    admin: AdminUrl = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Show where a room differs from its file."""
+    client = gateway(config, admin, token_file)
+    names = [room] if room is not None else [one.name for one in client.rooms().value.rooms]
+    with contextlib.ExitStack() as stack:
+        if room is not None:
+            stack.enter_context(room_known(client, room))
+        answers = {name: client.diff(name) for name in names}
+    if as_json:
+        out.print_json(data={name: answer.raw for name, answer in answers.items()}, ensure_ascii=True)
+        return
+    table = Table("room", "setting", "file", "running", box=None)
+    for name, answer in answers.items():
+        for key in answer.value.differs:
+            file, running = answer.value.file.get(key), answer.value.running.get(key)
+            table.add_row(*(Text(plain(cell)) for cell in (name, key, _cell(file), _cell(running))))
+    if table.row_count:
+        show(table)
+    else:
+        say(f"{', '.join(names)}: as in the settings file.")
+
+
+@audit_app.callback()
+def audit(
+    context: typer.Context, config: ConfigFile = None, admin: AdminUrl = None, token_file: TokenFile = None
+) -> None:
+    """Show who did what, when and from where; export it, or verify that nothing of it was altered."""
+    if context.invoked_subcommand is None:
+        audit_show(config=config, admin=admin, token_file=token_file)
+    elif config or admin or token_file:
+        raise End(Code.BAD_USE, "waitroom audit", f"write options behind {context.invoked_subcommand}, not before it")
+
+
+@audit_app.command("show")
+def audit_show(
+    count: Annotated[
+        int, typer.Option("--count", "-n", help="How many, the newest.", min=1, max=PAGE, metavar="N")
+    ] = ROWS,
+    room: Annotated[str | None, typer.Option("--room", help="Of this room alone.", metavar="ROOM")] = None,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+    admin: AdminUrl = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Show the newest entries."""
+    client = gateway(config, admin, token_file)
+    found: list[tuple[Entry, object]] = []
+    before: str | None = None
+    while len(found) < count:
+        answer = client.audit(PAGE if room else count, before)
+        pairs = list(zip(answer.value.entries, answer.raw["entries"], strict=True))
+        found += [pair for pair in pairs if room is None or pair[0].room == room]
+        if room is None or len(pairs) < PAGE:
+            break
+        before = pairs[-1][0].id
+    found = found[:count]
+    if as_json:
+        out.print_json(data=[raw for _, raw in found], ensure_ascii=True)
+        return
+    table = Table("when", "who", "from", "did", "room", "what", "why", box=None)
+    for entry, _ in found:
+        did = entry.action if entry.outcome != "refused" else f"{entry.action} (refused)"
+        when = moment(entry.at, "%Y-%m-%d %H:%M:%S")
+        origin = f"{entry.address} {entry.via}".strip()
+        cells = (when, entry.who, origin, did, entry.room, _difference(entry.old, entry.new), entry.note)
+        table.add_row(*(Text(plain(cell)) for cell in cells), style="red" if entry.outcome == "refused" else "")
+    if found:
+        show(table)
+    else:
+        say("There is nothing in the audit.")
+
+
+@audit_app.command("export")
+def audit_export(
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write it to this file, whole or not at all.", metavar="FILE")
+    ] = None,
+    config: ConfigFile = None,
+    admin: AdminUrl = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Write all entries, as JSON Lines.
+
+    The oldest comes first.
+    """
+    lines = gateway(config, admin, token_file).export()
+    if output is None:
+        for line in lines:
+            sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
+        return
+    try:
+        written = _write_whole(output, lines)
+    except OSError as error:
+        raise End(Code.BAD_USE, "--output", f"{output} can't be written: {error.strerror}") from None
+    err.print(f"{number(written)} entries in {output}", markup=False, soft_wrap=True)
+
+
+@audit_app.command("verify")
+def audit_verify(
+    as_json: AsJson = False, config: ConfigFile = None, admin: AdminUrl = None, token_file: TokenFile = None
+) -> None:
+    """Verify that nothing was altered or lost.
+
+    Ends with 1 where something was.
+    """
+    answer = gateway(config, admin, token_file).verify()
+    verdict = answer.value
+    if as_json:
+        out.print_json(data=answer.raw, ensure_ascii=True)
+    elif verdict.intact:
+        say(verdict.said)
+    if not verdict.intact:
+        raise End(Code.NOT_DONE, "The audit was tampered with, or has lost entries", verdict.said)
+
+
+def _series(samples: Sequence[Sample]) -> Iterator[tuple[str, list[float | None]]]:
+    yield "waiting", [float(sample.waiting) for sample in samples]
+    yield "active", [float(sample.active) for sample in samples]
+    yield "admitted a minute", _paces(samples)
+    yield "shop p95, ms", [_shop_ms(sample) for sample in samples]
+
+
+def _paces(samples: Sequence[Sample]) -> list[float | None]:
+    """Admitted a minute between each sample and the one before; None for the first, and where a counter began anew."""
+    paces: list[float | None] = [None]
+    for before, after in itertools.pairwise(samples):
+        seconds, admitted = after.at - before.at, after.admitted - before.admitted
+        paces.append(admitted * 60 / seconds if seconds > 0 and admitted >= 0 else None)
+    return paces
+
+
+def _shop_ms(sample: Sample) -> float | None:
+    if sample.shop is None or sample.shop.p95_seconds is None:
+        return None
+    return sample.shop.p95_seconds * 1000
+
+
+def _history_table(samples: Sequence[Sample]) -> Table:
+    """At most `ROWS` of the samples, evenly chosen, the newest last; the pace is over the time between two rows."""
+    count = min(ROWS, len(samples))
+    chosen = [samples[(index + 1) * len(samples) // count - 1] for index in range(count)]
+    table = Table("at", "state", "waiting", "called", "active", "a minute", "wait", "shop p95", "errors", box=None)
+    for sample, pace in zip(chosen, _paces([samples[0], *chosen])[1:], strict=True):
+        shop = sample.shop
+        cells = (
+            *(moment(sample.at, "%d %b %H:%M:%S"), sample.state.replace("_", " "), number(sample.waiting)),
+            *(number(sample.called), of(sample.active, sample.max_active), of(pace, sample.rate_per_minute)),
+            *(wait(sample.wait_seconds), "-" if shop is None else milliseconds(shop.p95_seconds)),
+            "-" if shop is None else f"{number(shop.failures_per_minute)} a min",
+        )
+        table.add_row(*(Text(plain(cell)) for cell in cells))
+    return table
+
+
+def _cell(value: float | str | None) -> str:
+    return value if isinstance(value, str) else number(value)
+
+
+def _difference(old: Mapping[str, object], new: Mapping[str, object]) -> str:
+    """What an entry changed, such as ``rate_per_minute 300 -> 600``."""
+    parts = [f"{name} {old[name]} -> {new.get(name)}" if name in old else f"{name} {new[name]}" for name in new]
+    return ", ".join(parts + [f"{name} {value}" for name, value in old.items() if name not in new])
+
+
+def _write_whole(path: Path, lines: Iterator[bytes]) -> int:
+    """Writes the lines to a file that takes its name when all are there; how many there were."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    count = 0
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            for line in lines:
+                file.write(line)
+                count += 1
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return count

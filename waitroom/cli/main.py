@@ -1,0 +1,183 @@
+"""The ``waitroom`` command: what runs a gateway, and where the commands that talk to a running one are put in."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets as random_secrets
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from typer.core import TyperGroup
+
+from waitroom import __version__, gate, logs
+from waitroom.admin_client import AdminError
+from waitroom.certificates import read_pair
+from waitroom.cli import change, look
+from waitroom.cli.people import token_app, user_app
+from waitroom.cli.reach import tell
+from waitroom.cli.shared import Code, ConfigFile, End, complain, err, load, out, reachable
+from waitroom.cli.status import status
+from waitroom.drill import DEFAULT_SECONDS, DEFAULT_VISITORS
+from waitroom.errors import StartError
+from waitroom.settings import Settings
+from waitroom.supervisor import Supervisor
+
+
+class Commands(TyperGroup):
+    """All commands. What ends one of them early is told here, in one way."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command."""
+        try:
+            return super().invoke(ctx)
+        except End as end:
+            complain(end.what, end.why)
+            raise typer.Exit(end.code) from None
+        except AdminError as error:
+            raise typer.Exit(tell(error)) from None
+
+
+app = typer.Typer(
+    name="waitroom",
+    cls=Commands,
+    help="A virtual waiting room in front of a web shop: a fair line, and only as many inside as the shop can bear.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(user_app)
+app.add_typer(token_app)
+
+
+@app.command()
+def run(
+    config: ConfigFile = None,
+    upstream: Annotated[
+        str | None, typer.Option(help="The shop, such as http://127.0.0.1:3000; alone, it makes a working gateway.")
+    ] = None,
+    listen: Annotated[str | None, typer.Option(help="Where visitors come in, HOST:PORT.")] = None,
+    admin_listen: Annotated[str | None, typer.Option(help="Where operators come in, HOST:PORT.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Edge processes; one for each core unless told.")] = None,
+    data_dir: Annotated[str | None, typer.Option(help="Where the embedded store and the secret are kept.")] = None,
+    redis: Annotated[
+        str | None, typer.Option(help="A Redis or Valkey that is already there: redis://, rediss:// or unix://.")
+    ] = None,
+    rate_per_minute: Annotated[float | None, typer.Option(help="New visitors admitted per minute.")] = None,
+    max_active: Annotated[int | None, typer.Option(help="Admitted visitors in the shop at once.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+) -> None:
+    """Run the gateway until SIGTERM or Ctrl-C."""
+    overrides = {
+        "upstream": upstream,
+        "listen": listen,
+        "admin_listen": admin_listen,
+        "workers": workers,
+        "data_dir": data_dir,
+        "redis_url": redis,
+        "rate_per_minute": rate_per_minute,
+        "max_active": max_active,
+        "log_level": log_level,
+    }
+    settings = load(config, overrides, pages=True)
+    logs.configure(settings.log_level, "supervisor")
+
+    scheme = "http" if settings.tls_certificate is None else "https"
+
+    def announce(settings: Settings) -> None:
+        lines = [
+            f"Room [bold]{room.name}[/bold] ({', '.join(room.hosts) or 'any host'}) is open before "
+            f"{escape(', '.join(room.upstreams))}"
+            for room in settings.rooms
+        ]
+        lines.append(f"Visitors come in at [bold]{scheme}://{escape(reachable(settings.listen))}[/bold]")
+        lines.append(f"Operators look in at http://{escape(reachable(settings.admin_listen))}")
+        out.print("\n".join(lines))  # at once, so that no process's log comes between them
+
+    try:
+        asyncio.run(Supervisor(settings, announce).run())
+    except* StartError as group:
+        for error in group.exceptions:
+            err.print(f"[bold red]waitroom can't start:[/bold red] {escape(str(error))}")
+        raise typer.Exit(Code.NO_ANSWER) from None
+
+
+@app.command()
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave shop and gateway up to play with, until Ctrl-C.")] = False,
+    visitors: Annotated[int, typer.Option(help="How many come.")] = DEFAULT_VISITORS,
+    seconds: Annotated[float, typer.Option(help="About how long it takes.")] = DEFAULT_SECONDS,
+) -> None:
+    """See it work: a real shop, a crowd that breaks it, and the same crowd with the gateway in front."""
+    from waitroom.drill.demo import run_demo  # half of what every command would have to load
+
+    try:
+        code = asyncio.run(run_demo(keep=keep, seconds=seconds, visitors=visitors, console=Console()))
+    except ValueError as error:
+        err.print(f"[bold red]waitroom demo:[/bold red] {escape(str(error))}")
+        code = Code.BAD_USE
+    raise typer.Exit(code)
+
+
+@app.command("check-config")
+def check_config(file: Annotated[Path, typer.Argument(help="Settings file (TOML).", metavar="FILE")]) -> None:
+    """Say all that is wrong with a settings file, or that nothing is."""
+    settings = load(file, {}, pages=True)
+    if settings.tls_certificate is not None and settings.tls_key is not None:
+        flaw = read_pair(Path(settings.tls_certificate), Path(settings.tls_key)).flaw()
+        if flaw is not None:
+            refused = f"[bold red]Browsers would refuse {escape(settings.tls_certificate)}:[/bold red] {escape(flaw)}"
+            err.print(refused, soft_wrap=True)
+            raise typer.Exit(Code.BAD_USE)
+    rooms = ", ".join(room.name for room in settings.rooms)
+    out.print(f"{escape(str(file))} is good: {len(settings.rooms)} room{'s'[: len(settings.rooms) != 1]} ({rooms})")
+
+
+@app.command()
+def secret() -> None:
+    """Print a new secret, for the settings' ``secrets``."""
+    typer.echo(random_secrets.token_urlsafe(32))
+
+
+def _version(wanted: bool) -> None:
+    """Says it, and whether an installation has fallen back to what any machine can run."""
+    if wanted:
+        built = "in plain Python" if str(gate.__file__).endswith(".py") else "compiled"
+        typer.echo(f"waitroom {__version__}, the path of a request {built}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version, and whether it was compiled."
+        ),
+    ] = False,
+) -> None:
+    """Options of the command itself."""
+
+
+app.command()(status)
+app.command("set")(change.set_)
+app.command()(change.pause)
+app.command()(change.resume)
+app.command()(change.close)
+app.command("message")(change.message_)
+app.command()(change.drain)
+app.command()(change.admit)
+app.command("end-session")(change.end_session)
+app.command()(change.undo)
+app.command()(look.history)
+app.command()(look.decisions)
+app.command()(look.diff)
+app.add_typer(look.audit_app)
+
+
+def main() -> None:
+    """Run the command."""
+    app()

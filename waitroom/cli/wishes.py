@@ -1,0 +1,89 @@
+"""What ``waitroom set`` is given, ``name=value``, as a change of a room. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from waitroom.cli.shared import Code, End
+from waitroom.settings import RoomSettings
+from waitroom.settings_keys import keys_of
+from waitroom.settings_source import nearest
+
+SETTABLE = ("rate_per_minute", "max_active", "autopilot")
+AUTO = "auto"
+
+_ELSEWHERE = {
+    "state": "is set by waitroom pause, resume and close",
+    "paused": "is set by waitroom pause and resume",
+    "closed": "is set by waitroom close and resume",
+    "sold_out": "is set by waitroom close --sold-out",
+    "message": "is set by waitroom message",
+    "draining": "is set by waitroom drain and resume",
+    "note": "is an option: --note TEXT",
+}
+_SWITCH = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
+
+
+def parse(pairs: Iterable[str]) -> dict[str, object]:
+    """The change that pairs such as ``rate_per_minute=600`` ask for.
+
+    Raises:
+        End: with all that is wrong with them, and how to mend it.
+    """
+    change: dict[str, object] = {}
+    problems: list[str] = []
+    for pair in pairs:
+        given, equals, text = pair.partition("=")
+        name, text = given.strip().replace("-", "_"), text.strip()
+        if name not in SETTABLE:
+            problems.append(f"{given} {_unknown(name)}")
+        elif not equals:
+            problems.append(f"{name} has no value: write {name}=VALUE")
+        elif name in change:
+            problems.append(f"{name} is given twice")
+        else:
+            change[name] = _value(name, text)
+            if change[name] is None:
+                problems.append(f"{name}={text}: {_WANTED[name]}")
+    if change.get("rate_per_minute") == AUTO:
+        del change["rate_per_minute"]
+        if not change.setdefault("autopilot", True):
+            problems.append("rate_per_minute=auto switches the autopilot on and autopilot=off off: leave one out")
+    if not problems and not change:
+        problems.append(f"give at least one of {', '.join(SETTABLE)}, such as rate_per_minute=600")
+    if problems:
+        raise End(Code.BAD_USE, "That can't be set", "; ".join(problems))
+    return change
+
+
+_WANTED = {
+    "rate_per_minute": "write a number of visitors above 0, or auto",
+    "max_active": "write a whole number of visitors, at least 1",
+    "autopilot": "write on or off",
+}
+
+
+def _value(name: str, text: str) -> float | int | bool | str | None:
+    """The value in the type it has, or None where it can't be read."""
+    if name == "autopilot":
+        return _SWITCH.get(text.lower())
+    if name == "rate_per_minute" and text.lower() == AUTO:
+        return AUTO
+    try:
+        number = int(text) if name == "max_active" else float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number > 0 else None
+
+
+def _unknown(name: str) -> str:
+    """What is to be said of a name that isn't set here."""
+    if name in _ELSEWHERE:
+        return _ELSEWHERE[name]
+    meant = nearest(name, (*SETTABLE, *_ELSEWHERE))
+    if meant in SETTABLE:
+        return f"is nothing to set: did you mean {meant}?"
+    if name in keys_of(RoomSettings):
+        return "is set in the settings file only, and holds from the next start"
+    return f"is nothing to set: there are {', '.join(SETTABLE)}"
