@@ -3,19 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from gateway import needs
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
+from waitroom import gate
 from waitroom.embedded import EmbeddedStore
 from waitroom.queue.store import connect
 
+# Whether the path of a request is compiled: then nothing in it can be replaced or watched by a test.
+COMPILED = not str(gate.__file__).endswith(".py")
 SERVER_SECONDS = 10.0  # tests wait for answers on a busy machine
+BROWSER = "tests/browser/"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what only a checkout can show, where what is tested was installed from a wheel."""
+    left_out = [item for item in items if COMPILED and item.get_closest_marker("interpreted")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
+    """What goes together where several tests run at once: each file, and all that need a browser."""
+    return _ByFile(config, log)
+
+
+class _ByFile(LoadFileScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        # One browser at a time: two would take the processors away from each other, and pages would be late.
+        return BROWSER if nodeid.startswith(BROWSER) else super()._split_scope(nodeid)
 
 
 @contextmanager
@@ -54,12 +77,8 @@ def valkey(valkey_server: str) -> str:
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    path = shutil.which("redis-server")
-    if path is None:
-        assert "CI" not in os.environ, "redis-server is missing: install it"
-        pytest.skip("redis-server is missing")
     with (
-        patch("waitroom.embedded.get_binary_path", return_value=path),
+        patch("waitroom.embedded.get_binary_path", return_value=needs("redis-server")),
         running_store(tmp_path_factory.mktemp("redis")) as url,
     ):
         yield url

@@ -13,21 +13,20 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cache
-from types import SimpleNamespace
 from typing import Any, Literal
-from unittest.mock import patch
 
 from http_reader import Message, read_requests, read_responses
 from structlog.testing import capture_logs
 from wires import STARTED, Shop, VirtualLoop, Wire
 
-from waitroom.edge import app, call, passage, room
 from waitroom.edge.app import Edge
-from waitroom.edge.client import ClientConnection, ClientLimits
+from waitroom.edge.client import ClientConnection
+from waitroom.edge.clock import Clock
 from waitroom.edge.headers import TrustedProxies
 from waitroom.edge.pages import Pages
 from waitroom.edge.room import Room
 from waitroom.edge.routing import Router
+from waitroom.edge.server import ClientLimits
 from waitroom.edge.upstream import UpstreamAddress, UpstreamPool
 from waitroom.errors import StoreUnavailable
 from waitroom.metrics import RoomMetrics
@@ -57,6 +56,12 @@ QUIET = RoomView(
     claim_ms=180_000,
     message="",
     remaining=None,
+    version=0,
+    draining=False,
+    autopilot="",
+    last_change="",
+    operator_change="",
+    invited=frozenset(),
     totals={},
     table=PositionTable("0", (0,), (101,)),
     pace=Pace(),
@@ -195,6 +200,7 @@ class World:
         self._wires: list[Wire] = []
         self.logs: list[Any] = []
         self.loop = VirtualLoop()
+        self._clock = Clock(self.unix_time, self.loop.time)
         self.shop = self.loop.shop = Shop(self.loop)
         given = rooms or (room_settings(**settings),)
 
@@ -206,6 +212,7 @@ class World:
                 pages_of(given),
                 TrustedProxies(trusted),
                 limits,
+                self._clock,
                 most_connections=most_connections,
                 most_per_address=most_per_address,
             )
@@ -229,7 +236,7 @@ class World:
             wait_seconds=settings.upstream_wait_seconds,
         )
         store: Any = FakeStore(self.loop)
-        return Room(settings, Tokens([SECRET], settings.name), store, pool, RoomMetrics(), 1)
+        return Room(settings, Tokens([SECRET], settings.name), store, pool, RoomMetrics(), 1, self._clock)
 
     @property
     def view(self) -> RoomView | None:
@@ -244,9 +251,6 @@ class World:
                 one._store.view_ = view  # type: ignore[attr-defined]
 
     def __enter__(self) -> World:
-        clock = SimpleNamespace(time=self.unix_time, monotonic=self.loop.time)
-        for module in (app, call, passage, room):
-            self._exit.enter_context(patch.object(module, "time", clock))
         self.logs = self._exit.enter_context(capture_logs())
         return self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import fcntl
 import json
@@ -32,8 +33,8 @@ from waitroom.tokens import Tokens
 SECRET = "the secret that signs in these tests"
 OLD_SECRET = "the secret that signed before that one"
 MARK = "GATEWAY_UNDER_TEST"
-START_SECONDS = 60.0
-WAIT_SECONDS = 30.0
+START_SECONDS = 120.0
+WAIT_SECONDS = 60.0
 LOOK_SECONDS = 0.05
 STORE_SECONDS = 10.0
 # Below what the system gives to outgoing connections, so that none of these takes a port between choice and use.
@@ -77,10 +78,19 @@ def needs(program: str) -> str:
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody listens on."""
+    """A port of the loopback address that nobody listens on, and nobody else is given until this process ends."""
     for port in random.sample(PORTS, 100):
-        if port_is_free(port):
-            return port
+        one = socket.socket()
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError:
+            one.close()
+            continue
+        # It stays bound, and shared from now on with whoever asks for that, as servers do and another's choice doesn't.
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        atexit.register(one.close)
+        return port
     raise AssertionError("no port is free")
 
 

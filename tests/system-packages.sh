@@ -4,9 +4,13 @@
 set -eu
 
 missing=""
-for pair in chromium:chromium redis-server:redis-server nginx:nginx curl:curl openssl:openssl haproxy:haproxy; do
+for pair in chromium:chromium redis-server:redis-server nginx:nginx curl:curl openssl:openssl haproxy:haproxy wrk:wrk \
+        cc:build-essential promtool:prometheus; do
     command -v "${pair%%:*}" >/dev/null 2>&1 || [ -x "/usr/sbin/${pair%%:*}" ] || missing="$missing ${pair##*:}"
 done
+# What people install is compiled, and tested so.
+python3 -c 'import os, sysconfig; exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
+    missing="$missing python3-dev"
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then

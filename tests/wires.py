@@ -132,6 +132,20 @@ class Wire(asyncio.Transport):
 
         self.loop.do(both)
 
+    def reset_in(self, turns: int) -> None:
+        """The connection breaks so many turns of the loop from now."""
+        if turns:
+            self.loop.call_soon(self.reset_in, turns - 1)
+        else:
+            self._break(ConnectionResetError("reset by peer"))
+
+    def end_in(self, turns: int) -> None:
+        """The other end's side of the line is closed so many turns of the loop from now."""
+        if turns:
+            self.loop.call_soon(self.end_in, turns - 1)
+        elif not self._closing:
+            self._end()
+
     def reset(self, error: Exception | None = None) -> None:
         """The connection breaks."""
         self.loop.do(self._break, error or ConnectionResetError("reset by peer"))

@@ -6,7 +6,6 @@ All of them run on one event loop, the session's, since the browser's connection
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,13 +13,18 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright
-from waiting_line import COUNT, NOW, Line, Open, serve
+from gateway import needs
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright, expect
+from waiting_line import COUNT, NOW, PATIENCE_MS, Line, Open, serve
 
 from waitroom.edge.pages import Pages
 from waitroom.settings import RoomSettings
 
+expect.set_options(timeout=PATIENCE_MS)
+
 HERE = Path(__file__).parent
+# Rooms of a gateway under test are told apart by their hosts.
+ARGUMENTS = ["--no-sandbox", "--host-resolver-rules=MAP *.test 127.0.0.1"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -32,11 +36,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
     """Chromium without a window; each test takes a context of its own from it."""
-    executable = shutil.which("chromium")
-    if executable is None:
-        pytest.skip("chromium isn't installed")
     async with async_playwright() as playwright:
-        started = await playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        started = await playwright.chromium.launch(executable_path=needs("chromium"), args=ARGUMENTS)
         try:
             yield started
         finally:
@@ -65,6 +66,7 @@ async def visit(browser: Browser, line: Line) -> AsyncIterator[Open]:
     async def open_page(path: str = "/", *, at: datetime | None = NOW, script: str = "", **options: Any) -> Page:
         context = await browser.new_context(**{"locale": "en", "viewport": {"width": 360, "height": 740}, **options})
         contexts.append(context)
+        context.set_default_timeout(PATIENCE_MS)
         await context.add_init_script(COUNT + script)
         page = await context.new_page()
         page.on("pageerror", lambda error: complaints.append(str(error)))

@@ -12,22 +12,16 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from gateway import SECRET, Gateway, eventually, needs, running_gateway
+from gateway import SECRET, Gateway, eventually, running_gateway
 from playwright.async_api import Browser, BrowserContext, Page, expect
 from visitors import Visitor
+from waiting_line import PATIENCE_MS
 
 from waitroom.tokens import Ticket, Tokens
 
 pytestmark = pytest.mark.slow
 
 SHOP_SECONDS = 60.0
-# Polls come every two seconds at the front; the machine may be busy.
-PATIENCE_MS = 45_000
-
-
-@pytest.fixture(scope="session", autouse=True)
-def chromium() -> str:
-    return needs("chromium")
 
 
 @dataclass
@@ -147,7 +141,7 @@ async def buys(page: Page, site: Site) -> None:
     await page.get_by_label("Name").fill("Ada Visitor")
     await page.get_by_label("E-mail").fill("ada@example.com")
     await page.get_by_role("button", name="Order for").click()
-    await expect(page.get_by_role("heading", name="Thank you, Ada Visitor.")).to_be_visible(timeout=PATIENCE_MS)
+    await expect(page.get_by_role("heading", name="Thank you, Ada Visitor.")).to_be_visible()
     assert await site.sold() == before + 1
 
     async def released() -> bool:
@@ -163,17 +157,17 @@ async def test_a_visitor_waits_sees_the_line_move_is_let_in_and_buys(site: Site,
     await ahead.waits()
     page = await comes()
     await expect(page.get_by_role("heading", level=1)).to_be_visible()
-    await expect(position(page)).to_have_text("2", timeout=PATIENCE_MS)
+    await expect(position(page)).to_have_text("2")
     place = (await ticket_of(page)).place
 
     await ahead.call("leave")
-    await expect(position(page)).to_have_text("1", timeout=PATIENCE_MS)
+    await expect(position(page)).to_have_text("1")
     assert (await page.title()).startswith("1")
     assert (await ticket_of(page)).place == place
     await inside.call("leave")
 
     # Nobody touches anything: the page takes them in by itself.
-    await expect(page.get_by_role("heading", name="Lumen One sees in the dark.")).to_be_visible(timeout=PATIENCE_MS)
+    await expect(page.get_by_role("heading", name="Lumen One sees in the dark.")).to_be_visible()
     assert page.url == f"{site.url}/"
     assert list(await site.gateway.members("shop", "active")) == [place]
     await buys(page, site)
@@ -181,12 +175,12 @@ async def test_a_visitor_waits_sees_the_line_move_is_let_in_and_buys(site: Site,
 
 async def test_a_visitor_without_scripts_is_let_in_and_buys(site: Site, inside: Visitor, comes: Comes) -> None:
     page = await comes(java_script_enabled=False)
-    await expect(position(page)).to_have_text("1", timeout=PATIENCE_MS)
+    await expect(position(page)).to_have_text("1")
     place = (await ticket_of(page)).place
 
     await inside.call("leave")
 
-    await expect(page.get_by_role("heading", name="Lumen One sees in the dark.")).to_be_visible(timeout=PATIENCE_MS)
+    await expect(page.get_by_role("heading", name="Lumen One sees in the dark.")).to_be_visible()
     assert list(await site.gateway.members("shop", "active")) == [place]
     await buys(page, site)
 
@@ -202,11 +196,11 @@ async def test_who_closes_the_tab_and_comes_back_has_the_same_place(site: Site, 
     back = await page.context.new_page()
     await back.goto(f"{site.url}/basket")
 
-    await expect(position(back)).to_have_text("1", timeout=PATIENCE_MS)
+    await expect(position(back)).to_have_text("1")
     assert await ticket_of(back) == ticket
     assert await site.gateway.total("shop") == joined
     await inside.call("leave")
-    await expect(back.locator("body[data-page]")).to_be_visible(timeout=PATIENCE_MS)
+    await expect(back.locator("body[data-page]")).to_be_visible()
     assert back.url == f"{site.url}/basket"
     assert list(await site.gateway.members("shop", "active")) == [ticket.place]
 
@@ -216,12 +210,12 @@ async def test_two_tabs_of_one_visitor_are_one_in_the_line(site: Site, inside: V
     joined = await site.gateway.total("shop")
     other = await page.context.new_page()
     await other.goto(site.url)
-    await expect(position(other)).to_have_text("1", timeout=PATIENCE_MS)
+    await expect(position(other)).to_have_text("1")
 
     await inside.call("leave")
 
     for tab in (page, other):
-        await expect(tab.get_by_role("heading", name="Lumen One sees in the dark.")).to_be_visible(timeout=PATIENCE_MS)
+        await expect(tab.get_by_role("heading", name="Lumen One sees in the dark.")).to_be_visible()
     assert await site.gateway.total("shop") == joined
     assert len(await site.gateway.members("shop", "active")) == 1
 

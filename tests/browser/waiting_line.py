@@ -16,6 +16,8 @@ from waitroom.edge.pages import PageKind, Pages, PageValues
 from waitroom.resources import resource_path
 
 LANGUAGES = Languages(resource_path("templates") / "locale").by_code
+# On a busy machine a page may need much longer than what a browser is given otherwise.
+PATIENCE_MS = 60_000
 NOW = datetime(2026, 11, 27, 10, 42, 5, tzinfo=UTC)
 VALUES = PageValues(
     position=1234,
@@ -35,7 +37,7 @@ class Line:
 
     pages: Pages
     kind: PageKind | None = PageKind.WAITING
-    values: PageValues = VALUES
+    values: PageValues = field(default_factory=lambda: VALUES)
     status: dict[str, Any] = field(default_factory=dict)
     status_code: int = 200
     status_body: str | None = None
@@ -63,7 +65,7 @@ class Line:
 
     async def count(self, request: str, at_least: int) -> None:
         """Wait until so many of these requests, such as ``GET /``, have come."""
-        async with asyncio.timeout(10), self._changed:
+        async with asyncio.timeout(60), self._changed:
             await self._changed.wait_for(lambda: self.requests.count(request) >= at_least)
 
     async def noted(self, request: web.Request) -> None:
@@ -141,7 +143,7 @@ async def poll(page: Page, seconds: float = 20) -> None:
     """Let time pass until the next poll, and let it be answered."""
     before = await asked(page)
     await page.clock.run_for(int(seconds * 1000))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await page.evaluate("whenAnswered", before + 1)
 
 

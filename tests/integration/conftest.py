@@ -1,4 +1,8 @@
-"""A gateway and a shop for each module here that names its rooms in ROOMS; tests keep apart by rooms of their own."""
+"""What several modules here share.
+
+A gateway and a shop for each module that names its rooms in ROOMS; tests keep apart by rooms of their own. And
+the admin listener alone, with a real store behind it.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,12 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from admin_listener import USERS, Admin, Diary, settings_in
 from gateway import Gateway, running_gateway
 from shop_server import Shop, running_shop
+
+from waitroom.control.access_store import AccessStore
+from waitroom.queue.store import connect
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -29,3 +37,23 @@ async def gateway(request: pytest.FixtureRequest, shop: Shop, folder: Path) -> A
         one["upstream"] = one["upstream"].format(folder=folder)
     async with running_gateway(folder, rooms, **getattr(request.module, "SETTINGS", {})) as gateway:
         yield gateway
+
+
+@pytest.fixture
+async def access_store(valkey: str) -> AsyncIterator[AccessStore]:
+    async with connect(valkey, timeout_seconds=10) as redis:
+        yield AccessStore(redis, clock=lambda: 1_790_000_000_000)  # pauses don't end while a busy machine is slow
+
+
+@pytest.fixture
+async def admin(access_store: AccessStore, tmp_path: Path) -> AsyncIterator[Admin]:
+    """With users; a proxy on this machine is believed."""
+    async with Admin(settings_in(tmp_path, USERS, trusted_proxies=("127.0.0.1",)), access_store, Diary()) as admin:
+        yield admin
+
+
+@pytest.fixture
+async def lone(access_store: AccessStore, tmp_path: Path) -> AsyncIterator[Admin]:
+    """Without users."""
+    async with Admin(settings_in(tmp_path), access_store, Diary()) as admin:
+        yield admin

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 from gateway import Gateway, eventually, room
+from operators import Operator
 from shop_server import Shop, response
 from visitors import Visitor, filled
 
@@ -18,6 +20,7 @@ ROOMS = [
     room("extend", session_seconds=60, session_max_seconds=600),
     room("remaining", **FULL),
     room("sold", **FULL),
+    room("told", **FULL),
     room("odd", bypass=[{"paths": ["/hook/"]}]),
 ]
 SETTINGS = {"workers": 1}
@@ -139,6 +142,28 @@ async def test_sold_out_is_told_to_all_and_nobody_is_thrown_out(gateway: Gateway
     assert (await newcomer.call("join")).status == 503
     assert (await inside.navigate()).status == 200
     assert await gateway.total("sold") == 2
+
+
+async def test_sold_out_is_told_as_the_shops_doing_to_whoever_operates(gateway: Gateway, shop: Shop) -> None:
+    inside = await filled(gateway, "told")
+    operator = Operator(gateway, "told")
+    await operator.look()
+    assert (await operator.change(max_active=2)).status == 200
+
+    await inside.navigate("/sold-out")
+
+    async def logged() -> list[dict[str, Any]]:
+        return [one for one in await operator.audit() if one["who"] == "the shop"]
+
+    (entry,) = await eventually(logged)
+    assert (entry["via"], entry["action"], entry["outcome"]) == ("shop", "change", "done")
+    assert (entry["old"], entry["new"]) == ({"state": "open"}, {"state": "sold_out"})
+    told = await operator.change(max_active=3)
+    assert told.status == 412
+    last = told.body["room"]["last_change"]
+    assert (last["who"], last["what"], last["undoable"]) == ("the shop", "state open → sold_out", False)
+    assert told.body["room"]["undo"]["what"] == "max_active 1 → 2"
+    assert (await operator.verdict())["intact"]
 
 
 async def test_words_that_are_none_and_nobodys_session_do_no_harm(gateway: Gateway, shop: Shop) -> None:

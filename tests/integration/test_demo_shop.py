@@ -325,7 +325,9 @@ async def test_a_child_that_ends_at_once_is_reported_with_its_last_words(tmp_pat
 
 async def test_a_child_that_says_nothing_is_not_waited_for_for_ever(tmp_path):
     async with asyncio.timeout(20), Children() as children:
-        child = await children.start("mute", [sys.executable, "-c", "import time; time.sleep(60)"], tmp_path, pipe=True)
+        child = await children.start(
+            "mute", [sys.executable, "-c", "import signal; signal.pause()"], tmp_path, pipe=True
+        )
         with pytest.raises(ChildFailed, match=r"said nothing for 0\.1 s"):
             await child.first_line(0.1)
 
@@ -369,11 +371,12 @@ class RunningDemo:
 
 
 @pytest.fixture
-def demo(tmp_path):
+def demo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")  # a short name: the path of the store's socket may not be a long one
     started = []
 
     def start(*arguments, gateway=str(HERE / "drill_gateway.py")):
-        started.append(RunningDemo(tmp_path, gateway, *arguments))
+        started.append(RunningDemo(folder, gateway, *arguments))
         return started[-1]
 
     yield start
@@ -466,3 +469,15 @@ def test_a_demo_whose_gateway_cannot_start_says_why(demo, tmp_path):
     assert "the gateway ended too early" in text
     assert "the settings are wrong" in text
     running.assert_nothing_is_left()
+
+
+async def test_the_shop_changes_its_size_for_those_who_ask_it_straight(browser, shop):
+    async with browser.post(f"{shop}/capacity?connections=3") as answer:
+        assert answer.status == 200
+    assert (await stats(browser, shop))["capacity"] == 3
+    async with browser.post(f"{shop}/capacity?connections=9", headers={"Waitroom-Room": "shop"}) as answer:
+        assert answer.status == 403, "visitors come through the gateway"
+    for wrong in ("0", "-1", "many", ""):
+        async with browser.post(f"{shop}/capacity?connections={wrong}") as answer:
+            assert answer.status == 400
+    assert (await stats(browser, shop))["capacity"] == 3

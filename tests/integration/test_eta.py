@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from waitroom.queue.positions import expected_wait
+from waitroom.queue.positions import Forecast
 from waitroom.queue.store import Limits, QueueStore, SessionChange, Visit, connect
 
 SERVER_SECONDS = 30.0
@@ -80,7 +80,7 @@ async def wait_in_line(url: str, limits: Limits, shopping: Shopping, crowd: int,
             else:
                 view = await store.view()
                 position = view.table.position(told.place)
-                wait = expected_wait(position, view.rate_per_minute, view.pace, view.free_slots)
+                wait = Forecast(view.rate_per_minute, view.pace, view.free_slots).wait(position)
                 told.waits.append((now, wait))
     return told
 

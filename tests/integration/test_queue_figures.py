@@ -28,6 +28,7 @@ def _benchmark() -> ModuleType:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_figures_at_a_hundred_thousand_waiting(each_server: str) -> None:
     """The targets that a busy machine doesn't blur: memory, and the processors' time instead of the clock's."""
     benchmark = _benchmark()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from waitroom.embedded import EmbeddedStore
-from waitroom.queue.store import KEYS, Limits, QueueStore, RoomNotOpen, SessionChange, Visit, connect
+from waitroom.queue.store import KEYS, SEEN_CHUNK, Limits, QueueStore, RoomNotOpen, SessionChange, Visit, connect
+from waitroom.queue.view import RoomState
 
 pytestmark = pytest.mark.slow
 
@@ -88,6 +91,39 @@ async def test_a_raised_rate_of_the_file_is_not_due_for_the_time_before(store: Q
     server.now += 5_000
     await store.open(replace(LIMITS, rate_per_minute=6_000))
     assert (await store.tick()).called == 0
+
+
+async def test_whatever_makes_the_room_another_version_says_whose_change_it_is(store: QueueStore) -> None:
+    await store.open(LIMITS)
+    said: list[tuple[str, dict[str, str], dict[str, str]]] = []
+    version = (await store.view()).version
+    changes = (
+        lambda: store.change({"rate": "60.0"}, expected=None, who="ada"),
+        lambda: store.set_state(RoomState.SOLD_OUT, "All gone"),
+        lambda: store.open(replace(LIMITS, max_active=9, session_seconds=60)),
+        lambda: store.set_remaining(3),
+        lambda: store.set_state(RoomState.SOLD_OUT),
+        lambda: store.open(replace(LIMITS, max_active=9, session_seconds=60)),
+        lambda: store.change({"rate": "70.0"}, expected=None),
+    )
+    for change in changes:
+        await change()
+        view = await store.view()
+        last = json.loads(view.last_change)
+        if view.version != version:
+            version = view.version
+            said.append((last["who"], last["old"], last["new"]))
+        assert (last["who"], last["old"], last["new"]) == said[-1]
+        assert json.loads(view.operator_change)["who"] == "ada"
+    assert said == [
+        ("ada", {"rate": "600.0"}, {"rate": "60.0"}),
+        ("the shop", {"state": "open", "message": ""}, {"state": "sold_out", "message": "All gone"}),
+        (
+            "the settings file",
+            {"max_active": "5", "session_ms": "900000"},
+            {"max_active": "9", "session_ms": "60000"},
+        ),
+    ]
 
 
 @pytest.mark.parametrize("rate", [0.01, 1.0, 59.0])
@@ -195,3 +231,22 @@ async def test_a_real_restart_keeps_the_line(tmp_path: Path) -> None:
             assert await fate(store, before.first_place + 9, old) == "waiting"
     finally:
         await embedded.stop()
+
+
+async def test_who_is_there_is_told_across_chunks_of_marks(store: QueueStore, server: Server) -> None:
+    """Those alone are called, and everyone else is stepped over."""
+    await store.open(replace(LIMITS, max_active=1000))
+    first = (await store.join(500)).first_place
+    last, border = first + 499, (first // SEEN_CHUNK + 1) * SEEN_CHUNK
+    while last <= border:
+        last = (await store.join(500)).first_place + 499
+    there = [first + 3, border - 1, border, border + 1]
+    for _ in range(int(LIMITS.away_after_seconds) // 10 + 2):
+        server.now += 10_000
+        await store.seen(there)
+    async with asyncio.timeout(60):
+        while (await store.view()).called < len(there):
+            await store.tick()
+    called = store.keys[KEYS.index("called")]
+    assert [int(member) for member in await store._redis.zrange(called, 0, -1)] == there
+    assert await fate(store, border - 2, 0) == "waiting", "who was stepped over is taken back in"

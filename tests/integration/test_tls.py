@@ -263,10 +263,18 @@ async def test_a_new_certificate_serves_without_a_request_lost(
                         break
         return count
 
+    async def stay(one: Client) -> int:
+        count = 0
+        while not done.is_set():
+            assert (await one.get("/steady"))[0] == 200
+            count += 1
+        return count
+
     async with client(gateway, both) as old:
         first_serial = old.serial
         async with asyncio.TaskGroup() as tasks:
             visitors = [tasks.create_task(visit(again=number % 2 == 0)) for number in range(8)]
+            visitors.append(tasks.create_task(stay(old)))
             await eventually(lambda: len(shop.paths()) > 100)
             put(second, pair)
             assert gateway.process is not None

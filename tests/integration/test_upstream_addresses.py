@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 from gateway import Gateway, eventually, free_port, running_gateway
 from gateway import room as any_room
-from shop_server import Seen, Shop, response, running_shop
+from shop_server import Handler, Seen, Shop, response, running_shop
 
 pytestmark = [pytest.mark.slow]
 
@@ -125,16 +125,46 @@ async def test_a_server_is_killed_and_comes_back_under_load_and_nobody_notices(t
         assert "upstream address back" in gateway.log
 
 
-async def test_the_load_is_spread_evenly(tmp_path: Path) -> None:
-    async with (
-        servers("one", "two", "three") as started,
-        running_gateway(tmp_path, [room([one.url for one in started])], workers=1) as gateway,
-    ):
-        crowd = Crowd(gateway)
-        async with crowd.browsing():
-            await crowd.comes(400, "one", "two", "three")
-        shares = sorted(crowd.served.values())
-        assert shares[0] > 0.8 * shares[2], crowd.served
+async def test_each_request_goes_to_where_the_fewest_are(tmp_path: Path) -> None:
+    """Counted while none is answered, as the speeds of three servers on a busy machine are nobody's promise."""
+    async with running_shop() as one, running_shop() as two, running_shop() as three:
+        shops = [one, two, three]
+        doors = [asyncio.Event() for _ in shops]
+
+        def behind(door: asyncio.Event) -> Handler:
+            async def answer(_seen: Seen, writer: asyncio.StreamWriter) -> None:
+                await door.wait()
+                writer.write(response())
+
+            return answer
+
+        for shop, door in zip(shops, doors, strict=True):
+            shop.answers["/"] = behind(door)
+        async with running_gateway(tmp_path, [room([shop.address for shop in shops])], workers=1) as gateway:
+
+            async def visit() -> int:
+                async with gateway.http.get(gateway.url, headers={"Host": "shop.test"}) as answer:
+                    await answer.read()
+                    return answer.status
+
+            async def come(count: int) -> list[asyncio.Task[int]]:
+                total = count + sum(len(shop.seen) for shop in shops)
+                visits = [asyncio.create_task(visit()) for _ in range(count)]
+                await eventually(lambda: sum(len(shop.seen) for shop in shops) == total)
+                return visits
+
+            visits = await come(15)
+            assert [len(shop.seen) for shop in shops] == [5, 5, 5]
+            doors[1].set()
+            await eventually(lambda: sum(one.done() for one in visits) == 5)
+            doors[1].clear()
+            visits += await come(4)
+            assert [len(shop.seen) for shop in shops] == [5, 9, 5]
+            visits += await come(4)
+            assert sorted(len(shop.seen) for shop in shops) == [6, 6, 11]
+            for door in doors:
+                door.set()
+            assert await asyncio.gather(*visits) == [200] * 23
 
 
 async def test_where_all_are_down_the_first_to_come_back_serves(tmp_path: Path) -> None:
@@ -177,7 +207,7 @@ async def test_a_health_check_keeps_visitors_from_an_ill_address(tmp_path: Path)
     async with running_shop() as one, running_shop() as two:
         for shop in (one, two):
             shop.answers["/healthz"] = response()
-        both = room([one.address, two.address], health_path="/healthz", health_seconds=0.2)
+        both = room([one.address, two.address], health_path="/healthz", health_seconds=1)
         async with running_gateway(tmp_path, [both], workers=1) as gateway:
 
             async def visits(shop: Shop, *, after: int) -> bool:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     name = sys.argv[2].encode()
-    while head := await reader.readuntil(b"\r\n\r\n"):
-        length = head.lower().partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0]
-        body = name + b" " + await reader.readexactly(int(length or 0))
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
-        await writer.drain()
+    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):  # the other end is done with it
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            length = head.lower().partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0]
+            body = name + b" " + await reader.readexactly(int(length or 0))
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            await writer.drain()
+    writer.close()
 
 
 async def main() -> None:

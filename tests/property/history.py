@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
 
-from waitroom.queue.store import Joined, Limits, SessionChange, Ticked, Visit, Visited
+from waitroom.queue.store import Called, Joined, Limits, SessionChange, Ticked, Visit, Visited
 from waitroom.queue.view import RoomState
 
 LOOK_MS = 10_000  # a look at the clock adds no more than this to the room's time
@@ -28,6 +28,10 @@ class Contents:
     active: dict[int, int] = field(default_factory=dict)
     ended: dict[int, int] = field(default_factory=dict)
     missed: set[int] = field(default_factory=set)
+
+    @property
+    def line(self) -> tuple[Iterable[int], ...]:
+        return self.waiting, self.called, self.away
 
     @property
     def taken(self) -> int:
@@ -230,6 +234,31 @@ class History:
         there = place in before.waiting or place in before.called or place in before.away or place in before.active
         assert answer is there
         self._gives_up(place, pass_ms)
+        self._check(after)
+
+    def called_by_hand(self, place: int, answer: Called, after: Contents) -> None:
+        """An operator called somebody out of the order: the one thing that may overtake, and no more than a slot."""
+        before, memory = self.contents, self.memory
+        if before == after:
+            assert (answer == "called") == (place in before.called)
+            assert (answer == "admitted") == (place in before.active)
+            assert (answer == "unknown") == (not any(place in group for group in (*before.line, before.active)))
+            if answer == "full":
+                assert before.taken >= memory.limits.max_active
+            if answer == "not_open":
+                assert memory.state in (RoomState.CLOSED, RoomState.SOLD_OUT)
+            self._check(after)
+            return
+        assert answer == "called"
+        assert place in before.waiting or place in before.away
+        assert after.called.keys() - before.called.keys() == {place}
+        if memory.limits.method == "fifo":
+            assert after.taken <= memory.limits.max_active, "called by hand beyond the limit"
+            memory.gathered -= 1
+            # The rate is told of it; it may have been exceeded by this one, and by none that a tick calls after it.
+            self._called += 1
+        memory.kept_until.pop(place, None)
+        memory.turn_until[place] = self._after(memory.limits.claim_seconds)
         self._check(after)
 
     def nothing_moved(self, after: Contents) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from waitroom.queue.model import EPOCH_MS, PLACES_PER_MS, QueueModel
-from waitroom.queue.positions import expected_wait
+from waitroom.queue.positions import Forecast
 from waitroom.queue.store import KEYS, Limits, QueueStore, RoomNotOpen, SessionChange, SessionOperation, Visit, connect
 from waitroom.queue.view import RoomState, RoomView
 
@@ -43,6 +43,7 @@ CHANGES = st.one_of(
     st.tuples(st.just("keep_place_seconds"), KEEPS),
     st.tuples(st.just("method"), st.sampled_from(["fifo", "passthrough"])),
 )
+TOLD = '{"who": "ada", "via": "api", "action": "admit"}'
 READ = """
 local sets = { redis.call('HGET', KEYS[1], 'clock'), redis.call('SMEMBERS', KEYS[5]) }
 for _, key in ipairs({ KEYS[2], KEYS[3], KEYS[4], KEYS[6], KEYS[7] }) do
@@ -201,6 +202,26 @@ class Line(RuleBasedStateMachine):
         else:
             self._set_limits(replace(self.history.memory.limits, **dict([change])))
 
+    @rule(change=st.one_of(CHANGES, STATES), late=st.integers(0, 2), any_version=st.booleans())
+    def change(self, change: tuple[str, Any] | RoomState, late: int, any_version: bool) -> None:
+        """Changes what was seen in some version, the newest or an older one; or whatever the version is."""
+        self._change(change, None if any_version else self.model.version - late)
+
+    @rule(whom=st.sampled_from(["waiting", "waiting", "away", "anyone"]), picks=PICKS)
+    def admit(self, whom: str, picks: list[int]) -> None:
+        contents = self.history.contents
+        crowds: dict[str, Iterable[int]] = {
+            "anyone": self.tickets,
+            "waiting": contents.waiting,
+            "away": contents.away,
+        }
+        for place in self._pick(crowds[whom], picks):
+            called, after = self._do(
+                lambda store, place=place: store.admit(place, TOLD),
+                lambda place=place: self.model.admit(self.wall, place),
+            )
+            self.history.called_by_hand(place, called, after)
+
     @rule(rate=RATES, crowd=st.integers(0, 12))
     def change_rate_between_ticks(self, rate: float, crowd: int) -> None:
         self._join(crowd + 1)
@@ -332,6 +353,24 @@ class Line(RuleBasedStateMachine):
         self.history.memory.state = state
         self.history.nothing_moved(after)
 
+    def _change(self, change: tuple[str, Any] | RoomState, expected: int | None) -> None:
+        limits, state = self.history.memory.limits, self.history.memory.state
+        if isinstance(change, RoomState):
+            state, changes = change, {"state": str(change), "draining": "1" if change is RoomState.PAUSED else ""}
+        else:
+            old, limits = limits.fields(), replace(limits, **dict([change]))
+            changes = {name: value for name, value in limits.fields().items() if value != old[name]}
+        version = self.model.version
+        changed, after = self._do(
+            lambda store: store.change(changes, expected=expected, who="somebody"),
+            lambda: self.model.change(self.wall, changes, expected),
+        )
+        assert changed.done is (expected in (None, version))
+        if changed.done:
+            self.history.limits_changed(limits)
+            self.history.memory.state = state
+        self.history.nothing_moved(after)
+
     def _pick(self, crowd: Iterable[int], picks: list[int]) -> list[int]:
         members = list(crowd)
         return [members[pick % len(members)] for pick in picks] if members else []
@@ -384,10 +423,13 @@ class Line(RuleBasedStateMachine):
         _, after = self._do(look, lambda: expected)
         self.history.nothing_moved(after)
         view = self.known_view = views[0]
+        for place in (*after.called, *after.away):
+            # Else an edge would go on telling from memory that they wait.
+            assert place <= view.head or place in view.invited or self.tickets[place] != view.generation
         if view.table.stamp == str(view.clock_ms) and len(after.waiting) <= 64:
             assert [view.table.position(place) for place in after.waiting] == [*range(1, len(after.waiting) + 1)]
         waits = [
-            expected_wait(position, view.rate_per_minute, view.pace, view.free_slots)
+            Forecast(view.rate_per_minute, view.pace, view.free_slots).wait(position)
             for position in range(1, len(after.waiting) + 2)
         ]
         known = [wait for wait in waits if wait is not None]

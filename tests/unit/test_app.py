@@ -240,6 +240,7 @@ def test_a_newcomer_where_nobody_is_taken(world, closed, kind):
     assert not got.all(b"Set-Cookie")
 
 
+@pytest.mark.interpreted
 def test_a_ticket_is_verified_once(world, monkeypatch):
     line = ticket(world)
     world.ask(get(b"/a", line))

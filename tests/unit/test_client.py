@@ -12,6 +12,7 @@ from wires import HIGH_WATER
 
 from waitroom.edge.client import LINGER_SECONDS, READ_AHEAD
 from waitroom.edge.http1 import LONGEST_TARGET
+from waitroom.edge.room import Room
 
 STATUS = b"/.waitroom/status?room=shop"
 
@@ -72,6 +73,19 @@ def test_what_is_no_request_is_refused_and_nothing_goes_on(world, request_, stat
         half = len(request_) // 2
         assert refused(world, request_[:half], request_[half:]) == status
         assert refused(world, *(request_[at : at + 1] for at in range(len(request_)))) == status
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3, 100])
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % (b"a" * 70_000), 414),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nA: %b\r\n\r\n" % (b"a" * 70_000), 431),
+    ],
+)
+def test_what_is_too_long_is_so_in_whatever_pieces_it_comes(world, request_, status, pieces):
+    size = -(-len(request_) // pieces)
+    assert refused(world, *(request_[at : at + size] for at in range(0, len(request_), size))) == status
 
 
 @pytest.mark.parametrize("rest", [b" / HTTP/1.1\r\n\r\n", b" / HTTP/1.1\n", b" /" + b"a" * LONGEST_TARGET * 2])
@@ -298,10 +312,11 @@ def test_a_head_alone_is_answered_by_one(world):
 
 
 def test_a_mistake_of_ours_is_answered_and_logged_and_ends_nothing(world):
-    def broken(*_: object) -> None:
-        raise RuntimeError("a mistake")
+    class Broken(dict[str, Room]):
+        def __getitem__(self, name: str) -> Room:
+            raise RuntimeError("a mistake")
 
-    world.edge._router.route = broken
+    rooms, world.edge.rooms = world.edge.rooms, Broken()
     wire = world.client()
     answer = world.ask(get(b"/", PAGE), wire=wire)
     assert answer.status == 500
@@ -309,15 +324,12 @@ def test_a_mistake_of_ours_is_answered_and_logged_and_ends_nothing(world):
     (entry,) = world.logs
     assert entry["event"] == "a request failed"
     assert entry["request_id"].encode() in answer.body
-    del world.edge._router.route
+    world.edge.rooms = rooms
     assert world.ask(get(STATUS), wire=wire).status == 200
 
 
 def test_a_mistake_in_what_had_to_wait_is_answered_too(world):
-    async def broken(count: int) -> None:
-        raise RuntimeError("a mistake")
-
-    world.edge._answers.placed = broken
+    world.tokens._tickets = None  # nobody's ticket can be signed
     wire = world.client()
     answer = world.ask(get(b"/", PAGE), wire=wire)
     assert answer.status == 500

@@ -1,5 +1,7 @@
 import asyncio
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 
@@ -81,6 +83,15 @@ def test_two_shops_on_one_file_never_sell_more_than_there_is(path):
     assert min(left for _, left in results) == 0
 
 
+def test_a_file_that_another_is_just_opening_is_waited_for(path, monkeypatch):
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr("waitroom.drill.ledger.time.sleep", lambda seconds: other.rollback())
+        ledger = Ledger(path, 7)
+        assert ledger.stock() == 7
+        ledger.close()
+
+
 async def test_the_ledger_thread_refuses_work_before_it_is_open():
     ledger = LedgerThread()
     with pytest.raises(RuntimeError, match="isn't open"):
@@ -151,3 +162,41 @@ async def test_a_visitor_who_goes_while_waiting_gives_the_turn_back():
     assert (pool.busy, pool.waiting) == (0, 0)
     async with pool.connection():
         assert pool.busy == 1
+
+
+@pytest.mark.parametrize(("sizes", "lent"), [([4], 4), ([1], 1), ([1, 3], 3), ([4, 1, 2], 2)])
+async def test_a_pool_of_another_size_lends_so_many(sizes, lent):
+    pool = Pool(2, backlog=100, wait_seconds=5, query_seconds=0)
+    for size in sizes:
+        pool.resize(size)
+    holder = Holder(pool)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(6):
+            group.create_task(holder.hold())
+        await holder.until_held(lent)
+        assert (pool.busy, pool.size) == (lent, lent)
+        holder.let_go.set()
+    assert (holder.held, pool.busy, pool.waiting) == (6, 0, 0)
+
+
+async def test_a_pool_that_shrinks_finishes_what_is_under_way():
+    pool = Pool(2, backlog=10, wait_seconds=5, query_seconds=0)
+    holder = Holder(pool)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(2):
+            group.create_task(holder.hold())
+        await holder.until_held(2)
+        pool.resize(1)
+        holder.let_go.set()
+    again = Holder(pool)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(2):
+            group.create_task(again.hold())
+        await again.until_held(1)
+        assert (pool.busy, pool.waiting) == (1, 1)
+        again.let_go.set()
+
+
+def test_a_pool_without_connections_is_refused():
+    with pytest.raises(ValueError, match="at least one"):
+        Pool(2, backlog=10, wait_seconds=5, query_seconds=0).resize(0)

@@ -10,6 +10,7 @@ from http_reader import read_requests, read_responses
 
 from waitroom.edge.client import LINGER_SECONDS
 from waitroom.edge.exchange import LONGEST_RESPONSE_HEAD
+from waitroom.settings_values import header_line
 
 
 @pytest.fixture
@@ -241,7 +242,7 @@ def test_interim_answers(world):
     )
     assert wire.got == (
         b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
-        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" + world.edge.date_line() + b"\r\nok"
     )
 
 
@@ -328,5 +329,95 @@ def test_every_exchange_is_counted_once(world, response, outcome):
     if response == b"x":
         world.shop.wire.send_eof()
     assert world.room.metrics.requests == {outcome: 1}
+    assert world.room.metrics.upstream_failures == (response != OK)
     assert world.room.metrics.in_flight == 0
     assert sum(world.room.metrics.upstream_request_seconds.counts) == 1
+
+
+@pytest.mark.parametrize(
+    ("named", "line", "failures"),
+    [
+        ("X-Order: failed", b"x-order: failed", 1),
+        ("X-Order: failed", b"X-Order: placed", 0),
+        ("X-Failed", b"X-Failed: whatever", 1),
+        ("X-Failed", b"X-Fine: yes", 0),
+    ],
+)
+def test_a_header_that_the_room_names_means_failure(named, line, failures):
+    with World(failure_header=header_line(named)) as world:
+        sent(world)
+        world.shop.wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n%b\r\n\r\n" % line)
+        assert world.room.metrics.upstream_failures == failures
+        assert world.room.metrics.requests == {"admitted": 1}
+
+
+FAILED = b'{"success":false}'
+
+
+def told(body: bytes, *lines: bytes, length: int | None = None) -> bytes:
+    """An answer of 200."""
+    length = len(body) if length is None else length
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n%b\r\n%b" % (
+        *(length, b"".join(line + b"\r\n" for line in lines)),
+        body,
+    )
+
+
+JSON = b"Content-Type: application/json"
+SPACED = FAILED.ljust(4096)
+
+
+@pytest.mark.parametrize(
+    ("response", "failures"),
+    [
+        (told(FAILED, JSON), 1),
+        (told(FAILED, b"content-type: Application/JSON ; charset=utf-8"), 1),
+        (told(FAILED, b"Content-Type: application/vnd.shop+json"), 1),
+        (told(b'{"success":true}', JSON), 0),
+        (told(b"{}", JSON), 0),
+        (told(b"", JSON), 0),
+        (told(FAILED, b"Content-Type: text/html"), 0),
+        (told(FAILED, b"Content-Type: application/jsonl"), 0),
+        (told(FAILED), 0),
+        (told(FAILED, JSON, b"Content-Encoding: br"), 0),
+        (told(SPACED, JSON), 1),
+        (told(SPACED + b" ", JSON), 0),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n%b\r\n\r\n11\r\n%b\r\n0\r\n\r\n" % (JSON, FAILED), 0),
+        (told(FAILED, JSON).replace(b"200 OK", b"500 No"), 1),
+    ],
+)
+@pytest.mark.parametrize("piece", [1, 7, 10_000])
+def test_a_text_that_the_room_names_means_failure_in_small_json_however_it_comes(response, failures, piece):
+    with World(failure_text='"success":false') as world:
+        wire = sent(world)
+        for start in range(0, len(response), piece):
+            world.shop.wire.send(response[start : start + piece])
+        assert world.room.metrics.upstream_failures == failures
+        assert world.room.metrics.requests == {"admitted": 1}
+        (got,) = read_responses(wire.got, [b"GET"])
+        assert got.body == response.partition(b"\r\n\r\n")[2] or b"chunked" in response
+
+
+def test_what_is_looked_at_goes_on_as_it_comes():
+    with World(failure_text='"success":false') as world:
+        wire = sent(world)
+        world.shop.wire.send(told(FAILED[:10], JSON, length=len(FAILED)))
+        assert wire.got.endswith(FAILED[:10])
+        assert world.room.metrics.in_flight == 1
+        world.shop.wire.send(FAILED[10:])
+        assert wire.got.endswith(FAILED)
+        assert world.room.metrics.upstream_failures == 1
+
+
+def test_without_a_text_no_body_is_looked_at(world):
+    sent(world)
+    world.shop.wire.send(told(FAILED, JSON))
+    assert world.room.metrics.upstream_failures == 0
+
+
+def test_a_head_of_which_no_body_comes_tells_no_failure():
+    with World(failure_text='"success":false') as world:
+        sent(world, method=b"HEAD")
+        world.shop.wire.send(told(b"", JSON, length=len(FAILED)))
+        assert world.room.metrics.upstream_failures == 0
+        assert world.room.metrics.in_flight == 0

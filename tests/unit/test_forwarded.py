@@ -16,14 +16,14 @@ STRANGER = Peer("203.0.113.9", False, proxies=TRUSTED)
 
 
 def request(*lines: bytes) -> Request:
-    return parse_request(b"\r\n".join([b"GET / HTTP/1.1", b"Host: shop", *lines]) + b"\r\n\r\n")
+    return parse_request(b"\r\n".join([b"GET / HTTP/1.1", b"Host: shop", *lines]) + b"\r\n\r\n")[0]
 
 
 def told(*lines: bytes, peer: Peer = PROXY) -> dict[str, str]:
     """The forwarding headers that reach the shop; each of them once at most, but for Forwarded, which is a list."""
     sent = request(*lines)
     found: dict[str, str] = {}
-    for line in (request_lines(sent, peer) + forwarded_lines(sent, peer)).decode().split("\r\n"):
+    for line in (request_lines(sent, (), peer) + forwarded_lines(sent, peer)).decode().split("\r\n"):
         name, _, value = line.partition(": ")
         if "forwarded" in name.lower():
             assert name not in found or name == "Forwarded"

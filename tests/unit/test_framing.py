@@ -133,6 +133,14 @@ def test_sizes_and_extensions_that_are_none(size):
     assert "size" in refused(size + b"\r\nhello\r\n0\r\n\r\n")
 
 
+@pytest.mark.parametrize("sent", [b"5\n", b"5;a\nhello", b"5\r\nhello\r\n0\n", b"0\r\nX: 1\n\n"])
+def test_a_bare_line_feed_is_refused_before_the_line_is_all_there(sent):
+    """Whoever ends lines so waits for an answer, and never sends more."""
+    for cuts in [(sent,), [sent[at : at + 1] for at in range(len(sent))]]:
+        with pytest.raises(Malformed, match="none"):
+            read(ChunkedBody(400), *cuts)
+
+
 @pytest.mark.parametrize("end", [b"\n", b"x\r\n", b"\rx", b"\r\r\n", b"0\r\n\r\n", b" \r\n"])
 def test_a_chunk_ends_with_its_line_end(end):
     assert "longer" in refused(b"5\r\nhello" + end)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from time import process_time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from waitroom.edge.forwarded import parse_forwarded
 from waitroom.edge.headers import (
     Peer,
     TrustedProxies,
-    cookies_of,
     foreign_cookies,
     forwarded_lines,
-    own_cookies,
+    own_cookie,
     request_lines,
     response_lines,
     set_cookie,
@@ -26,12 +27,13 @@ OURS = b"waitroom_ticket_shop=t.1; waitroom_pass_shop=p.1"
 
 
 def request(*lines: bytes, start: bytes = b"GET / HTTP/1.1") -> Request:
-    return parse_request(b"\r\n".join([start, b"Host: shop", *lines]) + b"\r\n\r\n")
+    return parse_request(b"\r\n".join([start, b"Host: shop", *lines]) + b"\r\n\r\n")[0]
 
 
 def sent_on(*lines: bytes, peer: Peer = STRANGER) -> list[bytes]:
     """The header lines that reach the shop, without the Host."""
-    first, *rest, last = request_lines(request(*lines), peer).split(b"\r\n")
+    sent, cookies = parse_request(b"\r\n".join([b"GET / HTTP/1.1", b"Host: shop", *lines]) + b"\r\n\r\n")
+    first, *rest, last = request_lines(sent, cookies, peer).split(b"\r\n")
     assert (first, last) == (b"Host: shop", b"")
     return rest
 
@@ -39,7 +41,7 @@ def sent_on(*lines: bytes, peer: Peer = STRANGER) -> list[bytes]:
 def answered(*lines: bytes, status: int = 200, private: bool = False) -> list[bytes]:
     """The header lines that reach the client."""
     head = b"\r\n".join([b"HTTP/1.1 %d x" % status, *lines]) + b"\r\n\r\n"
-    *rest, last = response_lines(parse_response(head), private=private).split(b"\r\n")
+    *rest, last = response_lines(parse_response(head), b"", private=private).split(b"\r\n")
     assert last == b""
     return rest
 
@@ -146,7 +148,7 @@ def test_nor_cookies():
     ],
 )
 def test_our_cookies_are_not_the_shop_s_business(lines, kept):
-    assert foreign_cookies(lines) == b"".join(b"Cookie: %b\r\n" % line for line in kept)
+    assert b"".join(foreign_cookies(line) for line in lines) == b"".join(b"Cookie: %b\r\n" % line for line in kept)
 
 
 def test_cookies_stay_where_the_first_of_them_stood():
@@ -155,21 +157,47 @@ def test_cookies_stay_where_the_first_of_them_stood():
     assert sent_on(b"A: 1", b"Cookie: " + OURS, b"B: 2") == [b"A: 1", b"B: 2"]
 
 
+PASS, TICKET = b"waitroom_pass_shop=", b"waitroom_ticket_shop="
+
+
 def test_our_cookies_are_read_from_all_lines_and_the_first_of_a_name_counts():
-    assert own_cookies([b"a=b", b"c=d; waitroom_pass_shop=1", b'waitroom_pass_shop=2;waitroom_ticket_shop="3"; x']) == {
-        b"waitroom_pass_shop": b"1",
-        b"waitroom_ticket_shop": b"3",
-    }
-    assert own_cookies([b"waitroom_flag; a=waitroom_x=1"]) == {}
-    assert own_cookies([b"waitroom_a=b=c"]) == {b"waitroom_a": b"b=c"}
+    lines = [b"a=b", b"c=d; waitroom_pass_shop=1", b'waitroom_pass_shop=2;waitroom_ticket_shop="3"; x']
+    assert own_cookie(lines, PASS) == b"1"
+    assert own_cookie(lines, TICKET) == b"3"
+    assert own_cookie([b"waitroom_flag; a=waitroom_pass_shop=1"], PASS) is None
+    assert own_cookie([b"xwaitroom_pass_shop=1; waitroom_pass_shops=2;\t waitroom_pass_shop=b=c \t; d"], PASS) == b"b=c"
+    assert own_cookie([b" waitroom_pass_shop="], PASS) == b""
+    assert own_cookie([], PASS) is None
+
+
+PIECES = st.sampled_from([b"waitroom_pass_shop", b"waitroom_ticket_shop", b"=", b";", b" ", b"\t", b'"', b"a", b"1"])
+
+
+@given(st.lists(st.lists(PIECES, max_size=12).map(b"".join), max_size=3))
+def test_a_cookie_is_read_as_browsers_and_shops_read_it(lines):
+    pairs = [piece.strip(b" \t").partition(b"=") for line in lines for piece in line.split(b";")]
+    values = [value.strip(b'"') for name, equals, value in pairs if equals and name == PASS[:-1]]
+    assert own_cookie(lines, PASS) == (values[0] if values else None)
+
+
+def test_reading_cookies_takes_no_longer_than_they_are():
+    def cost(line: bytes) -> float:
+        times = []
+        for _ in range(5):
+            since = process_time()
+            assert own_cookie([line], PASS) is None
+            times.append(process_time() - since)
+        return min(times)
+
+    assert cost((b" " * 20 + b"x" + PASS) * 1000) < 20 * cost((b" " * 20 + b"x" + PASS) * 100) + 0.001
 
 
 def test_short_cookies_are_remembered_and_long_ones_not():
     """As many long ones as short ones would be a quarter of a gigabyte."""
-    assert cookies_of(b"remembered=1") is cookies_of(b"remembered=1")
+    assert foreign_cookies(b"remembered=1") is foreign_cookies(b"remembered=1")
     long = b"a=" + b"b" * 3000
-    assert cookies_of(long) == cookies_of(long)
-    assert cookies_of(long) is not cookies_of(long)
+    assert foreign_cookies(long) == foreign_cookies(long)
+    assert foreign_cookies(long) is not foreign_cookies(long)
 
 
 def test_a_cookie_goes_along_on_a_buyer_s_way_back_from_the_payment_provider():
@@ -207,7 +235,8 @@ def test_a_trusted_proxy_s_are_and_it_is_added_to_them():
 
 
 def test_without_a_host_none_is_forwarded():
-    got = forwarded_lines(parse_request(b"GET / HTTP/1.0\r\n\r\n"), Peer("2001:db8::1", trusted=False, tls=True))
+    sent, _ = parse_request(b"GET / HTTP/1.0\r\n\r\n")
+    got = forwarded_lines(sent, Peer("2001:db8::1", trusted=False, tls=True))
     assert got == b"X-Forwarded-For: 2001:db8::1\r\nX-Forwarded-Proto: https\r\n"
 
 

@@ -12,13 +12,19 @@ from hypothesis import strategies as st
 
 from waitroom.queue.positions import (
     LONGEST_POLL_SECONDS,
+    Forecast,
     Pace,
     PositionTable,
-    expected_wait,
     poll_after,
 )
 
 EXACT = 64
+
+
+def expected_wait(position: int, rate_per_minute: float, pace: Pace, free_slots: int) -> tuple[int, int] | None:
+    return Forecast(rate_per_minute, pace, free_slots).wait(position)
+
+
 FULL_TURN = Pace(freed=1000, per_slot_ms=1 / 300_000, slots=100, met=300, called=300)  # a slot gets free every 3 s
 
 

@@ -41,6 +41,7 @@ def test_a_pass_stands_for_a_session(sessions):
     assert not session.over
 
 
+@pytest.mark.interpreted
 def test_a_pass_is_verified_once(sessions, monkeypatch):
     session = known(sessions, pass_())
     monkeypatch.setattr(tokens, "read_pass", None)
@@ -60,6 +61,7 @@ def test_all_passes_of_a_session_stand_for_the_same(sessions):
     assert known(sessions, pass_(left=50)).expires_at == NOW + 900
 
 
+@pytest.mark.interpreted
 def test_an_admitted_visitor_is_known_at_once(sessions, monkeypatch):
     session, value = sessions.admit(5, expires_at=NOW + 900, ends_at=NOW + 14400)
     monkeypatch.setattr(tokens, "read_pass", None)

@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
-import traceback
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from settings_texts import ROOM, TWO_ROOMS, UPSTREAM, load, refused
 
 from waitroom.errors import SettingsError
-from waitroom.settings import BypassRule, RoomSettings, Settings, from_json, load_settings, to_json
+from waitroom.settings import (
+    BypassRule,
+    RoomSettings,
+    Settings,
+    UserSettings,
+    Webhook,
+    from_json,
+    load_settings,
+    to_json,
+)
 from waitroom.settings_keys import keys_of
 
 FILES = Path(__file__).parent / "testdata" / "settings"
 GOOD = sorted(FILES.glob("good/*.toml"))
 BAD = sorted(FILES.glob("bad/*.toml"))
-UPSTREAM = "http://127.0.0.1:3000"
-ROOM = f'[[rooms]]\nname = "shop"\nupstream = "{UPSTREAM}"\n'
-TWO_ROOMS = f'{ROOM}[[rooms]]\nname = "pre-sale"\nupstream = "{UPSTREAM}"\npaths = ["/pre"]\n'
-
-
-def load(folder: Path, text: str | None, env: Mapping[str, str] | None = None, **flags: object) -> Settings:
-    """Load settings from a text as the file, an environment and flags."""
-    path = None
-    if text is not None:
-        path = folder / "waitroom.toml"
-        path.write_text(text, encoding="utf-8")
-    return load_settings(path, env or {}, flags)
-
-
-def refused(folder: Path, text: str | None, env: Mapping[str, str] | None = None, **flags: object) -> list[str]:
-    """Return the problems of settings that must be refused."""
-    with pytest.raises(SettingsError) as caught:
-        load(folder, text, env, **flags)
-    return [str(problem) for problem in caught.value.problems]
+HASH = "$argon2id$v=19$m=65536,t=3,p=4$p07iChp4nsDuWfEWKAxsQQ$GWcPT97M5juN9zNMv9qK2/4i9RHCMC/LnL5JOst+6/c"
 
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
@@ -64,6 +53,7 @@ def test_every_key_is_taken_as_given() -> None:
     assert load_settings(FILES / "good/everything.toml", {}, {}) == Settings(
         listen="127.0.0.1:9000",
         admin_listen="127.0.0.1:9001",
+        admin_hosts=("waitroom.example.com",),
         workers=3,
         data_dir="/var/lib/waitroom",
         tls_certificate=str(FILES / "good/files/shop.pem"),
@@ -82,6 +72,10 @@ def test_every_key_is_taken_as_given() -> None:
         client_body_seconds=6.0,
         client_idle_seconds=7.0,
         client_write_seconds=8.0,
+        users=(
+            UserSettings("anna", "operator", HASH, "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"),
+            UserSettings("bob@example.com", "viewer", HASH),
+        ),
         rooms=(
             RoomSettings(
                 name="sale",
@@ -90,6 +84,12 @@ def test_every_key_is_taken_as_given() -> None:
                 paths=("/sale/", "/checkout/"),
                 rate_per_minute=90.5,
                 max_active=40,
+                autopilot=False,
+                autopilot_floor=20,
+                autopilot_ceiling=900.5,
+                autopilot_latency_seconds=0.4,
+                failure_header="x-order-status:failed",
+                failure_text='"success": false',
                 session_seconds=60,
                 session_max_seconds=60,
                 claim_seconds=90,
@@ -114,13 +114,22 @@ def test_every_key_is_taken_as_given() -> None:
                 ),
             ),
         ),
+        webhooks=(
+            Webhook(
+                "https://hooks.example.com/waitroom?to=duty",
+                events=("shop_failing", "store_lost"),
+                rooms=("sale",),
+                secret="webhook-0123456789abcdef",
+            ),
+            Webhook("http://127.0.0.1:9002"),
+        ),
     )
 
 
 def test_the_file_of_everything_leaves_no_key_out() -> None:
     text = (FILES / "good/everything.toml").read_text(encoding="utf-8")
-    for table in (Settings, RoomSettings, BypassRule):
-        for name in keys_of(table).keys() - {"rooms", "bypass", "secrets_file"}:
+    for table in (Settings, RoomSettings, BypassRule, UserSettings, Webhook):
+        for name in keys_of(table).keys() - {"rooms", "bypass", "users", "webhooks", "secrets_file"}:
             assert re.search(rf"^{name} = ", text, re.MULTILINE), name
 
 
@@ -130,7 +139,7 @@ def test_a_file_of_numbers_gives_floats_where_floats_are_declared() -> None:
     assert isinstance(room.upstream_connect_seconds, float)
 
 
-@pytest.mark.parametrize("table", [Settings, RoomSettings, BypassRule])
+@pytest.mark.parametrize("table", [Settings, RoomSettings, BypassRule, UserSettings, Webhook])
 def test_settings_are_frozen_and_slotted(table: type) -> None:
     assert "__slots__" in vars(table)
     assert vars(table)["__dataclass_params__"].frozen
@@ -399,66 +408,16 @@ def test_an_upstream_is_one_address_or_several(tmp_path: Path) -> None:
     assert from_json(to_json(settings)) == settings
 
 
-# --- secrets
+# --- a rate that the autopilot finds
 
 
-SECRET = "hunter2"
-LONG_SECRET = "hunter2-hunter2-hunter2"
+@pytest.mark.parametrize("switch", ["", "autopilot = true\n"])
+def test_a_rate_of_auto_switches_the_autopilot_on(tmp_path: Path, switch: str) -> None:
+    (room,) = load(tmp_path, f'{ROOM}rate_per_minute = "auto"\n{switch}').rooms
+    assert (room.autopilot, room.rate_per_minute) == (True, 600)
 
 
-@pytest.mark.parametrize(
-    ("text", "env"),
-    [
-        (f'secrets = ["{SECRET}"]', {}),
-        (f'secrets = "{LONG_SECRET}"', {}),
-        (f'secrets = {{a = "{LONG_SECRET}"}}', {}),
-        (f'secrets = [["{LONG_SECRET}"]]', {}),
-        (f'secret = "{LONG_SECRET}"', {}),
-        (f'secrets = ["{LONG_SECRET}"]\nsecrets_file = "secrets"', {}),
-        ('secrets_file = "secrets"', {}),
-        (f'redis_url = "http://:{LONG_SECRET}@h"', {}),
-        (f'redis_url = "redis://:{LONG_SECRET}@"', {}),
-        (f'redis_url = ["{LONG_SECRET}"]', {}),
-        (f'secrets = ["{LONG_SECRET}" "{LONG_SECRET}"]', {}),
-        (f'secrets = ["{LONG_SECRET}"]\nworkers = 0', {}),
-        ("", {"WAITROOM_SECRETS": f"{LONG_SECRET},{SECRET}"}),
-        ("", {"WAITROOM_SECRET": LONG_SECRET}),
-        ("", {"WAITROOM_REDIS_URL": f"valkey://:{LONG_SECRET}@h"}),
-        ("", {"WAITROOM_UPSTREAM": f"http://me:{LONG_SECRET}@shop:80"}),
-        ("", {"WAITROOM_UPSTREAM": f"https://me:{LONG_SECRET}@shop"}),
-    ],
-)
-def test_no_error_shows_a_secret(tmp_path: Path, text: str, env: dict[str, str]) -> None:
-    (tmp_path / "secrets").write_text(f"{LONG_SECRET}\n{SECRET}\n")
-    with pytest.raises(SettingsError) as caught:
-        load(tmp_path, f"{text}\n{ROOM}", env)
-    # the traceback brings the errors behind this one along
-    shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value) + repr(caught.value.problems)
-    assert SECRET not in shown
-
-
-def test_no_repr_shows_a_secret(tmp_path: Path) -> None:
-    text = f'secrets = ["{LONG_SECRET}"]\nredis_url = "redis://:{SECRET}@10.0.0.5:6379/0"\n'
-    assert SECRET not in repr(load(tmp_path, text + ROOM))
-
-
-def test_a_secrets_file_gives_the_secrets_in_its_order() -> None:
-    settings = load_settings(FILES / "good/secrets_in_a_file.toml", {}, {})
-    assert settings.secrets == ("newest-0123456789abcdef", "older-0123456789abcdef")
-
-
-# --- the pipe
-
-
-@pytest.mark.parametrize("data", [b"", b"[]", b'{"rooms": [], "secrets": ["hunter2"]}'])
-def test_what_is_no_settings_json_is_refused_without_showing_it(data: bytes) -> None:
-    with pytest.raises(SettingsError) as caught:
-        from_json(data)
-    assert SECRET not in "".join(traceback.format_exception(caught.value))
-
-
-def test_the_pipe_carries_secrets_and_redis_url(tmp_path: Path) -> None:
-    settings = dataclasses.replace(
-        load(tmp_path, ROOM), secrets=(LONG_SECRET,), secrets_file="/run/secrets", redis_url="redis://h"
-    )
-    assert from_json(to_json(settings)) == settings
+def test_a_rate_of_auto_may_come_from_the_environment_and_is_told_with_its_place(tmp_path: Path) -> None:
+    assert load(tmp_path, ROOM, {"WAITROOM_RATE_PER_MINUTE": "auto"}).rooms[0].autopilot
+    text = f'{ROOM}method = "passthrough"\nrate_per_minute = "auto"\n'
+    assert refused(tmp_path, text)[0].startswith('line 5, rooms[0] "shop".autopilot: ')

@@ -77,6 +77,7 @@ def test_every_key_says_what_it_is_for_and_which_unit_it_has(header: str, key: K
         assert key.about.unit == "seconds"
 
 
+@pytest.mark.interpreted
 def test_resources_are_found_in_the_repository() -> None:
     assert resource_path("config").samefile(ROOT / "config")
 

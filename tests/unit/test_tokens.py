@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import string
 
 import pytest
@@ -30,6 +31,14 @@ def test_a_ticket_is_read_as_it_was_signed():
 
 def test_a_pass_is_read_as_it_was_signed():
     assert tokens.read_pass(tokens.sign_pass(PASS).encode()) == PASS
+
+
+def test_the_signature_is_the_library_s_own():
+    """Only how often the key is taken in differs."""
+    for secrets in ([SECRET], [SECRET, OLDER]):
+        value = Tokens(secrets, "shop").sign_ticket(TICKET)
+        plain = Signer(list(reversed(secrets)), salt="waitroom.ticket.1.shop", digest_method=hashlib.sha256)
+        assert plain.sign(value.rpartition(".")[0]).decode() == value
 
 
 @pytest.mark.parametrize("number", [0, 1, 15, 16, 2**31, 2**62, 2**63 - 1])

@@ -1,91 +1,21 @@
-"""The pool of connections to the shop: bounded, fair, and right in its counts whatever is cancelled or closed."""
+"""The pool of connections to the shop: bounded, fair, and right in its counts whatever is closed."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 
 import pytest
-from wires import Shop, VirtualLoop, Wire
+from lending import Borrower, Lending, running_lending, wire
+from wires import Wire
 
-from waitroom.edge.connector import UpstreamAddress, UpstreamUnavailable
-from waitroom.edge.upstream import IDLE_SECONDS, UpstreamConnection, UpstreamPool
-
-
-class Borrower:
-    """Notes what comes."""
-
-    def __init__(self) -> None:
-        self.events: list[object] = []
-
-    def upstream_data(self, data: bytes) -> None:
-        self.events.append(data)
-
-    def upstream_closed(self, error: Exception | None) -> None:
-        self.events.append(error or "closed")
-
-    def upstream_writable(self, writable: bool) -> None:
-        self.events.append(writable)
-
-
-class Lending:
-    """A pool, and those who borrow from it."""
-
-    def __init__(self, most: int = 2) -> None:
-        self.loop = VirtualLoop()
-        self.shop = self.loop.shop = Shop(self.loop)
-        self.pool: UpstreamPool = self.loop.do(self._make, most)
-
-    def _make(self, most: int) -> UpstreamPool:
-        address = UpstreamAddress.parse("http://shop.internal:3000")
-        return UpstreamPool(address, max_connections=most, connect_seconds=5.0, wait_seconds=2.0)
-
-    def ask(self, *, fresh: bool = False) -> asyncio.Task[UpstreamConnection]:
-        task = self.loop.create_task(self.pool.take(fresh=fresh))
-        self.loop.settle()
-        return task
-
-    def take(self, *, fresh: bool = False) -> UpstreamConnection:
-        return self.loop.wait(self.pool.take(fresh=fresh))
-
-    def give_back(self, connection: UpstreamConnection, *, reusable: bool = True) -> None:
-        self.loop.do(lambda: self.pool.give_back(connection, reusable=reusable))
-
-    def cancel(self, task: asyncio.Task[UpstreamConnection]) -> None:
-        task.cancel()
-        self.loop.settle()
-        assert task.cancelled()
-
-    def pass_time(self, seconds: float) -> None:
-        self.loop.now += seconds
-        self.loop.settle()
-
-    def state(self) -> tuple[int, int, int, int]:
-        """Lent, idle, connecting and waiting."""
-        shown = repr(self.pool).removeprefix("<UpstreamPool ").removesuffix(">")
-        counts = dict(part.split("=") for part in shown.split())
-        assert list(counts) == ["lent", "idle", "connecting", "wait"]
-        lent, idle, connecting, waiting = (int(count) for count in counts.values())
-        assert lent + idle + connecting <= self.pool._max
-        return lent, idle, connecting, waiting
+from waitroom.edge.connector import UpstreamUnavailable
+from waitroom.edge.upstream import IDLE_SECONDS, UpstreamConnection
 
 
 @pytest.fixture
 def lending() -> Iterator[Lending]:
-    lending = Lending()
-    yield lending
-    lending.shop.let_in()
-    lending.loop.do(lending.pool.close)
-    assert lending.state() == (0, 0, 0, 0)
-    assert all(address.in_flight == 0 for address in lending.pool.balance._addresses)
-    assert not asyncio.all_tasks(lending.loop)
-    assert lending.loop.errors == []
-    lending.loop.close()
-
-
-def wire(connection: UpstreamConnection) -> Wire:
-    assert isinstance(connection.transport, Wire)
-    return connection.transport
+    with running_lending() as lending:
+        yield lending
 
 
 # Lending.
@@ -202,112 +132,6 @@ def test_a_shop_that_hangs_keeps_nobody_in_memory(lending):
         assert lending.state() == (2, 0, 0, 0)
     for connection in taken:
         lending.give_back(connection)
-
-
-# Cancelled in the middle.
-
-
-def test_cancelled_while_it_connects(lending):
-    lending.shop.hangs = True
-    task = lending.ask()
-    assert lending.state() == (0, 0, 1, 0)
-    lending.cancel(task)
-    assert lending.state() == (0, 0, 0, 0)
-
-
-def test_cancelled_while_it_connects_another_s_turn_comes(lending):
-    lending.shop.hangs = True
-    connecting = [lending.ask(), lending.ask()]
-    waiting = lending.ask()
-    assert lending.state() == (0, 0, 2, 1)
-    lending.cancel(connecting[0])
-    assert lending.state() == (0, 0, 2, 0)
-    lending.shop.let_in()
-    for task in (connecting[1], waiting):
-        lending.give_back(task.result())
-
-
-def test_cancelled_while_it_waits(lending):
-    taken = [lending.take(), lending.take()]
-    lending.cancel(lending.ask())
-    assert lending.state() == (2, 0, 0, 0)
-    for connection in taken:
-        lending.give_back(connection)
-
-
-def test_cancelled_with_a_connection_already_meant_for_it(lending):
-    taken = [lending.take(), lending.take()]
-    task, behind = lending.ask(), lending.ask()
-
-    def both() -> None:
-        lending.pool.give_back(taken[0], reusable=True)
-        task.cancel()
-
-    lending.loop.do(both)
-    assert task.cancelled()
-    assert behind.result() is taken[0], "it is the next one's then"
-    lending.give_back(taken[0])
-    lending.give_back(taken[1])
-    assert lending.state() == (0, 2, 0, 0)
-
-
-def test_cancelled_with_a_slot_already_meant_for_it(lending):
-    taken = [lending.take(), lending.take()]
-    task, behind = lending.ask(), lending.ask()
-
-    def both() -> None:
-        lending.pool.give_back(taken[0], reusable=False)
-        task.cancel()
-
-    lending.loop.do(both)
-    assert task.cancelled()
-    assert behind.done()
-    assert lending.state() == (2, 0, 0, 0)
-    lending.give_back(behind.result())
-    lending.give_back(taken[1])
-
-
-def test_timed_out_with_a_connection_already_meant_for_it(lending):
-    """Both strike in one turn of the loop: it may have the one or the other, but nothing is lost."""
-    taken = [lending.take(), lending.take()]
-    task = lending.ask()
-    lending.loop.now += 2.0
-    lending.give_back(taken[0])
-    if task.exception() is None:
-        lending.give_back(task.result())
-    lending.give_back(taken[1])
-    assert lending.state() == (0, 2, 0, 0)
-
-
-def test_cancelled_in_every_turn_of_the_loop():
-    """Wherever it stands just then."""
-    for turns in range(12):
-        for hangs in (False, True):
-            lending = Lending(1)
-            lending.shop.hangs = hangs
-            held = None if hangs else lending.take()
-            tasks = [lending.loop.create_task(lending.pool.take()) for _ in range(3)]
-            if held is not None:
-                lending.loop.call_soon(lambda: None)
-                lending.loop.call_soon(lambda held=held, pool=lending.pool: pool.give_back(held, reusable=False))
-            for _ in range(turns):
-                lending.loop.call_soon(lending.loop.stop)
-                lending.loop.run_forever()
-            tasks[0].cancel()
-            lending.loop.settle()
-            lending.shop.let_in()
-            for task in tasks:
-                if task.done() and not task.cancelled() and task.exception() is None:
-                    lending.give_back(task.result())
-            assert tasks[1].done(), turns
-            lending.loop.settle()
-            for task in tasks[1:]:
-                if task.done() and task.result().lent:
-                    lending.give_back(task.result())
-            assert lending.state() == (0, 1, 0, 0), (turns, hangs)
-            lending.loop.do(lending.pool.close)
-            assert lending.loop.errors == []
-            lending.loop.close()
 
 
 # Connecting.
@@ -455,6 +279,7 @@ def test_a_dying_one_is_not_handed_to_who_waits(lending):
     lending.give_back(taken[1])
 
 
+@pytest.mark.interpreted
 def test_one_that_died_while_lent_is_not_kept(lending):
     one = lending.take()
     borrower = one.borrower = Borrower()
@@ -483,6 +308,7 @@ def test_idle_ones_are_closed_after_a_while(lending):
     assert lending.state() == (0, 0, 0, 0)
 
 
+@pytest.mark.interpreted
 def test_who_borrows_hears_everything(lending):
     one = lending.take()
     borrower = one.borrower = Borrower()

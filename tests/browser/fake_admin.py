@@ -1,0 +1,239 @@
+"""An admin listener with rooms made up: real pages, feed and scripts, an API that keeps to the description and no more.
+
+For what is about the pages alone; what a change does to visitors is shown before a whole gateway.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import web
+
+from waitroom.control.access import ACTOR
+from waitroom.control.dashboard import add_dashboard
+from waitroom.control.live import Feed, add_feed
+from waitroom.control.people import Actor, Role
+
+NOW = 1_790_000_000.0
+HISTORY_SECONDS = 6 * 3600
+
+
+def room(name: str = "tickets", **values: Any) -> dict[str, Any]:
+    """A room on the day of the sale."""
+    return {
+        "name": name,
+        "upstream": "http://10.0.4.12:3000",
+        "store_up": True,
+        "version": 7,
+        "state": "open",
+        "draining": False,
+        "method": "fifo",
+        "waiting": 12_431,
+        "called": 14,
+        "away": 212,
+        "active": 1_874,
+        "max_active": 2_000,
+        "rate_per_minute": 600.0,
+        "message": "",
+        "remaining": 3_120,
+        "totals": {"joined": 31_204, "admitted": 16_530},
+        "admitted_per_minute": 588.0,
+        "joined_per_minute": 412.0,
+        "left_per_minute": {"released": 402.0, "expired": 96.0, "left": 31.0, "missed": 4.0, "away": 0.0},
+        "wait_seconds": {"newcomer": [1080, 1460]},
+        "session_seconds": 600,
+        "claim_seconds": 120,
+        "shop": {
+            "requests_per_minute": 18_240.0,
+            "failures_per_minute": 22.0,
+            "p50_seconds": 0.084,
+            "p95_seconds": 0.31,
+            "in_flight": 41,
+        },
+        "workers": {"alive": 4, "wanted": 4},
+        "autopilot": {"on": False, "floor": 60.0, "ceiling": 1200.0, "said": "", "at": None},
+        "last_change": {
+            "at": "2026-09-21T14:12:40Z",
+            "who": "ada",
+            "what": "rate_per_minute 450 → 600",
+            "undoable": True,
+        },
+        "undo": {"at": "2026-09-21T14:12:40Z", "who": "ada", "what": "rate_per_minute 450 → 600"},
+        **values,
+    }
+
+
+def decision(minutes_ago: int, rate: float = 610.0, move: str = "raise") -> dict[str, Any]:
+    """One of the autopilot's."""
+    at = datetime.fromtimestamp(NOW - 60 * minutes_ago, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    said = f"Raised from 565 to {rate:g} a minute: the shop answers as fast as ever, and no request failed."
+    return {"at": at, "move": move, "rate_per_minute": rate, "said": said}
+
+
+async def anybody(_request: web.Request) -> bool:
+    """All who were let in may stay."""
+    return True
+
+
+@dataclass
+class FakeAdmin:
+    """What the listener has.
+
+    Attributes:
+        rooms: As the API describes them; a test changes them as it likes.
+        role: Of whoever asks.
+        calls: Changes that were asked for: method, path, body, version.
+        decisions: Of the first room's autopilot, newest first.
+    """
+
+    rooms: list[dict[str, Any]] = field(default_factory=lambda: [room()])
+    role: Role = Role.OPERATOR
+    calls: list[tuple[str, str, dict[str, Any], str | None]] = field(default_factory=list)
+    decisions: list[dict[str, Any]] = field(default_factory=lambda: [decision(minutes) for minutes in range(30)])
+    feed: Feed = field(init=False)
+    address: str = ""
+
+    def __post_init__(self) -> None:
+        self.feed = Feed(lambda: self.rooms, lambda: NOW)
+
+    def change(self, who: str = "grace", what: str = "max_active 2000 → 1500", **values: Any) -> None:
+        """Somebody changes the first room."""
+        undo = {"at": "2026-09-21T14:20:00Z", "who": who, "what": what}
+        last = {"last_change": {**undo, "undoable": True}, "undo": undo}
+        self.rooms[0] |= {"version": self.rooms[0]["version"] + 1, **last, **values}
+        self.feed.poke()
+
+    def app(self) -> web.Application:
+        @web.middleware
+        async def somebody(request: web.Request, handler: Any) -> web.StreamResponse:
+            request[ACTOR] = Actor("mia", self.role, "127.0.0.1", "dashboard")
+            return await handler(request)
+
+        app = web.Application(middlewares=[somebody])
+        add_dashboard(app, lambda: self.rooms)
+        add_feed(app, self.feed, anybody)
+        app.router.add_get("/api/v1/rooms", self._rooms)
+        app.router.add_get("/api/v1/audit", self._audit)
+        app.router.add_patch("/api/v1/rooms/{room}", self._patch)
+        app.router.add_post("/api/v1/rooms/{room}/{action}", self._post)
+        app.router.add_get("/api/v1/rooms/{room}/history", self._history)
+        app.router.add_get("/api/v1/rooms/{room}/decisions", self._decisions)
+        return app
+
+    async def _rooms(self, _request: web.Request) -> web.Response:
+        return _json({"rooms": self.rooms})
+
+    async def _audit(self, _request: web.Request) -> web.Response:
+        changes: list[tuple[str, str, str, dict[str, Any], dict[str, Any], str, str]] = [
+            (
+                "14:12:40",
+                "ada",
+                "change",
+                {"rate_per_minute": 450.0},
+                {"rate_per_minute": 600.0},
+                "the shop is well",
+                "done",
+            ),
+            ("14:03:11", "grace", "admit", {}, {"ticket": "30f1"}, "wheelchair platform", "done"),
+            ("13:58:02", "ben", "change", {}, {"state": "closed"}, "", "refused"),
+            ("13:41:27", "ada", "change", {"state": "paused"}, {"state": "open"}, "", "done"),
+            ("13:39:50", "ada", "change", {"state": "open"}, {"state": "paused"}, "payments time out", "done"),
+        ]
+        keys = ("at", "who", "action", "old", "new", "note", "outcome")
+        rows = [dict(zip(keys, (f"2026-09-21T{one[0]}Z", *one[1:]), strict=True)) for one in changes]
+        return _json({"entries": [{**one, "room": self.rooms[0]["name"]} for one in rows]})
+
+    async def _patch(self, request: web.Request) -> web.Response:
+        body, version = await request.json(), request.headers.get("If-Match")
+        dry = request.query.get("dry_run") == "true"
+        if not dry:
+            self.calls.append(("PATCH", request.path, dict(body), version))
+        if version != f'"{self.rooms[0]["version"]}"':
+            return _json({"title": "Stale", "status": 412, "detail": "Stale.", "room": self.rooms[0]}, status=412)
+        if dry:
+            return _json({"effect": _effect(self.rooms[0], body)})
+        note = body.pop("note", "")
+        what = ", ".join(f"{key} {self.rooms[0][key]} → {value}" for key, value in body.items())
+        self.change("mia", f"{what} ({note})" if note else what, **body)
+        return _json(self.rooms[0])
+
+    async def _post(self, request: web.Request) -> web.Response:
+        body, version = await request.json(), request.headers.get("If-Match")
+        self.calls.append(("POST", request.path, body, version))
+        if request.match_info["action"] == "undo":
+            self.change("mia", "undo", rate_per_minute=450.0)
+            return _json(self.rooms[0])
+        return web.Response(status=204)
+
+    async def _decisions(self, request: web.Request) -> web.Response:
+        return _json({"decisions": self.decisions[: int(request.query["count"])]})
+
+    async def _history(self, request: web.Request) -> web.Response:
+        seconds = int(request.query["seconds"])
+        return _json({"samples": [_sample(NOW - ago) for ago in range(seconds, 0, -5)]})
+
+
+def _effect(now: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+    rate = body.get("rate_per_minute", now["rate_per_minute"])
+    low, high = now["wait_seconds"]["newcomer"]
+    share = now["rate_per_minute"] / rate
+    then = [round(low * share), round(high * share)]
+    return {
+        "now": {"newcomer": [low, high], "middle": [low // 2, high // 2]},
+        "then": {"newcomer": then, "middle": [then[0] // 2, then[1] // 2]},
+        "said": f"A newcomer would wait {then[0] // 60} to {then[1] // 60} minutes, not {low // 60} to {high // 60}.",
+        "warnings": ["The shop has never had so many at once."] if rate > 1000 else [],
+    }
+
+
+def _sample(at: float) -> dict[str, Any]:
+    """A sale that began two hours ago."""
+    minutes = (at - (NOW - 7200)) / 60
+    wave = math.sin(at / 340) * 0.6 + math.sin(at / 97) * 0.3 + math.sin(at / 23) * 0.1
+    there = minutes > 0
+    return {
+        "at": at,
+        "state": "open",
+        "waiting": round(max(0, 14_000 * (1 - math.exp(-minutes / 14)) - 14 * minutes + 220 * wave)) if there else 0,
+        "called": 14 if there else 0,
+        "away": 200 if there else 0,
+        "active": round(min(2000, 130 * minutes) - 60 - 55 * wave) if minutes > 1 else 40,
+        "max_active": 2_000,
+        "rate_per_minute": 600.0 if minutes > 80 else 450.0,
+        "joined": round(31_204 + 412 * (minutes - 120) + 60 * wave),
+        "admitted": round(16_530 - 588 * min(40, 120 - minutes) - 436 * max(0, 80 - minutes) + 8 * wave),
+        "left": 9_000,
+        "wait_seconds": [1080, 1460],
+        "shop": {
+            "requests_per_minute": 18_000.0,
+            "failures_per_minute": 20.0,
+            "p50_seconds": 0.07 + 0.012 * wave + (0.01 if there else 0),
+            "p95_seconds": 0.24 + 0.05 * wave + (0.06 if there else 0),
+            "in_flight": 40,
+        },
+    }
+
+
+def _json(data: object, status: int = 200) -> web.Response:
+    kind = "application/json" if status < 400 else "application/problem+json"
+    return web.json_response(data, status=status, content_type=kind, headers={"Cache-Control": "no-store"})
+
+
+@asynccontextmanager
+async def serving(admin: FakeAdmin) -> AsyncIterator[FakeAdmin]:
+    """The listener, on a port of its own."""
+    runner = web.AppRunner(admin.app(), access_log=None, shutdown_timeout=1)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        admin.address = f"http://{host}:{port}"
+        yield admin
+    finally:
+        await runner.cleanup()

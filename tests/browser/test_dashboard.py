@@ -1,0 +1,364 @@
+"""Every control of the dashboard, before a whole gateway, through to what a visitor in the line sees of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from admin_page import DESK, PHONE, Operator, fits, operators, violations
+from gateway import Gateway, eventually, room, running_gateway
+from playwright.async_api import Browser, BrowserContext, Locator, Page, expect
+from shop_server import Shop, running_shop
+from visitors import Visitor
+from waiting_line import PATIENCE_MS
+
+pytestmark = pytest.mark.slow
+
+WIDTHS = ("desk", "phone")
+NAMES = ("most", "pause", "drain", "close", "sold", "say", "admit", "end", "undo")
+ROOMS = [room(f"{name}-{width}", max_active=1) for name in NAMES for width in WIDTHS]
+ROOMS += [room(f"rate-{width}", rate_per_minute=0.01) for width in WIDTHS]
+FAST = {"autopilot_floor": 60_000, "autopilot_ceiling": 60_000}
+ROOMS += [room(f"pilot-{width}", rate_per_minute=0.01, **FAST) for width in WIDTHS]
+ROOMS += [room("two")]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def shop() -> AsyncIterator[Shop]:
+    async with running_shop() as shop:
+        yield shop
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def gateway(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
+    rooms = [{"upstream": shop.address, **one} for one in ROOMS]
+    async with running_gateway(tmp_path_factory.mktemp("gateway"), rooms, workers=1) as gateway:
+        yield gateway
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def comes(browser: Browser) -> AsyncIterator[Operator]:
+    async with operators(browser) as comes:
+        yield comes
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def shopping(browser: Browser) -> AsyncIterator[BrowserContext]:
+    """The browser of a visitor."""
+    context = await browser.new_context(locale="en")
+    context.set_default_timeout(PATIENCE_MS)
+    yield context
+    await context.close()
+
+
+@pytest.fixture(params=WIDTHS)
+def width(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+async def at_desk(gateway: Gateway, comes: Operator, name: str, width: str = "desk") -> Page:
+    """An operator before a room that a visitor has filled."""
+    page = await comes(f"{gateway.admin}/rooms/{name}", viewport=DESK if width == "desk" else PHONE)
+    await expect(page.locator("#link")).to_have_attribute("data-link", "live")
+    return page
+
+
+async def in_line(gateway: Gateway, shopping: BrowserContext, name: str) -> Page:
+    """A visitor with a browser who waits."""
+    page = await shopping.new_page()
+    await page.goto(f"http://{name}.test:{gateway.port}/")
+    await expect(page.locator("html")).to_have_attribute("data-state", "waiting")
+    return page
+
+
+async def fill(gateway: Gateway, name: str) -> Visitor:
+    """Takes the only slot."""
+    visitor = Visitor(gateway, name)
+    await visitor.is_let_in()
+    return visitor
+
+
+def figure(page: Page, name: str) -> Locator:
+    return page.locator(f"#page [data-f={name}]").first
+
+
+async def is_in(page: Page) -> None:
+    """The page comes to the shop by itself."""
+    await expect(page.locator("body")).to_contain_text("The shop.")
+
+
+async def goes_in(page: Page) -> None:
+    """The visitor is let in; the page itself may ask again much later."""
+
+    async def look() -> bool:
+        await page.reload()
+        return "The shop." in await page.locator("body").inner_text()
+
+    await eventually(look)
+
+
+async def state(page: Page, state: str) -> None:
+    await expect(page.locator("html")).to_have_attribute("data-state", state)
+
+
+async def agree(page: Page, button: str, *, says: str = "") -> None:
+    """Reads what the dialog says, and does it."""
+    dialog = page.get_by_role("dialog")
+    await expect(dialog).to_contain_text(says)
+    await dialog.get_by_role("button", name=button, exact=True).click()
+    await expect(dialog).to_be_hidden()
+
+
+async def test_more_inside_lets_the_next_in(
+    gateway: Gateway, comes: Operator, shopping: BrowserContext, width: str
+) -> None:
+    name = f"most-{width}"
+    await fill(gateway, name)
+    visitor = await in_line(gateway, shopping, name)
+    page = await at_desk(gateway, comes, name, width)
+    await expect(figure(page, "waiting")).to_have_text("1")
+    await expect(figure(page, "says")).to_have_text("Full: the next goes in when somebody leaves. 1 waits.")
+
+    await page.get_by_label("Most inside visitors").fill("2")
+    await expect(page.locator("#effect dd")).to_have_count(2)
+    await page.get_by_label("Why").first.fill("one more fits")
+    await page.get_by_role("button", name="Apply").click()
+
+    await expect(figure(page, "max_active")).to_have_text("2")
+    await expect(figure(page, "change")).to_have_text("Most inside 1 → 2")
+    await is_in(visitor)
+    await expect(figure(page, "active")).to_have_text("2")
+    assert await fits(page)
+
+
+async def test_a_raised_rate_calls_who_waits(
+    gateway: Gateway, comes: Operator, shopping: BrowserContext, width: str
+) -> None:
+    name = f"rate-{width}"
+    await fill(gateway, name)
+    visitor = await in_line(gateway, shopping, name)
+    page = await at_desk(gateway, comes, name, width)
+
+    await page.get_by_label("Rate, a minute").fill("40")
+    number = page.get_by_label("Rate a minute", exact=True)
+    await expect(number).not_to_have_value("0.01")
+    await number.fill("60000")
+    await expect(page.get_by_role("button", name="Apply")).to_be_enabled()
+    await page.get_by_role("button", name="Apply").click()
+
+    await expect(figure(page, "rate")).to_have_text("60,000")
+    await is_in(visitor)
+
+
+async def test_the_autopilot_takes_the_rate_and_gives_it_back(
+    gateway: Gateway, comes: Operator, shopping: BrowserContext, width: str
+) -> None:
+    name = f"pilot-{width}"
+    await fill(gateway, name)
+    visitor = await in_line(gateway, shopping, name)
+    page = await at_desk(gateway, comes, name, width)
+    switch = page.get_by_role("switch", name="Autopilot")
+    await expect(switch).not_to_be_checked()
+
+    await switch.click()
+
+    await expect(switch).to_be_checked()
+    await is_in(visitor)
+    await expect(figure(page, "rate")).to_have_text("60,000")
+    await switch.click()
+    await expect(switch).not_to_be_checked()
+    assert (await gateway.room(name))["autopilot"]["on"] is False
+
+
+async def test_a_pause_holds_the_line_until_it_is_resumed(
+    gateway: Gateway, comes: Operator, shopping: BrowserContext, width: str
+) -> None:
+    name = f"pause-{width}"
+    inside = await fill(gateway, name)
+    visitor = await in_line(gateway, shopping, name)
+    page = await at_desk(gateway, comes, name, width)
+    await expect(figure(page, "waiting")).to_have_text("1")
+
+    await page.get_by_role("button", name="Pause…").click()
+    await agree(page, "Pause", says="1 visitor in line keep")
+
+    await expect(figure(page, "state")).to_have_text("Paused")
+    await state(visitor, "paused")
+    await inside.call("leave")
+    await expect(figure(page, "active")).to_have_text("0")
+    await expect(figure(page, "waiting")).to_have_text("1")
+    await page.get_by_role("button", name="Resume").click()
+    await goes_in(visitor)
+
+
+async def test_a_room_is_left_to_empty(gateway: Gateway, comes: Operator, shopping: BrowserContext, width: str) -> None:
+    name = f"drain-{width}"
+    inside = await fill(gateway, name)
+    visitor = await in_line(gateway, shopping, name)
+    page = await at_desk(gateway, comes, name, width)
+
+    await page.get_by_role("button", name="Drain…").click()
+    await agree(page, "Drain", says="1 visitor inside may finish, nobody is thrown out")
+
+    await expect(figure(page, "state")).to_have_text("Draining")
+    await state(visitor, "paused")
+    assert (await inside.navigate()).status == 200
+    await page.get_by_role("button", name="Resume").click()
+    await expect(figure(page, "state")).to_have_text("Open")
+
+
+@pytest.mark.parametrize(
+    ("name", "button", "yes", "shown"),
+    [("close", "Close…", "Close the room", "closed"), ("sold", "Sold out…", "Say so", "sold_out")],
+)
+async def test_the_waiting_are_told_that_it_is_over(
+    gateway: Gateway,
+    comes: Operator,
+    shopping: BrowserContext,
+    width: str,
+    name: str,
+    button: str,
+    yes: str,
+    shown: str,
+) -> None:
+    name = f"{name}-{width}"
+    inside = await fill(gateway, name)
+    visitor = await in_line(gateway, shopping, name)
+    page = await at_desk(gateway, comes, name, width)
+    await page.get_by_role("button", name=button).click()
+    await page.get_by_role("dialog").get_by_label("Message to the waiting").fill("Thank you for coming!")
+    await agree(page, yes, says="1 visitor inside may finish")
+
+    await state(visitor, shown)
+    await expect(visitor.get_by_text("Thank you for coming!")).to_be_visible()
+    assert (await inside.navigate()).status == 200
+    await page.get_by_role("button", name="Open again…").click()
+    await agree(page, "Open it")
+    await expect(figure(page, "state")).to_have_text("Open")
+
+
+async def test_the_waiting_read_what_the_operator_says(
+    gateway: Gateway, comes: Operator, shopping: BrowserContext, width: str
+) -> None:
+    name = f"say-{width}"
+    await fill(gateway, name)
+    visitor = await in_line(gateway, shopping, name)
+    page = await at_desk(gateway, comes, name, width)
+
+    await page.locator("#message").fill("More at <b>noon</b>")
+    await page.get_by_role("button", name="Show it").click()
+    await expect(visitor.get_by_text("More at <b>noon</b>")).to_be_visible()
+    await page.get_by_role("button", name="Take it away").click()
+    await expect(visitor.get_by_text("More at <b>noon</b>")).to_be_hidden()
+    await expect(page.get_by_role("button", name="Take it away")).to_be_hidden()
+
+
+async def test_one_ticket_is_let_in_ahead_of_the_line(
+    gateway: Gateway, comes: Operator, shopping: BrowserContext, width: str
+) -> None:
+    name = f"admit-{width}"
+    inside = await fill(gateway, name)
+    ahead = Visitor(gateway, name)
+    await ahead.waits()
+    visitor = await in_line(gateway, shopping, name)
+    (cookie,) = (one for one in await shopping.cookies() if one["name"] == f"waitroom_ticket_{name}")
+    page = await at_desk(gateway, comes, name, width)
+    await page.get_by_text("One visitor").click()
+
+    await page.get_by_label("Ticket to let in now").fill(cookie["value"])
+    await page.get_by_role("button", name="Let in").click()
+    await expect(page.get_by_role("status").filter(has_text="The room is full")).to_be_visible()
+
+    # With the line paused, a slot that gets free is nobody's until an operator gives it.
+    await page.get_by_role("button", name="Pause…").click()
+    await agree(page, "Pause")
+    await inside.call("leave")
+    await expect(figure(page, "active")).to_have_text("0")
+    await page.get_by_role("button", name="Let in").click()
+    await goes_in(visitor)
+    assert (await ahead.status())["state"] == "paused"
+
+
+async def test_one_session_is_ended(
+    gateway: Gateway, shop: Shop, comes: Operator, shopping: BrowserContext, width: str
+) -> None:
+    name = f"end-{width}"
+    inside = await fill(gateway, name)
+    session = shop.seen[-1].session
+    assert session is not None
+    visitor = await in_line(gateway, shopping, name)
+    page = await at_desk(gateway, comes, name, width)
+    await page.get_by_text("One visitor").click()
+
+    await page.get_by_label("Session to end").fill("fffffff")
+    await page.get_by_role("button", name="End…").click()
+    await page.get_by_role("button", name="End it").click()
+    await expect(page.get_by_role("dialog")).to_contain_text("Nobody is inside with that session.")
+    await page.get_by_role("button", name="Leave it").click()
+
+    await page.get_by_label("Session to end").fill(session)
+    await page.get_by_role("button", name="End…").click()
+    await agree(page, "End it", says=f"session {session} is over within 20 seconds")
+    await goes_in(visitor)
+
+    async def is_out() -> bool:
+        return (await inside.navigate()).status == 503
+
+    await eventually(is_out)
+
+
+async def test_the_last_change_is_undone(
+    gateway: Gateway, comes: Operator, shopping: BrowserContext, width: str
+) -> None:
+    name = f"undo-{width}"
+    await fill(gateway, name)
+    visitor = await in_line(gateway, shopping, name)
+    page = await at_desk(gateway, comes, name, width)
+    await expect(page.get_by_role("button", name="Undo…")).to_be_hidden()
+    await page.get_by_role("button", name="Close…").click()
+    await agree(page, "Close the room")
+    await state(visitor, "closed")
+
+    await page.get_by_role("button", name="Undo…").click()
+    await agree(page, "Undo it", says="The last change is taken back: State open → closed (local")
+
+    await expect(figure(page, "state")).to_have_text("Open")
+    await expect(page.get_by_role("button", name="Undo…")).to_be_hidden()
+
+    async def takes_newcomers() -> bool:
+        return (await Visitor(gateway, name).navigate()).state == "waiting"
+
+    await eventually(takes_newcomers)
+
+
+async def test_two_operators_see_each_other_and_never_merge(gateway: Gateway, comes: Operator) -> None:
+    ada = await at_desk(gateway, comes, "two")
+    ben = await comes(f"{gateway.admin}/rooms/two", events=False)
+    await ben.get_by_label("Rate a minute", exact=True).fill("300")
+    await expect(ben.get_by_role("button", name="Apply")).to_be_enabled()
+    eve = await at_desk(gateway, comes, "two", "phone")
+
+    await ada.get_by_label("Rate a minute", exact=True).fill("900")
+    await ada.get_by_role("button", name="Apply").click()
+    await expect(figure(eve, "rate")).to_have_text("900")
+    await expect(figure(eve, "rate")).to_have_class("flash")
+    await expect(eve.get_by_label("Rate a minute", exact=True)).to_have_value("900")
+
+    await ben.get_by_role("button", name="Apply").click()
+    note = ben.locator("#limits-stale")
+    await expect(note).to_contain_text("rate_per_minute 600000 → 900. Nothing of yours was done.")
+    assert (await gateway.room("two"))["rate_per_minute"] == 900
+    await note.get_by_role("button", name="Look again").click()
+    await ben.get_by_role("button", name="Apply").click()
+    await expect(figure(ada, "rate")).to_have_text("300")
+    await expect(ada.get_by_role("status").filter(has_text="900 → 300")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_axe_finds_nothing_on_the_overview(gateway: Gateway, comes: Operator, scheme: str) -> None:
+    page = await comes(f"{gateway.admin}/", color_scheme=scheme, viewport=PHONE)
+    await expect(page.locator("#link")).to_have_attribute("data-link", "live")
+    await expect(page.get_by_role("heading", name="All rooms")).to_be_visible()
+    assert await violations(page) == []
+    assert await fits(page)

@@ -1,0 +1,102 @@
+"""The live feed ends for whoever is no longer let in, with a real store behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+from admin_listener import QUICK, USERS, WORDS, Admin, Diary, Gone, settings_in
+
+from waitroom.control import live
+from waitroom.control.access_store import AccessStore
+from waitroom.control.people import PeopleFile, Role, User
+from waitroom.queue.store import connect
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("endless")]
+
+
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Feeds that end by no time of their own."""
+    monkeypatch.setattr(live, "LISTEN_SECONDS", 3600.0)
+
+
+@pytest.fixture
+async def store(valkey: str) -> AsyncIterator[AccessStore]:
+    async with connect(valkey, timeout_seconds=10) as redis:
+        yield AccessStore(redis)
+
+
+@asynccontextmanager
+async def listening(admin: Admin, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.StreamReader]:
+    """The feed, for somebody who was let in."""
+    async with admin.http.get(f"{admin.origin}/api/v1/events", headers=headers) as answer:
+        assert answer.status == 200
+        await answer.content.readuntil(b"event: rooms")
+        yield answer.content
+
+
+async def goes_on(feed: aiohttp.StreamReader) -> None:
+    """Two frames more: before one of them at least it was asked whether they may be sent."""
+    for _ in range(2):
+        assert (await feed.readuntil(b"event: rooms")).endswith(b"event: rooms"), "the feed has ended"
+
+
+@pytest.mark.parametrize("what", ["logout", "role", "password", "removed", "token"])
+async def test_the_feed_ends_for_whoever_is_no_longer_let_in_and_for_nobody_else(
+    store: AccessStore, tmp_path: Path, what: str
+) -> None:
+    async with Admin(settings_in(tmp_path, USERS), store, Diary()) as admin:
+        await ends(admin, tmp_path, what)
+
+
+async def ends(admin: Admin, tmp_path: Path, what: str) -> None:
+    file = PeopleFile(tmp_path)
+    for name in ("emma", "fred"):
+        file.add_user(User(name, Role.OPERATOR, QUICK.hash(WORDS)))
+    emma, fred = await admin.cookie("emma"), await admin.cookie("fred")
+    if what == "token":
+        emma = {"Authorization": f"Bearer {file.add_token('emma', Role.VIEWER)}"}
+    async with listening(admin, emma) as hers, listening(admin, fred) as his, asyncio.timeout(20):
+        match what:
+            case "logout":
+                await admin.post("/logout", emma)
+            case "role":
+                file.change_user("emma", lambda user: dataclasses.replace(user, role=Role.VIEWER))
+            case "password":
+                file.change_user("emma", lambda user: dataclasses.replace(user, password_hash=QUICK.hash(WORDS)))
+            case "removed":
+                file.remove_user("emma")
+            case "token":
+                file.remove_token("emma")
+        # No more than what was on its way.
+        assert (await hers.read()).count(b"event: rooms") <= 2
+        await goes_on(his)
+
+
+async def test_the_feed_of_whoever_is_on_this_machine_ends_with_the_first_user(
+    store: AccessStore, tmp_path: Path
+) -> None:
+    async with (
+        Admin(settings_in(tmp_path), store, Diary()) as lone,
+        listening(lone, {}) as feed,
+        asyncio.timeout(20),
+    ):
+        PeopleFile(tmp_path).add_user(User("emma", Role.OPERATOR, QUICK.hash(WORDS)))
+        assert (await feed.read()).count(b"event: rooms") <= 2
+
+
+async def test_without_the_store_who_listens_goes_on_listening(store: AccessStore, tmp_path: Path) -> None:
+    async with Admin(settings_in(tmp_path, USERS), store, Diary()) as admin:
+        cookie = await admin.cookie("ada")
+    async with (
+        Admin(settings_in(tmp_path, USERS), Gone(), Diary()) as cut_off,
+        listening(cut_off, cookie) as feed,
+        asyncio.timeout(20),
+    ):
+        await goes_on(feed)

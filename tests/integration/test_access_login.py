@@ -1,0 +1,158 @@
+"""Logging in on the admin listener: what a password and a code open, and how tries at them are bounded."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pyotp
+import pytest
+from admin_listener import TOTP, WORDS, Admin
+
+from waitroom.control.cookies import SESSION_SECONDS
+from waitroom.control.login import WRONG
+from waitroom.control.passwords import Passwords, TooBusy
+from waitroom.control.people import Role
+
+pytestmark = pytest.mark.slow
+
+STRANGER = {"X-Forwarded-For": "203.0.113.9"}
+
+
+async def test_who_logs_in_gets_a_cookie_that_scripts_and_other_sites_dont(admin: Admin) -> None:
+    answer = await admin.log_in("Otto ")
+    assert answer.set_cookie is not None
+    attributes = set(answer.set_cookie.split("; ")[1:])
+    assert attributes == {"HttpOnly", "SameSite=Strict", "Path=/", f"Max-Age={SESSION_SECONDS}"}
+    assert (
+        await admin.get("/api/v1/me", answer.cookie)
+    ).text == '{"name": "otto", "role": "operator", "via": "dashboard"}'
+    assert admin.diary.last() == ("otto", "login", "done", "")
+
+
+async def test_over_https_the_cookie_stays_there(admin: Admin) -> None:
+    https = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https", "Host": "127.0.0.1"}
+    answer = await admin.log_in("otto", headers={**https, "Origin": "https://127.0.0.1"})
+    assert answer.status == 303
+    assert "; Secure" in str(answer.set_cookie)
+    assert admin.diary.entries[-1].address == "203.0.113.9"
+
+
+WAYS_TO_BE_WRONG = {
+    "wrong password": ("otto", {"password": "incorrect horse"}, "otto"),
+    "no such user": ("nobody", {}, "unknown"),
+    "wrong code": ("tina", {"code": "000000"}, "tina"),
+}
+
+
+async def test_the_answer_is_the_same_whatever_was_wrong(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[str] = []
+    right = Passwords.right
+
+    async def watched(self: Passwords, password: str, hashed: str) -> bool:
+        checked.append(hashed)
+        return await right(self, password, hashed)
+
+    monkeypatch.setattr(Passwords, "right", watched)
+    pages = set()
+    for note, (name, fields, told) in WAYS_TO_BE_WRONG.items():
+        answer = await admin.log_in(name, **{"password": WORDS, **fields})
+        assert (answer.status, answer.set_cookie) == (403, None)
+        assert WRONG in answer.text
+        pages.add(answer.text.replace(name, "NAME"))
+        assert admin.diary.last() == (told, "login", "refused", note)
+        assert admin.diary.entries[-1].role is Role.VIEWER
+    assert len(pages) == 1
+    assert len(checked) == len(WAYS_TO_BE_WRONG), "a password is checked for who is unknown, too"
+    assert {hashed.split("$")[3] for hashed in checked} == {"m=8,t=1,p=1"}
+
+
+async def test_an_unknown_user_never_gets_in_by_the_password_that_stands_in(admin: Admin) -> None:
+    assert (await admin.log_in("nobody", WORDS)).status == 403
+
+
+@pytest.mark.parametrize("fields", [{}, {"name": "otto"}, {"password": WORDS}, {"name": "", "password": ""}])
+async def test_a_form_with_parts_missing_lets_nobody_in(admin: Admin, fields: dict[str, str]) -> None:
+    answer = await admin.post("/login", data={"x": "y", **fields})
+    assert (answer.status, answer.set_cookie) == (403, None)
+
+
+async def test_a_code_is_asked_for_and_works_once(admin: Admin) -> None:
+    otp = pyotp.TOTP(TOTP)
+    code = otp.at(admin.now)
+    assert (await admin.log_in("tina")).status == 403
+    assert (await admin.log_in("tina", "wrong words indeed", code=code)).status == 403
+    assert (await admin.log_in("tina", code=f"{code[:3]} {code[3:]}")).status == 303
+    again = await admin.log_in("tina", code=code)
+    assert again.status == 403
+    assert admin.diary.last() == ("tina", "login", "refused", "code used before")
+    admin.now += 30
+    assert (await admin.log_in("tina", code=otp.at(admin.now))).status == 303
+    admin.now += 300
+    assert (await admin.log_in("tina", code=code)).status == 403, "too old"
+
+
+async def test_tries_are_slowed_and_it_is_said_how_long(admin: Admin) -> None:
+    answers = [await admin.log_in("otto", "incorrect horse") for _ in range(5)]
+    assert [one.status for one in answers] == [403, 403, 403, 403, 429]
+    assert "Too many tries. Try again in 1 s." in answers[-1].text
+    assert answers[-1].headers["Retry-After"] == "1"
+    right = await admin.log_in("otto")
+    assert (right.status, right.set_cookie) == (429, None), "the right password is not told from a wrong one"
+    assert admin.diary.last() == ("otto", "login", "refused", "too many tries")
+    # Who isn't there is slowed as well.
+    answers = [await admin.log_in("nobody", headers={"X-Forwarded-For": "198.51.100.1"}) for _ in range(5)]
+    assert [one.status for one in answers] == [403, 403, 403, 403, 429]
+    assert (await admin.log_in("vera")).status == 303, "others aren't"
+
+
+async def test_too_many_at_once_are_asked_to_come_back(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def busy(*_: object) -> bool:
+        raise TooBusy("so many")
+
+    monkeypatch.setattr(Passwords, "right", busy)
+    answer = await admin.log_in("otto")
+    assert (answer.status, answer.set_cookie) == (503, None)
+    assert answer.headers["Retry-After"] == "5"
+
+
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [
+        ({"json": {"name": "otto", "password": WORDS}}, 415),
+        ({"data": b"name=otto", "headers": {"Content-Type": "text/plain"}}, 415),
+        ({"data": {"name": "x" * 9000}}, 413),
+        (
+            {
+                "data": "&".join(f"a{n}=1" for n in range(20)),
+                "headers": {"Content-Type": "application/x-www-form-urlencoded"},
+            },
+            400,
+        ),
+        (
+            {
+                "data": b"name=%ff%fe&password=%00",
+                "headers": {"Content-Type": "application/x-www-form-urlencoded; charset=nonsense"},
+            },
+            403,
+        ),
+    ],
+)
+async def test_what_is_no_login_form_is_refused(admin: Admin, more: dict[str, Any], status: int) -> None:
+    answer = await admin.post("/login", **more)
+    assert (answer.status, answer.set_cookie) == (status, None)
+
+
+async def test_a_body_of_unknown_length_is_refused(admin: Admin) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"name=otto"
+
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert (await admin.post("/login", headers, data=endless())).status == 413
+
+
+@pytest.mark.parametrize("headers", [{}, {"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}])
+async def test_nobody_is_logged_in_by_a_page_from_elsewhere(admin: Admin, headers: dict[str, str]) -> None:
+    answer = await admin.ask("POST", "/login", headers, data={"name": "otto", "password": WORDS})
+    assert (answer.status, answer.set_cookie) == (403, None)
+    assert admin.diary.last() == ("unknown", "request", "refused", "Not from here")

@@ -1,0 +1,161 @@
+"""Logins slowed, codes used once, sessions ended: on real stores, by a clock set by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+import pytest
+from redis.asyncio import Redis
+
+from waitroom.control.access_store import FOR_A_NAME, FOR_AN_ADDRESS, KEPT_SECONDS, PREFIX, AccessStore
+from waitroom.queue.store import connect
+
+pytestmark = pytest.mark.slow
+
+HOME = "203.0.113.9"
+
+
+@dataclass
+class Clock:
+    ms: int = 1_790_000_000_123
+
+    def __call__(self) -> int:
+        return self.ms
+
+    def forward(self, seconds: float) -> None:
+        self.ms += round(seconds * 1000)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def redis_client(each_server: str) -> AsyncIterator[Redis]:
+    async with connect(each_server, timeout_seconds=10) as client:
+        yield client
+
+
+@pytest.fixture
+def store(redis_client: Redis, clock: Clock) -> AccessStore:
+    return AccessStore(redis_client, clock=clock)
+
+
+async def pauses(clock: Clock, tries: int, attempt: Callable[[int], Awaitable[float]]) -> list[float]:
+    """How long one has to wait before each of so many tries, each made as soon as it may be."""
+    found = []
+    for n in range(tries):
+        wait = await attempt(n)
+        found.append(wait)
+        if wait:
+            clock.forward(wait)
+            assert await attempt(n) == 0
+    return found
+
+
+async def test_after_a_few_tries_each_pause_for_a_name_is_twice_the_one_before(
+    store: AccessStore, clock: Clock
+) -> None:
+    found = await pauses(clock, 12, lambda n: store.attempt("anna", f"198.51.100.{n}"))
+    assert found == [0] * (FOR_A_NAME.free + 1) + [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+async def test_and_for_an_address_whatever_names_it_tries(store: AccessStore, clock: Clock) -> None:
+    found = await pauses(clock, 23, lambda n: store.attempt(f"name-{n}", HOME))
+    assert found == [0] * (FOR_AN_ADDRESS.free + 1) + [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900]
+
+
+async def test_tries_made_at_once_are_no_more_than_those_made_one_by_one(store: AccessStore) -> None:
+    waits = await asyncio.gather(*(store.attempt("anna", f"198.51.100.{n}") for n in range(50)))
+    assert sum(wait == 0 for wait in waits) == FOR_A_NAME.free + 1
+
+
+async def test_asking_while_one_must_wait_makes_the_wait_no_longer(store: AccessStore, clock: Clock) -> None:
+    while await store.attempt("anna", HOME) == 0:
+        pass
+    waits = []
+    for _ in range(5):
+        waits.append(await store.attempt("anna", HOME))
+        clock.forward(0.1)
+    assert waits == [1, 0.9, 0.8, 0.7, 0.6]
+
+
+async def test_success_forgets_the_name_and_one_try_of_the_address(store: AccessStore, redis_client: Redis) -> None:
+    for _ in range(3):
+        await store.attempt("anna", HOME)
+    await store.succeeded("anna", HOME)
+    [address] = [key async for key in redis_client.scan_iter(f"{PREFIX}:tries:*")]
+    assert b"address" in address
+    assert await redis_client.hget(address, "tries") == b"2"
+    await store.succeeded("nobody", "192.0.2.1")
+    assert await redis_client.dbsize() == 1, "nothing is made by it"
+
+
+async def test_ones_own_success_forgets_nothing_of_what_was_tried_with_other_names(
+    store: AccessStore, clock: Clock
+) -> None:
+    for n in range(FOR_AN_ADDRESS.free * 2):
+        if wait := await store.attempt(f"victim-{n}", HOME):
+            clock.forward(wait)
+            assert await store.attempt(f"victim-{n}", HOME) == 0
+        clock.forward(FOR_AN_ADDRESS.longest_seconds)
+        assert await store.attempt("mallory", HOME) == 0
+        await store.succeeded("mallory", HOME)
+    await store.attempt("victim", HOME)
+    assert await store.attempt("another", HOME) > 60
+
+
+async def test_tries_are_forgotten_in_the_end_and_take_no_more_than_a_fixed_room(
+    store: AccessStore, redis_client: Redis
+) -> None:
+    await store.attempt("anna", HOME)
+    async for key in redis_client.scan_iter("*"):
+        assert 0 < await redis_client.pttl(key) <= KEPT_SECONDS * 1000
+        kind, counter = key.decode().split(":")[-2:]
+        assert kind in {"name", "address"}
+        assert len(counter) == 4, "there are 65,536 of a kind, whatever is typed in"
+
+
+async def test_neighbours_in_ipv6_count_as_one_and_others_do_not(store: AccessStore, redis_client: Redis) -> None:
+    for address in ("2001:db8::1", "2001:db8::ffff:1", "2001:db8:0:1::1", "unknown"):
+        await store.attempt("anna", address)
+    counted = [key async for key in redis_client.scan_iter(f"{PREFIX}:tries:address:*")]
+    assert len(counted) == 3
+
+
+async def test_a_clock_that_is_set_back_locks_nobody_out(store: AccessStore, clock: Clock) -> None:
+    while await store.attempt("anna", HOME) == 0:
+        pass
+    clock.forward(-86400)
+    assert await store.attempt("anna", HOME) <= FOR_A_NAME.longest_seconds
+
+
+async def test_controllers_share_it_and_the_servers_clock(redis_client: Redis, each_server: str) -> None:
+    async with connect(each_server, timeout_seconds=10) as other:
+        one, two = AccessStore(redis_client), AccessStore(other)
+        for store in (one, two, one, two):
+            assert await store.attempt("anna", HOME) == 0
+        assert 0 < await one.attempt("anna", HOME) <= 1
+        await one.end_session("an-id", 100)
+        assert await two.ended("an-id")
+        assert not await two.ended("another")
+        assert await one.use_code("anna", 5)
+        assert not await two.use_code("anna", 5)
+
+
+async def test_a_code_is_used_up_for_one_user_and_one_interval(store: AccessStore) -> None:
+    used = await asyncio.gather(*(store.use_code("anna", 5) for _ in range(20)))
+    assert used.count(True) == 1
+    assert await store.use_code("anna", 6)
+    assert await store.use_code("bob", 5)
+
+
+async def test_an_ended_session_is_remembered_for_as_long_as_it_would_have_lasted(
+    store: AccessStore, redis_client: Redis
+) -> None:
+    await store.end_session("an-id", 100)
+    assert 99_000 < await redis_client.pttl(f"{PREFIX}:ended:an-id") <= 100_000
+    await store.end_session("over", -5)

@@ -1,0 +1,70 @@
+"""The samples of the last hours, in a real store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+from redis.asyncio import Redis
+
+from waitroom.control import history as module
+from waitroom.control.history import History, Sample
+from waitroom.queue.store import connect
+
+SHOP = {
+    "requests_per_minute": 1.0,
+    "failures_per_minute": 0.0,
+    "p50_seconds": None,
+    "p95_seconds": None,
+    "in_flight": 0,
+}
+SAMPLE = Sample(0, "open", 3, 2, 1, 5, 10, 60.0, 11, 8, 4, (10, 20), SHOP)
+
+
+@pytest.fixture
+async def redis_client(valkey: str) -> AsyncIterator[Redis]:
+    async with connect(valkey, timeout_seconds=10) as client:
+        yield client
+
+
+def sample(age: int, waiting: int = 3) -> Sample:
+    return replace(SAMPLE, at=int(time.time()) - age, waiting=waiting)
+
+
+async def test_gives_back_what_was_kept_oldest_first(redis_client: Redis) -> None:
+    history = History(redis_client)
+    kept = [sample(20), replace(sample(15), wait_seconds=None), sample(10)]
+    for one in (kept[1], kept[0], kept[2]):
+        assert await history.add("shop", one)
+
+    assert await history.read("shop", 60) == kept
+    assert await history.read("shop", 12) == kept[2:]
+    assert await history.read("other", 60) == []
+    assert await History(redis_client).read("shop", 60) == kept
+
+
+async def test_two_controllers_keep_one_sample_of_a_time(redis_client: Redis) -> None:
+    first, second = sample(10, waiting=3), replace(sample(10), waiting=4)
+    second = replace(second, at=first.at)
+    assert await History(redis_client).add("shop", first)
+    assert not await History(redis_client).add("shop", second)
+    assert await History(redis_client).read("shop", 60) == [first]
+
+
+async def test_the_oldest_are_let_go(redis_client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_SAMPLES", 3)
+    history = History(redis_client)
+    kept = [sample(age) for age in (25, 20, 15, 10, 5)]
+    for one in kept:
+        await history.add("shop", one)
+    assert await history.read("shop", 60) == kept[2:]
+
+
+async def test_those_of_another_day_are_let_go(redis_client: Redis) -> None:
+    history = History(redis_client)
+    await history.add("shop", sample(module.KEPT_SECONDS + 10))
+    new = sample(5)
+    await history.add("shop", new)
+    assert await history.read("shop", 10 * module.KEPT_SECONDS) == [new]

@@ -1,0 +1,211 @@
+"""Operations on a real store, without a gateway: what the autopilot and callers in the process rely on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from waitroom.control.admission import Admission
+from waitroom.control.audit import Audit
+from waitroom.control.notes import Notes
+from waitroom.control.operations import BadChange, Change, NotPossible, Operations, StaleVersion
+from waitroom.control.people import Actor, Role
+from waitroom.control.rooms import Rooms
+from waitroom.control.shop_figures import ShopWatch
+from waitroom.edge.room import limits_of
+from waitroom.errors import StoreUnavailable
+from waitroom.queue.store import KEYS, QueueStore, Visit, connect
+from waitroom.queue.view import RoomState
+from waitroom.settings import RoomSettings, Settings
+from waitroom.tokens import Ticket, Tokens
+
+SECRETS = ["a secret of sixteen characters"]
+ADA = Actor("ada", Role.OPERATOR, "192.0.2.7", "dashboard")
+PILOT = Actor("autopilot", Role.OPERATOR, "", "autopilot")
+
+
+@dataclass
+class Desk:
+    """One room and all that an operator needs."""
+
+    store: QueueStore
+    admission: Admission
+    audit: Audit
+    settings: RoomSettings
+    flying: bool = False
+    pokes: list[None] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        settings = Settings(rooms=(self.settings,), workers=2)
+        rooms = Rooms(settings, [self.admission], ShopWatch(Path("/nowhere")), lambda _room: {"on": self.flying})
+        self.rooms = rooms
+        self.operations = Operations(
+            *(rooms, [self.admission], {"shop": self.store}, self.audit, SECRETS),
+            changed=lambda: self.pokes.append(None),
+        )
+
+    async def change(self, actor: Actor = ADA, expected: int | None = None, note: str = "", **change) -> int:
+        return await self.operations.change("shop", Change(**change), expected=expected, actor=actor, note=note)
+
+
+@pytest.fixture
+async def desk(valkey: str) -> AsyncIterator[Desk]:
+    async with connect(valkey, timeout_seconds=10) as redis:
+        settings = RoomSettings("shop", "http://127.0.0.1:9", rate_per_minute=60.0, max_active=2)
+        store = QueueStore(redis, "shop")
+        admission = Admission(settings, store)
+        await store.open(limits_of(settings))
+        await admission.look()
+        yield Desk(store, admission, Audit(redis), settings)
+
+
+async def test_a_change_shows_at_once_and_pokes_who_watch(desk: Desk) -> None:
+    version = await desk.change(rate_per_minute=90.0)
+    assert desk.admission.view is not None
+    assert (desk.admission.view.version, desk.admission.view.rate_per_minute) == (version, 90.0)
+    assert desk.pokes == [None]
+
+
+async def test_a_rate_set_by_hand_switches_the_autopilot_off(desk: Desk) -> None:
+    desk.flying = True
+    assert desk.operations.effect("shop", Change(rate_per_minute=50.0)).warnings[0].startswith("The autopilot")
+    await desk.change(rate_per_minute=50.0)
+    assert (await desk.operations.look("shop")).autopilot == "off"
+    await desk.change(rate_per_minute=70.0, autopilot=True)
+    assert (await desk.operations.look("shop")).autopilot == "on"
+
+
+async def test_the_autopilots_changes_make_nobody_stale_and_leave_the_operators_last_one_to_be_undone(
+    desk: Desk,
+) -> None:
+    desk.flying = True
+    await desk.change(max_active=9)
+    version = await desk.change(PILOT, rate_per_minute=0.0)
+    assert version == 1
+    view = await desk.operations.look("shop")
+    assert (view.autopilot, view.rate_per_minute) == ("", 0.0)
+    assert desk.rooms.one("shop")["last_change"]["what"] == "max_active 2 → 9"
+    assert desk.rooms.one("shop")["wait_seconds"]["newcomer"] is None
+    await desk.operations.undo("shop", expected=version, actor=ADA)
+    view = await desk.operations.look("shop")
+    assert (view.max_active, view.rate_per_minute) == (2, 0.0)
+    with pytest.raises(BadChange):
+        await desk.change(rate_per_minute=0.0)
+
+
+async def test_what_the_shop_and_the_file_change_is_told_as_theirs_and_leaves_the_operators_to_be_undone(
+    desk: Desk,
+) -> None:
+    await desk.change(rate_per_minute=90.0)
+    await desk.store.set_state(RoomState.SOLD_OUT)
+    view = await desk.operations.look("shop")
+
+    room = desk.rooms.one("shop")
+    last, undo = room["last_change"], room["undo"]
+    assert (last["who"], last["what"], last["undoable"]) == ("the shop", "state open → sold_out", False)
+    assert (undo["who"], undo["what"]) == ("ada", "rate_per_minute 60 → 90")
+
+    await desk.operations.undo("shop", expected=view.version, actor=ADA)
+
+    room = desk.rooms.one("shop")
+    assert (room["rate_per_minute"], room["state"], room["undo"]) == (60.0, "sold_out", None)
+    limits = limits_of(replace(desk.settings, session_seconds=1200.0, session_max_seconds=9000.0, max_active=3))
+    await desk.store.open(limits)
+    view = await desk.operations.look("shop")
+    last = desk.rooms.one("shop")["last_change"]
+    assert (last["who"], last["undoable"]) == ("the settings file", False)
+    assert sorted(last["what"].split(", ")) == ["max_active 2 → 3", "session_seconds 900 → 1200"]
+    with pytest.raises(NotPossible):
+        await desk.operations.undo("shop", expected=view.version, actor=ADA)
+
+
+async def test_what_the_shop_and_the_file_change_is_in_the_log_once_whoever_looks(desk: Desk, valkey: str) -> None:
+    for state in (RoomState.SOLD_OUT, RoomState.OPEN):
+        await desk.store.set_state(state)
+    await desk.store.open(limits_of(replace(desk.settings, max_active=3)))
+    async with connect(valkey, timeout_seconds=10) as other:
+        stores = [desk.store, QueueStore(desk.store._redis, "shop"), QueueStore(other, "shop")]
+        audits = [desk.audit, Audit(desk.store._redis), Audit(other)]
+        notes = [Notes(audit, {"shop": store}) for audit, store in zip(audits, stores, strict=True)]
+        await asyncio.gather(*(one.look() for one in notes))
+    entries = await desk.audit.read()
+    assert [(one.who, one.role, one.via, one.room, one.old, one.new) for one in entries] == [
+        ("the settings file", "", "file", "shop", {"max_active": 2}, {"max_active": 3}),
+        ("the shop", "", "shop", "shop", {"state": "sold_out"}, {"state": "open"}),
+        ("the shop", "", "shop", "shop", {"state": "open"}, {"state": "sold_out"}),
+    ]
+    assert (await desk.audit.verify()).intact
+    assert await desk.store.notes() == []
+
+
+async def test_a_note_that_was_written_but_not_taken_away_is_written_no_second_time(desk: Desk) -> None:
+    """As where a control process was killed between the two, or one was slow and others have written more since."""
+    await desk.store.set_state(RoomState.SOLD_OUT)
+    left = await desk.store.notes()
+    notes = Notes(desk.audit, {"shop": desk.store})
+    await notes.look()
+    await desk.store.set_state(RoomState.OPEN)
+    await notes.look()
+
+    await desk.store._redis.rpush(desk.store.keys[KEYS.index("notes")], *left)
+    await notes.look()
+
+    assert [one.new["state"] for one in await desk.audit.read()] == ["open", "sold_out"]
+    assert await desk.store.notes() == []
+
+
+async def test_of_the_autopilot_only_holds_and_their_ends_are_in_the_log(desk: Desk) -> None:
+    for rate in (50.0, 0.0, 40.0, 45.0):
+        await desk.change(PILOT, rate_per_minute=rate)
+    assert [(one.who, one.old, one.new) for one in await desk.audit.read()] == [
+        ("autopilot", {"rate_per_minute": 0.0}, {"rate_per_minute": 40.0}),
+        ("autopilot", {"rate_per_minute": 50.0}, {"rate_per_minute": 0.0}),
+    ]
+
+
+async def test_what_is_stale_is_refused_with_the_version_there_is(desk: Desk) -> None:
+    await desk.change(max_active=3)
+    with pytest.raises(StaleVersion) as refused:
+        await desk.change(expected=0, max_active=4)
+    assert refused.value.version == 1
+    with pytest.raises(StaleVersion):
+        await desk.operations.undo("shop", expected=0, actor=ADA)
+    assert [entry.outcome for entry in await desk.audit.read()] == ["refused", "refused", "done"]
+
+
+async def test_what_is_wrong_is_refused_with_all_of_it(desk: Desk) -> None:
+    with pytest.raises(BadChange) as refused:
+        await desk.change(rate_per_minute=float("nan"), max_active=0, message="x" * 501, note="\0")
+    assert set(refused.value.problems) == {"rate_per_minute", "max_active", "message", "note"}
+    (entry,) = await desk.audit.read()
+    assert (entry.outcome, len(entry.new["message"])) == ("refused", 200)
+
+
+async def test_a_ticket_that_the_store_lost_is_taken_back_and_called(desk: Desk) -> None:
+    tokens = Tokens(SECRETS, "shop")
+    lost = Ticket(place=1, generation=1, joined_at=1_790_000_000, start_position=1, promised_seconds=0)
+    with pytest.raises(NotPossible):
+        await desk.operations.admit("shop", "1", actor=ADA)
+
+    await desk.operations.admit("shop", tokens.sign_ticket(lost), actor=ADA)
+
+    (visited,) = await desk.store.visit([Visit(1, 1, claim=True)])
+    assert visited.fate == "admitted"
+    entry, _ = await desk.audit.read()
+    assert (entry.action, entry.new, entry.outcome) == ("admit", {"ticket": "1"}, "done")
+
+
+async def test_a_store_that_doesnt_answer_is_told_to_whoever_wants_something(tmp_path: Path) -> None:
+    async with connect(f"unix://{tmp_path}/nobody.sock", timeout_seconds=0.1) as redis:
+        settings = RoomSettings("shop", "http://127.0.0.1:9")
+        store = QueueStore(redis, "shop")
+        desk = Desk(store, Admission(settings, store), Audit(redis), settings)
+        with pytest.raises(StoreUnavailable):
+            await desk.change(state=RoomState.PAUSED)
+        with pytest.raises(StoreUnavailable):
+            desk.operations.effect("shop", Change(state=RoomState.PAUSED))
+        assert desk.rooms.one("shop") == {"name": "shop", "upstream": "http://127.0.0.1:9", "store_up": False}

@@ -1,0 +1,100 @@
+"""Who was added, changed or removed is in the audit log, also where nobody ran meanwhile."""
+
+from __future__ import annotations
+
+import dataclasses
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from admin_listener import QUICK, USERS, WORDS
+from redis.asyncio import Redis
+
+from waitroom.control.audit import STATE, Audit
+from waitroom.control.people import PeopleFile, Role, User
+from waitroom.control.people_watch import FILE, PeopleWatch
+from waitroom.queue.store import connect
+
+
+@pytest.fixture
+async def redis_client(valkey: str) -> AsyncIterator[Redis]:
+    async with connect(valkey, timeout_seconds=10) as client:
+        yield client
+
+
+async def told(redis: Redis) -> list[tuple[dict[str, object], dict[str, object]]]:
+    """What was written down since it was asked last, oldest first."""
+    entries = await Audit(redis).read()
+    await redis.flushall()
+    assert all((one.who, one.action, one.outcome) == ("local", "people", "done") for one in entries)
+    return [(dict(one.old), dict(one.new)) for one in reversed(entries)]
+
+
+async def test_what_changes_while_it_runs_and_while_it_doesnt_is_written_once(
+    redis_client: Redis, tmp_path: Path
+) -> None:
+    file = PeopleFile(tmp_path)
+    watch = PeopleWatch(tmp_path, (), Audit(redis_client))
+    await watch.look()
+    assert await told(redis_client) == [], "nobody is there"
+    file.add_user(User("anna", Role.OPERATOR, QUICK.hash(WORDS)))
+    file.add_token("ci", Role.VIEWER)
+    for _ in range(2):
+        await watch.look()
+    assert await told(redis_client) == [({}, {"anna": "operator", "token:ci": "viewer"})]
+
+    file.change_user("anna", lambda user: dataclasses.replace(user, password_hash=QUICK.hash("another one")))
+    file.remove_token("ci")
+    file.add_token("ci", Role.VIEWER)
+    file.add_user(User("bob", Role.VIEWER, QUICK.hash(WORDS)))
+    for _ in range(2):
+        await PeopleWatch(tmp_path, (), Audit(redis_client)).look()
+    other = "other credentials"
+    assert await told(redis_client) == [
+        ({"anna": other, "token:ci": other}, {"anna": other, "token:ci": other, "bob": "viewer"})
+    ]
+
+    file.remove_user("bob")
+    file.change_user("anna", lambda user: dataclasses.replace(user, role=Role.ADMIN))
+    await PeopleWatch(tmp_path, USERS[:1], Audit(redis_client)).look()
+    assert await told(redis_client) == [({"anna": "operator", "bob": "viewer"}, {"anna": "admin", "vera": "viewer"})]
+    assert stat.S_IMODE((tmp_path / FILE).stat().st_mode) == 0o600
+    kept = (tmp_path / FILE).read_text()
+    assert not any(one.password_hash in kept for one in file.read().users.values())
+    assert not any(one.sha256 in kept for one in file.read().tokens.values())
+
+
+async def test_what_the_log_couldnt_take_is_written_when_it_can(redis_client: Redis, tmp_path: Path) -> None:
+    PeopleFile(tmp_path).add_user(User("anna", Role.OPERATOR, QUICK.hash(WORDS)))
+    watch = PeopleWatch(tmp_path, (), Audit(redis_client))
+    await redis_client.set(STATE, "in the way")
+    await watch.look()
+    assert not (tmp_path / FILE).exists()
+    await redis_client.delete(STATE)
+    await watch.look()
+    assert await told(redis_client) == [({}, {"anna": "operator"})]
+
+
+@pytest.mark.parametrize("damaged", ["", "[]", "{", '{"anna": 3}', '{"anna": ["viewer"]}'])
+async def test_what_was_noted_and_cant_be_read_is_written_anew(
+    redis_client: Redis, tmp_path: Path, damaged: str
+) -> None:
+    PeopleFile(tmp_path).add_user(User("anna", Role.OPERATOR, QUICK.hash(WORDS)))
+    (tmp_path / FILE).write_text(damaged)
+    await PeopleWatch(tmp_path, (), Audit(redis_client)).look()
+    assert await told(redis_client) == [({}, {"anna": "operator"})]
+
+
+async def test_a_damaged_people_file_is_nobodys_removal(redis_client: Redis, tmp_path: Path) -> None:
+    file = PeopleFile(tmp_path)
+    file.add_user(User("anna", Role.OPERATOR, QUICK.hash(WORDS)))
+    watch = PeopleWatch(tmp_path, (), Audit(redis_client))
+    await watch.look()
+    await told(redis_client)
+    kept = file.path.read_bytes()
+    file.path.write_text("{")
+    await watch.look()
+    file.path.write_bytes(kept)
+    await watch.look()
+    assert await told(redis_client) == []

@@ -1,0 +1,206 @@
+"""The autopilot's loop over a real store: who decides, what is kept, and what it does when something is gone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+
+from waitroom.control.flight import Move
+from waitroom.control.pilot import KEPT_DECISIONS, Logbook, Pilot
+from waitroom.control.pilot_figures import ShopFigures
+from waitroom.edge.room import limits_of
+from waitroom.errors import StoreUnavailable
+from waitroom.queue.store import QueueStore, connect
+from waitroom.queue.view import RoomState, RoomView
+from waitroom.settings import RoomSettings
+
+pytestmark = pytest.mark.slow
+
+ROOM = RoomSettings(
+    name="shop", upstream="http://127.0.0.1:3000", rate_per_minute=600, autopilot_floor=60, autopilot_ceiling=900
+)
+WELL = ShopFigures(4200, 0, 0, 0.03, 0.08, 3)
+FAILING = ShopFigures(4200, 2100, 0, 0.03, 0.08, 3)
+
+
+@dataclass
+class Control:
+    """One control process's part in it: its own view, its own pilot; the room's clock is turned by hand."""
+
+    store: QueueStore
+    pilot: Pilot
+    clock: list[int]
+    store_up: bool = True
+    view: RoomView | None = None
+    on: bool = True
+    changes: list[tuple[float, str]] = field(default_factory=list)
+
+    async def step(self, shop: ShopFigures | None = WELL, *, times: int = 1) -> Move | None:
+        decision = None
+        for _ in range(times):
+            self.clock[0] += 2000
+            self.view = await self.store.view(self.view)
+            decision = await self.pilot.step(lambda _seconds: shop)
+        return None if decision is None else decision.move
+
+    async def rate(self) -> float:
+        self.view = await self.store.view(self.view)
+        return self.view.rate_per_minute
+
+
+@pytest_asyncio.fixture
+async def redis_client(valkey: str) -> AsyncIterator[Redis]:
+    async with connect(valkey, timeout_seconds=10) as client:
+        yield client
+
+
+@pytest_asyncio.fixture
+async def control(redis_client: Redis) -> Callable[[str], Control]:
+    clock = [1_800_000_000_000]
+    store = QueueStore(redis_client, "shop", clock=lambda: clock[0])
+    await store.open(limits_of(ROOM))
+
+    def make(name: str) -> Control:
+        async def change(_view: RoomView, rate: float, why: str) -> None:
+            made.changes.append((rate, why))
+            await store.set_limits({"rate": repr(rate)})
+
+        class Sight:
+            @property
+            def view(self) -> RoomView | None:
+                return made.view
+
+            @property
+            def store_up(self) -> bool:
+                return made.store_up
+
+        pilot = Pilot(ROOM, Sight(), Logbook(redis_client, "shop", name), change, lambda _: made.on, lambda: 1e9)
+        made = Control(store, pilot, clock)
+        return made
+
+    return make
+
+
+async def test_a_failing_shop_gets_nobody_and_the_room_stays_open(control: Callable[[str], Control]) -> None:
+    one = control("one")
+    await one.step(times=4)
+    assert await one.step(FAILING) is Move.HOLD
+    assert await one.rate() == 0
+    assert one.view is not None
+    assert one.view.state is RoomState.OPEN
+    assert one.changes[-1][1] == one.pilot.described()["said"]
+    assert (await one.step(WELL, times=8), await one.rate()) != (None, 0)
+
+
+async def test_one_of_two_decides_and_the_other_goes_on_when_it_is_gone(
+    control: Callable[[str], Control], redis_client: Redis
+) -> None:
+    one, other = control("one"), control("other")
+    await one.step(times=4)
+    await other.step(times=4)
+    assert await other.step() is None
+    assert await one.step(FAILING) is Move.HOLD
+    assert await other.step() is None
+    assert other.pilot.described()["said"] == one.pilot.described()["said"], "both dashboards tell the same"
+    # The lease runs out by itself; tests don't wait for it.
+    await redis_client.delete(one.pilot.logbook.keys[0])
+    assert await other.step(FAILING) is Move.KEEP, "it goes on holding, and doesn't begin anew"
+    assert "Still nobody is let in" in other.pilot.described()["said"]
+    assert await one.step() is None
+
+
+async def test_what_was_learnt_survives_a_restart_of_control(control: Callable[[str], Control]) -> None:
+    one = control("one")
+    await one.step(times=4)
+    before = (await one.pilot.logbook.take())[1]
+    again = control("one")
+    await again.step(times=4)
+    after = (await again.pilot.logbook.take())[1]
+    assert before.best_p50 > 0
+    assert after.asked > before.asked > 0
+    assert after.best_p50 == pytest.approx(before.best_p50, rel=0.01)
+
+
+async def test_decisions_that_change_something_are_kept_with_a_bound(control: Callable[[str], Control]) -> None:
+    one = control("one")
+    await one.step(times=4)
+    await one.step(FAILING)
+    kept = await one.pilot.logbook.decisions()
+    assert [(said.move, said.rate) for said in kept] == [("hold", 0)]
+    assert kept[0].described()["at"] == "2001-09-09T01:46:40Z"
+    memory, said = (await one.pilot.logbook.take())[1:]
+    assert said is not None
+    for number in range(KEPT_DECISIONS + 5):
+        await one.pilot.logbook.note(memory, type(said)(number, "raise", number, "more"), keep=True)
+    assert len(await one.pilot.logbook.decisions(10_000)) == KEPT_DECISIONS
+
+
+async def test_off_it_does_nothing_and_a_hold_does_not_outlive_it(control: Callable[[str], Control]) -> None:
+    one = control("one")
+    one.on = False
+    assert await one.step(FAILING, times=6) is None
+    assert one.changes == []
+    one.on = True
+    await one.step(times=4)
+    assert await one.step(FAILING) is Move.HOLD
+    one.on = False
+    assert await one.step(FAILING) is Move.RESUME
+    assert await one.rate() == ROOM.autopilot_floor
+    assert await one.step(FAILING) is None
+
+
+async def test_an_operators_pause_is_no_hold_and_stays(control: Callable[[str], Control]) -> None:
+    one = control("one")
+    await one.step(times=4)
+    await one.store.set_state(RoomState.PAUSED)
+    assert await one.step(FAILING) is Move.KEEP
+    assert await one.rate() == 600
+    assert one.view is not None
+    assert one.view.state is RoomState.PAUSED
+
+
+async def test_without_the_store_or_the_shops_figures_nothing_is_decided(control: Callable[[str], Control]) -> None:
+    one = control("one")
+    await one.step(times=4)
+    assert await one.step(None) is None
+    one.store_up = False
+    assert await one.step(FAILING) is None
+    one.store_up = True
+    assert await one.step(FAILING) is None, "what happened meanwhile isn't what happened lately"
+    assert one.changes == []
+    assert await one.step(FAILING) is Move.HOLD
+
+
+async def test_a_store_that_does_not_answer_is_told_as_that(control: Callable[[str], Control]) -> None:
+    one = control("one")
+    await one.step(times=4)
+    async with connect("unix:///nowhere/redis.sock") as gone:
+        one.pilot.logbook = Logbook(gone, "shop", "one")
+        with pytest.raises(StoreUnavailable):
+            await one.step()
+    assert one.changes == []
+
+
+async def test_nobody_is_called_during_a_hold(control: Callable[[str], Control]) -> None:
+    one = control("one")
+    await one.step(times=4)
+    await one.step(FAILING)
+    joined = await one.store.join(5)
+    assert joined.admitted <= 1  # a token that had gathered before
+    await one.store.tick()
+    one.clock[0] += 60_000
+    assert (await one.store.tick()).called == 0
+    assert (await one.store.view()).waiting >= 4
+
+
+async def test_who_has_lost_the_lease_notes_nothing(control: Callable[[str], Control]) -> None:
+    one, other = control("one"), control("other")
+    await one.step(times=4)
+    _, memory, said = await one.pilot.logbook.take()
+    assert said is not None
+    assert not await other.pilot.logbook.note(memory, said, keep=True)
+    assert await one.pilot.logbook.note(memory, said, keep=True)

@@ -1,0 +1,263 @@
+"""Webhooks to a real receiver: signed, again until taken, never without end, and from a whole gateway."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from gateway import eventually, free_port, room, running_gateway
+from shop_server import response, running_shop
+from structlog.testing import capture_logs
+from visitors import Visitor
+from webhook_receiver import (
+    HASTY,
+    SECRET,
+    Receiver,
+    event,
+    opened,
+    paused,
+    receiving,
+    sending,
+    told_of_a_pause,
+)
+
+from waitroom.control.webhooks import sign
+from waitroom.settings import Webhook
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "webhooks.md"
+
+
+@pytest_asyncio.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with receiving() as one:
+        yield one
+
+
+# Sending.
+
+
+async def test_an_event_comes_signed_as_the_document_says(receiver: Receiver) -> None:
+    snippet = re.search(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    assert snippet
+    documented: dict[str, Any] = {}
+    exec(snippet[1], documented)
+    check = documented["is_from_waitroom"]
+
+    async with sending(Webhook(receiver.url, secret=SECRET), unix=lambda: 1795600803.9) as sender:
+        sender.put(event(1))
+        await eventually(lambda: receiver.taken)
+
+    headers, body = receiver.taken[0]
+    header = headers["Waitroom-Signature"]
+    expected = hmac.new(SECRET.encode(), b"1795600803." + body, hashlib.sha256).hexdigest()
+    assert header == f"t=1795600803,v1={expected}"
+    assert headers["Content-Type"] == "application/json"
+    assert json.loads(body) == {
+        "id": "sale-1",
+        "event": "paused",
+        "room": "sale",
+        "at": "2026-11-25T00:00:00.000+00:00",
+        "data": {"waiting": 1},
+    }
+    now = 1795600810.0
+    assert check(SECRET, header, body, now)
+    assert not check(SECRET, header, body, now + 600)
+    assert not check(SECRET, header, body + b" ", now)
+    assert not check("another secret altogether", header, body, now)
+    assert not check(SECRET, header.replace("t=1795600803", "t=1795600804"), body, now)
+    for rubbish in ("", "t=1795600803", "v1=", "t=x,v1=y", "t=1795600803,v1=\xe4"):
+        assert not check(SECRET, rubbish, body, now)
+
+
+async def test_without_a_secret_nothing_is_signed(receiver: Receiver) -> None:
+    async with sending(Webhook(receiver.url)) as sender:
+        sender.put(event(1))
+        await eventually(lambda: receiver.taken)
+    assert "Waitroom-Signature" not in receiver.taken[0][0]
+
+
+@pytest.mark.parametrize("status", [500, 503, 599, 408, 425, 429])
+async def test_what_may_go_better_is_tried_again_the_same_but_for_its_time(receiver: Receiver, status: int) -> None:
+    receiver.answers = [status, status]
+    times = iter([1000.0, 2000.0, 3000.0])
+    async with sending(Webhook(receiver.url, secret=SECRET), unix=lambda: next(times)) as sender:
+        sender.put(event(1))
+        await eventually(lambda: len(receiver.taken) == 3)
+
+    bodies = {body for _, body in receiver.taken}
+    assert len(bodies) == 1
+    signatures = [headers["Waitroom-Signature"] for headers, _ in receiver.taken]
+    assert signatures == [sign(SECRET, at, receiver.taken[0][1]) for at in (1000, 2000, 3000)]
+
+
+async def test_no_answer_in_time_is_tried_again(receiver: Receiver) -> None:
+    receiver.answers = [receiver.hangs]
+    async with sending(Webhook(receiver.url), replace(HASTY, attempt_seconds=0.3)) as sender:
+        sender.put(event(1))
+        await eventually(lambda: len(receiver.taken) >= 2)
+
+
+async def test_a_receiver_that_is_not_there_is_tried_until_it_is() -> None:
+    port = free_port()
+    with capture_logs() as logs:
+        async with sending(Webhook(f"http://127.0.0.1:{port}/hush-hush/path")) as sender:
+            sender.put(event(1))
+            async with receiving(port) as receiver:
+                await eventually(lambda: receiver.taken)
+    assert logs == []
+
+
+async def test_an_event_is_given_up_and_the_next_one_sent(receiver: Receiver) -> None:
+    receiver.answers = [500] * 1000
+    at_last = replace(HASTY, give_up_seconds=2.0)
+    with capture_logs() as logs:
+        async with sending(Webhook(receiver.url, secret=SECRET), at_last) as sender:
+            sender.put(event(1))
+            await eventually(lambda: logs)
+            receiver.answers = []
+            tried = len(receiver.taken)
+            sender.put(event(2))
+            await eventually(lambda: receiver.events[-1]["id"] == "sale-2")
+    assert tried > 2
+    assert [body for _, body in receiver.taken[:tried]] == [event(1).body] * tried
+    (said,) = logs
+    assert (said["event"], said["cause"]) == ("a webhook didn't take an event; given up", "status 500")
+    assert said["tries"] == tried
+    assert "hush" not in str(logs)
+    assert SECRET not in str(logs)
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 410, 301, 302, 307, 308])
+async def test_a_no_is_taken_as_one(receiver: Receiver, status: int) -> None:
+    async def refuses(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=status, headers={"Location": f"http://127.0.0.1:{receiver.port}/elsewhere"})
+
+    receiver.answers = [refuses]
+    with capture_logs() as logs:
+        async with sending(Webhook(receiver.url)) as sender:
+            sender.put(event(1))
+            sender.put(event(2))
+            await eventually(lambda: len(receiver.taken) == 2)
+    assert [one["id"] for one in receiver.events] == ["sale-1", "sale-2"]
+    assert receiver.elsewhere == 0
+    assert [(said["cause"], said["tries"]) for said in logs] == [(f"status {status}", 1)]
+
+
+async def test_the_oldest_is_dropped_and_that_is_said(receiver: Receiver) -> None:
+    receiver.answers = [receiver.hangs]
+    with capture_logs() as logs:
+        async with sending(Webhook(receiver.url)) as sender:
+            sender.put(event(0))
+            await eventually(lambda: receiver.taken)
+            for number in range(1, 6):
+                sender.put(event(number))
+            receiver.open.set()
+            await eventually(lambda: len(receiver.taken) == 4)
+    assert [one["id"] for one in receiver.events] == ["sale-0", "sale-3", "sale-4", "sale-5"]
+    assert [said["id"] for said in logs] == ["sale-1", "sale-2"]
+    assert "hush" not in str(logs)
+
+
+async def test_an_answer_without_end_is_not_read(receiver: Receiver) -> None:
+    sent = 0
+
+    async def floods(request: web.Request) -> web.StreamResponse:
+        nonlocal sent
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await answer.write(b"x" * 65536)
+                sent += 65536
+        return answer
+
+    receiver.answers = [floods]
+    async with sending(Webhook(receiver.url)) as sender:
+        sender.put(event(1))
+        sender.put(event(2))
+        await eventually(lambda: len(receiver.taken) == 2)
+    assert sent < 32 << 20  # what the system keeps for a connection, not a flood
+
+
+async def test_a_webhook_gets_what_it_asked_for(receiver: Receiver) -> None:
+    webhook = Webhook(receiver.url, events=("sold_out",), rooms=("sale",))
+    async with sending(webhook) as sender:
+        sender.put(event(1))
+        sender.put(event(2, "sold_out", "other"))
+        sender.put(event(3, "sold_out"))
+        await eventually(lambda: receiver.taken)
+    assert [one["id"] for one in receiver.events] == ["sale-3"]
+
+
+async def test_what_is_left_when_the_gateway_stops_is_said(receiver: Receiver) -> None:
+    receiver.answers = [receiver.hangs]
+    with capture_logs() as logs:
+        async with sending(Webhook(receiver.url)) as sender:
+            sender.put(event(1))
+            await eventually(lambda: receiver.taken)
+            sender.put(event(2))
+    assert [said["ids"] for said in logs] == [["sale-1", "sale-2"]]
+
+
+# The whole.
+
+
+@pytest.mark.slow
+async def test_a_gateway_tells_and_no_receiver_holds_up_the_line(receiver: Receiver, tmp_path: Path) -> None:
+    async with receiving() as hanging, running_shop() as shop:
+        hanging.answers = [hanging.hangs] * 1000
+        hooks = [
+            {"url": hanging.url, "secret": SECRET},
+            {"url": receiver.url, "secret": SECRET, "events": ["paused", "resumed", "store_lost", "store_back"]},
+        ]
+        rooms = [room("sale", upstream=shop.address)]
+        async with running_gateway(tmp_path, rooms, workers=1, webhooks=hooks) as gateway:
+            await told_of_a_pause(gateway, receiver)
+            await eventually(lambda: hanging.taken)
+            admitted = await gateway.total("sale", "admitted")
+            visitor = Visitor(gateway, "sale")
+            await visitor.goes_in()
+            assert await gateway.total("sale", "admitted") == admitted + 1
+            assert await gateway.ready() == 200
+
+            # What was told outlives the process that told it.
+            control = gateway.children("control.process")
+            await paused(gateway)
+            await eventually(lambda: receiver.names == ["paused", "resumed", "paused"])
+            control[0].kill()
+            await gateway.replaced("control.process", 1, control)
+            await opened(gateway)
+            await eventually(lambda: receiver.names == ["paused", "resumed", "paused", "resumed"])
+        assert "hush" not in gateway.log
+        assert SECRET not in gateway.log
+
+
+@pytest.mark.slow
+async def test_a_shop_that_answers_errors_is_told_of(receiver: Receiver, tmp_path: Path) -> None:
+    async with running_shop() as shop:
+        shop.answers["/pay"] = response(b"no\n", status="500 Internal Server Error")
+        hooks = [{"url": receiver.url, "events": ["shop_failing"]}]
+        async with running_gateway(
+            tmp_path, [room("sale", upstream=shop.address)], workers=1, webhooks=hooks
+        ) as gateway:
+            visitor = Visitor(gateway, "sale")
+            await visitor.goes_in()
+
+            async def fails() -> bool:
+                assert (await visitor.fetch("/pay")).status == 500
+                return bool(receiver.taken)
+
+            await eventually(fails)
+            assert (await gateway.metrics())["waitroom_upstream_failures_total",] >= 5
+    assert receiver.names == ["shop_failing"]
+    assert receiver.events[0]["data"]["shop"]["failures_per_minute"] >= 5

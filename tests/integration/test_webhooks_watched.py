@@ -1,0 +1,203 @@
+"""What webhooks are told, by watching rooms over a real store: once, whichever control process has seen it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest_asyncio
+from edge_harness import QUIET
+from redis.asyncio import Redis
+
+from waitroom.control.webhooks import CLAIM_SECONDS, FAILING_SECONDS, Event, Webhooks
+from waitroom.queue.store import connect
+from waitroom.queue.view import RoomState, RoomView
+
+
+@dataclass
+class Seen:
+    """A room as a control process sees it."""
+
+    name: str = "sale"
+    view: RoomView | None = QUIET
+    store_up: bool = True
+    ticked_at: float | None = None
+
+
+@dataclass
+class Figures:
+    requests_per_minute: float = 0.0
+    failures_per_minute: float = 0.0
+
+
+@dataclass
+class Watch:
+    """How a shop does, as one gateway sees it."""
+
+    now: Figures = field(default_factory=Figures)
+
+    def figures(self, room: str, seconds: float) -> Figures:
+        return self.now
+
+
+@pytest_asyncio.fixture
+async def store(valkey: str) -> AsyncIterator[Redis]:
+    async with connect(valkey, timeout_seconds=10) as redis:
+        yield redis
+
+
+class Broken:
+    """A way to the store that breaks when told to."""
+
+    def __init__(self, store: Redis) -> None:
+        self._store, self.broken = store, False
+        self._lost = connect("unix:///nowhere/redis.sock", timeout_seconds=1)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._lost if self.broken else self._store, name)
+
+
+class Control:
+    """A control process: how it sees the room and its shop, and what it tells."""
+
+    def __init__(self, store: Redis) -> None:
+        self.seen, self.shop, self.way = Seen(), Watch(), Broken(store)
+        self.now = 1000.0
+        way: Any = self.way
+        self._webhooks = Webhooks([], [self.seen], way, self.shop, lambda: self.now)
+
+    def becomes(self, state: RoomState) -> None:
+        assert self.seen.view is not None
+        self.seen.view = replace(self.seen.view, state=state)
+
+    def loses_the_store(self, *, lost: bool = True) -> None:
+        self.way.broken, self.seen.store_up = lost, not lost
+
+    async def look(self) -> list[Event]:
+        self.now += 1
+        return await self._webhooks.look(self.seen)
+
+
+async def told(seconds: int, *controls: Control) -> list[Event]:
+    """What control processes tell that run for so many seconds, looking at the same time."""
+    events: list[Event] = []
+    for _ in range(seconds):
+        for found in await asyncio.gather(*(control.look() for control in controls)):
+            events += found
+    return events
+
+
+def names(events: list[Event]) -> list[str]:
+    return [event.name for event in events]
+
+
+async def test_of_several_control_processes_one_tells(store: Redis) -> None:
+    controls = [Control(store) for _ in range(3)]
+    events: list[Event] = []
+    for state in (RoomState.PAUSED, RoomState.OPEN, RoomState.PAUSED, RoomState.SOLD_OUT):
+        for control in controls:
+            control.becomes(state)
+        events += await told(20, *controls)
+    assert names(events) == ["paused", "resumed", "paused", "sold_out"]
+    assert len({event.id for event in events}) == 4
+
+
+async def test_what_was_told_outlives_the_process_that_told_it(store: Redis) -> None:
+    first = Control(store)
+    first.becomes(RoomState.PAUSED)
+    assert names(await told(20, first)) == ["paused"]
+    await store.delete("waitroom:{sale}:told:paused:1")  # as the time does
+
+    next_one = Control(store)
+    next_one.becomes(RoomState.PAUSED)
+    assert await told(20, next_one) == []
+    next_one.becomes(RoomState.OPEN)
+    assert names(await told(20, next_one)) == ["resumed"]
+
+
+async def test_a_control_process_that_lags_takes_nothing_back(store: Redis) -> None:
+    quick, slow = Control(store), Control(store)
+    for state, event in ((RoomState.PAUSED, "paused"), (RoomState.OPEN, "resumed"), (RoomState.PAUSED, "paused")):
+        quick.becomes(state)
+        assert names(await told(3, quick)) == [event]
+        assert await told(1, quick, slow) == []
+        slow.becomes(state)
+        assert await told(20, quick, slow) == []
+
+
+async def test_while_the_store_is_lost_each_tells_under_one_id_and_one_tells_that_it_is_back(store: Redis) -> None:
+    controls = [Control(store), Control(store)]
+    ids = set()
+    for _ in range(2):
+        for control in controls:
+            control.loses_the_store()
+        lost = await told(20, *controls)
+        assert names(lost) == ["store_lost", "store_lost"]
+        assert lost[0].id == lost[1].id
+        assert json.loads(lost[0].body)["data"]["store_up"] is False
+
+        for control in controls:
+            control.loses_the_store(lost=False)
+        (back,) = await told(20, *controls)
+        assert back.name == "store_back"
+        ids |= {lost[0].id, back.id}
+    assert len(ids) == 4
+    assert await told(20, Control(store)) == []
+
+
+async def test_one_gateway_that_has_lost_the_store_speaks_for_itself(store: Redis) -> None:
+    cut_off, other = Control(store), Control(store)
+    cut_off.loses_the_store()
+    assert names(await told(20, cut_off, other)) == ["store_lost"]
+    cut_off.loses_the_store(lost=False)
+    assert names(await told(20, cut_off, other)) == ["store_back"]
+
+
+async def test_a_store_that_came_back_empty_does_not_make_it_all_new(store: Redis) -> None:
+    control = Control(store)
+    control.becomes(RoomState.PAUSED)
+    events = await told(20, control)
+    await store.flushall()
+    assert await told(20, control) == []
+    control.becomes(RoomState.OPEN)
+    events += await told(20, control)
+    assert names(events) == ["paused", "resumed"]
+    assert len({event.id for event in events}) == 2
+
+
+async def test_a_store_that_fails_in_the_middle_of_a_look_does_no_harm(store: Redis) -> None:
+    control = Control(store)
+    control.becomes(RoomState.PAUSED)
+    control.way.broken = True
+    assert await told(20, control) == []
+    control.way.broken = False
+    assert names(await told(20, control)) == ["paused"]
+
+
+async def test_a_shop_is_well_only_when_no_gateway_finds_it_failing(store: Redis) -> None:
+    ill, well = Control(store), Control(store)
+    ill.shop.now, well.shop.now = Figures(600, 300), Figures(600, 0)
+    events = await told(60, ill, well)
+    assert names(events) == ["shop_failing"]
+    assert json.loads(events[0].body)["data"]["shop"] == {"requests_per_minute": 600, "failures_per_minute": 300}
+
+    ill.shop.now = Figures(600, 0)
+    assert 0 < await store.ttl("waitroom:{sale}:told:failing") <= FAILING_SECONDS
+    assert await told(20, ill, well) == []
+    await store.delete("waitroom:{sale}:told:failing")  # as the time does
+    assert names(await told(20, ill, well)) == ["shop_well"]
+
+
+async def test_what_is_kept_in_the_store_is_bounded(store: Redis) -> None:
+    control = Control(store)
+    for state in (RoomState.PAUSED, RoomState.OPEN) * 5:
+        control.becomes(state)
+        await told(5, control)
+    keys = [key.decode() for key in await store.keys("*")]
+    left = {key: await store.ttl(key) for key in keys}
+    assert left.pop("waitroom:{sale}:told") == -1
+    assert len(left) == 10
+    assert all(0 < seconds <= CLAIM_SECONDS for seconds in left.values())

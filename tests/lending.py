@@ -1,0 +1,89 @@
+"""A pool of connections to a shop on a loop whose time is the test's, and those who borrow from it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from wires import Shop, VirtualLoop, Wire
+
+from waitroom.edge.connector import UpstreamAddress
+from waitroom.edge.upstream import UpstreamConnection, UpstreamPool
+
+
+class Borrower:
+    """Notes what comes."""
+
+    def __init__(self) -> None:
+        self.events: list[object] = []
+
+    def upstream_data(self, data: bytes) -> None:
+        self.events.append(data)
+
+    def upstream_closed(self, error: Exception | None) -> None:
+        self.events.append(error or "closed")
+
+    def upstream_writable(self, writable: bool) -> None:
+        self.events.append(writable)
+
+
+class Lending:
+    """A pool, and those who borrow from it."""
+
+    def __init__(self, most: int = 2) -> None:
+        self.loop = VirtualLoop()
+        self.shop = self.loop.shop = Shop(self.loop)
+        self.pool: UpstreamPool = self.loop.do(self._make, most)
+
+    def _make(self, most: int) -> UpstreamPool:
+        address = UpstreamAddress.parse("http://shop.internal:3000")
+        return UpstreamPool(address, max_connections=most, connect_seconds=5.0, wait_seconds=2.0)
+
+    def ask(self, *, fresh: bool = False) -> asyncio.Task[UpstreamConnection]:
+        task = self.loop.create_task(self.pool.take(fresh=fresh))
+        self.loop.settle()
+        return task
+
+    def take(self, *, fresh: bool = False) -> UpstreamConnection:
+        return self.loop.wait(self.pool.take(fresh=fresh))
+
+    def give_back(self, connection: UpstreamConnection, *, reusable: bool = True) -> None:
+        self.loop.do(lambda: self.pool.give_back(connection, reusable=reusable))
+
+    def cancel(self, task: asyncio.Task[UpstreamConnection]) -> None:
+        task.cancel()
+        self.loop.settle()
+        assert task.cancelled()
+
+    def pass_time(self, seconds: float) -> None:
+        self.loop.now += seconds
+        self.loop.settle()
+
+    def state(self) -> tuple[int, int, int, int]:
+        """Lent, idle, connecting and waiting."""
+        shown = repr(self.pool).removeprefix("<UpstreamPool ").removesuffix(">")
+        counts = dict(part.split("=") for part in shown.split())
+        assert list(counts) == ["lent", "idle", "connecting", "wait"]
+        lent, idle, connecting, waiting = (int(count) for count in counts.values())
+        assert lent + idle + connecting <= self.pool._max
+        return lent, idle, connecting, waiting
+
+
+@contextmanager
+def running_lending() -> Iterator[Lending]:
+    """Afterwards nothing may be lent, under way or waited for."""
+    lending = Lending()
+    yield lending
+    lending.shop.let_in()
+    lending.loop.do(lending.pool.close)
+    assert lending.state() == (0, 0, 0, 0)
+    assert all(address.in_flight == 0 for address in lending.pool.balance._addresses)
+    assert not asyncio.all_tasks(lending.loop)
+    assert lending.loop.errors == []
+    lending.loop.close()
+
+
+def wire(connection: UpstreamConnection) -> Wire:
+    assert isinstance(connection.transport, Wire)
+    return connection.transport

@@ -1,0 +1,79 @@
+"""The cookie of a login, in every way that it can be wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+from itsdangerous import URLSafeSerializer
+
+from waitroom.control.cookies import COOKIE, LONGEST_COOKIE, AdminCookies, AdminSession
+from waitroom.edge.headers import foreign_cookies
+from waitroom.errors import BadToken
+from waitroom.tokens import Ticket, Tokens
+
+NEW, OLD, STRANGE = "the newest secret 0", "an older secret 0000", "somebody else's 0000"
+SESSION = AdminSession("anna", "an-id", "a-stamp", 1000)
+COOKIES = AdminCookies([NEW, OLD])
+
+
+def forged(payload: object, secret: str = NEW, salt: str = "waitroom.admin-session.1") -> str:
+    made = URLSafeSerializer(
+        secret, salt=salt, signer_kwargs={"digest_method": hashlib.sha256, "key_derivation": "hmac"}
+    ).dumps(payload)
+    return made if isinstance(made, str) else made.decode()
+
+
+def test_what_is_signed_is_read_until_it_ends():
+    value = COOKIES.sign(SESSION)
+    assert COOKIES.read(value, 999.9) == SESSION
+    with pytest.raises(BadToken, match="expired"):
+        COOKIES.read(value, 1000)
+
+
+def test_secrets_can_be_rotated():
+    before = AdminCookies([OLD]).sign(SESSION)
+    assert COOKIES.read(before, 0) == SESSION
+    with pytest.raises(BadToken):
+        AdminCookies([NEW]).read(before, 0)
+    assert AdminCookies([NEW]).read(COOKIES.sign(SESSION), 0) == SESSION, "the newest signs"
+
+
+def test_every_character_counts():
+    value = COOKIES.sign(SESSION)
+    for at in range(len(value)):
+        # The last character of base64 holds bits of which some count for nothing.
+        other = "A" if value[at] not in "ABCD" else "z"
+        with pytest.raises(BadToken):
+            COOKIES.read(value[:at] + other + value[at + 1 :], 0)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        ".",
+        "anna",
+        forged(["anna", "an-id", "a-stamp", 1000], STRANGE),
+        forged(["anna", "an-id", "a-stamp", 1000], salt="waitroom.admin-session.2"),
+        forged(["anna", "an-id", "a-stamp", 1000], salt="itsdangerous"),
+        forged(["anna", "an-id", "a-stamp"]),
+        forged(["anna", "an-id", "a-stamp", 1000, 1]),
+        forged({"name": "anna"}),
+        forged(5),
+        Tokens([NEW], "shop").sign_ticket(Ticket(1, 1, 1, 1, 1)),
+        json.dumps(["anna", "an-id", "a-stamp", 1000]),
+        "\udcff" * 8,
+        "a" * (LONGEST_COOKIE + 1),
+    ],
+)
+def test_what_is_not_ours_is_none(value):
+    with pytest.raises(BadToken):
+        COOKIES.read(value, 0)
+
+
+def test_the_shop_never_sees_it():
+    """A host name may be shared by the public and the admin listener, and ports are nothing to cookies."""
+    line = f"{COOKIE}={COOKIES.sign(SESSION)}; basket=1".encode()
+    assert foreign_cookies(line) == b"Cookie: basket=1\r\n"

@@ -1,0 +1,131 @@
+"""Where requests to the admin listener come from, and where they may be sent on to."""
+
+from __future__ import annotations
+
+from unittest.mock import Mock
+
+import pytest
+from aiohttp.test_utils import make_mocked_request
+
+from waitroom.control.origin import Whence, from_own_page, own_path, whence
+from waitroom.edge.headers import TrustedProxies
+
+NOBODY = TrustedProxies(())
+LOCAL_PROXY = TrustedProxies(["127.0.0.1", "10.0.0.0/8"])
+
+
+def request(peer="127.0.0.1", *headers):
+    transport = Mock()
+    transport.get_extra_info = lambda name, default=None: (peer, 5000) if name == "peername" else default
+    return make_mocked_request(
+        "POST", "/", headers=[("Host", "10.1.1.1:8081"), *headers], transport=transport, sslcontext=None
+    )
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
+def test_who_is_on_this_machine_is_here(peer):
+    assert whence(request(peer), NOBODY).here
+
+
+@pytest.mark.parametrize("peer", ["10.0.0.9", "172.17.0.1", "::ffff:10.0.0.9", "fe80::1", "0.0.0.0", "nonsense"])
+def test_who_is_elsewhere_is_not_here(peer):
+    assert not whence(request(peer), NOBODY).here
+
+
+@pytest.mark.parametrize(
+    "header", ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Real-IP", "Forwarded", "Via", "fORWARDED"]
+)
+@pytest.mark.parametrize("trusted", [NOBODY, LOCAL_PROXY])
+def test_what_a_proxy_on_this_machine_passes_on_is_not_here(header, trusted):
+    """Else a proxy would make all the world somebody on this machine."""
+    assert not whence(request("127.0.0.1", (header, "127.0.0.1")), trusted).here
+
+
+def test_only_trusted_proxies_are_believed():
+    said = (("X-Forwarded-For", "203.0.113.9"), ("X-Forwarded-Proto", "https"))
+    assert whence(request("127.0.0.1", *said), LOCAL_PROXY) == Whence("203.0.113.9", True, False)
+    assert whence(request("127.0.0.1", *said), NOBODY) == Whence("127.0.0.1", False, False)
+    assert whence(request("192.0.2.1", *said), LOCAL_PROXY) == Whence("192.0.2.1", False, False)
+
+
+def test_the_first_hop_that_nobody_vouches_for_counts():
+    hops = (("X-Forwarded-For", "127.0.0.1, 198.51.100.7"), ("X-Forwarded-For", "10.2.2.2"))
+    assert whence(request("10.0.0.1", *hops), LOCAL_PROXY).address == "198.51.100.7"
+
+
+@pytest.mark.parametrize(
+    ("value", "address", "secure"),
+    [
+        ("for=203.0.113.9;proto=https", "203.0.113.9", True),
+        ("for=203.0.113.9;proto=http", "203.0.113.9", False),
+        ("for=1.1.1.1;proto=https, for=203.0.113.9;proto=http", "203.0.113.9", False),
+        ("for=unknown;proto=https", "127.0.0.1", True),
+        ("=;", "127.0.0.1", False),
+    ],
+)
+def test_the_other_dialect_of_proxies(value, address, secure):
+    assert whence(request("127.0.0.1", ("Forwarded", value)), LOCAL_PROXY) == Whence(address, secure, False)
+
+
+@pytest.mark.parametrize(
+    ("headers", "secure", "own"),
+    [
+        ({}, False, None),
+        ({"Origin": "http://10.1.1.1:8081"}, False, True),
+        ({"Origin": "https://10.1.1.1:8081"}, False, True),
+        ({"Origin": "http://10.1.1.1:8081"}, True, False),
+        ({"Origin": "http://10.1.1.1"}, False, False),
+        ({"Origin": "http://10.1.1.1:8082"}, False, False),
+        ({"Origin": "http://10.1.1.1:8081.evil.example"}, False, False),
+        ({"Origin": "http://evil.example"}, False, False),
+        ({"Origin": "http://evil.example#10.1.1.1:8081"}, False, False),
+        ({"Origin": "http://evil.example@10.1.1.1:8081"}, False, False),
+        ({"Origin": "10.1.1.1:8081"}, False, False),
+        ({"Origin": "ftp://10.1.1.1:8081"}, False, False),
+        ({"Origin": ""}, False, False),
+        ({"Origin": "null"}, False, False),
+        ({"Sec-Fetch-Site": "same-origin"}, False, True),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "null"}, False, True),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "http://evil.example"}, False, False),
+        ({"Sec-Fetch-Site": "same-site", "Origin": "http://10.1.1.1:8081"}, False, False),
+        ({"Sec-Fetch-Site": "cross-site"}, False, False),
+        ({"Sec-Fetch-Site": "none"}, False, False),
+        ({"Sec-Fetch-Site": ""}, False, False),
+    ],
+)
+def test_only_a_page_of_this_very_address_is_our_own(headers, secure, own):
+    assert from_own_page(request("127.0.0.1", *headers.items()), secure) is own
+
+
+@pytest.mark.parametrize("target", ["/", "/rooms/sale", "/rooms?x=1&y=/a", "/a//b", "/%2F%2Fevil.example"])
+def test_paths_of_our_own_are_gone_on_to(target):
+    assert own_path(target) == target
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "",
+        "rooms",
+        "//evil.example",
+        "///evil.example",
+        "/\\evil.example",
+        "/a\\evil.example",
+        "\\\\evil.example",
+        "/\t/evil.example",
+        "/\n/evil.example",
+        "/\r\nSet-Cookie: a=b",
+        " //evil.example",
+        "/ /evil.example",
+        "http://evil.example/",
+        "https:evil.example",
+        "javascript:alert(1)",
+        "/login",
+        "/login?next=/login",
+        "/logout",
+        "/" + "a" * 3000,
+        "/\x7f/evil.example",
+    ],
+)
+def test_nowhere_else(target):
+    assert own_path(target) == "/"

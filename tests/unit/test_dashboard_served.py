@@ -1,0 +1,154 @@
+"""The dashboard's pages as they are served: whole without scripts, closed to all foreign, files kept for good."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from test_wording import CHANGE, OPEN
+
+from waitroom.control.access import ACTOR
+from waitroom.control.dashboard import Assets, add_dashboard
+from waitroom.control.people import Actor, Role
+
+SHOP = {**OPEN, "upstream": "http://127.0.0.1:3000", "last_change": CHANGE}
+NEVER_SEEN = {"name": "vinyl", "upstream": "http://127.0.0.1:3001", "store_up": False}
+
+
+def put_actor(request: web.Request, actor: Actor) -> None:
+    """As the access middleware does it."""
+    request[ACTOR] = actor
+
+
+class Listener:
+    """Who asks, and what there is."""
+
+    def __init__(self) -> None:
+        self.rooms: list[dict[str, Any]] = [SHOP, NEVER_SEEN]
+        self.actor: Actor | None = Actor("mia", Role.OPERATOR, "127.0.0.1", "dashboard")
+
+
+@pytest.fixture
+def listener() -> Listener:
+    return Listener()
+
+
+@pytest_asyncio.fixture
+async def client(listener: Listener) -> AsyncIterator[TestClient[Any, Any]]:
+    @web.middleware
+    async def somebody(request: web.Request, handler: Any) -> web.StreamResponse:
+        if listener.actor is not None:
+            put_actor(request, listener.actor)
+        return await handler(request)
+
+    app = web.Application(middlewares=[somebody])
+    add_dashboard(app, lambda: listener.rooms)
+    async with TestClient(TestServer(app)) as client:
+        yield client
+
+
+async def page(client: TestClient[Any, Any], path: str, status: int = 200) -> str:
+    async with client.get(path, allow_redirects=False) as answer:
+        assert answer.status == status
+        assert answer.headers["Cache-Control"] == "no-store"
+        policy = answer.headers["Content-Security-Policy"]
+        assert "unsafe" not in policy
+        assert "default-src 'none'" in policy
+        return await answer.text()
+
+
+async def test_the_overview_has_every_room_s_figures_and_those_never_seen(client):
+    text = await page(client, "/")
+    for part in ("1,200", "18–24 min", "Rate 30 → 60", "vinyl", "The store does not answer"):  # noqa: RUF001
+        assert part in text
+
+
+async def test_an_only_room_needs_no_overview(client, listener):
+    listener.rooms = [SHOP]
+    async with client.get("/", allow_redirects=False) as answer:
+        assert (answer.status, answer.headers["Location"]) == (302, "/rooms/shop")
+
+
+async def test_a_room_s_page_is_whole_without_scripts(client):
+    text = await page(client, "/rooms/shop")
+    for part in ("1,200", "80 ms", "session ran out", "2 of 2 alive", "ada", "14:12 UTC", 'http-equiv="refresh"'):
+        assert part in text
+
+
+async def test_a_room_that_was_never_seen_has_a_page(client):
+    assert "as soon as the store answers" in await page(client, "/rooms/vinyl")
+
+
+async def test_there_is_a_page_for_a_room_that_there_is_not(client):
+    assert "There is no such room" in await page(client, "/rooms/nowhere", 404)
+
+
+@pytest.mark.parametrize(
+    ("role", "may"), [(Role.VIEWER, False), (Role.OPERATOR, True), (Role.ADMIN, True), (None, False)]
+)
+async def test_only_who_may_change_sees_how(client, listener, role, may):
+    listener.actor = None if role is None else Actor("mia", role, "127.0.0.1", "dashboard")
+    text = await page(client, "/rooms/shop")
+    assert ("data-action" in text) is may
+    assert ("controls.js" in text) is may
+
+
+async def test_nothing_that_is_shown_is_taken_for_markup(client, listener):
+    evil = "</script><img src=x onerror=alert(1)>"
+    listener.rooms = [{**SHOP, "message": evil, "last_change": {**CHANGE, "who": evil, "what": evil}}]
+    text = await page(client, "/rooms/shop")
+    assert "<img src=x" not in text
+    assert text.count("</script>") == text.count("<script")
+
+
+async def test_no_page_has_a_style_or_script_within(client):
+    for path in ("/", "/rooms/shop"):
+        text = await page(client, path)
+        assert " style=" not in text
+        assert "<style" not in text
+        assert not re.search(r"\son[a-z]+=", text)
+        for opening in re.findall(r"<script[^>]*>", text):
+            assert "src=" in opening or 'type="application/json"' in opening
+
+
+async def test_files_are_kept_for_good_under_a_name_of_their_version(client):
+    text = await page(client, "/rooms/shop")
+    addresses = set(re.findall(r'(?:href|src)="(/static/[^"]+)"', text))
+    assert len(addresses) >= 6
+    for address in addresses:
+        async with client.get(address) as answer:
+            assert answer.status == 200
+            assert "immutable" in answer.headers["Cache-Control"]
+            kind = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}[address.rpartition(".")[2]]
+            assert answer.content_type == kind
+    async with client.get(re.sub("/static/[0-9a-f]+/", "/static/000000000000/", addresses.pop())) as answer:
+        assert answer.status == 404
+
+
+@pytest.mark.parametrize("name", ["nothing.js", "../room.html", "%2e%2e/room.html", "uplot"])
+async def test_no_other_file_is_served(client, name):
+    version = re.findall(r"/static/([0-9a-f]+)/", await page(client, "/"))[0]
+    async with client.get(f"/static/{version}/{name}") as answer:
+        assert answer.status == 404
+
+
+async def test_the_charts_come_with_their_licence(client):
+    version = re.findall(r"/static/([0-9a-f]+)/", await page(client, "/"))[0]
+    async with client.get(f"/static/{version}/uplot/LICENSE") as answer:
+        assert "Leon Sorokin" in await answer.text()
+
+
+def test_the_version_follows_what_is_in_the_files(tmp_path: Path):
+    (tmp_path / "a.js").write_text("1")
+    first = Assets(tmp_path).version
+    assert Assets(tmp_path).version == first
+    (tmp_path / "a.js").write_text("2")
+    assert Assets(tmp_path).version != first
+    with pytest.raises(KeyError):
+        Assets(tmp_path).url("b.js")

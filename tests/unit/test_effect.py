@@ -1,0 +1,113 @@
+"""What a change is said to do before it is made."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from edge_harness import QUIET
+
+from waitroom.control.effect import Effect, changed_view, effect_of, waits
+from waitroom.queue.positions import Pace, PositionTable
+from waitroom.queue.view import RoomState
+
+# Full, with a long line; a slot gets free every other second.
+PACE = Pace(freed=1000.0, per_slot_ms=0.5 / 1000 / 100, slots=100)
+FULL = replace(
+    QUIET,
+    waiting=600,
+    active=95,
+    called=5,
+    max_active=100,
+    rate_per_minute=600.0,
+    pace=PACE,
+    table=PositionTable("1", (0, 600), (101, 701)),
+)
+ROOMY = replace(FULL, active=10, called=0, max_active=10_000, pace=Pace())
+
+
+def effect(view=FULL, *, rate=None, most=None, state=None, draining=False, autopilot_off=False) -> Effect:
+    after = changed_view(view, rate=rate, most=most, state=state)
+    return effect_of(view, after, draining=draining, autopilot_off=autopilot_off)
+
+
+def test_a_doubled_rate_halves_the_wait_where_the_rate_decides() -> None:
+    found = effect(ROOMY, rate=1200.0)
+    assert found.now.newcomer == (45, 80)
+    assert found.then.newcomer == (22, 41)
+    assert found.then.middle is not None
+    assert found.now.middle is not None
+    assert found.then.middle[1] < found.now.middle[1] < found.now.newcomer[1]
+    assert found.said == "A newcomer would wait 22 to 41 seconds instead of 45 to 80 seconds."
+    assert found.warnings == ()
+
+
+def test_a_rate_beyond_what_gets_free_changes_nothing_and_says_why() -> None:
+    found = effect(rate=1100.0)
+    assert found.then == found.now
+    assert found.said.endswith(", as now.")
+    assert found.warnings == ("The shop is full, and about 30 a minute leave it: max_active decides, not the rate.",)
+
+
+def test_more_slots_shorten_the_wait_at_once() -> None:
+    found = effect(most=200)
+    assert found.now.newcomer is not None
+    assert found.then.newcomer is not None
+    assert found.then.newcomer[1] < 0.6 * found.now.newcomer[1]
+    assert " minutes instead of " in found.said
+
+
+def test_fewer_slots_than_are_taken_throw_nobody_out() -> None:
+    assert effect(most=20).warnings[0] == (
+        "100 are inside or called: nobody is thrown out, and nobody is let in until 80 have left."
+    )
+
+
+def test_a_steep_rise_is_worth_a_word() -> None:
+    assert effect(ROOMY, rate=1200.0).warnings == ()
+    assert effect(ROOMY, rate=1201.0).warnings[0].startswith("The rate is raised 2 times at once")
+
+
+@pytest.mark.parametrize(
+    ("state", "draining", "said"),
+    [
+        (RoomState.PAUSED, False, "Nobody more is let in; 600 visitors waiting and 95 visitors inside stay."),
+        (RoomState.PAUSED, True, "Nobody more is let in; it ends when the last of 95 visitors inside has left."),
+        (RoomState.CLOSED, False, "600 visitors waiting are told that it is closed; 95 visitors inside stay."),
+        (RoomState.SOLD_OUT, False, "600 visitors waiting are told that it is sold out; 95 visitors inside stay."),
+    ],
+)
+def test_who_lets_nobody_in_is_told_what_becomes_of_all(state: RoomState, draining: bool, said: str) -> None:
+    found = effect(state=state, draining=draining)
+    assert found.said == said
+    assert (found.then.newcomer, found.then.middle) == (None, None)
+
+
+def test_those_whose_turn_it_is_are_thought_of_when_closing() -> None:
+    assert effect(state=RoomState.CLOSED).warnings == (
+        "5 visitors whose turn it is can't go in any more while it lasts.",
+    )
+    assert effect(state=RoomState.PAUSED).warnings == ()
+
+
+def test_opening_says_the_wait_there_will_be() -> None:
+    found = effect(replace(ROOMY, state=RoomState.PAUSED), state=RoomState.OPEN)
+    assert found.now.newcomer is None
+    assert found.said == "Visitors are let in again. A newcomer would wait 45 to 80 seconds."
+
+
+def test_what_isnt_known_is_said_to_be_unknown() -> None:
+    unknown = replace(FULL, pace=Pace())
+    found = effect(unknown, rate=900.0)
+    assert found.said == "How long a newcomer would wait can't be known yet."
+    assert effect(replace(FULL, method="passthrough"), rate=5.0).said.startswith("Nobody waits")
+
+
+def test_the_autopilot_is_not_switched_off_unsaid() -> None:
+    assert effect(rate=500.0, autopilot_off=True).warnings[0].startswith("The autopilot is switched off")
+
+
+def test_nobody_is_in_the_middle_of_an_empty_line() -> None:
+    assert waits(QUIET).middle is None
+    assert waits(QUIET).newcomer is not None
+    assert waits(replace(QUIET, rate_per_minute=0.0)).newcomer is None

@@ -1,0 +1,199 @@
+"""The live feed: made once for all, at once upon a change, and never held up by who is slow."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestClient, TestServer
+from test_wording import OPEN
+
+from waitroom.control import live
+from waitroom.control.live import FEED, Feed, add_feed
+
+DASHBOARDS = 20
+
+
+class Source:
+    """Rooms, and how often somebody asked for them, or whether a listener may listen."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.waiting = 5
+        self.doubted = 0
+
+    async def allowed(self, _request: web.Request) -> bool:
+        self.doubted += 1
+        return True
+
+    def rooms(self) -> list[dict[str, Any]]:
+        self.asked += 1
+        return [{**OPEN, "waiting": self.waiting}]
+
+
+@pytest.fixture
+def source() -> Source:
+    return Source()
+
+
+@pytest_asyncio.fixture
+async def feed(source: Source) -> AsyncIterator[Feed]:
+    feed = Feed(source.rooms, lambda: 1000.0)
+    task = asyncio.create_task(feed.run())
+    yield feed
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+@pytest_asyncio.fixture
+async def client(source: Source) -> AsyncIterator[TestClient[Any, Any]]:
+    app = web.Application()
+    add_feed(app, Feed(source.rooms, lambda: 1000.0), source.allowed)
+    async with TestClient(TestServer(app)) as client:
+        yield client
+
+
+def data(frame: bytes, event: str) -> Any:
+    """The data of one event of a frame."""
+    for part in frame.decode().split("\n\n"):
+        if part.startswith(f"event: {event}\ndata: "):
+            return json.loads(part.partition("data: ")[2])
+    raise AssertionError(f"no {event} in {frame!r}")
+
+
+async def test_all_listeners_get_the_one_frame_that_is_made_for_all(feed, source):
+    listeners = [feed.frames() for _ in range(DASHBOARDS)]
+    async with asyncio.timeout(5):
+        frames = await asyncio.gather(*(anext(each) for each in listeners))
+    assert len({id(frame) for frame in frames}) == 1
+    assert data(frames[0], "rooms")["rooms"][0]["waiting"] == 5
+    words = data(frames[0], "shown")
+    assert words["at"] == 1000.0
+    assert words["rooms"]["shop"]["waiting"] == "5"
+    for each in listeners:
+        await each.aclose()
+    assert feed.listeners == 0
+
+
+async def test_a_change_is_told_at_once(feed, source, monkeypatch):
+    monkeypatch.setattr(live, "EVERY_SECONDS", 3600.0)
+    async with asyncio.timeout(5), contextlib.aclosing(feed.frames()) as frames:
+        await anext(frames)
+        source.waiting = 6
+        feed.poke()
+        assert data(await anext(frames), "rooms")["rooms"][0]["waiting"] == 6
+
+
+async def test_who_is_slow_gets_the_newest_and_nothing_in_between(feed, source, monkeypatch):
+    monkeypatch.setattr(live, "EVERY_SECONDS", 3600.0)
+    async with (
+        asyncio.timeout(5),
+        contextlib.aclosing(feed.frames()) as slow,
+        contextlib.aclosing(feed.frames()) as quick,
+    ):
+        await anext(slow)
+        await anext(quick)
+        for waiting in range(10, 20):
+            source.waiting = waiting
+            feed.poke()
+            assert data(await anext(quick), "rooms")["rooms"][0]["waiting"] == waiting
+        assert data(await anext(slow), "rooms")["rooms"][0]["waiting"] == 19
+
+
+async def test_nothing_is_made_while_nobody_listens(source, monkeypatch):
+    monkeypatch.setattr(live, "EVERY_SECONDS", 0.001)
+    feed = Feed(source.rooms)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await feed.run()
+    assert source.asked == 0
+
+
+@pytest.mark.alone
+async def test_twenty_dashboards_cost_less_than_a_twentieth_of_a_core(client, source, monkeypatch):
+    """A frame a second may use 50 ms of the processor, the reading by this very process included."""
+    feed: Feed = client.app[FEED]
+    answers = [await client.get("/api/v1/events") for _ in range(DASHBOARDS)]
+    seconds = 100
+
+    async def read(answer: Any) -> None:
+        got = 0
+        while got < 20:
+            got += (await answer.content.readuntil(b"event: shown")).count(b"event: rooms")
+
+    before = time.process_time()
+    readers = asyncio.gather(*(read(answer) for answer in answers))
+    async with asyncio.timeout(60):
+        for _ in range(seconds):
+            asked = source.asked
+            feed.poke()
+            while source.asked == asked:  # noqa: ASYNC110 - another task's turn
+                await asyncio.sleep(0)
+        await readers
+    assert time.process_time() - before < seconds * 0.05
+    for answer in answers:
+        answer.close()
+    # Not before every frame: each time takes a question to the store.
+    assert source.doubted < DASHBOARDS * seconds / 4
+
+
+async def test_the_feed_is_an_event_stream_that_nobody_keeps(client):
+    async with client.get("/api/v1/events") as answer:
+        assert answer.status == 200
+        assert answer.headers["Content-Type"] == "text/event-stream"
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert await answer.content.readuntil(b"\n\n") == b"retry: 500\n\n"
+
+
+async def test_who_comes_back_is_asked_again_who_they_are(client, monkeypatch):
+    monkeypatch.setattr(live, "LISTEN_SECONDS", 0.05)
+    async with asyncio.timeout(5), client.get("/api/v1/events") as answer:
+        assert (await answer.read()).startswith(b"retry: 500\n\n")
+
+
+async def test_there_is_a_bound_on_listeners(client, monkeypatch):
+    monkeypatch.setattr(live, "MOST_LISTENERS", 1)
+    async with client.get("/api/v1/events") as first:
+        await first.content.readuntil(b"event: rooms")
+        async with client.get("/api/v1/events") as second:
+            assert second.status == 503
+            assert "Retry-After" in second.headers
+
+
+async def test_who_takes_nothing_is_let_go(source, monkeypatch):
+    monkeypatch.setattr(live, "SEND_SECONDS", 0.05)
+    monkeypatch.setattr(live, "EVERY_SECONDS", 0.001)
+    app = web.Application()
+    feed = Feed(source.rooms)
+    add_feed(app, feed, source.allowed)
+    async with TestServer(app) as server, asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection(server.host, server.port, limit=1)
+        writer.write(b"GET /api/v1/events HTTP/1.1\r\nHost: a\r\n\r\n")
+        while not feed.listeners:  # noqa: ASYNC110 - the server's turn
+            await asyncio.sleep(0)
+        # Buffers have to fill. Then neither the listener nor the connection is kept, though the other side keeps still.
+        while feed.listeners or server.runner.server.connections:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+        del reader
+
+
+async def test_stopping_sends_all_away(source):
+    app = web.Application()
+    add_feed(app, Feed(source.rooms), source.allowed)
+    server = TestServer(app)
+    await server.start_server()
+    async with ClientSession() as session, session.get(server.make_url("/api/v1/events")) as answer:
+        await answer.content.readuntil(b"event: rooms")
+        async with asyncio.timeout(10):
+            await asyncio.gather(server.close(), answer.read())

@@ -1,0 +1,149 @@
+"""Passwords and codes."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import threading
+import time
+
+import pyotp
+import pytest
+from argon2 import PasswordHasher
+
+from waitroom.control import passwords
+from waitroom.control.passwords import (
+    CHECKS_AT_ONCE,
+    MOST_WAITING,
+    Passwords,
+    TooBusy,
+    hash_password,
+    matching_step,
+    new_totp_secret,
+    password_flaw,
+    provisioning_uri,
+    stand_in,
+)
+from waitroom.settings_values import password_hash, totp_secret
+
+WORDS = "correct horse battery"
+QUICK = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(WORDS)
+# RFC 6238, appendix B, cut to six digits.
+RFC_SECRET = base64.b32encode(b"12345678901234567890").decode()
+RFC_CODES = {59: "287082", 1111111109: "081804", 1111111111: "050471", 1234567890: "005924", 20000000000: "353130"}
+
+
+@pytest.fixture
+def checks():
+    checks = Passwords()
+    yield checks
+    checks.close()
+
+
+async def test_the_password_is_right_and_nothing_else_is(checks):
+    for wrong in ("", WORDS[:-1], WORDS + " ", WORDS.upper(), QUICK, "x" * 100_000):
+        assert not await checks.right(wrong, QUICK)
+    assert await checks.right(WORDS, QUICK)
+
+
+async def test_one_that_was_typed_on_another_keyboard_is_the_same(checks):
+    hashed = hash_password("straße café menu")
+    assert await checks.right("straße café menu", hashed)
+
+
+async def test_what_is_no_hash_is_nobodys(checks):
+    for hashed in ("", "x", "$argon2id$v=19$m=8,t=1,p=1$", WORDS):
+        assert not await checks.right(WORDS, hashed)
+
+
+def test_the_hash_is_one_that_the_settings_take_and_never_the_same():
+    first, second = hash_password(WORDS), hash_password(WORDS)
+    assert password_hash(first) == first != second
+    assert "m=65536,t=3,p=4" in first
+
+
+async def test_few_are_checked_at_once_and_few_wait(checks, monkeypatch):
+    gate, running, most = threading.Event(), 0, 0
+    lock = threading.Lock()
+
+    def slow(*_):
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        assert gate.wait(30)
+        with lock:
+            running -= 1
+        return True
+
+    monkeypatch.setattr(passwords, "_verified", slow)
+    waiting = [asyncio.ensure_future(checks.right(WORDS, QUICK)) for _ in range(CHECKS_AT_ONCE + MOST_WAITING)]
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().call_later(10, gate.set)  # one that is let wait must not wait for ever
+    with pytest.raises(TooBusy):
+        await checks.right(WORDS, QUICK)
+    gate.set()
+    assert all(await asyncio.gather(*waiting))
+    assert most <= CHECKS_AT_ONCE
+    assert await checks.right(WORDS, QUICK), "there is room again"
+
+
+async def test_who_gives_up_leaves_room_for_others(checks, monkeypatch):
+    gate = threading.Event()
+    monkeypatch.setattr(passwords, "_verified", lambda *_: gate.wait(30))
+    waiting = [asyncio.ensure_future(checks.right(WORDS, QUICK)) for _ in range(CHECKS_AT_ONCE + MOST_WAITING)]
+    await asyncio.sleep(0)
+    for one in waiting:
+        one.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    gate.set()
+    assert await checks.right(WORDS, QUICK)
+
+
+@pytest.mark.parametrize(
+    ("password", "words"),
+    [
+        ("short", "shorter than 12"),
+        ("x" * 257, "longer than 256"),
+        ("with a tab\there", "can't be typed"),
+        ("with half \udcff a letter", "can't be typed"),
+    ],
+)
+def test_what_is_wrong_with_a_password_is_said(password, words):
+    assert words in password_flaw(password)
+    assert password_flaw("x" * 12) == password_flaw("x" * 256) == password_flaw("Ünïcödé wörds ✓") == ""
+
+
+@pytest.mark.parametrize(("now", "code"), RFC_CODES.items())
+def test_the_codes_are_those_of_the_rfc(now, code):
+    assert matching_step(RFC_SECRET, code, now) == now // 30
+
+
+def test_a_code_counts_one_interval_early_or_late_and_no_longer():
+    otp, now = pyotp.TOTP(RFC_SECRET), 1_790_000_010
+    found = [matching_step(RFC_SECRET, otp.at(now + 30 * late), now) for late in range(-2, 3)]
+    assert found == [None, now // 30 - 1, now // 30, now // 30 + 1, None]
+
+
+@pytest.mark.parametrize(
+    "code", ["", "28708", "2870822", "287 0820", "a87082", "-87082", "\uff12\uff18\uff17\uff10\uff18\uff12", "287082\n"]
+)
+def test_what_is_no_code_is_none(code):
+    assert matching_step(RFC_SECRET, code, 59) is None
+    assert matching_step(RFC_SECRET, "287 082", 59) == 1, "people type it as the app shows it"
+
+
+def test_a_new_secret_is_good_for_app_and_settings():
+    secret = new_totp_secret()
+    assert totp_secret(secret) == secret != new_totp_secret()
+    uri = pyotp.parse_uri(provisioning_uri("anna@example.com", secret))
+    assert (uri.secret, uri.name, uri.issuer) == (secret, "anna@example.com", "Waitroom")
+    now = time.time()
+    assert matching_step(secret, uri.at(now), now) == now // 30
+
+
+def test_an_unknown_user_is_always_checked_against_the_same_real_hash():
+    hashes = ["b", "a", "c"]
+    for name in ("", "anna", "ünknown"):
+        assert stand_in(name, hashes) == stand_in(name, sorted(hashes)) in hashes
+    assert {stand_in(name, hashes) for name in "abc"} == set(hashes)

@@ -1,0 +1,76 @@
+"""What is read out of the edge workers' files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from waitroom.control.pilot_figures import EdgeWatch, quantile
+from waitroom.metrics import EdgeMetrics
+
+
+def served(edge: EdgeMetrics, seconds: float, count: int, *, failed: int = 0, gone: int = 0) -> None:
+    metrics = edge.rooms["shop"]
+    for _ in range(count):
+        metrics.upstream_request_seconds.observe(seconds)
+    metrics.upstream_failures += failed
+    metrics.requests["gone"] += gone
+    metrics.requests["admitted"] += count - gone
+    edge.save(edge.dump())
+
+
+def test_two_workers_are_summed_up_over_the_window(tmp_path: Path) -> None:
+    edges = [EdgeMetrics(tmp_path, slot, ["shop"]) for slot in range(2)]
+    watch = EdgeWatch(tmp_path)
+    watch.look(99)
+    assert watch.figures("shop", 4) is None
+    for edge in edges:
+        served(edge, 3.0, 1000)
+    watch.look(100)
+    for edge in edges:
+        edge.rooms["shop"].in_flight = 3
+        served(edge, 0.03, 40, failed=2, gone=4)
+    watch.look(104)
+    figures = watch.figures("shop", 4)
+    assert figures is not None
+    assert figures.requests_per_minute == pytest.approx((80 - 8) * 15)
+    assert figures.failures_per_minute == pytest.approx(4 * 15)
+    assert figures.given_up_per_minute == pytest.approx(8 * 15)
+    assert figures.p50_seconds is not None
+    assert 0.025 < figures.p50_seconds < 0.05
+    assert figures.in_flight == 6
+    assert watch.figures("another", 4) is None
+
+
+def test_a_longer_window_reaches_further_back_and_old_looks_are_forgotten(tmp_path: Path) -> None:
+    edge = EdgeMetrics(tmp_path, 0, ["shop"])
+    watch = EdgeWatch(tmp_path)
+    for at in range(0, 200, 2):
+        served(edge, 0.03, 10 if at < 190 else 1)
+        watch.look(at)
+    short, long = watch.figures("shop", 4), watch.figures("shop", 60)
+    assert short is not None
+    assert long is not None
+    assert short.requests_per_minute < 60
+    assert long.requests_per_minute > 200
+    assert len(watch._looks) < 40
+
+
+@pytest.mark.parametrize(
+    ("counts", "share", "between"),
+    [
+        ([0, 10, 0, 0], 0.5, (0.1, 0.2)),
+        ([10, 10, 0, 0], 0.5, (0.1, 0.1)),
+        ([10, 0, 10, 0], 0.75, (0.2, 0.4)),
+        ([0, 0, 0, 5], 0.5, (0.4, 0.4)),
+    ],
+)
+def test_a_quantile_is_found_in_its_bucket(counts: list[float], share: float, between: tuple[float, float]) -> None:
+    found = quantile((0.1, 0.2, 0.4), counts, share)
+    assert found is not None
+    assert between[0] <= found <= between[1]
+
+
+def test_nothing_observed_has_no_quantile() -> None:
+    assert quantile((0.1, 0.2), [0, 0, 0], 0.5) is None

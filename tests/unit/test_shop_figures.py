@@ -1,0 +1,112 @@
+"""The shop's figures, from the workers' files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from waitroom.control.shop_figures import ShopFigures, ShopWatch, quantile
+from waitroom.metrics import EdgeMetrics
+
+NOW = 1_800_000_000.0
+
+
+class Workers:
+    """Two workers' files, written when a test says so."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.each = [EdgeMetrics(folder, slot, ["shop"]) for slot in range(2)]
+        self.watch = ShopWatch(folder)
+
+    def serve(self, worker: int, count: int, seconds: float, outcome: str = "forwarded") -> None:
+        room = self.each[worker].rooms["shop"]
+        for _ in range(count):
+            room.upstream_request_seconds.observe(seconds)
+            room.requests[outcome] += 1
+            room.upstream_failures += outcome == "failed"
+
+    def look(self, now: float, *, writing: tuple[int, ...] = (0, 1)) -> None:
+        for slot in writing:
+            self.each[slot].save(self.each[slot].dump())
+            os.utime(self.folder / f"edge-{slot}.json", (now, now))
+        self.watch.look(now)
+
+
+@pytest.fixture
+def workers(tmp_path: Path) -> Workers:
+    return Workers(tmp_path)
+
+
+def test_nothing_is_known_before_the_first_look(workers: Workers) -> None:
+    assert workers.watch.figures("shop", 10) == ShopFigures(0.0, 0.0, None, None, 0, 0)
+    workers.look(NOW)
+    assert workers.watch.figures("shop", 10) == ShopFigures(0.0, 0.0, None, None, 0, 2)
+    assert workers.watch.figures("another", 10).p50_seconds is None
+
+
+def test_what_came_between_two_looks_over_all_workers(workers: Workers) -> None:
+    workers.serve(0, 1000, 20)  # before anybody looked
+    workers.look(NOW)
+    workers.serve(0, 30, 0.004)
+    workers.serve(1, 20, 0.2)
+    workers.serve(1, 3, 0.2, "failed")
+    workers.serve(0, 2, 0.2, "failed")
+    workers.each[0].rooms["shop"].in_flight = 4
+    workers.each[1].rooms["shop"].in_flight = 3
+    workers.look(NOW + 10)
+
+    figures = workers.watch.figures("shop", 10)
+
+    assert (figures.requests_per_minute, figures.failures_per_minute) == (330.0, 30.0)
+    assert figures.in_flight == 7
+    assert figures.p50_seconds is not None
+    assert figures.p95_seconds is not None
+    assert figures.p50_seconds <= 0.005
+    assert 0.1 < figures.p95_seconds <= 0.25
+
+
+def test_only_the_seconds_that_are_asked_for_count(workers: Workers) -> None:
+    for second in range(100):
+        workers.look(NOW + second)
+        workers.serve(0, 10 if second < 89 else 1, 0.1)
+    assert workers.watch.figures("shop", 10).requests_per_minute == 60.0
+    assert workers.watch.figures("shop", 60).requests_per_minute == pytest.approx(60 * 510 / 60)
+
+
+def test_a_worker_that_writes_no_more_is_not_alive(workers: Workers) -> None:
+    workers.each[1].rooms["shop"].in_flight = 5
+    workers.look(NOW)
+    assert workers.watch.workers_alive == 2
+    workers.look(NOW + 3, writing=(0,))
+    assert workers.watch.workers_alive == 2
+    workers.look(NOW + 3.5, writing=(0,))
+    figures = workers.watch.figures("shop", 10)
+    assert (figures.workers_alive, figures.in_flight) == (1, 0)
+
+
+def test_a_clock_that_is_set_back_and_a_file_that_vanishes_make_no_figures_up(workers: Workers) -> None:
+    workers.serve(0, 100, 0.1)
+    workers.look(NOW + 3600)
+    workers.look(NOW)
+    assert workers.watch.figures("shop", 10).requests_per_minute == 0
+    (workers.folder / "edge-0.json").unlink()
+    workers.look(NOW + 5, writing=(1,))
+    figures = workers.watch.figures("shop", 10)
+    assert (figures.requests_per_minute, figures.workers_alive) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("counts", "share", "value"),
+    [
+        ([0, 0, 0], 0.5, None),
+        ([10, 0, 0], 0.5, 0.5),
+        ([0, 10, 0], 0.5, 1.5),
+        ([5, 5, 0], 0.95, 1.9),
+        ([0, 0, 3], 0.5, 2.0),
+    ],
+)
+def test_quantiles(counts: list[int], share: float, value: float | None) -> None:
+    assert quantile((1.0, 2.0), counts, share) == value

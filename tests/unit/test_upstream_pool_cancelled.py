@@ -1,0 +1,117 @@
+"""The pool of connections to the shop, where whoever asks gives up in the middle: its counts stay right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from lending import Lending, running_lending
+
+
+@pytest.fixture
+def lending() -> Iterator[Lending]:
+    with running_lending() as lending:
+        yield lending
+
+
+def test_cancelled_while_it_connects(lending):
+    lending.shop.hangs = True
+    task = lending.ask()
+    assert lending.state() == (0, 0, 1, 0)
+    lending.cancel(task)
+    assert lending.state() == (0, 0, 0, 0)
+
+
+def test_cancelled_while_it_connects_another_s_turn_comes(lending):
+    lending.shop.hangs = True
+    connecting = [lending.ask(), lending.ask()]
+    waiting = lending.ask()
+    assert lending.state() == (0, 0, 2, 1)
+    lending.cancel(connecting[0])
+    assert lending.state() == (0, 0, 2, 0)
+    lending.shop.let_in()
+    for task in (connecting[1], waiting):
+        lending.give_back(task.result())
+
+
+def test_cancelled_while_it_waits(lending):
+    taken = [lending.take(), lending.take()]
+    lending.cancel(lending.ask())
+    assert lending.state() == (2, 0, 0, 0)
+    for connection in taken:
+        lending.give_back(connection)
+
+
+def test_cancelled_with_a_connection_already_meant_for_it(lending):
+    taken = [lending.take(), lending.take()]
+    task, behind = lending.ask(), lending.ask()
+
+    def both() -> None:
+        lending.pool.give_back(taken[0], reusable=True)
+        task.cancel()
+
+    lending.loop.do(both)
+    assert task.cancelled()
+    assert behind.result() is taken[0], "it is the next one's then"
+    lending.give_back(taken[0])
+    lending.give_back(taken[1])
+    assert lending.state() == (0, 2, 0, 0)
+
+
+def test_cancelled_with_a_slot_already_meant_for_it(lending):
+    taken = [lending.take(), lending.take()]
+    task, behind = lending.ask(), lending.ask()
+
+    def both() -> None:
+        lending.pool.give_back(taken[0], reusable=False)
+        task.cancel()
+
+    lending.loop.do(both)
+    assert task.cancelled()
+    assert behind.done()
+    assert lending.state() == (2, 0, 0, 0)
+    lending.give_back(behind.result())
+    lending.give_back(taken[1])
+
+
+def test_timed_out_with_a_connection_already_meant_for_it(lending):
+    """Both strike in one turn of the loop: it may have the one or the other, but nothing is lost."""
+    taken = [lending.take(), lending.take()]
+    task = lending.ask()
+    lending.loop.now += 2.0
+    lending.give_back(taken[0])
+    if task.exception() is None:
+        lending.give_back(task.result())
+    lending.give_back(taken[1])
+    assert lending.state() == (0, 2, 0, 0)
+
+
+def test_cancelled_in_every_turn_of_the_loop():
+    """Wherever it stands just then."""
+    for turns in range(12):
+        for hangs in (False, True):
+            lending = Lending(1)
+            lending.shop.hangs = hangs
+            held = None if hangs else lending.take()
+            tasks = [lending.loop.create_task(lending.pool.take()) for _ in range(3)]
+            if held is not None:
+                lending.loop.call_soon(lambda: None)
+                lending.loop.call_soon(lambda held=held, pool=lending.pool: pool.give_back(held, reusable=False))
+            for _ in range(turns):
+                lending.loop.call_soon(lending.loop.stop)
+                lending.loop.run_forever()
+            tasks[0].cancel()
+            lending.loop.settle()
+            lending.shop.let_in()
+            for task in tasks:
+                if task.done() and not task.cancelled() and task.exception() is None:
+                    lending.give_back(task.result())
+            assert tasks[1].done(), turns
+            lending.loop.settle()
+            for task in tasks[1:]:
+                if task.done() and task.result().lent:
+                    lending.give_back(task.result())
+            assert lending.state() == (0, 1, 0, 0), (turns, hangs)
+            lending.loop.do(lending.pool.close)
+            assert lending.loop.errors == []
+            lending.loop.close()

@@ -1,0 +1,163 @@
+"""How a room stands, in words: what an operator reads first must be right in every state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from waitroom.control import wording
+from waitroom.control.wording import shown
+
+OPEN: dict[str, Any] = {
+    "name": "shop",
+    "store_up": True,
+    "version": 3,
+    "state": "open",
+    "draining": False,
+    "method": "fifo",
+    "waiting": 1200,
+    "called": 4,
+    "away": 7,
+    "active": 90,
+    "max_active": 100,
+    "rate_per_minute": 60.0,
+    "message": "",
+    "remaining": None,
+    "totals": {"joined": 5000},
+    "admitted_per_minute": 58.5,
+    "joined_per_minute": None,
+    "left_per_minute": {"released": 3.0, "expired": 12.0, "missed": 0.0, "away": None},
+    "wait_seconds": {"newcomer": [1080, 1460]},
+    "shop": {
+        "requests_per_minute": 1000.0,
+        "failures_per_minute": 2.0,
+        "p50_seconds": 0.08,
+        "p95_seconds": 1.44,
+        "in_flight": 3,
+    },
+    "workers": {"alive": 2, "wanted": 2},
+    "autopilot": None,
+    "last_change": None,
+    "undo": None,
+}
+CHANGE = {"at": "2026-09-21T14:12:40Z", "who": "ada", "what": "rate_per_minute 30 → 60", "undoable": True}
+
+
+def told(**values: Any) -> dict[str, Any]:
+    return shown({**OPEN, **values})
+
+
+def test_the_figures_are_written_for_reading():
+    now = told()
+    assert (now["waiting"], now["rate"], now["admitted"], now["joined"]) == ("1,200", "60", "58", wording.NOTHING)
+    assert (now["newcomer"], now["p50"], now["p95"], now["failures"]) == (
+        *("18–24 min", "80 ms", "1.4 s"),  # noqa: RUF001 - a range
+        "0.2 % (2 a minute)",
+    )
+    assert (now["active_share"], now["total_joined"], now["total_admitted"]) == (90, "5,000", "0")
+    assert now["left"] == [["session ran out", "12"], ["finished in the shop", "3"]]
+    assert now["needs"] == []
+
+
+@pytest.mark.parametrize(
+    ("values", "state", "tone", "says"),
+    [
+        ({}, "Open", "good", "1,200 wait; up to 60 a minute go in."),
+        ({"waiting": 1}, "Open", "good", "1 waits; up to 60 a minute go in."),
+        ({"waiting": 0}, "Open", "good", "Nobody waits: visitors go straight in, up to 60 a minute."),
+        ({"active": 96}, "Open", "good", "Full: the next goes in when somebody leaves. 1,200 wait."),
+        ({"method": "passthrough"}, "Open", "good", "The line is switched off: everyone goes straight in."),
+        ({"state": "paused"}, "Paused", "notice", "Nobody goes in, everyone keeps their place. 1,200 wait."),
+        (
+            {"state": "paused", "draining": True, "active": 1, "waiting": 0},
+            *("Draining", "notice", "Nobody goes in. 1 visitor inside may finish; nobody waits."),
+        ),
+        ({"state": "closed"}, "Closed", "quiet", "Visitors are told that it is closed. 90 visitors inside may finish."),
+        ({"state": "sold_out"}, "Sold out", "quiet", "Visitors are told that it is sold out. 90 visitors inside may f"),
+    ],
+)
+def test_each_state_has_a_word_a_tone_and_a_sentence(values, state, tone, says):
+    now = told(**values)
+    assert (now["state"], now["tone"]) == (state, tone)
+    assert now["says"].startswith(says)
+
+
+def test_a_room_that_was_never_seen_says_so():
+    now = shown({"name": "shop", "upstream": "http://a", "store_up": False})
+    assert (now["state"], now["tone"]) == ("Not known", "bad")
+    assert now["needs"] == ["The store does not answer: nobody is let in, everyone keeps their place."]
+
+
+@pytest.mark.parametrize(
+    ("values", "need"),
+    [
+        ({"store_up": False}, "The store does not answer"),
+        ({"workers": {"alive": 1, "wanted": 2}}, "Only 1 of 2 workers are alive."),
+        ({"shop": {**OPEN["shop"], "failures_per_minute": 20.0}}, "The shop is failing: 2.0 % of its answers"),
+        ({"active": 101}, "More are inside than the limit allows."),
+    ],
+)
+def test_what_needs_an_eye_is_said(values, need):
+    (said,) = told(**values)["needs"]
+    assert said.startswith(need)
+
+
+def test_a_few_failures_of_a_few_requests_are_no_alarm():
+    shop = {**OPEN["shop"], "requests_per_minute": 19.0, "failures_per_minute": 19.0}
+    assert told(shop=shop)["needs"] == []
+
+
+@pytest.mark.parametrize(
+    ("values", "wait"),
+    [
+        ({"waiting": 0, "called": 0}, "none"),
+        ({"state": "paused"}, "while paused"),
+        ({"state": "closed"}, wording.NOTHING),
+        ({"wait_seconds": {"newcomer": None}}, "not known"),
+        ({"wait_seconds": {"newcomer": [10, 50]}}, "under 1 min"),
+        ({"wait_seconds": {"newcomer": [61, 70]}}, "1 min"),
+        ({"wait_seconds": {"newcomer": [4000, 9000]}}, "1.1–2.5 h"),  # noqa: RUF001 - a range
+    ],
+)
+def test_the_wait_is_said_as_far_as_it_is_known(values, wait):
+    assert told(**values)["newcomer"] == wait
+
+
+def test_what_can_be_done_depends_on_the_state_and_says_to_how_many():
+    assert told()["actions"] == ["pause", "drain", "close", "sold_out"]
+    assert "resume" in told(state="paused")["actions"]
+    assert "resume" in told(state="paused", draining=True)["actions"]
+    assert "open" in told(state="closed")["actions"]
+    asks = told()["asks"]
+    for action in ("pause", "drain", "close", "sold_out"):
+        assert "1,200 visitors in line" in asks[action]
+        assert "90 visitors inside" in asks[action]
+
+
+def test_the_last_change_is_told_in_the_page_s_words():
+    now = told(last_change=CHANGE, undo=CHANGE)
+    assert (now["change"], now["change_who"], now["undoable"]) == ("Rate 30 → 60", "ada", True)
+    assert now["asks"]["undo"] == "The last change is taken back: Rate 30 → 60 (ada, 14:12 UTC)."
+    assert not told()["undoable"]
+
+
+def test_an_operator_s_change_may_be_undone_after_the_shop_s_and_both_are_told_as_theirs():
+    shop = {"at": "2026-09-21T14:20:00Z", "who": "the shop", "what": "state open → sold_out", "undoable": False}
+    now = told(last_change=shop, undo=CHANGE)
+    assert (now["change"], now["change_who"], now["undoable"]) == ("State open → sold_out", "the shop", True)
+    assert now["asks"]["undo"] == (
+        "The last change by an operator is taken back: Rate 30 → 60 (ada, 14:12 UTC). What was changed since stays."
+    )
+    assert not told(last_change=shop)["undoable"]
+
+
+def test_the_autopilot_says_what_it_did_or_will():
+    pilot = {"on": True, "floor": 60.0, "ceiling": 900.0, "said": "", "at": None}
+    assert told(autopilot=pilot)["pilot"] == "On: it keeps the rate between 60 and 900."
+    assert told(autopilot={**pilot, "said": "Held: the shop fails."})["pilot"] == "Held: the shop fails."
+    assert told(autopilot={**pilot, "on": False, "said": "Held."})["pilot"].startswith("Off")
+
+
+def test_small_shares_are_never_nothing():
+    assert [wording.percent(part, 10_000) for part in (0, 1, 50, 2000)] == ["0 %", "under 0.1 %", "0.5 %", "20 %"]
