@@ -97,7 +97,7 @@ class Forwarded:
 
 
 class HalfClose:
-    """The client closes its side."""
+    """The client closes its side, and goes on when the proxy has seen it."""
 
 
 class GoOn:
@@ -129,7 +129,7 @@ def talk(shop: RecordingShop, port: int, steps: Sequence[Step], methods: Sequenc
     """Does as a client does, and reads until all is answered. Returns what came, and whether the proxy closed."""
     got = bytearray()
     with socket.create_connection(("127.0.0.1", port), SECONDS) as line:
-        sending = threading.Thread(target=_send, args=(shop, line, steps, got, changed := threading.Condition()))
+        sending = threading.Thread(target=_send, args=(shop, line, port, steps, got, changed := threading.Condition()))
         sending.start()
         closed = False
         try:
@@ -161,7 +161,12 @@ def _receive(line: socket.socket) -> bytes:
 
 
 def _send(
-    shop: RecordingShop, line: socket.socket, steps: Sequence[Step], got: bytearray, changed: threading.Condition
+    shop: RecordingShop,
+    line: socket.socket,
+    port: int,
+    steps: Sequence[Step],
+    got: bytearray,
+    changed: threading.Condition,
 ) -> None:
     with contextlib.suppress(OSError):  # whoever refuses a request may close before it is all sent
         for step in steps:
@@ -174,10 +179,22 @@ def _send(
                     return
             elif isinstance(step, HalfClose):
                 line.shutdown(socket.SHUT_WR)
+                _look_round(port)
             elif isinstance(step, GoOn):
                 shop.go_on()
             else:
                 line.sendall(step)
+
+
+def _look_round(port: int) -> None:
+    """Returns when the proxy has seen all that came to it before: what comes later is refused later.
+
+    Without it, what the shop says next could be read first: between two sockets there is no order.
+    """
+    with socket.create_connection(("127.0.0.1", port), SECONDS) as line:
+        line.sendall(b"GET / HTTP/1.1\r\n\r\n")  # has no host, so that no shop is asked
+        while _receive(line):
+            pass
 
 
 def _answered(got: bytes, methods: Sequence[bytes]) -> bool:
