@@ -237,7 +237,7 @@ class Gateway:
         async def ready() -> bool:
             if process.returncode is not None:
                 pytest.fail(f"the gateway ended with {process.returncode}:\n{self.log}")
-            return await self.ready() == 200
+            return await self.is_ready()
 
         try:
             await eventually(ready, seconds=START_SECONDS)
@@ -251,6 +251,10 @@ class Gateway:
                 return answer.status
         except (aiohttp.ClientError, TimeoutError):
             return 0
+
+    async def is_ready(self) -> bool:
+        """Whether /readyz says so."""
+        return await self.ready() == 200
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Asks it to end and waits for that; returns its exit code."""

@@ -56,6 +56,7 @@ async def test_the_figures_follow_and_nothing_moves_by_it(
 ) -> None:
     page = await comes(admin.address, viewport=viewport)
     await live(page)
+    await expect(page.locator("#log li")).to_have_count(5)  # comes after the first figures
     where = "[...document.querySelectorAll('.tile, .card, h1, button')]"
     where += ".map((one) => JSON.stringify(one.getBoundingClientRect()))"
     before = await page.evaluate(where)
@@ -86,10 +87,14 @@ async def test_the_charts_go_on_where_the_history_ends(admin: FakeAdmin, comes: 
 async def test_what_another_changes_appears_and_is_marked(admin: FakeAdmin, comes: Operator) -> None:
     page = await comes(admin.address)
     await live(page)
+    # Both go by themselves.
+    marked = asyncio.gather(
+        figure(page, "max_active").and_(page.locator(".flash")).wait_for(),
+        page.get_by_role("status").get_by_text("grace: Most inside 2000 → 1500", exact=True).wait_for(),
+    )
     admin.change(max_active=1500)
+    await marked
     await expect(figure(page, "max_active")).to_have_text("1,500")
-    await expect(figure(page, "max_active")).to_have_class("flash")
-    await expect(page.get_by_role("status").filter(has_text="grace")).to_have_text("grace: Most inside 2000 → 1500")
     await expect(page.get_by_label("Most inside visitors")).to_have_value("1500")
 
 

@@ -28,10 +28,7 @@ async def kill_control(gateway: Gateway) -> None:
 
 
 async def answers(gateway: Gateway) -> None:
-    async def ready() -> bool:
-        return await gateway.ready() == 200
-
-    await eventually(ready)
+    await eventually(gateway.is_ready)
 
 
 async def test_a_change_whose_control_process_is_killed_before_it_is_written_down(tmp_path: Path, shop: Shop) -> None:

@@ -29,10 +29,7 @@ async def killed(gateway: Gateway, part: str) -> None:
         one.kill()
     await gateway.replaced(part, len(old), old)
 
-    async def ready() -> bool:
-        return await gateway.ready() == 200
-
-    await eventually(ready)
+    await eventually(gateway.is_ready)
 
 
 def kept(room: dict[str, Any]) -> dict[str, Any]:

@@ -26,10 +26,7 @@ async def kill_one(gateway: Gateway, part: str, count: int = 1) -> None:
     after = await eventually(lambda: _others(gateway, part, count, before[0].pid))
     assert {one.pid for one in before[1:]} < {one.pid for one in after}
 
-    async def ready() -> bool:
-        return await gateway.ready() == 200
-
-    await eventually(ready)
+    await eventually(gateway.is_ready)
 
 
 def _others(gateway: Gateway, part: str, count: int, pid: int) -> list:

@@ -210,7 +210,7 @@ async def test_a_second_one_on_the_same_port_or_folder_is_refused(tmp_path: Path
             assert "Traceback" not in other.log
             assert not other.processes() or other.data_dir == gateway.data_dir
         await Visitor(gateway, "shop").goes_in()
-        assert await gateway.ready() == 200
+        await eventually(gateway.is_ready)
 
 
 async def test_a_folder_that_is_none(tmp_path: Path, shop: Shop) -> None:
@@ -259,10 +259,7 @@ async def test_one_command_is_a_gateway_on_ports_the_system_chooses(tmp_path: Pa
         found = await eventually(lambda: re.search(told, gateway.log), seconds=60)
         gateway.port, gateway.admin_port = int(found[1]), int(found[2])
 
-        async def ready() -> bool:
-            return await gateway.ready() == 200
-
-        await eventually(ready)
+        await eventually(gateway.is_ready)
         visitor = Visitor(gateway, "shop", host="any.host.at.all")
         await visitor.goes_in()
         for _ in range(6):  # both workers are there
@@ -307,9 +304,6 @@ async def test_a_store_that_can_not_be_started_again_is_tried_until_it_can(tmp_p
         assert await gateway.ready() == 503
         file.write_bytes(good)
 
-        async def ready() -> bool:
-            return await gateway.ready() == 200
-
-        await eventually(ready)
+        await eventually(gateway.is_ready)
         await waiting.position(1)
         assert waiting.ticket.place == place

@@ -246,7 +246,7 @@ async def test_a_crowd_told_to_go_goes(shop, state, outcome):
 async def test_when_the_time_is_over_those_in_line_are_still_waiting(shop):
     async with gateway_to(shop) as (_, origin):
         crowd = a_crowd(origin, 5)
-        await crowd.run(1)
+        await crowd.run(10)
         assert crowd.count(Outcome.STILL_WAITING) == 5
         assert crowd.waiting() == 0
 

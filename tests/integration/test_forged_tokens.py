@@ -160,7 +160,7 @@ async def test_a_pass_that_ran_out_within_its_session_is_renewed(gateway: Gatewa
     (edge,) = gateway.children("edge.worker")
     edge.kill()
     await gateway.replaced("edge.worker", 1, [edge])
-    await eventually(lambda: _ready(gateway))
+    await eventually(gateway.is_ready)
     run_out = gateway.tokens("resumed").sign_pass(Pass(place, now - 30, now + 3600))
     inside.cookies[inside.pass_cookie] = run_out
 
@@ -172,10 +172,6 @@ async def test_a_pass_that_ran_out_within_its_session_is_renewed(gateway: Gatewa
     assert renewed.expires_at > now
     assert shop.last("/resumed").session == f"{place:x}"
     assert await gateway.total("resumed") == 1
-
-
-async def _ready(gateway: Gateway) -> bool:
-    return await gateway.ready() == 200
 
 
 async def test_a_pass_is_renewed_only_where_no_cache_may_keep_it(gateway: Gateway, shop: Shop) -> None:

@@ -35,14 +35,14 @@ def sample(age: int, waiting: int = 3) -> Sample:
 
 async def test_gives_back_what_was_kept_oldest_first(redis_client: Redis) -> None:
     history = History(redis_client)
-    kept = [sample(20), replace(sample(15), wait_seconds=None), sample(10)]
+    kept = [sample(300), replace(sample(200), wait_seconds=None), sample(100)]
     for one in (kept[1], kept[0], kept[2]):
         assert await history.add("shop", one)
 
-    assert await history.read("shop", 60) == kept
-    assert await history.read("shop", 12) == kept[2:]
+    assert await history.read("shop", 400) == kept
+    assert await history.read("shop", 150) == kept[2:]
     assert await history.read("other", 60) == []
-    assert await History(redis_client).read("shop", 60) == kept
+    assert await History(redis_client).read("shop", 400) == kept
 
 
 async def test_two_controllers_keep_one_sample_of_a_time(redis_client: Redis) -> None:

@@ -320,7 +320,7 @@ async def test_wrk_finds_nothing_wrong(goes_in: GoesIn, tmp_path: Path, pipeline
     script = tmp_path / "pipeline.lua"
     script.write_text(PIPELINE if pipelined else "")
     process = await asyncio.create_subprocess_exec(
-        *(needs("wrk"), "-t1", "-c16", "-d1s", "-s", str(script)),
+        *(needs("wrk"), "-t1", "-c16", "-d3s", "--timeout", "30s", "-s", str(script)),
         *(part for name, value in inside.headers.items() for part in ("-H", f"{name}: {value}")),
         inside.base + "/wrk",
         stdout=asyncio.subprocess.PIPE,

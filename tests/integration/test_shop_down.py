@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 PORT = free_port()
 ROOMS = [
     room("down", upstream=f"http://127.0.0.1:{PORT}"),
-    room("slow", upstream_first_byte_seconds=2, upstream_idle_seconds=2),
+    room("slow", upstream_first_byte_seconds=5, upstream_idle_seconds=2),
     room("broken"),
     room("unix", upstream="unix://{folder}/shop.sock"),
     room("few", upstream_max_connections=1, upstream_wait_seconds=0.2),

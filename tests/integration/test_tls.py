@@ -99,7 +99,7 @@ def put(new: tuple[Path, Path], files: tuple[Path, Path]) -> None:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(shop: Shop, folder: Path, pair: tuple[Path, Path]) -> AsyncIterator[Gateway]:
     rooms = [{"name": "shop", "hosts": [NAME], "upstream": shop.address, "method": "passthrough"}]
-    settings: dict[str, Any] = {"tls_certificate": pair[0].name, "tls_key": pair[1].name, "client_head_seconds": 2.0}
+    settings: dict[str, Any] = {"tls_certificate": pair[0].name, "tls_key": pair[1].name}
     async with running_gateway(folder, rooms, **settings) as gateway:
         yield gateway
 
@@ -323,7 +323,7 @@ async def test_a_broken_new_certificate_is_told_and_the_old_one_goes_on(
 
     for _ in range(4):
         assert await eventually(served)
-    assert await gateway.ready() == 200
+    await eventually(gateway.is_ready)
 
 
 async def test_check_config_and_a_start_tell_what_is_wrong_with_a_pair(tmp_path: Path, shop: Shop) -> None:

@@ -180,7 +180,8 @@ async def test_where_all_are_down_the_first_to_come_back_serves(tmp_path: Path) 
                 return answer.status
 
         assert [await status() for _ in range(6)] == [502] * 6
-        assert gateway.log.count("upstream address down") == 2
+        down = [line for line in gateway.log.splitlines() if "upstream address down" in line]
+        assert [sum(server.url[len("http://") :] in line for line in down) > 0 for server in (one, two)] == [True, True]
         await one.start()
         assert await status() == 200
 
@@ -207,7 +208,7 @@ async def test_a_health_check_keeps_visitors_from_an_ill_address(tmp_path: Path)
     async with running_shop() as one, running_shop() as two:
         for shop in (one, two):
             shop.answers["/healthz"] = response()
-        both = room([one.address, two.address], health_path="/healthz", health_seconds=1)
+        both = room([one.address, two.address], health_path="/healthz", health_seconds=5)
         async with running_gateway(tmp_path, [both], workers=1) as gateway:
 
             async def visits(shop: Shop, *, after: int) -> bool:
@@ -217,8 +218,8 @@ async def test_a_health_check_keeps_visitors_from_an_ill_address(tmp_path: Path)
 
             await eventually(lambda: visits(two, after=0))
             two.answers["/healthz"] = response(status="503 Service Unavailable")
-            await eventually(lambda: "upstream address ill" in gateway.log)
-            assert "it answered 503" in gateway.log
+            await eventually(lambda: "it answered 503" in gateway.log)
+            assert "upstream address ill" in gateway.log
             ill = len(two.seen)
             for _ in range(10):
                 assert not await visits(two, after=ill)

@@ -119,7 +119,7 @@ async def test_a_receiver_that_is_not_there_is_tried_until_it_is() -> None:
 
 async def test_an_event_is_given_up_and_the_next_one_sent(receiver: Receiver) -> None:
     receiver.answers = [500] * 1000
-    at_last = replace(HASTY, give_up_seconds=2.0)
+    at_last = replace(HASTY, give_up_seconds=6.0)
     with capture_logs() as logs:
         async with sending(Webhook(receiver.url, secret=SECRET), at_last) as sender:
             sender.put(event(1))
@@ -228,7 +228,7 @@ async def test_a_gateway_tells_and_no_receiver_holds_up_the_line(receiver: Recei
             visitor = Visitor(gateway, "sale")
             await visitor.goes_in()
             assert await gateway.total("sale", "admitted") == admitted + 1
-            assert await gateway.ready() == 200
+            await eventually(gateway.is_ready)
 
             # What was told outlives the process that told it.
             control = gateway.children("control.process")
