@@ -1,6 +1,6 @@
 """Lets ``python -m waitroom`` stand for the ``waitroom`` command."""
 
-from waitroom.cli import main
+from waitroom.start import command
 
 if __name__ == "__main__":
-    main()
+    command()

@@ -57,7 +57,7 @@ class Child:
 
 
 def run_child(name: str, serve: Callable[[Child], Awaitable[None]]) -> None:
-    """Runs a child: ``python -m MODULE SLOT CHANNEL_DESCRIPTOR LISTENER_DESCRIPTOR``."""
+    """Runs a child; the command's arguments are ``SLOT CHANNEL_DESCRIPTOR LISTENER_DESCRIPTOR``."""
     slot, channel, listener = (int(argument) for argument in sys.argv[1:])
     uvloop.run(_run(name, slot, channel, listener, serve))
 

@@ -102,7 +102,7 @@ class Process:
         arguments = (str(self._slot), str(theirs.fileno()), str(self._listener.fileno()))
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
-                *python_command(self._module, *arguments),
+                *python_command("waitroom.start", self._module, *arguments),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), self._listener.fileno()),
                 start_new_session=True,

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ SHRINKS_AT, ENDS_AT = 55.0, 95.0
 LOOK_SECONDS = 0.1
 SETTLING_SECONDS = 5.0
 FIRST_LOOK_AT = 30.0
+# The shop gives a request two seconds. Where the whole machine stands still for one, what fails isn't the autopilot's
+# doing, and the flight tells nothing.
+NO_MACHINE_SECONDS = 1.0
 
 
 @asynccontextmanager
@@ -55,11 +59,31 @@ async def resize(http: aiohttp.ClientSession, shop: str, connections: int) -> No
         assert answer.status == 200
 
 
-async def test_it_finds_the_rate_and_finds_it_again_when_the_shop_shrinks(tmp_path: Path) -> None:
+@dataclass
+class Flight:
+    """What came of one.
+
+    Attributes:
+        large, small: Of what the best fixed rate sells, before and after the shop shrank.
+        failed: The share of requests.
+        waiting: How many were in the line at its end.
+        stood_still: For how long, in seconds, this process got no processor at a time.
+        told: All of it, for whoever reads why it failed.
+    """
+
+    large: float
+    small: float
+    failed: float
+    waiting: int
+    stood_still: float
+    told: str
+
+
+async def fly(folder: Path) -> Flight:
     loop = asyncio.get_running_loop()
-    async with demo_shop(tmp_path, LARGE) as (shop, _), aiohttp.ClientSession() as http:
+    async with demo_shop(folder, LARGE) as (shop, _), aiohttp.ClientSession() as http, standing_still() as stood_still:
         settings = room(shop, rate_per_minute=360, autopilot=True, autopilot_floor=60, autopilot_ceiling=5000)
-        async with running_gateway(tmp_path / "gateway", [settings]) as gateway:
+        async with running_gateway(folder / "gateway", [settings]) as gateway:
             plan = Plan(800, burst_share=0.1, trickle_seconds=ENDS_AT, impatient_share=0, returning_share=0)
             crowd = Crowd(gateway.url, "shop", plan, random.Random(1))
             begun, seen, shrunk = loop.time(), [], False
@@ -81,12 +105,42 @@ async def test_it_finds_the_rate_and_finds_it_again_when_the_shop_shrinks(tmp_pa
     small = share_of_the_best(seen, SHRINKS_AT + SETTLING_SECONDS, ENDS_AT)
     failed = figures["failures"] / figures["requests"]
     told += f"\n{figures['orders']} sold; {large:.1%} and {small:.1%} of the best; {failed:.2%} failed"
-    print(told)
-    assert waiting > 0, "there must be somebody to let in"
-    assert "Lowered" in told
-    assert large >= 0.85, told
-    assert small >= 0.85, told
-    assert failed < 0.01, told
+    told += f"; stood still for {max(stood_still):.1f} s at most"
+    return Flight(large, small, failed, waiting, max(stood_still), told)
+
+
+@asynccontextmanager
+async def standing_still() -> AsyncIterator[list[float]]:
+    """By how many seconds each of a row of short sleeps was too long."""
+    loop = asyncio.get_running_loop()
+    late = [0.0]
+
+    async def look() -> None:
+        while True:
+            before = loop.time()
+            await asyncio.sleep(LOOK_SECONDS)
+            late.append(loop.time() - before - LOOK_SECONDS)
+
+    looking = asyncio.create_task(look())
+    try:
+        yield late
+    finally:
+        looking.cancel()
+
+
+async def test_it_finds_the_rate_and_finds_it_again_when_the_shop_shrinks(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    flight = await fly(tmp_path_factory.mktemp("first"))
+    print(flight.told)
+    if flight.stood_still > NO_MACHINE_SECONDS:
+        flight = await fly(tmp_path_factory.mktemp("second"))
+        print(flight.told)
+    assert flight.waiting > 0, "there must be somebody to let in"
+    assert "Lowered" in flight.told
+    assert flight.large >= 0.85, flight.told
+    assert flight.small >= 0.85, flight.told
+    assert flight.failed < 0.01, flight.told
 
 
 async def test_a_shop_that_hangs_gets_nobody_and_gets_visitors_again_by_itself(tmp_path: Path) -> None:

@@ -107,5 +107,6 @@ def _pilot(settings: RoomSettings, admission: Admission, logbook: Logbook, opera
     return Pilot(settings, admission, logbook, change, switched, time.time)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Runs it: see `run_child`."""
     run_child("control", serve)

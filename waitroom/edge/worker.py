@@ -151,5 +151,6 @@ def _edge(settings: Settings, rooms: Mapping[str, Room], clock: Clock) -> Edge:
     )
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Runs it: see `run_child`."""
     run_child("edge", serve)

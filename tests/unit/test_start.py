@@ -1,0 +1,43 @@
+"""How a process of ours begins."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from waitroom.command import python_command
+
+MODULE = """
+import gc, json, sys
+
+import_time = gc.isenabled()
+
+def main():
+    print(json.dumps([sys.argv[1:], import_time, gc.isenabled(), gc.get_freeze_count()]))
+"""
+
+
+def test_nothing_is_collected_before_all_is_there_and_what_is_there_never(tmp_path: Path) -> None:
+    (tmp_path / "begun.py").write_text(MODULE)
+    command = python_command("waitroom.start", "begun", "1", "two")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+
+    out = subprocess.run(command, check=True, capture_output=True, env=environment, timeout=60).stdout
+
+    arguments, while_imported, afterwards, frozen = json.loads(out)
+    assert arguments == ["1", "two"]
+    assert (while_imported, afterwards) == (False, True)
+    assert frozen > 1000
+
+
+def test_the_command_and_the_module_are_one(tmp_path: Path) -> None:
+    command = Path(sys.executable).parent / "waitroom"
+    said = [
+        subprocess.run([*how, "--version"], check=True, capture_output=True, cwd=tmp_path, timeout=60).stdout
+        for how in (python_command("waitroom"), (str(command),))
+    ]
+
+    assert said[0] == said[1] != b""
