@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
+from typer import testing
 from typer.testing import CliRunner, Result
 
 from waitroom.cli import app, change
+
+# Typer makes the command anew for each run of it, which takes longer than most runs.
+testing._get_command = functools.cache(testing._get_command)
+
+
+def invoke(*arguments: object, stdin: str | None = None) -> Result:
+    """Runs ``waitroom`` with these arguments."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
 
 
 class Run:
@@ -19,4 +30,4 @@ class Run:
         """With ``typed``, somebody sits at a terminal and types that."""
         self._monkeypatch.setattr(change, "at_a_terminal", lambda: typed is not None)
         to = () if {"--admin", "--config"} & set(arguments) else ("--admin", self.url)
-        return CliRunner().invoke(app, [*arguments, *to], input=typed)
+        return invoke(*arguments, *to, stdin=typed)

@@ -10,10 +10,8 @@ from typing import Any
 
 import aiohttp
 import pytest
+from cli_runner import invoke
 from gateway import Gateway, eventually, running_gateway
-from typer.testing import CliRunner
-
-from waitroom.cli import app
 
 pytestmark = pytest.mark.slow
 
@@ -23,8 +21,7 @@ ROOM = {"name": "shop", "upstream": "http://127.0.0.1:9"}
 
 async def waitroom(gateway: Gateway, *arguments: str, stdin: str = "") -> str:
     """Runs the command beside the gateway; returns what it prints."""
-    command = [*arguments, "--config", str(gateway.config)]
-    result = await asyncio.to_thread(CliRunner().invoke, app, command, input=stdin)
+    result = await asyncio.to_thread(invoke, *arguments, "--config", gateway.config, stdin=stdin)
     assert result.exit_code == 0, result.output
     return result.stdout
 

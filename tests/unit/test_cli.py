@@ -3,10 +3,9 @@
 import inspect
 
 import pytest
-from typer.testing import CliRunner
+from cli_runner import invoke
 
 from waitroom import __version__, gate
-from waitroom.cli import app
 
 GOOD = '[[rooms]]\nname = "sale"\nupstream = "http://127.0.0.1:3000"\n'
 
@@ -15,7 +14,7 @@ GOOD = '[[rooms]]\nname = "sale"\nupstream = "http://127.0.0.1:3000"\n'
 def run(monkeypatch):
     for name in ("COLUMNS", "NO_COLOR"):
         monkeypatch.setenv(name, {"COLUMNS": "200", "NO_COLOR": "1"}[name])
-    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return invoke
 
 
 @pytest.fixture

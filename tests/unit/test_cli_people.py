@@ -5,9 +5,8 @@ from __future__ import annotations
 import pyotp
 import pytest
 from argon2 import PasswordHasher
-from typer.testing import CliRunner
+from cli_runner import invoke
 
-from waitroom.cli import app
 from waitroom.control.people import PeopleFile, Role
 from waitroom.settings_values import password_hash
 
@@ -37,9 +36,6 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def run(folder):
-    def invoke(*arguments, stdin=None):
-        return CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
-
     return invoke
 
 
