@@ -181,7 +181,8 @@ async def test_where_all_are_down_the_first_to_come_back_serves(tmp_path: Path) 
 
         assert [await status() for _ in range(6)] == [502] * 6
         down = [line for line in gateway.log.splitlines() if "upstream address down" in line]
-        assert [sum(server.url[len("http://") :] in line for line in down) > 0 for server in (one, two)] == [True, True]
+        for server in (one, two):
+            assert any(server.url.removeprefix("http://") in line for line in down)
         await one.start()
         assert await status() == 200
 
