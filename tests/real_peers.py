@@ -15,23 +15,11 @@ from typing import Protocol
 import aiohttp
 import httpx
 from gateway import eventually, needs, port_is_free
+from nginx_server import nginx_command
 from yarl import URL
 
 TESTS = Path(__file__).parent
 NGINX = """
-{user}
-worker_processes 1;
-daemon off;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log warn;
-events {{ worker_connections 256; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
     types {{ text/html html; }}
     gzip on;
     gzip_min_length 1;
@@ -45,7 +33,6 @@ http {{
         location /moved {{ return 301 /elsewhere; }}
         location /small {{ client_max_body_size 10; proxy_pass http://127.0.0.1:{port}/none; }}
     }}
-}}
 """
 
 
@@ -89,11 +76,7 @@ def nginx(port: int, folder: Path) -> contextlib.AbstractAsyncContextManager[Non
     os.makedirs(home / "shop" / "folder", exist_ok=True)
     (home / "shop" / "page.html").write_text("<p>The shop.</p>" * 100)
     (home / "shop" / "big.bin").write_bytes(bytes(range(256)) * 40_000)
-    config = home / "nginx.conf"
-    user = "user root;" if os.geteuid() == 0 else ""
-    config.write_text(NGINX.format(folder=home, port=port, user=user))
-    command = (needs("nginx"), "-e", str(home / "error.log"), "-p", str(home), "-c", str(config))
-    return running(command, port, home)
+    return running(nginx_command(home, NGINX.format(folder=home, port=port)), port, home)
 
 
 @dataclass

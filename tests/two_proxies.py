@@ -17,28 +17,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gateway import Gateway, eventually, free_port, needs, port_is_free, room
+from gateway import Gateway, eventually, free_port, port_is_free, room
 from http_reader import Message, read_whole_responses
+from nginx_server import nginx_command
 from recording_shop import MARK, PAGE, Arrived, Pairs, RecordingShop, Reply, pairs
 
 HOST = b"pair.test"
 SECONDS = 20.0
 DATES = [b"Wed, 21 Oct 2015 07:28:0%d GMT" % second for second in range(3)]
 NGINX = """
-{user}
-worker_processes 1;
-daemon off;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log warn;
-events {{ worker_connections 512; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-
     # As little of its own as it can be told to: what is sent goes on, whatever it looks like.
     merge_slashes off;
     underscores_in_headers on;
@@ -65,7 +52,6 @@ http {{
             proxy_pass_header Server;
         }}
     }}
-}}
 """
 
 # What each proxy adds by design, and nothing of this was sent by a client here.
@@ -403,19 +389,15 @@ def request(
 @contextlib.contextmanager
 def running_nginx(folder: Path, shop: int) -> Iterator[int]:
     """Debian's nginx before a shop; gives its port."""
-    program, port = needs("nginx"), free_port()
-    os.makedirs(folder, exist_ok=True)
-    config, log = folder / "nginx.conf", folder / "error.log"
-    user = "user root;" if os.geteuid() == 0 else ""
-    config.write_text(NGINX.format(folder=folder, shop=shop, port=port, user=user))
-    process = subprocess.Popen([program, "-e", str(log), "-p", str(folder), "-c", str(config)])
+    port = free_port()
+    process = subprocess.Popen(nginx_command(folder, NGINX.format(shop=shop, port=port)))
 
     async def started() -> None:
         await eventually(lambda: process.poll() is not None or not port_is_free(port))
 
     try:
         asyncio.run(started())
-        assert process.poll() is None, log.read_text()
+        assert process.poll() is None, (folder / "error.log").read_text()
         yield port
     finally:
         process.terminate()

@@ -1,7 +1,7 @@
 """How each of our processes begins: with the collector of garbage out of the way.
 
 What is imported stays for as long as the process. While it comes, the collector would go through it time and again, a
-quarter of the time that a start takes; later every full collection would, while all who are served wait for it. So
+third of the time that a start takes; later every full collection would, while all who are served wait for it. So
 nothing is collected before all is there, and what is there then is never looked at again (`gc.freeze`).
 """
 

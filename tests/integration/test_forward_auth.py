@@ -10,7 +10,8 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 import pytest_asyncio
-from gateway import Gateway, eventually, free_port, needs, port_is_free, room
+from gateway import Gateway, eventually, free_port, port_is_free, room
+from nginx_server import nginx_command
 from shop_server import Shop
 from visitors import Visitor
 
@@ -20,22 +21,6 @@ AUTH, FRONT = free_port(), free_port()
 ROOMS = [room("auth", max_active=1), room("part", paths=["/sale/"]), room("front", max_active=1)]
 SETTINGS = {"workers": 1, "trusted_proxies": ["127.0.0.1"]}
 DEPLOY = Path(__file__).parents[2] / "deploy"
-NGINX = """
-worker_processes 1;
-daemon off;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log warn;
-events {{ worker_connections 256; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    {servers}
-}}
-"""
 
 
 def server(name: str, port: int, gateway: Gateway, shop: Shop) -> str:
@@ -64,14 +49,11 @@ class Behind(Visitor):
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def nginx(gateway: Gateway, shop: Shop, folder: Path) -> AsyncIterator[None]:
-    program = needs("nginx")
-    config, log = folder / "nginx.conf", folder / "error.log"
     both = server("nginx-forward-auth.conf", AUTH, gateway, shop) + server("nginx.conf", FRONT, gateway, shop)
-    config.write_text(NGINX.format(folder=folder, servers=both))
-    process = await asyncio.create_subprocess_exec(program, "-e", str(log), "-p", str(folder), "-c", str(config))
+    process = await asyncio.create_subprocess_exec(*nginx_command(folder, both))
     try:
         await eventually(lambda: process.returncode is not None or not (port_is_free(AUTH) or port_is_free(FRONT)))
-        assert process.returncode is None, log.read_text()
+        assert process.returncode is None, (folder / "error.log").read_text()
         yield
     finally:
         if process.returncode is None:
