@@ -22,7 +22,7 @@ _EDGE = (
     *("segments", "server", "sessions", "standing", "upstream"),
 )
 COMPILED = (
-    *("waitroom/errors.py", "waitroom/gate.py", "waitroom/tokens.py"),
+    *("waitroom/budgets.py", "waitroom/errors.py", "waitroom/gate.py", "waitroom/tokens.py"),
     *("waitroom/queue/positions.py", "waitroom/queue/view.py"),
     *(f"waitroom/edge/{name}.py" for name in _EDGE),
 )

@@ -137,6 +137,25 @@ class Settings:
             unset="no proxy is believed",
         ),
     ] = ()
+    keep_headers: Annotated[
+        tuple[Annotated[Text, AfterValidator(values.header_name)], ...],
+        About(
+            "Request headers that reach the shop although they could move a request to another path, method, host or "
+            "address, such as X-HTTP-Method-Override. From peers that aren't in trusted_proxies such headers are "
+            "dropped otherwise.",
+            "Name those that the shop's own pages send.",
+            example='["X-HTTP-Method-Override"]',
+            unset="all of them are dropped",
+        ),
+    ] = ()
+    strict_paths: Annotated[
+        Switch,
+        About(
+            "Whether a path that could be read as belonging to different rooms is refused with a 400. If some of its "
+            "readings are covered and some aren't, it counts as covered in any case.",
+            "Switch it off only where the shop needs such paths, and its rooms are of equal value.",
+        ),
+    ] = True
     redis_url: Annotated[
         Annotated[Text, AfterValidator(values.redis_address)] | None,
         About(
@@ -227,6 +246,44 @@ class Settings:
             "seconds",
         ),
     ] = 30.0
+    client_min_bytes_per_second: Annotated[
+        Number,
+        Field(ge=0, le=1_000_000_000),
+        About(
+            "The least that a client must send of a body, or take of an answer, a second, measured over 30 s while "
+            "bytes wait for it. Slower ones are cut off; 0 switches that off.",
+            "Lower it where people shop over very bad lines.",
+            "bytes per second",
+        ),
+    ] = 500.0
+    client_body_buffer_bytes: Annotated[
+        Whole,
+        Field(ge=0, le=1_073_741_824),
+        About(
+            "How much of a request's body is read before a connection to the shop is taken.",
+            "Raise it where uploads are larger and the shop has few connections.",
+            "bytes",
+        ),
+    ] = 131_072
+    client_body_buffer_seconds: Annotated[
+        Number,
+        Field(ge=0, le=3600),
+        About(
+            "How long client_body_buffer_bytes are waited for before the request goes on with what has come.",
+            "Raise it where the shop has few connections and visitors bad lines.",
+            "seconds",
+        ),
+    ] = 10.0
+    client_body_buffer_total_bytes: Annotated[
+        Whole,
+        Field(ge=0, le=1_099_511_627_776),
+        About(
+            "How much may be held of all bodies together. Beyond it requests without a pass get a 503, and those with "
+            "a pass are streamed.",
+            "Raise it where many visitors upload at the same time.",
+            "bytes per worker",
+        ),
+    ] = 67_108_864
     client_idle_seconds: Annotated[
         Number,
         Field(gt=0, le=3600),

@@ -141,7 +141,11 @@ def _covers(room: RoomSettings, host: str, path: str) -> bool:
 
 
 def _between_times(index: int, room: RoomSettings, source: Source) -> Iterator[_Contradiction]:
-    for long, short in (("session_max_seconds", "session_seconds"), ("keep_place_seconds", "away_after_seconds")):
+    for long, short in (
+        ("session_max_seconds", "session_seconds"),
+        ("keep_place_seconds", "away_after_seconds"),
+        ("claim_seconds", "claim_after_told_seconds"),
+    ):
         longest, shortest = getattr(room, long), getattr(room, short)
         if longest < shortest:
             keys: tuple[KeyPath, ...] = (("rooms", index, long), ("rooms", index, short))

@@ -201,6 +201,45 @@ class RoomSettings:
             "seconds",
         ),
     ] = 14_400
+    session_requests_in_flight: Annotated[
+        Whole,
+        Field(ge=1, le=65_536),
+        About(
+            "How many requests of one session may be under way at the same time in each worker. Further ones wait up "
+            "to upstream_wait_seconds, then get a 429. Open WebSockets are counted apart, with the same limit.",
+            "Raise it where a page of the shop loads very many files at a time.",
+            "requests per worker",
+        ),
+    ] = 64
+    session_requests_per_second: Annotated[
+        Number,
+        Field(gt=0, le=1_000_000),
+        About(
+            "How many requests a second one session may send, over all workers together; up to two seconds' worth may "
+            "come together. Further ones wait up to upstream_wait_seconds, then get a 429.",
+            "Lower it to keep a shared or automated session from loading the shop like a crowd.",
+            "requests per second",
+        ),
+    ] = 100.0
+    release_grace_seconds: Annotated[
+        Whole,
+        Field(ge=0, le=3600),
+        About(
+            "How long GET and HEAD requests of a session still reach the shop after the shop has released it, so that "
+            "the thank-you page loads whole. The slot is free immediately.",
+            "Raise it where the thank-you page loads parts later.",
+            "seconds",
+        ),
+    ] = 30
+    bind_pass: Annotated[
+        Literal["none", "agent", "network"],
+        About(
+            "What a pass is bound to: none; agent, the browser's User-Agent; or network, the visitor's IPv4 address or "
+            "IPv6 /64 network. A pass presented by another one is treated as none.",
+            "Take agent or network where passes are sold or shared. Phones change their network in the middle of a "
+            "purchase, so network throws out honest visitors.",
+        ),
+    ] = "none"  # noqa: S105 - a choice, no password
     claim_seconds: Annotated[
         Whole,
         Field(ge=90, le=86_400),
@@ -211,6 +250,28 @@ class RoomSettings:
             reason=_HIDDEN_TAB,
         ),
     ] = 180
+    claim_after_told_seconds: Annotated[
+        Whole,
+        Field(ge=90, le=86_400),
+        About(
+            "How long a slot is kept for a visitor whose browser or app was told that it is their turn. At most "
+            "claim_seconds. One click on the page doubles it once.",
+            "Raise it where visitors need longer to come back to the page; every slot kept so stands empty meanwhile.",
+            "seconds",
+            reason=_HIDDEN_TAB,
+        ),
+    ] = 90
+    join_rate: Annotated[
+        Number,
+        Field(gt=0, le=1_000_000),
+        About(
+            "How many places a second visitors of one IPv4 address or IPv6 /64 network get; ten seconds' worth may "
+            "come together. Further ones see a page that asks for a moment and tries again by itself.",
+            "Raise it where very many visitors share one address. Set trusted_proxies where a proxy stands in front, "
+            "or all visitors share the proxy's address.",
+            "visitors per second",
+        ),
+    ] = 50.0
     away_after_seconds: Annotated[
         Whole,
         Field(ge=90, le=86_400),
@@ -246,6 +307,64 @@ class RoomSettings:
             "Take admit where a minute without a limit does less harm than a minute without sales.",
         ),
     ] = "hold"
+    without_pass: Annotated[
+        Literal["refuse", "safe", "all"],
+        About(
+            "What requests that are no navigation and carry no pass may do while nobody waits: refuse, nothing; safe, "
+            "GET and HEAD; all, any method. Those let through are metered by without_pass_per_second. Where method is "
+            "passthrough nothing is refused.",
+            "Take all only for a shop whose apps send requests without cookies, and prefer a bypass rule for each.",
+        ),
+    ] = "safe"  # noqa: S105 - a choice, no password
+    without_pass_per_second: Annotated[
+        Number | None,
+        Field(gt=0, le=1_000_000),
+        About(
+            "How many requests that are no navigation and carry no pass reach the shop in a second while nobody "
+            "waits, over all workers together.",
+            "Raise it where monitoring or apps without cookies need more; bypass rules have limits of their own.",
+            "requests per second",
+            example="5",
+            unset="a tenth of the rate in force, at least 1",
+        ),
+    ] = None
+    preflights_per_second: Annotated[
+        Number,
+        Field(gt=0, le=1_000_000),
+        About(
+            "How many CORS preflights that no session stands behind reach the shop in a second, over all workers "
+            "together. The shop's answers are cached, so that only new ones count.",
+            "Name the shop's origins in cors_origins rather than raising it.",
+            "requests per second",
+        ),
+    ] = 2.0
+    cors_origins: Annotated[
+        tuple[Annotated[Text, AfterValidator(values.cors_origin)], ...],
+        About(
+            "Origins whose CORS preflights the gateway answers itself; with any of them no preflight reaches the shop.",
+            "Set it where a single-page app of another origin uses the shop's API.",
+            example='["https://app.example.com"]',
+            unset="preflights are answered by the shop, and its answers cached",
+        ),
+    ] = ()
+    cors_methods: Annotated[
+        tuple[Annotated[Text, AfterValidator(values.http_method)], ...],
+        About(
+            "The methods that answers to preflights of cors_origins allow.",
+            "Name those that the app uses.",
+            example='["GET", "POST", "PUT"]',
+            unset="GET, HEAD, POST, PUT, PATCH and DELETE",
+        ),
+    ] = ()
+    cors_headers: Annotated[
+        tuple[Annotated[Text, AfterValidator(values.header_name)], ...],
+        About(
+            "The request headers that answers to preflights of cors_origins allow.",
+            "Name those that the app sends.",
+            example='["Content-Type", "X-CSRF-Token"]',
+            unset="Accept, Authorization, Content-Type and X-Requested-With",
+        ),
+    ] = ()
     waiting_status: Annotated[
         Literal[503, 200],
         About(

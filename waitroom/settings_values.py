@@ -119,6 +119,24 @@ def header_line(value: str) -> str:
     return f"{name.strip().lower()}:{rest.strip()}" if colon else name.strip().lower()
 
 
+def header_name(value: str) -> str:
+    """Refuse what is no header's name; the case it was written in is kept."""
+    if not _METHOD.fullmatch(value.upper()):
+        raise refusal(f'"{value}" is no header\'s name.', 'Write such as "X-Requested-With".')
+    return value
+
+
+def cors_origin(value: str) -> str:
+    """Return an origin as browsers send it, in lower case and without a default port; refuse a path or a pattern."""
+    example = 'Write such as "https://app.example.com".'
+    url = _split_url(value.lower())
+    if url is None or url.scheme not in _PORTS or split_address(_with_port(url)) is None or "@" in url.netloc:
+        raise refusal(f'"{value}" is no origin.', example)
+    if url.path not in {"", "/"} or "?" in value or "#" in value:
+        raise refusal(f'"{value}" must not hold a path or a query.', example)
+    return f"{url.scheme}://{url.netloc.removesuffix(f':{_PORTS[url.scheme]}')}"
+
+
 def failure_text(value: str) -> str:
     """Refuse what can't stand in a small JSON answer, or would be found in any."""
     if not MIN_FAILURE_TEXT <= len(value) <= MAX_FAILURE_TEXT:

@@ -39,6 +39,7 @@ class RoomView:
         totals: Counters since the room's first day, such as ``joined`` or ``left:expired``.
         table: Ranks and places, for positions.
         pace: What tells how fast the line will move.
+        ended: Sessions that have ended since the view before this one, whoever ended them.
     """
 
     generation: int
@@ -65,6 +66,7 @@ class RoomView:
     totals: dict[str, int]
     table: PositionTable
     pace: Pace
+    ended: tuple[int, ...] = ()
 
     @property
     def free_slots(self) -> int:

@@ -1,0 +1,110 @@
+"""Token buckets: how much of something may happen a second, in all or for each neighbourhood. Pure, but for a memory.
+
+Times are seconds of any clock that never goes back; the caller passes them in.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from functools import lru_cache
+from typing import Final
+
+MOST_NEIGHBOURHOODS: Final = 16_384  # some 4 MB a budget at the most
+
+
+class TokenBucket:
+    """Lets ``per_second`` through on average, and up to ``burst`` together.
+
+    Args:
+        per_second: Tokens that gather in a second.
+        burst: The most that gather; at least 1, or nothing would ever go through.
+    """
+
+    __slots__ = ("_at", "_tokens", "burst", "per_second")
+
+    def __init__(self, per_second: float, burst: float = 1.0) -> None:
+        self.per_second = per_second
+        self.burst = max(1.0, burst)
+        self._tokens = self.burst
+        self._at = float("-inf")
+
+    def take(self, now: float) -> bool:
+        """Takes one token, if there is one."""
+        if self.left(now) < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
+
+    def left(self, now: float) -> float:
+        """How many tokens there are."""
+        self._tokens = min(self.burst, self._tokens + max(0.0, now - self._at) * self.per_second)
+        self._at = max(now, self._at)
+        return self._tokens
+
+    def wait_seconds(self, now: float) -> float:
+        """How long until there is a token; 0 where there is one."""
+        return max(0.0, 1.0 - self.left(now)) / self.per_second
+
+    def change_rate(self, per_second: float, burst: float, now: float) -> None:
+        """Goes on at another rate; what has gathered until now gathered at the old one."""
+        if (per_second, burst) != (self.per_second, self.burst):
+            self.left(now)
+            self.per_second, self.burst = per_second, max(1.0, burst)
+            self._tokens = min(self._tokens, self.burst)
+
+
+class NeighbourhoodBudget:
+    """A token bucket for each neighbourhood, as many as `MOST_NEIGHBOURHOODS`.
+
+    A bucket that is full again says nothing and is forgotten first. Where all have been used lately, the one that was
+    made first goes: its neighbourhood starts with a full bucket, so that a budget that holds for all of them together
+    must stand behind this one wherever a client can have many addresses.
+
+    Args:
+        per_second, burst: Of each neighbourhood's `TokenBucket`.
+    """
+
+    __slots__ = ("_buckets", "_burst", "_per_second")
+
+    def __init__(self, per_second: float, burst: float = 1.0) -> None:
+        self._per_second = per_second
+        self._burst = burst
+        self._buckets: dict[str, TokenBucket] = {}
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def take(self, key: str, now: float) -> bool:
+        """Takes one token of a neighbourhood (see `neighbourhood`), if it has one left."""
+        return self._bucket(key, now).take(now)
+
+    def wait_seconds(self, key: str, now: float) -> float:
+        """How long until a neighbourhood has a token; 0 where it has one."""
+        return self._bucket(key, now).wait_seconds(now)
+
+    def _bucket(self, key: str, now: float) -> TokenBucket:
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            if len(self._buckets) >= MOST_NEIGHBOURHOODS:
+                self._forget(now)
+            bucket = self._buckets[key] = TokenBucket(self._per_second, self._burst)
+        return bucket
+
+    def _forget(self, now: float) -> None:
+        full = [key for key, bucket in self._buckets.items() if bucket.left(now) >= bucket.burst]
+        for key in full or [next(iter(self._buckets))]:
+            del self._buckets[key]
+
+
+@lru_cache(8192)
+def neighbourhood(address: str) -> str:
+    """The neighbourhood of an address in plain form: an IPv4 address itself, the /64 network of an IPv6 one.
+
+    What is no address, such as a unix socket's peer, is a neighbourhood of its own.
+    """
+    if ":" not in address:
+        return address
+    try:
+        return str(ipaddress.IPv6Network((address, 64), strict=False).network_address) + "/64"
+    except ValueError:
+        return address
