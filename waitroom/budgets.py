@@ -56,9 +56,9 @@ class TokenBucket:
 class NeighbourhoodBudget:
     """A token bucket for each neighbourhood, as many as `MOST_NEIGHBOURHOODS`.
 
-    A bucket that is full again says nothing and is forgotten first. Where all have been used lately, the one that was
-    made first goes: its neighbourhood starts with a full bucket, so that a budget that holds for all of them together
-    must stand behind this one wherever a client can have many addresses.
+    Those used least recently are forgotten first, as soon as they are full again or there are too many. A neighbourhood
+    that is forgotten starts with a full bucket, so a budget for all of them together must stand behind this one
+    wherever a client can have many addresses.
 
     Args:
         per_second, burst: Of each neighbourhood's `TokenBucket`.
@@ -83,17 +83,23 @@ class NeighbourhoodBudget:
         return self._bucket(key, now).wait_seconds(now)
 
     def _bucket(self, key: str, now: float) -> TokenBucket:
-        bucket = self._buckets.get(key)
+        bucket = self._buckets.pop(key, None)
         if bucket is None:
-            if len(self._buckets) >= MOST_NEIGHBOURHOODS:
-                self._forget(now)
-            bucket = self._buckets[key] = TokenBucket(self._per_second, self._burst)
+            self._forget(now)
+            bucket = TokenBucket(self._per_second, self._burst)
+        self._buckets[key] = bucket  # the most recently used stand last
         return bucket
 
     def _forget(self, now: float) -> None:
-        full = [key for key, bucket in self._buckets.items() if bucket.left(now) >= bucket.burst]
-        for key in full or [next(iter(self._buckets))]:
-            del self._buckets[key]
+        """Makes room for one more. Looks at two, so that the table shrinks while no walk is ever long."""
+        for _ in range(2):
+            oldest = next(iter(self._buckets), None)
+            if oldest is None:
+                return
+            bucket = self._buckets[oldest]
+            if bucket.left(now) < bucket.burst and len(self._buckets) < MOST_NEIGHBOURHOODS:
+                return
+            del self._buckets[oldest]
 
 
 @lru_cache(8192)

@@ -66,13 +66,25 @@ def test_as_many_neighbourhoods_as_one_likes_take_bounded_memory() -> None:
     assert len(budget) <= MOST_NEIGHBOURHOODS
 
 
-def test_full_buckets_are_forgotten_before_used_ones() -> None:
+def test_full_buckets_are_forgotten_as_others_come() -> None:
+    budget = NeighbourhoodBudget(1.0)
+    for number in range(100):
+        budget.take(str(number), 0.0)
+    for number in range(200, 300):
+        budget.take(str(number), 10.0)
+    assert len(budget) == 100
+
+
+def test_the_least_recently_used_goes_first() -> None:
     budget = NeighbourhoodBudget(0.001, 2.0)
     for number in range(MOST_NEIGHBOURHOODS):
         budget.take(str(number), 0.0)
-    assert budget.take("0", 1_999.0)
-    assert budget.take("another", 2_000.0)  # by now all but "0" are full again
-    assert len(budget) == 2
+    budget.take("0", 0.0)
+    assert not budget.take("0", 0.0)
+    budget.take("another", 0.0)
+    assert not budget.take("0", 0.0)
+    assert budget.take("1", 0.0)
+    assert budget.take("1", 0.0)  # forgotten, and full again
 
 
 @pytest.mark.parametrize(
