@@ -78,6 +78,10 @@ class NeighbourhoodBudget:
         """Takes one token of a neighbourhood (see `neighbourhood`), if it has one left."""
         return self._bucket(key, now).take(now)
 
+    def left(self, key: str, now: float) -> float:
+        """How many tokens a neighbourhood has."""
+        return self._bucket(key, now).left(now)
+
     def wait_seconds(self, key: str, now: float) -> float:
         """How long until a neighbourhood has a token; 0 where it has one."""
         return self._bucket(key, now).wait_seconds(now)

@@ -68,6 +68,9 @@ class Pass:
 class Tokens:
     """Signs and reads the tokens of one room.
 
+    Attributes:
+        digest_key: For keyed digests of what must not be told as it is; the same for all workers.
+
     Args:
         secrets: Newest first; the first signs, all verify.
         room: The room's name.
@@ -77,6 +80,8 @@ class Tokens:
         oldest_first = list(reversed(secrets))
         self._tickets = _signer(oldest_first, "ticket", room)
         self._passes = _signer(oldest_first, "pass", room)
+        self._arrivals = _signer(oldest_first, "arrival", room)
+        self.digest_key = _key(secrets[0], f"waitroom.digest.{FORMAT}.{room}")
 
     def sign_ticket(self, ticket: Ticket) -> str:
         """The ticket as its holder keeps it."""
@@ -99,13 +104,25 @@ class Tokens:
         """The pass in a cookie or header, which may have expired. Raises `BadToken`."""
         return Pass(*_read(self._passes, value, 3))
 
+    def sign_arrival(self, arrived_at: int) -> str:
+        """The time of a visitor's first arrival, Unix time in seconds, while there is no place for them yet."""
+        return _sign(self._arrivals, arrived_at)
+
+    def read_arrival(self, value: bytes) -> int:
+        """The time that `sign_arrival` was given. Raises `BadToken`."""
+        return _read(self._arrivals, value, 1)[0]
+
 
 def _signer(secrets: list[str], kind: str, room: str) -> Signer:
     """Signs and verifies with keys that are derived once, not for every token anew."""
     salt = f"waitroom.{kind}.{FORMAT}.{room}"
-    keys = [Signer(secret, salt=salt, digest_method=hashlib.sha256).derive_key() for secret in secrets]
+    keys = [_key(secret, salt) for secret in secrets]
     algorithm = cast(SigningAlgorithm, _HmacSha256())
     return Signer(keys, key_derivation="none", digest_method=hashlib.sha256, algorithm=algorithm)
+
+
+def _key(secret: str, salt: str) -> bytes:
+    return Signer(secret, salt=salt, digest_method=hashlib.sha256).derive_key()
 
 
 class _HmacSha256:

@@ -1,0 +1,1 @@
+"""What one worker keeps of a room."""

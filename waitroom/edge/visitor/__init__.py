@@ -1,0 +1,1 @@
+"""Visitors without a pass: how they join and what they are told."""

@@ -1,0 +1,149 @@
+"""How fast visitors of one neighbourhood may take places, and how a forgotten ``trusted_proxies`` shows. Pure.
+
+Times are seconds of one steady clock, but for times of arrival, which are Unix times.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from functools import lru_cache
+from typing import Final
+
+from waitroom.budgets import NeighbourhoodBudget
+
+ARRIVAL_SECONDS: Final = 120  # how long a signed time of first arrival counts
+BURST_SECONDS: Final = 10.0
+LONGEST_RETRY_SECONDS: Final = 30.0
+MOST_SENT_BACK: Final = 4096
+
+WINDOW_SECONDS: Final = 60.0
+SUSPICIOUS_JOINS: Final = 100
+MOST_PEERS: Final = 1024
+
+# Not `is_private`, which holds for networks of documentation, too. 100.64.0.0/10 is shared by providers (RFC 6598).
+_PRIVATE: Final = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        *("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10"),
+        *("::1/128", "fc00::/7", "fe80::/10"),
+    )
+)
+
+
+class JoinLimiter:
+    """One worker's share of ``join_rate`` for each neighbourhood.
+
+    A visitor who is sent back gets a signed time of first arrival. As many tokens as were sent back lately are kept
+    for those who return with one, so that newcomers do not overtake them.
+
+    Args:
+        per_second: Places a second and neighbourhood, of all workers together.
+        workers: How many share it.
+    """
+
+    def __init__(self, per_second: float, workers: int) -> None:
+        self._per_second = per_second / workers
+        self._budget = NeighbourhoodBudget(self._per_second, BURST_SECONDS * self._per_second)
+        self._sent_back: dict[str, tuple[int, float]] = {}
+
+    def ask(self, key: str, *, returning: bool, now: float) -> float:
+        """Takes a place's token of a neighbourhood.
+
+        Args:
+            key: The neighbourhood.
+            returning: Whether the visitor has a valid time of first arrival.
+            now: The steady time.
+
+        Returns:
+            0 for whoever may join now, else in how many seconds to try again.
+        """
+        count, at = self._sent_back.get(key, (0, now))
+        if now - at >= ARRIVAL_SECONDS:
+            count = 0
+        in_turn = returning or count == 0 or self._budget.left(key, now) >= count + 1
+        if in_turn and self._budget.take(key, now):
+            if returning and count:
+                self._note(key, count - 1, at)
+            return 0.0
+        if not returning:
+            count = min(count + 1, MOST_SENT_BACK)
+            self._note(key, count, now)
+        wait = max(self._budget.wait_seconds(key, now), count / self._per_second / 2)
+        return min(LONGEST_RETRY_SECONDS, max(1.0, wait))
+
+    def _note(self, key: str, count: int, at: float) -> None:
+        self._sent_back.pop(key, None)
+        if count:
+            if len(self._sent_back) >= MOST_SENT_BACK:
+                del self._sent_back[next(iter(self._sent_back))]
+            self._sent_back[key] = (count, at)
+
+
+class ProxyDetector:
+    """Finds peers that look like a proxy which ``trusted_proxies`` does not name.
+
+    Such a peer brings most of a minute's joins and has a private or loopback address, or passes on forwarding headers.
+
+    Args:
+        workers: How many share the traffic: the fewest joins that count are shared by them.
+
+    Attributes:
+        found: The address found last, or empty. It stays for as long as windows keep finding one.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._least = max(10, SUSPICIOUS_JOINS // workers)
+        self._since = float("-inf")
+        self._joins = 0
+        self._by_peer: dict[str, int] = {}
+        self._exempt = ""
+        self.found = ""
+
+    def observe(self, address: str, *, forwards: bool, now: float) -> bool:
+        """Notes a join by a peer that is no trusted proxy.
+
+        Args:
+            address: The peer's.
+            forwards: Whether the request carries forwarding headers.
+            now: The steady time.
+
+        Returns:
+            Whether ``join_rate`` does not apply to the peer: it is on a private network and brings most joins.
+        """
+        if now - self._since >= WINDOW_SECONDS:
+            self._begin_window(now)
+        self._joins += 1
+        private = is_private(address)
+        if private or forwards:
+            count = self._by_peer.get(address, 0) + 1
+            if count > 1 or len(self._by_peer) < MOST_PEERS:
+                self._by_peer[address] = count
+            if count >= self._least and 2 * count > self._joins:
+                self.found = address
+                if private:
+                    self._exempt = address
+        return address == self._exempt
+
+    def trusted_join(self, now: float) -> None:
+        """Notes a join by way of a trusted proxy."""
+        if now - self._since >= WINDOW_SECONDS:
+            self._begin_window(now)
+        self._joins += 1
+
+    def _begin_window(self, now: float) -> None:
+        still = self._by_peer.get(self.found, 0)
+        if not (still >= self._least and 2 * still > self._joins):
+            self.found = self._exempt = ""
+        self._since = now
+        self._joins = 0
+        self._by_peer = {}
+
+
+@lru_cache(1024)
+def is_private(address: str) -> bool:
+    """Whether an address is loopback or of a private network."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return True  # a unix socket's peer
+    return any(parsed in network for network in _PRIVATE)
