@@ -1,0 +1,293 @@
+"""CORS preflights: answered from memory where possible, else by asking the shop within a budget.
+
+A preflight carries no cookie by design, so whoever sends it can't be told from anybody else. The shop sees no body, no
+query and few headers of it, and one question for all that are alike (Fetch standard, section 3.2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from waitroom.budgets import NeighbourhoodBudget, TokenBucket, neighbourhood
+from waitroom.edge.headers import Peer, forwarded_lines
+from waitroom.edge.http1 import Malformed, Request, Response
+from waitroom.edge.rooms.neighbours import Neighbours
+from waitroom.edge.upstream import Borrower, UpstreamConnection, UpstreamPool
+from waitroom.errors import WaitroomError
+from waitroom.settings import RoomSettings
+
+MOST_CACHED: Final = 4096
+LONGEST_KEY: Final = 2048  # bytes of origin, path and headers together
+SHORTEST_CACHED_SECONDS: Final = 5.0
+LONGEST_CACHED_SECONDS: Final = 86_400.0
+OWN_MAX_AGE: Final = 600  # of the answers to ``cors_origins``
+LONGEST_ANSWER_SECONDS: Final = 10.0
+LONGEST_HEAD: Final = 16_384
+MOST_WAITING: Final = 256
+LOOK_AGAIN_SECONDS: Final = 0.25
+BURST_SECONDS: Final = 2.0
+
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+_HEADERS: Final = ("Accept", "Authorization", "Content-Type", "X-Requested-With")
+_ASKED: Final = (b"origin", b"access-control-request-method", b"access-control-request-headers")
+_NAMES: Final = (b"Origin", b"Access-Control-Request-Method", b"Access-Control-Request-Headers")
+_MAX_AGE: Final = re.compile(rb"[0-9]{1,9}\Z")
+
+Key = tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PreflightAnswer:
+    """What a preflight is answered.
+
+    Attributes:
+        status_line: Such as ``204 No Content``.
+        lines: Header lines.
+        until: The steady time until which it may be used again.
+    """
+
+    status_line: bytes
+    lines: bytes
+    until: float
+
+
+class NoAnswerError(WaitroomError):
+    """The shop gave no answer to a preflight that could be passed on."""
+
+
+class Preflights:
+    """The preflights of one room in one worker.
+
+    Args:
+        settings: The room's.
+        pool: The shop's connections.
+        neighbours: Where sessions are active.
+        workers: How many workers share the budgets.
+        time: The steady time.
+    """
+
+    def __init__(
+        self,
+        settings: RoomSettings,
+        pool: UpstreamPool,
+        neighbours: Neighbours,
+        workers: int,
+        time: Callable[[], float],
+    ) -> None:
+        self._pool = pool
+        self._lines = b"Waitroom-Room: %b\r\n" % settings.name.encode()
+        self._neighbours = neighbours
+        self._time = time
+        self._wait_seconds = settings.upstream_wait_seconds
+        self._answer_seconds = min(settings.upstream_first_byte_seconds, LONGEST_ANSWER_SECONDS)
+        share = settings.preflights_per_second / workers
+        self._budget = TokenBucket(share, BURST_SECONDS * share)
+        self._by_neighbourhood = NeighbourhoodBudget(share / 2, share)
+        of_sessions = settings.session_requests_per_second / workers
+        self._of_sessions = NeighbourhoodBudget(of_sessions, BURST_SECONDS * of_sessions)
+        self._own = _own_answers(settings)
+        self._cached: dict[Key, PreflightAnswer] = {}
+        self._asking: dict[Key, asyncio.Task[PreflightAnswer]] = {}
+        self._waiting = 0
+
+    def find(self, request: Request) -> PreflightAnswer | None:
+        """The answer from memory, if there is one."""
+        if self._own:
+            origin = request.fields.get(b"origin", b"").lower()
+            return self._own.get(origin) or self._own[b""]
+        answer = self._cached.get(_key(request))
+        return answer if answer is not None and self._time() < answer.until else None
+
+    async def ask(
+        self, request: Request, peer: Peer, address: str, *, open_: bool, now: float
+    ) -> PreflightAnswer | None:
+        """Asks the shop, together with all who ask the same, as soon as a budget allows it.
+
+        Args:
+            request: A preflight that `find` has no answer to.
+            peer: The client's.
+            address: The visitor's.
+            open_: Whether the room lets newcomers in or wait; else only preflights of sessions go on.
+            now: The Unix time.
+
+        Returns:
+            The answer; None where no budget allowed it in time.
+
+        Raises:
+            NoAnswerError: The shop gave none.
+            UpstreamUnavailable: There was no connection to it.
+        """
+        key = _key(request)
+        task = self._asking.get(key)
+        if task is None:
+            if not await self._allowed(request, key, neighbourhood(address), open_=open_, now=now):
+                return None
+            answer = self.find(request)
+            if answer is not None:
+                return answer
+            task = self._asking.get(key)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._ask(request, peer, key))
+            self._asking[key] = task
+            task.add_done_callback(lambda done: self._asked(key, done))
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Calls off the questions under way."""
+        tasks = list(self._asking.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _allowed(self, request: Request, key: Key, where: str, *, open_: bool, now: float) -> bool:
+        """Waits, for a short while, until a budget allows a question, or until it is no longer needed."""
+        if self._take(where, open_=open_, now=now):
+            return True
+        if self._waiting >= MOST_WAITING:
+            return False
+        self._waiting += 1
+        try:
+            ends = self._time() + self._wait_seconds
+            while self._time() < ends:
+                await asyncio.sleep(LOOK_AGAIN_SECONDS)
+                if key in self._asking or self.find(request) is not None or self._take(where, open_=open_, now=now):
+                    return True
+        finally:
+            self._waiting -= 1
+        return False
+
+    def _take(self, where: str, *, open_: bool, now: float) -> bool:
+        steady = self._time()
+        if self._neighbours.active(where, now):
+            return self._of_sessions.take(where, steady)
+        if not open_ or self._budget.left(steady) < 1.0 or not self._by_neighbourhood.take(where, steady):
+            return False
+        return self._budget.take(steady)
+
+    async def _ask(self, request: Request, peer: Peer, key: Key) -> PreflightAnswer:
+        try:
+            async with asyncio.timeout(self._answer_seconds + self._wait_seconds):
+                connection = await self._pool.take()
+                question = _Question(connection, self._pool, self._lines)
+                try:
+                    question.send(request, peer)
+                    response = await question.answer
+                finally:
+                    question.end()
+        except TimeoutError as error:
+            raise NoAnswerError("no answer in time") from error
+        answer = _answer(response, self._time())
+        if sum(map(len, key)) <= LONGEST_KEY:
+            self._cached.pop(key, None)
+            if len(self._cached) >= MOST_CACHED:
+                del self._cached[next(iter(self._cached))]
+            self._cached[key] = answer
+        return answer
+
+    def _asked(self, key: Key, done: asyncio.Task[PreflightAnswer]) -> None:
+        self._asking.pop(key, None)
+        if not done.cancelled():
+            done.exception()  # those who asked may have gone
+
+
+class _Question(Borrower):
+    """One preflight on a connection to the shop."""
+
+    def __init__(self, connection: UpstreamConnection, pool: UpstreamPool, lines: bytes) -> None:
+        self.answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        self._connection = connection
+        self._pool = pool
+        self._lines = lines
+        self._buffer = b""
+        self._reusable = False
+        connection.borrower = self
+
+    def send(self, request: Request, peer: Peer) -> None:
+        fields = request.fields
+        host = fields.get(b"host", self._connection.address.authority)
+        lines = b"OPTIONS %b HTTP/1.1\r\nHost: %b\r\n" % (request.path, host)
+        for name, lower in zip(_NAMES, _ASKED, strict=True):
+            if lower in fields:
+                lines += b"%b: %b\r\n" % (name, fields[lower])
+        self._connection.transport.write(lines + self._lines + forwarded_lines(request, peer) + b"\r\n")
+
+    def end(self) -> None:
+        """Gives the connection back."""
+        self._pool.give_back(self._connection, reusable=self._reusable)
+        if not self.answer.done():
+            self.answer.cancel()
+
+    def upstream_data(self, data: bytes) -> None:
+        """See `Borrower`."""
+        self._buffer += data
+        try:
+            self._read()
+        except Malformed as error:
+            self._fail(error.reason)
+
+    def _read(self) -> None:
+        while not self.answer.done():
+            end = self._buffer.find(b"\r\n\r\n")
+            if end < 0:
+                if len(self._buffer) > LONGEST_HEAD:
+                    raise Malformed(502, "a response head that is too long")
+                return
+            head, self._buffer = self._buffer[: end + 4], self._buffer[end + 4 :]
+            response, _ = self._pool.heads.parse(head)
+            if response.status < 200:
+                continue
+            self._pool.worked(self._connection)
+            whole = response.bodiless or response.content_length == 0
+            self._reusable = whole and response.keep_alive and not self._buffer
+            self.answer.set_result(response)
+
+    def upstream_closed(self, error: Exception | None) -> None:
+        """See `Borrower`."""
+        self._fail("the shop closed the connection" if error is None else str(error))
+
+    def upstream_writable(self, writable: bool) -> None:
+        """See `Borrower`. A question is too short to wait for that."""
+
+    def _fail(self, cause: str) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(NoAnswerError(cause))
+
+
+def _key(request: Request) -> Key:
+    fields = request.fields
+    return (request.path, fields.get(b"host", b""), *[fields.get(name, b"") for name in _ASKED])
+
+
+def _answer(response: Response, now: float) -> PreflightAnswer:
+    """The shop's answer without its body and without what is meant for one client alone."""
+    seconds = SHORTEST_CACHED_SECONDS
+    lines = b""
+    for field in response.headers:
+        name = field.lower
+        if name.startswith(b"access-control-") or name in (b"vary", b"allow"):
+            lines += field.line
+            if name == b"access-control-max-age" and _MAX_AGE.match(field.value):
+                seconds = min(LONGEST_CACHED_SECONDS, max(seconds, float(field.value)))
+    status = b"204 No Content" if response.status < 300 else b"%d %b" % (response.status, response.reason)
+    return PreflightAnswer(status, lines, now + seconds)
+
+
+def _own_answers(settings: RoomSettings) -> dict[bytes, PreflightAnswer]:
+    """By origin, what ``cors_origins`` are answered; under "" what all others are. Empty where there are none."""
+    if not settings.cors_origins:
+        return {}
+    methods = ", ".join(settings.cors_methods or _METHODS)
+    headers = ", ".join(settings.cors_headers or _HEADERS)
+    found = {b"": PreflightAnswer(b"204 No Content", b"Vary: Origin\r\n", 0.0)}
+    for origin in settings.cors_origins:
+        lines = (
+            f"Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Allow-Credentials: true\r\n"
+            f"Access-Control-Allow-Methods: {methods}\r\nAccess-Control-Allow-Headers: {headers}\r\n"
+            f"Access-Control-Max-Age: {OWN_MAX_AGE}\r\nVary: Origin\r\n"
+        )
+        found[origin.encode()] = PreflightAnswer(b"204 No Content", lines.encode(), 0.0)
+    return found
