@@ -25,6 +25,8 @@ COMPILED = (
     *("waitroom/budgets.py", "waitroom/errors.py", "waitroom/gate.py", "waitroom/tokens.py"),
     *("waitroom/queue/positions.py", "waitroom/queue/view.py"),
     *(f"waitroom/edge/{name}.py" for name in _EDGE),
+    *("waitroom/edge/proxy/preflight.py", "waitroom/edge/rooms/neighbours.py", "waitroom/edge/rooms/without_pass.py"),
+    *("waitroom/edge/visitor/arrivals.py", "waitroom/edge/visitor/joins.py"),
 )
 
 

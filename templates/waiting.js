@@ -67,7 +67,7 @@
 
   function updated() {
     // What was true when a held page was made is not known here: it shows the time instead.
-    if (state === "held") return;
+    if (state === "held" || state === "busy") return;
     const passed = Math.round(age + Math.max(0, Date.now() - heardAt) / 1000);
     const format = new Intl.RelativeTimeFormat(language, { numeric: "auto" });
     if (passed < 90) put("updated", format.format(passed < 5 ? 0 : -passed, "second"));
@@ -243,6 +243,10 @@
   if (marked("heading").length && marked("lead").length) {
     states[state] = [marked("heading")[0].textContent, marked("lead")[0].textContent];
   }
-  schedule(state === "called" ? 1 : pollAfter);
+  if (state === "busy") {
+    // There is no place to ask about yet.
+    remember([0, 0]);
+    timer = setTimeout(() => goOn(0), pollAfter * 1000);
+  } else schedule(state === "called" ? 1 : pollAfter);
   updated();
 })();

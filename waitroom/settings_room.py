@@ -239,7 +239,7 @@ class RoomSettings:
             "Take agent or network where passes are sold or shared. Phones change their network in the middle of a "
             "purchase, so network throws out honest visitors.",
         ),
-    ] = "none"  # noqa: S105 - a choice, no password
+    ] = "none"
     claim_seconds: Annotated[
         Whole,
         Field(ge=90, le=86_400),
@@ -315,7 +315,7 @@ class RoomSettings:
             "passthrough nothing is refused.",
             "Take all only for a shop whose apps send requests without cookies, and prefer a bypass rule for each.",
         ),
-    ] = "safe"  # noqa: S105 - a choice, no password
+    ] = "safe"
     without_pass_per_second: Annotated[
         Number | None,
         Field(gt=0, le=1_000_000),

@@ -156,7 +156,7 @@ def test_while_nobody_waits_what_is_no_navigation_goes_on_without_a_session(quie
     assert b"Waitroom-Session" not in at_shop(quiet)
     quiet.shop.wire.send(OK)
     assert quiet.store.calls == []
-    assert quiet.room.metrics.requests == {"transit": 1}
+    assert quiet.room.metrics.requests == {"without_pass": 1}
 
 
 def test_while_nobody_waits_a_newcomer_goes_in_at_once(quiet):

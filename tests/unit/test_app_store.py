@@ -89,6 +89,7 @@ def test_offline_sessions_are_not_each_other_s():
     with World(store_up=False, on_store_error="admit") as world:
         seen = set()
         for _ in range(20):
+            world.pass_time(60 / BUSY.rate_per_minute)
             wire = world.client()
             wire.send(get(b"/a", PAGE))
             seen.add(read_requests(world.shop.wire.clear())[0][0][b"Waitroom-Session"])

@@ -214,7 +214,7 @@ def test_nothing_has_words_that_nobody_meets() -> None:
     "lines",
     [
         (b"Sec-Fetch-Mode: cors", b"Accept: text/html"),
-        (b"Sec-Fetch-Mode: navigate", b"Sec-Fetch-Dest: empty", b"Accept: text/html"),
+        (b"X-Moz: prefetch", b"Accept: text/html"),
         (b"Sec-Purpose: prefetch", b"Accept: text/html"),
         (b"Accept: */*",),
         (b"X-Accept: text/html",),

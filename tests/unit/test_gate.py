@@ -58,11 +58,23 @@ def action(
     *,
     store_up: bool = True,
     on_store_error: str = "hold",
+    without_pass: str = "safe",
+    method: bytes = b"GET",
 ) -> Action:
-    return decide(kind, pass_, ticket, view, store_up=store_up, on_store_error=on_store_error, now=NOW)
+    return decide(
+        kind,
+        method,
+        pass_,
+        ticket,
+        view,
+        store_up=store_up,
+        on_store_error=on_store_error,
+        without_pass=without_pass,
+        now=NOW,
+    )
 
 
-KINDS = [Kind.NAVIGATION, Kind.OTHER]
+KINDS = [Kind.NAVIGATION, Kind.OTHER, Kind.EMBEDDED, Kind.PREFETCH]
 UNREACHABLE = [(BUSY, False), (QUIET, False), (None, False), (None, True)]
 ON_STORE_ERROR = ["hold", "admit", "close"]
 
@@ -110,9 +122,17 @@ def test_a_pass_at_its_hard_end_is_as_good_as_none():
         (Kind.OTHER, CALLED, BUSY, Action.WAIT),
         (Kind.OTHER, OTHER_GENERATION, BUSY, Action.WAIT),
         (Kind.OTHER, TOO_OLD, BUSY, Action.REFUSE),
-        (Kind.OTHER, TOO_OLD, QUIET, Action.TRANSIT),
+        (Kind.OTHER, TOO_OLD, QUIET, Action.WITHOUT_PASS),
         (Kind.OTHER, None, BUSY, Action.REFUSE),
-        (Kind.OTHER, None, QUIET, Action.TRANSIT),
+        (Kind.OTHER, None, QUIET, Action.WITHOUT_PASS),
+        (Kind.EMBEDDED, WAITING, BUSY, Action.WAIT),
+        (Kind.EMBEDDED, CALLED, BUSY, Action.WAIT),
+        (Kind.EMBEDDED, None, BUSY, Action.REFUSE),
+        (Kind.EMBEDDED, None, QUIET, Action.WITHOUT_PASS),
+        (Kind.PREFETCH, WAITING, BUSY, Action.LATER),
+        (Kind.PREFETCH, CALLED, BUSY, Action.LATER),
+        (Kind.PREFETCH, None, BUSY, Action.LATER),
+        (Kind.PREFETCH, None, QUIET, Action.LATER),
     ],
 )
 def test_without_a_pass_while_the_store_can_be_asked(kind, ticket, view, expected):
@@ -128,7 +148,8 @@ def test_without_a_pass_while_the_store_can_be_asked(kind, ticket, view, expecte
         (Kind.NAVIGATION, "admit", Action.ADMIT),
         (Kind.NAVIGATION, "close", Action.CLOSE),
         (Kind.OTHER, "hold", Action.REFUSE),
-        (Kind.OTHER, "admit", Action.TRANSIT),
+        (Kind.OTHER, "admit", Action.WITHOUT_PASS),
+        (Kind.PREFETCH, "admit", Action.LATER),
         (Kind.OTHER, "close", Action.REFUSE),
     ],
 )
@@ -152,7 +173,30 @@ def test_who_waits_keeps_waiting_while_the_store_can_not_be_asked(on_store_error
 @pytest.mark.parametrize(("view", "store_up"), [(QUIET, True), (BUSY, True), (None, False)])
 def test_a_preflight_asks_for_nothing_and_carries_nothing(view, store_up):
     for pass_, ticket in product([None, FRESH, RUN_OUT], [None, WAITING, CALLED]):
-        assert action(Kind.PREFLIGHT, pass_, ticket, view, store_up=store_up) is Action.TRANSIT
+        assert action(Kind.PREFLIGHT, pass_, ticket, view, store_up=store_up) is Action.PREFLIGHT
+
+
+PASSTHROUGH = replace(BUSY, method="passthrough")
+METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"PROPFIND")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", [Kind.OTHER, Kind.EMBEDDED])
+def test_what_a_request_without_a_pass_may_do_while_nobody_waits(method, kind):
+    safe = method in (b"GET", b"HEAD")
+    for without_pass, allowed in (("refuse", False), ("safe", safe), ("all", True)):
+        got = action(kind, view=QUIET, method=method, without_pass=without_pass)
+        assert got is (Action.WITHOUT_PASS if allowed else Action.REFUSE)
+        assert action(kind, view=BUSY, method=method, without_pass=without_pass) is Action.REFUSE
+        closed = replace(QUIET, state=RoomState.CLOSED)
+        assert action(kind, view=closed, method=method, without_pass=without_pass) is Action.REFUSE
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_room_that_only_counts_refuses_nothing(method):
+    for without_pass, store_up in product(("refuse", "safe", "all"), (True, False)):
+        got = action(Kind.OTHER, view=PASSTHROUGH, method=method, without_pass=without_pass, store_up=store_up)
+        assert got is Action.TRANSIT
 
 
 @pytest.mark.parametrize(
@@ -211,9 +255,18 @@ def fetch(mode: bytes, dest: bytes | None = None, **more: bytes) -> dict[bytes, 
         (fetch(b"navigate", b"document"), Kind.NAVIGATION),
         (fetch(b"navigate", b"document", accept=b"*/*"), Kind.NAVIGATION),
         (fetch(b"navigate", b"iframe"), Kind.NAVIGATION),
+        (fetch(b"navigate", b"iframe", sec_fetch_site=b"same-origin"), Kind.NAVIGATION),
+        (fetch(b"navigate", b"document", sec_fetch_site=b"cross-site"), Kind.NAVIGATION),
         (fetch(b"navigate"), Kind.NAVIGATION),
-        (fetch(b"navigate", b"empty"), Kind.OTHER),
-        (fetch(b"navigate", b""), Kind.OTHER),
+        # A frame of another site shows no waiting page, and its cookies may not be kept.
+        *[
+            (fetch(b"navigate", dest, sec_fetch_site=site), Kind.EMBEDDED)
+            for dest in (b"iframe", b"frame", b"embed", b"object", b"fencedframe")
+            for site in (b"cross-site", b"same-site", b"none")
+        ],
+        # A service worker passes a navigation on with an empty destination.
+        (fetch(b"navigate", b"empty", accept=b"*/*"), Kind.NAVIGATION),
+        (fetch(b"navigate", b""), Kind.NAVIGATION),
         (fetch(b"cors", b"empty", accept=b"text/html"), Kind.OTHER),
         (fetch(b"same-origin", b"empty", accept=b"text/html"), Kind.OTHER),
         (fetch(b"no-cors", b"image", accept=b"image/avif,*/*"), Kind.OTHER),
@@ -232,9 +285,16 @@ def fetch(mode: bytes, dest: bytes | None = None, **more: bytes) -> dict[bytes, 
         ({b"accept": b""}, Kind.OTHER),
         ({}, Kind.OTHER),
         # Nobody has asked for the page yet.
-        (fetch(b"navigate", b"document", sec_purpose=b"prefetch"), Kind.OTHER),
-        (fetch(b"navigate", b"document", sec_purpose=b"prefetch;prerender"), Kind.OTHER),
-        ({**HTML, b"purpose": b"prefetch"}, Kind.OTHER),
+        (fetch(b"navigate", b"document", sec_purpose=b"prefetch"), Kind.PREFETCH),
+        (fetch(b"navigate", b"document", sec_purpose=b"prefetch;prerender"), Kind.PREFETCH),
+        (fetch(b"navigate", b"document", sec_purpose=b"Prerender;Prefetch;anonymous-client-ip"), Kind.PREFETCH),
+        (fetch(b"no-cors", b"empty", purpose=b"prefetch"), Kind.PREFETCH),
+        ({**HTML, b"purpose": b"prefetch"}, Kind.PREFETCH),
+        ({**HTML, b"purpose": b"Prefetch"}, Kind.PREFETCH),
+        ({**HTML, b"x-moz": b"prefetch"}, Kind.PREFETCH),
+        ({**HTML, b"x-purpose": b"preview"}, Kind.PREFETCH),
+        ({**HTML, b"x-purpose": b"preload, other"}, Kind.PREFETCH),
+        ({**HTML, b"purpose": b"visit"}, Kind.NAVIGATION),
     ],
 )
 def test_a_navigation_and_the_rest(fields, expected):
@@ -252,3 +312,6 @@ def test_a_preflight():
         assert classify(b"OPTIONS", {name: value for name, value in asked.items() if name != missing}) is Kind.OTHER
     for method in (b"GET", b"POST", b"PUT"):
         assert classify(method, asked) is Kind.OTHER
+    assert classify(b"OPTIONS", asked | {b"content-length": b"0"}) is Kind.PREFLIGHT
+    for body in ({b"content-length": b"1"}, {b"transfer-encoding": b"chunked"}):
+        assert classify(b"OPTIONS", asked | body) is Kind.OTHER  # no browser sends one with a body

@@ -18,6 +18,7 @@ from waitroom.tokens import Ticket
 
 JSON_LINES: Final = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
 OK: Final = b"200 OK"
+TOO_MANY: Final = b"429 Too Many Requests"
 UNAVAILABLE: Final = b"503 Service Unavailable"
 
 
@@ -46,6 +47,21 @@ class Answers:
         else:
             call.client.respond(status, lines + JSON_LINES, standing.json(call.room.name))
 
+    def later(self, call: Call) -> None:
+        """Answers a prefetch so that no cache keeps the answer and the browser asks again when the visitor clicks."""
+        body = self.standing(call.room, "unknown").json(call.room.name)
+        call.client.respond(UNAVAILABLE, JSON_LINES, body)
+
+    def ask_for_a_moment(self, call: Call, seconds: int, lines: bytes, *, as_page: bool = True) -> None:
+        """Answers a newcomer who is to try again in some seconds; ``lines`` hold the time of first arrival."""
+        standing = self.standing(call.room, "unknown", kind=PageKind.BUSY, state="unknown")
+        standing.poll_after = seconds + int(seconds * self._spread.random() / 4)
+        if as_page:
+            self.tell(call, standing, lines)
+        else:
+            lines += b"Retry-After: %d\r\n" % standing.poll_after
+            call.client.respond(TOO_MANY, lines + JSON_LINES, standing.json(call.room.name))
+
     def left(self, call: Call, lines: bytes) -> None:
         """Answers somebody who gave up the place or the session."""
         if call.kind is Kind.NAVIGATION:
@@ -61,7 +77,7 @@ class Answers:
             language, kind = self._pages.language(fields.get(b"accept-language")), classify(method, fields)
         else:
             language, kind = self._language(request), kind_of(request)
-        if kind is Kind.NAVIGATION:
+        if kind is Kind.NAVIGATION or kind is Kind.EMBEDDED:
             return self.page_lines, self._pages.error_page(status, language, request_id)
         text = self._pages.error_text(status, language)
         return JSON_LINES, json.dumps({"error": text, "status": status, "request_id": request_id}).encode()

@@ -11,10 +11,12 @@ from functools import partial
 
 import structlog
 
+from waitroom.budgets import neighbourhood
 from waitroom.edge.answers import Answers
 from waitroom.edge.call import Call
 from waitroom.edge.client import ClientConnection
 from waitroom.edge.clock import Clock
+from waitroom.edge.connector import UpstreamUnavailable
 from waitroom.edge.endpoints import CHECK, CarryOut, Endpoints
 from waitroom.edge.exchange import Exchange
 from waitroom.edge.forwarded import plain_address
@@ -23,13 +25,15 @@ from waitroom.edge.heads import RequestHeads
 from waitroom.edge.http1 import Request
 from waitroom.edge.pages import Pages
 from waitroom.edge.passage import Passage
+from waitroom.edge.proxy.preflight import NoAnswerError
 from waitroom.edge.room import BypassBudget, Placed, Room
 from waitroom.edge.routing import Router
 from waitroom.edge.server import ClientLimits, Server
 from waitroom.edge.sessions import Session
+from waitroom.edge.visitor.arrivals import Arrivals
 from waitroom.edge.words import PageKind
 from waitroom.errors import StoreUnavailable
-from waitroom.gate import Action, decide
+from waitroom.gate import Action, Kind, decide
 from waitroom.queue.store import Visited
 from waitroom.queue.view import RoomState
 from waitroom.tokens import Ticket
@@ -51,6 +55,7 @@ class Edge(Server):
         clock: What time it is.
         most_connections: In all.
         most_per_address: From one address that isn't a trusted proxy's.
+        workers: How many share the gateway's traffic.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class Edge(Server):
         *,
         most_connections: int,
         most_per_address: int,
+        workers: int = 1,
     ) -> None:
         self.rooms = rooms
         self.limits = limits
@@ -83,7 +89,8 @@ class Edge(Server):
         self._requests = 0
         self._dated = (0, b"")
         self._heads = RequestHeads()
-        self._endpoints = Endpoints(self._answers, router, rooms, self.admit_or_wait)
+        self._arrivals = Arrivals(workers, clock)
+        self._endpoints = Endpoints(self._answers, self._arrivals, router, rooms, self.admit_or_wait)
 
     # What connections need: see client.Server.
 
@@ -205,11 +212,13 @@ class Edge(Server):
         room, session = call.room, call.session
         action = decide(
             call.kind,
+            call.request.method,
             session,
             call.ticket,
             room.view,
             store_up=room.store_up,
             on_store_error=room.settings.on_store_error,
+            without_pass=room.settings.without_pass,
             now=call.now,
         )
         match action:
@@ -219,8 +228,12 @@ class Edge(Server):
                 self._pass_on(call, None, "transit")
             case Action.WAIT:
                 self._wait(call)
+            case Action.WITHOUT_PASS:
+                self._without_pass(call)
+            case Action.PREFLIGHT:
+                self._preflight(call)
             case Action.ADMIT:
-                self._go_in(call, *room.admit_offline(call.now))
+                self._admit_offline(call)
             case Action.JOIN:
                 self._join(call)
             case Action.CLAIM:
@@ -231,9 +244,11 @@ class Edge(Server):
                 self._hold(call)
             case Action.CLOSE:
                 self._turn_away(call, RoomState.CLOSED)
+            case Action.LATER:
+                room.count("prefetch")
+                self._answers.later(call)
             case Action.REFUSE:
-                room.count("refused")
-                self._answers.tell(call, self._answers.standing(room, "unknown"))
+                self._refuse(call)
 
     def forward(
         self,
@@ -249,6 +264,7 @@ class Edge(Server):
         client.forward(Exchange(client, request, room.pool, passage))
 
     def _go_in(self, call: Call, session: Session, value: str) -> None:
+        call.room.neighbours.note(neighbourhood(call.client.visitor), int(call.now))
         lines = call.pass_lines(session, value)
         self._pass_on(call, session, "admitted", lines)
 
@@ -260,7 +276,53 @@ class Edge(Server):
             location = b"Location: %b\r\nCache-Control: no-store\r\n" % call.then
             call.client.respond(b"303 See Other", lines + location, b"")
 
+    def _without_pass(self, call: Call) -> None:
+        room = call.room
+        if room.view is not None and room.without_pass.take(room.view, self._clock.steady()):
+            self._pass_on(call, None, "without_pass")
+        else:
+            self._refuse(call)
+
+    def _refuse(self, call: Call) -> None:
+        room, request = call.room, call.request
+        room.count("refused")
+        room.without_pass.log_refused(request.method, request.path, self._clock.steady())
+        if call.kind is Kind.EMBEDDED:
+            call.client.fail(503)
+        else:
+            self._answers.tell(call, self._answers.standing(room, "unknown"))
+
+    def _preflight(self, call: Call) -> None:
+        answer = call.room.preflights.find(call.request)
+        if answer is not None:
+            call.room.count("preflight_cached")
+            call.client.respond(answer.status_line, answer.lines, b"")
+        else:
+            call.client.run(self._ask_preflight(call))
+
+    async def _ask_preflight(self, call: Call) -> None:
+        room, client = call.room, call.client
+        open_ = room.view is not None and room.view.state in (RoomState.OPEN, RoomState.PAUSED)
+        try:
+            answer = await room.preflights.ask(call.request, client.peer, client.visitor, open_=open_, now=call.now)
+        except NoAnswerError:
+            client.fail(502)
+        except UpstreamUnavailable as error:
+            client.fail(503 if error.cause == "busy" else 502)
+        else:
+            if answer is None:
+                room.count("preflight_refused")
+                self._answers.tell(call, self._answers.standing(room, "unknown"))
+            else:
+                room.count("preflight")
+                client.respond(answer.status_line, answer.lines, b"")
+
     def _join(self, call: Call) -> None:
+        wait = self._arrivals.retry_after(call)
+        if wait:
+            call.room.count("join_limited")
+            self._answers.ask_for_a_moment(call, wait, self._arrivals.lines(call))
+            return
         call.client.when(call.room.join(), partial(self._joined, call))
 
     def _joined(self, call: Call, answer: asyncio.Future[Placed]) -> None:
@@ -342,11 +404,19 @@ class Edge(Server):
         """The store failed a newcomer just now."""
         match call.room.settings.on_store_error:
             case "admit":
-                self._go_in(call, *call.room.admit_offline(call.now))
+                self._admit_offline(call)
             case "hold":
                 self._hold(call)
             case "close":
                 self._turn_away(call, RoomState.CLOSED)
+
+    def _admit_offline(self, call: Call) -> None:
+        """The store can't be asked, and the room lets newcomers in at its rate; the rest are held."""
+        admitted = call.room.admit_offline(call.now)
+        if admitted is None:
+            self._hold(call)
+        else:
+            self._go_in(call, *admitted)
 
     def _hold(self, call: Call) -> None:
         room = call.room

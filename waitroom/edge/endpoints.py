@@ -13,6 +13,7 @@ from waitroom.edge.room import Room
 from waitroom.edge.routing import Route, Router
 from waitroom.edge.sessions import Session
 from waitroom.edge.standing import Standing
+from waitroom.edge.visitor.arrivals import Arrivals
 from waitroom.edge.words import PageKind
 from waitroom.errors import StoreUnavailable
 from waitroom.queue.view import RoomState
@@ -32,15 +33,22 @@ class Endpoints:
 
     Args:
         answers: Says how it stands.
+        arrivals: Says whether a newcomer may join now.
         router: Finds the room that a forward-auth request is about.
         rooms: By name.
         admit_or_wait: What is done with a navigation, for the waiting page's own address.
     """
 
     def __init__(
-        self, answers: Answers, router: Router, rooms: Mapping[str, Room], admit_or_wait: Callable[[Call], None]
+        self,
+        answers: Answers,
+        arrivals: Arrivals,
+        router: Router,
+        rooms: Mapping[str, Room],
+        admit_or_wait: Callable[[Call], None],
     ) -> None:
         self._answers = answers
+        self._arrivals = arrivals
         self._router = router
         self._rooms = rooms
         self._admit_or_wait = admit_or_wait
@@ -123,12 +131,17 @@ class Endpoints:
         try:
             if call.ticket is not None and not call.ticket.expired(call.now) and await self._same(call, call.ticket):
                 return
+            wait = self._arrivals.retry_after(call)
+            if wait:
+                room.count("join_limited")
+                self._answers.ask_for_a_moment(call, wait, self._arrivals.lines(call), as_page=False)
+                return
             placed = await room.join()
         except StoreUnavailable:
             if call.ticket is not None and not call.ticket.expired(call.now):
                 self._keep_waiting(call, call.ticket)
-            elif room.settings.on_store_error == "admit":
-                self._let_in(call, CREATED, *room.admit_offline(call.now))
+            elif room.settings.on_store_error == "admit" and (admitted := room.admit_offline(call.now)) is not None:
+                self._let_in(call, CREATED, *admitted)
             else:
                 standing = self._answers.standing(room, "unknown")
                 self._say(call, UNAVAILABLE, standing, b"Retry-After: %d\r\n" % standing.poll_after)

@@ -28,6 +28,7 @@ _OURS = frozenset(
     (
         *(b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id"),
         *(b"waitroom-room", b"waitroom-session", b"waitroom-ticket", b"waitroom-pass", b"waitroom-command"),
+        b"waitroom-arrival",
     )
 )
 _DROPPED_FROM_REQUESTS = _HOP_BY_HOP | _OURS

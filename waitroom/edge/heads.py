@@ -21,7 +21,9 @@ _COOKIE, _DATE = b"\r\nCookie: ", b"\r\nDate: "
 # What a header's value may consist of.
 _VALUE = bytes(code for code in range(256) if code == 0x09 or 0x20 <= code != 0x7F)
 # What only one visitor says: such heads don't come again from anybody else.
-_PERSONAL = frozenset((b"authorization", b"proxy-authorization", b"waitroom-ticket", b"waitroom-pass"))
+_PERSONAL = frozenset(
+    (b"authorization", b"proxy-authorization", b"waitroom-ticket", b"waitroom-pass", b"waitroom-arrival")
+)
 _PERSONAL_ANSWER = frozenset((b"set-cookie", b"waitroom-command"))
 
 Head = TypeVar("Head", Request, Response)

@@ -40,12 +40,18 @@ _READ = frozenset(
     (
         *(b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"expect", b"accept"),
         *(b"accept-language", b"origin", b"sec-fetch-mode", b"sec-fetch-dest", b"sec-fetch-site"),
-        *(b"sec-purpose", b"purpose", b"x-forwarded-uri", b"x-original-uri"),
-        *(b"access-control-request-method", b"waitroom-ticket", b"waitroom-pass"),
+        *(b"sec-purpose", b"purpose", b"x-purpose", b"x-moz", b"x-forwarded-uri", b"x-original-uri"),
+        *(b"access-control-request-method", b"access-control-request-headers"),
+        *(b"waitroom-ticket", b"waitroom-pass", b"waitroom-arrival"),
         *(b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded"),
     )
 )
-_LOOKS = frozenset((b"accept", b"accept-language", b"sec-fetch-mode", b"sec-fetch-dest", b"sec-purpose", b"purpose"))
+_LOOKS = frozenset(
+    (
+        *(b"accept", b"accept-language", b"sec-fetch-mode", b"sec-fetch-dest", b"sec-fetch-site"),
+        *(b"sec-purpose", b"purpose", b"x-purpose", b"x-moz"),
+    )
+)
 _RESPONSE_READ = frozenset(
     (b"content-length", b"transfer-encoding", b"connection", b"cache-control", b"waitroom-command", b"date")
 )
@@ -55,7 +61,12 @@ _CARRY_HTTP = (b"h2", b"h3", b"http", b"tls")
 _ANOTHER_OPINION = (b"content-length", b"transfer-encoding", b"upgrade")
 
 _REQUEST_FIELDS = FieldMemo(
-    frozenset((b"cookie", b"authorization", b"proxy-authorization", b"waitroom-ticket", b"waitroom-pass", b"referer"))
+    frozenset(
+        (
+            *(b"cookie", b"authorization", b"proxy-authorization", b"referer"),
+            *(b"waitroom-ticket", b"waitroom-pass", b"waitroom-arrival"),
+        )
+    )
 )
 _RESPONSE_FIELDS = FieldMemo(frozenset((b"set-cookie", b"location", b"etag", b"date", b"waitroom-command")))
 

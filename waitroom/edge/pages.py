@@ -63,6 +63,8 @@ _NEEDS = {
 }
 
 _ROOM_KINDS = tuple(ROOM_WORDS)
+# No status speaks of these.
+_WITHOUT_STATUS = frozenset({PageKind.PREQUEUE, PageKind.HELD, PageKind.BUSY})
 
 
 @dataclass(slots=True)
@@ -228,11 +230,11 @@ class Pages:
             heading=_(ROOM_WORDS[kind].heading),
             lead=_(ROOM_WORDS[kind].lead),
             keep_place=spoken.span(self._keep_place_seconds[room]),
-            # The page itself holds the words of its own state, and no status speaks of a held room.
+            # The page itself holds the words of its own state.
             other_states={
                 str(each): [_(words.heading), _(words.lead)]
                 for each, words in ROOM_WORDS.items()
-                if each not in (kind, PageKind.HELD)
+                if each is not kind and each not in _WITHOUT_STATUS
             },
             script_words={name: _(sentence) for name, sentence in SCRIPT_WORDS.items()},
             **slots,

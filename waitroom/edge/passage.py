@@ -6,6 +6,7 @@ from typing import Final
 
 import structlog
 
+from waitroom.budgets import neighbourhood
 from waitroom.edge.client import ClientConnection
 from waitroom.edge.exchange import Errand, FailureText
 from waitroom.edge.headers import set_cookie
@@ -59,7 +60,9 @@ class Passage(Errand):
         self.lines = b"%bX-Request-Id: %b\r\n" % (room.told_line, client.request_id.encode())
         if session is not None:
             self.lines += b"Waitroom-Session: %x\r\n" % session.id
-            room.sessions.begin(session, room.clock.unix())
+            now = room.clock.unix()
+            if room.sessions.begin(session, now):
+                room.neighbours.note(neighbourhood(client.visitor), int(now))
         room.metrics.in_flight += 1
 
     def answered(self, response: Response) -> tuple[bytes, bool]:

@@ -11,11 +11,16 @@ from typing import Final
 
 import structlog
 
+from waitroom.budgets import TokenBucket
 from waitroom.edge.batch import Batch
 from waitroom.edge.clock import Clock
 from waitroom.edge.http1 import Response
+from waitroom.edge.proxy.preflight import Preflights
+from waitroom.edge.rooms.neighbours import Neighbours
+from waitroom.edge.rooms.without_pass import WithoutPass
 from waitroom.edge.sessions import Session, Sessions
 from waitroom.edge.upstream import UpstreamPool
+from waitroom.edge.visitor.joins import JoinLimiter
 from waitroom.errors import BadToken, StoreUnavailable
 from waitroom.gate import must_look_up
 from waitroom.metrics import RoomMetrics
@@ -97,6 +102,13 @@ class Room:
         self.viewed_at = datetime.now(UTC)
         self.store_up = False
         self.bypass = [BypassBudget(rule, workers) for rule in settings.bypass]
+        self.join_limiter = JoinLimiter(settings.join_rate, workers)
+        self.without_pass = WithoutPass(settings, workers)
+        self.neighbours = Neighbours(tokens.digest_key, settings.session_seconds)
+        self.preflights = Preflights(settings, pool, self.neighbours, workers, clock.steady)
+        self._workers = workers
+        self._offline = TokenBucket(settings.rate_per_minute / 60 / workers)
+        self.arrival_cookie = f"waitroom_arrival_{settings.name}"
         self.ticket_cookie = f"waitroom_ticket_{settings.name}"
         self.pass_cookie = f"waitroom_pass_{settings.name}"
         self.ticket_cookie_name = self.ticket_cookie.encode() + b"="
@@ -216,8 +228,13 @@ class Room:
             ends_at = int(now) + self.settings.session_max_seconds
         return self.sessions.admit(id_, expires_at=min(int(now) + lasts, ends_at), ends_at=ends_at)
 
-    def admit_offline(self, now: float) -> tuple[Session, str]:
-        """A session without the store, where the room's settings want that."""
+    def admit_offline(self, now: float) -> tuple[Session, str] | None:
+        """A session without the store, where the room's settings want that; None where the rate allows none now."""
+        rate = self.settings.rate_per_minute if self.view is None else self.view.rate_per_minute
+        steady = self.clock.steady()
+        self._offline.change_rate(rate / 60 / self._workers, 1.0, steady)
+        if not self._offline.take(steady):
+            return None
         return self.admit(OFFLINE_SESSIONS + secrets.randbits(61), now)
 
     def admitted(self, ticket: Ticket, now: float) -> None:
@@ -279,6 +296,7 @@ class Room:
         await self.flush()
         await self._joins.close()
         await self._visits.close()
+        await self.preflights.close()
         self.pool.close()
 
     def store_failed(self, error: StoreUnavailable | None = None) -> None:

@@ -76,12 +76,14 @@ class Sessions:
         value = self._tokens.sign_pass(found)
         return self._remember(value.encode(), found), value
 
-    def begin(self, session: Session, now: float) -> None:
-        """A request starts under it."""
+    def begin(self, session: Session, now: float) -> bool:
+        """A request starts under it. Returns whether the store is to be told of it."""
         session.requests += 1
         self._busy.add(session)
-        if now - session.kept_at >= LONGEST_UNKEPT_SECONDS:
-            self._due[session.id] = session
+        if now - session.kept_at < LONGEST_UNKEPT_SECONDS:
+            return False
+        self._due[session.id] = session
+        return True
 
     def finish(self, session: Session) -> None:
         """A request under it has ended."""

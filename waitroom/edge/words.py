@@ -21,6 +21,8 @@ class PageKind(StrEnum):
     CLOSED = "closed"
     HELD = "held"
     """The store can't be reached just now."""
+    BUSY = "busy"
+    """Too many newcomers come from one neighbourhood at a time."""
     ERROR = "error"
 
 
@@ -69,6 +71,10 @@ ROOM_WORDS: dict[PageKind, Words] = {
         "One moment, please",
         "Because of a fault on our side we can’t see the line just now. If you have a place in it, it is kept. "
         "This page keeps trying by itself.",
+    ),
+    PageKind.BUSY: Words(
+        "Just a moment",
+        "Very many people are arriving right now. This page tries again by itself in a few seconds.",
     ),
 }
 

@@ -21,6 +21,7 @@ from waitroom.edge.headers import TrustedProxies
 from waitroom.edge.health import HealthChecks
 from waitroom.edge.pages import Pages
 from waitroom.edge.room import FLUSH_SECONDS, REFRESH_SECONDS, Room, every
+from waitroom.edge.rooms.neighbours import NeighbourFiles
 from waitroom.edge.routing import Router
 from waitroom.edge.server import ClientLimits
 from waitroom.edge.upstream import UpstreamPool
@@ -34,6 +35,7 @@ log = structlog.get_logger()
 BACKLOG = 4096
 SWEEP_SECONDS = 0.5
 METRICS_SECONDS = 1.0
+NEIGHBOURS_SECONDS = 0.5
 
 
 async def serve(child: Child) -> None:
@@ -64,11 +66,26 @@ async def serve(child: Child) -> None:
     async def save_metrics() -> None:
         await asyncio.to_thread(metrics.save, metrics.dump())
 
+    neighbour_files = [
+        (room, NeighbourFiles(Path(settings.data_dir) / FOLDER, room.name, child.slot)) for room in rooms.values()
+    ]
+
+    async def share_neighbours() -> None:
+        # Without the files a worker knows its own sessions only.
+        with contextlib.suppress(OSError):
+            for room, files in neighbour_files:
+                dumped = room.neighbours.dump(clock.unix()) if room.neighbours.changed else None
+                learned = await asyncio.to_thread(files.exchange, dumped)
+                if learned is not None:
+                    room.neighbours.learn(learned)
+
     async with asyncio.TaskGroup() as tasks:
         keeping = [
             tasks.create_task(every(SWEEP_SECONDS, sweep)),
             tasks.create_task(every(METRICS_SECONDS, save_metrics)),
         ]
+        if settings.workers > 1:
+            keeping.append(tasks.create_task(every(NEIGHBOURS_SECONDS, share_neighbours)))
         for room in rooms.values():
             keeping.append(tasks.create_task(every(REFRESH_SECONDS, room.refresh)))
             keeping.append(tasks.create_task(every(FLUSH_SECONDS, room.flush)))
@@ -148,6 +165,7 @@ def _edge(settings: Settings, rooms: Mapping[str, Room], clock: Clock) -> Edge:
         clock,
         most_connections=settings.client_connections,
         most_per_address=settings.client_connections_per_address,
+        workers=settings.workers,
     )
 
 

@@ -1,0 +1,69 @@
+"""Requests that carry neither pass nor ticket and take no place: what they may do, and a hint for each refused kind."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+
+from waitroom.budgets import TokenBucket
+from waitroom.queue.view import RoomView
+from waitroom.settings import RoomSettings
+
+log = structlog.get_logger()
+
+LOG_INTERVAL_SECONDS: Final = 3600.0
+MOST_KINDS: Final = 256
+LONGEST_SHOWN: Final = 64
+
+
+class WithoutPass:
+    """One worker's share of what may reach the shop without a pass.
+
+    Args:
+        settings: The room's.
+        workers: How many workers share the budget.
+    """
+
+    def __init__(self, settings: RoomSettings, workers: int) -> None:
+        self._room = settings.name
+        self._configured = settings.without_pass_per_second
+        self._workers = workers
+        first = self._per_second(settings.rate_per_minute)
+        self._budget = TokenBucket(first, first)
+        self._logged: dict[tuple[bytes, bytes], float] = {}
+
+    def take(self, view: RoomView, now: float) -> bool:
+        """Whether one more request may go on at the steady time ``now``."""
+        if self._configured is None:
+            per_second = self._per_second(view.rate_per_minute)
+            self._budget.change_rate(per_second, per_second, now)
+        return self._budget.take(now)
+
+    def log_refused(self, method: bytes, path: bytes, now: float) -> None:
+        """Logs a refused request: each method and first path segment once an hour, with the rule that lets it by."""
+        segment = b"/" + path[1:].partition(b"/")[0][:LONGEST_SHOWN]
+        key = (method, segment)
+        logged_at = self._logged.get(key)
+        if logged_at is not None and now - logged_at < LOG_INTERVAL_SECONDS:
+            return
+        self._logged.pop(key, None)
+        if len(self._logged) >= MOST_KINDS:
+            oldest = next(iter(self._logged))
+            if now - self._logged[oldest] < LOG_INTERVAL_SECONDS:
+                return  # as many kinds as this come from a scanner
+            del self._logged[oldest]
+        self._logged[key] = now
+        log.warning(
+            "request without a pass refused",
+            room=self._room,
+            method=method.decode("latin-1"),
+            path=segment.decode("latin-1"),
+            rule=f'[[rooms.bypass]] paths = ["{segment.decode("latin-1")}"] methods = ["{method.decode("latin-1")}"]',
+        )
+
+    def _per_second(self, rate_per_minute: float) -> float:
+        configured = self._configured
+        if configured is None:
+            configured = max(1.0, rate_per_minute / 600)
+        return configured / self._workers

@@ -1,0 +1,84 @@
+"""Whether a newcomer may take a place now, or is asked for a moment because too many come from one neighbourhood."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import structlog
+
+from waitroom.budgets import neighbourhood
+from waitroom.edge.call import Call
+from waitroom.edge.clock import Clock
+from waitroom.edge.headers import own_cookie
+from waitroom.edge.visitor.joins import ARRIVAL_SECONDS, ProxyDetector
+from waitroom.errors import BadToken
+
+log = structlog.get_logger()
+
+LOG_INTERVAL_SECONDS: Final = 600.0
+_FORWARDING: Final = (b"x-forwarded-for", b"forwarded")
+
+
+class Arrivals:
+    """Newcomers to all rooms of one worker.
+
+    Args:
+        workers: How many workers share the gateway's traffic.
+        clock: What time it is.
+    """
+
+    def __init__(self, workers: int, clock: Clock) -> None:
+        self._clock = clock
+        self._proxies = ProxyDetector(workers)
+        self._logged_at = float("-inf")
+
+    @property
+    def missing_proxy(self) -> str:
+        """The address of a peer that looks like a proxy which ``trusted_proxies`` does not name; empty for none."""
+        return self._proxies.found
+
+    def retry_after(self, call: Call) -> int:
+        """0 where the visitor may join now, else in how many seconds to try again."""
+        now = self._clock.steady()
+        peer = call.client.peer
+        if peer.trusted:
+            self._proxies.trusted_join(now)
+        elif self._observe(call, now):
+            return 0
+        key = neighbourhood(call.client.visitor)
+        returning = self._arrived_at(call) is not None
+        return math.ceil(call.room.join_limiter.ask(key, returning=returning, now=now))
+
+    def lines(self, call: Call) -> bytes:
+        """Header lines with the signed time of the visitor's first arrival."""
+        room = call.room
+        arrived_at = self._arrived_at(call)
+        value = room.tokens.sign_arrival(int(call.now) if arrived_at is None else arrived_at)
+        return call.cookie(room.arrival_cookie, value, ARRIVAL_SECONDS) + b"Waitroom-Arrival: %b\r\n" % value.encode()
+
+    def _observe(self, call: Call, now: float) -> bool:
+        fields, address = call.request.fields, call.client.peer.address
+        forwards = any(name in fields for name in _FORWARDING)
+        exempt = self._proxies.observe(address, forwards=forwards, now=now)
+        if self._proxies.found and now - self._logged_at >= LOG_INTERVAL_SECONDS:
+            self._logged_at = now
+            log.warning(
+                "most visitors come from one address: is it a proxy that trusted_proxies does not name?",
+                setting="trusted_proxies",
+                address=self._proxies.found,
+            )
+        return exempt
+
+    def _arrived_at(self, call: Call) -> int | None:
+        """When the visitor first arrived, if they were asked for a moment lately."""
+        room = call.room
+        name = room.arrival_cookie.encode() + b"="
+        value = own_cookie(call.client.cookies, name) or call.request.fields.get(b"waitroom-arrival")
+        if not value:
+            return None
+        try:
+            arrived_at = room.tokens.read_arrival(value)
+        except BadToken:
+            return None
+        return arrived_at if 0 <= call.now - arrived_at < ARRIVAL_SECONDS else None
