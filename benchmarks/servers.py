@@ -188,7 +188,10 @@ backend shop
     def waitroom(
         self, name: str, shop: Server, *, max_active: int = 1, workers: int = 1, pinned: bool = True
     ) -> Iterator[Gateway]:
-        """Waitroom with a room that nobody leaves and, once it is full, nobody enters."""
+        """Waitroom with a room that nobody leaves and, once it is full, nobody enters.
+
+        The load comes from one address and under few passes, so that what bounds these is raised.
+        """
         port = free_port()
         home = self.folder / name
         home.mkdir()
@@ -208,6 +211,9 @@ rate_per_minute = 600000
 max_active = {max_active}
 session_seconds = 14400
 session_max_seconds = 14400
+session_requests_per_second = 1000000
+session_requests_in_flight = 65536
+join_rate = 1000000
 """)
         log = home / "log"
         command = python_command("waitroom", "run", "--config", str(config))

@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
+from ipaddress import ip_network
 from urllib.parse import urlencode, urljoin
 
 import aiohttp
@@ -57,6 +58,8 @@ _LONGEST_POLL_SECONDS = 120.0
 _FIRST_POLL_SECONDS = 2.0
 _MOST_CONNECTIONS = 500
 _RECENT_SECONDS = 10.0
+# Visitors' addresses, of the network for benchmarks (RFC 2544).
+_ADDRESSES = ip_network("198.18.0.0/15")
 _PAGE_NAME = re.compile(rb'<body data-page="([a-z_]{1,20})"')
 _SHOP_PAGES = {page.value.encode(): page for page in Page if page is not Page.WAITING}
 
@@ -115,11 +118,13 @@ class Guest:
 
     Attributes:
         visitor: The one who decides.
+        address: Theirs, as a proxy in front would tell it.
         cookies: Their own cookies, by name.
         statuses: How often each HTTP status was answered to them.
     """
 
     visitor: Visitor
+    address: str
     cookies: dict[str, str] = field(default_factory=dict)
     statuses: Counter[int] = field(default_factory=Counter)
 
@@ -170,7 +175,10 @@ class Crowd:
     ) -> None:
         self.plan = plan
         self.tally = Tally()
-        self.guests = [Guest(Visitor(plan.character(dice))) for _ in range(plan.visitors)]
+        self.guests = [
+            Guest(Visitor(plan.character(dice)), str(_ADDRESSES[number % _ADDRESSES.num_addresses]))
+            for number in range(plan.visitors)
+        ]
         self._arrivals = plan.arrivals(dice)
         self._origin = origin
         self._room = room
@@ -294,7 +302,7 @@ class Crowd:
         headers: Mapping[str, str],
         body: str = "",
     ) -> _Answer:
-        sent = dict(headers)
+        sent = {**headers, "X-Forwarded-For": guest.address}
         if guest.cookies:
             sent["Cookie"] = "; ".join(f"{name}={value}" for name, value in guest.cookies.items())
         if method == "POST":

@@ -114,6 +114,7 @@ def settings_text(scale: Scale, *, listen: str, admin: str, upstream: str, data_
 listen = {json.dumps(listen)}
 admin_listen = {json.dumps(admin)}
 workers = 2
+trusted_proxies = ["127.0.0.1"]
 data_dir = {json.dumps(str(data_dir))}
 grace_seconds = 3.0
 log_level = "warning"
