@@ -362,7 +362,7 @@ async def test_stopping_waits_for_answers_but_not_for_those_who_are_gone(
         writer.write(response(b"late"))
 
     shop.answers["/late"] = late
-    rooms = [{"name": "shop", "upstream": shop.address}]
+    rooms = [{"name": "shop", "upstream": shop.address, "method": "passthrough"}]
     settings = {"tls_certificate": str(good[0]), "tls_key": str(good[1]), "grace_seconds": 120}
     trust = trusting(good[0])
     async with (
