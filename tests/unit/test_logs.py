@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import structlog
+from structlog.testing import capture_logs
+
+from waitroom.logs import LOG_INTERVAL_SECONDS, MOST_LOG_KINDS, LogLimiter, RateLimitedLog
+
+
+def test_the_first_line_of_each_kind_is_written_and_then_one_per_interval_with_the_number_suppressed() -> None:
+    limiter = LogLimiter()
+    assert limiter.permit("upstream failed", "reset", 100.0) == 0
+    assert limiter.permit("upstream failed", "timeout", 100.0) == 0
+    assert limiter.permit("upstream down", "reset", 100.0) == 0
+    for at in range(50):
+        assert limiter.permit("upstream failed", "reset", 100.0 + at / 10) is None
+    assert limiter.permit("upstream failed", "reset", 100.0 + LOG_INTERVAL_SECONDS) == 50
+    assert limiter.permit("upstream failed", "reset", 101.0 + LOG_INTERVAL_SECONDS) is None
+    assert limiter.permit("upstream failed", "timeout", 101.0 + LOG_INTERVAL_SECONDS) == 0
+
+
+def test_any_number_of_kinds_makes_a_bounded_number_of_lines_and_entries() -> None:
+    limiter = LogLimiter()
+    for interval in range(3):
+        now = 1000.0 + interval * LOG_INTERVAL_SECONDS
+        lines = sum(limiter.permit("event", f"{interval} {number}", now) is not None for number in range(5000))
+        assert lines <= MOST_LOG_KINDS + 1
+        assert len(limiter) <= MOST_LOG_KINDS + 1
+    # A kind that is new once the others are old has a line of its own.
+    assert limiter.permit("event", "another", 2000.0) == 0
+
+
+def test_a_rate_limited_log_names_how_many_lines_it_suppressed() -> None:
+    now = [100.0]
+    with capture_logs() as lines:
+        log = RateLimitedLog(structlog.get_logger(), lambda: now[0])
+        for number in range(3):
+            log.warning("upstream failed", "reset", status=502, number=number)
+        now[0] += LOG_INTERVAL_SECONDS
+        log.warning("upstream failed", "reset", status=502, number=3)
+        log.warning("something else")
+    shown = [(line["event"], line.get("number"), line.get("suppressed")) for line in lines]
+    assert shown == [("upstream failed", 0, None), ("upstream failed", 3, 2), ("something else", None, None)]
+    assert {line["log_level"] for line in lines} == {"warning"}
