@@ -40,10 +40,17 @@ _COUNTERS = {
     "upstream_failures": "Requests that the shop failed: by 5xx, by no answer, or by what the room names a failure.",
 }
 UPSTREAM_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-_GAUGES = {"upstream_in_flight": "Requests the shop is working on."}
+_GAUGES = {
+    "upstream_in_flight": "Requests the shop is working on.",
+    "upstream_awaiting_response": "Of these, the ones whose answer hasn't begun: neither streams nor tunnels.",
+}
 _DISTRIBUTIONS = {
     "upstream_request_seconds": (
-        "From the request's start to the answer's end, at the shop.",
+        "From the request's start to the answer's end, at the shop: the lifetime of streams and tunnels.",
+        UPSTREAM_BOUNDS,
+    ),
+    "upstream_response_seconds": (
+        "From the request's start to the head of the shop's answer: the latency of answered requests.",
         UPSTREAM_BOUNDS,
     ),
     "wait_seconds": (
@@ -86,16 +93,19 @@ class RoomMetrics:
         store_errors: Calls that the store didn't answer.
         upstream_failures: Requests that the shop failed.
         in_flight: Requests that are at the shop now.
-        upstream_request_seconds, wait_seconds, eta_error_seconds: Distributions.
+        awaiting: Of these, the ones whose answer hasn't begun.
+        upstream_request_seconds, upstream_response_seconds, wait_seconds, eta_error_seconds: Distributions.
     """
 
     __slots__ = (
+        "awaiting",
         "eta_error_seconds",
         "in_flight",
         "requests",
         "store_errors",
         "upstream_failures",
         "upstream_request_seconds",
+        "upstream_response_seconds",
         "wait_seconds",
     )
 
@@ -104,9 +114,11 @@ class RoomMetrics:
         self.store_errors = 0
         self.upstream_failures = 0
         self.in_flight = 0
-        self.upstream_request_seconds, self.wait_seconds, self.eta_error_seconds = (
-            Distribution(bounds) for _, bounds in _DISTRIBUTIONS.values()
-        )
+        self.awaiting = 0
+        self.upstream_request_seconds = Distribution(bounds_of("upstream_request_seconds"))
+        self.upstream_response_seconds = Distribution(bounds_of("upstream_response_seconds"))
+        self.wait_seconds = Distribution(bounds_of("wait_seconds"))
+        self.eta_error_seconds = Distribution(bounds_of("eta_error_seconds"))
 
     def dump(self) -> dict[str, Any]:
         """All of it, for a file."""
@@ -116,6 +128,7 @@ class RoomMetrics:
             "store_errors": self.store_errors,
             "upstream_failures": self.upstream_failures,
             "upstream_in_flight": self.in_flight,
+            "upstream_awaiting_response": self.awaiting,
             **{name: {"counts": one.counts, "sum": one.sum} for name, one in spread.items()},
         }
 
@@ -125,8 +138,9 @@ class RoomMetrics:
         self.store_errors = dumped["store_errors"]
         self.upstream_failures = dumped["upstream_failures"]
         for name in _DISTRIBUTIONS:
-            one = getattr(self, name)
-            one.counts, one.sum = list(dumped[name]["counts"]), dumped[name]["sum"]
+            if name in dumped:  # not in what a former version wrote
+                one = getattr(self, name)
+                one.counts, one.sum = list(dumped[name]["counts"]), dumped[name]["sum"]
 
 
 class EdgeMetrics:
@@ -172,15 +186,17 @@ class EdgeCollector(Collector):
         requests = CounterMetricFamily("waitroom_requests", _COUNTERS["requests"], labels=["room", "outcome"])
         errors = CounterMetricFamily("waitroom_store_errors", _COUNTERS["store_errors"], labels=["room"])
         failures = CounterMetricFamily("waitroom_upstream_failures", _COUNTERS["upstream_failures"], labels=["room"])
-        name = "upstream_in_flight"
-        in_flight = GaugeMetricFamily(f"waitroom_{name}", _GAUGES[name], labels=["room"])
+        in_flight, awaiting = (
+            GaugeMetricFamily(f"waitroom_{name}", about, labels=["room"]) for name, about in _GAUGES.items()
+        )
         for room, total in sums.items():
             for outcome, count in {**dict.fromkeys(_OUTCOMES, 0), **total.requests}.items():
                 requests.add_metric([room, outcome], count)
             errors.add_metric([room], total.store_errors)
             failures.add_metric([room], total.upstream_failures)
             in_flight.add_metric([room], total.in_flight)
-        yield from (requests, errors, failures, in_flight)
+            awaiting.add_metric([room], total.awaiting)
+        yield from (requests, errors, failures, in_flight, awaiting)
         for name, (about, bounds) in _DISTRIBUTIONS.items():
             family = HistogramMetricFamily(f"waitroom_{name}", about, labels=["room"])
             for room, total in sums.items():
@@ -328,7 +344,10 @@ def _add(total: RoomMetrics, dumped: Mapping[str, Any]) -> None:
     total.store_errors += dumped["store_errors"]
     total.upstream_failures += dumped["upstream_failures"]
     total.in_flight += dumped["upstream_in_flight"]
+    total.awaiting += dumped.get("upstream_awaiting_response", dumped["upstream_in_flight"])
     for name in _DISTRIBUTIONS:
+        if name not in dumped:  # by a worker of a former version
+            continue
         one: Distribution = getattr(total, name)
         one.counts = [mine + other for mine, other in zip(one.counts, dumped[name]["counts"], strict=True)]
         one.sum += dumped[name]["sum"]

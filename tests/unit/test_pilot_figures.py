@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from waitroom.control.autopilot import decide
+from waitroom.control.flight import Bounds, Figures, Memory
 from waitroom.control.pilot_figures import EdgeWatch, quantile
 from waitroom.metrics import EdgeMetrics
 
@@ -13,7 +15,8 @@ from waitroom.metrics import EdgeMetrics
 def served(edge: EdgeMetrics, seconds: float, count: int, *, failed: int = 0, gone: int = 0) -> None:
     metrics = edge.rooms["shop"]
     for _ in range(count):
-        metrics.upstream_request_seconds.observe(seconds)
+        metrics.upstream_request_seconds.observe(2 * seconds)
+        metrics.upstream_response_seconds.observe(seconds)
     metrics.upstream_failures += failed
     metrics.requests["gone"] += gone
     metrics.requests["admitted"] += count - gone
@@ -29,7 +32,8 @@ def test_two_workers_are_summed_up_over_the_window(tmp_path: Path) -> None:
         served(edge, 3.0, 1000)
     watch.look(100)
     for edge in edges:
-        edge.rooms["shop"].in_flight = 3
+        edge.rooms["shop"].in_flight = 30
+        edge.rooms["shop"].awaiting = 3
         served(edge, 0.03, 40, failed=2, gone=4)
     watch.look(104)
     figures = watch.figures("shop", 4)
@@ -55,6 +59,53 @@ def test_a_longer_window_reaches_further_back_and_old_looks_are_forgotten(tmp_pa
     assert short.requests_per_minute < 60
     assert long.requests_per_minute > 200
     assert len(watch._looks) < 40
+
+
+def test_websockets_that_live_for_seconds_do_not_lower_the_rate(tmp_path: Path) -> None:
+    """They are answered as quickly as pages are; how long they then stay open says nothing about the shop."""
+    edge = EdgeMetrics(tmp_path, 0, ["shop"])
+    metrics = edge.rooms["shop"]
+    watch = EdgeWatch(tmp_path)
+    memory, rates = Memory(), []
+    bounds = Bounds(60.0, 600.0)
+    rate, opened_at = 600.0, None
+    for now in range(0, 300, 2):
+        if now % 20 == 0 and now >= 100:
+            # Sixty sockets are opened: each has its 101 at once, and is a request in flight from then on.
+            opened_at = now
+            for _ in range(60):
+                metrics.upstream_response_seconds.observe(0.02)
+            metrics.in_flight += 60
+        if opened_at is not None and now == opened_at + 8:
+            for _ in range(60):
+                metrics.upstream_request_seconds.observe(8.0)
+            metrics.requests["admitted"] += 60
+            metrics.in_flight -= 60
+        served(edge, 0.02, 40)
+        watch.look(now)
+        seen = watch.figures("shop", 4)
+        if seen is None:
+            continue
+        figures = Figures(
+            seconds=4,
+            running=True,
+            rate=rate,
+            waiting=1000,
+            inside=300,
+            max_active=10_000,
+            admitted=rate,
+            left=rate,
+            requests=seen.requests_per_minute,
+            failures=seen.failures_per_minute,
+            given_up=seen.given_up_per_minute,
+            p50_seconds=seen.p50_seconds,
+            p95_seconds=seen.p95_seconds,
+            in_flight=seen.in_flight,
+        )
+        memory, decision = decide(memory, bounds, figures, 1000.0 + now)
+        rate = decision.rate
+        rates.append(rate)
+    assert set(rates) == {600.0}
 
 
 @pytest.mark.parametrize(

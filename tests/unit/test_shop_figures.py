@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from waitroom.control.shop_figures import ShopFigures, ShopWatch, quantile
-from waitroom.metrics import EdgeMetrics
+from waitroom.metrics import EdgeMetrics, totals
 
 NOW = 1_800_000_000.0
 
@@ -24,7 +25,8 @@ class Workers:
     def serve(self, worker: int, count: int, seconds: float, outcome: str = "forwarded") -> None:
         room = self.each[worker].rooms["shop"]
         for _ in range(count):
-            room.upstream_request_seconds.observe(seconds)
+            room.upstream_request_seconds.observe(2 * seconds)
+            room.upstream_response_seconds.observe(seconds)
             room.requests[outcome] += 1
             room.upstream_failures += outcome == "failed"
 
@@ -110,3 +112,44 @@ def test_a_clock_that_is_set_back_and_a_file_that_vanishes_make_no_figures_up(wo
 )
 def test_quantiles(counts: list[int], share: float, value: float | None) -> None:
     assert quantile((1.0, 2.0), counts, share) == value
+
+
+def test_streams_are_requests_and_answers_but_their_lifetime_is_no_latency(workers: Workers) -> None:
+    room = workers.each[0].rooms["shop"]
+    workers.look(NOW)
+    for _ in range(60):
+        room.upstream_response_seconds.observe(0.02)
+        room.upstream_request_seconds.observe(8.0)
+    workers.look(NOW + 10)
+
+    figures = workers.watch.figures("shop", 10)
+
+    assert figures.requests_per_minute == 360
+    assert figures.p95_seconds is not None
+    assert figures.p95_seconds <= 0.025
+
+
+def test_a_file_that_a_former_version_wrote_still_counts(workers: Workers, tmp_path: Path) -> None:
+    workers.serve(0, 10, 0.2)
+    dumped = workers.each[0].dump()
+    former = json.loads(dumped)
+    for name in ("upstream_response_seconds", "upstream_awaiting_response"):
+        del former["shop"][name]
+    workers.each[0].save(json.dumps(former).encode())
+    workers.watch.look(NOW)
+
+    assert workers.watch.figures("shop", 10).p50_seconds is None
+    assert (
+        totals(tmp_path)["shop"].upstream_request_seconds.counts
+        == json.loads(dumped)["shop"]["upstream_request_seconds"]["counts"]
+    )
+
+    # The worker that takes its place goes on with the counts of old, and counts the latency from then on.
+    workers.each[0] = EdgeMetrics(tmp_path, 0, ["shop"])
+    workers.serve(0, 5, 0.2)
+    workers.look(NOW + 10)
+    figures = workers.watch.figures("shop", 10)
+    assert figures.requests_per_minute == 30
+    assert figures.p50_seconds is not None
+    assert sum(totals(tmp_path)["shop"].upstream_request_seconds.counts) == 15
+    assert sum(totals(tmp_path)["shop"].upstream_response_seconds.counts) == 5

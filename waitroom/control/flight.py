@@ -54,8 +54,8 @@ class Figures:
         requests: Answers of the shop, failures included.
         failures: Of these, those that failed: 5xx, none at all, or what the room names a failure.
         given_up: Requests whose visitors went away before the answer.
-        p50_seconds, p95_seconds: Latency; None where there were no answers.
-        in_flight: Requests that are at the shop now.
+        p50_seconds, p95_seconds: Latency, the time to an answer's head; None where there were no answers.
+        in_flight: Requests that wait for the shop's answer now; streams and tunnels don't.
     """
 
     seconds: float

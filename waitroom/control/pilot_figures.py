@@ -45,8 +45,8 @@ class ShopFigures:
         requests_per_minute: Requests that the shop is done with, failures included.
         failures_per_minute: Of these, those that failed: 5xx, no answer, or what the room names a failure.
         given_up_per_minute: Requests whose visitors went away before the answer was complete.
-        p50_seconds, p95_seconds: Latency; None where there were no requests.
-        in_flight: Requests that are at the shop now.
+        p50_seconds, p95_seconds: Latency, the time to an answer's head; None where nothing was answered.
+        in_flight: Requests that wait for the shop's answer now; streams and tunnels don't.
     """
 
     requests_per_minute: float
@@ -82,15 +82,16 @@ class EdgeWatch:
         until, now = looks[-1]
         since, before = next(look for look in looks[:-1] if look[0] >= until - seconds - LOOK_SLACK_SECONDS)
         per_minute = 60 / (until - since)
-        latency, earlier = now.upstream_request_seconds, before.upstream_request_seconds
+        ended = sum(now.upstream_request_seconds.counts) - sum(before.upstream_request_seconds.counts)
+        latency, earlier = now.upstream_response_seconds, before.upstream_response_seconds
         counts = [new - old for new, old in zip(latency.counts, earlier.counts, strict=True)]
-        bounds = bounds_of("upstream_request_seconds")
+        bounds = bounds_of("upstream_response_seconds")
         given_up = now.requests["gone"] - before.requests["gone"]
         return ShopFigures(
-            requests_per_minute=max(0, sum(counts) - given_up) * per_minute,
+            requests_per_minute=max(0, ended - given_up) * per_minute,
             failures_per_minute=max(0, now.upstream_failures - before.upstream_failures) * per_minute,
             given_up_per_minute=max(0, given_up) * per_minute,
             p50_seconds=quantile(bounds, counts, 0.5),
             p95_seconds=quantile(bounds, counts, 0.95),
-            in_flight=now.in_flight,
+            in_flight=now.awaiting,
         )

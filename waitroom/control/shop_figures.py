@@ -20,6 +20,7 @@ from waitroom.metrics import UPSTREAM_BOUNDS
 ALIVE_SECONDS = 3.0
 # The longest span that can be asked for.
 MEMORY_SECONDS = 60.0
+_NO_ANSWERS = (0,) * (len(UPSTREAM_BOUNDS) + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,8 @@ class ShopFigures:
     Attributes:
         requests_per_minute: Requests that ended, whatever became of them.
         failures_per_minute: Of those, the ones that the shop failed.
-        p50_seconds, p95_seconds: Within how long half of them, and 95 of 100, had ended; None where there were none.
+        p50_seconds, p95_seconds: Within how long half of the answers, and 95 of 100, had begun; None where there were
+            none.
         in_flight: Requests that are at the shop now.
         workers_alive: Edge workers that have written of late.
     """
@@ -44,8 +46,9 @@ class ShopFigures:
 
 @dataclass(frozen=True, slots=True)
 class _Sums:
-    """Over all workers, since their beginning: requests by bucket of their length, failures; and what is in flight."""
+    """Over all workers: requests that ended, answers by bucket of their latency, failures; and what is in flight."""
 
+    requests: int
     buckets: tuple[int, ...]
     failures: int
     in_flight: int
@@ -100,13 +103,13 @@ class ShopWatch:
         last = self._looks[-1]
         since = [look.at for look in self._looks]
         first = self._looks[min(bisect_left(since, last.at - seconds), len(since) - 1)]
-        nothing = _Sums((0,) * (len(UPSTREAM_BOUNDS) + 1), 0, 0)
+        nothing = _Sums(0, _NO_ANSWERS, 0, 0)
         now, before = last.rooms.get(room, nothing), first.rooms.get(room, nothing)
         # A worker's file that has vanished takes its counts with it.
         between = [max(0, new - old) for new, old in zip(now.buckets, before.buckets, strict=True)]
         minutes = (last.at - first.at) / 60
         return ShopFigures(
-            requests_per_minute=round(sum(between) / minutes, 1) if minutes else 0.0,
+            requests_per_minute=round(max(0, now.requests - before.requests) / minutes, 1) if minutes else 0.0,
             failures_per_minute=round(max(0, now.failures - before.failures) / minutes, 1) if minutes else 0.0,
             p50_seconds=quantile(UPSTREAM_BOUNDS, between, 0.5),
             p95_seconds=quantile(UPSTREAM_BOUNDS, between, 0.95),
@@ -135,10 +138,12 @@ def quantile(bounds: Sequence[float], counts: Sequence[int], share: float) -> fl
 
 
 def _sum(total: _Sums | None, dumped: Mapping[str, Any], *, lives: bool) -> _Sums:
-    buckets: Sequence[int] = dumped["upstream_request_seconds"]["counts"]
+    requests = sum(dumped["upstream_request_seconds"]["counts"])
+    latency = dumped.get("upstream_response_seconds")  # a worker of a former version writes none
+    buckets: Sequence[int] = latency["counts"] if latency else _NO_ANSWERS
     failures: int = dumped["upstream_failures"]
     in_flight: int = dumped["upstream_in_flight"] if lives else 0  # those of a dead worker went with it
     if total is None:
-        return _Sums(tuple(buckets), failures, in_flight)
+        return _Sums(requests, tuple(buckets), failures, in_flight)
     summed = tuple(mine + other for mine, other in zip(total.buckets, buckets, strict=True))
-    return _Sums(summed, total.failures + failures, total.in_flight + in_flight)
+    return _Sums(total.requests + requests, summed, total.failures + failures, total.in_flight + in_flight)
