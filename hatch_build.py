@@ -19,7 +19,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 _EDGE = (
     *("answers", "app", "balance", "batch", "call", "client", "clock", "endpoints", "exchange", "fields", "framing"),
     *("headers", "heads", "http1", "languages", "memo", "pages", "passage", "room", "routing"),
-    *("segments", "server", "sessions", "standing", "upstream"),
+    *("segments", "server", "sessions", "standing", "upstream", "upstream_share"),
 )
 COMPILED = (
     *("waitroom/budgets.py", "waitroom/errors.py", "waitroom/gate.py", "waitroom/tokens.py"),

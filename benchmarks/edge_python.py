@@ -162,7 +162,7 @@ async def measure(profiled: str) -> None:
     )
     client, wire = ClientConnection(edge), Wire()
     client.connection_made(wire)
-    pool.give_back(await pool.take(), reusable=True)
+    pool.give_back(await pool.take(True, ""), reusable=True)
     now = time.time()
     _, pass_ = room.admit(5, now)
     tickets = [

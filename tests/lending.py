@@ -40,13 +40,18 @@ class Lending:
         address = UpstreamAddress.parse("http://shop.internal:3000")
         return UpstreamPool(address, max_connections=most, connect_seconds=5.0, wait_seconds=2.0)
 
-    def ask(self, *, fresh: bool = False) -> asyncio.Task[UpstreamConnection]:
-        task = self.loop.create_task(self.pool.take(fresh=fresh))
+    def ask(self, neighbourhood: str = "", *, fresh: bool = False) -> asyncio.Task[UpstreamConnection]:
+        """A request begins to wait for a connection: of a neighbourhood without a pass, or with one."""
+        task = self.loop.create_task(self.pool.take(not neighbourhood, neighbourhood, fresh=fresh))
         self.loop.settle()
         return task
 
-    def take(self, *, fresh: bool = False) -> UpstreamConnection:
-        return self.loop.wait(self.pool.take(fresh=fresh))
+    def take(self, neighbourhood: str = "", *, fresh: bool = False) -> UpstreamConnection:
+        """A request gets a connection, which must not need any wait."""
+        return self.loop.wait(self.pool.take(not neighbourhood, neighbourhood, fresh=fresh))
+
+    def take_idle(self, neighbourhood: str = "") -> UpstreamConnection | None:
+        return self.loop.do(self.pool.take_idle, not neighbourhood, neighbourhood)
 
     def give_back(self, connection: UpstreamConnection, *, reusable: bool = True) -> None:
         self.loop.do(lambda: self.pool.give_back(connection, reusable=reusable))
@@ -64,8 +69,10 @@ class Lending:
         """Lent, idle, connecting and waiting."""
         shown = repr(self.pool).removeprefix("<UpstreamPool ").removesuffix(">")
         counts = dict(part.split("=") for part in shown.split())
+        held = int(counts.pop("without_pass", 0))
         assert list(counts) == ["lent", "idle", "connecting", "wait"]
         lent, idle, connecting, waiting = (int(count) for count in counts.values())
+        assert held <= min(lent + connecting, max(1, self.pool._max // 2))
         assert lent + idle + connecting <= self.pool._max
         return lent, idle, connecting, waiting
 
@@ -78,6 +85,7 @@ def running_lending() -> Iterator[Lending]:
     lending.shop.let_in()
     lending.loop.do(lending.pool.close)
     assert lending.state() == (0, 0, 0, 0)
+    assert repr(lending.pool) == "<UpstreamPool lent=0 idle=0 connecting=0 wait=0>"
     assert all(address.in_flight == 0 for address in lending.pool.balance._addresses)
     assert not asyncio.all_tasks(lending.loop)
     assert lending.loop.errors == []

@@ -44,10 +44,10 @@ def test_the_one_given_back_last_is_lent_first(lending):
 
 
 def test_idle_ones_cost_no_wait(lending):
-    assert lending.loop.do(lending.pool.take_idle) is None
+    assert lending.take_idle() is None
     one = lending.take()
     lending.give_back(one)
-    assert lending.loop.do(lending.pool.take_idle) is one
+    assert lending.take_idle() is one
     assert lending.state() == (1, 0, 0, 0)
     lending.give_back(one)
 
@@ -255,7 +255,7 @@ def test_a_dying_one_is_not_lent(lending):
 
     def both() -> UpstreamConnection | None:
         one.transport.close()
-        return lending.pool.take_idle()
+        return lending.pool.take_idle(True, "")
 
     assert lending.loop.do(both) is None
     assert lending.state() == (0, 0, 0, 0)

@@ -93,7 +93,7 @@ def test_cancelled_in_every_turn_of_the_loop():
             lending = Lending(1)
             lending.shop.hangs = hangs
             held = None if hangs else lending.take()
-            tasks = [lending.loop.create_task(lending.pool.take()) for _ in range(3)]
+            tasks = [lending.loop.create_task(lending.pool.take(True, "")) for _ in range(3)]
             if held is not None:
                 lending.loop.call_soon(lambda: None)
                 lending.loop.call_soon(lambda held=held, pool=lending.pool: pool.give_back(held, reusable=False))

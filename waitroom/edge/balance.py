@@ -2,6 +2,9 @@
 
 An address that fails is down for a second, then twice as long with each further failure. When that time is over it is
 on trial: one request a second may go there, until one is answered. Where all are down, all are tried.
+
+A connection that closes without an answer may be the doing of that one request, so it takes several neighbourhoods to
+show that the address is down; see `Balance.hung_up`.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ from collections.abc import Collection
 FIRST_DOWN_SECONDS = 1.0
 LONGEST_DOWN_SECONDS = 30.0
 TRIAL_SECONDS = 1.0
+HANG_UP_NEIGHBOURHOODS = 3
+HANG_UP_SECONDS = 10.0
 
 
 class _Address:
@@ -21,9 +26,11 @@ class _Address:
         down_until: When its next trial may begin.
         trial_until: When the one after that may begin.
         ill: Whether the last health check said so.
+        hung_up: When it last hung up on a neighbourhood's request, since its last answer; one less than
+            `HANG_UP_NEIGHBOURHOODS` at the most.
     """
 
-    __slots__ = ("down_until", "failed_at", "failures", "ill", "in_flight", "trial_until")
+    __slots__ = ("down_until", "failed_at", "failures", "hung_up", "ill", "in_flight", "trial_until")
 
     def __init__(self) -> None:
         self.in_flight = 0
@@ -32,6 +39,7 @@ class _Address:
         self.down_until = 0.0
         self.trial_until = 0.0
         self.ill = False
+        self.hung_up: dict[str, float] = {}
 
     def well(self, now: float) -> bool:
         if self.ill:
@@ -81,6 +89,8 @@ class Balance:
     def worked(self, index: int, began: float) -> bool:
         """An address has answered a request that went there at ``began``. True if it was down and is no more."""
         address = self._addresses[index]
+        if address.hung_up:
+            address.hung_up.clear()
         if not address.failures or began < address.failed_at:
             return False
         address.failures = 0
@@ -100,6 +110,25 @@ class Balance:
         address.failed_at = now
         address.down_until = now + seconds
         return seconds
+
+    def hung_up(self, index: int, neighbourhood: str, began: float, now: float) -> float:
+        """An address closed a connection without an answer to the request that went there at ``began``.
+
+        A visitor can bring that about, with a request that crashes the shop's worker. So this counts as a failure of
+        the address only once it has happened to `HANG_UP_NEIGHBOURHOODS` within `HANG_UP_SECONDS`, without any answer
+        in between.
+
+        Returns:
+            As `failed`.
+        """
+        address = self._addresses[index]
+        recent = {key: at for key, at in address.hung_up.items() if now - at < HANG_UP_SECONDS}
+        recent[neighbourhood] = now
+        if len(recent) < HANG_UP_NEIGHBOURHOODS:
+            address.hung_up = recent
+            return 0.0
+        address.hung_up = {}
+        return self.failed(index, began, now)
 
     def checked(self, index: int, now: float, *, well: bool) -> bool:
         """A health check has an answer. True if it differs from that of the last one.

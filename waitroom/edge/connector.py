@@ -22,10 +22,11 @@ class UpstreamUnavailable(WaitroomError):  # noqa: N818 - a state of the shop, n
     """No connection to the shop.
 
     Args:
-        cause: ``connect``: it doesn't take one; ``busy``: all are in use and none came free in time.
+        cause: ``connect``: it doesn't take one; ``busy``: all are in use and none came free in time; ``share``: those
+            that requests without a pass may use are, which is no state of the shop.
     """
 
-    def __init__(self, cause: Literal["connect", "busy"], detail: str) -> None:
+    def __init__(self, cause: Literal["connect", "busy", "share"], detail: str) -> None:
         self.cause = cause
         super().__init__(detail)
 

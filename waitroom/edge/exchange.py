@@ -5,8 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
-import structlog
-
+from waitroom.budgets import neighbourhood
 from waitroom.edge.connector import UpstreamUnavailable
 from waitroom.edge.framing import NO_BODY, Body, ChunkedBody, CloseBody, LengthBody, chunk, last_chunk
 from waitroom.edge.headers import forwarded_lines, request_lines, response_lines
@@ -15,8 +14,6 @@ from waitroom.edge.upstream import Borrower, UpstreamConnection, UpstreamPool
 
 if TYPE_CHECKING:
     from waitroom.edge.client import ClientConnection
-
-log = structlog.get_logger()
 
 LONGEST_RESPONSE_HEAD: Final = 65536
 TUNNEL_IDLE_SECONDS: Final = 600.0
@@ -49,6 +46,8 @@ class Errand(ABC):
     """Whose request it is: what the shop is told of it, and what its answer brings.
 
     Attributes:
+        has_pass: Whether it is an admitted visitor's. Others may hold but a share of the pool's connections.
+        neighbourhood: The visitor's, of a request without a pass; else empty.
         lines: Header lines for the shop.
         cookies: Header lines for the client, which it needs even where the shop fails.
         first_byte_seconds: How long the shop may take to begin an answer.
@@ -58,6 +57,8 @@ class Errand(ABC):
 
     __slots__ = ()
 
+    has_pass: bool
+    neighbourhood: str
     lines: bytes
     cookies: bytes
     first_byte_seconds: float
@@ -66,11 +67,19 @@ class Errand(ABC):
 
     @abstractmethod
     def answered(self, response: Response) -> tuple[bytes, bool]:
-        """The shop's head is here. Returns header lines for the client, and whether no cache may keep the answer."""
+        """The shop's head is here. Returns header lines for the client, and whether no cache may keep the answer.
+
+        Called once at most, also for a change of protocols; never for a head that isn't final.
+        """
 
     @abstractmethod
     def ended(self, outcome: str) -> None:
-        """It is over. Called once, whatever happened: ``ok``, ``failed`` or ``gone`` (the client)."""
+        """It is over. Called once, whatever happened.
+
+        Args:
+            outcome: ``ok``; ``failed``, by the shop; ``gone``, the client; ``idle``, where we ended a stream that had
+                paused for too long; ``busy``, where a request without a pass got no connection.
+        """
 
 
 class Exchange(Borrower):
@@ -105,17 +114,22 @@ class Exchange(Borrower):
 
     def start(self) -> None:
         """Sends the request, at once where a connection is idle."""
-        connection = self._pool.take_idle()
+        errand = self._errand
+        connection = self._pool.take_idle(errand.has_pass, errand.neighbourhood)
         if connection is not None:
             self._send_head(connection)
         else:
             self._client.run(self._connect())
 
     async def _connect(self, *, fresh: bool = False) -> None:
+        errand = self._errand
         try:
-            connection = await self._pool.take(fresh=fresh)
+            connection = await self._pool.take(errand.has_pass, errand.neighbourhood, fresh=fresh)
         except UpstreamUnavailable as error:
-            self._fail(503 if error.cause == "busy" else 502, str(error))
+            if error.cause == "connect":
+                self._fail(502, error.cause, str(error))
+            else:
+                self._fail(503, error.cause, str(error), "failed" if error.cause == "busy" else "busy")
             return
         if self._ended:
             self._pool.give_back(connection, reusable=True)
@@ -180,9 +194,8 @@ class Exchange(Borrower):
         try:
             self._read_heads()
         except Malformed as error:
-            if self._connection is not None:
-                self._pool.failed(self._connection, error.reason)
-            self._fail(502, error.reason)
+            # A visitor can bring this about, so it says nothing about the address.
+            self._fail(502, "malformed", error.reason)
 
     def _read_heads(self) -> None:
         while self._response is None:
@@ -232,7 +245,7 @@ class Exchange(Borrower):
             pieces, rest = self._body.feed(data) if data and not self._body.done else ([], data)
         except Malformed as error:
             # With the head on its way all that is left is to break off, so that the client sees the body is cut.
-            self._fail(502, error.reason)
+            self._fail(502, "malformed", error.reason)
             return
         self._client.answering = True
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -294,13 +307,13 @@ class Exchange(Borrower):
         else:
             cause = "the shop closed the connection" if error is None else str(error)
             if self._response is None and not connection.used:
-                self._pool.failed(connection, cause)
+                self._pool.hung_up(connection, neighbourhood(self._client.visitor), cause)
             if self._may_retry(connection):
                 self._retries += 1
                 self._release(reusable=False)
                 self._client.run(self._connect(fresh=True))
             else:
-                self._fail(502, cause)
+                self._fail(502, "closed", cause)
 
     def _may_retry(self, connection: UpstreamConnection) -> bool:
         """Only what does no harm twice, and as long as nothing has come of an answer.
@@ -333,21 +346,27 @@ class Exchange(Borrower):
     def timed_out(self) -> None:
         """The shop, or in a tunnel both sides, kept silent for too long."""
         if self.tunnel:
-            self._end("ok", reusable=False)
+            self._end("idle", reusable=False)
             self._client.close()
+        elif self._response is not None:
+            # The answer is cut, and must not look complete.
+            self._fail(504, "idle", "the shop paused for too long within its answer", "idle")
         else:
-            self._fail(504, "the shop didn't answer in time")
+            self._fail(504, "timeout", "the shop didn't answer in time")
 
     def abort(self) -> None:
         """The client has gone: the shop need not go on."""
         self._end("gone" if not self.tunnel else "ok", reusable=False)
 
-    def _fail(self, status: int, cause: str) -> None:
+    def _fail(self, status: int, kind: str, cause: str, outcome: str = "failed") -> None:
         if self._ended:
             return
-        self._end("failed", reusable=False)
+        self._end(outcome, reusable=False)
         client = self._client
-        log.warning("upstream failed", cause=cause, status=status, request_id=client.request_id, address=client.visitor)
+        request_id, address = client.request_id, client.visitor
+        self._pool.log.warning(
+            "upstream failed", kind, cause=cause, status=status, request_id=request_id, address=address
+        )
         client.fail(status, self._errand.cookies)
 
     def _end(self, outcome: str, *, reusable: bool) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import structlog
-
 from waitroom.budgets import neighbourhood
 from waitroom.edge.client import ClientConnection
 from waitroom.edge.exchange import Errand, FailureText
@@ -14,8 +12,7 @@ from waitroom.edge.http1 import Request, Response
 from waitroom.edge.room import Room
 from waitroom.edge.sessions import Session
 
-log = structlog.get_logger()
-
+LONGEST_LOGGED_COMMAND: Final = 64
 # A pass is renewed when this share of its life is over: often enough to outlast a pause, rarely enough to be cheap.
 RENEW_SHARE: Final = 0.2
 
@@ -33,8 +30,8 @@ class Passage(Errand):
     """
 
     __slots__ = (
-        *("_client", "_failed", "_outcome", "_request", "_room", "_session", "_started"),
-        *("cookies", "failure_text", "first_byte_seconds", "idle_seconds", "lines"),
+        *("_answered", "_client", "_failed", "_outcome", "_request", "_room", "_session", "_started"),
+        *("cookies", "failure_text", "first_byte_seconds", "has_pass", "idle_seconds", "lines", "neighbourhood"),
     )
 
     def __init__(
@@ -51,7 +48,10 @@ class Passage(Errand):
         self._client = client
         self._request = request
         self._outcome = outcome
+        self._answered = False
         self._failed = False
+        self.has_pass = session is not None
+        self.neighbourhood = "" if session is not None else neighbourhood(client.visitor)
         self.failure_text: FailureText | None = None
         self.cookies = cookies
         self._started = room.clock.steady()
@@ -64,11 +64,15 @@ class Passage(Errand):
             if room.sessions.begin(session, now):
                 room.neighbours.note(neighbourhood(client.visitor), int(now))
         room.metrics.in_flight += 1
+        room.metrics.awaiting += 1
 
     def answered(self, response: Response) -> tuple[bytes, bool]:
         """See `Errand.answered`."""
         room = self._room
         session, now = self._session, room.clock.unix()
+        self._answered = True
+        room.metrics.awaiting -= 1
+        room.metrics.upstream_response_seconds.observe(room.clock.steady() - self._started)
         self._failed = response.status >= 500 or room.names_failure(response)
         if room.failure_text and room.may_tell_failure(response):
             self.failure_text = FailureText(room.failure_text)
@@ -91,7 +95,10 @@ class Passage(Errand):
         """See `Errand.ended`."""
         room = self._room
         room.metrics.in_flight -= 1
-        room.metrics.upstream_request_seconds.observe(room.clock.steady() - self._started)
+        if not self._answered:
+            room.metrics.awaiting -= 1
+        if outcome != "busy":  # that never got to the shop
+            room.metrics.upstream_request_seconds.observe(room.clock.steady() - self._started)
         told = self.failure_text is not None and self.failure_text.found
         if self._failed or told or outcome == "failed":
             room.metrics.upstream_failures += 1
@@ -137,5 +144,6 @@ class Passage(Errand):
                 case (b"release", _) | (b"hold" | b"extend", int()):
                     pass  # nobody's session, as on a bypassed webhook
                 case _:
-                    log.warning("the shop sent a Waitroom-Command that is none", room=room.name, command=repr(command))
+                    shown = repr(command[:LONGEST_LOGGED_COMMAND])
+                    room.pool.log.warning("ignoring unknown Waitroom-Command", room=room.name, command=shown)
         return renew

@@ -1,23 +1,24 @@
 """Connections to the shop: one protocol a connection, and a pool that lends them out.
 
-A pool never holds more than ``max_connections``; a request beyond that waits its turn for a short bounded time. The
-newest idle connection is lent first, so that a shop that closes idle ones closes those nobody needs. Where the shop has
-several addresses, `balance` says which of them a request goes to.
+A pool never holds more than ``max_connections``; a request beyond that waits its turn for a short bounded time. Of
+these, requests without a pass hold at most the share of `upstream_share`. The newest idle connection is lent first, so
+that a shop that closes idle ones closes those nobody needs. Where the shop has several addresses, `balance` says which
+of them a request goes to.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from abc import ABC, abstractmethod
-from collections import deque
-from typing import cast
+from typing import Any, cast
 
 import structlog
 
 from waitroom.edge.balance import Balance
 from waitroom.edge.connector import Connector, UpstreamAddress, UpstreamUnavailable
 from waitroom.edge.heads import ResponseHeads
+from waitroom.edge.upstream_share import PoolShare, Waiter, Waiters
+from waitroom.logs import RateLimitedLog
 from waitroom.settings import RoomSettings
 
 log = structlog.get_logger()
@@ -51,12 +52,13 @@ class UpstreamConnection(asyncio.Protocol):
         index: The address's number in the pool.
         began: When it was last lent, by the loop's time.
         lent: Whether it counts as in flight.
+        neighbourhood: Of the request without a pass that it is lent to; None where there is no such request.
         used: Whether it was lent before.
     """
 
     __slots__ = (
-        *("_ended", "_pool", "address", "began", "borrower", "idle_since", "index", "lent", "transport"),
-        "used",
+        *("_ended", "_pool", "address", "began", "borrower", "idle_since", "index", "lent", "neighbourhood"),
+        *("transport", "used"),
     )
 
     transport: asyncio.Transport
@@ -68,6 +70,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.index = index
         self.began = 0.0
         self.lent = False
+        self.neighbourhood: str | None = None
         self.borrower: Borrower | None = None
         self.used = False
         self.idle_since = 0.0
@@ -120,6 +123,9 @@ class UpstreamPool:
         connect_seconds: How long making one may take.
         wait_seconds: How long a request may wait for one while all are in use.
         connector: Makes them; None for one without TLS.
+
+    Attributes:
+        log: For what requests and the shop can cause any number of times.
     """
 
     def __init__(
@@ -141,7 +147,9 @@ class UpstreamPool:
         self._idle: list[UpstreamConnection] = []
         self._all: set[UpstreamConnection] = set()
         self._connecting = 0
-        self._waiters: deque[asyncio.Future[UpstreamConnection | None]] = deque()
+        self._share = PoolShare(max_connections)
+        self._waiters = Waiters(self._share, max_connections)
+        self.log = RateLimitedLog(log, self._loop.time)
 
     @classmethod
     def of(cls, room: RoomSettings) -> UpstreamPool:
@@ -156,17 +164,24 @@ class UpstreamPool:
 
     def __repr__(self) -> str:
         lent = len(self._all) - len(self._idle)
-        return (
-            f"<UpstreamPool lent={lent} idle={len(self._idle)} connecting={self._connecting} wait={len(self._waiters)}>"
-        )
+        held = f" without_pass={self._share.held}" if self._share.held else ""
+        counts = f"lent={lent} idle={len(self._idle)} connecting={self._connecting} wait={self._waiters.count}"
+        return f"<UpstreamPool {counts}{held}>"
 
     @property
     def in_flight(self) -> int:
         """How many connections are lent out."""
         return len(self._all) - len(self._idle)
 
-    def take_idle(self) -> UpstreamConnection | None:
-        """An idle connection to the address whose turn it is, or None. Costs no wait."""
+    def take_idle(self, has_pass: bool, neighbourhood: str) -> UpstreamConnection | None:
+        """An idle connection to the address whose turn it is, or None. Costs no wait.
+
+        Args:
+            has_pass: Whether the request is an admitted visitor's; others are held to their share.
+            neighbourhood: Of a request without a pass.
+        """
+        if not has_pass and not self._share.free(neighbourhood):
+            return None
         idle, now = self._idle, self._loop.time()
         index = self.balance.pick(now)
         for at in range(len(idle) - 1, -1, -1):
@@ -174,12 +189,12 @@ class UpstreamPool:
             if connection.index == index:
                 del idle[at]
                 if not connection.transport.is_closing():
-                    self._lend(connection, now)
+                    self._lend(connection, now, None if has_pass else neighbourhood)
                     return connection
         return None
 
-    async def take(self, *, fresh: bool = False) -> UpstreamConnection:
-        """An idle connection or a new one. ``fresh``: a new one in any case.
+    async def take(self, has_pass: bool, neighbourhood: str, *, fresh: bool = False) -> UpstreamConnection:
+        """An idle connection or a new one; see `take_idle`. ``fresh``: a new one in any case.
 
         An address that can't be connected to is no end: others are tried, the second in any case, more of them as
         long as ``connect_seconds`` are not over.
@@ -187,22 +202,28 @@ class UpstreamPool:
         Raises:
             UpstreamUnavailable: there is none to be had in time.
         """
-        if not fresh and (idle := self.take_idle()) is not None:
+        if not fresh and (idle := self.take_idle(has_pass, neighbourhood)) is not None:
             return idle
-        if len(self._all) + self._connecting >= self._max and not self._drop_idle():
-            lent = await self._wait()
+        holder = None if has_pass else neighbourhood
+        if (holder is None or self._share.free(holder)) and self._has_slot():
+            self._begin_connecting(holder)
+        else:
+            lent = await self._wait(holder)
             if lent is not None:
                 if not fresh and not lent.transport.is_closing():
                     return lent
                 self._replace(lent)
             # Else a slot came free rather than a connection; it is counted for us already.
-        else:
-            self._connecting += 1
+        connection: UpstreamConnection | None = None
         try:
-            return await self._connect()
+            connection = await self._connect()
+            connection.neighbourhood = holder
+            return connection
         finally:
             self._connecting -= 1
-            # Where it failed there is a slot again, and perhaps somebody who waits for it.
+            if connection is None and holder is not None:
+                self._share.release(holder)
+            # Where it failed there is a slot again, and perhaps a request that waits for it.
             self._offer_slot()
 
     def give_back(self, connection: UpstreamConnection, *, reusable: bool) -> None:
@@ -216,11 +237,11 @@ class UpstreamPool:
         connection.used = True
         if not connection.transport.is_reading():
             connection.transport.resume_reading()
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                self._lend(connection, self._loop.time())
-                waiter.set_result(connection)
+        if self._waiters.count:
+            waiter = self._waiters.next()
+            if waiter is not None:
+                self._lend(connection, self._loop.time(), waiter.neighbourhood)
+                waiter.offer.set_result(connection)
                 return
         connection.idle_since = self._loop.time()
         self._idle.append(connection)
@@ -239,9 +260,12 @@ class UpstreamPool:
         if self.balance.worked(connection.index, connection.began):
             log.info("upstream address back", address=connection.address.url)
 
-    def failed(self, connection: UpstreamConnection, cause: str) -> None:
-        """The shop gave no answer, or none that is one, on a lent connection."""
-        self._mark_failed(connection.index, connection.began, cause)
+    def hung_up(self, connection: UpstreamConnection, neighbourhood: str, cause: str) -> None:
+        """The shop closed a lent connection that was new, without an answer to a neighbourhood's request."""
+        now = self._loop.time()
+        self._note_down(
+            connection.index, self.balance.hung_up(connection.index, neighbourhood, connection.began, now), cause
+        )
 
     def checked(self, index: int, fault: str) -> None:
         """A health check of an address is over; ``fault`` says what is wrong with it, if anything."""
@@ -260,32 +284,46 @@ class UpstreamPool:
 
     def close(self) -> None:
         """Closes all connections and turns away who waits."""
-        for waiter in self._waiters:
-            waiter.cancel()
+        self._waiters.cancel()
         for connection in list(self._all):
             connection.transport.abort()
 
-    def _mark_failed(self, index: int, began: float, cause: str) -> None:
-        seconds = self.balance.failed(index, began, self._loop.time())
+    def _note_down(self, index: int, seconds: float, cause: str) -> None:
         if seconds:
-            log.warning("upstream address down", address=self.addresses[index].url, seconds=seconds, cause=cause)
+            address = self.addresses[index].url
+            self.log.warning("upstream address down", address, address=address, seconds=seconds, cause=cause)
 
-    def _lend(self, connection: UpstreamConnection, now: float) -> None:
+    def _lend(self, connection: UpstreamConnection, now: float, neighbourhood: str | None) -> None:
         connection.lent = True
         connection.began = now
         self.balance.begin(connection.index, now)
+        if neighbourhood is not None:
+            connection.neighbourhood = neighbourhood
+            self._share.take(neighbourhood)
 
     def _unlend(self, connection: UpstreamConnection) -> None:
         if connection.lent:
             connection.lent = False
             self.balance.end(connection.index)
+            if connection.neighbourhood is not None:
+                self._share.release(connection.neighbourhood)
+                connection.neighbourhood = None
+
+    def _begin_connecting(self, neighbourhood: str | None) -> None:
+        self._connecting += 1
+        if neighbourhood is not None:
+            self._share.take(neighbourhood)
 
     def _replace(self, connection: UpstreamConnection) -> None:
-        """Cuts a lent connection; its slot is for one that is being made."""
+        """Cuts a lent connection; its slot is for one that is being made for the same request."""
+        neighbourhood = connection.neighbourhood
         self._unlend(connection)
         self._all.discard(connection)
-        self._connecting += 1
+        self._begin_connecting(neighbourhood)
         connection.transport.abort()
+
+    def _has_slot(self) -> bool:
+        return len(self._all) + self._connecting < self._max or self._drop_idle()
 
     def _drop_idle(self) -> bool:
         if not self._idle:
@@ -296,34 +334,42 @@ class UpstreamPool:
         return True
 
     def _offer_slot(self) -> None:
-        while self._waiters and len(self._all) + self._connecting < self._max:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                self._connecting += 1
-                waiter.set_result(None)
+        while self._waiters.count and len(self._all) + self._connecting < self._max:
+            waiter = self._waiters.next()
+            if waiter is None:
+                return
+            self._begin_connecting(waiter.neighbourhood)
+            waiter.offer.set_result(None)
 
-    async def _wait(self) -> UpstreamConnection | None:
-        waiter: asyncio.Future[UpstreamConnection | None] = self._loop.create_future()
-        self._waiters.append(waiter)
+    async def _wait(self, neighbourhood: str | None) -> UpstreamConnection | None:
+        offer: asyncio.Future[Any] = self._loop.create_future()
+        waiter = Waiter(neighbourhood, offer)
+        if not self._waiters.add(waiter):
+            raise UpstreamUnavailable("busy" if neighbourhood is None else "share", "too many requests wait already")
         try:
             async with asyncio.timeout(self._wait_seconds):
-                return await waiter
+                return cast("UpstreamConnection | None", await offer)
         except BaseException as error:
-            if waiter.done() and not waiter.cancelled():
-                self._return_offer(waiter.result())
-            with contextlib.suppress(ValueError):
-                self._waiters.remove(waiter)
-            if isinstance(error, TimeoutError):
+            if offer.done() and not offer.cancelled():
+                self._return_offer(waiter)
+            self._waiters.remove(waiter)
+            if not isinstance(error, TimeoutError):
+                raise
+            if neighbourhood is None:
                 raise UpstreamUnavailable("busy", f"all {self._max} connections are in use") from error
-            raise
+            detail = f"the {self._share.most} connections for requests without a pass are in use"
+            raise UpstreamUnavailable("share", detail) from error
 
-    def _return_offer(self, offer: UpstreamConnection | None) -> None:
-        """The one it was meant for has gone: it is somebody else's."""
+    def _return_offer(self, waiter: Waiter) -> None:
+        """The request it was meant for has gone: it is another one's."""
+        offer: UpstreamConnection | None = waiter.offer.result()
         if offer is not None:
             self.give_back(offer, reusable=True)
-        else:
-            self._connecting -= 1
-            self._offer_slot()
+            return
+        self._connecting -= 1
+        if waiter.neighbourhood is not None:
+            self._share.release(waiter.neighbourhood)
+        self._offer_slot()
 
     async def _connect(self) -> UpstreamConnection:
         tried: set[int] = set()
@@ -335,7 +381,7 @@ class UpstreamPool:
             try:
                 return await self._connect_to(index, now)
             except UpstreamUnavailable as error:
-                self._mark_failed(index, now, str(error))
+                self._note_down(index, self.balance.failed(index, now, self._loop.time()), str(error))
                 if len(tried) == len(self.addresses) or (len(tried) > 1 and self._loop.time() >= ends):
                     raise
 

@@ -1,0 +1,148 @@
+"""What requests without a pass may hold of an upstream pool, and the requests that wait for a connection.
+
+Visitors with a pass always have at least half of a pool. Requests without one share the rest, and no neighbourhood
+takes more than half of that, so that slow requests of one client stop neither those inside nor other clients.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, Final
+
+WAITERS_PER_CONNECTION: Final = 10
+
+
+class PoolShare:
+    """Counts the connections that requests without a pass hold.
+
+    Args:
+        max_connections: Of the whole pool.
+
+    Attributes:
+        most: How many they may hold together.
+        most_each: How many of these one neighbourhood may hold.
+        held: How many they hold.
+    """
+
+    __slots__ = ("_by_neighbourhood", "held", "most", "most_each")
+
+    def __init__(self, max_connections: int) -> None:
+        self.most = max(1, max_connections // 2)
+        self.most_each = max(1, self.most // 2)
+        self.held = 0
+        self._by_neighbourhood: dict[str, int] = {}  # no more entries than connections are held
+
+    def free(self, neighbourhood: str) -> bool:
+        """Whether a neighbourhood may hold one more."""
+        return self.held < self.most and self._by_neighbourhood.get(neighbourhood, 0) < self.most_each
+
+    def take(self, neighbourhood: str) -> None:
+        """One more is held."""
+        self.held += 1
+        self._by_neighbourhood[neighbourhood] = self._by_neighbourhood.get(neighbourhood, 0) + 1
+
+    def release(self, neighbourhood: str) -> None:
+        """One less is held."""
+        self.held -= 1
+        left = self._by_neighbourhood[neighbourhood] - 1
+        if left:
+            self._by_neighbourhood[neighbourhood] = left
+        else:
+            del self._by_neighbourhood[neighbourhood]
+
+
+class Waiter:
+    """A request that waits for a connection.
+
+    Attributes:
+        neighbourhood: Of a request without a pass; None for those with one.
+        offer: A connection, or None for a slot to make one in.
+    """
+
+    __slots__ = ("neighbourhood", "offer")
+
+    def __init__(self, neighbourhood: str | None, offer: asyncio.Future[Any]) -> None:
+        self.neighbourhood = neighbourhood
+        self.offer = offer
+
+
+class Waiters:
+    """The requests that wait: those with a pass first, the others in turn by neighbourhood.
+
+    Both kinds have bounds of their own, so that neither costs unbounded memory nor displaces the other.
+
+    Args:
+        share: What requests without a pass hold.
+        max_connections: Of the whole pool.
+    """
+
+    __slots__ = ("_most", "_most_each", "_share", "_with_pass", "_without_pass", "count")
+
+    def __init__(self, share: PoolShare, max_connections: int) -> None:
+        self._share = share
+        self._most = WAITERS_PER_CONNECTION * max_connections
+        self._most_each = WAITERS_PER_CONNECTION * share.most_each
+        self._with_pass: deque[Waiter] = deque()
+        self._without_pass: dict[str, deque[Waiter]] = {}  # the neighbourhood whose turn is next stands first
+        self.count = 0
+
+    def add(self, waiter: Waiter) -> bool:
+        """Appends a request; False where too many wait already."""
+        neighbourhood = waiter.neighbourhood
+        if neighbourhood is None:
+            if len(self._with_pass) >= self._most:
+                return False
+            self._with_pass.append(waiter)
+        else:
+            queue = self._without_pass.get(neighbourhood)
+            others = self.count - len(self._with_pass)
+            if others >= self._most or (queue is not None and len(queue) >= self._most_each):
+                return False
+            if queue is None:
+                queue = self._without_pass[neighbourhood] = deque()
+            queue.append(waiter)
+        self.count += 1
+        return True
+
+    def remove(self, waiter: Waiter) -> None:
+        """Forgets a request that waits no more. Idempotent."""
+        neighbourhood = waiter.neighbourhood
+        queue = self._with_pass if neighbourhood is None else self._without_pass.get(neighbourhood)
+        if queue is None or waiter not in queue:
+            return
+        queue.remove(waiter)
+        self.count -= 1
+        if neighbourhood is not None and not queue:
+            del self._without_pass[neighbourhood]
+
+    def next(self) -> Waiter | None:
+        """Takes out the request whose turn it is; None where none waits that may have a connection."""
+        while self._with_pass:
+            waiter = self._with_pass.popleft()
+            self.count -= 1
+            if not waiter.offer.done():
+                return waiter
+        while self._without_pass and self._share.held < self._share.most:
+            found = self._next_without_pass()
+            if found is None or not found.offer.done():
+                return found
+        return None
+
+    def _next_without_pass(self) -> Waiter | None:
+        # At most three neighbourhoods are at their share while the share of all isn't used up: the walk is short.
+        for neighbourhood, queue in self._without_pass.items():
+            if self._share.free(neighbourhood):
+                waiter = queue.popleft()
+                self.count -= 1
+                del self._without_pass[neighbourhood]
+                if queue:
+                    self._without_pass[neighbourhood] = queue
+                return waiter
+        return None
+
+    def cancel(self) -> None:
+        """Turns all of them away."""
+        for queue in (self._with_pass, *self._without_pass.values()):
+            for waiter in queue:
+                waiter.offer.cancel()
