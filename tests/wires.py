@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -60,6 +61,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.settle()
         assert task.done(), "it waits"
         return task.result()
+
+    async def getaddrinfo(self, host: Any, port: Any, **_: Any) -> list[Any]:  # type: ignore[override]
+        """Every name has one address, which is itself."""
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port))]
 
     async def create_connection(self, factory: Callable[[], Any], *address: Any, **_: Any) -> tuple[Any, Any]:  # type: ignore[override]
         assert self.shop is not None

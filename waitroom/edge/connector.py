@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
+from aiohappyeyeballs import start_connection
+
+from waitroom.edge.resolved import AddressInfo, SilentAddresses, interleaved
 from waitroom.errors import WaitroomError
 from waitroom.settings import RoomSettings
 
 AnyProtocol = TypeVar("AnyProtocol", bound=asyncio.BaseProtocol)
 
 TLS_GOODBYE_SECONDS = 2.0
+NEXT_ADDRESS_SECONDS = 0.25  # RFC 8305, section 5: the recommended Connection Attempt Delay
+MOST_RESOLVED = 16  # of a name's addresses, this many are used
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -61,6 +67,10 @@ class UpstreamAddress:
 class Connector:
     """Makes connections to a shop's addresses.
 
+    A host name is resolved for each connection, so that a change of its addresses takes effect with the next one. Where
+    it has several, the next one is tried as soon as one fails or has been silent for `NEXT_ADDRESS_SECONDS`, and the
+    first to connect is taken (RFC 8305).
+
     Args:
         connect_seconds: How long one may take, the TLS handshake included.
         tls: Verifies the certificates of addresses that speak HTTPS.
@@ -73,6 +83,7 @@ class Connector:
         self._connect_seconds = connect_seconds
         self._tls = tls
         self._server_name = server_name
+        self._silent = SilentAddresses()
 
     @classmethod
     def of(cls, room: RoomSettings) -> Connector:
@@ -95,18 +106,8 @@ class Connector:
             async with asyncio.timeout(seconds):
                 if address.path is not None:
                     _, made = await loop.create_unix_connection(protocol, address.path)
-                elif not address.tls:
-                    _, made = await loop.create_connection(protocol, address.host, address.port)
                 else:
-                    _, made = await loop.create_connection(
-                        protocol,
-                        address.host,
-                        address.port,
-                        ssl=self._tls,
-                        server_hostname=self._server_name or address.host,
-                        ssl_handshake_timeout=seconds,
-                        ssl_shutdown_timeout=TLS_GOODBYE_SECONDS,
-                    )
+                    made = await self._connect_to_host(address, protocol)
         except TimeoutError as error:
             raise UpstreamUnavailable("connect", f"{address.url}: no connection within {seconds:g} s") from error
         except ssl.SSLCertVerificationError as error:
@@ -115,3 +116,35 @@ class Connector:
         except OSError as error:
             raise UpstreamUnavailable("connect", f"{address.url}: {error}") from error
         return made
+
+    async def _connect_to_host(self, address: UpstreamAddress, protocol: Callable[[], AnyProtocol]) -> AnyProtocol:
+        loop = asyncio.get_running_loop()
+        tls: dict[str, Any] = {}
+        if address.tls:
+            tls = {
+                "ssl": self._tls,
+                "server_hostname": self._server_name or address.host,
+                "ssl_handshake_timeout": self._connect_seconds,
+                "ssl_shutdown_timeout": TLS_GOODBYE_SECONDS,
+            }
+        infos: Sequence[AddressInfo]
+        infos = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        if len(infos) == 1:
+            _, made = await loop.create_connection(protocol, str(infos[0][4][0]), address.port, **tls)
+            return made
+        connected = await self._connect_to_first(infos[:MOST_RESOLVED])
+        try:
+            _, made = await loop.create_connection(protocol, sock=connected, **tls)
+        except BaseException:
+            connected.close()
+            raise
+        return made
+
+    async def _connect_to_first(self, infos: Sequence[AddressInfo]) -> socket.socket:
+        """A socket that is connected to the first address that takes a connection."""
+        loop = asyncio.get_running_loop()
+        # uvloop's create_connection knows no RFC 8305, so it is given a socket that is connected already.
+        ordered = self._silent.last(interleaved(infos), loop.time())
+        connected = await start_connection(ordered, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS, interleave=0)
+        self._silent.connected(ordered, connected.getpeername(), loop.time())
+        return connected
