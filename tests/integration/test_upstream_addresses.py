@@ -202,7 +202,8 @@ async def test_what_may_be_sent_twice_goes_to_another_address_where_one_hangs_up
             async with gateway.http.post(gateway.url, headers={"Host": "once.test"}, data=b"an order") as answer:
                 assert answer.status == 502
             assert (len(one.seen), len(two.seen)) == (2, 1)
-            assert gateway.log.count("upstream address down") == 2
+            # A single visitor can bring that about, so no address is taken out of rotation for it.
+            assert "upstream address down" not in gateway.log
 
 
 async def test_a_health_check_keeps_visitors_from_an_ill_address(tmp_path: Path) -> None:

@@ -121,10 +121,10 @@ class Exchange(Borrower):
         else:
             self._client.run(self._connect())
 
-    async def _connect(self, *, fresh: bool = False) -> None:
+    async def _connect(self, *, fresh: bool = False, avoid: int = -1) -> None:
         errand = self._errand
         try:
-            connection = await self._pool.take(errand.has_pass, errand.neighbourhood, fresh=fresh)
+            connection = await self._pool.take(errand.has_pass, errand.neighbourhood, fresh=fresh, avoid=avoid)
         except UpstreamUnavailable as error:
             if error.cause == "connect":
                 self._fail(502, error.cause, str(error))
@@ -311,7 +311,8 @@ class Exchange(Borrower):
             if self._may_retry(connection):
                 self._retries += 1
                 self._release(reusable=False)
-                self._client.run(self._connect(fresh=True))
+                avoid = -1 if connection.used else connection.index
+                self._client.run(self._connect(fresh=True, avoid=avoid))
             else:
                 self._fail(502, "closed", cause)
 

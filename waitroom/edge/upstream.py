@@ -193,8 +193,12 @@ class UpstreamPool:
                     return connection
         return None
 
-    async def take(self, has_pass: bool, neighbourhood: str, *, fresh: bool = False) -> UpstreamConnection:
+    async def take(
+        self, has_pass: bool, neighbourhood: str, *, fresh: bool = False, avoid: int = -1
+    ) -> UpstreamConnection:
         """An idle connection or a new one; see `take_idle`. ``fresh``: a new one in any case.
+
+        ``avoid`` is the number of an address that a new one leads to only where no other takes it.
 
         An address that can't be connected to is no end: others are tried, the second in any case, more of them as
         long as ``connect_seconds`` are not over.
@@ -216,7 +220,7 @@ class UpstreamPool:
             # Else a slot came free rather than a connection; it is counted for us already.
         connection: UpstreamConnection | None = None
         try:
-            connection = await self._connect()
+            connection = await self._connect(avoid)
             connection.neighbourhood = holder
             return connection
         finally:
@@ -371,12 +375,12 @@ class UpstreamPool:
             self._share.release(waiter.neighbourhood)
         self._offer_slot()
 
-    async def _connect(self) -> UpstreamConnection:
+    async def _connect(self, avoid: int) -> UpstreamConnection:
         tried: set[int] = set()
         ends = self._loop.time() + self._connect_seconds
         while True:
             now = self._loop.time()
-            index = self.balance.pick(now, tried)
+            index = self.balance.pick(now, tried or {avoid})
             tried.add(index)
             try:
                 return await self._connect_to(index, now)
