@@ -230,7 +230,7 @@ class World:
 
     def _room(self, settings: RoomSettings) -> Room:
         pool = UpstreamPool(
-            UpstreamAddress.parse(settings.upstream),
+            *(UpstreamAddress.parse(url) for url in settings.upstreams),
             max_connections=settings.upstream_max_connections,
             connect_seconds=settings.upstream_connect_seconds,
             wait_seconds=settings.upstream_wait_seconds,

@@ -78,9 +78,9 @@ class Lending:
 
 
 @contextmanager
-def running_lending() -> Iterator[Lending]:
+def running_lending(most: int = 2) -> Iterator[Lending]:
     """Afterwards nothing may be lent, under way or waited for."""
-    lending = Lending()
+    lending = Lending(most)
     yield lending
     lending.shop.let_in()
     lending.loop.do(lending.pool.close)

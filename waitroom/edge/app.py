@@ -308,7 +308,7 @@ class Edge(Server):
         except NoAnswerError:
             client.fail(502)
         except UpstreamUnavailable as error:
-            client.fail(503 if error.cause == "busy" else 502)
+            client.fail(502 if error.cause == "connect" else 503)
         else:
             if answer is None:
                 room.count("preflight_refused")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 LONGEST_RESPONSE_HEAD: Final = 65536
 TUNNEL_IDLE_SECONDS: Final = 600.0
+RETRY_AFTER_SECONDS: Final = 5
 # May be sent twice without harm (RFC 9110, section 9.2.2), if they carry no body.
 IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
 
@@ -126,10 +127,8 @@ class Exchange(Borrower):
         try:
             connection = await self._pool.take(errand.has_pass, errand.neighbourhood, fresh=fresh, avoid=avoid)
         except UpstreamUnavailable as error:
-            if error.cause == "connect":
-                self._fail(502, error.cause, str(error))
-            else:
-                self._fail(503, error.cause, str(error), "failed" if error.cause == "busy" else "busy")
+            status = 502 if error.cause == "connect" else 503
+            self._fail(status, error.cause, str(error), "busy" if error.cause == "share" else "failed")
             return
         if self._ended:
             self._pool.give_back(connection, reusable=True)
@@ -368,7 +367,10 @@ class Exchange(Borrower):
         self._pool.log.warning(
             "upstream failed", kind, cause=cause, status=status, request_id=request_id, address=address
         )
-        client.fail(status, self._errand.cookies)
+        more = self._errand.cookies
+        if status == 503:
+            more += b"Retry-After: %d\r\n" % RETRY_AFTER_SECONDS
+        client.fail(status, more)
 
     def _end(self, outcome: str, *, reusable: bool) -> None:
         if self._ended:

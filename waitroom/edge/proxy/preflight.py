@@ -123,15 +123,16 @@ class Preflights:
         """
         key = _key(request)
         task = self._asking.get(key)
+        where = neighbourhood(address)
         if task is None:
-            if not await self._allowed(request, key, neighbourhood(address), open_=open_, now=now):
+            if not await self._allowed(request, key, where, open_=open_, now=now):
                 return None
             answer = self.find(request)
             if answer is not None:
                 return answer
             task = self._asking.get(key)
         if task is None:
-            task = asyncio.get_running_loop().create_task(self._ask(request, peer, key))
+            task = asyncio.get_running_loop().create_task(self._ask(request, peer, where, key))
             self._asking[key] = task
             task.add_done_callback(lambda done: self._asked(key, done))
         return await asyncio.shield(task)
@@ -168,10 +169,10 @@ class Preflights:
             return False
         return self._budget.take(steady)
 
-    async def _ask(self, request: Request, peer: Peer, key: Key) -> PreflightAnswer:
+    async def _ask(self, request: Request, peer: Peer, where: str, key: Key) -> PreflightAnswer:
         try:
             async with asyncio.timeout(self._answer_seconds + self._wait_seconds):
-                connection = await self._pool.take()
+                connection = await self._pool.take(False, where)
                 question = _Question(connection, self._pool, self._lines)
                 try:
                     question.send(request, peer)
