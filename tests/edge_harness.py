@@ -164,7 +164,7 @@ LIMITS = ClientLimits(head_bytes=65536, head_seconds=10.0, body_seconds=30.0, id
 
 
 def room_settings(name: str = "shop", **settings: Any) -> RoomSettings:
-    return RoomSettings(name=name, upstream="http://shop.internal:3000", **settings)
+    return RoomSettings(name=name, **{"upstream": "http://shop.internal:3000", **settings})
 
 
 @cache

@@ -7,7 +7,14 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waitroom.edge.balance import FIRST_DOWN_SECONDS, LONGEST_DOWN_SECONDS, TRIAL_SECONDS, Balance
+from waitroom.edge.balance import (
+    FIRST_DOWN_SECONDS,
+    HANG_UP_NEIGHBOURHOODS,
+    HANG_UP_SECONDS,
+    LONGEST_DOWN_SECONDS,
+    TRIAL_SECONDS,
+    Balance,
+)
 
 
 def send(balance: Balance, now: float, *, answered: bool = True) -> int:
@@ -114,6 +121,49 @@ def test_where_all_are_down_all_are_tried() -> None:
         fail(balance, index, 0.0)
     assert {send(balance, 0.5, answered=False) for _ in range(3)} == {0, 1, 2}
     assert fail(balance, 0, 1.0) == 2, "to fail while down makes no longer time of it"
+
+
+def hang_up(balance: Balance, neighbourhood: str, now: float) -> float:
+    """A connection to the first address closes without an answer to a request that began just now."""
+    return balance.hung_up(0, neighbourhood, now, now)
+
+
+def test_one_neighbourhood_cannot_take_an_address_out_of_rotation() -> None:
+    balance = Balance(2)
+    for at in range(1000):
+        assert hang_up(balance, "192.0.2.1", at / 100) == 0
+        assert hang_up(balance, "192.0.2.2", at / 100) == 0
+    assert {send(balance, 10.0) for _ in range(4)} == {0, 1}
+
+
+def test_an_address_that_hangs_up_on_several_neighbourhoods_is_down() -> None:
+    balance = Balance(2)
+    downs = [hang_up(balance, f"192.0.2.{number}", number) for number in range(HANG_UP_NEIGHBOURHOODS)]
+    assert downs == [0] * (HANG_UP_NEIGHBOURHOODS - 1) + [FIRST_DOWN_SECONDS]
+    assert {send(balance, HANG_UP_NEIGHBOURHOODS - 0.5) for _ in range(4)} == {1}
+    # On trial it takes as many again.
+    downs = [hang_up(balance, f"192.0.2.{number}", 5.0 + number) for number in range(HANG_UP_NEIGHBOURHOODS)]
+    assert downs == [0] * (HANG_UP_NEIGHBOURHOODS - 1) + [2 * FIRST_DOWN_SECONDS]
+
+
+def test_hang_ups_long_after_each_other_say_nothing_about_the_address() -> None:
+    balance = Balance(2)
+    for number in range(100):
+        assert hang_up(balance, f"192.0.2.{number}", number * HANG_UP_SECONDS / (HANG_UP_NEIGHBOURHOODS - 1)) == 0
+
+
+def test_an_address_that_answers_in_between_is_not_down() -> None:
+    balance = Balance(2)
+    for number in range(100):
+        assert hang_up(balance, f"192.0.2.{number}", float(number)) == 0
+        balance.worked(0, float(number))
+
+
+def test_what_is_remembered_of_hang_ups_is_bounded() -> None:
+    balance = Balance(1)
+    for number in range(1000):
+        hang_up(balance, f"192.0.2.{number}", 5.0)
+        assert len(balance._addresses[0].hung_up) < HANG_UP_NEIGHBOURHOODS
 
 
 def test_an_ill_address_is_passed_over_until_a_check_says_otherwise() -> None:

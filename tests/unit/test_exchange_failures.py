@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from edge_harness import LIMITS, OK, PAGE, World, answer, get, room_settings, sent, warm
+from wires import Wire
 
 from waitroom.edge.exchange import LONGEST_RESPONSE_HEAD
 
@@ -192,6 +194,95 @@ def test_a_second_attempt_that_comes_too_late_is_not_made(world):
     world.shop.let_in()
     assert world.shop.wire.got == b""
     assert repr(world.pool) == "<UpstreamPool lent=0 idle=1 connecting=0 wait=0>"
+
+
+# What a visitor can provoke.
+
+BAD = b"HTTP/1.1 200 OK\r\nX : y\r\n\r\n"
+DOWN = "upstream address down"
+
+
+@pytest.fixture
+def two() -> Iterator[World]:
+    """A shop with two addresses."""
+    with World(upstream=("http://one.internal:3000", "http://two.internal:3000")) as world:
+        yield world
+
+
+def provoke(world: World, what: str, address: str, **how: Any) -> Wire:
+    """A request that the shop answers with rubbish, or by hanging up."""
+    wire = sent(world, wire=world.client(address), **how)
+    shop = world.shop.wire
+    shop.send(BAD) if what == "rubbish" else shop.send_eof()
+    return wire
+
+
+def down(world: World) -> list[str]:
+    return [line["address"] for line in world.logs if line["event"] == DOWN]
+
+
+@pytest.mark.parametrize("what", ["rubbish", "hang up"])
+def test_one_visitor_cannot_take_an_address_out_of_rotation(two, what):
+    for _ in range(20):
+        assert answer(provoke(two, what, "192.0.2.1", method=b"POST", body=b"x"), b"POST").status == 502
+        two.pass_time(0.1)
+    assert down(two) == []
+    assert two.room.metrics.upstream_failures == 20
+    assert {two.pool.balance.pick(two.loop.now), two.pool.balance.pick(two.loop.now, {0})} == {0, 1}
+    assert all(not one.failures for one in two.pool.balance._addresses)
+
+
+def test_rubbish_for_many_visitors_takes_no_address_out_either(two):
+    for number in range(20):
+        provoke(two, "rubbish", f"192.0.2.{number}")
+    assert down(two) == []
+
+
+def test_an_address_that_hangs_up_on_many_visitors_goes_out(two):
+    for number in range(6):
+        provoke(two, "hang up", f"192.0.2.{number}", method=b"POST", body=b"x")
+    assert sorted(down(two)) == ["http://one.internal:3000", "http://two.internal:3000"]
+
+
+def test_an_address_that_refuses_a_connection_goes_out_at_once(two):
+    two.shop.refuses = ConnectionRefusedError("refused")
+    sent(two)
+    assert sorted(down(two)) == ["http://one.internal:3000", "http://two.internal:3000"]
+
+
+def test_what_an_address_hung_up_on_is_asked_again_elsewhere(two):
+    """Although the address is still in rotation, and the other one has more to do."""
+    sent(two)
+    wire = sent(two)
+    first, second = two.shop.wires
+    went = [wire.protocol.index for wire in (first, second)]
+    second.send_eof()
+    third = two.shop.wires[2]
+    assert third.protocol.index == went[0]
+    third.send(OK)
+    assert answer(wire).status == 200
+
+
+def test_failures_of_one_kind_make_one_line_in_ten_seconds(world):
+    for number in range(50):
+        sent(world)
+        world.shop.wire.send(b"HTTP/1.1 200 OK\r\n%c : y\r\n\r\n" % (97 + number % 26))
+    assert len(world.logs) == 1
+    world.pass_time(10)
+    sent(world)
+    world.shop.wire.send(BAD)
+    assert [line.get("suppressed") for line in world.logs] == [None, 49]
+    sent(world)
+    world.shop.wire.send_eof()
+    assert len(world.logs) == 3, "another kind has a line of its own"
+
+
+def test_unknown_commands_of_the_shop_make_one_line_in_ten_seconds(world):
+    wire = world.client()
+    for number in range(50):
+        sent(world, wire=wire)
+        world.shop.wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nWaitroom-Command: x%d\r\n\r\n" % number)
+    assert [line["event"] for line in world.logs] == ["ignoring unknown Waitroom-Command"]
 
 
 # Deadlines.

@@ -148,9 +148,10 @@ SWITCH = (
 )
 
 
-def tunnel(world: World, early: bytes = b"") -> tuple[Wire, Wire]:
+def tunnel(world: World, early: bytes = b"", *, after: float = 0.0) -> tuple[Wire, Wire]:
     wire = world.client()
     wire.send(get(b"/ws", world.inside(), *UPGRADE) + early)
+    world.pass_time(after)
     shop = world.shop.wire
     shop.send(SWITCH)
     return wire, shop
@@ -244,6 +245,65 @@ def test_a_silent_tunnel_ends(world):
     assert shop.lost
     world.pass_time(LINGER_SECONDS)
     assert wire.lost
+    assert world.room.metrics.requests == {"idle": 1}
+    assert world.room.metrics.upstream_failures == 0
+
+
+def test_the_latency_of_a_tunnel_is_the_time_to_the_101_and_its_life_is_another_figure(world):
+    metrics = world.room.metrics
+    wire, _ = tunnel(world, after=0.02)
+    assert metrics.upstream_response_seconds.sum == pytest.approx(0.02)
+    assert (metrics.in_flight, metrics.awaiting) == (1, 0)
+    world.pass_time(8)
+    assert sum(metrics.upstream_request_seconds.counts) == 0
+    wire.send_eof()
+    assert sum(metrics.upstream_response_seconds.counts) == 1
+    assert metrics.upstream_response_seconds.sum == pytest.approx(0.02)
+    assert metrics.upstream_request_seconds.sum == pytest.approx(8.02)
+    assert (metrics.in_flight, metrics.awaiting) == (0, 0)
+
+
+def test_the_latency_of_a_stream_is_the_time_to_its_head(world):
+    metrics = world.room.metrics
+    wire = sent(world)
+    shop = world.shop.wire
+    world.pass_time(0.5)
+    shop.send(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+    assert metrics.awaiting == 1
+    world.pass_time(0.5)
+    shop.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+    for _ in range(5):
+        world.pass_time(IDLE - 1)
+        shop.send(b"data: x\n\n")
+    assert (metrics.upstream_response_seconds.sum, metrics.awaiting) == (pytest.approx(1.0), 0)
+    shop.send_eof()
+    assert wire.got.endswith(b"0\r\n\r\n")
+    assert sum(metrics.upstream_response_seconds.counts) == 1
+    assert metrics.upstream_request_seconds.sum == pytest.approx(1 + 5 * (IDLE - 1))
+
+
+def test_a_pause_that_we_end_is_no_failure_but_an_answer_that_breaks_off_is(world):
+    stream = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+    metrics = world.room.metrics
+    wire = sent(world)
+    world.shop.wire.send(stream)
+    world.pass_time(IDLE)
+    assert wire.aborted
+    assert (metrics.requests, metrics.upstream_failures) == ({"idle": 1}, 0)
+    wire = sent(world)
+    world.shop.wire.send(stream)
+    world.shop.wire.send_eof()
+    assert wire.aborted
+    assert (metrics.requests, metrics.upstream_failures) == ({"idle": 1, "failed": 1}, 1)
+
+
+def test_a_shop_that_does_not_answer_has_no_latency(world):
+    sent(world)
+    world.pass_time(FIRST_BYTE)
+    metrics = world.room.metrics
+    assert (metrics.requests, metrics.upstream_failures) == ({"failed": 1}, 1)
+    assert sum(metrics.upstream_response_seconds.counts) == 0
+    assert metrics.awaiting == 0
 
 
 def test_both_ends_of_a_tunnel_hold_each_other_up(world):
