@@ -143,6 +143,31 @@ def test_a_fresh_one_for_one_that_waited_keeps_its_place_in_the_share(lending):
     give_all(lending, waiting.result(), *taken[1:])
 
 
+@pytest.mark.parametrize("reusable", [True, False])
+@pytest.mark.parametrize("end", ["cancelled", "timed out"])
+def test_what_was_meant_for_one_that_gives_up_in_the_same_turn_is_another_one_s(lending, reusable, end):
+    taken = fill_share(lending)
+    first, second = lending.ask("192.0.2.3"), lending.ask("192.0.2.3")
+
+    def both() -> None:
+        lending.pool.give_back(taken[0], reusable=reusable)
+        first.cancel()
+
+    if end == "cancelled":
+        lending.loop.do(both)
+        assert first.cancelled()
+    else:
+        lending.loop.now += 2.0
+        lending.give_back(taken[0], reusable=reusable)
+    for task in (first, second):
+        if task.done() and not task.cancelled() and task.exception() is None:
+            lending.give_back(task.result())
+    assert f"without_pass={SHARE - 1}" in repr(lending.pool)
+    give_all(lending, *taken[1:])
+    assert "without_pass" not in repr(lending.pool)
+    assert end == "timed out" or second.exception() is None
+
+
 def test_those_who_wait_are_bounded_and_the_rest_is_refused_at_once(lending):
     taken = [lending.take() for _ in range(MOST)]
     asking = [lending.ask("192.0.2.1") for _ in range(WAITERS_PER_CONNECTION * EACH + 1)]
