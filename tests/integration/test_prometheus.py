@@ -51,6 +51,8 @@ BESIDES = {
     "waitroom_rate_per_minute": "gauge",
     "waitroom_max_active_sessions": "gauge",
     "waitroom_upstream_failures": "counter",
+    "waitroom_upstream_response_seconds": "histogram",
+    "waitroom_upstream_awaiting_response": "gauge",
     "waitroom_store_up": "gauge",
     "waitroom_last_tick_timestamp_seconds": "gauge",
     "waitroom_room_state": "gauge",
