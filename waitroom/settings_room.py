@@ -463,8 +463,8 @@ class RoomSettings:
         Whole,
         Field(ge=1, le=65_536),
         About(
-            "How many connections to the shop each worker may hold, over all its addresses together. Requests without a "
-            "pass use at most half of them, and one client's neighbourhood at most half of that.",
+            "How many connections to the shop each worker may hold, over all its addresses together. Requests without "
+            "a pass use at most half of them, and one client's neighbourhood at most half of that.",
             "Keep this times workers within what the shop accepts.",
             "connections per worker",
         ),
