@@ -21,12 +21,14 @@ _EDGE = (
     *("headers", "heads", "http1", "languages", "memo", "pages", "passage", "room", "routing"),
     *("segments", "server", "sessions", "standing", "upstream", "upstream_share"),
 )
+_HTTP = ("authority",)
 COMPILED = (
     *("waitroom/budgets.py", "waitroom/errors.py", "waitroom/gate.py", "waitroom/tokens.py"),
     *("waitroom/queue/positions.py", "waitroom/queue/view.py"),
     *(f"waitroom/edge/{name}.py" for name in _EDGE),
     *("waitroom/edge/proxy/preflight.py", "waitroom/edge/rooms/neighbours.py", "waitroom/edge/rooms/without_pass.py"),
     *("waitroom/edge/visitor/arrivals.py", "waitroom/edge/visitor/joins.py"),
+    *(f"waitroom/edge/http/{name}.py" for name in _HTTP),
 )
 
 

@@ -87,6 +87,7 @@ def test_the_longest_target():
         (b"http://shop", b"shop", b"/"),
         (b"http://shop?a=b/c", b"shop", b"/?a=b/c"),
         (b"http://[::1]:80//a", b"[::1]:80", b"//a"),
+        (b"http://shop:80/a", b"shop", b"/a"),
     ],
 )
 def test_of_an_absolute_target_the_path_is_left(target, host, left):
@@ -97,7 +98,7 @@ def test_of_an_absolute_target_the_path_is_left(target, host, left):
 @pytest.mark.parametrize(
     "target",
     [
-        *(b"http://other/", b"http://shop.evil/", b"http://shop@evil/", b"http://evil@shop/", b"http://shop:80/"),
+        *(b"http://other/", b"http://shop.evil/", b"http://shop@evil/", b"http://evil@shop/", b"http://shop:81/"),
         *(
             b"http:///a",
             b"http://",

@@ -15,6 +15,7 @@ from waitroom.control.access import Access
 from waitroom.control.admission import Admission
 from waitroom.control.probe import serves
 from waitroom.control.problems import api_problems
+from waitroom.edge.http.authority import parse_authority
 from waitroom.metrics import FOLDER, ControlCollector, EdgeCollector, QueueCollector, exposition
 from waitroom.queue.view import RoomView
 from waitroom.settings import Settings
@@ -64,12 +65,12 @@ def make_app(settings: Settings, admissions: Sequence[Admission], access: Access
 @web.middleware
 async def _only_known_hosts(request: web.Request, handler: Any) -> web.StreamResponse:
     """Refuses names that a stranger's page could point at this address (DNS rebinding)."""
-    host = request.host.rpartition(":")[0] if not request.host.endswith("]") else request.host
-    name = (host or request.host).strip("[]").lower()
+    found = parse_authority(request.host.encode("latin-1", "replace"))
+    name = "" if found is None else found.host.decode("latin-1").strip("[]")
     settings = request.app[SETTINGS]
     listening = settings.admin_listen.rpartition(":")[0].strip("[]").lower()
     if name not in ("localhost", listening, *settings.admin_hosts) and not _is_address(name):
-        text = f"The admin listener isn't called {name!r}: use its address, or name it so in admin_hosts.\n"
+        text = f"The admin listener isn't called {request.host!r}: use its address, or name it so in admin_hosts.\n"
         raise web.HTTPMisdirectedRequest(text=text)
     response: web.StreamResponse = await handler(request)
     return response

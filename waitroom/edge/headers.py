@@ -10,7 +10,8 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from waitroom.edge.forwarded import first_stranger, parse_forwarded, plain_address
-from waitroom.edge.http1 import HOST, Request, Response
+from waitroom.edge.http.authority import parse_authority
+from waitroom.edge.http1 import Request, Response
 from waitroom.edge.memo import remember
 
 COOKIE_PREFIX: Final = b"waitroom_"
@@ -98,7 +99,8 @@ class Origin(NamedTuple):
     def told(self, address: str, proto: bytes | None, host: bytes | None, hops: bytes) -> Origin:
         """This one as proxies tell it; what is missing or none stays."""
         proto = proto if proto and _PROTO.match(proto) else self.proto
-        return Origin(address, proto, host if host and HOST.match(host) else self.host, hops)
+        known = host is not None and parse_authority(host) is not None
+        return Origin(address, proto, host if host is not None and known else self.host, hops)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import httptools
 
 from waitroom.edge.fields import Field, FieldMemo
+from waitroom.edge.http.authority import parse_authority, same_authority
 from waitroom.edge.memo import remember
 from waitroom.errors import WaitroomError
 
@@ -25,8 +26,8 @@ Headers = list[tuple[bytes, bytes]]
 # Some shops cut a target at a "#", others don't: what the gate looks at must be what they see.
 REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]{0,31}) ([\x21\x22\x24-\x7e\x80-\xff]+) HTTP/1\.([01])")
 STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
-HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]+)(?::[0-9]{1,5})?\Z")
-_ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)\Z", re.IGNORECASE | re.DOTALL)
+_ABSOLUTE = re.compile(rb"(https?)://([^/?#]*)(.*)\Z", re.IGNORECASE | re.DOTALL)
+_DEFAULT_PORTS = {b"http": 80, b"https": 443}
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 _DIGITS = re.compile(rb"[0-9]{1,18}\Z")
 
@@ -191,8 +192,8 @@ class Request:
         if host is None:
             if not self.http10:
                 raise Malformed(400, "no Host header")
-        elif host and not HOST.match(host):
-            raise Malformed(400, "a Host that is none")
+        elif host and parse_authority(host) is None:
+            raise Malformed(400, "an invalid Host header")
         target = self.target
         if len(target) > LONGEST_TARGET:
             raise Malformed(414, "a target that is too long")
@@ -201,9 +202,9 @@ class Request:
         absolute = _ABSOLUTE.match(target)
         if absolute is None:
             raise Malformed(400, "a target that is neither a path nor a URL")
-        if host is None or absolute[1].lower() != host.lower():
+        if host is None or not same_authority(absolute[2], host, _DEFAULT_PORTS[absolute[1].lower()]):
             raise Malformed(400, "a target whose host is not the Host header's")
-        rest = absolute[2]
+        rest = absolute[3]
         self.target = rest if rest[:1] == b"/" else b"/" + rest
 
 
