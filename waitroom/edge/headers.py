@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from waitroom.edge.forwarded import first_stranger, parse_forwarded, plain_address
 from waitroom.edge.http.authority import parse_authority
+from waitroom.edge.http.caching import directs_caches
 from waitroom.edge.http1 import Request, Response
 from waitroom.edge.memo import remember
 
@@ -35,7 +36,6 @@ _OURS = frozenset(
 _DROPPED_FROM_REQUESTS = _HOP_BY_HOP | _OURS
 _DROPPED_FROM_STRANGERS = _DROPPED_FROM_REQUESTS | {b"forwarded"}
 _DROPPED_FROM_RESPONSES = _HOP_BY_HOP | {b"waitroom-command"}
-_CACHING = frozenset((b"cache-control", b"expires", b"pragma"))
 # A Connection header may name further ones, but not to make these vanish on the way to the shop.
 _HARMLESS_OPTIONS = frozenset((b"keep-alive", b"close", b"upgrade"))
 _NEVER_BY_CONNECTION = frozenset(
@@ -259,9 +259,10 @@ def _kept_of_response(response: Response, private: bool) -> tuple[bytes, bytes]:
         dropped = dropped | (named - _NEVER_BY_CONNECTION)
     if response.chunked or (response.bodiless and response.status != 304):
         dropped = dropped | {b"content-length"}
-    if private:
-        dropped = dropped | _CACHING
-    kept = [b"" if field.lower in dropped else field.line for field in response.headers]
+    kept = [
+        b"" if field.lower in dropped or (private and directs_caches(field.lower)) else field.line
+        for field in response.headers
+    ]
     before, behind = b"".join(kept[: response.date_at]), b"".join(kept[response.date_at :])
     return before, behind + b"Cache-Control: private, no-store\r\n" if private else behind
 

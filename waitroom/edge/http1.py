@@ -15,6 +15,7 @@ import httptools
 
 from waitroom.edge.fields import Field, FieldMemo
 from waitroom.edge.http.authority import parse_authority, same_authority
+from waitroom.edge.http.caching import forbids_keeping, is_targeted
 from waitroom.edge.memo import remember
 from waitroom.errors import WaitroomError
 
@@ -57,7 +58,6 @@ _RESPONSE_READ = frozenset(
     (b"content-length", b"transfer-encoding", b"connection", b"cache-control", b"waitroom-command", b"date")
 )
 _SINGLE = (b"host", b"content-length", b"transfer-encoding")
-_UNCACHEABLE = frozenset((b"no-store", b"private"))
 _CARRY_HTTP = (b"h2", b"h3", b"http", b"tls")
 _ANOTHER_OPINION = (b"content-length", b"transfer-encoding", b"upgrade")
 
@@ -218,7 +218,9 @@ class Response:
         content_length, chunked: How the body is framed; neither means until the upstream closes.
         keep_alive: Whether the upstream keeps the connection.
         connection: The lower-case options of the Connection header.
-        cache_control: The lower-case Cache-Control header, or empty.
+        cache_control: The Cache-Control header, or empty.
+        uncacheable: Whether no shared cache may keep the response, neither by Cache-Control nor by a header that
+            overrides it.
         commands: What the shop told the gateway by ``Waitroom-Command``, or empty.
         dated: Whether there is a Date header.
         date_at: How many header lines stand before it, where that is kept apart.
@@ -228,7 +230,7 @@ class Response:
 
     __slots__ = (
         *("status", "reason", "http10", "headers", "content_length", "chunked", "keep_alive", "connection"),
-        *("cache_control", "commands", "dated", "date_at", "kept"),
+        *("cache_control", "commands", "dated", "date_at", "kept", "uncacheable"),
     )
 
     def __init__(
@@ -249,6 +251,7 @@ class Response:
         self.chunked = False
         self.cache_control = b""
         self.commands = b""
+        targeted = False
         self.dated = dated
         self.date_at = date_at
         self.kept: dict[bool, tuple[bytes, bytes]] = {}
@@ -256,7 +259,10 @@ class Response:
         for field in headers:
             if field.lower in _RESPONSE_READ:
                 self._read(field, connection)
+            elif is_targeted(field.lower):
+                targeted = targeted or not forbids_keeping(field.lower, field.value)
         self._check_framing()
+        self.uncacheable = not targeted and forbids_keeping(b"cache-control", self.cache_control)
         self.connection = options(b",".join(connection)) if connection else _NO_OPTIONS
         self.keep_alive = b"close" not in self.connection and (not http10 or b"keep-alive" in self.connection)
 
@@ -274,7 +280,7 @@ class Response:
             case b"date":
                 self.dated = True
             case b"cache-control":
-                self.cache_control += b"," + value.lower()
+                self.cache_control += b"," + value
             case _:
                 self.commands += b"," + value
 
@@ -294,11 +300,6 @@ class Response:
     def bodiless(self) -> bool:
         """Whether this status never has a body."""
         return self.status < 200 or self.status in (204, 304)
-
-    @property
-    def uncacheable(self) -> bool:
-        """Whether no shared cache may keep the response."""
-        return not _UNCACHEABLE.isdisjoint(options(self.cache_control))
 
 
 @remember(256, longest=512)
