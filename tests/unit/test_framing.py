@@ -133,6 +133,56 @@ def test_sizes_and_extensions_that_are_none(size):
     assert "size" in refused(size + b"\r\nhello\r\n0\r\n\r\n")
 
 
+# Of a shop's answer, what is padded and can be read in one way only is read so.
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        *(b"5 ", b"5\t", b"5 \t  ", b"0" * 15 + b"5", b"0" * 200 + b"5", b"5;", b"5 ;", b"5; a", b"5 ; a = b", b"5;;a"),
+        *(b"5;a=", b'5;a="b', b"5 " + b" " * 900, b"0005\t;\xe4"),
+    ],
+)
+def test_padded_sizes_of_a_shop_are_read(size):
+    for sent in (size + b"\r\nhello\r\n0\r\n\r\n", b"5\r\nhello\r\n" + size.replace(b"5", b"0", 1) + b"\r\n\r\n"):
+        for cuts in [(sent,), [sent[at : at + 1] for at in range(len(sent))]]:
+            body = ChunkedBody(502)
+            assert read(body, *cuts) == (b"hello", b"")
+            assert body.done
+    with pytest.raises(Malformed):
+        ChunkedBody(400).feed(b"0" * 16 + size + b"\r\nhello\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        *(
+            b"",
+            b" ",
+            b" 5",
+            b"\t5",
+            b"+5",
+            b"-5",
+            b"0x5",
+            b"5h",
+            b"5.0",
+            b"5_0",
+            b"\xb2",
+            b"5,5",
+            b"5 5",
+            b"5 a",
+            b";5",
+        ),
+        *(b"5\n", b"\n5", b"5\r", b"5\ra", b"5 \r", b"5;a\n", b"5;a\r", b"5;\x00", b"5;\x7f", b"5\x0b", b"5\x00"),
+        *(b"1" * 16, b"0" * 9 + b"1" * 16, b"f" * 40, b"5 " + b" " * 1100, b"0" * 1100 + b"5"),
+    ],
+)
+def test_sizes_of_a_shop_that_may_be_read_in_two_ways_are_refused(size):
+    with pytest.raises(Malformed) as raised:
+        ChunkedBody(502).feed(size + b"\r\nhello\r\n0\r\n\r\n")
+    assert raised.value.status == 502
+
+
 @pytest.mark.parametrize("sent", [b"5\n", b"5;a\nhello", b"5\r\nhello\r\n0\n", b"0\r\nX: 1\n\n"])
 def test_a_bare_line_feed_is_refused_before_the_line_is_all_there(sent):
     """Whoever ends lines so waits for an answer, and never sends more."""

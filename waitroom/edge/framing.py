@@ -14,6 +14,8 @@ _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;" + _TOKEN + rb"(?:=(?:" + _T
 _TRAILER_LINE = re.compile(rb"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*)\Z")
 
 LONGEST_CHUNK_LINE = 1024
+# Of responses, what some shops pad it with (old Java servers, for one), where it can only be read in one way.
+_PADDED_CHUNK_LINE = re.compile(rb"0*([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?\Z")
 LONGEST_TRAILERS = 8192
 # These say how a message is framed, routed or understood: in a trailer they come too late to be true.
 _NO_TRAILERS = frozenset(
@@ -88,10 +90,11 @@ class CloseBody(Body):
 
 
 class ChunkedBody(Body):
-    """A body in chunks, read to the letter of RFC 9112, section 7.1; extensions are checked and dropped.
+    """A body in chunks (RFC 9112, section 7.1); extensions are dropped.
 
     Args:
-        status: What `Malformed` is to say: 400 for a client's body, 502 for a shop's.
+        status: What `Malformed` is to say: 400 for a client's body, read to the letter; 502 for a shop's, whose chunk
+            sizes may be padded.
     """
 
     __slots__ = ("_at", "_buffer", "_left", "_status", "_step", "_trailer_bytes", "done", "trailers")
@@ -133,7 +136,7 @@ class ChunkedBody(Body):
         line = self._line(LONGEST_CHUNK_LINE)
         if line is None:
             return False
-        found = _CHUNK_LINE.match(line)
+        found = (_PADDED_CHUNK_LINE if self._status == 502 else _CHUNK_LINE).match(line)
         if found is None:
             raise Malformed(self._status, "a chunk size that is none")
         self._left = int(found[1], 16)
