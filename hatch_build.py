@@ -21,7 +21,7 @@ _EDGE = (
     *("headers", "heads", "http1", "languages", "memo", "pages", "passage", "room", "routing"),
     *("segments", "server", "sessions", "standing", "upstream", "upstream_share"),
 )
-_HTTP = ("authority", "caching")
+_HTTP = ("authority", "caching", "partial_head")
 COMPILED = (
     *("waitroom/budgets.py", "waitroom/errors.py", "waitroom/gate.py", "waitroom/tokens.py"),
     *("waitroom/queue/positions.py", "waitroom/queue/view.py"),

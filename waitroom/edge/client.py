@@ -13,6 +13,7 @@ import structlog
 from waitroom.edge.exchange import Exchange
 from waitroom.edge.framing import NO_BODY, Body, ChunkedBody, LengthBody
 from waitroom.edge.headers import Peer
+from waitroom.edge.http.partial_head import PartialHead, has_bare_line_feed
 from waitroom.edge.http1 import LONGEST_TARGET, Malformed, Request
 from waitroom.edge.server import ClientLimits, Server
 from waitroom.errors import StoreUnavailable
@@ -23,10 +24,12 @@ Done = TypeVar("Done")
 
 # What a client may send ahead of its turn.
 READ_AHEAD: Final = 65536
+# So many requests of one connection are begun in one turn of the event loop: others must not wait for a long pipeline.
+REQUESTS_PER_TURN: Final = 8
 LINGER_SECONDS: Final = 2.0
 LAST_REQUEST_SECONDS: Final = 1.0  # for who has connected, and asked nothing yet, when the worker is to stop
 
-_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
+_LONGEST_LINE: Final = LONGEST_TARGET + 64
 _EMPTY_LINES: Final = re.compile(rb"\A(?:\r\n)+")
 _NEVER: Final = float("inf")
 _LENGTHLESS: Final = (b"1", b"204")
@@ -39,8 +42,9 @@ class ClientConnection(asyncio.Protocol):
         # the server's
         "_server",
         # per connection
-        *("_advancing", "_awaited", "_buffer", "_known", "_lingering", "_lost", "_paused_by_flood"),
-        *("_paused_by_shop", "_unsent", "closing", "deadline", "peer", "transport", "write_paused"),
+        *("_advancing", "_awaited", "_buffer", "_ended_early", "_known", "_lingering", "_lost", "_next_turn"),
+        *("_partial", "_paused_by_flood", "_paused_by_shop", "_unsent"),
+        *("closing", "deadline", "peer", "transport", "write_paused"),
         # per request
         *("_body", "_exchange", "_number", "answering", "cookies", "request"),
     )
@@ -53,8 +57,11 @@ class ClientConnection(asyncio.Protocol):
         self._known = peer
         self._advancing = False
         self._buffer = b""
+        self._ended_early = False  # the client closed its side while requests of it waited for their turn
         self._lingering = False
         self._lost = False
+        self._next_turn: asyncio.Handle | None = None
+        self._partial: PartialHead | None = None  # holds what `_buffer` does, and what came since
         self._paused_by_flood = False
         self._paused_by_shop = False
         self._awaited: set[asyncio.Future[Any]] = set()
@@ -95,7 +102,12 @@ class ClientConnection(asyncio.Protocol):
         if exchange is not None and exchange.tunnel:
             exchange.tunnel_data(data)
             return
-        self._buffer = self._buffer + data if self._buffer else data
+        if self._partial is not None:
+            if not self._partial.add(data):
+                return
+            self._join_pieces()
+        else:
+            self._buffer = self._buffer + data if self._buffer else data
         if self.request is None:
             self._advance()
         elif not self._body.done and exchange is not None and exchange.ready:
@@ -108,6 +120,9 @@ class ClientConnection(asyncio.Protocol):
         """The client has closed its side; True keeps ours open."""
         if self._lingering:
             return False
+        if self._next_turn is not None and self.transport.can_write_eof():
+            self._ended_early = True
+            return True
         # Some say all they have and close their side while they wait for the answer, and say so before. Else the
         # visitor has gone, and the shop need not go on.
         if self.request is not None and not self.request.keep_alive and self._body.done:
@@ -125,6 +140,9 @@ class ClientConnection(asyncio.Protocol):
         if not self._lost:
             self._lost = True
             self._server.closed(self)
+        if self._next_turn is not None:
+            self._next_turn.cancel()
+            self._next_turn = None
         self._give_up()
 
     def pause_writing(self) -> None:
@@ -159,6 +177,7 @@ class ClientConnection(asyncio.Protocol):
             else:
                 exchange.timed_out()
         elif self.request is None and self._buffer:
+            self._join_pieces()
             self._refuse(408, self._buffer)
         else:
             self._last_words()
@@ -327,19 +346,38 @@ class ClientConnection(asyncio.Protocol):
 
     def _advance(self) -> None:
         """Looks at the requests that have come, one after the other, as long as they are answered at once."""
-        if self._advancing:
+        if self._advancing or self._next_turn is not None:
             return
         self._advancing = True
+        begun = 0
         try:
             while self.request is None and self._buffer and not (self.closing or self._lost or self._lingering):
+                if begun >= REQUESTS_PER_TURN:
+                    self._next_turn = asyncio.get_running_loop().call_soon(self._take_turn)
+                    break
                 # Who asks on and takes no answers must not fill the memory with them.
                 if self.write_paused or not self._begin():
                     break
+                begun += 1
         finally:
             self._advancing = False
 
+    def _take_turn(self) -> None:
+        self._next_turn = None
+        self._advance()
+        if self._ended_early and self._next_turn is None:
+            self._ended_early = False
+            if not self.eof_received():
+                self.transport.close()
+
+    def _join_pieces(self) -> None:
+        if self._partial is not None:
+            self._buffer = self._partial.whole()
+            self._partial = None
+
     def _begin(self) -> bool:
         """Takes one request's head from the buffer; False where it isn't all there."""
+        self._join_pieces()
         server, buffer = self._server, self._buffer
         if buffer.startswith(b"\r\n"):
             # RFC 9112, section 2.2: empty lines before a request are let pass.
@@ -377,13 +415,15 @@ class ClientConnection(asyncio.Protocol):
 
     def _await_head(self, limits: ClientLimits) -> None:
         buffer = self._buffer
-        if b"\r\n" not in buffer[: LONGEST_TARGET + 64] and len(buffer) > LONGEST_TARGET + 64:
+        if b"\r\n" not in buffer[:_LONGEST_LINE] and len(buffer) > _LONGEST_LINE:
             self._refuse(414, buffer)
         elif len(buffer) >= limits.head_bytes:
             self._refuse(431, buffer)
-        elif _BARE_LF.search(buffer):
+        elif has_bare_line_feed(buffer):
             self._refuse(400, buffer)
         else:
+            if buffer:
+                self._partial = PartialHead(buffer, _LONGEST_LINE, limits.head_bytes)
             # The clock runs from the head's first byte on: a head that drips in isn't given more time by each drop.
             self.deadline = min(self.deadline, self._server.now() + limits.head_seconds)
 
@@ -408,6 +448,7 @@ class ClientConnection(asyncio.Protocol):
         """Nothing is written any more, and what is read is thrown away, until the connection is gone."""
         self._lingering = True
         self._buffer = b""
+        self._partial = None
         self._unsent = _NEVER
         self.deadline = self._server.now() + LINGER_SECONDS
         self._paused_by_shop = self._paused_by_flood = False
