@@ -17,11 +17,11 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 # All that a request or a poll goes through between two system calls, and nothing else.
 _EDGE = (
-    *("answers", "app", "balance", "batch", "call", "client", "clock", "endpoints", "exchange", "fields", "framing"),
-    *("headers", "heads", "http1", "languages", "memo", "pages", "passage", "room", "routing"),
-    *("segments", "server", "sessions", "standing", "upstream", "upstream_share"),
+    *("answers", "app", "balance", "batch", "call", "client", "clock", "endpoints", "exchange", "fields"),
+    *("forwarded", "framing", "headers", "heads", "http1", "languages", "memo", "pages", "passage", "room"),
+    *("routing", "segments", "server", "sessions", "standing", "upstream", "upstream_share"),
 )
-_HTTP = ("authority", "caching", "partial_head")
+_HTTP = ("authority", "caching", "header_policy", "partial_head")
 COMPILED = (
     *("waitroom/budgets.py", "waitroom/errors.py", "waitroom/gate.py", "waitroom/tokens.py"),
     *("waitroom/queue/positions.py", "waitroom/queue/view.py"),

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waitroom.edge.forwarded import Hop, parse_forwarded, plain_address
+from waitroom.edge.forwarded import (
+    LONGEST_CHAIN,
+    LONGEST_FORWARDED,
+    MOST_HOPS,
+    Hop,
+    nearest_hops,
+    parse_forwarded,
+    plain_address,
+    visitor_address,
+)
 from waitroom.edge.headers import Peer, TrustedProxies, forwarded_lines, request_lines
 from waitroom.edge.http1 import Request, parse_request
 
@@ -219,3 +228,109 @@ def test_beside_the_other_headers_forwarded_is_the_visitor_s_own_and_dropped():
         assert "Forwarded" not in found
         assert (found["X-Forwarded-Proto"], found["X-Forwarded-Host"]) == ("http", "shop")
         assert "6.6.6.6" not in found["X-Forwarded-For"]
+
+
+# Chains that a visitor makes long. What counts stands on the right, where the trusted proxies write.
+
+
+def test_of_a_long_chain_no_more_hops_are_looked_at_than_are_needed():
+    asked: list[str] = []
+
+    def trusted(address: str) -> bool:
+        asked.append(address)
+        return address.startswith("10.")
+
+    many = b", ".join(b"6.6.%d.%d" % (number // 250, number % 250) for number in range(800))
+    assert visitor_address(many + b", 203.0.113.9, 10.0.0.2", "10.0.0.1", trusted) == "203.0.113.9"
+    assert asked == ["10.0.0.2", "203.0.113.9"]
+
+
+def test_beyond_so_many_trusted_proxies_one_cannot_see():
+    """A visitor may write addresses of trusted proxies, too."""
+    asked: list[str] = []
+
+    def trusted(address: str) -> bool:
+        asked.append(address)
+        return True
+
+    many = b",".join(b"10.0.%d.%d" % (number // 250, number % 250) for number in range(800))
+    assert visitor_address(b"203.0.113.9," + many, "10.0.0.1", trusted) == asked[-1]
+    assert len(asked) == MOST_HOPS
+    asked.clear()
+    assert visitor_address(b"203.0.113.9" + b"," * MOST_HOPS, "10.0.0.1", trusted) == "10.0.0.1"
+    assert asked == []
+
+
+def test_an_address_is_parsed_once_and_looked_up_once(monkeypatch):
+    found = TrustedProxies(["10.0.0.0/8"])
+    assert "10.0.0.9" in found
+    found._networks = (found._networks[0].subnet_of,)  # type: ignore[assignment] - would fail if it were asked
+    assert "10.0.0.9" in found
+
+
+@pytest.mark.parametrize("address", ["10.0.0.9", "junk"])
+def test_known_addresses_are_bounded(monkeypatch, address):
+    monkeypatch.setattr("waitroom.edge.headers._MOST_KNOWN", 10)
+    found = TrustedProxies(["10.0.0.0/8"])
+    for number in range(100):
+        assert f"10.0.0.{number}" in found
+        assert (address in found) is (address != "junk")
+        assert len(found._known) <= 10
+    assert "x" * 1000 not in found
+    assert "x" * 1000 not in found._known
+
+
+@pytest.mark.parametrize(
+    ("value", "longest", "end"),
+    [
+        (b"", 9, b""),
+        (b"a, b", 4, b"a, b"),
+        (b"a, b", 3, b"b"),
+        (b"aaaaa", 4, b""),
+        (b"a,bbbbb", 4, b""),
+        (b"a," * MOST_HOPS + b"b", 999, b",".join([b"a"] * (MOST_HOPS - 1) + [b"b"])),
+        (b"," * 5000, 999, b"," * (MOST_HOPS - 1)),
+    ],
+)
+def test_of_a_long_list_the_end_is_left(value, longest, end):
+    assert nearest_hops(value, longest) == end
+
+
+@given(st.lists(st.binary(max_size=9).map(lambda one: one.replace(b",", b"")), max_size=60), st.integers(0, 300))
+def test_what_is_left_are_whole_members_within_the_bounds(members, longest):
+    left = nearest_hops(b",".join(members), longest)
+    assert len(left) <= longest
+    count = left.count(b",") + 1 if left else 0
+    assert count <= MOST_HOPS
+    if 0 < count < len(members):
+        assert left == b",".join(members[-count:]).strip(b" \t")
+
+
+def test_the_shop_is_told_of_the_nearest_hops():
+    many = [b"6.6.6.%d" % (number % 250) for number in range(800)]
+    found = told(b"X-Forwarded-For: " + b", ".join([*many, b"203.0.113.9"]), peer=PROXY)["X-Forwarded-For"]
+    assert found.endswith("6.6.6.49, 203.0.113.9, 10.0.0.1")
+    assert found.count(",") == MOST_HOPS
+    long = told(b"X-Forwarded-For: " + b"x" * 7000 + b", 203.0.113.9")["X-Forwarded-For"]
+    assert long == "203.0.113.9, 10.0.0.1"
+    assert len(told(b"X-Forwarded-For: " + b"x" * 50 + b", y" * 2000)["X-Forwarded-For"]) <= LONGEST_CHAIN + 10
+
+
+def test_of_a_long_forwarded_header_the_end_counts_and_no_other_is_passed_on():
+    line = b"Forwarded: " + b"for=6.6.6.6, " * 500 + b"for=203.0.113.9;proto=https, for=10.0.0.2"
+    found = told(line)
+    assert PROXY.origin(request(line)).address == "203.0.113.9"
+    assert found["X-Forwarded-Proto"] == "https"
+    assert found["X-Forwarded-For"].endswith("6.6.6.6, 203.0.113.9, 10.0.0.2, 10.0.0.1")
+    assert found["X-Forwarded-For"].count(",") == MOST_HOPS
+    assert "Forwarded" not in found
+
+
+@pytest.mark.parametrize("fill", [b"x", b",", b", for=6.6.6.6", b'\\"', b"\\\\"])
+@pytest.mark.parametrize("seen", [b"for=203.0.113.9", b'for="[2001:db8::9]:4711"'])
+def test_no_cut_hides_what_the_proxy_saw(fill: bytes, seen: bytes):
+    """The cut may fall into a quoted string of the visitor's; at worst the header then says nothing."""
+    for more in range(40):
+        made_up = b'for="' + b"y" * more + fill * (2 * LONGEST_FORWARDED // len(fill)) + b'"'
+        address = PROXY.origin(request(b"Forwarded: " + made_up + b", " + seen)).address
+        assert address in ("203.0.113.9", "2001:db8::9", "10.0.0.1")

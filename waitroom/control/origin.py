@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from waitroom.edge.forwarded import first_stranger, parse_forwarded, plain_address
+from waitroom.edge.forwarded import first_untrusted_hop, parse_forwarded, plain_address
 from waitroom.edge.headers import TrustedProxies
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -51,7 +51,7 @@ def whence(request: web.Request, trusted: TrustedProxies) -> Whence:
     told = parse_forwarded(",".join(request.headers.getall("Forwarded", [])).encode("latin-1", "replace"))
     if not told:
         return Whence(peer, request.secure, here=False)
-    address, index = first_stranger([hop.address for hop in told], peer, trusted.__contains__)
+    address, index = first_untrusted_hop([hop.address for hop in told], peer, trusted.__contains__)
     secure = index < len(told) and (told[index].proto or b"").lower() == b"https"
     return Whence(address, secure or request.secure, here=False)
 

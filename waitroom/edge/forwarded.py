@@ -5,7 +5,15 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+# Visitors may send any number of hops through a trusted proxy. So many are looked at and go on, the nearest ones.
+MOST_HOPS: Final = 32
+LONGEST_CHAIN: Final = 2048
+LONGEST_FORWARDED: Final = 1024
+_LONGEST_ADDRESS: Final = 128
+_MEMO_SIZE: Final = 8192
 
 _ZONE = re.compile(r"%[^\]]*")
 _PORT = re.compile(r":[0-9]{1,5}\Z")
@@ -21,8 +29,13 @@ def plain_address(text: str) -> str | None:
     """An address in its shortest form: IPv4 where it is mapped into IPv6, without zone, brackets and port.
 
     Returns:
-        None where the text is no address, as ``unknown`` or ``_hidden`` are none.
+        None where the text is no address, such as ``unknown`` or ``_hidden``.
     """
+    return _plain_address(text) if len(text) <= _LONGEST_ADDRESS else None
+
+
+@lru_cache(_MEMO_SIZE)
+def _plain_address(text: str) -> str | None:
     if text.startswith("["):
         inner, bracket, port = text[1:].partition("]")
         if not bracket or (port and not _PORT.fullmatch(port)) or ":" not in inner:
@@ -46,8 +59,53 @@ class Hop(NamedTuple):
     host: bytes | None
 
 
+def nearest_hops(value: bytes, longest: int) -> bytes:
+    """The end of a comma-separated list of hops: as many whole members as the bounds allow."""
+    if len(value) <= longest and value.count(b",") < MOST_HOPS:
+        return value
+    start = len(value)
+    for _ in range(MOST_HOPS):
+        comma = value.rfind(b",", 0, start)
+        if comma < 0 or len(value) - comma - 1 > longest:
+            break
+        start = comma
+    return value[start + 1 :].strip(b" \t")
+
+
+def visitor_address(forwarded_for: bytes, peer: str, trusted: Callable[[str], bool]) -> str:
+    """The visitor's address by an X-Forwarded-For header: the first hop from the right that isn't a trusted proxy.
+
+    Args:
+        forwarded_for: The header's value, the farthest hop first.
+        peer: The trusted proxy that sent it.
+        trusted: Whether an address is a trusted proxy's.
+
+    Returns:
+        The last trusted proxy's address where the hop before it has none, and where there are more than `MOST_HOPS`.
+    """
+    found, end = peer, len(forwarded_for)
+    for _ in range(MOST_HOPS):
+        comma = forwarded_for.rfind(b",", 0, end)
+        text = forwarded_for[comma + 1 : end].strip(b" \t")
+        if text:
+            address = plain_address(text.decode("latin-1"))
+            if address is None:
+                break
+            found = address
+            if not trusted(address):
+                break
+        if comma < 0:
+            break
+        end = comma
+    return found
+
+
 def parse_forwarded(value: bytes) -> list[Hop] | None:
-    """Takes a Forwarded header apart, the farthest hop first; None where it breaks its grammar."""
+    """Takes a Forwarded header apart, the farthest hop first; None where it breaks its grammar.
+
+    Of one that is too long only the end is read. If it was cut within a quoted string, what follows breaks the grammar.
+    """
+    value = nearest_hops(value, LONGEST_FORWARDED)
     hops: list[Hop] = []
     at = 0
     pairs: dict[bytes, bytes] = {}
@@ -71,8 +129,8 @@ def parse_forwarded(value: bytes) -> list[Hop] | None:
         at = found.end()
 
 
-def first_stranger(addresses: Sequence[str | None], peer: str, trusted: Callable[[str], bool]) -> tuple[str, int]:
-    """Walks from the right to the first hop that no trusted proxy vouches for.
+def first_untrusted_hop(addresses: Sequence[str | None], peer: str, trusted: Callable[[str], bool]) -> tuple[str, int]:
+    """Walks from the right to the first hop that isn't a trusted proxy.
 
     Args:
         addresses: The hops, the farthest first; None for one without an address.

@@ -6,26 +6,28 @@ import re
 from abc import ABC, abstractmethod
 from typing import Final
 
+from waitroom.edge.http.caching import directs_caches
+from waitroom.edge.http.header_policy import OUR_PREFIX, moves_request, plain_name
 from waitroom.edge.http1 import Headers, Malformed
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
+# Of requests, to the letter: two parsers that see a body's end in two places are how requests are smuggled.
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*\Z")
+# Of responses, what some shops pad it with (old Java servers, for one), where it can only be read in one way.
+_PADDED_CHUNK_LINE = re.compile(rb"0*([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?\Z")
 _TRAILER_LINE = re.compile(rb"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*)\Z")
 
 LONGEST_CHUNK_LINE = 1024
-# Of responses, what some shops pad it with (old Java servers, for one), where it can only be read in one way.
-_PADDED_CHUNK_LINE = re.compile(rb"0*([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?\Z")
 LONGEST_TRAILERS = 8192
 # These say how a message is framed, routed or understood: in a trailer they come too late to be true.
 _NO_TRAILERS = frozenset(
     (
         *(b"transfer-encoding", b"content-length", b"host", b"connection", b"cookie", b"set-cookie", b"te"),
-        *(b"authorization", b"content-encoding", b"content-type", b"content-range", b"trailer", b"cache-control"),
-        *(b"upgrade", b"expect", b"forwarded"),
+        *(b"authorization", b"content-encoding", b"content-type", b"content-range", b"trailer"),
+        *(b"upgrade", b"expect"),
     )
 )
-_NO_TRAILER_PREFIXES = (b"waitroom-", b"x-forwarded-")
 
 
 class Body(ABC):
@@ -175,9 +177,8 @@ class ChunkedBody(Body):
         found = _TRAILER_LINE.match(line)
         if found is None or self._trailer_bytes > LONGEST_TRAILERS:
             raise Malformed(self._status, "a trailer that is none")
-        # Shops that speak WSGI or CGI take an underscore for a hyphen.
-        name = found[1].lower().replace(b"_", b"-")
-        if name not in _NO_TRAILERS and not name.startswith(_NO_TRAILER_PREFIXES):
+        name = plain_name(found[1].lower())
+        if not (name in _NO_TRAILERS or name.startswith(OUR_PREFIX) or moves_request(name) or directs_caches(name)):
             self.trailers.append((found[1], found[2].strip(b" \t")))
         return True
 

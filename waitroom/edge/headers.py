@@ -9,9 +9,18 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from waitroom.edge.forwarded import first_stranger, parse_forwarded, plain_address
+from waitroom.edge.forwarded import (
+    LONGEST_CHAIN,
+    LONGEST_FORWARDED,
+    first_untrusted_hop,
+    nearest_hops,
+    parse_forwarded,
+    plain_address,
+    visitor_address,
+)
 from waitroom.edge.http.authority import parse_authority
 from waitroom.edge.http.caching import directs_caches
+from waitroom.edge.http.header_policy import OUR_PREFIX, moves_request, plain_name, plain_names
 from waitroom.edge.http1 import Request, Response
 from waitroom.edge.memo import remember
 
@@ -25,48 +34,58 @@ _HOP_BY_HOP = frozenset(
         *(b"proxy-authorization", b"proxy-authenticate", b"expect"),
     )
 )
-# What only we may say to the shop.
-_OURS = frozenset(
-    (
-        *(b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id"),
-        *(b"waitroom-room", b"waitroom-session", b"waitroom-ticket", b"waitroom-pass", b"waitroom-command"),
-        b"waitroom-arrival",
-    )
-)
+# What only the gateway may say to the shop, beside all names of its own.
+_OURS = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id"))
 _DROPPED_FROM_REQUESTS = _HOP_BY_HOP | _OURS
-_DROPPED_FROM_STRANGERS = _DROPPED_FROM_REQUESTS | {b"forwarded"}
+_DROPPED_FROM_UNTRUSTED = _DROPPED_FROM_REQUESTS | {b"forwarded"}
 _DROPPED_FROM_RESPONSES = _HOP_BY_HOP | {b"waitroom-command"}
 # A Connection header may name further ones, but not to make these vanish on the way to the shop.
 _HARMLESS_OPTIONS = frozenset((b"keep-alive", b"close", b"upgrade"))
 _NEVER_BY_CONNECTION = frozenset(
     (b"host", b"content-length", b"cookie", b"authorization", b"content-type", b"set-cookie", b"cache-control")
 )
-
-# Shops that speak CGI or WSGI take an underscore for a hyphen: under such a name nothing of these goes on.
-_NEVER_WITH_UNDERSCORES = _DROPPED_FROM_STRANGERS | _NEVER_BY_CONNECTION
+# Nothing of these goes on under another name that shops take for the same.
+_NEVER_RESPELLED = _DROPPED_FROM_UNTRUSTED | _NEVER_BY_CONNECTION
 
 _FORWARDED_NAMES: Final = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"))
 _PROTO = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]{0,15}\Z")
 _SECURE = frozenset((b"https", b"wss"))
 
+_MOST_KNOWN: Final = 8192
+_LONGEST_KNOWN: Final = 64
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-def _hops(forwarded_for: bytes) -> list[str | None]:
-    """The addresses of an X-Forwarded-For header, the farthest first."""
-    texts = (text.strip(" \t") for text in forwarded_for.decode("latin-1").split(","))
-    return [plain_address(text) for text in texts if text]
-
-
 class TrustedProxies:
-    """The addresses whose forwarding headers are believed."""
+    """The addresses whose forwarding headers are believed.
 
-    def __init__(self, networks: Iterable[str]) -> None:
+    Args:
+        networks: Addresses or networks.
+        keep_headers: Headers that other peers may send too, although they could move a request.
+
+    Attributes:
+        kept_headers: These, as `plain_name` returns them.
+    """
+
+    def __init__(self, networks: Iterable[str], keep_headers: Iterable[str] = ()) -> None:
         self._networks: tuple[Network, ...] = tuple(ipaddress.ip_network(network, strict=False) for network in networks)
+        self._known: dict[str, bool] = {}
+        self.kept_headers = plain_names(keep_headers)
 
     def __contains__(self, address: str) -> bool:
         if not self._networks:
             return False
+        known = self._known.get(address)
+        if known is None:
+            known = self._find(address)
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            if len(address) <= _LONGEST_KNOWN:
+                self._known[address] = known
+        return known
+
+    def _find(self, address: str) -> bool:
         plain = plain_address(address)
         if plain is None:
             return False
@@ -75,7 +94,7 @@ class TrustedProxies:
 
     def client(self, forwarded_for: bytes, peer: str) -> str:
         """The visitor's address, of the X-Forwarded-For header that a trusted peer sent."""
-        return first_stranger(_hops(forwarded_for), peer, self.__contains__)[0]
+        return visitor_address(forwarded_for, peer, self.__contains__)
 
 
 NO_PROXIES = TrustedProxies(())
@@ -88,7 +107,7 @@ class Origin(NamedTuple):
         address: The visitor's.
         proto: What their browser speaks: ``https`` or ``http``, or another word that a proxy has for it.
         host: What their browser asked for, with its port; empty where it didn't say.
-        hops: The addresses before the peer's, for X-Forwarded-For.
+        hops: The addresses before the peer's, for X-Forwarded-For; of a long chain the nearest.
     """
 
     address: str
@@ -138,12 +157,12 @@ class Peer:
             proto = fields.get(b"x-forwarded-proto", b"").partition(b",")[0].strip(b" \t")
             host = fields.get(b"x-forwarded-host", b"").partition(b",")[0].strip(b" \t")
             address = self.proxies.client(hops, self.address)
-            return own.told(address, proto, host, hops)
+            return own.told(address, proto, host, nearest_hops(hops, LONGEST_CHAIN))
         told = parse_forwarded(fields[b"forwarded"]) if b"forwarded" in fields else None
         if not told:
             return own
         addresses = [hop.address for hop in told]
-        address, index = first_stranger(addresses, self.address, self.proxies.__contains__)
+        address, index = first_untrusted_hop(addresses, self.address, self.proxies.__contains__)
         hops = b", ".join((address or "unknown").encode() for address in addresses)
         # What a hop before that one says, anybody may have made up.
         return own.told(address, told[index].proto, told[index].host, hops)
@@ -184,28 +203,32 @@ def foreign_cookies(header: bytes) -> bytes:
 
 def request_lines(request: Request, cookies: Sequence[bytes], peer: Peer) -> bytes:
     """The header lines that go on to the shop, in their order; framing, session and upgrade are added by the caller."""
-    told = _passes_forwarded(request, peer)
-    kept = request.kept.get(told)
+    trust = 0
+    if peer.trusted:
+        trust = 2 if _passes_forwarded(request, peer) else 1
+    kept = request.kept.get(trust)
     if kept is None:
-        kept = request.kept[told] = _kept_of_request(request, told)
+        kept = request.kept[trust] = _kept_of_request(request, peer, trust == 2)
     if len(cookies) == 1:
         return kept[0] + foreign_cookies(cookies[0]) + kept[1]
     return b"".join((kept[0], *[foreign_cookies(header) for header in cookies], kept[1]))
 
 
-def _kept_of_request(request: Request, told: bool) -> tuple[bytes, bytes]:
-    dropped = _DROPPED_FROM_REQUESTS if told else _DROPPED_FROM_STRANGERS
+def _kept_of_request(request: Request, peer: Peer, told: bool) -> tuple[bytes, bytes]:
+    dropped = _DROPPED_FROM_REQUESTS if told else _DROPPED_FROM_UNTRUSTED
     named = request.connection - _HARMLESS_OPTIONS
     if named:
         dropped = dropped | (named - _NEVER_BY_CONNECTION)
-    kept = [
-        b""
-        if field.lower in dropped
-        or (b"_" in field.lower and field.lower.replace(b"_", b"-") in _NEVER_WITH_UNDERSCORES)
-        else field.line
-        for field in request.headers
-    ]
+    kept = [b"" if field.lower in dropped or _is_forged(field.lower, peer) else field.line for field in request.headers]
     return b"".join(kept[: request.cookies_at]), b"".join(kept[request.cookies_at :])
+
+
+def _is_forged(lower: bytes, peer: Peer) -> bool:
+    """Whether a header says what this peer has no right to say, under whatever name shops take for the same."""
+    name = plain_name(lower)
+    if name.startswith(OUR_PREFIX) or (name != lower and name in _NEVER_RESPELLED):
+        return True
+    return not peer.trusted and moves_request(name) and name not in peer.proxies.kept_headers
 
 
 def forwarded_lines(request: Request, peer: Peer) -> bytes:
@@ -233,9 +256,11 @@ def _told_lines(chain: bytes, proto: bytes, host: bytes) -> bytes:
 
 
 def _passes_forwarded(request: Request, peer: Peer) -> bool:
-    """Whether the Forwarded header is a trusted proxy's own; see `Peer.origin`."""
+    """Whether the Forwarded header is a trusted proxy's own, see `Peer.origin`, and of a length that goes on."""
     fields = request.fields
-    return peer.trusted and b"forwarded" in fields and _FORWARDED_NAMES.isdisjoint(fields)
+    if not peer.trusted or b"forwarded" not in fields or len(fields[b"forwarded"]) > LONGEST_FORWARDED:
+        return False
+    return _FORWARDED_NAMES.isdisjoint(fields)
 
 
 def response_lines(response: Response, date: bytes, *, private: bool) -> bytes:

@@ -108,8 +108,8 @@ class Request:
         expects_continue: Whether the client waits for ``100 Continue`` before it sends the body.
         kind: Derived: what sort of request it is.
         carry_out: Derived: what is done with such a request, given the client's connection and the request.
-        kept: Derived: the header lines that go on to the shop, those before the cookies and those behind, by whether
-            a Forwarded header is among them.
+        kept: Derived: the header lines that go on to the shop, those before the cookies and those behind; from an
+            untrusted peer (0), from a trusted proxy (1), and from one that sends Forwarded (2).
     """
 
     __slots__ = (
@@ -132,7 +132,7 @@ class Request:
         self.connection = _NO_OPTIONS
         self.kind: Kind | None = None
         self.carry_out: Callable[[Any, Request], None] | None = None
-        self.kept: dict[bool, tuple[bytes, bytes]] = {}
+        self.kept: dict[int, tuple[bytes, bytes]] = {}
         self._read_fields()
         if b"connection" in self.fields:
             self.connection = options(self.fields[b"connection"])

@@ -160,7 +160,7 @@ def _edge(settings: Settings, rooms: Mapping[str, Room], clock: Clock) -> Edge:
         rooms,
         Router(settings.rooms),
         Pages(settings.rooms),
-        TrustedProxies(settings.trusted_proxies),
+        TrustedProxies(settings.trusted_proxies, settings.keep_headers),
         limits,
         clock,
         most_connections=settings.client_connections,
