@@ -46,21 +46,22 @@ BODIES = st.one_of(
     st.binary(max_size=300), st.integers(0, 200_000).map(lambda size: (b"0\r\n\r\nGET / " * 20_000)[:size])
 )
 SIZES = st.lists(st.integers(1, 70_000), min_size=1, max_size=6)
+PADDING = st.sampled_from([b"", b"", b" ", b"\t", b"      ", b";", b";a=b", b" ; a"])
 REASONS = text(bytes((*range(0x20, 0x7F), *range(0x80, 0x100))), 20).map(lambda reason: b"W" + reason)
 STATUSES = st.sampled_from(
     [200, 200, 200, 201, 203, 206, 207, 226, 301, 302, 400, 403, 404, 409, 422, 500, 502, 503, 599]
 )
 
 
-def chunked(body: bytes, sizes: list[int]) -> bytes:
-    """The body in chunks of these sizes, the last of which repeats."""
+def chunked(body: bytes, sizes: list[int], padding: bytes = b"") -> bytes:
+    """The body in chunks of these sizes, the last of which repeats. ``padding`` stands behind each size."""
     out, at = [], 0
     while at < len(body):
         size = sizes.pop(0) if len(sizes) > 1 else max(sizes[0], 1000)
         piece = body[at : at + size]
-        out.append(b"%x\r\n%b\r\n" % (len(piece), piece))
+        out.append(b"%x%b\r\n%b\r\n" % (len(piece), padding, piece))
         at += size
-    return b"".join((*out, b"0\r\n\r\n"))
+    return b"".join((*out, b"0%b\r\n\r\n" % padding))
 
 
 # Of heads that come again, the cookies and the dates differ: these marks stand for them.
@@ -122,7 +123,7 @@ def replies(draw: st.DrawFn, method: bytes) -> Reply:
         pass
     elif framing == "chunked":
         lines.append(b"Transfer-Encoding: chunked")
-        sent = chunked(body, draw(SIZES))
+        sent = chunked(body, draw(SIZES), draw(PADDING))
     else:
         lines.append(b"Content-Length: %d" % len(body))
     if then == "close":

@@ -117,6 +117,10 @@ HOSTS: dict[str, tuple[bytes, Verdict]] = {
     "a host with a name before it": (get(host=b"a@pair.test"), stricter()),
     "a list of hosts": (get(host=b"pair.test, other"), BOTH),
     "a port that is none": (get(host=b"pair.test:x"), stricter()),
+    "a port beyond all ports": (get(host=b"pair.test:65536"), stricter()),
+    "a host and port with a name behind them": (get(host=b"127.0.0.1:80@pair.test"), stricter()),
+    "a literal that is none": (get(host=b"[1:2:3]"), stricter()),
+    "a literal without an end": (get(host=b"[::1"), stricter()),
     "HTTP/1.0 without a host": (
         request(host=None, version=b"HTTP/1.0"),
         stricter(421, "no room is meant by no host, as this one has hosts"),
@@ -125,6 +129,14 @@ HOSTS: dict[str, tuple[bytes, Verdict]] = {
     "a URL of another host": (
         get(target=b"http://other.test/"),
         stricter(why="which of the two the shop believes is up to it"),
+    ),
+    "a URL of another port": (
+        get(target=b"http://pair.test:8080/"),
+        stricter(why="which of the two the shop believes is up to it"),
+    ),
+    "a URL of HTTPS with HTTP's port": (
+        get(target=b"https://pair.test:80/"),
+        stricter(why="a port that isn't the scheme's own is another one"),
     ),
     "a URL with a name in it": (get(target=b"http://a@pair.test/"), BOTH),
     "a URL of another kind": (get(target=b"ftp://pair.test/"), stricter()),
@@ -198,6 +210,10 @@ CHUNKS: dict[str, tuple[bytes, Verdict]] = {
     "a bare line feed behind a size": (b"5\nhello\r\n0\r\n\r\n", stricter()),
     "bare line feeds": (b"5\nhello\n0\n\n", stricter()),
     "a space behind a size": (b"5 \r\nhello\r\n0\r\n\r\n", stricter()),
+    "a tab behind a size": (b"5\t\r\nhello\r\n0\r\n\r\n", stricter()),
+    "sixteen digits": (b"0000000000000005\r\nhello\r\n0\r\n\r\n", stricter()),
+    "nothing behind a semicolon": (b"5;\r\nhello\r\n0\r\n\r\n", stricter()),
+    "a space before an extension": (b"5 ;a=b\r\nhello\r\n0\r\n\r\n", stricter()),
     "spaces in an extension": (b"5 ; a=b\r\nhello\r\n0\r\n\r\n", stricter()),
     "an extension that is none": (b"5;\x01\r\nhello\r\n0\r\n\r\n", stricter()),
     "a trailer that is none": (b"0\r\nbad trailer\r\n\r\n", stricter()),

@@ -140,6 +140,21 @@ HEADERS: dict[str, Case] = {
             )
         ],
     ),
+    "what moves a request": get(
+        *(b"X-Original-URL: /admin", b"X-HTTP-Method-Override: DELETE", b"X_Real_IP: 203.0.113.9", b"Proxy: x"),
+        b"X-Kept: 1",
+        differs=[
+            Difference(
+                "shop 1 headers",
+                [
+                    *((b"X-Original-URL", b"/admin"), (b"X-HTTP-Method-Override", b"DELETE")),
+                    *((b"X_Real_IP", b"203.0.113.9"), (b"Proxy", b"x"), (b"X-Kept", b"1")),
+                ],
+                [(b"X-Kept", b"1")],
+                "only trusted proxies may say so",
+            )
+        ],
+    ),
     "our own cookies and headers": get(
         *(b"Cookie: a=1; waitroom_ticket_pair=x; b=2", b"Waitroom-Ticket: x", b"X-Kept: 1"),
         differs=[
@@ -159,6 +174,11 @@ HEADERS: dict[str, Case] = {
     "the host in another case": Case([request(host=b"PAIR.Test")]),
     "a URL as the target": get(b"X-Kept: 1", target=b"http://pair.test/a?b=c"),
     "a URL without a path": get(target=b"http://pair.test"),
+    "a URL with the default port": get(target=b"http://pair.test:80/a"),
+    "a URL, and a host with the default port": Case([request(b"http://pair.test/a", host=b"pair.test:80")]),
+    "a URL of HTTPS with its default port": get(target=b"https://pair.test:443/a"),
+    "a URL with another port": Case([request(b"http://pair.test:8080/a", host=b"pair.test:8080")]),
+    "a URL in another case": get(target=b"http://PAIR.test/a"),
     "a URL with a query and no path": get(target=b"HTTP://pair.test?b=c"),
     "two empty lines first": Case([b"\r\n\r\n" + request()]),
 }

@@ -346,6 +346,12 @@ async def test_only_known_names_are_answered(access_store: AccessStore, tmp_path
             "waitroom.example.com": 401,
             "Waitroom.example.com:8443": 401,
             "evil.example": 421,
+            "[::1]:8081": 401,
+            "127.0.0.1": 401,
+            "127.0.0.1:80@evil": 421,
+            "127.0.0.1:99999": 421,
+            "[::1]x": 421,
+            "[127.0.0.1]": 421,
         }.items():
             answer = await admin.get("/api/v1/me", {"Host": host})
             assert answer.status == status, host

@@ -181,6 +181,7 @@ def test_random_requests_that_are_ones(messages, cuts, kinds, answer_cuts):
 RESPONSES = [
     b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n%b",
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\n%.3b\r\n8\r\n%b\r\n0\r\nX-T: 1\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0000000000000008 \r\n%b\r\n0; \r\n\r\n",
     b"HTTP/1.1 200 OK\r\n\r\n%b",
     b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 8\r\n\r\n%b",
     b"HTTP/1.1 204 No Content\r\nX-M: %b\r\n\r\n",
