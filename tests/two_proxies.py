@@ -165,14 +165,14 @@ def _send(
                     return
             elif isinstance(step, HalfClose):
                 line.shutdown(socket.SHUT_WR)
-                _look_round(port)
+                look_round(port)
             elif isinstance(step, GoOn):
                 shop.go_on()
             else:
                 line.sendall(step)
 
 
-def _look_round(port: int) -> None:
+def look_round(port: int) -> None:
     """Returns when the proxy has seen all that came to it before: what comes later is refused later.
 
     Without it, what the shop says next could be read first: between two sockets there is no order.

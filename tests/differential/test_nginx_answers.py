@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from http_reader import UnreadableError
 from recording_shop import PAGE, Pairs, Reply
-from two_proxies import GO_ON, HALF_CLOSE, Await, Difference, Forwarded, Proxies, Step, request
+from two_proxies import GO_ON, HALF_CLOSE, Await, Difference, Forwarded, Proxies, Step, look_round, request
 
 pytestmark = pytest.mark.slow
 
@@ -263,6 +263,7 @@ def test_what_is_no_answer(proxies: Proxies, said: bytes, nginx: int | str, why:
     assert bool(why) == (nginx != 502)
 
     assert (became(proxies, "nginx", reply), became(proxies, "waitroom", reply)) == (nginx, 502)
+    look_round(proxies.ports["nginx"])  # it must not take up a connection to the shop that has just been closed
     # Neither it nor what is left of it is anybody else's answer.
     proxies.compare([request()], [b"GET"], [PAGE])
 
