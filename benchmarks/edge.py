@@ -20,6 +20,7 @@ from statistics import median
 
 from rich.console import Console
 
+from benchmarks.drip import drip_rows
 from benchmarks.load import CONNECTIONS, NAVIGATION, POLL, Figures, Work, Wrk, at_rate, crowd, fetch, open_idle
 from benchmarks.processes import cores, cpu_seconds, memory_bytes, raise_file_limit
 from benchmarks.report import Rate, Row, machine, show, write_chart, write_json
@@ -79,6 +80,7 @@ class Bench:
                 "admitted": lambda: self._admitted(shop, nginx, haproxy),
                 "waiting": lambda: self._waiting(shop, nginx, haproxy),
                 "length": lambda: self._length(shop),
+                "drip": lambda: self._drip(shop, nginx),
                 "crowd": lambda: self._crowd(shop),
             }
             for name, part in parts.items():
@@ -252,6 +254,11 @@ class Bench:
         row.costs = {"Waitroom": (median(many), "µs")}
         row.note = f"with {FEW:,} waiting: {median(few):.1f} µs"
         self.rows.append(row)
+
+    def _drip(self, shop: Server, nginx: Server) -> None:
+        """What a byte costs a slow attack's victim."""
+        with self._waitroom("drip", shop) as gateway:
+            self.rows += drip_rows([nginx, gateway], self._rounds, self._seconds)
 
     def _crowd(self, shop: Server) -> None:
         """Everybody comes at once."""

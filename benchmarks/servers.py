@@ -245,6 +245,7 @@ join_rate = 1000000
 worker_processes 1; worker_rlimit_nofile 20000; daemon off; pid {home}/pid; error_log {home}/error.log;
 events {{ worker_connections 16000; }}
 http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 300s; {temporary}
+    large_client_header_buffers 8 64k;
     {more}
     server {{ listen 127.0.0.1:{port} backlog=4096; {location} }}
 }}""")
