@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from waitroom.edge.forwarded import (
     LONGEST_FORWARDED,
     MOST_HOPS,
     Hop,
+    ipv4_bytes,
     nearest_hops,
     parse_forwarded,
     plain_address,
@@ -261,11 +264,32 @@ def test_beyond_so_many_trusted_proxies_one_cannot_see():
     assert asked == []
 
 
-def test_an_address_is_parsed_once_and_looked_up_once(monkeypatch):
-    found = TrustedProxies(["10.0.0.0/8"])
+def test_an_address_is_looked_up_once():
+    found = TrustedProxies(["10.0.0.0/8", "fd00::/8"])
     assert "10.0.0.9" in found
-    found._networks = (found._networks[0].subnet_of,)  # type: ignore[assignment] - would fail if it were asked
+    assert "fd00::9" in found
+    found._ipv4.clear()
+    found._ipv6.pop()
+    found._ipv4.append((0xFFFFFFFF, 0))
     assert "10.0.0.9" in found
+    assert "fd00::9" in found
+    assert "10.0.0.8" not in found
+
+
+@given(st.text("0123456789.", max_size=16) | st.ip_addresses(v=4).map(str) | st.text(max_size=8))
+def test_an_ipv4_address_is_one_as_the_standard_library_has_it(text: str):
+    try:
+        expected = ipaddress.IPv4Address(text).packed
+    except ValueError:
+        expected = None
+    assert ipv4_bytes(text) == expected
+
+
+@given(st.ip_addresses(), st.integers(0, 128), st.ip_addresses())
+def test_an_address_is_in_a_network_as_the_standard_library_has_it(address, length, other):
+    network = ipaddress.ip_network((other, min(length, other.max_prefixlen)), strict=False)
+    mapped = getattr(address, "ipv4_mapped", None)
+    assert (str(address) in TrustedProxies([str(network)])) is ((mapped or address) in network)
 
 
 @pytest.mark.parametrize("address", ["10.0.0.9", "junk"])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 # Visitors may send any number of hops through a trusted proxy. So many are looked at and go on, the nearest ones.
-MOST_HOPS: Final = 32
+MOST_HOPS: Final = 16
 LONGEST_CHAIN: Final = 2048
 LONGEST_FORWARDED: Final = 1024
 _LONGEST_ADDRESS: Final = 128
@@ -43,12 +44,21 @@ def _plain_address(text: str) -> str | None:
         text = inner
     elif text.count(":") == 1:
         text = _PORT.sub("", text)
+    if ":" not in text:
+        return None if ipv4_bytes(text) is None else text
     try:
-        address = ipaddress.ip_address(_ZONE.sub("", text) if ":" in text else text)
+        address = ipaddress.IPv6Address(_ZONE.sub("", text))
     except ValueError:
         return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return str(mapped or address)
+    return str(address.ipv4_mapped or address)
+
+
+def ipv4_bytes(text: str) -> bytes | None:
+    """An IPv4 address as four bytes; None where the text is none. Far cheaper than `ipaddress`, and as strict."""
+    try:
+        return socket.inet_pton(socket.AF_INET, text)
+    except (OSError, ValueError):
+        return None
 
 
 class Hop(NamedTuple):

@@ -13,6 +13,7 @@ from waitroom.edge.forwarded import (
     LONGEST_CHAIN,
     LONGEST_FORWARDED,
     first_untrusted_hop,
+    ipv4_bytes,
     nearest_hops,
     parse_forwarded,
     plain_address,
@@ -54,8 +55,6 @@ _SECURE = frozenset((b"https", b"wss"))
 _MOST_KNOWN: Final = 8192
 _LONGEST_KNOWN: Final = 64
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
 
 class TrustedProxies:
     """The addresses whose forwarding headers are believed.
@@ -69,12 +68,18 @@ class TrustedProxies:
     """
 
     def __init__(self, networks: Iterable[str], keep_headers: Iterable[str] = ()) -> None:
-        self._networks: tuple[Network, ...] = tuple(ipaddress.ip_network(network, strict=False) for network in networks)
+        parsed = [ipaddress.ip_network(network, strict=False) for network in networks]
+        self._ipv4 = [
+            (int(network.netmask), int(network.network_address))
+            for network in parsed
+            if isinstance(network, ipaddress.IPv4Network)
+        ]
+        self._ipv6 = [network for network in parsed if isinstance(network, ipaddress.IPv6Network)]
         self._known: dict[str, bool] = {}
         self.kept_headers = plain_names(keep_headers)
 
     def __contains__(self, address: str) -> bool:
-        if not self._networks:
+        if not self._ipv4 and not self._ipv6:
             return False
         known = self._known.get(address)
         if known is None:
@@ -89,8 +94,12 @@ class TrustedProxies:
         plain = plain_address(address)
         if plain is None:
             return False
-        parsed = ipaddress.ip_address(plain)
-        return any(parsed in network for network in self._networks)
+        packed = ipv4_bytes(plain)
+        if packed is not None:
+            number = int.from_bytes(packed)
+            return any(number & mask == first for mask, first in self._ipv4)
+        parsed = ipaddress.IPv6Address(plain)
+        return any(parsed in network for network in self._ipv6)
 
     def client(self, forwarded_for: bytes, peer: str) -> str:
         """The visitor's address, of the X-Forwarded-For header that a trusted peer sent."""
