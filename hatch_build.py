@@ -18,8 +18,9 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 # All that a request or a poll goes through between two system calls, and nothing else.
 _EDGE = (
     *("answers", "app", "balance", "batch", "call", "client", "clock", "endpoints", "exchange", "fields"),
-    *("forwarded", "framing", "headers", "heads", "http1", "languages", "memo", "pages", "passage", "room"),
-    *("routing", "segments", "server", "sessions", "standing", "upstream", "upstream_share"),
+    *("forwarded", "framing", "headers", "heads", "http/body_buffer", "http/minimum_rate", "http/send_queue"),
+    *("http1", "languages", "memo", "pages", "passage", "room", "routing", "segments", "server", "sessions"),
+    *("standing", "upstream", "upstream_share"),
 )
 _HTTP = ("authority", "caching", "header_policy", "partial_head")
 COMPILED = (

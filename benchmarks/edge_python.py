@@ -155,8 +155,9 @@ async def measure(profiled: str) -> None:
         Router([settings]),
         Pages([settings]),
         TrustedProxies([]),
-        ClientLimits(65536, 10, 10, 10, 10),
+        ClientLimits(65536, 10, 10, 10, 10, 131072, 10, 500),
         Clock(),
+        most_buffered=1 << 20,
         most_connections=10,
         most_per_address=10,
     )

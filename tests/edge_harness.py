@@ -160,7 +160,16 @@ class FakeStore:
 
 # All of it.
 
-LIMITS = ClientLimits(head_bytes=65536, head_seconds=10.0, body_seconds=30.0, idle_seconds=75.0, write_seconds=60.0)
+LIMITS = ClientLimits(
+    head_bytes=65536,
+    head_seconds=10.0,
+    body_seconds=30.0,
+    idle_seconds=75.0,
+    write_seconds=60.0,
+    buffer_bytes=131072,
+    buffer_seconds=10.0,
+    min_bytes_per_second=500.0,
+)
 
 
 def room_settings(name: str = "shop", **settings: Any) -> RoomSettings:
@@ -192,6 +201,7 @@ class World:
         store_up: bool = True,
         trusted: Sequence[str] = (),
         limits: ClientLimits = LIMITS,
+        most_buffered: int = 1 << 20,
         most_connections: int = 1000,
         most_per_address: int = 1000,
         **settings: Any,
@@ -213,6 +223,7 @@ class World:
                 TrustedProxies(trusted),
                 limits,
                 self._clock,
+                most_buffered=most_buffered,
                 most_connections=most_connections,
                 most_per_address=most_per_address,
             )
@@ -269,6 +280,8 @@ class World:
                 wire.reset()
         assert self.loop.errors == []
         assert not self.edge.clients
+        assert not self.edge._watched
+        assert self.edge.bodies.held == 0
         assert not self.edge._per_address
         self.shop.let_in()
         for one in self.rooms.values():

@@ -352,6 +352,7 @@ def test_nothing_of_a_request_is_kept_when_its_connection_is_gone(world, monkeyp
                 wire.reset()
             case "in a body":
                 wire.send(get(b"/", cookie, b"Content-Length: 9", method=b"POST") + b"x")
+                world.pass_time(LIMITS.buffer_seconds)
                 world.pass_time(LIMITS.body_seconds)
                 world.pass_time(LINGER_SECONDS)
         assert wire.lost

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from edge_harness import OK, PAGE, QUIET, World, answer, at_shop, get, sent
+from edge_harness import LIMITS, OK, PAGE, QUIET, World, answer, at_shop, get, sent
 from http_reader import read_requests, read_responses
 
 from waitroom.edge.client import LINGER_SECONDS
@@ -281,6 +281,7 @@ def test_answers_are_in_order_with_pipelined_requests(world):
 
 def test_an_answer_before_the_body_has_come(world):
     wire = sent(world, b"Content-Length: 100", method=b"POST")
+    world.pass_time(LIMITS.buffer_seconds)
     shop = world.shop.wire
     shop.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig")
     got = answer(wire, b"POST")
@@ -295,6 +296,7 @@ def test_an_answer_before_the_body_has_come(world):
 
 def test_an_answer_that_begins_early_and_ends_late(world):
     wire = sent(world, b"Content-Length: 4", method=b"POST")
+    world.pass_time(LIMITS.buffer_seconds)
     shop = world.shop.wire
     shop.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
     wire.send(b"wxyz")

@@ -321,6 +321,7 @@ def test_a_shop_that_falls_silent(world):
 
 def test_a_client_whose_body_does_not_come(world):
     wire = sent(world, b"Content-Length: 100", method=b"POST")
+    world.pass_time(LIMITS.buffer_seconds)
     shop = world.shop.wire
     for _ in range(3):
         world.pass_time(LIMITS.body_seconds - 1)
@@ -342,6 +343,7 @@ def test_when_the_body_has_come_the_shop_has_its_time(world):
 
 def test_a_shop_that_does_not_take_the_body_is_to_blame(world):
     wire = sent(world, b"Content-Length: 1000000", method=b"POST")
+    world.pass_time(LIMITS.buffer_seconds)
     world.shop.wire.taking = False
     wire.send(*[b"x" * 10_000] * 20)
     assert wire.unread > 0

@@ -22,6 +22,7 @@ from waitroom.edge.exchange import Exchange
 from waitroom.edge.forwarded import plain_address
 from waitroom.edge.headers import Peer, TrustedProxies
 from waitroom.edge.heads import RequestHeads
+from waitroom.edge.http.body_buffer import BufferBudget
 from waitroom.edge.http1 import Request
 from waitroom.edge.pages import Pages
 from waitroom.edge.passage import Passage
@@ -41,6 +42,7 @@ from waitroom.tokens import Ticket
 log = structlog.get_logger()
 
 DRAIN_POLL_SECONDS = 0.05
+MOST_SWEPT_SECONDS = 1.0  # of a sweep that comes late: a machine that stood still has seen no client being slow
 
 
 class Edge(Server):
@@ -53,6 +55,7 @@ class Edge(Server):
         trusted: Whose forwarding headers are believed.
         limits: What clients may stretch.
         clock: What time it is.
+        most_buffered: How many bytes may be held of all requests' bodies.
         most_connections: In all.
         most_per_address: From one address that isn't a trusted proxy's.
         workers: How many share the gateway's traffic.
@@ -67,6 +70,7 @@ class Edge(Server):
         limits: ClientLimits,
         clock: Clock,
         *,
+        most_buffered: int,
         most_connections: int,
         most_per_address: int,
         workers: int = 1,
@@ -74,7 +78,9 @@ class Edge(Server):
         self.rooms = rooms
         self.limits = limits
         self.draining = False
+        self.bodies = BufferBudget(most_buffered)
         self.clients: set[ClientConnection] = set()
+        self._watched: set[ClientConnection] = set()
         self._router = router
         self._trusted = trusted
         self._clock = clock
@@ -108,6 +114,7 @@ class Edge(Server):
     def closed(self, client: ClientConnection) -> None:
         """See `server.Server`."""
         self.clients.discard(client)
+        self._watched.discard(client)
         self.leave(client.peer)
 
     def enter(self, address: str, *, tls: bool = False, vouched: bool = True) -> Peer | None:
@@ -135,6 +142,10 @@ class Edge(Server):
     def trusts(self, address: str) -> bool:
         """See `server.Server`."""
         return address in self._trusted
+
+    def watch(self, client: ClientConnection) -> None:
+        """See `server.Server`."""
+        self._watched.add(client)
 
     def count_request(self) -> int:
         """See `server.Server`."""
@@ -434,7 +445,11 @@ class Edge(Server):
 
     def sweep(self) -> None:
         """Ends what has been silent for too long."""
-        now = self._now = self._loop.time()
+        now = self._loop.time()
+        passed, self._now = min(now - self._now, MOST_SWEPT_SECONDS), now
+        for client in list(self._watched):
+            if not client.keeps_pace(passed):
+                self._watched.discard(client)
         for client in [client for client in self.clients if client.deadline <= now]:
             client.expire()
         for room in self.rooms.values():

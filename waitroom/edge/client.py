@@ -13,7 +13,10 @@ import structlog
 from waitroom.edge.exchange import Exchange
 from waitroom.edge.framing import NO_BODY, Body, ChunkedBody, LengthBody
 from waitroom.edge.headers import Peer
+from waitroom.edge.http.body_buffer import BodyBuffer
+from waitroom.edge.http.minimum_rate import MinimumRate
 from waitroom.edge.http.partial_head import PartialHead, has_bare_line_feed
+from waitroom.edge.http.send_queue import unacknowledged
 from waitroom.edge.http1 import LONGEST_TARGET, Malformed, Request
 from waitroom.edge.server import ClientLimits, Server
 from waitroom.errors import StoreUnavailable
@@ -26,6 +29,7 @@ Done = TypeVar("Done")
 READ_AHEAD: Final = 65536
 # So many requests of one connection are begun in one turn of the event loop: others must not wait for a long pipeline.
 REQUESTS_PER_TURN: Final = 8
+RETRY_LINE: Final = b"Retry-After: 5\r\n"
 LINGER_SECONDS: Final = 2.0
 LAST_REQUEST_SECONDS: Final = 1.0  # for who has connected, and asked nothing yet, when the worker is to stop
 
@@ -43,10 +47,11 @@ class ClientConnection(asyncio.Protocol):
         "_server",
         # per connection
         *("_advancing", "_awaited", "_buffer", "_ended_early", "_known", "_lingering", "_lost", "_next_turn"),
-        *("_partial", "_paused_by_flood", "_paused_by_shop", "_unsent"),
+        *("_partial", "_paused_by_flood", "_paused_by_shop", "_taking", "_unsent", "_untaken"),
         *("closing", "deadline", "peer", "transport", "write_paused"),
         # per request
-        *("_body", "_exchange", "_number", "answering", "cookies", "request"),
+        *("_arrived", "_body", "_exchange", "_held", "_hold_ends", "_number", "_sending", "answering", "cookies"),
+        "request",
     )
 
     transport: asyncio.Transport
@@ -65,13 +70,19 @@ class ClientConnection(asyncio.Protocol):
         self._paused_by_flood = False
         self._paused_by_shop = False
         self._awaited: set[asyncio.Future[Any]] = set()
+        self._taking: MinimumRate | None = None
         self._unsent = _NEVER
+        self._untaken = 0
         self.closing = False
         self.deadline = _NEVER
         self.write_paused = False
+        self._arrived = 0
         self._body: Body = NO_BODY
         self._exchange: Exchange | None = None
+        self._held: BodyBuffer | None = None
+        self._hold_ends = 0.0  # while the body is waited for
         self._number = 0
+        self._sending: MinimumRate | None = None
         self.answering = False
         self.cookies: Sequence[bytes] = ()
         self.request: Request | None = None
@@ -110,8 +121,11 @@ class ClientConnection(asyncio.Protocol):
             self._buffer = self._buffer + data if self._buffer else data
         if self.request is None:
             self._advance()
-        elif not self._body.done and exchange is not None and exchange.ready:
-            self.pump()
+        elif not self._body.done and exchange is not None:
+            if exchange.ready:
+                self.pump()
+            elif self._hold_ends:
+                self._hold_more(exchange)
         if self._buffer and len(self._buffer) > READ_AHEAD:
             self._paused_by_flood = True
             self._set_reading()
@@ -148,14 +162,22 @@ class ClientConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client takes no more for now."""
         self.write_paused = True
-        self._unsent = float(self.transport.get_write_buffer_size())
-        self.deadline = self._server.now() + self._server.limits.write_seconds
+        self._untaken = self._left_to_take()
+        self._unsent = float(self._untaken)
+        limits = self._server.limits
+        self.deadline = self._server.now() + limits.write_seconds
+        if limits.min_bytes_per_second:
+            if self._taking is None:
+                self._taking = MinimumRate(limits.min_bytes_per_second)
+            self._server.watch(self)
         if self._exchange is not None:
             self._exchange.client_writable(False)
 
     def resume_writing(self) -> None:
         """The client takes more again."""
         self.write_paused = False
+        if self._taking is not None:
+            self._taking.moved(max(0, self._untaken - self._left_to_take()))
         if self._exchange is not None:
             self._exchange.client_writable(True)
         elif self.request is None:
@@ -171,7 +193,9 @@ class ClientConnection(asyncio.Protocol):
         if self._lingering or self.write_paused:
             self._cut_unless_taking()
         elif exchange is not None:
-            if exchange.ready and not exchange.tunnel and not self._body.done and not self._paused_by_shop:
+            if self._hold_ends and self._server.now() >= self._hold_ends:
+                self._start(exchange)
+            elif self._hold_ends or (exchange.ready and self._awaits_body(exchange)):
                 self._drop_exchange()
                 self.fail(408)
             else:
@@ -184,6 +208,35 @@ class ClientConnection(asyncio.Protocol):
             self.transport.close()
 
     # Called by the server and by exchanges.
+
+    def keeps_pace(self, seconds: float) -> bool:
+        """Cuts the client off if it is too slow. ``seconds`` have passed since the last look.
+
+        Returns:
+            Whether another look is needed.
+        """
+        exchange = self._exchange
+        if self._lost or (exchange is not None and exchange.tunnel):
+            return False
+        if self.write_paused and self._taking is not None:
+            left = self._left_to_take()
+            self._taking.moved(max(0, self._untaken - left))
+            self._untaken = left
+            if self._taking.waited(seconds):
+                return True
+            self.transport.abort()
+            return False
+        if exchange is None or self._sending is None or self._body.done:
+            return False
+        if not exchange.ready:
+            return True
+        self._sending.moved(self._arrived)
+        self._arrived = 0
+        if not self._awaits_body(exchange) or self._sending.waited(seconds):
+            return True
+        self._drop_exchange()
+        self.fail(408)
+        return False
 
     @property
     def connected(self) -> bool:
@@ -223,12 +276,13 @@ class ClientConnection(asyncio.Protocol):
         awaited.add_done_callback(partial(self._go_on, then))
 
     def forward(self, exchange: Exchange) -> None:
-        """Hands the request to an exchange with the shop."""
+        """Hands the request to an exchange with the shop, which begins once enough of the request's body is here."""
         assert self.request is not None
         self._exchange = exchange
-        if self.request.expects_continue and not self._body.done:
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        exchange.start()
+        if self._body.done:
+            exchange.start()
+        else:
+            self._receive_body(self.request, exchange)
 
     def respond(self, status_line: bytes, lines: bytes, body: bytes) -> None:
         """Answers the request from here. ``status_line`` is such as ``200 OK``; ``lines`` end in line ends each."""
@@ -248,6 +302,7 @@ class ClientConnection(asyncio.Protocol):
     def fail(self, status: int, more: bytes = b"") -> None:
         """Answers with an error; where an answer has begun already, breaks it off. ``more`` are header lines."""
         self._exchange = None
+        self._release_body()
         if self._lost:
             return
         if self.answering:
@@ -325,15 +380,14 @@ class ClientConnection(asyncio.Protocol):
             self._paused_by_flood = False
             self._set_reading()
             return
-        if self._all_read():
+        held, self._held = self._held, None
+        if held is not None:
+            exchange.send_body([held.take()])
+        elif self._all_read():
             return
-        data, self._buffer = self._buffer, b""
-        try:
-            pieces, self._buffer = self._body.feed(data)
-        except Malformed as error:
-            self._drop_exchange()
-            self.closing = True
-            self.fail(error.status)
+        self._arrived += len(self._buffer)
+        pieces = self._feed()
+        if pieces is None:
             return
         self._paused_by_flood = False
         self.allow(self._server.limits.body_seconds)
@@ -456,12 +510,109 @@ class ClientConnection(asyncio.Protocol):
 
     def _cut_unless_taking(self) -> None:
         """Cuts the connection, unless the client has taken some of what is written, however slowly."""
-        unsent, before = float(self.transport.get_write_buffer_size()), self._unsent
+        unsent, before = float(self._left_to_take()), self._unsent
         self._unsent = unsent
-        if unsent and unsent < before:
+        if self.transport.get_write_buffer_size() and unsent < before:
             self.deadline = self._server.now() + self._server.limits.write_seconds
         else:
             self.transport.abort()
+
+    def _left_to_take(self) -> int:
+        """How many bytes the client has yet to take, the system's buffer included: it holds megabytes."""
+        left = self.transport.get_write_buffer_size()
+        line = self.transport.get_extra_info("socket")
+        return left if line is None else left + unacknowledged(line.fileno())
+
+    # The request's body, before the shop is asked.
+
+    def _receive_body(self, request: Request, exchange: Exchange) -> None:
+        server = self._server
+        limits = server.limits
+        length = request.content_length
+        if length is not None and len(self._buffer) >= length:
+            self._ask_for_body(request)
+            exchange.start()
+            return
+        holds = limits.buffer_bytes > 0 and limits.buffer_seconds > 0
+        if holds and request.chunked and exchange.may_stream:
+            holds = False
+        if holds and not server.bodies.fits(0):
+            if not exchange.has_pass:
+                self._no_room(exchange)
+                return
+            holds = False
+        if limits.min_bytes_per_second:
+            self._arrived = 0
+            self._sending = MinimumRate(limits.min_bytes_per_second)
+            server.watch(self)
+        self._ask_for_body(request)
+        if not holds:
+            exchange.start()
+            return
+        self._held = BodyBuffer(server.bodies, limits.buffer_bytes)
+        self._hold_ends = server.now() + limits.buffer_seconds
+        exchange.held(True)
+        self._hold_more(exchange)
+
+    def _ask_for_body(self, request: Request) -> None:
+        if request.expects_continue:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _hold_more(self, exchange: Exchange) -> None:
+        """Holds what has come of the body, and begins the exchange when that is enough."""
+        held, server = self._held, self._server
+        assert held is not None
+        if not server.bodies.fits(len(self._buffer)):
+            if exchange.has_pass:
+                self._start(exchange)
+            else:
+                self._no_room(exchange)
+            return
+        pieces = self._feed()
+        if pieces is None:
+            return
+        held.add(pieces)
+        if self._body.done or held.full:
+            self._start(exchange)
+        else:
+            self.allow(min(server.limits.body_seconds, self._hold_ends - server.now()))
+
+    def _start(self, exchange: Exchange) -> None:
+        """Begins the exchange with what is held. No more is read before the shop takes it."""
+        self._hold_ends = 0.0
+        if not self._body.done:
+            self._paused_by_flood = True
+            self._set_reading()
+        self.allow(_NEVER)
+        exchange.held(False)
+        exchange.start()
+
+    def _no_room(self, exchange: Exchange) -> None:
+        exchange.refuse("buffers_full")
+        self.fail(503, RETRY_LINE)
+
+    def _feed(self) -> list[bytes] | None:
+        """What has come of the body; None where that was none, and the client has been told."""
+        data, self._buffer = self._buffer, b""
+        try:
+            pieces, self._buffer = self._body.feed(data)
+        except Malformed as error:
+            self._drop_exchange()
+            self.closing = True
+            self.fail(error.status)
+            return None
+        return pieces
+
+    def _release_body(self) -> None:
+        self._hold_ends = 0.0
+        self._sending = None
+        held, self._held = self._held, None
+        if held is not None:
+            held.drop()
+
+    def _awaits_body(self, exchange: Exchange) -> bool:
+        """Whether the shop could take more of the body, and the client sends none."""
+        return not self._body.done and not self._paused_by_shop and not exchange.tunnel
 
     def _all_read(self) -> bool:
         return self._body.done
@@ -483,6 +634,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _drop_exchange(self) -> None:
         exchange, self._exchange = self._exchange, None
+        self._release_body()
         if exchange is not None:
             exchange.abort()
 

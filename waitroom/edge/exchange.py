@@ -54,6 +54,7 @@ class Errand(ABC):
         first_byte_seconds: How long the shop may take to begin an answer.
         idle_seconds: How long it may then fall silent.
         failure_text: What is looked for in the answer's body, once the head is here; None for most.
+        has_pass: Whether the visitor has one.
     """
 
     __slots__ = ()
@@ -65,6 +66,11 @@ class Errand(ABC):
     first_byte_seconds: float
     idle_seconds: float
     failure_text: FailureText | None
+    has_pass: bool
+
+    @abstractmethod
+    def held(self, held: bool) -> None:
+        """Whether the request waits for its body, and is not the shop's yet. Called only where it has to wait."""
 
     @abstractmethod
     def answered(self, response: Response) -> tuple[bytes, bool]:
@@ -79,7 +85,8 @@ class Errand(ABC):
 
         Args:
             outcome: ``ok``; ``failed``, by the shop; ``gone``, the client; ``idle``, where we ended a stream that had
-                paused for too long; ``busy``, where a request without a pass got no connection.
+                paused for too long; ``busy``, where a request without a pass got no connection; or the name of a
+                refusal.
         """
 
 
@@ -112,6 +119,25 @@ class Exchange(Borrower):
         self._ended = False
         self.ready = False  # whether the request's body may flow
         self.tunnel = False
+
+    @property
+    def has_pass(self) -> bool:
+        """Whether the visitor has a pass."""
+        return self._errand.has_pass
+
+    @property
+    def may_stream(self) -> bool:
+        """Whether a connection may be taken for a body of which nobody knows how long it takes to come."""
+        return self._errand.has_pass and self._pool.has_spare
+
+    def held(self, held: bool) -> None:
+        """See `Errand`."""
+        self._errand.held(held)
+
+    def refuse(self, outcome: str) -> None:
+        """The request goes to no shop; ``outcome`` says why."""
+        self._errand.held(True)
+        self._end(outcome, reusable=False)
 
     def start(self) -> None:
         """Sends the request, at once where a connection is idle."""

@@ -30,7 +30,7 @@ class Passage(Errand):
     """
 
     __slots__ = (
-        *("_answered", "_client", "_failed", "_outcome", "_request", "_room", "_session", "_started"),
+        *("_answered", "_client", "_failed", "_held", "_outcome", "_request", "_room", "_session", "_started"),
         *("cookies", "failure_text", "first_byte_seconds", "has_pass", "idle_seconds", "lines", "neighbourhood"),
     )
 
@@ -50,6 +50,7 @@ class Passage(Errand):
         self._outcome = outcome
         self._answered = False
         self._failed = False
+        self._held = False
         self.has_pass = session is not None
         self.neighbourhood = "" if session is not None else neighbourhood(client.visitor)
         self.failure_text: FailureText | None = None
@@ -65,6 +66,15 @@ class Passage(Errand):
                 room.neighbours.note(neighbourhood(client.visitor), int(now))
         room.metrics.in_flight += 1
         room.metrics.awaiting += 1
+
+    def held(self, held: bool) -> None:
+        """See `Errand.held`."""
+        if held != self._held:
+            self._held = held
+            change = -1 if held else 1
+            self._room.metrics.in_flight += change
+            self._room.metrics.awaiting += change
+        self._started = self._room.clock.steady()
 
     def answered(self, response: Response) -> tuple[bytes, bool]:
         """See `Errand.answered`."""
@@ -94,10 +104,11 @@ class Passage(Errand):
     def ended(self, outcome: str) -> None:
         """See `Errand.ended`."""
         room = self._room
-        room.metrics.in_flight -= 1
-        if not self._answered:
-            room.metrics.awaiting -= 1
-        if outcome != "busy":  # that never got to the shop
+        if not self._held:
+            room.metrics.in_flight -= 1
+            if not self._answered:
+                room.metrics.awaiting -= 1
+        if not self._held and outcome != "busy":  # else it never got to the shop
             room.metrics.upstream_request_seconds.observe(room.clock.steady() - self._started)
         told = self.failure_text is not None and self.failure_text.found
         if self._failed or told or outcome == "failed":

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from waitroom.edge.headers import Peer
+from waitroom.edge.http.body_buffer import BufferBudget
 from waitroom.edge.http1 import Request
 
 if TYPE_CHECKING:
@@ -16,13 +17,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ClientLimits:
-    """What a client may stretch, and how far. Times in seconds."""
+    """What a client may stretch, and how far. Times in seconds.
+
+    Attributes:
+        head_bytes, head_seconds: Of a request's head.
+        body_seconds: How long nothing may come of a body.
+        idle_seconds: Between two requests.
+        write_seconds: How long the client may take nothing.
+        buffer_bytes, buffer_seconds: What is read of a body before the shop is asked, and for how long at most.
+        min_bytes_per_second: What it must send or take while it is waited for; 0 for anything.
+    """
 
     head_bytes: int
     head_seconds: float
     body_seconds: float
     idle_seconds: float
     write_seconds: float
+    buffer_bytes: int
+    buffer_seconds: float
+    min_bytes_per_second: float
 
 
 class Server(ABC):
@@ -30,6 +43,7 @@ class Server(ABC):
 
     limits: ClientLimits
     draining: bool
+    bodies: BufferBudget
 
     @abstractmethod
     def opened(self, client: ClientConnection, address: str) -> Peer | None:
@@ -42,6 +56,10 @@ class Server(ABC):
     @abstractmethod
     def closed(self, client: ClientConnection) -> None:
         """A client has gone."""
+
+    @abstractmethod
+    def watch(self, client: ClientConnection) -> None:
+        """Has `ClientConnection.keeps_pace` called with each sweep, as long as it returns True."""
 
     @abstractmethod
     def find_request(self, received: bytes) -> tuple[Request, Sequence[bytes]] | None:

@@ -173,6 +173,11 @@ class UpstreamPool:
         """How many connections are lent out."""
         return len(self._all) - len(self._idle)
 
+    @property
+    def has_spare(self) -> bool:
+        """Whether a connection can be had at once and half of them are still free: one may be lent for long."""
+        return self.in_flight + self._connecting < self._max - self._max // 2
+
     def take_idle(self, has_pass: bool, neighbourhood: str) -> UpstreamConnection | None:
         """An idle connection to the address whose turn it is, or None. Costs no wait.
 

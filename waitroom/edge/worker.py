@@ -155,6 +155,9 @@ def _edge(settings: Settings, rooms: Mapping[str, Room], clock: Clock) -> Edge:
         body_seconds=settings.client_body_seconds,
         idle_seconds=settings.client_idle_seconds,
         write_seconds=settings.client_write_seconds,
+        buffer_bytes=settings.client_body_buffer_bytes,
+        buffer_seconds=settings.client_body_buffer_seconds,
+        min_bytes_per_second=settings.client_min_bytes_per_second,
     )
     return Edge(
         rooms,
@@ -163,6 +166,7 @@ def _edge(settings: Settings, rooms: Mapping[str, Room], clock: Clock) -> Edge:
         TrustedProxies(settings.trusted_proxies, settings.keep_headers),
         limits,
         clock,
+        most_buffered=settings.client_body_buffer_total_bytes,
         most_connections=settings.client_connections,
         most_per_address=settings.client_connections_per_address,
         workers=settings.workers,
