@@ -282,7 +282,9 @@ class World:
         assert not self.edge.clients
         assert not self.edge._watched
         assert self.edge.bodies.held == 0
-        assert not self.edge._per_address
+        assert not self.edge.connections.per_neighbourhood
+        assert self.edge.connections._total == self.edge.connections.with_pass == 0
+        assert not self.edge._in_flight.counts
         self.shop.let_in()
         for one in self.rooms.values():
             assert one.metrics.in_flight == 0

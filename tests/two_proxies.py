@@ -302,6 +302,10 @@ class Proxies:
         nginx, _, _ = self.through("nginx", steps, methods, replies)
         waitroom = self._waitroom(steps, methods, replies, differs)
         judge(nginx, waitroom, differs)
+        if bodies_whole(steps):
+            # Held until they are all there, they reach the shop as if nothing had happened.
+            held = [step for step in steps if not isinstance(step, Forwarded)]
+            assert _undated(self._waitroom(held, methods, replies, differs, "holding")) == _undated(waitroom)
         # Heads that come again are remembered, but for their dates: that must not change what is made of them.
         for date in dates:
             again = self._waitroom(steps, methods, [_dated(reply, date) for reply in replies], differs)
@@ -309,9 +313,14 @@ class Proxies:
         return waitroom
 
     def _waitroom(
-        self, steps: Sequence[Step], methods: Sequence[bytes], replies: Sequence[Reply], differs: Sequence[Difference]
+        self,
+        steps: Sequence[Step],
+        methods: Sequence[bytes],
+        replies: Sequence[Reply],
+        differs: Sequence[Difference],
+        name: str = "waitroom",
     ) -> Facts:
-        facts, arrived, _ = self.through("waitroom", steps, methods, replies)
+        facts, arrived, _ = self.through(name, steps, methods, replies)
         for request in arrived:
             missing = ADDED_BY_WAITROOM - {name.lower() for name, _ in request.headers}
             assert not missing or missing == {b"x-forwarded-host"}, missing
@@ -328,6 +337,12 @@ class Proxies:
                 # Nginx moves some to the front; here all keep their places.
                 assert facts[f"client {at} all headers"] == _end_to_end(reply)
         return facts
+
+
+def bodies_whole(steps: Sequence[Step]) -> bool:
+    """Whether a client waits for the shop only where that has all it needs, but for a body."""
+    waits = [step for step in steps if isinstance(step, Forwarded)]
+    return bool(waits) and not any(step.body for step in waits) and GO_ON not in steps and HALF_CLOSE not in steps
 
 
 def _dated(reply: Reply, date: bytes) -> Reply:
@@ -406,17 +421,26 @@ def running_nginx(folder: Path, shop: int) -> Iterator[int]:
 
 @contextlib.contextmanager
 def two_proxies(folder: Path) -> Iterator[Proxies]:
-    """Both, ready. The gateway's room only counts, so that requests are let by as they are."""
-    os.makedirs(folder / "gateway", exist_ok=True)
+    """Both, ready. The gateways' rooms only count, so that requests are let by as they are.
+
+    One gateway passes bodies on as they come, as this nginx does; another, ``holding``, does what gateways do by
+    default.
+    """
+    for name in ("gateway", "holding"):
+        os.makedirs(folder / name, exist_ok=True)
     with (
         RecordingShop() as shop,
         running_nginx(folder / "nginx", shop.port) as port,
         asyncio.Runner() as runner,
     ):
         rooms = [room("pair", hosts=[HOST.decode()], upstream=f"http://127.0.0.1:{shop.port}", method="passthrough")]
-        gateway = Gateway(folder / "gateway", {"workers": 1, "log_level": "error"}, rooms)
+        common = {"workers": 1, "log_level": "error"}
+        gateway = Gateway(folder / "gateway", {**common, "client_body_buffer_bytes": 0}, rooms)
+        holding = Gateway(folder / "holding", common, rooms)
         try:
             runner.run(gateway.start())
-            yield Proxies(shop, {"nginx": port, "waitroom": gateway.port})
+            runner.run(holding.start())
+            yield Proxies(shop, {"nginx": port, "waitroom": gateway.port, "holding": holding.port})
         finally:
+            runner.run(holding.close())
             runner.run(gateway.close())

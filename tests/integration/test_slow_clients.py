@@ -68,10 +68,20 @@ async def test_a_head_that_drips_in(gateway: Gateway) -> None:
         assert got == b"HTTP/1.1 408"
 
 
-async def test_a_body_that_stops_coming(gateway: Gateway, shop: Shop) -> None:
-    broken = shop.broken
+async def test_a_body_that_stops_coming_never_reaches_the_shop(gateway: Gateway, shop: Shop) -> None:
     async with Wire.open(gateway) as wire:
         await wire.send(b"POST /body HTTP/1.1\r\nHost: slow.test\r\nContent-Length: 10\r\n\r\nhalf")
+        answer = await wire.answer()
+        assert (answer.status, answer.headers["Connection"]) == (408, "close")
+        assert await ended(wire) == b""
+    assert "/body" not in shop.paths()
+
+
+async def test_a_large_body_that_stops_coming(gateway: Gateway, shop: Shop) -> None:
+    broken = shop.broken
+    async with Wire.open(gateway) as wire:
+        head = b"POST /large HTTP/1.1\r\nHost: slow.test\r\nContent-Length: 200000\r\n\r\n"
+        await wire.send(head + b"x" * 150_000)
         answer = await wire.answer()
         assert (answer.status, answer.headers["Connection"]) == (408, "close")
         assert await ended(wire) == b""

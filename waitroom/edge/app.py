@@ -14,7 +14,7 @@ import structlog
 from waitroom.budgets import neighbourhood
 from waitroom.edge.answers import Answers
 from waitroom.edge.call import Call
-from waitroom.edge.client import ClientConnection
+from waitroom.edge.client import RETRY_LINE, ClientConnection
 from waitroom.edge.clock import Clock
 from waitroom.edge.connector import UpstreamUnavailable
 from waitroom.edge.endpoints import CHECK, CarryOut, Endpoints
@@ -23,9 +23,11 @@ from waitroom.edge.forwarded import plain_address
 from waitroom.edge.headers import Peer, TrustedProxies
 from waitroom.edge.heads import RequestHeads
 from waitroom.edge.http.body_buffer import BufferBudget
+from waitroom.edge.http.connections import Connections
 from waitroom.edge.http1 import Request
 from waitroom.edge.pages import Pages
 from waitroom.edge.passage import Passage
+from waitroom.edge.proxy.in_flight import CountedPassage, InFlight
 from waitroom.edge.proxy.preflight import NoAnswerError
 from waitroom.edge.room import BypassBudget, Placed, Room
 from waitroom.edge.routing import Router
@@ -57,7 +59,8 @@ class Edge(Server):
         clock: What time it is.
         most_buffered: How many bytes may be held of all requests' bodies.
         most_connections: In all.
-        most_per_address: From one address that isn't a trusted proxy's.
+        most_per_address: From one neighbourhood, unless it is a trusted proxy; and how many requests each neighbourhood
+            may have under way without a pass behind trusted proxies.
         workers: How many share the gateway's traffic.
     """
 
@@ -79,15 +82,13 @@ class Edge(Server):
         self.limits = limits
         self.draining = False
         self.bodies = BufferBudget(most_buffered)
-        self.clients: set[ClientConnection] = set()
+        self.connections = Connections(most_connections, most_per_address)
+        self.clients = self.connections.clients
         self._watched: set[ClientConnection] = set()
         self._router = router
         self._trusted = trusted
         self._clock = clock
-        self._most_connections = most_connections
-        self._most_per_address = most_per_address
-        self._per_address: dict[str, int] = {}
-        self._connections = 0
+        self._in_flight = InFlight(most_per_address)
         self._loop = asyncio.get_running_loop()
         self._now = self._loop.time()
         self._answers = Answers(pages, random.Random())  # noqa: S311 - see Answers
@@ -115,29 +116,25 @@ class Edge(Server):
         """See `server.Server`."""
         self.clients.discard(client)
         self._watched.discard(client)
+        if client.has_pass:
+            self.connections.with_pass -= 1
         self.leave(client.peer)
 
     def enter(self, address: str, *, tls: bool = False, vouched: bool = True) -> Peer | None:
         """See `server.Server`."""
         address = plain_address(address) or address
         trusted = address in self._trusted
-        count = self._per_address.get(address, 0)
-        if self.draining or self._connections >= self._most_connections:
+        if self.draining or not self.connections.enter(address, self._now, exempt=trusted):
             return None
-        if count >= self._most_per_address and not trusted:
-            return None
-        self._per_address[address] = count + 1
-        self._connections += 1
         return Peer(address, trusted and vouched, tls, self._trusted)
 
     def leave(self, peer: Peer) -> None:
         """See `server.Server`."""
-        self._connections -= 1
-        count = self._per_address[peer.address] - 1
-        if count:
-            self._per_address[peer.address] = count
-        else:
-            del self._per_address[peer.address]
+        self.connections.leave(peer.address)
+
+    def shed(self, count: int) -> None:
+        """See `server.Server`."""
+        self.connections.shed(count, self._now)
 
     def trusts(self, address: str) -> bool:
         """See `server.Server`."""
@@ -271,7 +268,21 @@ class Edge(Server):
         cookies: bytes = b"",
     ) -> None:
         """Sends the request to the shop."""
-        passage = Passage(room, session, client, request, outcome, cookies)
+        passage: Passage
+        if session is not None:
+            if not client.has_pass:
+                client.has_pass = True
+                self.connections.with_pass += 1
+            passage = Passage(room, session, client, request, outcome, cookies)
+        elif not client.peer.trusted:
+            passage = Passage(room, None, client, request, outcome, cookies)
+        else:
+            visitor = neighbourhood(client.visitor)
+            if not self._in_flight.begin(visitor):
+                room.count("too_many_at_once")
+                client.fail(503, RETRY_LINE)
+                return
+            passage = CountedPassage(self._in_flight, visitor, room, client, request, outcome, cookies)
         client.forward(Exchange(client, request, room.pool, passage))
 
     def _go_in(self, call: Call, session: Session, value: str) -> None:

@@ -40,15 +40,19 @@ _LENGTHLESS: Final = (b"1", b"204")
 
 
 class ClientConnection(asyncio.Protocol):
-    """One client. Answers requests strictly in order: the next one is looked at when the last one is answered."""
+    """One client. Answers requests strictly in order: the next one is looked at when the last one is answered.
+
+    Attributes:
+        has_pass: Whether a request has come under a pass.
+    """
 
     __slots__ = (
         # the server's
         "_server",
         # per connection
-        *("_advancing", "_awaited", "_buffer", "_ended_early", "_known", "_lingering", "_lost", "_next_turn"),
-        *("_partial", "_paused_by_flood", "_paused_by_shop", "_taking", "_unsent", "_untaken"),
-        *("closing", "deadline", "peer", "transport", "write_paused"),
+        *("_advancing", "_awaited", "_buffer", "_ended_early", "_idle_from", "_known", "_lingering", "_lost"),
+        *("_next_turn", "_partial", "_paused_by_flood", "_paused_by_shop", "_taking", "_unsent", "_untaken"),
+        *("closing", "deadline", "has_pass", "peer", "transport", "write_paused"),
         # per request
         *("_arrived", "_body", "_exchange", "_held", "_hold_ends", "_number", "_sending", "answering", "cookies"),
         "request",
@@ -63,6 +67,7 @@ class ClientConnection(asyncio.Protocol):
         self._advancing = False
         self._buffer = b""
         self._ended_early = False  # the client closed its side while requests of it waited for their turn
+        self._idle_from = 0.0
         self._lingering = False
         self._lost = False
         self._next_turn: asyncio.Handle | None = None
@@ -75,6 +80,7 @@ class ClientConnection(asyncio.Protocol):
         self._untaken = 0
         self.closing = False
         self.deadline = _NEVER
+        self.has_pass = False
         self.write_paused = False
         self._arrived = 0
         self._body: Body = NO_BODY
@@ -103,7 +109,8 @@ class ClientConnection(asyncio.Protocol):
                 self.transport.abort()
                 return
             self.peer = peer
-        self.deadline = self._server.now() + self._server.limits.head_seconds
+        self._idle_from = self._server.now()
+        self.deadline = self._idle_from + self._server.limits.head_seconds
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come."""
@@ -238,6 +245,22 @@ class ClientConnection(asyncio.Protocol):
         self.fail(408)
         return False
 
+    def idle_since(self) -> float:
+        """Since when no request has been under way; for a head that is coming in, since when it is."""
+        if self._lingering:
+            return self._idle_from
+        if self.request is not None:
+            return _NEVER
+        if self._buffer:
+            return max(self._idle_from, self.deadline - self._server.limits.head_seconds)
+        return self._idle_from
+
+    def displace(self) -> None:
+        """Closes the connection, which counts no more from now on: another one needs the room."""
+        self._lost = True
+        self._server.closed(self)
+        self.transport.abort()
+
     @property
     def connected(self) -> bool:
         """Whether `connection_made` was called, and the server told."""
@@ -326,7 +349,9 @@ class ClientConnection(asyncio.Protocol):
         if self.closing or server.draining or not request.keep_alive:
             self.close()
             return
-        self.allow(server.limits.idle_seconds)
+        now = self._idle_from = server.now()
+        if not self.write_paused and not self._lingering:
+            self.deadline = now + server.limits.idle_seconds
         if self._buffer or self._paused_by_shop or self._paused_by_flood:
             self._paused_by_shop = False
             self._paused_by_flood = len(self._buffer) > READ_AHEAD
@@ -504,7 +529,8 @@ class ClientConnection(asyncio.Protocol):
         self._buffer = b""
         self._partial = None
         self._unsent = _NEVER
-        self.deadline = self._server.now() + LINGER_SECONDS
+        self._idle_from = self._server.now()
+        self.deadline = self._idle_from + LINGER_SECONDS
         self._paused_by_shop = self._paused_by_flood = False
         self._set_reading()
 

@@ -1,4 +1,8 @@
-"""Lets clients in where more is needed than to accept a connection: the PROXY protocol's header, TLS, or both."""
+"""Accepts clients' connections, and lets them in: at once, or behind the PROXY protocol's header, TLS, or both.
+
+The loop's own server would do for plain HTTP, but not once there are no descriptors left: it then closes connections
+that wait, or tries again without a pause and leaves no time for anything else.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from functools import partial
 
 import structlog
 
@@ -17,10 +22,43 @@ from waitroom.edge.server import Server
 
 log = structlog.get_logger()
 
+BACKLOG = 4096
 MOST_AT_ONCE = 64  # connections accepted before other work gets its turn
 MOST_PEEKED = 4096
 BREATHER_SECONDS = 1.0  # after the system had no descriptor or memory left
 COMPLAINT_SECONDS = 60.0  # between two log lines about refused connections
+
+
+class Arrival:
+    """A connection that has been accepted and counts, and has yet to show what it is.
+
+    Attributes:
+        client: What it becomes.
+        connection: The socket.
+        has_pass: Whether it has shown a pass; it hasn't.
+        peer: Who is counted.
+        task: What lets it in.
+    """
+
+    __slots__ = ("_since", "client", "connection", "has_pass", "peer", "task")
+
+    def __init__(self, connection: socket.socket, peer: Peer, since: float) -> None:
+        self._since = since
+        self.client: ClientConnection | None = None
+        self.connection = connection
+        self.has_pass = False
+        self.peer: Peer | None = peer
+        self.task: asyncio.Task[None] | None = None
+
+    def idle_since(self) -> float:
+        """When it was accepted."""
+        return self._since
+
+    def displace(self) -> None:
+        """Turns it away: another connection needs the room."""
+        self._since = float("inf")  # not twice
+        if self.task is not None:
+            self.task.cancel()
 
 
 class Door:
@@ -43,21 +81,28 @@ class Door:
         self._loop = asyncio.get_running_loop()
         self._arriving: set[asyncio.Task[None]] = set()
         self._resting: asyncio.TimerHandle | None = None
+        self._next_alarm = 0.0
         self._next_complaint = 0.0
         self._refused = 0
 
     def open(self) -> None:
         """Begins to accept."""
+        self._resting = None
         self._listener.setblocking(False)
         self._loop.add_reader(self._listener, self._accept)
 
     async def close(self) -> None:
-        """Accepts no more; who is still at the door is turned away."""
+        """Accepts no more. Clients that have connected already, and have nothing to show, are let in."""
         if self._resting is not None:
             self._resting.cancel()
         self._loop.remove_reader(self._listener)
-        for task in self._arriving:
-            task.cancel()
+        if self._context is None and not self._proxied:
+            for _ in range(BACKLOG):
+                if not self._accept_one():
+                    break
+        else:
+            for task in self._arriving:
+                task.cancel()
         await asyncio.gather(*self._arriving, return_exceptions=True)
 
     def use(self, context: ssl.SSLContext) -> None:
@@ -66,50 +111,74 @@ class Door:
 
     def _accept(self) -> None:
         for _ in range(MOST_AT_ONCE):
-            try:
-                connection, name = self._listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            if not self._accept_one():
                 return
-            except OSError as error:
-                log.error("can't accept connections for now", cause=error.strerror)
-                self._loop.remove_reader(self._listener)
-                self._resting = self._loop.call_later(BREATHER_SECONDS, self.open)
-                return
-            connection.setblocking(False)
-            task = self._loop.create_task(self._let_in(connection, str(name[0])))
-            self._arriving.add(task)
-            task.add_done_callback(self._arriving.discard)
 
-    async def _let_in(self, connection: socket.socket, address: str) -> None:
-        peer = self._host.enter(address, tls=self._context is not None)
+    def _accept_one(self) -> bool:
+        """Accepts a connection; False where nobody waits, or the system has no room."""
+        try:
+            connection, name = self._listener.accept()
+        except (BlockingIOError, InterruptedError):
+            return False
+        except ConnectionAbortedError:
+            return True
+        except OSError as error:
+            self._rest(error)
+            return False
+        connection.setblocking(False)
+        peer = self._host.enter(str(name[0]) if name else "", tls=self._context is not None)
         if peer is None:
             connection.close()
-            return
-        client: ClientConnection | None = None
+            return True
+        arrival = Arrival(connection, peer, self._host.now())
+        arrival.task = task = self._loop.create_task(self._let_in(arrival))
+        self._arriving.add(task)
+        self._host.connections.arriving.add(arrival)
+        task.add_done_callback(partial(self._arrived, arrival))
+        return True
+
+    def _rest(self, error: OSError) -> None:
+        """Accepts nobody for a moment. Those who have nothing to say leave their descriptors to others."""
+        now = self._loop.time()
+        if now >= self._next_alarm:
+            self._next_alarm = now + COMPLAINT_SECONDS
+            log.error("can't accept connections for now", cause=error.strerror)
+        self._loop.remove_reader(self._listener)
+        self._resting = self._loop.call_later(BREATHER_SECONDS, self.open)
+        self._host.shed(MOST_AT_ONCE)
+
+    def _arrived(self, arrival: Arrival, task: asyncio.Task[None]) -> None:
+        self._arriving.discard(task)
+        self._host.connections.arriving.discard(arrival)
+        # From when it is connected on, the client counts itself out.
+        if arrival.client is None or not arrival.client.connected:
+            arrival.connection.close()
+            if arrival.peer is not None:
+                self._host.leave(arrival.peer)
+
+    async def _let_in(self, arrival: Arrival) -> None:
+        peer = arrival.peer
+        assert peer is not None
         try:
+            if self._context is None and not self._proxied:
+                await self._connect(arrival, peer)
+                return
             async with asyncio.timeout(self._host.limits.head_seconds):
                 if self._proxied:
-                    visitor = await self._read_header(connection, peer)
+                    arrival.peer = await self._read_header(arrival.connection, peer)
                     self._host.leave(peer)
-                    peer = visitor
-                    if peer is None:
-                        return
-                client = ClientConnection(self._host, peer)
-                await self._connect(connection, client)
+                if arrival.peer is not None:
+                    await self._connect(arrival, arrival.peer)
         except BadHeader as error:
-            self._complain(address, str(error))
+            self._complain(peer.address, str(error))
         except (OSError, TimeoutError) as error:
             # Scanners and broken lines, mostly.
-            log.debug("a connection didn't come about", address=address, cause=str(error) or type(error).__name__)
-        finally:
-            # From when it is connected on, the client counts itself out.
-            if client is None or not client.connected:
-                connection.close()
-                if peer is not None:
-                    self._host.leave(peer)
+            cause = str(error) or type(error).__name__
+            log.debug("a connection didn't come about", address=peer.address, cause=cause)
 
-    async def _connect(self, connection: socket.socket, client: ClientConnection) -> None:
-        host, context = self._host, self._context
+    async def _connect(self, arrival: Arrival, peer: Peer) -> None:
+        host, context, connection = self._host, self._context, arrival.connection
+        client = arrival.client = ClientConnection(host, peer)
         if context is None:
             await self._loop.connect_accepted_socket(lambda: client, connection)
         else:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from waitroom.edge.headers import Peer
 from waitroom.edge.http.body_buffer import BufferBudget
+from waitroom.edge.http.connections import Connections
 from waitroom.edge.http1 import Request
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Server(ABC):
     limits: ClientLimits
     draining: bool
     bodies: BufferBudget
+    connections: Connections
 
     @abstractmethod
     def opened(self, client: ClientConnection, address: str) -> Peer | None:
@@ -102,6 +104,10 @@ class Server(ABC):
     @abstractmethod
     def leave(self, peer: Peer) -> None:
         """Undoes `enter`."""
+
+    @abstractmethod
+    def shed(self, count: int) -> None:
+        """Closes so many of the longest idle connections, as far as there are any."""
 
     @abstractmethod
     def trusts(self, address: str) -> bool:

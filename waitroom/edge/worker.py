@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
-import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +12,6 @@ import structlog
 
 from waitroom.child import Child, run_child
 from waitroom.edge.app import Edge
-from waitroom.edge.client import ClientConnection
 from waitroom.edge.clock import Clock
 from waitroom.edge.door import Door
 from waitroom.edge.headers import TrustedProxies
@@ -32,7 +29,6 @@ from waitroom.tokens import Tokens
 
 log = structlog.get_logger()
 
-BACKLOG = 4096
 SWEEP_SECONDS = 0.5
 METRICS_SECONDS = 1.0
 NEIGHBOURS_SECONDS = 0.5
@@ -108,17 +104,6 @@ async def serve(child: Child) -> None:
 @asynccontextmanager
 async def _listening(child: Child, edge: Edge) -> AsyncIterator[None]:
     """Accepts connections for as long as the block lasts."""
-    if child.pair is None and not child.settings.proxy_protocol:
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: ClientConnection(edge), sock=child.listener, backlog=BACKLOG)
-        try:
-            yield
-        finally:
-            last = _accept_all(child.listener)
-            server.close()
-            for connection in last:
-                await loop.connect_accepted_socket(lambda: ClientConnection(edge), connection)
-        return
     context = None if child.pair is None else child.pair.context()
     door = Door(edge, child.listener, context, proxied=child.settings.proxy_protocol)
 
@@ -135,17 +120,6 @@ async def _listening(child: Child, edge: Edge) -> AsyncIterator[None]:
         reloading.cancel()
         await door.close()
         child.listener.close()
-
-
-def _accept_all(listener: socket.socket) -> list[socket.socket]:
-    """Those who have connected and wait in the socket's queue: closing it would cut them off."""
-    accepted = []
-    with contextlib.suppress(OSError):  # nobody is left
-        for _ in range(BACKLOG):
-            connection, _ = listener.accept()
-            connection.setblocking(False)
-            accepted.append(connection)
-    return accepted
 
 
 def _edge(settings: Settings, rooms: Mapping[str, Room], clock: Clock) -> Edge:
