@@ -367,7 +367,17 @@ def limits_of(settings: RoomSettings) -> Limits:
 
 
 async def every(seconds: float, do: Callable[[], Awaitable[None]]) -> None:
-    """Does something again and again, ``seconds`` after it was last done, until it is cancelled."""
+    """Does something again and again, ``seconds`` after it was last done, until it is cancelled.
+
+    A failure is logged, and once as long as it lasts; no side job is worth the visitors of a process.
+    """
+    failing = False
     while True:
-        await do()
+        try:
+            await do()
+            failing = False
+        except Exception as error:
+            if not failing:
+                log.error("a side job failed", job=getattr(do, "__qualname__", repr(do)), exc_info=error)
+            failing = True
         await asyncio.sleep(seconds)

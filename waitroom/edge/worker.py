@@ -16,6 +16,7 @@ from waitroom.edge.clock import Clock
 from waitroom.edge.door import Door
 from waitroom.edge.headers import TrustedProxies
 from waitroom.edge.health import HealthChecks
+from waitroom.edge.http.open_files import most_connections, raise_limit
 from waitroom.edge.pages import Pages
 from waitroom.edge.room import FLUSH_SECONDS, REFRESH_SECONDS, Room, every
 from waitroom.edge.rooms.neighbours import NeighbourFiles
@@ -53,14 +54,23 @@ async def serve(child: Child) -> None:
         )
         for room in settings.rooms
     }
-    edge = _edge(settings, rooms, clock)
+    edge = _edge(settings, rooms, clock, warn=child.slot == 0)
     await asyncio.gather(*(room.refresh() for room in rooms.values()))
+
+    saved = True
 
     async def sweep() -> None:
         edge.sweep()
 
     async def save_metrics() -> None:
-        await asyncio.to_thread(metrics.save, metrics.dump())
+        nonlocal saved
+        try:
+            await asyncio.to_thread(metrics.save, metrics.dump())
+            saved = True
+        except OSError as error:
+            if saved:
+                log.error("can't write metrics for now", cause=error.strerror)
+            saved = False
 
     neighbour_files = [
         (room, NeighbourFiles(Path(settings.data_dir) / FOLDER, room.name, child.slot)) for room in rooms.values()
@@ -122,7 +132,8 @@ async def _listening(child: Child, edge: Edge) -> AsyncIterator[None]:
         child.listener.close()
 
 
-def _edge(settings: Settings, rooms: Mapping[str, Room], clock: Clock) -> Edge:
+def _edge(settings: Settings, rooms: Mapping[str, Room], clock: Clock, *, warn: bool) -> Edge:
+    upstream = sum(room.upstream_max_connections for room in settings.rooms)
     limits = ClientLimits(
         head_bytes=settings.client_head_bytes,
         head_seconds=settings.client_head_seconds,
@@ -141,7 +152,7 @@ def _edge(settings: Settings, rooms: Mapping[str, Room], clock: Clock) -> Edge:
         limits,
         clock,
         most_buffered=settings.client_body_buffer_total_bytes,
-        most_connections=settings.client_connections,
+        most_connections=most_connections(raise_limit(), settings.client_connections, upstream, warn=warn),
         most_per_address=settings.client_connections_per_address,
         workers=settings.workers,
     )

@@ -1,0 +1,288 @@
+"""How many connections clients may have, and which are closed to make room for others."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+
+import pytest
+from edge_harness import LIMITS, OK, PAGE, QUIET, World, get
+from http_reader import read_responses
+from structlog.testing import capture_logs
+from wires import Wire
+
+from waitroom.edge.http.connections import LEAST_IDLE_SECONDS, MOST_WALKS, Connections
+from waitroom.edge.http.open_files import OTHER_FILES, most_connections, raise_limit
+
+STATUS = get(b"/.waitroom/status?room=shop")
+MOST = 8
+FREE_TO_ALL = 6
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with World(view=QUIET, most_connections=MOST, most_per_address=1000) as world:
+        yield world
+
+
+def client(world: World, number: int) -> Wire:
+    return world.client(f"192.0.2.{number}")
+
+
+def idle(world: World, count: int, first: int = 1) -> list[Wire]:
+    """Connections that have been answered, one a second after the other, and are idle for long enough to be closed."""
+    wires = []
+    for number in range(first, first + count):
+        wires.append(client(world, number))
+        wires[-1].send(STATUS)
+        world.pass_time(1)
+    world.pass_time(LEAST_IDLE_SECONDS)
+    return wires
+
+
+def inside(world: World, number: int, *, keeps: bool = False) -> Wire:
+    """A connection under a pass; ``keeps``: its request stays under way."""
+    wire = client(world, number)
+    before = len(world.shop.open)
+    wire.send(get(b"/", world.inside(number)))
+    if not keeps:
+        shop = next(one for one in world.shop.open if b"Waitroom-Session: %x\r\n" % number in one.got)
+        shop.send(OK)
+        shop.clear()
+    assert len(world.shop.open) >= before
+    return wire
+
+
+def test_the_longest_idle_makes_room_for_a_newcomer(world):
+    wires = idle(world, FREE_TO_ALL)
+    newcomer = client(world, 100)
+    assert [wire.lost for wire in wires] == [True] + [False] * 5
+    newcomer.send(STATUS)
+    assert read_responses(newcomer.got, [b"GET"])[0].status == 200
+    client(world, 101)
+    assert [wire.lost for wire in wires] == [True] * 2 + [False] * 4
+
+
+def test_a_crowd_gets_in_one_after_the_other(world):
+    idle(world, FREE_TO_ALL)
+    for number in range(100, 160):
+        newcomer = client(world, number)
+        newcomer.send(STATUS)
+        assert read_responses(newcomer.got, [b"GET"])[0].status == 200
+        world.pass_time(LEAST_IDLE_SECONDS)
+    assert len(world.edge.clients) == FREE_TO_ALL
+
+
+def test_who_asks_again_is_no_longer_the_longest_idle(world):
+    wires = idle(world, FREE_TO_ALL)
+    wires[0].send(STATUS)
+    client(world, 100)
+    assert [wire.lost for wire in wires] == [False, True] + [False] * 4
+
+
+def test_one_that_was_found_idle_and_has_become_busy_is_left_alone(world):
+    wires = idle(world, FREE_TO_ALL)
+    client(world, 100)
+    world.store.hold("join")
+    wires[1].send(get(b"/", PAGE))
+    client(world, 101)
+    assert [wire.lost for wire in wires] == [True, False, True] + [False] * 3
+    world.store.let_go("join")
+
+
+def test_a_request_under_way_is_never_closed(world):
+    world.store.hold("join")
+    wires = [client(world, number) for number in range(FREE_TO_ALL)]
+    for wire in wires:
+        wire.send(get(b"/", PAGE))
+    world.pass_time(60)
+    assert client(world, 100).aborted
+    assert not any(wire.lost for wire in wires)
+    world.store.let_go("join")
+
+
+def test_a_client_has_a_moment_for_its_first_request(world):
+    wires = [client(world, number) for number in range(FREE_TO_ALL)]
+    world.pass_time(LEAST_IDLE_SECONDS / 2)
+    assert client(world, 100).aborted
+    assert not any(wire.lost for wire in wires)
+    world.pass_time(LEAST_IDLE_SECONDS / 2)
+    assert not client(world, 100).lost
+
+
+def test_a_head_that_drips_in_keeps_nobody_out(world):
+    wires = [client(world, number) for number in range(FREE_TO_ALL)]
+    for _ in range(4):
+        for wire in wires:
+            wire.send(b"G" if not wire.protocol._buffer else b"E")
+        world.pass_time(LEAST_IDLE_SECONDS / 4)
+    assert not client(world, 100).lost
+    assert sum(wire.lost for wire in wires) == 1
+
+
+def test_a_head_that_has_just_begun_is_left_alone(world):
+    wires = idle(world, FREE_TO_ALL)
+    wires[0].send(STATUS[:10])
+    client(world, 100)
+    assert [wire.lost for wire in wires] == [False, True] + [False] * 4
+
+
+def test_the_last_quarter_is_for_those_who_have_shown_a_pass(world):
+    world.store.hold("join")
+    for number in range(FREE_TO_ALL):
+        client(world, number).send(get(b"/", PAGE))
+    assert client(world, 100).aborted
+    world.store.let_go("join")
+    world.pass_time(LEAST_IDLE_SECONDS)
+    first = inside(world, 50)
+    second = inside(world, 51)
+    assert world.edge.connections.with_pass == 2
+    idle(world, FREE_TO_ALL)
+    for number in range(100, 120):
+        client(world, number)
+        world.pass_time(LEAST_IDLE_SECONDS)
+    assert not first.lost
+    assert not second.lost
+    first.reset()
+    assert world.edge.connections.with_pass == 1
+
+
+def test_beyond_their_quarter_those_who_have_shown_a_pass_make_room_too(world):
+    wires = []
+    for number in range(MOST):
+        wires.append(inside(world, 50 + number))
+        world.pass_time(1)
+    world.pass_time(LEAST_IDLE_SECONDS)
+    assert len(world.edge.clients) == MOST
+    newcomers = [client(world, 100 + number) for number in range(MOST)]
+    assert [wire.lost for wire in wires] == [True] * FREE_TO_ALL + [False] * 2
+    assert sum(not wire.lost for wire in newcomers) == FREE_TO_ALL
+
+
+def test_a_single_connection_is_for_anybody():
+    with World(most_connections=1) as world:
+        assert not client(world, 1).lost
+        assert client(world, 2).aborted
+
+
+def test_a_neighbourhood_has_so_many_connections_together():
+    with World(most_per_address=2, trusted=["2001:db8:9::/48"]) as world:
+        first = world.client("2001:db8::1")
+        world.client("2001:db8::ffff:1")
+        assert world.client("2001:db8::2").aborted
+        assert not world.client("2001:db8:0:1::2").lost
+        world.pass_time(LEAST_IDLE_SECONDS)
+        assert not world.client("2001:db8::3").lost, "its own idle ones make room"
+        assert first.lost or len(world.edge.clients) == 3
+        for number in range(5):
+            assert not world.client(f"2001:db8:9::{number + 1}").lost, "a trusted proxy stands for many"
+
+
+def test_loopback_is_a_neighbourhood_like_others():
+    with World(most_per_address=2) as world:
+        for _ in range(2):
+            world.client("127.0.0.1")
+        assert world.client("127.0.0.1").aborted
+
+
+def test_nobody_has_to_be_looked_for_again_and_again_where_nobody_is_idle(monkeypatch):
+    walks = []
+    monkeypatch.setattr(Connections, "_longest_idle", lambda *arguments: walks.append(arguments) or [])
+    with World(most_connections=4, most_per_address=1000) as world:
+        for number in range(3):
+            client(world, number)
+        for number in range(50):
+            assert client(world, 100 + number).aborted
+        assert len(walks) == 1
+        world.pass_time(0.5)
+        for number in range(50):
+            assert client(world, 100 + number).aborted
+        assert len(walks) == 2
+
+
+def test_a_crowd_of_neighbourhoods_costs_a_bounded_number_of_walks(monkeypatch):
+    walks = []
+    monkeypatch.setattr(Connections, "_longest_idle", lambda *arguments: walks.append(arguments) or [])
+    with World(most_connections=1000, most_per_address=1) as world:
+        for number in range(100):
+            client(world, number)
+            assert client(world, number).aborted
+        assert len(walks) == MOST_WALKS
+
+
+# Behind a trusted proxy.
+
+PROXY = "10.0.0.1"
+
+
+def forwarded(world: World, visitor: bytes, *lines: bytes) -> Wire:
+    wire = world.client(PROXY)
+    wire.send(get(b"/free", b"X-Forwarded-For: " + visitor, *lines))
+    return wire
+
+
+def test_visitors_behind_a_proxy_have_so_many_requests_under_way_without_a_pass():
+    with World(paths=("/sale",), trusted=[PROXY], most_per_address=3) as world:
+        wires = [forwarded(world, b"2001:db8::%d" % number) for number in range(3)]
+        (refused,) = read_responses(forwarded(world, b"2001:db8::9").got, [b"GET"])
+        assert (refused.status, b"Retry-After" in refused) == (503, True)
+        other = forwarded(world, b"2001:db8:0:1::9")
+        assert len(world.shop.open) == 4
+        for shop in list(world.shop.open):
+            shop.send(OK)
+        assert all(b"200 OK" in wire.got for wire in (*wires, other))
+        again = forwarded(world, b"2001:db8::9")
+        assert not again.got
+        assert world.room.metrics.requests == {"uncovered": 4, "too_many_at_once": 1}
+        again.reset()
+        assert world.edge._in_flight.counts == {}
+
+
+def test_with_a_pass_their_sessions_have_bounds_of_their_own():
+    with World(paths=("/sale",), trusted=[PROXY], most_per_address=1) as world:
+        for _ in range(3):
+            wire = world.client(PROXY)
+            wire.send(get(b"/sale", b"X-Forwarded-For: 192.0.2.1", world.inside()))
+            assert not wire.got
+        assert len(world.shop.open) == 3
+
+
+# Open files.
+
+
+def test_the_limit_of_open_files_bounds_connections():
+    with capture_logs() as logs:
+        assert most_connections(None, 20_000, 256, warn=True) == 20_000
+        assert most_connections(20_000 + 256 + OTHER_FILES, 20_000, 256, warn=True) == 20_000
+        assert logs == []
+        assert most_connections(1024, 20_000, 256, warn=True) == 1024 - 256 - OTHER_FILES
+        assert most_connections(256, 20_000, 256, warn=False) == 128
+        assert most_connections(1024, 100, 1000, warn=False) == 100
+    assert [(entry["event"], entry["limit"]) for entry in logs] == [("limit of open files too low", 1024)]
+
+
+def test_the_soft_limit_of_open_files_is_raised():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+            raised = raise_limit()
+            expected = None if hard == resource.RLIM_INFINITY else hard
+            status = int(not (raised == expected and resource.getrlimit(resource.RLIMIT_NOFILE)[0] == hard))
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (soft, hard)
+
+
+def test_no_connection_outlives_its_deadline_for_being_watched(world):
+    """What is closed to make room is forgotten everywhere."""
+    wires = idle(world, FREE_TO_ALL)
+    client(world, 100)
+    assert wires[0].lost
+    world.pass_time(LIMITS.idle_seconds)
+    assert all(wire.lost for wire in wires)
+    assert not world.edge.clients

@@ -1,0 +1,43 @@
+"""The limit of open files: raised as far as the system lets us, and compared with what the settings need."""
+
+from __future__ import annotations
+
+import resource
+from typing import Final
+
+import structlog
+
+log = structlog.get_logger()
+
+OTHER_FILES: Final = 128  # the store's connections, health checks, logs, metrics, name look-ups
+
+
+def raise_limit() -> int | None:
+    """Raises the soft limit to the hard one. Returns the limit; None where there is none."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+        except (OSError, ValueError):  # some systems have a lower limit than the one they tell
+            pass
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+def most_connections(limit: int | None, wanted: int, upstream: int, *, warn: bool) -> int:
+    """How many client connections there may be under a limit of open files.
+
+    Args:
+        limit: Of open files.
+        wanted: By the settings.
+        upstream: How many connections to shops there may be.
+        warn: Whether to say so if there are fewer.
+    """
+    needed = wanted + upstream + OTHER_FILES
+    if limit is None or limit >= needed:
+        return wanted
+    # Where the pools alone would take it all, they are rarely full.
+    most = min(wanted, max(limit - upstream - OTHER_FILES, limit // 2))
+    if warn:
+        log.warning("limit of open files too low", limit=limit, needed=needed, client_connections=most)
+    return most
