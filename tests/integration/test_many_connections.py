@@ -1,0 +1,81 @@
+"""Many connections over real sockets: idle ones make room, and a worker without descriptors goes on serving."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from gateway import Gateway, eventually, room
+from shop_server import Shop
+from visitors import Visitor, Wire
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+
+MOST = 40
+ROOMS = [room("many", paths=["/sale"])]
+SETTINGS = {"workers": 1, "client_connections": MOST, "client_connections_per_address": 1000}
+FREE = b"GET /free HTTP/1.1\r\nHost: many.test\r\n\r\n"
+SECONDS = 30
+
+
+@contextlib.asynccontextmanager
+async def silent(gateway: Gateway, count: int) -> AsyncIterator[list[Wire]]:
+    """Connections that say nothing, from other addresses than the probe's."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(Wire.open(gateway, source=f"127.0.1.{number % 200 + 1}"))
+            for number in range(count)
+        ]
+
+
+async def served(gateway: Gateway) -> bool:
+    try:
+        async with Wire.open(gateway, source="127.0.2.1") as wire:
+            await wire.send(FREE)
+            return (await wire.answer()).status == 200
+    except (ConnectionError, asyncio.IncompleteReadError):
+        return False
+
+
+async def test_a_worker_full_of_idle_connections_is_ready(gateway: Gateway, shop: Shop) -> None:
+    async with silent(gateway, 3 * MOST):
+        await eventually(gateway.is_ready)
+        await eventually(lambda: served(gateway))
+        await eventually(lambda: Visitor(gateway, "many").goes_in("/sale"))
+
+
+async def test_a_worker_full_of_heads_that_drip_in_is_ready(gateway: Gateway, shop: Shop) -> None:
+    async with silent(gateway, MOST) as wires:
+        for wire in wires:
+            with contextlib.suppress(ConnectionError):
+                await wire.send(b"GET / HTTP/1.1\r\nX-")
+        await eventually(gateway.is_ready)
+
+
+@contextlib.contextmanager
+def files_of(pid: int, spare: int) -> Iterator[None]:
+    """Leaves a process so many descriptors more than it has."""
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    now = len(os.listdir(f"/proc/{pid}/fd"))
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (now + spare, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+async def test_a_worker_without_descriptors_goes_on_serving(gateway: Gateway, shop: Shop) -> None:
+    """Also in the middle of it: what has nothing to say leaves its descriptors to others."""
+    await eventually(lambda: served(gateway))
+    (edge,) = gateway.children("edge.worker")
+    with files_of(edge.pid, 12):
+        async with silent(gateway, MOST - 5):
+            await eventually(lambda: "can't accept connections for now" in gateway.log)
+            await eventually(lambda: served(gateway))
+    await eventually(lambda: served(gateway))
+    await eventually(gateway.is_ready)
+    assert gateway.children("edge.worker") == [edge], "it is still the same one"
