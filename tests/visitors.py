@@ -240,10 +240,10 @@ class Wire:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, gateway: Gateway, *, source: str | None = None) -> AsyncIterator[Wire]:
-        """A connection from an address of this machine's."""
+    async def open(cls, gateway: Gateway, *, source: str | None = None, port: int | None = None) -> AsyncIterator[Wire]:
+        """A connection from an address of this machine's; ``port`` is another server's in front."""
         local = None if source is None else (source, 0)
-        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, local_addr=local)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port or gateway.port, local_addr=local)
         try:
             yield cls(reader, writer)
         finally:

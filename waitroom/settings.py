@@ -205,7 +205,8 @@ class Settings:
         Whole,
         Field(ge=1, le=1_000_000),
         About(
-            "How many client connections each worker holds open.",
+            "How many client connections each worker holds open. At the limit the longest idle ones are closed for "
+            "newcomers; a quarter is kept for visitors with a pass.",
             "Raise it for very large crowds, together with the limit of open files (ulimit -n).",
             "connections per worker",
         ),
@@ -214,7 +215,8 @@ class Settings:
         Whole,
         Field(ge=1, le=1_000_000),
         About(
-            "How many client connections one address may hold. Trusted proxies are exempt.",
+            "How many client connections one IPv4 address or IPv6 /64 network may hold, loopback included. Trusted "
+            "proxies are exempt; behind them it is how many requests each visitor may have under way without a pass.",
             "Raise it where many visitors share an address, as behind a company's or a mobile network's gateway.",
             "connections per worker",
         ),

@@ -13,7 +13,7 @@ import pytest_asyncio
 from gateway import Gateway, eventually, free_port, port_is_free, room
 from nginx_server import nginx_command
 from shop_server import Shop
-from visitors import Visitor
+from visitors import Visitor, Wire
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
@@ -76,6 +76,18 @@ async def test_in_front_of_the_gateway(gateway: Gateway, shop: Shop, nginx: None
     await first.call("leave")
     await second.state("called")
     await second.goes_in()
+
+
+async def test_a_body_is_whole_before_nginx_passes_a_request_on(gateway: Gateway, shop: Shop, nginx: None) -> None:
+    async with Wire.open(gateway, port=FRONT) as wire:
+        await wire.send(b"POST /slow HTTP/1.1\r\nHost: part.test\r\nContent-Length: 2000000\r\n\r\n" + b"x" * 1_999_999)
+        async with Wire.open(gateway, port=FRONT) as other:
+            await other.send(b"GET /other HTTP/1.1\r\nHost: part.test\r\n\r\n")
+            assert (await other.answer()).status == 200
+        assert "/slow" not in shop.paths()
+        await wire.send(b"x")
+        assert (await wire.answer()).status == 200
+    assert len(shop.last("/slow").body) == 2_000_000
 
 
 async def test_another_proxy_sends_visitors_through_the_line(gateway: Gateway, shop: Shop, nginx: None) -> None:
