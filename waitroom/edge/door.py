@@ -80,6 +80,7 @@ class Door:
         self._proxied = proxied
         self._loop = asyncio.get_running_loop()
         self._arriving: set[asyncio.Task[None]] = set()
+        self._closed = False
         self._resting: asyncio.TimerHandle | None = None
         self._next_alarm = 0.0
         self._next_complaint = 0.0
@@ -93,6 +94,7 @@ class Door:
 
     async def close(self) -> None:
         """Accepts no more. Clients that have connected already, and have nothing to show, are let in."""
+        self._closed = True
         if self._resting is not None:
             self._resting.cancel()
         self._loop.remove_reader(self._listener)
@@ -143,9 +145,10 @@ class Door:
         if now >= self._next_alarm:
             self._next_alarm = now + COMPLAINT_SECONDS
             log.error("can't accept connections for now", cause=error.strerror)
-        self._loop.remove_reader(self._listener)
-        self._resting = self._loop.call_later(BREATHER_SECONDS, self.open)
         self._host.shed(MOST_AT_ONCE)
+        if not self._closed:
+            self._loop.remove_reader(self._listener)
+            self._resting = self._loop.call_later(BREATHER_SECONDS, self.open)
 
     def _arrived(self, arrival: Arrival, task: asyncio.Task[None]) -> None:
         self._arriving.discard(task)
