@@ -1,0 +1,96 @@
+"""The door of a worker: a system without descriptors stops it for a moment, and no longer."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from edge_harness import QUIET, World
+from structlog.testing import capture_logs
+
+from waitroom.edge import door as door_module
+from waitroom.edge.door import BREATHER_SECONDS, Door
+
+
+class Listener:
+    """A socket whose ``accept`` does as it is told."""
+
+    def __init__(self, *outcomes: OSError) -> None:
+        self.outcomes = list(outcomes)
+        self.asked = 0
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        self.asked += 1
+        raise self.outcomes.pop(0) if self.outcomes else BlockingIOError()
+
+    def setblocking(self, flag: bool) -> None:
+        assert not flag
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+def test_without_room_in_the_system_it_rests_and_goes_on(number):
+    with World(view=QUIET) as world:
+        readers: list[Callable[[], None]] = []
+        world.loop.add_reader = lambda _, reader: readers.append(reader)  # type: ignore[method-assign,assignment]
+        world.loop.remove_reader = lambda _: bool(readers and readers.pop())  # type: ignore[method-assign,assignment]
+        shed: list[int] = []
+        world.edge.shed = shed.append  # type: ignore[method-assign]
+        listener: Any = Listener(OSError(number, "no room"), OSError(number, "no room"))
+        door = world.loop.do(lambda: Door(world.edge, listener, None, proxied=False))
+        world.loop.do(door.open)
+        with capture_logs() as logs:
+            for again in range(1, 3):
+                world.loop.do(readers[0])
+                assert (readers, listener.asked) == ([], again)
+                assert shed == [door_module.MOST_AT_ONCE] * again
+                world.loop.now += BREATHER_SECONDS
+                world.loop.settle()
+                assert len(readers) == 1
+        assert [entry["event"] for entry in logs] == ["can't accept connections for now"], "not every second"
+        world.loop.do(readers[0])
+        assert len(readers) == 1
+        world.loop.wait(door.close())
+
+
+def test_one_that_went_before_it_was_accepted_keeps_nobody_out():
+    with World(view=QUIET) as world:
+        world.loop.add_reader = lambda *_: None  # type: ignore[method-assign]
+        world.loop.remove_reader = lambda *_: True  # type: ignore[method-assign,assignment]
+        listener: Any = Listener(ConnectionAbortedError())
+        door = world.loop.do(lambda: Door(world.edge, listener, None, proxied=False))
+        world.loop.do(door._accept)
+        assert listener.asked == 2
+        world.loop.wait(door.close())
+
+
+def test_one_at_the_door_makes_room_for_another():
+    """A TLS handshake that never begins is idle like a connection that says nothing."""
+    with World(view=QUIET, most_connections=2, most_per_address=10) as world:
+        near, far = socket.socketpair()
+
+        class One(Listener):
+            def accept(self) -> tuple[socket.socket, Any]:
+                if self.asked:
+                    raise BlockingIOError
+                self.asked += 1
+                return near, ("192.0.2.1", 1)
+
+        async def never(*_: object, **__: object) -> None:
+            await asyncio.Event().wait()
+
+        world.loop.add_reader = lambda *_: None  # type: ignore[method-assign]
+        world.loop.remove_reader = lambda *_: True  # type: ignore[method-assign,assignment]
+        world.loop.connect_accepted_socket = never  # type: ignore[method-assign,assignment]
+        door = world.loop.do(lambda: Door(world.edge, One(), object(), proxied=False))  # type: ignore[arg-type]
+        world.loop.do(door._accept)
+        assert world.edge.connections.per_neighbourhood == {"192.0.2.1": 1}
+        assert world.client("192.0.2.2").aborted
+        world.pass_time(2)
+        assert not world.client("192.0.2.2").lost
+        assert near.fileno() == -1
+        assert world.edge.connections.per_neighbourhood == {"192.0.2.2": 1}
+        far.close()
