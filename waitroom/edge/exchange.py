@@ -54,7 +54,6 @@ class Errand(ABC):
         first_byte_seconds: How long the shop may take to begin an answer.
         idle_seconds: How long it may then fall silent.
         failure_text: What is looked for in the answer's body, once the head is here; None for most.
-        has_pass: Whether the visitor has one.
     """
 
     __slots__ = ()
@@ -66,7 +65,6 @@ class Errand(ABC):
     first_byte_seconds: float
     idle_seconds: float
     failure_text: FailureText | None
-    has_pass: bool
 
     @abstractmethod
     def held(self, held: bool) -> None:
