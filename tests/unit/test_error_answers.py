@@ -47,6 +47,7 @@ def slow_head(world: World, *lines: bytes) -> Wire:
 
 def slow_body(world: World, *lines: bytes) -> Wire:
     wire = sent(world, b"Content-Length: 5", *lines, method=b"POST")
+    world.pass_time(LIMITS.buffer_seconds)
     world.pass_time(LIMITS.body_seconds)
     return wire
 
