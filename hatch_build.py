@@ -27,9 +27,10 @@ COMPILED = (
     *("waitroom/budgets.py", "waitroom/errors.py", "waitroom/gate.py", "waitroom/tokens.py"),
     *("waitroom/queue/positions.py", "waitroom/queue/view.py"),
     *(f"waitroom/edge/{name}.py" for name in _EDGE),
-    *("waitroom/edge/proxy/preflight.py", "waitroom/edge/rooms/neighbours.py", "waitroom/edge/rooms/without_pass.py"),
-    *("waitroom/edge/visitor/arrivals.py", "waitroom/edge/visitor/joins.py"),
     *(f"waitroom/edge/http/{name}.py" for name in _HTTP),
+    *("waitroom/edge/proxy/in_flight.py", "waitroom/edge/proxy/preflight.py"),
+    *("waitroom/edge/rooms/bypass.py", "waitroom/edge/rooms/neighbours.py", "waitroom/edge/rooms/without_pass.py"),
+    *("waitroom/edge/visitor/arrivals.py", "waitroom/edge/visitor/joins.py"),
 )
 
 

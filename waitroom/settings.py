@@ -17,10 +17,11 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 
 from waitroom import settings_values as values
 from waitroom.errors import Problem, SettingsError
+from waitroom.settings_bypass import BypassRule
 from waitroom.settings_check import accept, contradictions
 from waitroom.settings_files import with_files
 from waitroom.settings_keys import About
-from waitroom.settings_room import CONFIG, BypassRule, Number, RoomSettings, Switch, Text, Whole
+from waitroom.settings_room import CONFIG, Number, RoomSettings, Switch, Text, Whole
 from waitroom.settings_source import gather
 from waitroom.settings_user import UserSettings
 from waitroom.settings_webhook import Webhook
@@ -151,9 +152,10 @@ class Settings:
     strict_paths: Annotated[
         Switch,
         About(
-            "Whether a path that could be read as belonging to different rooms is refused with a 400. If some of its "
-            "readings are covered and some aren't, it counts as covered in any case.",
-            "Switch it off only where the shop needs such paths, and its rooms are of equal value.",
+            "Whether a path that could be read as belonging to different rooms, such as /information/../sale, is "
+            "refused with a 400. If some of its readings are covered and some aren't, it counts as covered in any case.",
+            "Switch it off only where the shop needs such paths, and its rooms are of equal value: the room with the "
+            "longest prefix gets them then.",
         ),
     ] = True
     redis_url: Annotated[

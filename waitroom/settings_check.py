@@ -102,6 +102,7 @@ def contradictions(settings: Settings, source: Source, doubtful: frozenset[KeyPa
     for index, room in enumerate(settings.rooms):
         found.extend(_between_times(index, room, source))
         found.extend(_of_tls(index, room))
+        found.extend(_of_bypasses(index, room, source))
         found.extend(_of_the_autopilot(index, room, source))
     return [
         source.problem(one.at, one.what, one.mend)
@@ -186,6 +187,23 @@ def _of_tls(index: int, room: RoomSettings) -> Iterator[_Contradiction]:
             key = ("rooms", index, name)
             what = f"is for an https:// upstream alone, and upstream is {room.upstreams[0]}."
             yield _Contradiction(key, what, "Take it away, or mend upstream.", (key, ("rooms", index, "upstream")))
+
+
+def _of_bypasses(index: int, room: RoomSettings, source: Source) -> Iterator[_Contradiction]:
+    for number, rule in enumerate(room.bypass):
+        here: KeyPath = ("rooms", index, "bypass", number)
+        keys = tuple((*here, name) for name in ("paths", "exact_paths"))
+        if rule.paths and rule.exact_paths:
+            what = "is given together with paths, and a request has to meet both."
+            yield _Contradiction(keys[1], what, "Take one of the two away, or make two rules.", keys)
+        elif not (rule.paths or rule.exact_paths or rule.path_regex is not None or rule.preset is not None):
+            given = next((key for key in keys if key in source.origins), here)
+            yield _Contradiction(
+                given,
+                "must not be empty." if given is not here else "names no path.",
+                'Write paths = ["/webhooks/"], or exact_paths, path_regex or preset.',
+                keys,
+            )
 
 
 def _of_webhooks(settings: Settings) -> Iterator[_Contradiction]:

@@ -52,7 +52,10 @@ Unknown keys, wrong units and contradictions are refused, at start and at reload
 _HEADINGS = {
     "": ("Top level", "These stand above the first `[[rooms]]`."),
     "rooms": ("[[rooms]]", "One such table for each waiting room."),
-    "rooms.bypass": ("[[rooms.bypass]]", "Rules of the room above them; as many as are needed, or none."),
+    "rooms.bypass": (
+        "[[rooms.bypass]]",
+        "Rules of the room above them; as many as are needed, or none. See docs/bypass.md.",
+    ),
     "users": (
         "[[users]]",
         "Who may log in on the admin listener; see docs/access.md. `waitroom user add` does without these.",

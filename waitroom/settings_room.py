@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Strict
 
 from waitroom import settings_values as values
+from waitroom.settings_bypass import BypassRule
 from waitroom.settings_keys import About
 
 CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -19,41 +20,6 @@ Whole = Annotated[int, Strict()]
 Number = Annotated[float, Strict()]
 
 _HIDDEN_TAB = "A browser lets a hidden tab poll once a minute, and the longest poll is 30 s."
-
-
-@dataclass(frozen=True, slots=True)
-class BypassRule:
-    """Requests that never wait, such as a payment provider's webhooks; counted and capped all the same."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = CONFIG
-
-    paths: Annotated[
-        tuple[Annotated[Text, AfterValidator(values.path_prefix)], ...],
-        Field(min_length=1),
-        About(
-            "Prefixes of the paths this rule lets past the line.",
-            "Keep them narrow: whoever asks for such a path reaches the shop without waiting.",
-            example='["/webhooks/"]',
-        ),
-    ]
-    methods: Annotated[
-        tuple[Annotated[Text, AfterValidator(values.http_method)], ...],
-        About(
-            "The request methods this rule holds for.",
-            "Name them wherever you know them: webhooks are POSTs.",
-            example='["POST"]',
-            unset="every method",
-        ),
-    ] = ()
-    max_per_second: Annotated[
-        Number,
-        Field(gt=0, le=1_000_000),
-        About(
-            "How many requests a second this rule lets through, over all workers together.",
-            "Raise it if the provider sends more than that in its busiest second.",
-            "requests per second",
-        ),
-    ] = 50.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +62,10 @@ class RoomSettings:
     paths: Annotated[
         tuple[Annotated[Text, AfterValidator(values.path_prefix)], ...],
         About(
-            'Prefixes of the paths this room covers, each beginning with "/".',
-            "Set it where only a part of the shop has a line.",
+            'Prefixes of the paths this room covers, each beginning with "/". A prefix covers what is below it and '
+            "what shops serve under the same name: /sale covers /sale/a, /sale.json, /sale;v=1 and /index.php/sale, though "
+            "not /sales.",
+            "Leave it out: cover everything and list exceptions as bypass rules. What no prefix covers has no line.",
             example='["/sale/", "/checkout/"]',
             unset="every path",
         ),
@@ -386,7 +354,7 @@ class RoomSettings:
         tuple[BypassRule, ...],
         About(
             "Rules for requests that never wait, such as payment webhooks and health checks; each a "
-            "[[rooms.bypass]] table.",
+            "[[rooms.bypass]] table. See docs/bypass.md.",
             "Add one for every machine that calls the shop by itself.",
             example='[{paths = ["/webhooks/"]}]',
             unset="no rules",

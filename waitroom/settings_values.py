@@ -126,6 +126,32 @@ def header_name(value: str) -> str:
     return value
 
 
+def bypass_header(value: str) -> str:
+    """Return a header's name in lower case, with its value after a colon. A value may be a secret: it is not quoted."""
+    example = 'Write "Name: value", or "Name" for any value.'
+    name, colon, rest = value.partition(":")
+    name, rest = name.strip().lower(), rest.strip()
+    if not _METHOD.fullmatch(name.upper()):
+        raise refusal("begins with no header's name.", example)
+    if name == "cookie":
+        raise refusal("names the Cookie header.", 'Write cookies, with such as "name=value", instead.')
+    if colon and not rest:
+        raise refusal("has no value after the colon.", example)
+    if not rest.isascii() or not rest.isprintable():
+        raise refusal("has a value with characters that headers don't hold.", "Write it in printable ASCII.")
+    return f"{name}:{rest}" if colon else name
+
+
+def bypass_pair(value: str) -> str:
+    """Refuse what is no name, or a name, "=" and a value. A value may be a secret: it is not quoted."""
+    name, equals, rest = value.partition("=")
+    if not name or name != name.strip() or not value.isprintable() or set(name) & set(";&"):
+        raise refusal("begins with no name.", 'Write "name=value", or "name" for any value.')
+    if equals and not rest:
+        raise refusal("has no value after the =.", 'Write "name=value", or "name" for any value.')
+    return value
+
+
 def cors_origin(value: str) -> str:
     """Return an origin as browsers send it, in lower case and without a default port; refuse a path or a pattern."""
     example = 'Write such as "https://app.example.com".'

@@ -11,7 +11,7 @@ from edge_harness import BUSY, OK, PAGE, QUIET, WALL, World, answer, at_shop, ge
 from http_reader import Message, read_requests
 
 from waitroom.edge import room as room_module
-from waitroom.edge.room import BypassBudget
+from waitroom.edge.rooms.bypass import Bypass
 from waitroom.queue.store import SessionChange, Visit, Visited
 from waitroom.queue.view import RoomState
 from waitroom.settings import BypassRule
@@ -358,7 +358,7 @@ def test_an_uncovered_path_goes_on_as_it_is():
         assert world.ask(get(b"/Sale/../sale", PAGE)).status == 503
 
 
-HOOK = BypassRule(paths=("/webhooks/",), methods=("POST",), max_per_second=2.0)
+HOOK = BypassRule(paths=("/webhooks/",), methods=("POST",), max_per_second=2.0, max_per_second_per_address=2.0)
 
 
 def test_a_bypass_lets_by_and_is_capped():
@@ -391,15 +391,15 @@ def test_the_first_rule_that_fits_counts():
         for method in (b"GET", b"POST"):
             world.client().send(get(b"/webhooks/pay", method=method))
             world.shop.wire.send(OK)
-        assert world.room.bypass[0]._tokens == world.room.bypass[1]._tokens == 1.0
+        assert [rule.budget.left(world.loop.time()) for rule in world.room.bypass] == [1.0, 1.0]
 
 
 def test_a_bypass_s_budget():
-    budget = BypassBudget(replace(HOOK, max_per_second=8.0), workers=4)
-    spent = [budget.spend(100.0 + tick / 10) for tick in range(100)]
+    rule = Bypass(replace(HOOK, max_per_second=8.0, max_per_second_per_address=8.0), workers=4)
+    spent = [rule.take("192.0.2.1", 100.0 + tick / 10)[0] == 0 for tick in range(100)]
     assert 2 * 9.9 <= sum(spent) <= 2 * 9.9 + 2 + 1
-    slow = BypassBudget(replace(HOOK, max_per_second=1.0), workers=4)
-    assert [slow.spend(now) for now in (100.0, 100.1, 103.9, 104.1)] == [True, False, False, True]
+    slow = Bypass(replace(HOOK, max_per_second=1.0, max_per_second_per_address=1.0), workers=4)
+    assert [slow.take("192.0.2.1", now)[0] for now in (100.0, 100.1, 103.9, 104.1)] == [0, 429, 429, 0]
 
 
 # Errors.

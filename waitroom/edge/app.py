@@ -8,10 +8,12 @@ import secrets
 from collections.abc import Mapping, Sequence
 from email.utils import formatdate
 from functools import partial
+from math import ceil
+from typing import Final
 
 import structlog
 
-from waitroom.budgets import neighbourhood
+from waitroom.budgets import TokenBucket, neighbourhood
 from waitroom.edge.answers import Answers
 from waitroom.edge.call import Call
 from waitroom.edge.client import RETRY_LINE, ClientConnection
@@ -29,8 +31,9 @@ from waitroom.edge.pages import Pages
 from waitroom.edge.passage import Passage
 from waitroom.edge.proxy.in_flight import CountedPassage, InFlight
 from waitroom.edge.proxy.preflight import NoAnswerError
-from waitroom.edge.room import BypassBudget, Placed, Room
-from waitroom.edge.routing import Router
+from waitroom.edge.room import Placed, Room
+from waitroom.edge.rooms.bypass import Bypass
+from waitroom.edge.routing import Route, Router
 from waitroom.edge.server import ClientLimits, Server
 from waitroom.edge.sessions import Session
 from waitroom.edge.visitor.arrivals import Arrivals
@@ -45,6 +48,10 @@ log = structlog.get_logger()
 
 DRAIN_POLL_SECONDS = 0.05
 MOST_SWEPT_SECONDS = 1.0  # of a sweep that comes late: a machine that stood still has seen no client being slow
+# Of the log lines about refused paths: anybody can bring these about.
+PATH_LOGS_PER_SECOND: Final = 0.1
+PATH_LOGS_AT_ONCE: Final = 5.0
+LOGGED_PATH: Final = 200  # bytes
 
 
 class Edge(Server):
@@ -96,6 +103,7 @@ class Edge(Server):
         self._requests = 0
         self._dated = (0, b"")
         self._heads = RequestHeads()
+        self._path_log = TokenBucket(PATH_LOGS_PER_SECOND, PATH_LOGS_AT_ONCE)
         self._arrivals = Arrivals(workers, clock)
         self._endpoints = Endpoints(self._answers, self._arrivals, router, rooms, self.admit_or_wait)
 
@@ -196,24 +204,44 @@ class Edge(Server):
         route = self._router.route(request.fields.get(b"host", b""), request.path)
         if route is None and request.path != CHECK:
             return lambda client, _: client.fail(421)
+        if route is not None and route.refused:
+            return partial(self._refuse_path, route)
         if route is None or route.reserved:
             return self._endpoints.plan(request, route)
         room = self.rooms[route.room]
         if not route.gated:
             return lambda client, request: self.forward(client, request, room, None, "uncovered")
-        method = request.method.decode()
-        for index, rule in route.bypass:
-            if not rule.methods or method in rule.methods:
-                budget = room.bypass[index]
-                return lambda client, request: self._bypass(client, request, room, budget)
+        rules = [
+            room.bypass[index] for index, entries in route.bypass if room.bypass[index].fits_head(request, entries)
+        ]
+        if rules:
+            return lambda client, request: self._bypass(client, request, room, rules)
         return lambda client, request: self.admit_or_wait(Call(client, request, room))
 
-    def _bypass(self, client: ClientConnection, request: Request, room: Room, budget: BypassBudget) -> None:
-        if budget.spend(self._loop.time()):
-            self.forward(client, request, room, None, "bypass")
-        else:
-            room.count("bypass_capped")
-            client.fail(503)
+    def _refuse_path(self, route: Route, client: ClientConnection, request: Request) -> None:
+        """A path that no shop should see, or that could lead into several rooms."""
+        if route.rooms and self._path_log.take(self._loop.time()):
+            path = request.path[:LOGGED_PATH].decode("latin-1")
+            log.warning("path refused", cause=route.refused, rooms=route.rooms, path=path, address=client.visitor)
+        client.fail(400)
+
+    def _bypass(self, client: ClientConnection, request: Request, room: Room, rules: Sequence[Bypass]) -> None:
+        """A request whose head fits some rules: the first that fits its visitor too, and is no draft, decides."""
+        address = client.visitor
+        for rule in rules:
+            if not rule.fits_visitor(address, client.cookies):
+                continue
+            status, wait = rule.take(address, self._loop.time())
+            if rule.draft:
+                room.count("bypass_draft_capped" if status else "bypass_draft")
+            elif status:
+                room.count("bypass_capped")
+                client.fail(status, b"Retry-After: %d\r\n" % max(1, ceil(wait)))
+                return
+            else:
+                self.forward(client, request, room, None, "bypass")
+                return
+        self.admit_or_wait(Call(client, request, room))
 
     def admit_or_wait(self, call: Call) -> None:
         """Asks the gate, and does what it says."""

@@ -706,6 +706,7 @@ _ERRORS: Final = {
     414: b"414 URI Too Long",
     417: b"417 Expectation Failed",
     421: b"421 Misdirected Request",
+    429: b"429 Too Many Requests",
     431: b"431 Request Header Fields Too Large",
     500: b"500 Internal Server Error",
     502: b"502 Bad Gateway",

@@ -78,6 +78,9 @@ class Endpoints:
         name = _query(request).get("room")
         if name is None and request.path == CHECK:
             route = self._router.route(*_asked_about(request))
+            if route is not None and route.refused:
+                # To nginx, whose auth_request knows 401 and 403 alone, a 400 would be a fault of ours.
+                return self._refusing(b"403 Forbidden", 403)
             if route is not None and not route.gated:
                 return _let_pass
         if name is None:

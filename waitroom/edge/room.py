@@ -16,6 +16,7 @@ from waitroom.edge.batch import Batch
 from waitroom.edge.clock import Clock
 from waitroom.edge.http1 import Response
 from waitroom.edge.proxy.preflight import Preflights
+from waitroom.edge.rooms.bypass import Bypass
 from waitroom.edge.rooms.neighbours import Neighbours
 from waitroom.edge.rooms.without_pass import WithoutPass
 from waitroom.edge.sessions import Session, Sessions
@@ -27,7 +28,7 @@ from waitroom.metrics import RoomMetrics
 from waitroom.queue.positions import Forecast
 from waitroom.queue.store import Joined, Limits, QueueStore, RoomNotOpen, SessionChange, Visit, Visited
 from waitroom.queue.view import RoomState, RoomView
-from waitroom.settings import BypassRule, RoomSettings
+from waitroom.settings import RoomSettings
 from waitroom.tokens import Ticket, Tokens
 
 log = structlog.get_logger()
@@ -52,25 +53,6 @@ class Placed:
     admitted: bool
     position: int
     state: RoomState
-
-
-class BypassBudget:
-    """One worker's share of what a bypass rule lets by."""
-
-    def __init__(self, rule: BypassRule, workers: int) -> None:
-        self._per_second = rule.max_per_second / workers
-        self._most = max(1.0, self._per_second)
-        self._tokens = self._most
-        self._at = 0.0
-
-    def spend(self, now: float) -> bool:
-        """Whether one more may go by at the monotonic time ``now``."""
-        self._tokens = min(self._most, self._tokens + (now - self._at) * self._per_second)
-        self._at = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
 
 
 class Room:
@@ -101,7 +83,7 @@ class Room:
         self.view: RoomView | None = None
         self.viewed_at = datetime.now(UTC)
         self.store_up = False
-        self.bypass = [BypassBudget(rule, workers) for rule in settings.bypass]
+        self.bypass = [Bypass(rule, workers) for rule in settings.bypass]
         self.join_limiter = JoinLimiter(settings.join_rate, workers)
         self.without_pass = WithoutPass(settings, workers)
         self.neighbours = Neighbours(tokens.digest_key, settings.session_seconds)

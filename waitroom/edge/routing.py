@@ -1,9 +1,9 @@
 """Which room a request belongs to, and which rules let it by.
 
 No other spelling of a path escapes its room: a shop may well serve ``/Sale``, ``//sale/`` or ``/%73ale`` as ``/sale``.
-Whether it follows dots, or cuts parameters off segments, nobody here knows, so that such a path is taken in all the
-ways it may be read: any of them leads into a room, and only all of them past its line. The shop itself gets the target
-as it was sent.
+Whether it follows dots, cuts parameters off segments or runs ``/index.php/sale`` can't be known here, so that such a
+path is taken in all the ways it may be read: any of them leads into a room, and only all of them past its line. A path
+that leads into several rooms belongs to none of them. The shop itself gets the target as it was sent.
 """
 
 from __future__ import annotations
@@ -13,13 +13,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
-from waitroom.settings import BypassRule, RoomSettings
+from waitroom.edge.rooms.bypass import BypassPaths, within
+from waitroom.settings import RoomSettings
+from waitroom.settings_presets import PresetEntry
 
 MEMO_SIZE = 8192
 LONGEST_KEPT = 512
 RESERVED = b"/.waitroom"
 
 _SEPARATORS = re.compile(rb"[/\\]+")
+_CONTROLS = re.compile(rb"[\x00-\x1f\x7f]")
+# An escape of old Windows servers.
+_WIDE_ESCAPE = re.compile(rb"%u([0-9a-f]{4})")
+# Scripts that real servers run with the rest of the path behind them (PATH_INFO).
+_SCRIPT = re.compile(rb".+\.(?:php\d?|phtml|phar|aspx?|ashx|cgi|fcgi|pl|py|rb|wsgi|cfm|jspx?)")
+# Besides a slash, where a covered prefix ends: shops serve /sale.json, /sale;v=1, /sale%20 and the like as /sale.
+_ENDS = frozenset(b"/.;%~:?# \x7f") | frozenset(range(0x20))
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,25 +39,33 @@ class Route:
         room: The name of the room whose upstream serves it.
         gated: Whether the room's paths cover it; an uncovered path of a room's host is forwarded as it is.
         reserved: Whether it is one of our own addresses, which no shop ever sees.
-        bypass: The index and rule of every bypass whose paths fit; their methods are still to be looked at.
+        bypass: The index of every bypass rule whose paths fit, with the entries of its preset that do; their other
+            conditions are still to be looked at.
+        refused: Why it goes nowhere: it is answered with 400. Empty where it does.
+        rooms: The names of all rooms that it may be read as a path of, where that is why.
     """
 
     room: str
     gated: bool
     reserved: bool
-    bypass: tuple[tuple[int, BypassRule], ...]
+    bypass: tuple[tuple[int, tuple[PresetEntry, ...]], ...]
+    refused: str = ""
+    rooms: tuple[str, ...] = ()
 
 
 class Router:
-    """Finds rooms; the most specific host wins, then the longest path. Memoised with a bound."""
+    """Finds rooms; the most specific host wins, then the longest path. Memoised with a bound.
 
-    def __init__(self, rooms: Sequence[RoomSettings]) -> None:
+    Args:
+        rooms: Their settings.
+        strict: Whether a path that may be read as one of several rooms is refused. Otherwise the longest path wins.
+    """
+
+    def __init__(self, rooms: Sequence[RoomSettings], *, strict: bool = True) -> None:
         self._rooms = rooms
-        self._prefixes = {room.name: [_prefix(path) for path in room.paths] or [b""] for room in rooms}
-        self._bypass = {
-            room.name: [(rule, [(path.encode(), _prefix(path)) for path in rule.paths]) for rule in room.bypass]
-            for room in rooms
-        }
+        self._strict = strict
+        self._prefixes = {room.name: {form for path in room.paths for form in _forms(path)} or {b""} for room in rooms}
+        self._bypass = {room.name: [BypassPaths(rule, _forms) for rule in room.bypass] for room in rooms}
         self._memo: dict[tuple[bytes, bytes], Route | None] = {}
 
     def route(self, host: bytes, path: bytes) -> Route | None:
@@ -70,25 +87,44 @@ class Router:
         if not ranked:
             return None
         read_as = readings(path)
-        reserved = any(_covers(RESERVED, reading) for reading in read_as)
-        covering = [
-            (rank, len(prefix), room)
+        default = max(ranked, key=lambda entry: entry[0])[1].name
+        if any(_CONTROLS.search(reading) for reading in read_as):
+            return Route(default, False, False, (), "control characters in the path")
+        reserved = any(within(RESERVED, reading) for reading in read_as)
+        owners: dict[str, tuple[tuple[int, int], int]] = {}
+        for reading in read_as:
+            for rank, length, name in self._owners(ranked, reading):
+                owners[name] = max(owners.get(name, (rank, length)), (rank, length))
+        if not owners:
+            return Route(default, False, reserved, ())
+        if len(owners) > 1 and self._strict:
+            return Route(default, False, reserved, (), "a path of several rooms", tuple(sorted(owners)))
+        name = max(owners, key=lambda one: owners[one])
+        fitting = [(index, paths.fit(path, read_as)) for index, paths in enumerate(self._bypass[name])]
+        bypass = tuple([(index, entries) for index, entries in fitting if entries is not None])
+        return Route(name, True, reserved, bypass)
+
+    def _owners(
+        self, ranked: Sequence[tuple[tuple[int, int], RoomSettings]], reading: bytes
+    ) -> list[tuple[tuple[int, int], int, str]]:
+        """The rooms that one reading of a path may belong to.
+
+        They are the one with the longest prefix that is there whole, and the one with a longer prefix that ends where
+        a shop may take the path to end.
+        """
+        found = [
+            (rank, len(prefix), room.name, within(prefix, reading))
             for rank, room in ranked
             for prefix in self._prefixes[room.name]
-            if any(_covers(prefix, reading) for reading in read_as)
+            if _covers(prefix, reading)
         ]
-        if not covering:
-            return Route(max(ranked, key=lambda entry: entry[0])[1].name, False, reserved, ())
-        room = max(covering, key=lambda entry: entry[:2])[2]
-        bypass = tuple(
-            (index, rule)
-            for index, (rule, prefixes) in enumerate(self._bypass[room.name])
-            if any(
-                path.startswith(raw) and all(_covers(prefix, reading) for reading in read_as)
-                for raw, prefix in prefixes
-            )
-        )
-        return Route(room.name, True, reserved, bypass)
+        if not found:
+            return []
+        best = [max(found)[:3]]
+        whole = [entry for entry in found if entry[3]]
+        if whole:
+            best.append(max(whole)[:3])
+        return best
 
 
 def host_name(host: bytes) -> str:
@@ -102,24 +138,65 @@ def host_name(host: bytes) -> str:
 def readings(path: bytes) -> frozenset[bytes]:
     """All that a shop may take a path for, in lower case and without empty segments and a last slash.
 
-    Escapes are undone once or twice, parameters (``;v=1``) cut off or not, dot segments followed or not.
+    Escapes are undone once or twice, parameters (``;v=1``) cut off or not, dot segments followed or not, dots and
+    blanks at the end of segments dropped or not, and a script in front of the rest left out or not.
     """
-    found = set()
-    for _ in range(2 if b"%" in path else 1):
-        path = unquote_to_bytes(path).lower()
-        segments = _SEPARATORS.split(path)
-        found.add(_joined(segments))
-        if b";" in path:
-            bare = [segment.partition(b";")[0] for segment in segments]
-            found |= {_joined(bare), _joined(_without_dots(bare))}
-        if b"." in path:
-            found.add(_joined(_without_dots(segments)))
+    found: set[bytes] = set()
+    decoded = [path]
+    if b"%" in path:
+        decoded = [unquote_to_bytes(path)]
+        decoded.append(unquote_to_bytes(decoded[0]))
+        wide = decoded[1].lower()
+        if b"%u" in wide:
+            decoded.append(_WIDE_ESCAPE.sub(_wide, wide))
+    for one in decoded:
+        _add_readings(one.lower(), found)
     return frozenset(found)
 
 
-def _prefix(path: str) -> bytes:
-    """A path of the settings, which says what it means, as readings are compared with it."""
-    return _joined(_SEPARATORS.split(unquote_to_bytes(path).lower()))
+def _add_readings(path: bytes, found: set[bytes]) -> None:
+    segments = _SEPARATORS.split(path)
+    ways = [segments]
+    if b";" in path:
+        ways.append([segment.partition(b";")[0] for segment in segments])
+    if b"." in path or b" " in path:
+        ways += [trimmed for way in ways if (trimmed := _trimmed(way)) != way]
+    if b"." in path:
+        followed = [_without_dots(way) for way in ways]
+        ways += followed
+        for way in followed:
+            ways += _behind_scripts(way)
+    found.update([_joined(way) for way in ways])
+
+
+def _behind_scripts(segments: Sequence[bytes]) -> list[list[bytes]]:
+    """How a path is read that names a script with the rest behind it: without the script, or from behind it on."""
+    scripts = [index for index, segment in enumerate(segments[:-1]) if _SCRIPT.fullmatch(segment)]
+    if not scripts:
+        return []
+    first, last = scripts[0], scripts[-1]
+    ways = [[*segments[:first], *segments[first + 1 :]], list(segments[first + 1 :])]
+    if last != first:
+        ways += [
+            [segment for index, segment in enumerate(segments) if index not in scripts],
+            list(segments[last + 1 :]),
+        ]
+    return ways
+
+
+def _wide(found: re.Match[bytes]) -> bytes:
+    return chr(int(found[1], 16)).encode("utf-8", "replace")
+
+
+def _trimmed(segments: Sequence[bytes]) -> list[bytes]:
+    """Segments as Windows names files: without dots and blanks at the end."""
+    return [bare if (bare := segment.rstrip(b" ")) in (b".", b"..") else segment.rstrip(b" .") for segment in segments]
+
+
+def _forms(path: str) -> frozenset[bytes]:
+    """A path of the settings, which says what it means, as readings are compared with it: with and without scripts."""
+    segments = [segment for segment in _SEPARATORS.split(unquote_to_bytes(path).lower()) if segment]
+    return frozenset([_joined(way) for way in (segments, *_behind_scripts(segments))])
 
 
 def _without_dots(segments: Sequence[bytes]) -> list[bytes]:
@@ -137,8 +214,8 @@ def _joined(segments: Sequence[bytes]) -> bytes:
     return b"".join([b"/" + segment for segment in segments if segment])
 
 
-def _covers(prefix: bytes, normal: bytes) -> bool:
-    return normal.startswith(prefix) and (len(normal) == len(prefix) or normal[len(prefix) : len(prefix) + 1] == b"/")
+def _covers(prefix: bytes, reading: bytes) -> bool:
+    return reading.startswith(prefix) and (not prefix or len(reading) == len(prefix) or reading[len(prefix)] in _ENDS)
 
 
 def _host_rank(hosts: Sequence[str], host: str) -> tuple[int, int] | None:

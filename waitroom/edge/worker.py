@@ -147,7 +147,7 @@ def _edge(settings: Settings, rooms: Mapping[str, Room], clock: Clock, *, warn: 
     )
     return Edge(
         rooms,
-        Router(settings.rooms),
+        Router(settings.rooms, strict=settings.strict_paths),
         Pages(settings.rooms),
         TrustedProxies(settings.trusted_proxies, settings.keep_headers),
         limits,

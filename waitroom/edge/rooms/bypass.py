@@ -1,0 +1,170 @@
+"""Bypass rules as one worker applies them: which requests a rule lets by, and how many of them.
+
+A rule's paths are looked at once for each path (`routing`), what else it asks of a request's head once for each head,
+and only cookies, addresses and budgets with each request.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from waitroom.budgets import NeighbourhoodBudget, TokenBucket, neighbourhood
+from waitroom.edge.headers import TrustedProxies
+from waitroom.edge.http1 import Request
+from waitroom.path_patterns import PathPattern
+from waitroom.settings import BypassRule
+from waitroom.settings_presets import ANY_BODY, PRESETS, PresetEntry
+
+_SLASH: Final = ord("/")
+
+Pairs = list[tuple[bytes, bytes | None]]
+
+
+class BypassPaths:
+    """The conditions of a rule that a path has to meet, and meets or not whoever asks for it.
+
+    Args:
+        rule: The rule.
+        forms_of: What a path of the rule may be read as itself.
+    """
+
+    def __init__(self, rule: BypassRule, forms_of: Callable[[str], frozenset[bytes]]) -> None:
+        self._prefixes = [(path.encode(), forms_of(path)) for path in rule.paths]
+        self._exact = [(path.encode(), forms_of(path)) for path in rule.exact_paths]
+        self._pattern = None if rule.path_regex is None else PathPattern(rule.path_regex)
+        entries = PRESETS[rule.preset] if rule.preset is not None else ()
+        self._preset = [(PathPattern(entry.path), entry) for entry in entries]
+
+    def fit(self, path: bytes, read_as: frozenset[bytes]) -> tuple[PresetEntry, ...] | None:
+        """Whether a path meets all of them, as it was sent and in every reading.
+
+        Returns:
+            The entries of the rule's preset that it fits, none where the rule has no preset; None if it doesn't fit.
+        """
+        if self._prefixes and not any(
+            path.startswith(raw) and all(any(within(form, reading) for form in forms) for reading in read_as)
+            for raw, forms in self._prefixes
+        ):
+            return None
+        if self._exact and not any(path == raw and read_as <= forms for raw, forms in self._exact):
+            return None
+        if self._pattern is not None and not self._pattern.fits(path, read_as):
+            return None
+        entries = tuple([entry for pattern, entry in self._preset if pattern.fits(path, read_as)])
+        return None if self._preset and not entries else entries
+
+
+class Bypass:
+    """One rule, with this worker's share of its budgets.
+
+    Args:
+        rule: The rule.
+        workers: How many workers share its budgets.
+    """
+
+    def __init__(self, rule: BypassRule, workers: int) -> None:
+        self.draft = rule.dry_run
+        share = rule.max_per_second / workers
+        self.budget = TokenBucket(share, share)
+        each = rule.max_per_second_per_address
+        each = (max(1.0, rule.max_per_second / 4) if each is None else each) / workers
+        self._each = NeighbourhoodBudget(each, each)
+        self._methods = frozenset([method.encode() for method in rule.methods])
+        self._headers = [_pair(text, ":") for text in rule.headers]
+        self._query = [_pair(text, "=") for text in rule.query]
+        self._cookies = [_pair(text, "=") for text in rule.cookies]
+        self._networks = TrustedProxies(rule.addresses) if rule.addresses else None
+
+    def fits_head(self, request: Request, entries: Sequence[PresetEntry]) -> bool:
+        """Whether all requests with a head like this one fit, as far as the head tells.
+
+        Args:
+            request: One of them.
+            entries: Those of the rule's preset that the path fits; see `BypassPaths.fit`.
+        """
+        if self._methods and request.method not in self._methods:
+            return False
+        if self._headers and not _any_holds(self._headers, [(field.lower, field.value) for field in request.headers]):
+            return False
+        query = _query_of(request)
+        if self._query and not _any_holds(self._query, query):
+            return False
+        return not entries or any(_entry_fits(entry, request, query) for entry in entries)
+
+    def fits_visitor(self, address: str, cookies: Sequence[bytes]) -> bool:
+        """Whether a request fits by its visitor's address and the values of its Cookie headers."""
+        if self._networks is not None and address not in self._networks:
+            return False
+        return not self._cookies or _any_holds(self._cookies, _cookies_of(cookies))
+
+    def take(self, address: str, now: float) -> tuple[int, float]:
+        """Takes one request off the budgets at the monotonic time ``now``.
+
+        Returns:
+            The status to refuse it with and the seconds to wait, or zeros where it may go by.
+        """
+        key = neighbourhood(address)
+        if not self._each.take(key, now):
+            return 429, self._each.wait_seconds(key, now)
+        if not self.budget.take(now):
+            return 503, self.budget.wait_seconds(now)
+        return 0, 0.0
+
+
+def within(prefix: bytes, reading: bytes) -> bool:
+    """Whether a reading of a path is this prefix or one below it."""
+    return reading.startswith(prefix) and (len(reading) == len(prefix) or reading[len(prefix)] == _SLASH)
+
+
+def _pair(text: str, between: str) -> tuple[bytes, bytes | None]:
+    """A name, and the value it has to have, or None for any."""
+    name, found, value = text.partition(between)
+    return name.encode(), value.encode() if found else None
+
+
+def _any_holds(wanted: Pairs, given: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether one of the pairs is there. Values may be secrets: how much of one was right must not show."""
+    holds = False
+    for name, value in given:
+        for wanted_name, wanted_value in wanted:
+            if name == wanted_name and (wanted_value is None or hmac.compare_digest(value, wanted_value)):
+                holds = True
+    return holds
+
+
+def _query_of(request: Request) -> list[tuple[bytes, bytes]]:
+    query = request.target.partition(b"?")[2]
+    pairs = [piece.partition(b"=") for piece in query.split(b"&") if piece]
+    return [(_decoded(name), _decoded(value)) for name, _, value in pairs]
+
+
+def _decoded(text: bytes) -> bytes:
+    return unquote_to_bytes(text.replace(b"+", b" "))
+
+
+def _cookies_of(cookies: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+    pairs = [piece.partition(b"=") for header in cookies for piece in header.split(b";")]
+    return [(name.strip(b" \t"), value.strip(b" \t").strip(b'"')) for name, _, value in pairs]
+
+
+def _entry_fits(entry: PresetEntry, request: Request, query: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether a request is one that a preset's entry means, and can't be anything else to the shop besides."""
+    if request.method.decode() not in entry.methods:
+        return False
+    if entry.query is not None:
+        names = [name.decode("latin-1") for name, _ in query]
+        # One name twice, or what some take for another &, is for the shop to understand in its own way.
+        if b";" in request.target or len(set(names)) < len(names) or any(name not in entry.query for name in names):
+            return False
+    if not all(_pair(text, "=") in query for text in entry.required):
+        return False
+    if not request.has_body or entry.body == ANY_BODY:
+        return True
+    kinds = [field.value for field in request.headers if field.lower == b"content-type"]
+    if not entry.body or len(kinds) != 1 or kinds[0].partition(b";")[0].strip().lower() != entry.body.encode():
+        return False
+    length = request.content_length
+    return entry.most_body is None or (length is not None and length <= entry.most_body)

@@ -1,0 +1,57 @@
+"""Regular expressions over paths, in time that grows with the path and never faster: RE2's, without backtracking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+MOST_CHARACTERS = 500
+LONGEST_PATH = 2048
+_MOST_MEMORY = 1 << 20  # bytes, for each expression
+
+
+class BadPattern(ValueError):  # noqa: N818 - what it is of the expression
+    """An expression that RE2 doesn't take, and why."""
+
+
+class PathPattern:
+    """Matches whole paths.
+
+    Args:
+        text: In the syntax of RE2.
+
+    Raises:
+        BadPattern: It is too long, too large, or no expression at all.
+    """
+
+    __slots__ = ("_any_case", "_as_sent")
+
+    def __init__(self, text: str) -> None:
+        self._as_sent = _compiled(text, case_sensitive=True)
+        self._any_case = _compiled(text, case_sensitive=False)
+
+    def fits(self, path: bytes, read_as: Iterable[bytes]) -> bool:
+        """Whether it matches a path as it was sent, and in every reading of it (see `routing.readings`)."""
+        if len(path) > LONGEST_PATH or self._as_sent.fullmatch(path) is None:
+            return False
+        end = b"/" if path.endswith(b"/") else b""
+        whole = self._any_case.fullmatch
+        return all(whole(reading) is not None or (end and whole(reading + end) is not None) for reading in read_as)
+
+
+def _compiled(text: str, *, case_sensitive: bool) -> Any:
+    import re2  # many gateways have no expressions, and need not load it
+
+    if len(text) > MOST_CHARACTERS:
+        raise BadPattern(f"it has {len(text)} characters, more than {MOST_CHARACTERS}")
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = _MOST_MEMORY
+    options.encoding = re2.Options.Encoding.LATIN1
+    options.case_sensitive = case_sensitive
+    options.never_capture = True
+    try:
+        return re2.compile(text.encode(), options)
+    except re2.error as error:
+        reason = error.args[0] if error.args else "it is none"
+        raise BadPattern(reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)) from None
