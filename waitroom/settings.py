@@ -153,7 +153,7 @@ class Settings:
         Switch,
         About(
             "Whether a path that could be read as belonging to different rooms, such as /information/../sale, is "
-            "refused with a 400. If some of its readings are covered and some aren't, it counts as covered in any case.",
+            "refused with a 400. If some of its readings are covered and some aren't, it is covered in any case.",
             "Switch it off only where the shop needs such paths, and its rooms are of equal value: the room with the "
             "longest prefix gets them then.",
         ),

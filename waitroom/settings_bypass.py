@@ -51,7 +51,7 @@ class BypassRule:
     paths: Annotated[
         tuple[Annotated[_Text, AfterValidator(values.path_prefix)], ...],
         About(
-            "Prefixes of the paths this rule lets past the line. A rule needs paths, exact_paths, path_regex or preset. "
+            "Prefixes of the paths this rule lets by. A rule needs paths, exact_paths, path_regex or preset. "
             "A request has to meet all of a rule's conditions, and one entry of each list.",
             "Keep them narrow: such a path reaches the shop without waiting, whatever asks for it.",
             example='["/webhooks/"]',

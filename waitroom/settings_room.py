@@ -63,8 +63,8 @@ class RoomSettings:
         tuple[Annotated[Text, AfterValidator(values.path_prefix)], ...],
         About(
             'Prefixes of the paths this room covers, each beginning with "/". A prefix covers what is below it and '
-            "what shops serve under the same name: /sale covers /sale/a, /sale.json, /sale;v=1 and /index.php/sale, though "
-            "not /sales.",
+            "what shops serve under the same name: /sale covers /sale/a, /sale.json, /sale;v=1 and /index.php/sale, "
+            "but not /sales.",
             "Leave it out: cover everything and list exceptions as bypass rules. What no prefix covers has no line.",
             example='["/sale/", "/checkout/"]',
             unset="every path",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote_to_bytes
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from waitroom.edge.routing import LONGEST_KEPT, MEMO_SIZE, Route, Router, host_name, readings
 from waitroom.settings import BypassRule, RoomSettings
@@ -79,7 +83,6 @@ def test_other_paths_stay_outside(path):
         (b"/sale/shoes", "shoes"),
         (b"/sale/shoes/1", "shoes"),
         (b"/sale/shoes2", "sale"),
-        (b"/sale/shoes/../hats", "shoes"),
         (b"/sale/hats", "sale"),
     ],
 )
@@ -87,6 +90,209 @@ def test_the_longest_path_wins_whatever_the_order(path, name):
     rooms = [room("all"), room("sale", paths=("/sale",)), room("shoes", paths=("/x", "/sale/shoes/"))]
     for order in (rooms, rooms[::-1], [rooms[1], rooms[2], rooms[0]]):
         assert route(Router(order), path) == Route(name, True, False, ())
+
+
+# What shops serve under the same name.
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(b"/sale.json", b"/sale.html", b"/sale.", b"/sale%20", b"/sale~", b"/sale;x", b"/sale%", b"/sale%3Fa=1"),
+        *(b"/sale%23a", b"/sale::$DATA", b"/sale.json/a", b"/SALE.JSON", b"/checkout.php", b"/sale%2ejson"),
+        *(b"/index.php/sale", b"/index.php/sale/a", b"/INDEX.PHP/Sale", b"/app_dev.php/sale", b"/shop.aspx/sale"),
+        *(b"/index.php//sale", b"/index%2ephp/sale", b"/index.php/x/../sale", b"/x/../index.php/sale", b"/a.cgi/sale"),
+        *(b"/pub/index.php/sale", b"/index.php/b.php/sale", b"/index.php;a/sale", b"/index.php./sale"),
+        *(
+            b"/sale./a",
+            b"/sale%20/a",
+            b"/sale%20.%20/a",
+            b"/x/..%20/sale",
+            b"/%u0073ale",
+            b"/sale//..",
+            b"/x//../../sale",
+            b"/sale%u002fa",
+        ),
+    ],
+)
+def test_a_prefix_covers_what_is_served_under_the_same_name(path):
+    assert route(SALE, path).gated
+
+
+@pytest.mark.parametrize(
+    "path", [b"/sales", b"/sale-2", b"/sale_2", b"/index.php/sales", b"/index.html/sale", b"/a.php", b"/php/sale"]
+)
+def test_a_prefix_does_not_cover_other_names(path):
+    assert route(SALE, path) == Route("shop", False, False, ())
+
+
+def test_a_prefix_behind_a_script_covers_the_same_without_it():
+    router = Router([room(paths=("/index.php/sale",)), room("rest")])
+    for path in (b"/index.php/sale", b"/sale/a", b"/index.php/sale/a"):
+        assert route(router, path) == Route("shop", True, False, ())
+    assert route(router, b"/index.php") == Route("rest", True, False, ())
+    only = Router([room(paths=("/index.php",))])
+    assert route(only, b"/index.php/sale").gated
+    assert not route(only, b"/sale").gated
+
+
+@pytest.mark.parametrize(
+    "path", [b"/sale%00", b"/sale%09", b"/a%0d%0ab", b"/%7f", b"/a%2500", b"/%u0000", b"/.waitroom/%00", b"/a;%1f/b"]
+)
+def test_control_characters_are_refused(path):
+    for router in (SALE, Router([room()]), Router([room()], strict=False)):
+        got = route(router, path)
+        assert got.refused == "control characters in the path"
+        assert not got.rooms
+
+
+# Several rooms on one host.
+
+INFORMATION = [room("sale"), room("information", paths=("/information",), method="passthrough")]
+# One path in seven spellings, as gateways and shops disagree about them.
+SPELLED = (
+    *(b"/information/../sale/buy", b"/information/%2e%2e/sale/buy", b"/information/..%2fsale/buy"),
+    *(b"/information/;/../sale/buy", b"/information/..;/sale/buy", b"/information\\..\\sale\\buy"),
+    b"/information/%252e%252e/sale/buy",
+)
+
+
+@pytest.mark.parametrize("path", SPELLED)
+def test_a_path_of_several_rooms_is_refused(path):
+    for order in (INFORMATION, INFORMATION[::-1]):
+        got = route(Router(order), path)
+        assert (got.refused, got.rooms) == ("a path of several rooms", ("information", "sale"))
+        assert not got.gated
+        assert not got.bypass
+
+
+@pytest.mark.parametrize("path", SPELLED)
+def test_where_that_is_switched_off_the_longest_prefix_wins(path):
+    assert route(Router(INFORMATION, strict=False), path) == Route("information", True, False, ())
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        (b"/information", "information"),
+        (b"/information/", "information"),
+        (b"/INFORMATION//faq", "information"),
+        (b"/information/faq.html", "information"),
+        (b"/information/a/../b", "information"),
+        (b"/information/;v=1/b", "information"),
+        (b"/sale/buy", "sale"),
+        (b"/a/../b", "sale"),
+        (b"/a/./b/..;/c", "sale"),
+        (b"/a%2fb", "sale"),
+        (b"/index.php/sale", "sale"),
+        (b"/informations", "sale"),
+        (b"/", "sale"),
+    ],
+)
+def test_a_path_of_one_room_goes_there(path, name):
+    assert route(Router(INFORMATION), path) == Route(name, True, False, ())
+
+
+def test_an_end_that_may_be_one_counts_as_two_rooms_unless_it_is_listed():
+    """A shop may serve /information.html as /information, or as a page of its own that another room covers."""
+    assert route(Router(INFORMATION), b"/information.html").rooms == ("information", "sale")
+    listed = [room("sale"), room("information", paths=("/information", "/information.html"))]
+    assert route(Router(listed), b"/information.html") == Route("information", True, False, ())
+
+
+def test_a_path_that_one_reading_covers_is_covered():
+    router = Router([room("a", paths=("/a",)), room("b", paths=("/b",))])
+    assert route(router, b"/a/../x") == Route("a", True, False, ())
+    assert route(router, b"/x/../a") == Route("a", True, False, ())
+    assert route(router, b"/a/../b").rooms == ("a", "b")
+
+
+# What servers make of a path; each of them is one that many shops run.
+
+
+def _split(path: bytes) -> list[bytes]:
+    return [segment for segment in path.lower().replace(b"\\", b"/").split(b"/") if segment]
+
+
+def _follow(segments: list[bytes]) -> list[bytes]:
+    left: list[bytes] = []
+    for segment in segments:
+        if segment == b"..":
+            left = left[:-1]
+        elif segment != b".":
+            left.append(segment)
+    return left
+
+
+def _unescaped(path: bytes) -> list[bytes]:
+    return _split(unquote_to_bytes(path))
+
+
+def _twice(path: bytes) -> list[bytes]:
+    return _follow(_split(unquote_to_bytes(unquote_to_bytes(path))))
+
+
+def _nginx(path: bytes) -> list[bytes]:
+    return _follow(_unescaped(path))
+
+
+def _tomcat(path: bytes) -> list[bytes]:
+    return _follow(_unescaped(b"/".join(segment.partition(b";")[0] for segment in path.split(b"/"))))
+
+
+def _jetty(path: bytes) -> list[bytes]:
+    return _follow([bare for segment in _unescaped(path) if (bare := segment.partition(b";")[0])])
+
+
+def _to_the_letter(path: bytes) -> list[bytes]:
+    """As RFC 3986 has it: an empty segment is a segment."""
+    segments = unquote_to_bytes(path).lower().replace(b"\\", b"/").split(b"/")[1:]
+    return [segment for segment in _follow(segments) if segment]
+
+
+def _windows(path: bytes) -> list[bytes]:
+    return [name for segment in _nginx(path) if (name := segment.rstrip(b". "))]
+
+
+def _php(path: bytes) -> list[bytes]:
+    segments = _nginx(path)
+    first = next((index for index, name in enumerate(segments[:-1]) if name.endswith(b".php")), None)
+    return segments if first is None else segments[first + 1 :]
+
+
+SERVERS = (_unescaped, _twice, _nginx, _to_the_letter, _tomcat, _jetty, _windows, _php)
+PIECES = st.sampled_from(
+    [
+        *(b"/", b"//", b"\\", b"%2f", b"%5c", b"%252f", b".", b"..", b"%2e", b"%252e", b";", b";x", b"%3b", b"%20"),
+        *(b"sale", b"information", b"webhooks", b"x", b"SALE", b"s%61le", b"index.php", b"index.php/", b".json"),
+        *(b"/../", b"/./", b"/..;/", b"/.. /".replace(b" ", b"%20")),
+    ]
+)
+PATHS = st.lists(PIECES, max_size=10).map(lambda pieces: b"/" + b"".join(pieces))
+
+
+def _below(prefix: bytes, segments: list[bytes]) -> bool:
+    return segments[:1] == [prefix]
+
+
+@settings(max_examples=500, deadline=None)
+@given(PATHS)
+def test_no_server_reads_a_path_in_another_way(path):
+    found = readings(path)
+    for server in SERVERS:
+        assert b"".join(b"/" + segment for segment in server(path)) in found, server
+
+
+@settings(max_examples=500, deadline=None)
+@given(PATHS)
+def test_no_server_is_led_out_of_a_room_or_through_a_bypass(path):
+    covered, by = route(SALE, path), route(HOOKED, path)
+    rooms = route(Router(INFORMATION), path)
+    owners = {"information" if _below(b"information", server(path)) else "sale" for server in SERVERS}
+    assert rooms.refused or owners == {rooms.room}
+    for server in SERVERS:
+        assert covered.gated or not _below(b"sale", server(path)), server
+        assert not by.bypass or _below(b"webhooks", server(path)), server
 
 
 @pytest.mark.parametrize(
@@ -215,7 +421,9 @@ def test_a_bypass_by_its_path(path, rules):
             b"/webhooks/..%255cbuy",
         ),
         *(b"/buy/../webhooks/", b"/WEBHOOKS/pay", b"/%77ebhooks/pay", b"//webhooks/pay", b"/./webhooks/pay"),
-        *(b"/webhooks;/pay", b"/buy/..;/webhooks/pay"),
+        *(b"/webhooks;/pay", b"/buy/..;/webhooks/pay", b"/webhooks.json", b"/webhooks.php/pay", b"/webhooks~/pay"),
+        *(b"/index.php/webhooks/pay", b"/webhooks/index.php/buy", b"/webhooks/..%20/buy", b"/webhooks/%u002e./buy"),
+        *(b"/healthz.json", b"/healthz;a", b"/healthz%20", b"/healthz./..", b"/healthz/../buy"),
     ],
 )
 def test_no_other_spelling_slips_through(path):
@@ -245,8 +453,13 @@ def test_what_has_been_found_is_remembered_with_a_bound():
 
 def test_a_plain_path_has_one_reading():
     assert readings(b"/A/b%20c/") == {b"/a/b c"}
+    assert readings(b"/assets/app.js") == {b"/assets/app.js"}
 
 
 def test_the_readings_of_a_long_path_are_few():
-    for path in (b"/..;/a;b/." * 3000, b"/%25" * 8000, b"/%" + b"25" * 16000):
-        assert len(readings(path)) <= 8
+    """And those that would take long are not read at all: anybody can send them."""
+    odd = (b"/x.php/%2e./a.;%75", b"/.a.%20;/b.php", b"/%u0061;.%2520/c.php/..;%2f")
+    for path in (b"/..;/a;b/." * 3000, b"/%25" * 8000, b"/%" + b"25" * 16000, *(one * 1000 for one in odd)):
+        assert len(readings(path)) <= 64
+        assert route(SALE, path).refused == "a long path with escapes or dots"
+    assert route(SALE, b"/sale" + b"/a" * 16000) == Route("shop", True, False, ())

@@ -19,9 +19,14 @@ from waitroom.settings_presets import PresetEntry
 
 MEMO_SIZE = 8192
 LONGEST_KEPT = 512
+# Reading a path in all ways takes a few milliseconds for so many bytes; no shop has longer ones with what is odd in it.
+LONGEST_ODD = 4096
 RESERVED = b"/.waitroom"
 
-_SEPARATORS = re.compile(rb"[/\\]+")
+_SEPARATOR = re.compile(rb"[/\\]")
+_ODD = re.compile(rb"[;%\\]|/[./]|[. ]/")
+_SLASHES = (b"/", b"\\")
+_PARAMETERS = re.compile(rb";[^/]*")
 _CONTROLS = re.compile(rb"[\x00-\x1f\x7f]")
 # An escape of old Windows servers.
 _WIDE_ESCAPE = re.compile(rb"%u([0-9a-f]{4})")
@@ -86,8 +91,10 @@ class Router:
         ranked = [(rank, room) for room in self._rooms if (rank := _host_rank(room.hosts, host)) is not None]
         if not ranked:
             return None
-        read_as = readings(path)
         default = max(ranked, key=lambda entry: entry[0])[1].name
+        if len(path) > LONGEST_ODD and _ODD.search(path):
+            return Route(default, False, False, (), "a long path with escapes or dots")
+        read_as = readings(path)
         if any(_CONTROLS.search(reading) for reading in read_as):
             return Route(default, False, False, (), "control characters in the path")
         reserved = any(within(RESERVED, reading) for reading in read_as)
@@ -142,29 +149,40 @@ def readings(path: bytes) -> frozenset[bytes]:
     blanks at the end of segments dropped or not, and a script in front of the rest left out or not.
     """
     found: set[bytes] = set()
-    decoded = [path]
-    if b"%" in path:
-        decoded = [unquote_to_bytes(path)]
-        decoded.append(unquote_to_bytes(decoded[0]))
-        wide = decoded[1].lower()
-        if b"%u" in wide:
-            decoded.append(_WIDE_ESCAPE.sub(_wide, wide))
+    sent = [path]
+    if b";" in path and (b"%" in path or b"\\" in path):
+        sent.append(_PARAMETERS.sub(b"", path))  # some cut parameters off before they undo escapes
+    decoded: set[bytes] = set()
+    for one in sent:
+        if b"%" not in one:
+            decoded.add(one.lower())
+            continue
+        once = unquote_to_bytes(one)
+        twice = unquote_to_bytes(once).lower()
+        decoded |= {once.lower(), twice}
+        if b"%u" in twice:
+            decoded.add(_WIDE_ESCAPE.sub(_wide, twice).lower())
     for one in decoded:
-        _add_readings(one.lower(), found)
+        _add_readings(one, found)
     return frozenset(found)
 
 
 def _add_readings(path: bytes, found: set[bytes]) -> None:
-    segments = _SEPARATORS.split(path)
+    segments = _SEPARATOR.split(path)[1:] if path[:1] in _SLASHES else _SEPARATOR.split(path)
     ways = [segments]
     if b";" in path:
         ways.append([segment.partition(b";")[0] for segment in segments])
     if b"." in path or b" " in path:
         ways += [trimmed for way in ways if (trimmed := _trimmed(way)) != way]
     if b"." in path:
-        followed = [_without_dots(way) for way in ways]
-        ways += followed
+        followed = {tuple(_without_dots(way)) for way in ways}
+        if b".." in path:
+            # To some a dot segment undoes the empty one before it, to others the last that isn't empty.
+            followed |= {tuple(_without_dots(way, merge=False)) for way in ways if b"" in way}
+        if b" " in path:
+            followed |= {tuple([segment.rstrip(b" .") for segment in way]) for way in followed}
         for way in followed:
+            ways.append(list(way))
             ways += _behind_scripts(way)
     found.update([_joined(way) for way in ways])
 
@@ -175,12 +193,11 @@ def _behind_scripts(segments: Sequence[bytes]) -> list[list[bytes]]:
     if not scripts:
         return []
     first, last = scripts[0], scripts[-1]
-    ways = [[*segments[:first], *segments[first + 1 :]], list(segments[first + 1 :])]
+    ways = [[*segments[:first], *segments[first + 1 :]], [*segments[first + 1 :]]]
     if last != first:
-        ways += [
-            [segment for index, segment in enumerate(segments) if index not in scripts],
-            list(segments[last + 1 :]),
-        ]
+        named = set(scripts)
+        ways.append([segment for index, segment in enumerate(segments) if index not in named])
+        ways.append([*segments[last + 1 :]])
     return ways
 
 
@@ -195,19 +212,19 @@ def _trimmed(segments: Sequence[bytes]) -> list[bytes]:
 
 def _forms(path: str) -> frozenset[bytes]:
     """A path of the settings, which says what it means, as readings are compared with it: with and without scripts."""
-    segments = [segment for segment in _SEPARATORS.split(unquote_to_bytes(path).lower()) if segment]
+    segments = [segment for segment in _SEPARATOR.split(unquote_to_bytes(path).lower()) if segment]
     return frozenset([_joined(way) for way in (segments, *_behind_scripts(segments))])
 
 
-def _without_dots(segments: Sequence[bytes]) -> list[bytes]:
+def _without_dots(segments: Sequence[bytes], *, merge: bool = True) -> list[bytes]:
     left: list[bytes] = []
     for segment in segments:
         if segment == b"..":
             if left:
                 left.pop()
-        elif segment and segment != b".":
+        elif segment != b"." and (segment or not merge):
             left.append(segment)
-    return left
+    return left if merge else [segment for segment in left if segment]
 
 
 def _joined(segments: Sequence[bytes]) -> bytes:
