@@ -11,7 +11,7 @@ import pytest
 from edge_harness import OK, PAGE, World, answer, get
 
 from waitroom.edge.http1 import Request, parse_request
-from waitroom.edge.rooms.bypass import Bypass, BypassPaths
+from waitroom.edge.rooms.bypass import Bypass
 from waitroom.edge.routing import Router
 from waitroom.path_patterns import LONGEST_PATH, BadPattern, PathPattern
 from waitroom.settings import BypassRule, RoomSettings
@@ -493,10 +493,3 @@ def test_presets_are_documented_with_their_sources(name):
         PathPattern(entry.path)
         assert entry.path.replace("|", "\\|") in section[1]
         assert entry.source in section[1]
-
-
-def test_a_path_is_looked_at_once():
-    """Rules cost a look-up of the path, not one of each rule."""
-    made = BypassPaths(rule(), lambda path: frozenset([path.encode()]))
-    assert made.fit(b"/hook", frozenset([b"/hook"])) == ()
-    assert made.fit(b"/hooks", frozenset([b"/hooks"])) is None
