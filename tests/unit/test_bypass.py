@@ -360,7 +360,8 @@ def test_a_refused_path_reaches_nothing_and_is_logged_now_and_then():
         assert 1 <= len(lines) <= 5
         assert lines[0]["rooms"] == ("information", "sale")
         assert lines[0]["path"] == "/information/..%2fsale/buy"
-        assert world.ask(get(b"/a%00", PAGE)).status == 400
+        got = world.ask(get(b"/a%00", PAGE))
+        assert (got.status, got[b"Connection"]) == (400, b"close")
         assert world.shop.attempts == 0
         assert world.store.calls == []
 

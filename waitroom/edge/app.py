@@ -223,6 +223,7 @@ class Edge(Server):
         if route.rooms and self._path_log.take(self._loop.time()):
             path = request.path[:LOGGED_PATH].decode("latin-1")
             log.warning("path refused", cause=route.refused, rooms=route.rooms, path=path, address=client.visitor)
+        client.closing = True
         client.fail(400)
 
     def _bypass(self, client: ClientConnection, request: Request, room: Room, rules: Sequence[Bypass]) -> None:
