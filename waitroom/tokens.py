@@ -23,6 +23,11 @@ TICKET_SECONDS: Final = 7 * 86400
 LONGEST_TOKEN: Final = 256
 FORMAT: Final = 1
 
+BOUND_TO_AGENT: Final = 1
+BOUND_TO_NETWORK: Final = 2
+BINDINGS_KEPT: Final = 4096
+LONGEST_KEPT_VALUE: Final = 512  # bytes; clients choose them, and thousands of long ones would fill the memory
+
 # Base64 knows several spellings of the same bytes; a token has one. The last character holds four bits of 256.
 _TOKEN: Final = re.compile(rb"[0-9a-f]+(?:\.[0-9a-f]+)*\.[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
 
@@ -57,12 +62,16 @@ class Pass:
     Attributes:
         session: The place that was called.
         expires_at: Unix time in seconds; moved on by activity.
-        ends_at: Unix time in seconds; the session's hard end.
+        ends_at: Unix time in seconds; when the session ends, holds included.
+        held: By how many seconds holds have moved ``ends_at`` beyond the session's hard end.
+        binding: What it is bound to, one of `Tokens.bindings`; 0 for nothing.
     """
 
     session: int
     expires_at: int
     ends_at: int
+    held: int = 0
+    binding: int = 0
 
 
 class Tokens:
@@ -82,6 +91,8 @@ class Tokens:
         self._passes = _signer(oldest_first, "pass", room)
         self._arrivals = _signer(oldest_first, "arrival", room)
         self.digest_key = _key(secrets[0], f"waitroom.digest.{FORMAT}.{room}")
+        self._binding_keys = [_key(secret, f"waitroom.binding.{FORMAT}.{room}") for secret in secrets]
+        self._bindings: dict[tuple[int, bytes], tuple[int, ...]] = {}
 
     def sign_ticket(self, ticket: Ticket) -> str:
         """The ticket as its holder keeps it."""
@@ -94,15 +105,21 @@ class Tokens:
 
     def read_ticket(self, value: bytes) -> Ticket:
         """The ticket in a cookie or header. Raises `BadToken`."""
-        return Ticket(*_read(self._tickets, value, 5))
+        return Ticket(*_read(self._tickets, value, 5, 5))
 
     def sign_pass(self, pass_: Pass) -> str:
         """The pass as its holder keeps it."""
-        return _sign(self._passes, pass_.session, pass_.expires_at, pass_.ends_at)
+        # Fields of 0 at the end are left out: most passes are short, and releases without these fields read them.
+        fields = [pass_.session, pass_.expires_at, pass_.ends_at]
+        if pass_.held or pass_.binding:
+            fields.append(pass_.held)
+        if pass_.binding:
+            fields.append(pass_.binding)
+        return _sign(self._passes, *fields)
 
     def read_pass(self, value: bytes) -> Pass:
         """The pass in a cookie or header, which may have expired. Raises `BadToken`."""
-        return Pass(*_read(self._passes, value, 3))
+        return Pass(*_read(self._passes, value, 3, 5))
 
     def sign_arrival(self, arrived_at: int) -> str:
         """The time of a visitor's first arrival, Unix time in seconds, while there is no place for them yet."""
@@ -110,7 +127,35 @@ class Tokens:
 
     def read_arrival(self, value: bytes) -> int:
         """The time that `sign_arrival` was given. Raises `BadToken`."""
-        return _read(self._arrivals, value, 1)[0]
+        return _read(self._arrivals, value, 1, 1)[0]
+
+    def bindings(self, kind: int, value: bytes) -> tuple[int, ...]:
+        """What stands in passes that are bound to a value, by each secret, the newest first.
+
+        A keyed hash: a pass tells nobody what it is bound to.
+
+        Args:
+            kind: What sort of value it is, `BOUND_TO_AGENT` or `BOUND_TO_NETWORK`; `binding_kind` finds it again.
+            value: The value.
+        """
+        found = self._bindings.get((kind, value))
+        if found is None:
+            found = tuple([_binding(key, kind, value) for key in self._binding_keys])
+            if len(value) <= LONGEST_KEPT_VALUE:
+                if len(self._bindings) >= BINDINGS_KEPT:
+                    del self._bindings[next(iter(self._bindings))]
+                self._bindings[(kind, value)] = found
+        return found
+
+
+def binding_kind(binding: int) -> int:
+    """What sort of value a pass is bound to."""
+    return binding & 3
+
+
+def _binding(key: bytes, kind: int, value: bytes) -> int:
+    digest = hmac.digest(key, b"%d:%b" % (kind, value), "sha256")
+    return int.from_bytes(digest[:5], "big") << 2 | kind
 
 
 def _signer(secrets: list[str], kind: str, room: str) -> Signer:
@@ -150,7 +195,7 @@ def _sign(signer: Signer, *fields: int) -> str:
     return (value + b"." + base64_encode(signature)).decode()
 
 
-def _read(signer: Signer, value: bytes, count: int) -> list[int]:
+def _read(signer: Signer, value: bytes, least: int, most: int) -> list[int]:
     if len(value) > LONGEST_TOKEN:
         raise BadToken("too long for a token of ours")
     if not _TOKEN.fullmatch(value):
@@ -159,6 +204,6 @@ def _read(signer: Signer, value: bytes, count: int) -> list[int]:
         fields = signer.unsign(value).split(b".")
     except BadSignature as error:
         raise BadToken("not signed by us for this") from error
-    if len(fields) != count:
+    if not least <= len(fields) <= most:
         raise BadToken("of another format")
     return [int(field, 16) for field in fields]
