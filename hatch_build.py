@@ -18,18 +18,21 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 # All that a request or a poll goes through between two system calls, and nothing else.
 _EDGE = (
     *("answers", "app", "balance", "batch", "call", "client", "clock", "endpoints", "exchange", "fields"),
-    *("forwarded", "framing", "headers", "heads", "http/body_buffer", "http/minimum_rate", "http/send_queue"),
-    *("http1", "languages", "memo", "pages", "passage", "room", "routing", "segments", "server", "sessions"),
-    *("standing", "upstream", "upstream_share"),
+    *("forwarded", "framing", "headers", "heads", "http1", "languages", "memo", "pages", "passage", "room"),
+    *("routing", "segments", "server", "sessions", "standing", "upstream", "upstream_share"),
 )
-_HTTP = ("authority", "caching", "header_policy", "partial_head")
+_HTTP = (
+    *("authority", "body_buffer", "caching", "connections", "header_policy", "minimum_rate", "partial_head"),
+    "send_queue",
+)
 COMPILED = (
     *("waitroom/budgets.py", "waitroom/errors.py", "waitroom/gate.py", "waitroom/tokens.py"),
     *("waitroom/queue/positions.py", "waitroom/queue/view.py"),
     *(f"waitroom/edge/{name}.py" for name in _EDGE),
     *(f"waitroom/edge/http/{name}.py" for name in _HTTP),
     *("waitroom/edge/proxy/in_flight.py", "waitroom/edge/proxy/preflight.py"),
-    *("waitroom/edge/rooms/bypass.py", "waitroom/edge/rooms/neighbours.py", "waitroom/edge/rooms/without_pass.py"),
+    *("waitroom/edge/rooms/bypass.py", "waitroom/edge/rooms/ended.py", "waitroom/edge/rooms/neighbours.py"),
+    *("waitroom/edge/rooms/throttle.py", "waitroom/edge/rooms/without_pass.py"),
     *("waitroom/edge/visitor/arrivals.py", "waitroom/edge/visitor/joins.py"),
 )
 

@@ -138,7 +138,9 @@ class Line:
 
 async def measure(profiled: str) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    settings = RoomSettings(name="shop", upstream="http://127.0.0.1:3000")
+    settings = RoomSettings(
+        name="shop", upstream="http://127.0.0.1:3000", session_requests_per_second=1e6, session_requests_in_flight=65536
+    )
     tokens = Tokens(["the secret that signs in the benchmarks"], settings.name)
     pool = UpstreamPool(
         UpstreamAddress.parse("http://127.0.0.1:3000"),
@@ -165,7 +167,7 @@ async def measure(profiled: str) -> None:
     client.connection_made(wire)
     pool.give_back(await pool.take(True, ""), reusable=True)
     now = time.time()
-    _, pass_ = room.admit(5, now)
+    _, pass_ = room.admit(5, now, binding=0)
     tickets = [
         tokens.sign_ticket(Ticket(FIRST_PLACE + 1 + rank, 1, int(now), rank + 1, 3600))
         for rank in range(0, WAITING, WAITING // 500)

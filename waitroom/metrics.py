@@ -43,7 +43,9 @@ UPSTREAM_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
 _GAUGES = {
     "upstream_in_flight": "Requests the shop is working on.",
     "upstream_awaiting_response": "Of these, the ones whose answer hasn't begun: neither streams nor tunnels.",
+    "shared_sessions": "Sessions in use from more than four networks within ten minutes.",
 }
+MOST_SHARED_NAMED = 100  # sessions named in a worker's file: as many as are counted
 _DISTRIBUTIONS = {
     "upstream_request_seconds": (
         "From the request's start to the answer's end, at the shop: the lifetime of streams and tunnels.",
@@ -94,6 +96,7 @@ class RoomMetrics:
         upstream_failures: Requests that the shop failed.
         in_flight: Requests that are at the shop now.
         awaiting: Of these, the ones whose answer hasn't begun.
+        shared_sessions: Numbers of sessions in use from many networks.
         upstream_request_seconds, upstream_response_seconds, wait_seconds, eta_error_seconds: Distributions.
     """
 
@@ -102,6 +105,7 @@ class RoomMetrics:
         "eta_error_seconds",
         "in_flight",
         "requests",
+        "shared_sessions",
         "store_errors",
         "upstream_failures",
         "upstream_request_seconds",
@@ -115,6 +119,7 @@ class RoomMetrics:
         self.upstream_failures = 0
         self.in_flight = 0
         self.awaiting = 0
+        self.shared_sessions: Iterable[int] = ()
         self.upstream_request_seconds = Distribution(bounds_of("upstream_request_seconds"))
         self.upstream_response_seconds = Distribution(bounds_of("upstream_response_seconds"))
         self.wait_seconds = Distribution(bounds_of("wait_seconds"))
@@ -129,6 +134,7 @@ class RoomMetrics:
             "upstream_failures": self.upstream_failures,
             "upstream_in_flight": self.in_flight,
             "upstream_awaiting_response": self.awaiting,
+            "shared_sessions": sorted(self.shared_sessions)[:MOST_SHARED_NAMED],
             **{name: {"counts": one.counts, "sum": one.sum} for name, one in spread.items()},
         }
 
@@ -186,7 +192,7 @@ class EdgeCollector(Collector):
         requests = CounterMetricFamily("waitroom_requests", _COUNTERS["requests"], labels=["room", "outcome"])
         errors = CounterMetricFamily("waitroom_store_errors", _COUNTERS["store_errors"], labels=["room"])
         failures = CounterMetricFamily("waitroom_upstream_failures", _COUNTERS["upstream_failures"], labels=["room"])
-        in_flight, awaiting = (
+        in_flight, awaiting, shared = (
             GaugeMetricFamily(f"waitroom_{name}", about, labels=["room"]) for name, about in _GAUGES.items()
         )
         for room, total in sums.items():
@@ -196,7 +202,8 @@ class EdgeCollector(Collector):
             failures.add_metric([room], total.upstream_failures)
             in_flight.add_metric([room], total.in_flight)
             awaiting.add_metric([room], total.awaiting)
-        yield from (requests, errors, failures, in_flight, awaiting)
+            shared.add_metric([room], len(set(total.shared_sessions)))
+        yield from (requests, errors, failures, in_flight, awaiting, shared)
         for name, (about, bounds) in _DISTRIBUTIONS.items():
             family = HistogramMetricFamily(f"waitroom_{name}", about, labels=["room"])
             for room, total in sums.items():
@@ -345,6 +352,8 @@ def _add(total: RoomMetrics, dumped: Mapping[str, Any]) -> None:
     total.upstream_failures += dumped["upstream_failures"]
     total.in_flight += dumped["upstream_in_flight"]
     total.awaiting += dumped.get("upstream_awaiting_response", dumped["upstream_in_flight"])
+    # A session may be shared in several workers. The files of the release before don't have them.
+    total.shared_sessions = {*total.shared_sessions, *dumped.get("shared_sessions", ())}
     for name in _DISTRIBUTIONS:
         if name not in dumped:  # by a worker of a former version
             continue

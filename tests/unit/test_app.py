@@ -12,6 +12,7 @@ from http_reader import Message, read_requests
 
 from waitroom.edge import room as room_module
 from waitroom.edge.rooms.bypass import Bypass
+from waitroom.edge.sessions import UNSURE_SECONDS
 from waitroom.queue.store import SessionChange, Visit, Visited
 from waitroom.queue.view import RoomState
 from waitroom.settings import BypassRule
@@ -308,6 +309,8 @@ def test_a_session_that_the_store_ended_ends_here_with_the_next_word_of_it(world
     world.shop.wire.send(OK)
     world.store.over.add(90)
     world.loop.wait(world.room.flush())
+    assert world.ask(get(b"/a", world.inside(), method=b"POST")).status == 503
+    world.pass_time(UNSURE_SECONDS)  # until then it may have been released, which the view will tell
     assert world.ask(get(b"/a", world.inside())).status == 503
 
 

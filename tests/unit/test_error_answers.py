@@ -104,8 +104,15 @@ def shop_says_rubbish(world: World, *lines: bytes) -> Wire:
     return wire
 
 
-def shop_full(world: World, *lines: bytes) -> Wire:
+def too_many(world: World, *lines: bytes) -> Wire:
     sent(world)
+    wire = sent(world, *lines)
+    world.pass_time(SETTINGS.upstream_wait_seconds)
+    return wire
+
+
+def shop_full(world: World, *lines: bytes) -> Wire:
+    world.client().send(get(b"/", world.inside(91)))
     wire = sent(world, *lines)
     world.pass_time(SETTINGS.upstream_wait_seconds)
     return wire
@@ -127,6 +134,7 @@ ERRORS: dict[Happens, int] = {
     long_target: 414,
     another_expectation: 417,
     nobodys_host: 421,
+    too_many: 429,
     long_head: 431,
     many_lines: 431,
     our_mistake: 500,
@@ -155,7 +163,7 @@ def answered(world: World, happens: Happens, *lines: bytes) -> Message:
 
 
 def world_of_few() -> World:
-    return World(hosts=("shop.example",), upstream_max_connections=1)
+    return World(hosts=("shop.example",), upstream_max_connections=1, session_requests_in_flight=1)
 
 
 @every_error

@@ -257,7 +257,7 @@ def test_script_and_styles_come_without_comments(pages: Pages) -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("status", [400, 404, 408, 421, 431, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [400, 404, 408, 421, 429, 431, 500, 502, 503, 504])
 def test_error_pages_are_friendly(pages: Pages, status: int, language: str) -> None:
     page = pages.error_page(status, language, "01JDK8Q2X4")
     document = Document(page)
@@ -265,7 +265,7 @@ def test_error_pages_are_friendly(pages: Pages, status: int, language: str) -> N
     assert b"<code>01JDK8Q2X4</code>" in page
     assert pages.error_text(status, language) == f"{document.texts['heading']}. {document.texts['lead']}"
     assert not re.search(r"HTTP|error|gateway|upstream|[45]\d\d", document.texts["lead"])
-    assert document.find("a")["href"] == ("" if status in (408, 500, 502, 503, 504) else "/")
+    assert document.find("a")["href"] == ("" if status in (408, 429, 500, 502, 503, 504) else "/")
     if language != "en":
         assert pages.error_text(status, language) != pages.error_text(status, "en")
 

@@ -143,21 +143,26 @@ def test_an_error_gives_no_pass_to_who_has_one(world):
 # What the shop says.
 
 
-def test_release(world):
-    got = told(world, b"Waitroom-Command: release", b"Cache-Control: public")
-    assert b"Waitroom-Command" not in got
-    assert got.all(b"Set-Cookie") == [b"waitroom_pass_shop=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax"]
-    assert got[b"Cache-Control"] == b"private, no-store"
-    assert changes(world) == [SessionChange("end", 90, 14400_000)]
-    assert world.ask(get(b"/x", world.inside())).status == 503, "the pass lets nobody in any more"
-
-
 def test_hold(world):
-    got = told(world, b"Waitroom-Command: hold=20000", pass_=world.pass_(left=10, ends=20))
+    got = told(world, b"Waitroom-Command: hold=9000", pass_=world.pass_(left=10, ends=20))
     now = int(world.unix_time())
-    assert given(world, got) == Pass(90, now + 20000, now + 20000)
+    assert given(world, got) == Pass(90, now + 9000, now + 9000, held=8980)
     assert got[b"Cache-Control"] == b"private, no-store"
-    assert changes(world) == [SessionChange("keep", 90, 20000_000), SessionChange("hold", 90, 20000_000)]
+    assert changes(world) == [SessionChange("keep", 90, 9000_000), SessionChange("hold", 90, 9000_000)]
+
+
+def test_holds_together_last_no_longer_than_a_whole_session(world):
+    """In one answer, in the next, and under a pass that another worker gave."""
+    now = int(world.unix_time())
+    longest = Pass(90, now + 14420, now + 14420, held=14400)
+    got = told(world, b"Waitroom-Command: hold=10000, hold=99999", pass_=world.pass_(left=10, ends=20))
+    assert given(world, got) == longest
+    assert changes(world)[1:] == [SessionChange("hold", 90, 10000_000), SessionChange("hold", 90, 14420_000)]
+    again = told(world, b"Waitroom-Command: hold=99999", pass_=world.tokens.sign_pass(longest).encode())
+    assert given(world, again) == longest
+    with World() as other:
+        held = other.tokens.sign_pass(replace(longest, session=91)).encode()
+        assert given(other, told(other, b"Waitroom-Command: hold=99999", pass_=held)) == replace(longest, session=91)
 
 
 def test_hold_for_less_than_there_is_left_shortens_nothing(world):
@@ -172,7 +177,7 @@ def test_extend(world, seconds, expires):
     got = told(world, b"Waitroom-Command: extend=%d" % seconds)
     now = int(world.unix_time())
     assert given(world, got) == Pass(90, now + expires, now + 14400)
-    assert SessionChange("extend", 90, seconds * 1000) in changes(world)
+    assert SessionChange("extend", 90, min(seconds, 14400) * 1000) in changes(world)
 
 
 def test_remaining(world):
@@ -249,17 +254,7 @@ def test_a_word_with_a_newcomer_s_first_answer_is_not_lost():
         wire.send(get(b"/", PAGE))
         world.shop.wire.send(reply(b"Waitroom-Command: hold=20000"))
         now = int(world.unix_time())
-        assert given(world, answer(wire)) == Pass(151, now + 20000, now + 20000)
-
-
-def test_a_newcomer_released_at_once_has_no_pass():
-    with World(view=QUIET) as world:
-        world.store.admits = 1
-        wire = world.client()
-        wire.send(get(b"/", PAGE))
-        world.shop.wire.send(reply(b"Waitroom-Command: release"))
-        assert given(world, answer(wire)) is None
-        assert SessionChange("end", 151, 14400_000) in changes(world)
+        assert given(world, answer(wire)) == Pass(151, now + 20000, now + 20000, held=5600)
 
 
 def test_commands_of_interim_answers_and_trailers_are_not_heard(world):

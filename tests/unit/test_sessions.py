@@ -108,10 +108,15 @@ def test_several_requests_under_way(sessions):
     assert sessions.collect(NOW + 40) == []
 
 
-def test_a_session_past_its_end_is_not_asked_to_be_kept_for_less_than_nothing(sessions):
-    session = known(sessions, pass_(ends=10))
-    sessions.begin(session, NOW + 20)
-    assert sessions.collect(NOW + 20) == [keep(left=0)]
+def test_a_session_past_its_end_is_kept_by_nothing(sessions):
+    """Else an open WebSocket would hold its slot for ever, a margin at a time."""
+    session = known(sessions, pass_(ends=20))
+    sessions.begin(session, NOW)
+    assert sessions.collect(NOW) == [keep(left=20)]
+    assert sessions.collect(NOW + 19) == [keep(left=1)]
+    for second in (20, 40, 60):
+        assert sessions.collect(NOW + second) == []
+    sessions.finish(session)
 
 
 def test_who_does_nothing_is_not_kept(sessions):
@@ -150,11 +155,11 @@ def test_an_ended_session_lets_nobody_in(sessions):
     session = known(sessions, old)
     known(sessions, new)
     sessions.begin(session, NOW)
-    sessions.command(session, "end", 5)
+    sessions.release(session, NOW, 30)
     assert sessions.read(old) is None
     assert sessions.read(new) is None
     assert sessions.read(pass_(left=200)) is None, "nor by a pass that wasn't seen before"
-    assert sessions.collect(NOW) == [SessionChange("end", 1, 5)], "it isn't kept as well"
+    assert sessions.collect(NOW) == [SessionChange("release", 1, 28800_000)], "it isn't kept as well"
     assert sessions.collect(NOW + 60) == [], "not even by the request that still runs"
     sessions.finish(session)
 
@@ -163,13 +168,13 @@ def test_a_session_that_the_store_says_is_over_lets_nobody_in(sessions):
     first, second = known(sessions, pass_(1)), known(sessions, pass_(2))
     for session in (first, second):
         sessions.begin(session, NOW)
-    sessions.told(sessions.collect(NOW), [True, False])
+    sessions.told(sessions.collect(NOW), [True, False], NOW)
     assert sessions.read(pass_(1)) is first
     assert sessions.read(pass_(2)) is None
 
 
 def test_what_the_store_says_of_sessions_that_are_forgotten_is_nobody_s_business(sessions):
-    sessions.told([keep(99)], [False])
+    sessions.told([keep(99)], [False], NOW)
     sessions.uncollect([keep(99)])
     assert sessions.collect(NOW) == []
 
@@ -205,7 +210,7 @@ def test_when_an_old_pass_is_forgotten_the_session_of_a_newer_one_is_not(small):
         known(small, pass_(id_))
     assert small.read(newer) is session
     small.begin(session, NOW)
-    small.told(small.collect(NOW), [False])
+    small.told(small.collect(NOW), [False], NOW)
     assert small.read(newer) is None
 
 
@@ -215,7 +220,7 @@ def test_a_session_with_a_request_under_way_is_not_forgotten(small):
     for id_ in range(2, 12):
         known(small, pass_(id_))
     assert known(small, pass_(1)) is session
-    small.command(session, "end", 5)
+    small.release(session, NOW, 0)
     for id_ in range(12, 22):
         known(small, pass_(id_))
     assert small.read(pass_(1)) is None

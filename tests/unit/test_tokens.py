@@ -9,7 +9,17 @@ import pytest
 from itsdangerous import Signer
 
 from waitroom.errors import BadToken
-from waitroom.tokens import LONGEST_TOKEN, TICKET_SECONDS, Pass, Ticket, Tokens
+from waitroom.tokens import (
+    BOUND_TO_AGENT,
+    BOUND_TO_NETWORK,
+    LONGEST_KEPT_VALUE,
+    LONGEST_TOKEN,
+    TICKET_SECONDS,
+    Pass,
+    Ticket,
+    Tokens,
+    binding_kind,
+)
 
 SECRET = "the newest secret of this gateway"
 OLDER = "an older secret of this gateway"
@@ -33,6 +43,48 @@ def test_a_pass_is_read_as_it_was_signed():
     assert tokens.read_pass(tokens.sign_pass(PASS).encode()) == PASS
 
 
+@pytest.mark.parametrize(("held", "binding", "fields"), [(0, 0, 3), (900, 0, 4), (0, 77, 5), (900, 77, 5)])
+def test_a_pass_carries_what_holds_added_and_what_it_is_bound_to_where_there_is_any(held, binding, fields):
+    """The others stay as short as they were, and are read by the release before."""
+    one = Pass(123_456, 1_800_000_900, 1_800_014_400, held, binding)
+    value = tokens.sign_pass(one)
+    assert len(value.split(".")) == fields + 1
+    assert tokens.read_pass(value.encode()) == one
+
+
+def test_a_pass_of_the_release_before_is_read():
+    value = b"1e240.6b49d584.6b4a0a40." + signed("1e240.6b49d584.6b4a0a40", "pass").rpartition(b".")[2]
+    assert tokens.read_pass(value) == Pass(0x1E240, 0x6B49D584, 0x6B4A0A40, held=0, binding=0)
+
+
+def test_a_binding_tells_its_kind_and_nothing_else():
+    (agent,) = tokens.bindings(BOUND_TO_AGENT, b"Firefox")
+    (network,) = tokens.bindings(BOUND_TO_NETWORK, b"Firefox")
+    assert (binding_kind(agent), binding_kind(network), binding_kind(0)) == (BOUND_TO_AGENT, BOUND_TO_NETWORK, 0)
+    assert agent >> 2 != network >> 2
+    assert tokens.bindings(BOUND_TO_AGENT, b"Firefox") == (agent,)
+    assert tokens.bindings(BOUND_TO_AGENT, b"Chrome") != (agent,)
+    assert Tokens([OLDER], "shop").bindings(BOUND_TO_AGENT, b"Firefox") != (agent,), "only with the secret"
+    assert Tokens([SECRET], "shop2").bindings(BOUND_TO_AGENT, b"Firefox") != (agent,), "in this room"
+    assert max(agent, network) < 1 << 42, "a pass stays short"
+
+
+def test_bindings_survive_a_rotation_of_secrets():
+    (old,) = Tokens([OLDER], "shop").bindings(BOUND_TO_AGENT, b"Firefox")
+    (new,) = tokens.bindings(BOUND_TO_AGENT, b"Firefox")
+    assert Tokens([SECRET, OLDER], "shop").bindings(BOUND_TO_AGENT, b"Firefox") == (new, old)
+
+
+@pytest.mark.interpreted
+def test_only_so_many_bindings_are_kept(monkeypatch):
+    monkeypatch.setattr("waitroom.tokens.BINDINGS_KEPT", 3)
+    fresh = Tokens([SECRET], "shop")
+    for number in range(10):
+        fresh.bindings(BOUND_TO_AGENT, b"%d" % number)
+    fresh.bindings(BOUND_TO_AGENT, b"x" * (LONGEST_KEPT_VALUE + 1))
+    assert list(fresh._bindings) == [(BOUND_TO_AGENT, b"%d" % number) for number in (7, 8, 9)]
+
+
 def test_the_signature_is_the_library_s_own():
     """Only how often the key is taken in differs."""
     for secrets in ([SECRET], [SECRET, OLDER]):
@@ -49,7 +101,10 @@ def test_every_number_survives(number):
 
 def test_a_token_is_short_and_needs_no_quoting():
     most = 2**63 - 1
-    for value in (tokens.sign_ticket(Ticket(most, most, most, most, most)), tokens.sign_pass(Pass(most, most, most))):
+    for value in (
+        tokens.sign_ticket(Ticket(most, most, most, most, most)),
+        tokens.sign_pass(Pass(most, most, most, most, most)),
+    ):
         assert len(value) <= 128
         assert set(value) <= set(string.ascii_letters + string.digits + "-_.")
 
@@ -127,6 +182,8 @@ def test_a_ticket_with_as_many_fields_as_a_pass_is_no_pass():
     with pytest.raises(BadToken):
         tokens.read_pass(signed("1.2", "pass"))
     assert tokens.read_pass(signed("1.2.3", "pass")) == Pass(1, 2, 3)
+    with pytest.raises(BadToken):
+        tokens.read_pass(signed("1.2.3.4.5.6", "pass"))
 
 
 def test_an_over_long_token_is_none_even_under_a_good_signature():

@@ -296,23 +296,50 @@ class Edge(Server):
         outcome: str,
         cookies: bytes = b"",
     ) -> None:
-        """Sends the request to the shop."""
+        """Sends the request to the shop, or lets it wait where its session sends too much."""
+        now = room.clock.steady()
         passage: Passage
         if session is not None:
             if not client.has_pass:
                 client.has_pass = True
                 self.connections.with_pass += 1
-            passage = Passage(room, session, client, request, outcome, cookies)
+            if not room.sessions.may_enter(session, now, request.upgrade is not None):
+                client.run(self._forward_later(client, request, room, session, outcome, cookies))
+                return
+            passage = Passage(room, session, client, request, outcome, now, cookies)
         elif not client.peer.trusted:
-            passage = Passage(room, None, client, request, outcome, cookies)
+            passage = Passage(room, None, client, request, outcome, now, cookies)
         else:
             visitor = neighbourhood(client.visitor)
             if not self._in_flight.begin(visitor):
                 room.count("too_many_at_once")
                 client.fail(503, RETRY_LINE)
                 return
-            passage = CountedPassage(self._in_flight, visitor, room, client, request, outcome, cookies)
+            passage = CountedPassage(self._in_flight, visitor, room, client, request, outcome, now, cookies)
         client.forward(Exchange(client, request, room.pool, passage))
+
+    async def _forward_later(
+        self,
+        client: ClientConnection,
+        request: Request,
+        room: Room,
+        session: Session,
+        outcome: str,
+        cookies: bytes,
+    ) -> None:
+        throttle, tunnel = session.throttle, request.upgrade is not None
+        assert throttle is not None
+        if not await throttle.wait(tunnel=tunnel):
+            room.count("session_limited")
+            retry_after = throttle.retry_seconds(room.clock.steady())
+            client.fail(429, b"%bRetry-After: %d\r\n" % (cookies, retry_after))
+        elif session.over:
+            room.sessions.finish(session, tunnel=tunnel)
+            self.handle(client, request)  # which finds that the pass is good for nothing any more
+        else:
+            throttle.take_over(tunnel=tunnel)
+            passage = Passage(room, session, client, request, outcome, room.clock.steady(), cookies)
+            client.forward(Exchange(client, request, room.pool, passage))
 
     def _go_in(self, call: Call, session: Session, value: str) -> None:
         call.room.neighbours.note(neighbourhood(call.client.visitor), int(call.now))
@@ -385,7 +412,7 @@ class Edge(Server):
             return
         if placed.admitted:
             room.metrics.wait_seconds.observe(0)
-            self._go_in(call, *room.admit(placed.place, call.now))
+            self._go_in(call, *call.admit(placed.place))
         elif not placed.place:
             self._turn_away(call, placed.state)
         else:
@@ -403,7 +430,7 @@ class Edge(Server):
             return
         if visited.fate == "admitted":
             room.admitted(ticket, call.now)
-            self._go_in(call, *room.admit(ticket.place, call.now))
+            self._go_in(call, *call.admit(ticket.place))
         elif visited.fate == "unknown":
             call.ticket = None
             self._join(call)
@@ -418,7 +445,7 @@ class Edge(Server):
         except StoreUnavailable:
             alive = True  # passes go on working while the store can't be asked
         if alive:
-            self._go_in(call, *room.admit(session.id, call.now, session.ends_at))
+            self._go_in(call, *call.admit(session.id, session.ends_at))
         else:
             call.session = None
             self.admit_or_wait(call)
@@ -463,7 +490,7 @@ class Edge(Server):
 
     def _admit_offline(self, call: Call) -> None:
         """The store can't be asked, and the room lets newcomers in at its rate; the rest are held."""
-        admitted = call.room.admit_offline(call.now)
+        admitted = call.admit_offline()
         if admitted is None:
             self._hold(call)
         else:
@@ -493,6 +520,7 @@ class Edge(Server):
         for client in [client for client in self.clients if client.deadline <= now]:
             client.expire()
         for room in self.rooms.values():
+            room.sweep()
             room.pool.close_idle(now)
 
     async def drain(self, grace_seconds: float) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from waitroom.edge.client import ClientConnection
-from waitroom.edge.headers import own_cookie, set_cookie
+from waitroom.edge.headers import own_tokens, set_cookie
 from waitroom.edge.http1 import Request
 from waitroom.edge.room import Room
 from waitroom.edge.sessions import Session
 from waitroom.gate import Kind, classify
-from waitroom.tokens import TICKET_SECONDS, Ticket
+from waitroom.tokens import TICKET_SECONDS, Ticket, binding_kind
 
 
 class Call:
@@ -32,10 +32,41 @@ class Call:
         self.kind = kind_of(request)
         self.now = room.clock.unix()
         cookies, fields = client.cookies, request.fields
-        value = own_cookie(cookies, room.pass_cookie_name) or fields.get(b"waitroom-pass")
-        self.session: Session | None = room.sessions.read(value) if value else None
-        value = own_cookie(cookies, room.ticket_cookie_name) or fields.get(b"waitroom-ticket")
-        self.ticket: Ticket | None = room.read_ticket(value) if value else None
+        self.session: Session | None = None
+        for value in own_tokens(cookies, room.pass_cookie_name, fields.get(b"waitroom-pass")):
+            session = room.sessions.find(value)
+            if session is None or ((session.over or room.bound_to) and not self._may_use(session, value)):
+                continue
+            if self.session is None or self._better(session, self.session):
+                self.session = session
+        self.ticket: Ticket | None = None
+        for value in own_tokens(cookies, room.ticket_cookie_name, fields.get(b"waitroom-ticket")):
+            ticket = room.read_ticket(value)
+            if ticket is not None and (self.ticket is None or self._ahead(ticket, self.ticket)):
+                self.ticket = ticket
+
+    def _may_use(self, session: Session, value: bytes) -> bool:
+        """Whether a pass lets this request in: its session isn't over, and nobody else than its holder shows it."""
+        request, room = self.request, self.room
+        if session.over and not (
+            self.now < session.grace_until and request.method in (b"GET", b"HEAD") and request.upgrade is None
+        ):
+            return False
+        if not room.bound_to:
+            return True
+        binding = room.sessions.binding(value, session)
+        # What is bound to something else, as the setting was before, is good until it is renewed.
+        return binding_kind(binding) != room.bound_to or binding in room.bindings(self.client, request)
+
+    def _better(self, session: Session, best: Session) -> bool:
+        """Whether a session is better than the best so far: one that needs no question, then the longest."""
+        now = self.now
+        return (now < session.expires_at, session.ends_at) > (now < best.expires_at, best.ends_at)
+
+    def _ahead(self, ticket: Ticket, best: Ticket) -> bool:
+        """Whether a ticket is better than the best so far: one that is good, then the first place."""
+        expired = best.expired(self.now)
+        return expired if ticket.expired(self.now) != expired else ticket.place < best.place
 
     @property
     def secure(self) -> bool:
@@ -45,6 +76,14 @@ class Call:
     def cookie(self, name: str, value: str, max_age: int) -> bytes:
         """A Set-Cookie line for this visitor."""
         return set_cookie(name, value, secure=self.secure, max_age=max_age)
+
+    def admit(self, id_: int, ends_at: int | None = None) -> tuple[Session, str]:
+        """A session for this visitor, that begins or goes on; see `Room.admit`."""
+        return self.room.admit(id_, self.now, ends_at, binding=self.room.binding(self.client, self.request))
+
+    def admit_offline(self) -> tuple[Session, str] | None:
+        """A session for this visitor without the store; see `Room.admit_offline`."""
+        return self.room.admit_offline(self.now, binding=self.room.binding(self.client, self.request))
 
     def ticket_lines(self, ticket: Ticket) -> bytes:
         """What hands a visitor the ticket."""

@@ -307,6 +307,12 @@ class ClientConnection(asyncio.Protocol):
         else:
             self._receive_body(self.request, exchange)
 
+    def cut_tunnel(self) -> None:
+        """Closes the tunnel that the request has opened, on both sides."""
+        exchange = self._exchange
+        if exchange is not None and exchange.tunnel:
+            exchange.timed_out()
+
     def respond(self, status_line: bytes, lines: bytes, body: bytes) -> None:
         """Answers the request from here. ``status_line`` is such as ``200 OK``; ``lines`` end in line ends each."""
         request = self.request

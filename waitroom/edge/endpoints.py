@@ -143,14 +143,14 @@ class Endpoints:
         except StoreUnavailable:
             if call.ticket is not None and not call.ticket.expired(call.now):
                 self._keep_waiting(call, call.ticket)
-            elif room.settings.on_store_error == "admit" and (admitted := room.admit_offline(call.now)) is not None:
+            elif room.settings.on_store_error == "admit" and (admitted := call.admit_offline()) is not None:
                 self._let_in(call, CREATED, *admitted)
             else:
                 standing = self._answers.standing(room, "unknown")
                 self._say(call, UNAVAILABLE, standing, b"Retry-After: %d\r\n" % standing.poll_after)
             return
         if placed.admitted:
-            self._let_in(call, CREATED, *room.admit(placed.place, call.now))
+            self._let_in(call, CREATED, *call.admit(placed.place))
         elif not placed.place:
             kind = PageKind.SOLD_OUT if placed.state is RoomState.SOLD_OUT else PageKind.CLOSED
             self._say(call, UNAVAILABLE, self._answers.standing(room, "unknown", kind=kind, state=kind.value))
@@ -177,7 +177,7 @@ class Endpoints:
         room, ticket, session = call.room, call.ticket, call.session
         room.count("claim")
         if session is not None and _inside(call):
-            self._let_in(call, OK, *room.admit(session.id, call.now, session.ends_at))
+            self._let_in(call, OK, *call.admit(session.id, session.ends_at))
             return
         if ticket is None or ticket.expired(call.now):
             self._say(call, CONFLICT, self._answers.standing(room, "unknown"))
@@ -189,7 +189,7 @@ class Endpoints:
             return
         if visited.fate == "admitted":
             room.admitted(ticket, call.now)
-            self._let_in(call, OK, *room.admit(ticket.place, call.now))
+            self._let_in(call, OK, *call.admit(ticket.place))
         else:
             renewed = self._answers.renewed(room, ticket, visited)
             standing = self._answers.standing(room, visited.fate, renewed, visited.claim_left_ms)
@@ -205,10 +205,9 @@ class Endpoints:
         room.count("leave")
         try:
             if call.ticket is not None:
-                await room.leave(call.ticket.place)
+                await room.leave(call.ticket.place, has_pass=False)
             if call.session is not None:
-                await room.leave(call.session.id)
-                call.session.over = True
+                await room.leave(call.session.id, has_pass=True)
         except StoreUnavailable:
             call.client.fail(503)
             return
@@ -260,7 +259,7 @@ def _let_pass(client: ClientConnection, _: Request) -> None:
 
 
 def _inside(call: Call) -> bool:
-    return call.session is not None and call.now < call.session.expires_at
+    return call.session is not None and not call.session.over and call.now < call.session.expires_at
 
 
 def _ticket_lines(call: Call, ticket: Ticket) -> bytes:

@@ -26,6 +26,7 @@ from waitroom.edge.http1 import Request, Response
 from waitroom.edge.memo import remember
 
 COOKIE_PREFIX: Final = b"waitroom_"
+MOST_OF_A_COOKIE: Final = 8
 _SEMICOLON: Final = ord(";")
 
 # RFC 9110, section 7.6.1: meant for the next hop alone. Framing is written anew; Expect was answered by us.
@@ -177,25 +178,45 @@ class Peer:
         return own.told(address, told[index].proto, told[index].host, hops)
 
 
-def own_cookie(cookies: Sequence[bytes], name: bytes) -> bytes | None:
-    """The value of a cookie of ours in a request's Cookie headers; the first of several, as browsers sort.
+def own_cookies(cookies: Sequence[bytes], name: bytes) -> list[bytes]:
+    """The values of a cookie of ours in a request's Cookie headers, in order; at most `MOST_OF_A_COOKIE`.
+
+    A neighbouring site can set a cookie of the same name for a common parent domain, and browsers send both.
 
     Args:
         cookies: The headers' values.
         name: The cookie's, with an equals sign behind it.
     """
+    found: list[bytes] = []
     for header in cookies:
         at = header.find(name)
         while at >= 0:
             before = at - 1
             while before >= 0 and header[before] in b" \t":
                 before -= 1
+            at += len(name)
             if before < 0 or header[before] == _SEMICOLON:  # it is a pair's name, not in the middle of something
                 end = header.find(b";", at)
-                value = header[at + len(name) :] if end < 0 else header[at + len(name) : end]
-                return value.rstrip(b" \t").strip(b'"')
-            at = header.find(name, at + 1)
-    return None
+                value = header[at:] if end < 0 else header[at:end]
+                value = value.rstrip(b" \t").strip(b'"')
+                if value and (not found or (value not in found and len(found) < MOST_OF_A_COOKIE)):
+                    found.append(value)
+            at = header.find(name, at)
+    return found
+
+
+def own_tokens(cookies: Sequence[bytes], name: bytes, header: bytes | None) -> list[bytes]:
+    """The tokens of one kind in a request: of our cookies and of the header that apps send, each within the bound.
+
+    Args:
+        cookies: The values of the Cookie headers.
+        name: The cookie's, with an equals sign behind it.
+        header: The value of the header; several headers are joined by commas.
+    """
+    found = own_cookies(cookies, name)
+    if header is not None:
+        found += [value.strip(b" \t") for value in header.split(b",", MOST_OF_A_COOKIE)[:MOST_OF_A_COOKIE]]
+    return found
 
 
 @remember(4096, longest=2048)

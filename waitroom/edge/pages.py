@@ -30,7 +30,7 @@ __all__ = ["PageKind", "PageValues", "Pages"]
 _PAGES_KEPT = 256
 _ETAS_KEPT = 4096
 
-_WORTH_ANOTHER_TRY = frozenset({408, 500, 502, 503, 504})
+_WORTH_ANOTHER_TRY = frozenset({408, 429, 500, 502, 503, 504})
 
 _SLOTS = (
     "position",

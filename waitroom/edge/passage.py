@@ -10,11 +10,24 @@ from waitroom.edge.exchange import Errand, FailureText
 from waitroom.edge.headers import set_cookie
 from waitroom.edge.http1 import Request, Response
 from waitroom.edge.room import Room
-from waitroom.edge.sessions import Session
+from waitroom.edge.sessions import Session, Tunnel
 
 LONGEST_LOGGED_COMMAND: Final = 64
 # A pass is renewed when this share of its life is over: often enough to outlast a pause, rarely enough to be cheap.
 RENEW_SHARE: Final = 0.2
+
+
+class SessionTunnel(Tunnel):
+    """The tunnel that a client's request has opened."""
+
+    __slots__ = ("_client",)
+
+    def __init__(self, client: ClientConnection) -> None:
+        self._client = client
+
+    def cut(self) -> None:
+        """See `Tunnel.cut`."""
+        self._client.cut_tunnel()
 
 
 class Passage(Errand):
@@ -26,12 +39,14 @@ class Passage(Errand):
         client: The visitor's connection.
         request: What is asked for.
         outcome: Under what the request is counted if all goes well.
+        now: The steady clock's time in seconds.
         cookies: Set-Cookie lines the answer must carry; no cache may keep it then.
     """
 
     __slots__ = (
         *("_answered", "_client", "_failed", "_held", "_outcome", "_request", "_room", "_session", "_started"),
-        *("cookies", "failure_text", "first_byte_seconds", "has_pass", "idle_seconds", "lines", "neighbourhood"),
+        *("_tunnel", "cookies", "failure_text", "first_byte_seconds", "has_pass", "idle_seconds", "lines"),
+        "neighbourhood",
     )
 
     def __init__(
@@ -41,6 +56,7 @@ class Passage(Errand):
         client: ClientConnection,
         request: Request,
         outcome: str,
+        now: float,
         cookies: bytes = b"",
     ) -> None:
         self._room = room
@@ -55,15 +71,22 @@ class Passage(Errand):
         self.neighbourhood = "" if session is not None else neighbourhood(client.visitor)
         self.failure_text: FailureText | None = None
         self.cookies = cookies
-        self._started = room.clock.steady()
+        self._started = now
+        self._tunnel: Tunnel | None = None
         self.first_byte_seconds = room.settings.upstream_first_byte_seconds
         self.idle_seconds = room.settings.upstream_idle_seconds
         self.lines = b"%bX-Request-Id: %b\r\n" % (room.told_line, client.request_id.encode())
         if session is not None:
             self.lines += b"Waitroom-Session: %x\r\n" % session.id
-            now = room.clock.unix()
-            if room.sessions.begin(session, now):
-                room.neighbours.note(neighbourhood(client.visitor), int(now))
+            unix = room.clock.unix()
+            if room.sessions.begin(session, unix, request.upgrade is not None):
+                room.neighbours.note(neighbourhood(client.visitor), int(unix))
+            peer = client.peer
+            # With most requests it is the same as with the one before, which costs less to see than the address.
+            source: object = peer.address if not peer.trusted else _told_source(request)
+            if source is not session.source and source != session.source:
+                session.source = source
+                room.sessions.seen_from(session, neighbourhood(peer.origin(request).address), unix)
         room.metrics.in_flight += 1
         room.metrics.awaiting += 1
 
@@ -92,14 +115,27 @@ class Passage(Errand):
         if session is None:
             return self.cookies, bool(self.cookies)
         private = private or bool(self.cookies)
+        if response.status == 101:
+            self._tunnel = SessionTunnel(self._client)
+            room.sessions.open_tunnel(session, self._tunnel)
         if session.over:
-            return self.cookies + self._pass_cookie("", 0), True
+            return self._over(session, now, private)
         if response.uncacheable and session.expires_at - now < (1 - RENEW_SHARE) * self._lasts():
             renew = True
         if not renew:
             return self.cookies, private
-        _, value = room.admit(session.id, now, session.ends_at)
+        binding = room.binding(self._client, self._request)
+        _, value = room.admit(session.id, now, session.ends_at, binding=binding)
         return self.cookies + self._pass_cookie(value, session.ends_at - int(now)), private
+
+    def _over(self, session: Session, now: float, private: bool) -> tuple[bytes, bool]:
+        """What an answer brings to a session that is over. Within its grace its pass stays as it is."""
+        if now >= session.grace_until:
+            return self.cookies + self._pass_cookie("", 0), True
+        if not private:
+            return b"", False
+        farewell = self._pass_cookie(self._room.sessions.farewell(session), session.ends_at - int(now))
+        return self.cookies + farewell, True
 
     def ended(self, outcome: str) -> None:
         """See `Errand.ended`."""
@@ -114,8 +150,11 @@ class Passage(Errand):
         if self._failed or told or outcome == "failed":
             room.metrics.upstream_failures += 1
         room.count(self._outcome if outcome == "ok" else outcome)
-        if self._session is not None:
-            room.sessions.finish(self._session)
+        session = self._session
+        if session is not None:
+            if self._tunnel is not None:
+                room.sessions.close_tunnel(session, self._tunnel)
+            room.sessions.finish(session, self._request.upgrade is not None)
 
     def _lasts(self) -> int:
         room = self._room
@@ -140,21 +179,29 @@ class Passage(Errand):
                     room.tell_sold_out()
                 case b"remaining", int():
                     room.tell_remaining(number)
-                case b"release", _ if session is not None:
-                    room.sessions.command(session, "end", max(0, round((session.ends_at - now) * 1000)))
-                case b"hold", int() if session is not None:
-                    until = int(now) + number
+                case b"release", _ if session is not None and not session.over:
+                    room.release(session, now)
+                    renew = True
+                case b"hold", int() if session is not None and not session.over:
+                    until = min(int(now) + number, session.hard_end + room.settings.session_max_seconds)
                     session.ends_at = max(session.ends_at, until)
                     session.expires_at = max(session.expires_at, until)
-                    room.sessions.command(session, "hold", number * 1000)
+                    room.sessions.command(session, "hold", max(0, round((until - now) * 1000)))
                     renew = True
-                case b"extend", int() if session is not None:
-                    session.expires_at = max(session.expires_at, min(int(now) + number, session.ends_at))
-                    room.sessions.command(session, "extend", number * 1000)
+                case b"extend", int() if session is not None and not session.over:
+                    until = min(int(now) + number, session.ends_at)
+                    session.expires_at = max(session.expires_at, until)
+                    room.sessions.command(session, "extend", max(0, round((until - now) * 1000)))
                     renew = True
                 case (b"release", _) | (b"hold" | b"extend", int()):
-                    pass  # nobody's session, as on a bypassed webhook
+                    pass  # of no session, as on a bypassed webhook, or of one that is over
                 case _:
                     shown = repr(command[:LONGEST_LOGGED_COMMAND])
                     room.pool.log.warning("ignoring unknown Waitroom-Command", room=room.name, command=shown)
         return renew
+
+
+def _told_source(request: Request) -> object:
+    """What a trusted proxy says of where a request comes from."""
+    fields = request.fields
+    return fields.get(b"x-forwarded-for") or fields.get(b"forwarded")

@@ -11,13 +11,15 @@ from typing import Final
 
 import structlog
 
-from waitroom.budgets import TokenBucket
+from waitroom.budgets import TokenBucket, neighbourhood
 from waitroom.edge.batch import Batch
+from waitroom.edge.client import ClientConnection
 from waitroom.edge.clock import Clock
-from waitroom.edge.http1 import Response
+from waitroom.edge.http1 import Request, Response
 from waitroom.edge.proxy.preflight import Preflights
 from waitroom.edge.rooms.bypass import Bypass
 from waitroom.edge.rooms.neighbours import Neighbours
+from waitroom.edge.rooms.throttle import SessionLimits
 from waitroom.edge.rooms.without_pass import WithoutPass
 from waitroom.edge.sessions import Session, Sessions
 from waitroom.edge.upstream import UpstreamPool
@@ -29,17 +31,19 @@ from waitroom.queue.positions import Forecast
 from waitroom.queue.store import Joined, Limits, QueueStore, RoomNotOpen, SessionChange, Visit, Visited
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.settings import RoomSettings
-from waitroom.tokens import Ticket, Tokens
+from waitroom.tokens import BOUND_TO_AGENT, BOUND_TO_NETWORK, Ticket, Tokens
 
 log = structlog.get_logger()
 
 REFRESH_SECONDS = 0.5
 FLUSH_SECONDS = 1.0
+LONGEST_GAP_SECONDS: Final = 20.0  # between views; the store lists ended sessions for somewhat longer
 CHANGES_AT_ONCE = 1000  # after an outage there are many: in one script they would take longer than a call may
 # Bytes of an answer that says by a text in it that the request failed: a longer one brings what was asked for.
 LONGEST_TOLD_FAILURE: Final = 4096
 # Verified tickets kept in a worker: some 25 MB at the most, however many wait.
 TICKETS_KEPT = 65536
+_BOUND_TO: Final = {"none": 0, "agent": BOUND_TO_AGENT, "network": BOUND_TO_NETWORK}
 # Sessions that begin while the store can't be asked get numbers above all places.
 OFFLINE_SESSIONS = 1 << 62
 
@@ -79,9 +83,16 @@ class Room:
         self.name = settings.name
         self.tokens = tokens
         self.pool = pool
-        self.sessions = Sessions(tokens)
+        limits = SessionLimits(
+            settings.session_requests_in_flight,
+            settings.session_requests_per_second / workers,
+            settings.upstream_wait_seconds,
+        )
+        self.sessions = Sessions(tokens, limits, settings.session_max_seconds)
+        self.bound_to = _BOUND_TO[settings.bind_pass]
         self.view: RoomView | None = None
         self.viewed_at = datetime.now(UTC)
+        self._looked_at = 0.0
         self.store_up = False
         self.bypass = [Bypass(rule, workers) for rule in settings.bypass]
         self.join_limiter = JoinLimiter(settings.join_rate, workers)
@@ -108,6 +119,7 @@ class Room:
         self._forecast_of: RoomView | None = None
         self._sold_out_told = False
         self._remaining: int | None = None
+        self._telling: asyncio.Task[None] | None = None
         self._joins: Batch[None, Placed] = Batch(self._join_all)
         self._visits: Batch[Visit, Visited] = Batch(self._visit_all)
 
@@ -156,13 +168,22 @@ class Room:
         await self._tell(changes)
         return not session.over
 
-    async def leave(self, place: int) -> bool:
-        """Gives up a place or session. Raises `StoreUnavailable`."""
+    async def leave(self, place: int, *, has_pass: bool) -> bool:
+        """Gives up a place, or a session whose pass was shown. Raises `StoreUnavailable`."""
         try:
-            return await self._store.leave(place, self.settings.session_max_seconds * 1000)
+            left = await self._store.leave(place, self.settings.session_max_seconds * 1000)
         except StoreUnavailable:
             self.store_failed()
             raise
+        if has_pass:
+            self.sessions.ended_elsewhere((place,), (), self.clock.unix(), 0)
+        return left
+
+    def release(self, session: Session, now: float) -> None:
+        """The shop frees a session's slot, here at once and in the store as soon as it takes it."""
+        self.sessions.release(session, now, self.settings.release_grace_seconds)
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().create_task(self._tell_ends())
 
     # From memory.
 
@@ -203,21 +224,41 @@ class Room:
             self._forecast_of = view
         return self._forecast.wait(position)
 
-    def admit(self, id_: int, now: float, ends_at: int | None = None) -> tuple[Session, str]:
-        """A session from now on, or going on, and its pass. ``now`` and ``ends_at`` are Unix times in seconds."""
+    def admit(self, id_: int, now: float, ends_at: int | None = None, *, binding: int) -> tuple[Session, str]:
+        """A session from now on, or going on, and its pass.
+
+        Args:
+            id_: The session's number.
+            now: Unix time in seconds.
+            ends_at: When it ends, Unix time in seconds; None for one that begins.
+            binding: What the pass is bound to, see `binding`.
+        """
         lasts = self.view.session_ms // 1000 if self.view is not None else self.settings.session_seconds
         if ends_at is None:
             ends_at = int(now) + self.settings.session_max_seconds
-        return self.sessions.admit(id_, expires_at=min(int(now) + lasts, ends_at), ends_at=ends_at)
+        expires_at = min(int(now) + lasts, ends_at)
+        return self.sessions.admit(id_, expires_at=expires_at, ends_at=ends_at, binding=binding)
 
-    def admit_offline(self, now: float) -> tuple[Session, str] | None:
+    def admit_offline(self, now: float, *, binding: int) -> tuple[Session, str] | None:
         """A session without the store, where the room's settings want that; None where the rate allows none now."""
         rate = self.settings.rate_per_minute if self.view is None else self.view.rate_per_minute
         steady = self.clock.steady()
         self._offline.change_rate(rate / 60 / self._workers, 1.0, steady)
         if not self._offline.take(steady):
             return None
-        return self.admit(OFFLINE_SESSIONS + secrets.randbits(61), now)
+        return self.admit(OFFLINE_SESSIONS + secrets.randbits(61), now, binding=binding)
+
+    def bindings(self, client: ClientConnection, request: Request) -> tuple[int, ...]:
+        """What a pass in this request may be bound to, and what a new one is bound to first; see ``bind_pass``."""
+        if self.bound_to == BOUND_TO_AGENT:
+            value = request.fields.get(b"user-agent", b"")
+        else:
+            value = neighbourhood(client.peer.origin(request).address).encode()
+        return self.tokens.bindings(self.bound_to, value)
+
+    def binding(self, client: ClientConnection, request: Request) -> int:
+        """What a new pass is bound to; 0 for nothing."""
+        return self.bindings(client, request)[0] if self.bound_to else 0
 
     def admitted(self, ticket: Ticket, now: float) -> None:
         """Notes how long somebody waited, against what they were told."""
@@ -248,7 +289,13 @@ class Room:
         except StoreUnavailable as error:
             self.store_failed(error)
             return
+        looked_at, self._looked_at = self._looked_at, self.clock.steady()
+        if self.view is not None and self._looked_at - looked_at > LONGEST_GAP_SECONDS:
+            self.sessions.ask_again()
         self.view = view
+        if view.ended or view.released:
+            grace = self.settings.release_grace_seconds
+            self.sessions.ended_elsewhere(view.ended, view.released, self.clock.unix(), grace)
         self.viewed_at = datetime.now(UTC)
         if not self.store_up:
             self.store_up = True
@@ -273,8 +320,16 @@ class Room:
             self._seen |= seen
             raise
 
+    def sweep(self) -> None:
+        """Ends what has come to its end. Called twice a second."""
+        now = self.clock.unix()
+        self.sessions.sweep(now)
+        self.metrics.shared_sessions = self.sessions.shared(now)
+
     async def close(self) -> None:
         """Sends what is left to be told, and ends."""
+        if self._telling is not None:
+            await asyncio.gather(self._telling, return_exceptions=True)
         await self.flush()
         await self._joins.close()
         await self._visits.close()
@@ -288,6 +343,16 @@ class Room:
             self.store_up = False
             log.warning("store lost", room=self.name, cause=str(error))
 
+    async def _tell_ends(self) -> None:
+        """Tells the store of sessions that ended here, so that the other workers learn of it with their next look."""
+        try:
+            while self.store_up and self.sessions.has_commands:
+                await self._tell(self.sessions.collect(self.clock.unix()))
+        except StoreUnavailable:
+            pass  # told to the log; the next flush tries again
+        finally:
+            self._telling = None
+
     async def _tell(self, changes: Sequence[SessionChange]) -> None:
         for start in range(0, len(changes), CHANGES_AT_ONCE):
             piece = changes[start : start + CHANGES_AT_ONCE]
@@ -298,7 +363,7 @@ class Room:
                 if isinstance(error, StoreUnavailable):
                     self.store_failed(error)
                 raise
-            self.sessions.told(piece, alive)
+            self.sessions.told(piece, alive, self.clock.unix())
 
     async def _tell_stock(self) -> None:
         if self._sold_out_told:

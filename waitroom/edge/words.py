@@ -100,6 +100,10 @@ ERROR_WORDS: dict[int, Words] = {
         "Wrong address",
         "This server does not answer for that address. Please check it and try again.",
     ),
+    429: Words(
+        "That was a lot at once",
+        "Your browser asked for more than we can load for one visitor just now. Please try again in a moment.",
+    ),
     431: Words(
         "Your browser sent too much",
         "Its cookies for this shop have grown too large. Deleting them in the browser’s settings helps; "

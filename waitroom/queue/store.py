@@ -48,7 +48,7 @@ SCRIPTS = (
 )
 
 Fate = Literal["waiting", "called", "admitted", "unknown"]
-SessionOperation = Literal["keep", "resume", "hold", "extend", "end"]
+SessionOperation = Literal["keep", "resume", "hold", "extend", "end", "release"]
 Method = Literal["fifo", "passthrough"]
 Called = Literal["called", "admitted", "unknown", "not_open", "full", "too_many"]
 

@@ -39,7 +39,8 @@ class RoomView:
         totals: Counters since the room's first day, such as ``joined`` or ``left:expired``.
         table: Ranks and places, for positions.
         pace: What tells how fast the line will move.
-        ended: Sessions that have ended since the view before this one, whoever ended them.
+        ended: Sessions that an operator or their visitor has ended since the view before this one.
+        released: Sessions that the shop has released since the view before this one.
     """
 
     generation: int
@@ -67,6 +68,7 @@ class RoomView:
     table: PositionTable
     pace: Pace
     ended: tuple[int, ...] = ()
+    released: tuple[int, ...] = ()
 
     @property
     def free_slots(self) -> int:

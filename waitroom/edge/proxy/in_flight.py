@@ -57,9 +57,10 @@ class CountedPassage(Passage):
         client: ClientConnection,
         request: Request,
         outcome: str,
+        now: float,
         cookies: bytes,
     ) -> None:
-        super().__init__(room, None, client, request, outcome, cookies)
+        super().__init__(room, None, client, request, outcome, now, cookies)
         self._in_flight = in_flight
         self._whose = whose
 

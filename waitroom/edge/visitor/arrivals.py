@@ -10,7 +10,7 @@ import structlog
 from waitroom.budgets import neighbourhood
 from waitroom.edge.call import Call
 from waitroom.edge.clock import Clock
-from waitroom.edge.headers import own_cookie
+from waitroom.edge.headers import own_tokens
 from waitroom.edge.visitor.joins import ARRIVAL_SECONDS, ProxyDetector
 from waitroom.errors import BadToken
 
@@ -74,11 +74,13 @@ class Arrivals:
         """When the visitor first arrived, if they were asked for a moment lately."""
         room = call.room
         name = room.arrival_cookie.encode() + b"="
-        value = own_cookie(call.client.cookies, name) or call.request.fields.get(b"waitroom-arrival")
-        if not value:
-            return None
-        try:
-            arrived_at = room.tokens.read_arrival(value)
-        except BadToken:
-            return None
-        return arrived_at if 0 <= call.now - arrived_at < ARRIVAL_SECONDS else None
+        header = call.request.fields.get(b"waitroom-arrival")
+        arrivals: list[int] = []
+        for value in own_tokens(call.client.cookies, name, header):
+            try:
+                arrived_at = room.tokens.read_arrival(value)
+            except BadToken:
+                continue
+            if 0 <= call.now - arrived_at < ARRIVAL_SECONDS:
+                arrivals.append(arrived_at)
+        return min(arrivals) if arrivals else None

@@ -1,0 +1,363 @@
+"""The end of a session: here at once, elsewhere with the next look, and what a released one may still do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from edge_harness import BUSY, OK, PAGE, QUIET, World, answer, at_shop, get, sent
+from http_reader import Message
+from wires import Wire
+
+from waitroom.edge.room import LONGEST_GAP_SECONDS
+from waitroom.queue.store import SessionChange
+from waitroom.tokens import Pass
+
+SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+UPGRADE = (b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Version: 13")
+RELEASE = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nWaitroom-Command: release\r\n\r\n"
+GRACE = 30
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with World() as world:
+        yield world
+
+
+def look(world: World, **ends: tuple[int, ...]) -> None:
+    """The worker's next look at the room tells of these ends."""
+    world.store.view_ = replace(BUSY, **ends)
+    world.loop.wait(world.room.refresh())
+    world.store.view_ = BUSY
+
+
+def shop_at(world: World, path: bytes) -> Wire:
+    """The shop's connection that has received a request for a path."""
+    (wire,) = (wire for wire in world.shop.open if b" %b HTTP" % path in wire.got)
+    return wire
+
+
+def tunnel(world: World, session: int = 90) -> tuple[Wire, Wire]:
+    """A visitor's open WebSocket, and the shop's end of it."""
+    wire = world.client()
+    wire.send(get(b"/socket", world.inside(session), *UPGRADE))
+    shop = shop_at(world, b"/socket")
+    shop.send(SWITCHED)
+    assert b" 101 " in wire.clear()
+    shop.clear()
+    return wire, shop
+
+
+def reaches(world: World, method: bytes = b"GET", *lines: bytes, session: int = 90) -> bool:
+    """Whether a request under a pass for the session reaches the shop, which answers it."""
+    wire = world.client()
+    wire.send(get(b"/x", world.inside(session), *lines, method=method))
+    if not wire.got:
+        shop = shop_at(world, b"/x")
+        shop.send(OK)
+        shop.clear()
+        return True
+    assert answer(wire, method).status == 503
+    return False
+
+
+# Ended by an operator, or by the visitor on another worker.
+
+
+def test_an_end_that_the_view_tells_of_holds_from_then_on(world):
+    assert reaches(world)
+    look(world, ended=(90,))
+    assert not reaches(world)
+    assert not reaches(world, b"POST")
+    assert reaches(world, session=91), "nobody else's session ends"
+
+
+def test_an_end_that_the_view_told_of_holds_for_passes_first_seen_later(world):
+    look(world, ended=(90,), released=(91,))
+    assert not reaches(world)
+    assert reaches(world, session=91)
+    assert not reaches(world, b"POST", session=91)
+    world.pass_time(GRACE)
+    assert not reaches(world, session=91)
+
+
+def test_an_end_is_remembered_for_as_long_as_a_pass_can_be_good(world):
+    """A session's passes last until its hard end at the most, and holds prolong that once more."""
+    late = world.tokens.sign_pass(Pass(90, 1_900_000_000, 1_900_000_000)).encode()
+    look(world, ended=(90,))
+    for _ in range(2):
+        world.pass_time(14_399)
+        assert world.ask(get(b"/x", b"Cookie: waitroom_pass_shop=" + late)).status == 503
+    world.pass_time(3)
+    assert len(world.room.sessions._ended) == 0
+
+
+def test_requests_under_way_may_end_but_their_answers_take_the_pass_back(world):
+    wire = sent(world)
+    look(world, ended=(90,))
+    world.shop.wire.send(OK)
+    got = answer(wire)
+    assert got.body == b"ok"
+    assert b"waitroom_pass_shop=; Path=/; Max-Age=0" in got[b"Set-Cookie"]
+
+
+def test_tunnels_end_with_their_session(world):
+    wire, shop = tunnel(world)
+    other, _ = tunnel(world, session=91)
+    look(world, ended=(90,))
+    assert wire.got_eof
+    assert shop.lost or shop.got_eof or shop._closing
+    assert not other.got_eof
+    other.reset()
+
+
+def test_a_tunnel_that_opens_as_its_session_ends_is_cut_with_the_next_sweep(world):
+    wire = world.client()
+    wire.send(get(b"/socket", world.inside(), *UPGRADE))
+    look(world, ended=(90,))
+    world.shop.wire.send(SWITCHED)
+    world.pass_time(0.5)
+    assert wire.got_eof
+
+
+def test_a_tunnel_ends_with_its_session_s_time(world):
+    wire = world.client()
+    wire.send(get(b"/socket", b"Cookie: waitroom_pass_shop=" + world.pass_(left=20, ends=20), *UPGRADE))
+    world.shop.wire.send(SWITCHED)
+    world.pass_time(19)
+    assert not wire.got_eof
+    world.pass_time(1)
+    assert wire.got_eof
+
+
+def test_a_hold_prolongs_a_tunnel(world):
+    pass_ = world.pass_(left=20, ends=20)
+    wire = world.client()
+    wire.send(get(b"/socket", b"Cookie: waitroom_pass_shop=" + pass_, *UPGRADE))
+    world.shop.wire.send(SWITCHED)
+    held = world.client()
+    held.send(get(b"/pay", b"Cookie: waitroom_pass_shop=" + pass_))
+    shop_at(world, b"/pay").send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nWaitroom-Command: hold=60\r\n\r\n")
+    world.pass_time(59)
+    assert not wire.got_eof
+    world.pass_time(1)
+    assert wire.got_eof
+
+
+def test_a_tunnel_that_ends_by_itself_is_forgotten(world):
+    wire, shop = tunnel(world)
+    assert world.room.sessions._tunnels
+    shop.send_eof()
+    assert wire.got_eof
+    assert not world.room.sessions._tunnels
+
+
+@pytest.mark.parametrize(("gap", "asked"), [(LONGEST_GAP_SECONDS - 1, False), (LONGEST_GAP_SECONDS + 1, True)])
+def test_after_a_long_time_without_a_look_the_store_is_asked_about_each_session(world, gap, asked):
+    """It lists ends for half a minute: after that a look doesn't tell of all."""
+    look(world)
+    world.pass_time(gap)
+    assert reaches(world)
+    world.loop.wait(world.room.flush())
+    look(world)
+    world.store.calls.clear()
+    assert reaches(world)
+    world.loop.wait(world.room.flush())
+    assert bool(world.store.named("change_sessions")) == asked
+
+
+@pytest.mark.interpreted
+def test_where_ends_were_forgotten_the_store_is_asked(world, monkeypatch):
+    monkeypatch.setattr("waitroom.edge.rooms.ended.MOST_ENDED", 3)
+    assert reaches(world, session=7)
+    look(world, ended=(1, 2, 3, 4))
+    world.pass_time(0.5)
+    assert len(world.room.sessions._ended) == 3
+    world.store.over.add(1)
+    assert not reaches(world, session=1), "it was forgotten here, and the store knows"
+    asked = [change for batch in world.store.named("change_sessions") for change in batch]
+    assert [change.session for change in asked if change.operation == "resume"] == [1]
+    assert reaches(world, session=7), "who was known already is believed"
+    assert reaches(world, session=8)
+
+
+# Left.
+
+
+def test_a_visitor_who_leaves_ends_the_session_here_at_once(world):
+    wire, _ = tunnel(world)
+    got = world.ask(get(b"/.waitroom/leave", world.inside(), method=b"POST", body=b""))
+    assert got.status == 200
+    assert world.store.named("leave") == [(90, 14400_000)]
+    assert wire.got_eof
+    assert not reaches(world)
+
+
+# Released.
+
+
+def released(world: World, session: int = 90) -> Message:
+    wire = world.client()
+    wire.send(get(b"/order", world.inside(session), method=b"POST", body=b""))
+    shop = shop_at(world, b"/order")
+    shop.send(RELEASE)
+    shop.clear()
+    return answer(wire, b"POST")
+
+
+def test_a_release_is_told_to_the_store_immediately(world):
+    released(world)
+    assert [change for batch in world.store.named("change_sessions") for change in batch] == [
+        SessionChange("release", 90, 28800_000)
+    ]
+
+
+def test_releases_while_the_store_is_busy_go_together(world):
+    world.store.hold("change_sessions")
+    released(world)
+    for session in (91, 92, 93):
+        released(world, session)
+    world.store.let_go("change_sessions")
+    told = [[change.session for change in batch] for batch in world.store.named("change_sessions")]
+    assert told == [[90], [91, 92, 93]]
+
+
+def test_a_release_that_the_store_did_not_take_is_told_later(world):
+    world.store.broken = {"change_sessions"}
+    released(world)
+    assert not reaches(world, b"POST")
+    world.store.broken = set()
+    world.store.calls.clear()
+    world.loop.wait(world.room.refresh())
+    world.loop.wait(world.room.flush())
+    assert world.store.named("change_sessions") == [[SessionChange("release", 90, 28800_000)]]
+
+
+def test_the_browser_keeps_a_pass_for_the_grace(world):
+    got = released(world)
+    now = int(world.unix_time())
+    assert b"Waitroom-Command" not in got
+    (cookie,) = got.all(b"Set-Cookie")
+    value, _, attributes = cookie.partition(b"; ")
+    assert attributes == b"Path=/; Max-Age=%d; HttpOnly; SameSite=Lax" % GRACE
+    assert world.tokens.read_pass(value.partition(b"=")[2]) == Pass(90, now + GRACE, now + GRACE)
+    assert got[b"Cache-Control"] == b"private, no-store"
+    assert world.ask(get(b"/x", b"Cookie: " + value, method=b"POST", body=b"")).status == 503
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+def test_the_parts_of_the_page_after_an_order_load(world, method):
+    released(world)
+    world.pass_time(GRACE - 1)
+    assert reaches(world, method)
+    world.pass_time(1)
+    assert not reaches(world, method)
+
+
+@pytest.mark.parametrize("method", [b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS"])
+def test_a_released_session_changes_nothing_in_the_shop(world, method):
+    released(world)
+    assert not reaches(world, method)
+
+
+def test_a_released_session_opens_no_tunnel_and_loses_those_it_has(world):
+    wire, _ = tunnel(world)
+    released(world)
+    assert wire.got_eof
+    assert not reaches(world, b"GET", *UPGRADE)
+
+
+def test_an_answer_under_way_is_not_cut_by_a_release(world):
+    long = sent(world)
+    shop = world.shop.wire
+    shop.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nok")
+    released(world)
+    shop.send(b"ok")
+    assert answer(long).body == b"okok"
+
+
+def test_within_the_grace_a_pass_is_neither_renewed_nor_taken_back(world):
+    released(world)
+    wire = sent(world)
+    world.shop.wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nCache-Control: private\r\n\r\n")
+    assert b"Set-Cookie" not in answer(wire)
+    wire = sent(world)
+    world.shop.wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nWaitroom-Command: hold=900, extend=900\r\n\r\n")
+    assert b"Set-Cookie" not in answer(wire)
+    world.loop.wait(world.room.flush())
+    operations = {change.operation for batch in world.store.named("change_sessions") for change in batch}
+    assert operations == {"release"}
+
+
+def test_a_released_session_is_not_inside(world):
+    released(world)
+    got = world.ask(get(b"/.waitroom/status", world.inside()))
+    assert b'"state":"unknown"' in got.body
+    assert world.ask(get(b"/.waitroom/check", world.inside())).status == 401
+
+
+def test_a_release_on_another_worker_gives_the_grace_here(world):
+    wire, _ = tunnel(world)
+    look(world, released=(90,))
+    assert wire.got_eof
+    assert not reaches(world, b"POST")
+    world.pass_time(GRACE - 1)
+    assert reaches(world)
+    look(world, released=(90,))
+    world.pass_time(1)
+    assert not reaches(world), "being told of it twice prolongs nothing"
+
+
+def test_what_the_store_calls_over_may_have_been_released(world):
+    """This worker was told that the session is over before its look at the room told how."""
+    assert reaches(world)
+    world.store.over.add(90)
+    world.loop.wait(world.room.flush())
+    assert reaches(world)
+    look(world, released=(90,))
+    world.pass_time(GRACE - 1)
+    assert reaches(world)
+    assert not reaches(world, b"POST")
+
+
+def test_an_operator_s_end_ends_the_grace(world):
+    released(world)
+    look(world, ended=(90,))
+    assert not reaches(world)
+    look(world, released=(90,))
+    assert not reaches(world)
+
+
+def test_a_newcomer_released_at_once_sees_the_page_whole():
+    with World(view=QUIET) as world:
+        world.store.admits = 1
+        wire = world.client()
+        wire.send(get(b"/", PAGE))
+        world.shop.wire.send(RELEASE)
+        cookie = answer(wire).all(b"Set-Cookie")[-1]
+        assert b"Max-Age=%d" % GRACE in cookie
+        world.view = BUSY
+        part = world.client()
+        part.send(get(b"/part.png", b"Cookie: " + cookie.partition(b";")[0]))
+        world.shop.wire.send(OK)
+        assert answer(part).status == 200
+
+
+def test_without_a_grace_a_release_takes_the_pass_back():
+    with World(release_grace_seconds=0) as world:
+        got = released(world)
+        assert got.all(b"Set-Cookie") == [b"waitroom_pass_shop=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax"]
+        assert not reaches(world)
+
+
+def test_a_session_that_ends_while_a_request_of_it_waits_gets_no_further():
+    with World(session_requests_in_flight=1) as world:
+        sent(world)
+        shop = world.shop.wire
+        later = sent(world)
+        assert at_shop(world)
+        look(world, ended=(90,))
+        shop.send(OK)
+        assert answer(later).status == 503

@@ -1,0 +1,53 @@
+"""Sessions that have ended, remembered by their numbers for as long as a pass for them may be presented."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MOST_ENDED: Final = 65_536  # some 10 MB at the most
+
+
+class EndedSessions:
+    """The sessions of one room that have ended. Times are Unix times in seconds.
+
+    Args:
+        seconds: How long a pass may outlive the end of its session.
+    """
+
+    __slots__ = ("_ended", "_forgot_until", "_seconds")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._ended: dict[int, tuple[float, float]] = {}  # by number: until when, and when its grace ends
+        self._forgot_until = 0.0
+
+    def __contains__(self, session: int) -> bool:
+        return session in self._ended
+
+    def __len__(self) -> int:
+        return len(self._ended)
+
+    def add(self, session: int, now: float, grace_until: float) -> None:
+        """Remembers one, and until when its reads may still reach the shop."""
+        known = self._ended.get(session)
+        until = now + self._seconds if known is None else known[0]
+        self._ended[session] = (until, grace_until)
+        if len(self._ended) > MOST_ENDED:
+            oldest = next(iter(self._ended))
+            self._forgot_until = max(self._forgot_until, self._ended.pop(oldest)[0])
+
+    def grace_until(self, session: int) -> float:
+        """When the grace of an ended session ends; 0 where it has none."""
+        return self._ended[session][1]
+
+    def complete(self, now: float) -> bool:
+        """Whether every session that ended is remembered. Else only the store can tell."""
+        return now >= self._forgot_until
+
+    def forget(self, now: float) -> None:
+        """Forgets those whose passes have all expired. All are kept equally long: the first to go stand first."""
+        while self._ended:
+            session = next(iter(self._ended))
+            if self._ended[session][0] > now:
+                return
+            del self._ended[session]

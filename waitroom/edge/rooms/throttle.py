@@ -1,0 +1,146 @@
+"""Holds back the requests of a session that sends more than its bounds allow.
+
+A session has none of this while it stays below them: two counters suffice to see that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from waitroom.budgets import TokenBucket
+
+if TYPE_CHECKING:
+    from waitroom.edge.sessions import Session, Sessions
+
+BURST_SECONDS: Final = 2.0
+MOST_WAITING: Final = 256  # requests of one session in one worker
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """What one session may send, in one worker.
+
+    Attributes:
+        in_flight: Requests under way at a time; tunnels are counted apart, with the same limit.
+        per_second: Requests per second.
+        wait_seconds: How long a request beyond that may wait.
+    """
+
+    in_flight: int = 1 << 30
+    per_second: float = float("inf")
+    wait_seconds: float = 0.0
+
+
+class _Waiter:
+    """A request that waits for its turn."""
+
+    __slots__ = ("future", "tunnel")
+
+    def __init__(self, future: asyncio.Future[bool], tunnel: bool) -> None:
+        self.future = future
+        self.tunnel = tunnel
+
+
+class Throttle:
+    """Decides when the requests of one session go on: first come, first served, those for tunnels beside the others.
+
+    Args:
+        sessions: Those of the room.
+        session: The session; its counters tell what is under way.
+        limits: Its bounds.
+        used: Requests of the current second that went on before.
+        now: The steady clock's time in seconds.
+    """
+
+    __slots__ = ("_bucket", "_limits", "_loop", "_session", "_sessions", "_timer", "_waiting")
+
+    def __init__(self, sessions: Sessions, session: Session, limits: SessionLimits, used: int, now: float) -> None:
+        burst = limits.per_second * BURST_SECONDS
+        self._sessions = sessions
+        self._session = session
+        self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiting: deque[_Waiter] = deque()
+        self._bucket: TokenBucket | None = None
+        if burst < float("inf"):
+            self._bucket = TokenBucket(limits.per_second, burst - used)
+            self._bucket.change_rate(limits.per_second, burst, now)
+
+    def enter(self, now: float, *, tunnel: bool) -> bool:
+        """Whether a request may go on now, ahead of nobody who waits."""
+        if self._timer is not None or any(one.tunnel == tunnel for one in self._waiting):
+            return False
+        return self._has_slot(tunnel) and (self._bucket is None or self._bucket.take(now))
+
+    def idle(self, now: float) -> bool:
+        """Whether nothing is held back, and the session might as well have no throttle."""
+        return not self._waiting and (self._bucket is None or self._bucket.left(now) >= self._bucket.burst)
+
+    def retry_seconds(self, now: float) -> int:
+        """After how many seconds a refused client may try again."""
+        return 1 if self._bucket is None else 1 + int(self._bucket.wait_seconds(now))
+
+    async def wait(self, *, tunnel: bool) -> bool:
+        """Waits until a request may go on; False where that takes too long or too many wait already.
+
+        Where it may, it counts as under way: until `take_over`, when it begins in its own name, or `Sessions.finish`.
+        """
+        if len(self._waiting) >= MOST_WAITING:
+            return False
+        waiter = _Waiter(self._loop.create_future(), tunnel)
+        self._waiting.append(waiter)
+        self.wake()
+        timer = self._loop.call_later(self._limits.wait_seconds, _too_late, waiter.future)
+        try:
+            return await waiter.future
+        except asyncio.CancelledError:
+            if waiter not in self._waiting:
+                self._sessions.finish(self._session, tunnel=tunnel)
+            raise
+        finally:
+            timer.cancel()
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+                self.wake()
+
+    def take_over(self, *, tunnel: bool) -> None:
+        """A request that `wait` let go on begins now."""
+        self._session.requests -= 1
+        self._session.tunnels -= tunnel
+
+    def wake(self) -> None:
+        """Lets those go on who may, in their order."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        now = self._loop.time()
+        blocked = [False, False]
+        for waiter in list(self._waiting):
+            if all(blocked):
+                return
+            if blocked[waiter.tunnel] or waiter.future.done():
+                continue
+            if not self._has_slot(waiter.tunnel):
+                blocked[waiter.tunnel] = True
+                continue
+            if self._bucket is not None and not self._bucket.take(now):
+                self._timer = self._loop.call_later(self._bucket.wait_seconds(now) + 0.001, self.wake)
+                return
+            self._waiting.remove(waiter)
+            self._session.requests += 1
+            self._session.tunnels += waiter.tunnel
+            waiter.future.set_result(True)
+
+    def _has_slot(self, tunnel: bool) -> bool:
+        session = self._session
+        under_way = session.tunnels if tunnel else session.requests - session.tunnels
+        return under_way < self._limits.in_flight
+
+
+def _too_late(future: asyncio.Future[bool]) -> None:
+    if not future.done():
+        future.set_result(False)
