@@ -48,6 +48,7 @@ ROOM: dict[str, Any] = {
         "in_flight": 31,
     },
     "workers": {"alive": 2, "wanted": 2},
+    "hints": [],
     "autopilot": None,
     "last_change": {"at": AT, "who": "ann", "what": "rate_per_minute 200 → 300", "undoable": True},
     "undo": {"at": AT, "who": "ann", "what": "rate_per_minute 200 → 300"},

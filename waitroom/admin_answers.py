@@ -80,6 +80,7 @@ class Room:
     wait_seconds: WaitSeconds = field(default_factory=WaitSeconds)
     shop: Shop | None = None
     workers: Workers | None = None
+    hints: tuple[str, ...] = ()
     autopilot: Autopilot | None = None
     last_change: LastChange | None = None
     undo: LastChange | None = None

@@ -56,6 +56,7 @@ def room(name: str = "tickets", **values: Any) -> dict[str, Any]:
             "in_flight": 41,
         },
         "workers": {"alive": 4, "wanted": 4},
+        "hints": [],
         "autopilot": {"on": False, "floor": 60.0, "ceiling": 1200.0, "said": "", "at": None},
         "last_change": {
             "at": "2026-09-21T14:12:40Z",

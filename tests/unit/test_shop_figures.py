@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from waitroom.control.shop_figures import ShopFigures, ShopWatch, quantile
-from waitroom.metrics import EdgeMetrics, totals
+from waitroom.metrics import MOST_SHARED_NAMED, EdgeCollector, EdgeMetrics, exposition, totals
 
 NOW = 1_800_000_000.0
 
@@ -153,3 +153,33 @@ def test_a_file_that_a_former_version_wrote_still_counts(workers: Workers, tmp_p
     assert figures.p50_seconds is not None
     assert sum(totals(tmp_path)["shop"].upstream_request_seconds.counts) == 15
     assert sum(totals(tmp_path)["shop"].upstream_response_seconds.counts) == 5
+
+
+def test_sessions_that_are_shared_are_counted_once_over_all_workers_that_live(workers: Workers) -> None:
+    assert workers.watch.shared_sessions("shop") == ()
+    workers.each[0].rooms["shop"].shared_sessions = [90, 91]
+    workers.each[1].rooms["shop"].shared_sessions = [91, 92]
+    workers.look(NOW)
+    assert workers.watch.shared_sessions("shop") == [90, 91, 92]
+    assert workers.watch.shared_sessions("another") == ()
+    workers.look(NOW + 60, writing=(1,))
+    assert workers.watch.shared_sessions("shop") == [91, 92]
+
+
+def test_files_of_the_release_before_are_read(workers: Workers) -> None:
+    workers.look(NOW)
+    path = workers.folder / "edge-0.json"
+    dumped = json.loads(path.read_bytes())
+    del dumped["shop"]["shared_sessions"]
+    path.write_text(json.dumps(dumped))
+    workers.look(NOW + 1, writing=(1,))
+    assert workers.watch.shared_sessions("shop") == []
+    assert b'waitroom_shared_sessions{room="shop"} 0.0' in exposition(EdgeCollector(workers.folder))
+    assert EdgeMetrics(workers.folder, 0, ["shop"]).rooms["shop"].shared_sessions == ()
+
+
+def test_the_gauge_counts_shared_sessions(workers: Workers) -> None:
+    workers.each[0].rooms["shop"].shared_sessions = range(MOST_SHARED_NAMED + 50)
+    workers.each[1].rooms["shop"].shared_sessions = [5, 7000]
+    workers.look(NOW)
+    assert b'waitroom_shared_sessions{room="shop"} 101.0' in exposition(EdgeCollector(workers.folder))

@@ -103,6 +103,12 @@ def test_what_needs_an_eye_is_said(values, need):
     assert said.startswith(need)
 
 
+def test_hints_are_shown_as_they_are():
+    assert told()["hints"] == []
+    assert told(hints=["Set trusted_proxies."])["hints"] == ["Set trusted_proxies."]
+    assert shown({"name": "shop", "upstream": "http://a", "store_up": False})["hints"] == []
+
+
 def test_a_few_failures_of_a_few_requests_are_no_alarm():
     shop = {**OPEN["shop"], "requests_per_minute": 19.0, "failures_per_minute": 19.0}
     assert told(shop=shop)["needs"] == []

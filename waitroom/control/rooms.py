@@ -10,6 +10,7 @@ from typing import Any
 
 from waitroom.control.admission import Admission
 from waitroom.control.history import Sample, shop_json
+from waitroom.control.monitoring.hints import Observed, hints
 from waitroom.control.shop_figures import ShopWatch
 from waitroom.queue.positions import Forecast
 from waitroom.queue.view import RoomState, RoomView
@@ -196,6 +197,7 @@ class Rooms:
             "claim_seconds": view.claim_ms / 1000,
             "shop": shop_json(self._watch.figures(name, SHOP_SECONDS)),
             "workers": {"alive": self._watch.workers_alive, "wanted": self._workers},
+            "hints": hints(self._settings[name], Observed(shared_sessions=self._watch.shared_sessions(name))),
             "autopilot": self._autopilot(name),
             "last_change": None if last is None else {**last.json(), "undoable": last.stands(view)},
             "undo": undo.json() if undo is not None and undo.stands(view) else None,

@@ -46,12 +46,13 @@ class ShopFigures:
 
 @dataclass(frozen=True, slots=True)
 class _Sums:
-    """Over all workers: requests that ended, answers by bucket of their latency, failures; and what is in flight."""
+    """Over all workers: requests that ended, answers by bucket of their latency, failures; and what is so now."""
 
     requests: int
     buckets: tuple[int, ...]
     failures: int
     in_flight: int
+    shared_sessions: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,11 @@ class ShopWatch:
     def workers_alive(self) -> int:
         """Edge workers that had written of late when last looked at."""
         return self._looks[-1].alive if self._looks else 0
+
+    def shared_sessions(self, room: str) -> Sequence[int]:
+        """Numbers of the sessions that were in use from many networks when last looked at, see `waitroom.metrics`."""
+        sums = self._looks[-1].rooms.get(room) if self._looks else None
+        return () if sums is None else sorted(sums.shared_sessions)
 
     def figures(self, room: str, seconds: float) -> ShopFigures:
         """Of the last ``seconds``, at most 60; of less where less is known."""
@@ -143,7 +149,14 @@ def _sum(total: _Sums | None, dumped: Mapping[str, Any], *, lives: bool) -> _Sum
     buckets: Sequence[int] = latency["counts"] if latency else _NO_ANSWERS
     failures: int = dumped["upstream_failures"]
     in_flight: int = dumped["upstream_in_flight"] if lives else 0  # those of a dead worker went with it
+    shared = frozenset(dumped.get("shared_sessions", ())) if lives else frozenset()
     if total is None:
-        return _Sums(requests, tuple(buckets), failures, in_flight)
+        return _Sums(requests, tuple(buckets), failures, in_flight, shared)
     summed = tuple(mine + other for mine, other in zip(total.buckets, buckets, strict=True))
-    return _Sums(total.requests + requests, summed, total.failures + failures, total.in_flight + in_flight)
+    return _Sums(
+        total.requests + requests,
+        summed,
+        total.failures + failures,
+        total.in_flight + in_flight,
+        total.shared_sessions | shared,
+    )

@@ -45,15 +45,21 @@ _ACTIONS = {
 def shown(room: Mapping[str, Any]) -> dict[str, Any]:
     """The texts of a room by their names on the page.
 
-    ``tone`` is good, notice, bad or quiet; ``needs`` are sentences on what needs an eye, ``actions`` what can be done,
-    and ``asks`` what is said before it is.
+    ``tone`` is good, notice, bad or quiet; ``needs`` are sentences on what needs an eye, ``hints`` on what may be worth
+    a change, ``actions`` what can be done, and ``asks`` what is said before it is.
 
     Args:
         room: As the API describes it; without ``state`` where the store was never reached.
     """
     if "state" not in room:
         state, tone = _STATES["unknown"]
-        return {"state": state, "tone": tone, "says": "The store has not answered yet.", "needs": _needs(room)}
+        return {
+            "state": state,
+            "tone": tone,
+            "says": "The store has not answered yet.",
+            "needs": _needs(room),
+            "hints": [],
+        }
     key = "draining" if room.get("draining") else room["state"]
     state, tone = _STATES[key]
     shop = room.get("shop") or {}
@@ -66,6 +72,7 @@ def shown(room: Mapping[str, Any]) -> dict[str, Any]:
         "tone": tone,
         "says": says(room),
         "needs": _needs(room),
+        "hints": list(room.get("hints", ())),
         "waiting": count(room["waiting"]),
         "called": count(room["called"]),
         "away": count(room["away"]),

@@ -73,6 +73,7 @@ function render(box, words, changed) {
   }
   for (const rect of box.querySelectorAll("[data-w]")) rect.setAttribute("width", `${words[rect.dataset.w]}%`);
   for (const list of box.querySelectorAll("[data-list=needs]")) fill(list, words.needs.map((each) => element("li", each)));
+  for (const list of box.querySelectorAll("[data-list=hints]")) fill(list, (words.hints || []).map((each) => element("li", each)));
   for (const list of box.querySelectorAll("[data-list=left]")) {
     fill(list, (words.left || []).map(([reason, number]) => {
       const row = element("div");
