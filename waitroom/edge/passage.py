@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from waitroom.budgets import neighbourhood
@@ -134,7 +135,7 @@ class Passage(Errand):
             return self.cookies + self._pass_cookie("", 0), True
         if not private:
             return b"", False
-        farewell = self._pass_cookie(self._room.sessions.farewell(session), session.ends_at - int(now))
+        farewell = self._pass_cookie(self._room.sessions.farewell(session), math.ceil(session.grace_until - now))
         return self.cookies + farewell, True
 
     def ended(self, outcome: str) -> None:
