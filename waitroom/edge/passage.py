@@ -84,7 +84,7 @@ class Passage(Errand):
                 room.neighbours.note(neighbourhood(client.visitor), int(unix))
             peer = client.peer
             # With most requests it is the same as with the one before, which costs less to see than the address.
-            source: object = peer.address if not peer.trusted else _told_source(request)
+            source: str | bytes | None = peer.address if not peer.trusted else _told_source(request)
             if source is not session.source and source != session.source:
                 session.source = source
                 room.sessions.seen_from(session, neighbourhood(peer.origin(request).address), unix)
@@ -202,7 +202,7 @@ class Passage(Errand):
         return renew
 
 
-def _told_source(request: Request) -> object:
+def _told_source(request: Request) -> bytes | None:
     """What a trusted proxy says of where a request comes from."""
     fields = request.fields
     return fields.get(b"x-forwarded-for") or fields.get(b"forwarded")

@@ -76,7 +76,7 @@ class Session:
     second_at: float = 0.0
     second_requests: int = 0
     throttle: Throttle | None = None
-    source: object = None
+    source: str | bytes | None = None
     network: str = ""
     networks: dict[str, float] | None = None
 
