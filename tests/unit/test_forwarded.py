@@ -292,6 +292,7 @@ def test_an_address_is_in_a_network_as_the_standard_library_has_it(address, leng
     assert (str(address) in TrustedProxies([str(network)])) is ((mapped or address) in network)
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("address", ["10.0.0.9", "junk"])
 def test_known_addresses_are_bounded(monkeypatch, address):
     monkeypatch.setattr("waitroom.edge.headers._MOST_KNOWN", 10)
