@@ -450,10 +450,14 @@ class ClientConnection(asyncio.Protocol):
     def _take_turn(self) -> None:
         self._next_turn = None
         self._advance()
-        if self._ended_early and self._next_turn is None:
+        if self._ended_early and not self._waits_for_turn():
             self._ended_early = False
             if not self.eof_received():
                 self.transport.close()
+
+    def _waits_for_turn(self) -> bool:
+        # In a method of its own: compiled, what a method has set to None it takes for None ever after.
+        return self._next_turn is not None
 
     def _join_pieces(self) -> None:
         if self._partial is not None:
