@@ -143,11 +143,11 @@
     }
   }
 
-  function goOn(pause) {
+  function goOn(called) {
     const [at, times] = went();
-    const guard = times && Math.min(5000 * 2 ** (times - 1), 60000) - Math.abs(Date.now() - at);
-    going = true;
-    timer = setTimeout(() => {
+    // Who has learned of the turn goes now: the time for it runs, and a hidden tab's next timer is a minute away.
+    const guard = times > (called ? 1 : 0) ? Math.min(5000 * 2 ** (times - 1), 60000) - Math.abs(Date.now() - at) : 0;
+    const go = () => {
       remember([Date.now(), Math.min(times + 1, 5)]);
       const here = location.href;
       // Replacing an address by itself only scrolls where it has a fragment, so it becomes another one first.
@@ -156,7 +156,10 @@
       // The shop may take its time to answer, and going again would cut it short.
       going = false;
       schedule(90);
-    }, Math.max(guard, document.hidden ? 0 : pause));
+    };
+    going = true;
+    if (called && guard <= 0) go();
+    else timer = setTimeout(go, Math.max(guard, 0));
   }
 
   function schedule(after) {
@@ -184,7 +187,7 @@
       status = {};
     }
     // A room that is no more has no line either.
-    if (request.status === 404) return goOn(0);
+    if (request.status === 404) return goOn();
     if (request.status !== 200 || !status || !status.state) return failed(request);
     failures = 0;
     notice("");
@@ -193,15 +196,15 @@
       notice(say.cookies);
       return schedule(60);
     }
-    if (status.state === "unknown") return goOn(0);
+    if (status.state === "unknown") return goOn();
     if (status.state === "called" || status.state === "admitted") {
       if (states.called) enter("called");
-      return goOn(1200);
+      return goOn(true);
     }
     remember([0, 0]);
     if (status.state !== state) {
       // A page with words of its own can't be brought into another state from here.
-      if (!states[state] || !states[status.state]) return goOn(0);
+      if (!states[state] || !states[status.state]) return goOn();
       enter(status.state);
     }
     // Both times are the server's, so that a visitor's wrong clock does no harm.
@@ -226,7 +229,7 @@
         answered(request);
       } catch (error) {
         // A browser too old for all this gets what the server renders.
-        goOn(0);
+        goOn();
       }
     };
     request.send();
@@ -243,10 +246,12 @@
   if (marked("heading").length && marked("lead").length) {
     states[state] = [marked("heading")[0].textContent, marked("lead")[0].textContent];
   }
+  // Where to go from the page that a click on "more time" leads to.
+  for (const each of marked("more")) each.action += "&to=" + encodeURIComponent(location.pathname + location.search);
   if (state === "busy") {
     // There is no place to ask about yet.
     remember([0, 0]);
-    timer = setTimeout(() => goOn(0), pollAfter * 1000);
-  } else schedule(state === "called" ? 1 : pollAfter);
+    timer = setTimeout(goOn, pollAfter * 1000);
+  } else schedule(pollAfter);
   updated();
 })();

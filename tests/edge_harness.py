@@ -127,8 +127,8 @@ class FakeStore:
         await self._called("change_sessions", list(changes))
         return [change.session not in self.over for change in changes]
 
-    async def leave(self, place: int, pass_ms: int) -> bool:
-        await self._called("leave", (place, pass_ms))
+    async def leave(self, place: int, pass_ms: int, *, has_pass: bool = False) -> bool:
+        await self._called("leave", (place, pass_ms, has_pass))
         return True
 
     async def set_state(self, state: RoomState, message: str | None = None) -> None:

@@ -5,6 +5,8 @@ Time is the browser's own fake clock, so a minute of waiting takes no time.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 from dataclasses import replace
 from datetime import timedelta
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Error, Page, Route, expect
 from waiting_line import LANGUAGES, NOW, STATUS, VALUES, Line, Open, asked, hide, marked, poll
 
 from waitroom.edge.pages import PageKind, Pages
@@ -21,6 +23,25 @@ from waitroom.edge.words import ROOM_WORDS
 from waitroom.settings import RoomSettings
 
 pytestmark = pytest.mark.slow
+
+
+async def hold_back(page: Page, address: str) -> asyncio.Event:
+    """Keeps requests for an address from being answered until the event is set: the page that made them stays."""
+    let_go = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        await let_go.wait()
+        with contextlib.suppress(Error):  # the page may have gone elsewhere meanwhile
+            await route.continue_()
+
+    await page.route(address, hold)
+    return let_go
+
+
+async def enter(page: Page, seconds: float = 20) -> None:
+    """Let time pass until the next poll, and none after that: its answer leads elsewhere."""
+    async with page.expect_navigation():
+        await page.clock.run_for(int(seconds * 1000))
 
 
 async def test_the_page_is_kept_up_to_date(line: Line, visit: Open) -> None:
@@ -105,6 +126,7 @@ async def test_script_and_server_write_alike(line: Line, visit: Open) -> None:
 @pytest.mark.parametrize("state", ["called", "admitted"])
 async def test_the_visitor_is_taken_in(line: Line, visit: Open, state: str) -> None:
     page = await visit("/phones?colour=blue")
+    shop = await hold_back(page, "**/phones?colour=blue")
     line.now(state)
     await poll(page)
     await expect(page.get_by_role("heading", level=1)).to_have_text("It is your turn")
@@ -112,7 +134,7 @@ async def test_the_visitor_is_taken_in(line: Line, visit: Open, state: str) -> N
     await expect(page.get_by_role("link", name="Go in")).to_be_visible()
     await expect(page).to_have_title("It is your turn")
     line.kind = None
-    await page.clock.run_for(1500)
+    shop.set()
     await expect(page.get_by_role("heading", level=1)).to_have_text("Welcome to the shop")
     assert page.url == line.address + "/phones?colour=blue"
     assert await page.evaluate("history.length") == 2
@@ -122,9 +144,8 @@ async def test_the_visitor_is_taken_in(line: Line, visit: Open, state: str) -> N
 async def test_an_address_with_a_fragment_is_loaded_too(line: Line, visit: Open, address: str) -> None:
     page = await visit(address)
     line.now("called")
-    await poll(page)
     line.kind = None
-    await page.clock.run_for(1500)
+    await enter(page)
     await expect(page.get_by_role("heading", level=1)).to_have_text("Welcome to the shop")
     assert page.url == line.address + address
     assert await page.evaluate("history.length") == 2
@@ -139,22 +160,47 @@ async def test_who_came_by_post_goes_in_by_get(line: Line, visit: Open) -> None:
     await line.count("POST /basket", 1)
     await page.wait_for_url("**/basket")
     line.now("called")
-    await poll(page)
     line.kind = None
-    await page.clock.run_for(1500)
+    await enter(page)
     await line.count("GET /basket", 1)
     await expect(page.get_by_role("heading", level=1)).to_have_text("Welcome to the shop")
     assert line.requests.count("POST /basket") == 1
 
 
-async def test_in_a_hidden_tab_it_goes_in_without_a_pause(line: Line, visit: Open) -> None:
+@pytest.mark.parametrize("hidden", [True, False])
+async def test_it_goes_in_without_another_timer(line: Line, visit: Open, hidden: bool) -> None:
+    """The page's clock stands still once it has asked: in a hidden tab the next timer may be a minute away."""
     page = await visit()
-    await hide(page, hidden=True)
+    await hide(page, hidden=hidden)
     line.now("called")
     line.kind = None
-    await poll(page)
-    await page.clock.run_for(1)
+    await enter(page)
     await expect(page.get_by_role("heading", level=1)).to_have_text("Welcome to the shop")
+
+
+async def test_it_goes_in_without_another_timer_though_it_was_loaded_again_just_now(line: Line, visit: Open) -> None:
+    page = await visit()
+    await page.evaluate("sessionStorage.setItem('waitroom_went_shop', JSON.stringify([Date.now() + 20000, 1]))")
+    line.now("called")
+    line.kind = None
+    await enter(page)
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Welcome to the shop")
+
+
+async def test_a_click_asks_for_more_time(line: Line, visit: Open) -> None:
+    page = await visit("/phones?colour=blue")
+    shop = await hold_back(page, "**/phones?colour=blue")
+    line.now("called")
+    await poll(page)
+    await page.get_by_role("button", name="I need more time").click(no_wait_after=True)
+    await line.count("POST /.waitroom/claim", 1)
+    await page.wait_for_url("**/.waitroom/claim?room=shop&more=1&to=%2Fphones%3Fcolour%3Dblue")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("It is your turn")
+    shop.set()
+    line.kind = None
+    await page.get_by_role("link", name="Go in").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Welcome to the shop")
+    assert line.requests[-1] == "GET /.waitroom/claim"
 
 
 # Says for how long the page means to wait, but hardly waits: no time passes on its clock.

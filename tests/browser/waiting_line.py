@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -89,6 +89,12 @@ class Line:
             return web.Response(status=self.status_code, text=self.status_body, headers=headers)
         return web.json_response(self.status, status=self.status_code, headers=headers)
 
+    async def more(self, request: web.Request) -> web.Response:
+        assert request.query["more"] == "1"
+        self.kind = PageKind.CALLED
+        self.values = replace(VALUES, position=None, eta=None, start_position=None, poll_after=105)
+        return await self.page(request)
+
     async def leave(self, request: web.Request) -> web.Response:
         await self.noted(request)
         assert request.query["room"] == "shop"
@@ -99,6 +105,7 @@ async def serve(line: Line) -> web.AppRunner:
     application = web.Application()
     application.router.add_get("/.waitroom/status", line.answer)
     application.router.add_post("/.waitroom/leave", line.leave)
+    application.router.add_post("/.waitroom/claim", line.more)
     application.router.add_route("*", "/{path:.*}", line.page)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()

@@ -15,6 +15,7 @@ from waitroom.queue.view import RoomState
 
 LOOK_MS = 10_000  # a look at the clock adds no more than this to the room's time
 BLUR_MS = 15_000  # when somebody was last seen is known that exactly
+MARGIN_MS = 30_000  # a slot outlives its pass by so much
 ROUNDING = 1e-6
 
 
@@ -28,6 +29,10 @@ class Contents:
     active: dict[int, int] = field(default_factory=dict)
     ended: dict[int, int] = field(default_factory=dict)
     missed: set[int] = field(default_factory=set)
+    turns: dict[int, str] = field(default_factory=dict)
+    moved: dict[int, int] = field(default_factory=dict)
+    moved_until: dict[int, int] = field(default_factory=dict)
+    hard_ends: dict[int, int] = field(default_factory=dict)
 
     @property
     def line(self) -> tuple[Iterable[int], ...]:
@@ -45,15 +50,21 @@ class Memory:
     Attributes:
         seen: When waiting visitors were last seen.
         doubtful: Of those, who may have been forgotten since by a tick.
-        turn_until: Until when those who were called may claim.
+        turn_until: Until when those who were called may claim, by the turns' clock.
+        told: Who has been told of the turn and has had no other one since; "2" where they asked for more time.
+        moved: The new places of those who came back too late from a turn they had been told of.
+        moved_until: Until when their old tickets are good.
         kept_until: Until when the places of those who are away are kept.
         missed: Who missed a turn and has had none since.
         inside_until: Until when a session was promised at the least.
+        hard_end: When a session ends whatever its visitor does, where that is known.
+        held_until: Until when the shop holds a session beyond that.
         ended: Sessions and places that were given up, and until when that is remembered.
         gone: Places whose holders have no claim to them any more.
         contents: What the store holds.
         limits, state: What the operator wants; `file` is what the settings file said when it was last read.
         wall, clock: The wall clock when it was last looked at, and the room's time.
+        blocked: For how much of that time nobody could claim a turn.
         gathered: How many could be called at once then, for all the rate cares.
     """
 
@@ -72,6 +83,20 @@ class Memory:
     inside_until: dict[int, int] = field(default_factory=dict)
     ended: dict[int, int] = field(default_factory=dict)
     gone: set[int] = field(default_factory=set)
+    blocked: int = 0
+    told: dict[int, str] = field(default_factory=dict)
+    moved: dict[int, int] = field(default_factory=dict)
+    moved_until: dict[int, int] = field(default_factory=dict)
+    hard_end: dict[int, int] = field(default_factory=dict)
+    held_until: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def takes_claims(self) -> bool:
+        return self.state in (RoomState.OPEN, RoomState.PAUSED)
+
+    @property
+    def turn_clock(self) -> int:
+        return self.clock - self.blocked
 
 
 class History:
@@ -100,6 +125,7 @@ class History:
         step = min(max(wall - memory.wall, 0), LOOK_MS)
         memory.wall = wall
         memory.clock += step
+        memory.blocked += 0 if memory.takes_claims else step
         due = step * memory.limits.rate_per_minute / 60000
         memory.gathered = min(memory.gathered + due, self._burst())
         # From here to any later moment at most what falls due and one second's worth may be called. `_most` is the
@@ -152,31 +178,58 @@ class History:
             )
         assert answer.waiting == len(after.waiting) == len(before.waiting) + len(rest)
         for place in admitted:
-            self._goes_in(place)
+            self._begins(place)
         for place in rest:
             self.holders.add(place)
             self._is_seen(place)
         self._check(after)
 
     def visited(self, visits: Sequence[Visit], answers: Sequence[Visited], after: Contents) -> None:
-        before = self.contents
+        memory = self.memory
         for visit, answer in zip(visits, answers, strict=True):
-            place, fate = visit.place, answer.fate
+            place, fate = self._stands_for(visit, answer), answer.fate
             if place in self.holders and fate != "admitted":
                 assert fate in ("waiting", "called"), f"{place} lost its place"
-            if place in self.memory.gone:
-                assert fate == ("admitted" if place in after.active else "unknown"), f"{place} got another turn"
-            if place in before.called and visit.claim and self.memory.state in (RoomState.OPEN, RoomState.PAUSED):
+            if place in memory.gone:
+                there = place in after.active and not self._worn_out(place)
+                assert fate == ("admitted" if there else "unknown"), f"{place} got another turn"
+            if place in memory.turn_until and visit.claim and memory.takes_claims:
                 assert fate == "admitted"
-                self._goes_in(place)
+                self._begins(place)
+            if fate == "admitted":
+                # What was stored of a session whose hard end the store has lost, or never knew, begins now.
+                hard_end = memory.hard_end.setdefault(place, self._after(memory.limits.session_max_seconds))
+                assert answer.left_ms == max(hard_end, memory.inside_until[place]) - memory.clock > 0
             if fate == "waiting":
                 assert place in after.waiting
                 self.holders.add(place)
                 self.memory.kept_until.pop(place, None)
                 self._is_seen(place)
             if fate == "called":
-                assert answer.claim_left_ms == max(0, self.memory.turn_until[place] - self.memory.clock)
+                if memory.takes_claims and (visit.told or visit.more):
+                    self._is_told(place, more=visit.more)
+                assert answer.left_ms == max(0, memory.turn_until[place] - memory.turn_clock)
         self._check(after)
+
+    def _stands_for(self, visit: Visit, answer: Visited) -> int:
+        """The place that a ticket stands for by now."""
+        memory, place = self.memory, visit.place
+        if place in memory.moved:
+            memory.moved_until[place] = self._after(memory.limits.keep_place_seconds)
+            assert answer.moved_to == (memory.moved[place] if answer.fate != "unknown" else 0)
+            return memory.moved[place]
+        too_late = place in memory.kept_until and place in memory.told
+        assert bool(answer.moved_to) is too_late, "who was told and didn't come goes to the end, and nobody else"
+        if not too_late:
+            return place
+        new = answer.moved_to
+        assert new > self.greatest_place, "not behind everybody"
+        self.greatest_place = new
+        self._leaves_line(place)
+        memory.missed.add(new)
+        memory.moved[place] = new
+        memory.moved_until[place] = self._after(memory.limits.keep_place_seconds)
+        return new
 
     def seen(self, places: Iterable[int], after: Contents) -> None:
         for place in places:
@@ -185,7 +238,7 @@ class History:
 
     def ticked(self, answer: Ticked, after: Contents) -> None:
         before, memory = self.contents, self.memory
-        turns_over = {place for place, until in memory.turn_until.items() if until <= self.memory.clock}
+        turns_over = {place for place, until in memory.turn_until.items() if until <= memory.turn_clock}
         assert turns_over == before.called.keys() - after.called.keys(), "a turn ended early, or not at all"
         self._miss(turns_over)
         self._drop_places(after)
@@ -195,7 +248,7 @@ class History:
         self._check_order(called, stepped_over, after)
         self._count_calls(len(called), after)
         for place in called:
-            memory.turn_until[place] = self._after(self.memory.limits.claim_seconds)
+            memory.turn_until[place] = self._turn_end()
         for place in stepped_over:
             memory.kept_until[place] = self._after(self.memory.limits.keep_place_seconds)
         if not answer.stopped_early:
@@ -203,42 +256,65 @@ class History:
         for session, until in list(memory.inside_until.items()):
             if session not in after.active:
                 assert until <= self.memory.clock, f"session {session} was thrown out"
-                del memory.inside_until[session]
+                self._ends(session)
+        for place, until in list(memory.moved_until.items()):
+            if until <= memory.clock:
+                del memory.moved[place], memory.moved_until[place]
         memory.doubtful |= {place for place in memory.seen if not self._surely_there(place)}
         self._check(after)
 
     def sessions_changed(self, changes: Sequence[SessionChange], alive: Sequence[bool], after: Contents) -> None:
         adopted = set()
+        memory = self.memory
         for change, answer in zip(changes, alive, strict=True):
             session = change.session
-            if change.operation == "end":
+            if change.operation in ("end", "release"):
                 self._gives_up(session, change.ms)
                 continue
             has_slot = session in self.memory.inside_until
+            keeps = change.operation in ("keep", "resume")
             if session in self.memory.ended:
                 assert not answer, f"session {session} goes on after its end"
+            elif keeps and (self._worn_out(session) if has_slot else change.ms <= 0):
+                assert not answer, f"session {session} goes on after its hard end"
             elif has_slot or (change.operation != "resume" and self.passes.get(session, 0) > self.memory.clock):
                 assert answer, f"session {session} was thrown out"
             if not answer:
                 continue
             if session not in self.contents.active and session not in self.contents.called:
                 adopted.add(session)
-            ms = change.ms
-            if change.operation in ("keep", "resume"):
-                ms = min(ms, round(self.memory.limits.session_seconds * 1000))
+            longest = round(memory.limits.session_max_seconds * 1000)
+            if keeps:
+                memory.hard_end.setdefault(session, memory.clock + change.ms)
+            left = memory.hard_end.get(session, memory.clock + longest) - memory.clock
+            if keeps:
+                ms = min(left, round(memory.limits.session_seconds * 1000))
+            else:
+                ms = min(change.ms, left + (longest if change.operation == "hold" else 0))
+            if change.operation == "hold" or session not in memory.hard_end:
+                memory.held_until[session] = max(memory.held_until.get(session, 0), memory.clock + ms)
             self._goes_in(session, ms)
         self._check(after, len(adopted))
 
-    def left(self, place: int, pass_ms: int, answer: bool, after: Contents) -> None:
+    def left(self, place: int, pass_ms: int, answer: bool, after: Contents, *, has_pass: bool, young: bool) -> None:
+        """``young``: of this generation, so that the store knows all that became of the place."""
         before = self.contents
+        self.memory.moved_until.pop(place, None)
+        place = self.memory.moved.pop(place, place)
         there = place in before.waiting or place in before.called or place in before.away or place in before.active
         assert answer is there
-        self._gives_up(place, pass_ms)
+        remembered = place in after.ended
+        if has_pass or place in before.active:
+            assert remembered, "a pass that was given up would go on"
+        elif young:
+            assert remembered is (place in before.ended), "a place that had no pass left a trace"
+        self._gives_up(place, pass_ms, remembered=remembered)
         self._check(after)
 
     def called_by_hand(self, place: int, answer: Called, after: Contents) -> None:
         """An operator called somebody out of the order: the one thing that may overtake, and no more than a slot."""
         before, memory = self.contents, self.memory
+        place = memory.moved.get(place, place)
         if before == after:
             assert (answer == "called") == (place in before.called)
             assert (answer == "admitted") == (place in before.active)
@@ -258,7 +334,8 @@ class History:
             # The rate is told of it; it may have been exceeded by this one, and by none that a tick calls after it.
             self._called += 1
         memory.kept_until.pop(place, None)
-        memory.turn_until[place] = self._after(memory.limits.claim_seconds)
+        memory.told.pop(place, None)
+        memory.turn_until[place] = self._turn_end()
         self._check(after)
 
     def nothing_moved(self, after: Contents) -> None:
@@ -338,7 +415,14 @@ class History:
         for session, until in memory.inside_until.items():
             assert session in after.active, f"session {session} was thrown out"
             assert after.active[session] > until, "a slot ends before its pass does"
-        assert set(memory.turn_until) == set(after.called), "a turn was taken away, or came from nowhere"
+        for session, slot_until in after.active.items():
+            last = max(memory.hard_end.get(session, memory.clock), memory.held_until.get(session, 0))
+            if session in memory.hard_end:
+                assert slot_until <= last + MARGIN_MS, "a slot outlives the session's hard end"
+        assert memory.turn_until == after.called, "a turn was taken away, or came from nowhere"
+        assert memory.told == after.turns
+        assert (memory.moved, memory.moved_until) == (after.moved, after.moved_until)
+        assert memory.hard_end == after.hard_ends, "a hard end moved"
         assert set(memory.kept_until) == set(after.away), "a place was not kept"
         assert memory.missed == after.missed
         memory.contents = after
@@ -349,26 +433,58 @@ class History:
         self.memory.seen[place] = self.memory.clock
         self.memory.doubtful.discard(place)
 
+    def _is_told(self, place: int, *, more: bool) -> None:
+        """From the first time on there is so much time, and as much again once."""
+        memory = self.memory
+        told_ms = round(memory.limits.claim_after_told_seconds * 1000)
+        if place not in memory.told:
+            memory.told[place] = "1"
+            memory.turn_until[place] = min(memory.turn_until[place], memory.turn_clock + told_ms)
+        if more and memory.told[place] == "1":
+            memory.told[place] = "2"
+            memory.turn_until[place] += told_ms
+
+    def _turn_end(self) -> int:
+        return self._after(self.memory.limits.claim_seconds) - self.memory.blocked
+
+    def _worn_out(self, session: int) -> bool:
+        memory = self.memory
+        hard_end = memory.hard_end.get(session)
+        return hard_end is not None and max(hard_end, memory.inside_until.get(session, 0)) <= memory.clock
+
     def _leaves_line(self, place: int) -> None:
         memory = self.memory
+        memory.told.pop(place, None)
         self.holders.discard(place)
         memory.turn_until.pop(place, None)
         memory.kept_until.pop(place, None)
         memory.missed.discard(place)
 
-    def _goes_in(self, session: int, ms: int | None = None) -> None:
+    def _begins(self, session: int) -> None:
+        """A visitor is admitted."""
+        self.memory.hard_end[session] = self._after(self.memory.limits.session_max_seconds)
+        limits = self.memory.limits
+        self._goes_in(session, round(min(limits.session_seconds, limits.session_max_seconds) * 1000))
+
+    def _ends(self, session: int) -> None:
+        for known in (self.memory.inside_until, self.memory.hard_end, self.memory.held_until):
+            known.pop(session, None)
+
+    def _goes_in(self, session: int, ms: int) -> None:
         self._leaves_line(session)
         self.ever_inside[session] = None
-        until = self._after(self.memory.limits.session_seconds if ms is None else ms / 1000)
+        until = self.memory.clock + ms
         self.passes[session] = max(until, self.passes.get(session, 0))
         self.memory.inside_until[session] = max(until, self.memory.inside_until.get(session, 0))
         self.memory.gone.add(session)
 
-    def _gives_up(self, place: int, pass_ms: int) -> None:
+    def _gives_up(self, place: int, pass_ms: int, *, remembered: bool = True) -> None:
         self._leaves_line(place)
-        self.memory.inside_until.pop(place, None)
         self.passes.pop(place, None)
-        self.memory.ended[place] = self.memory.clock + pass_ms
+        if remembered:
+            until = max(self.memory.clock + pass_ms, self.memory.inside_until.get(place, 0))
+            self.memory.ended[place] = until
+        self._ends(place)
         self.memory.gone.add(place)
 
     def _miss(self, places: Iterable[int]) -> None:

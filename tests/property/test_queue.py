@@ -32,13 +32,22 @@ SESSIONS = st.sampled_from([10.0, 40.0])
 CLAIMS = st.sampled_from([5.0, 20.0])
 AWAYS = st.sampled_from([10.0, 15.0, 40.0])
 KEEPS = st.sampled_from([20.0, 90.0])
-LIMITS = st.builds(Limits, RATES, SLOTS, SESSIONS, CLAIMS, AWAYS, KEEPS)
+TOLDS = st.sampled_from([2.0, 5.0, 20.0])
+LONGEST = st.sampled_from([15.0, 60.0, 3600.0])
+LIMITS = st.builds(
+    Limits,
+    *(RATES, SLOTS, SESSIONS, CLAIMS, AWAYS, KEEPS),
+    claim_after_told_seconds=TOLDS,
+    session_max_seconds=LONGEST,
+)
 CHANGES = st.one_of(
     st.tuples(st.just("rate_per_minute"), RATES),
     st.tuples(st.just("max_active"), SLOTS),
     st.tuples(st.just("max_active"), st.just(1)),
     st.tuples(st.just("session_seconds"), SESSIONS),
     st.tuples(st.just("claim_seconds"), CLAIMS),
+    st.tuples(st.just("claim_after_told_seconds"), TOLDS),
+    st.tuples(st.just("session_max_seconds"), LONGEST),
     st.tuples(st.just("away_after_seconds"), AWAYS),
     st.tuples(st.just("keep_place_seconds"), KEEPS),
     st.tuples(st.just("method"), st.sampled_from(["fifo", "passthrough"])),
@@ -49,9 +58,16 @@ local sets = { redis.call('HGET', KEYS[1], 'clock'), redis.call('SMEMBERS', KEYS
 for _, key in ipairs({ KEYS[2], KEYS[3], KEYS[4], KEYS[6], KEYS[7] }) do
   sets[#sets + 1] = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
 end
+for _, key in ipairs({ KEYS[13], KEYS[14] }) do
+  sets[#sets + 1] = redis.call('HGETALL', key)
+end
+for _, key in ipairs({ KEYS[15], KEYS[16] }) do
+  sets[#sets + 1] = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+end
 return sets
 """
 assert KEYS[:7] == ("room", "waiting", "called", "away", "missed", "active", "ended")
+assert KEYS[12:16] == ("turns", "moved", "moved_until", "hard_ends")
 
 STATES = st.sampled_from([RoomState.OPEN, RoomState.OPEN, RoomState.OPEN, *RoomState])
 PICKS = st.lists(st.integers(0, 30), min_size=1, max_size=6)
@@ -59,6 +75,7 @@ LOOK_UPS = st.one_of(st.just(5000), st.integers(1, 12))
 MS = st.sampled_from([0, 8_000, 30_000, 300_000])
 STEP_MS = st.sampled_from([1, 100, 1_000, 5_000, 10_000])
 SOME = st.sampled_from(["none", "all", "every other"])
+PURPOSES = st.sampled_from(["look", "tell", "claim", "more"])
 
 
 def some(members: Iterable[int], which: str) -> list[int]:
@@ -106,17 +123,22 @@ class Line(RuleBasedStateMachine):
     def join(self, count: int) -> None:
         self._join(count)
 
-    @rule(whom=st.sampled_from(["anyone", "waiting", "called", "away", "gone"]), picks=PICKS, claim=st.booleans())
-    def visit(self, whom: str, picks: list[int], claim: bool) -> None:
+    @rule(
+        whom=st.sampled_from(["anyone", "waiting", "called", "called", "away", "moved", "gone"]),
+        picks=PICKS,
+        purpose=PURPOSES,
+    )
+    def visit(self, whom: str, picks: list[int], purpose: str) -> None:
         contents, gone = self.history.contents, self.history.memory.gone
         crowds: dict[str, Iterable[int]] = {
             "anyone": self.tickets,
             "waiting": contents.waiting,
             "called": contents.called,
             "away": contents.away,
+            "moved": contents.moved,
             "gone": [place for place in self.tickets if place in gone],
         }
-        self._visit(self._pick(crowds[whom], picks), claim)
+        self._visit(self._pick(crowds[whom], picks), purpose)
 
     @rule(picks=PICKS)
     def poll(self, picks: list[int]) -> None:
@@ -127,7 +149,12 @@ class Line(RuleBasedStateMachine):
         for place in self._pick(self.tickets, [pick]):
             self._leave(place, pass_ms)
 
-    @rule(picks=PICKS, operation=st.sampled_from(["keep", "resume", "hold", "extend", "end"]), ms=MS)
+    @rule(pick=st.integers(0, 30), pass_ms=MS)
+    def leave_with_a_pass(self, pick: int, pass_ms: int) -> None:
+        for session in self._pick(self.history.ever_inside, [pick]):
+            self._leave(session, pass_ms, has_pass=True)
+
+    @rule(picks=PICKS, operation=st.sampled_from(["keep", "resume", "hold", "extend", "end", "release"]), ms=MS)
     def change_sessions(self, picks: list[int], operation: SessionOperation, ms: int) -> None:
         sessions = self._pick(self.history.ever_inside, picks)
         self._change_sessions([SessionChange(operation, session, ms) for session in sessions])
@@ -149,14 +176,15 @@ class Line(RuleBasedStateMachine):
         newcomers: int,
         controllers: int,
         look_ups: int,
+        told: bool,
     ) -> None:
         """Visitors come, stay or go away, take their turns or miss them, shop or don't; controllers may stall."""
         for _ in range(steps):
             self.wall += step_ms
             if newcomers:
                 self._join(newcomers)
-            self._visit(some(sorted(self.history.holders), there), claim=False)
-            self._visit(some(self.history.contents.called, claiming), claim=True)
+            self._visit(some(sorted(self.history.holders), there), "tell" if told else "look")
+            self._visit(some(self.history.contents.called, claiming), "claim")
             inside = some(self.history.contents.active, shopping)
             self._change_sessions([SessionChange("keep", session, HOUR_MS) for session in inside])
             for _ in range(controllers):
@@ -173,6 +201,7 @@ class Line(RuleBasedStateMachine):
         newcomers=st.integers(0, 2),
         controllers=st.integers(0, 2),
         look_ups=LOOK_UPS,
+        told=st.booleans(),
     )(_time_passes)
 
     everybody_goes_away = rule(
@@ -184,6 +213,7 @@ class Line(RuleBasedStateMachine):
         newcomers=st.integers(0, 2),
         controllers=st.integers(0, 1),
         look_ups=LOOK_UPS,
+        told=st.just(False),
     )(_time_passes)
 
     @rule()
@@ -233,8 +263,9 @@ class Line(RuleBasedStateMachine):
         state=st.sampled_from([RoomState.PAUSED, RoomState.CLOSED, RoomState.SOLD_OUT]),
         empty=st.booleans(),
         reopen=st.booleans(),
+        later_ms=STEP_MS,
     )
-    def not_open(self, state: RoomState, empty: bool, reopen: bool) -> None:
+    def not_open(self, state: RoomState, empty: bool, reopen: bool, later_ms: int) -> None:
         """Some have been called when the room is closed or paused; newcomers come, perhaps to a line that is empty."""
         self.wall += 1000
         self._tick(5000)
@@ -243,7 +274,8 @@ class Line(RuleBasedStateMachine):
                 self._leave(place, 0)
         self._set_state(state)
         self._join(2)
-        self._visit(list(self.history.contents.called), claim=True)
+        self._visit(list(self.history.contents.called), "claim")
+        self.wall += later_ms
         self._tick(5000)
         if reopen:
             self._set_state(RoomState.OPEN)
@@ -293,7 +325,7 @@ class Line(RuleBasedStateMachine):
             [SessionChange("keep", session, HOUR_MS) for session in inside[::2]]
             + [SessionChange("end", session, 0) for session in inside[1:2]]
         )
-        self._visit([place for place in self.tickets if place in self.history.memory.gone], claim=False)
+        self._visit([place for place in self.tickets if place in self.history.memory.gone], "tell")
 
     # How it is all done.
 
@@ -308,7 +340,8 @@ class Line(RuleBasedStateMachine):
         clock, after = self.runner.run(self._read())
         model = self.model
         assert after == Contents(
-            model.waiting[:], {**model.called}, {**model.away}, {**model.active}, {**model.ended}, {*model.missed}
+            *(model.waiting[:], {**model.called}, {**model.away}, {**model.active}, {**model.ended}, {*model.missed}),
+            *({**model.turns}, {**model.moved}, {**model.moved_until}, {**model.hard_ends}),
         )
         self.history.look(self.wall)
         assert clock == self.history.memory.clock
@@ -382,10 +415,16 @@ class Line(RuleBasedStateMachine):
                 self.tickets[place] = joined.generation
         self.history.joined(joined, count, after)
 
-    def _visit(self, places: list[int], claim: bool) -> None:
-        visits = [Visit(place, self.tickets[place], claim) for place in places]
+    def _visit(self, places: list[int], purpose: str) -> None:
+        visits = [
+            Visit(place, self.tickets[place], claim=purpose == "claim", more=purpose == "more", told=purpose != "look")
+            for place in places
+        ]
         if visits:
             answers, after = self._do(lambda store: store.visit(visits), lambda: self.model.visit(self.wall, visits))
+            for answer in answers:
+                if answer.moved_to:
+                    self.tickets.setdefault(answer.moved_to, self.model.generation)
             self.history.visited(visits, answers, after)
 
     def _poll(self, places: list[int]) -> None:
@@ -393,11 +432,13 @@ class Line(RuleBasedStateMachine):
             _, after = self._do(lambda store: store.seen(places), lambda: self.model.seen(self.wall, places))
             self.history.seen(places, after)
 
-    def _leave(self, place: int, pass_ms: int) -> None:
+    def _leave(self, place: int, pass_ms: int, *, has_pass: bool = False) -> None:
+        young = self.tickets[place] == self.model.generation
         answer, after = self._do(
-            lambda store: store.leave(place, pass_ms), lambda: self.model.leave(self.wall, place, pass_ms)
+            lambda store: store.leave(place, pass_ms, has_pass=has_pass),
+            lambda: self.model.leave(self.wall, place, pass_ms, has_pass),
         )
-        self.history.left(place, pass_ms, answer, after)
+        self.history.left(place, pass_ms, answer, after, has_pass=has_pass, young=young)
 
     def _change_sessions(self, changes: list[SessionChange]) -> None:
         if changes:
@@ -420,8 +461,10 @@ class Line(RuleBasedStateMachine):
             views.append(await store.view(self.known_view))
             return {name: getattr(views[0], name) for name in expected}
 
+        known = self.known_view
         _, after = self._do(look, lambda: expected)
         self.history.nothing_moved(after)
+        self._check_ends(known, views[0])
         view = self.known_view = views[0]
         for place in (*after.called, *after.away):
             # Else an edge would go on telling from memory that they wait.
@@ -436,14 +479,23 @@ class Line(RuleBasedStateMachine):
         assert known == sorted(known)
         assert waits[: len(known)] == known
 
+    def _check_ends(self, known: RoomView | None, view: RoomView) -> None:
+        """A view tells all that ended since the one before it, once."""
+        same = known is not None and known.generation == view.generation
+        ends, read = self.model.ends(self.wall, int(known.ends_read) if known is not None and same else 0)
+        assert (view.ended, view.released, view.ends_read) == (ends["ended"], ends["released"], str(read))
+
     async def _read(self) -> tuple[int, Contents]:
         """The room's time, and who is where."""
         clock, missed, *sets = await self.reader(keys=self.stores[0].keys)
-        waiting, called, away, active, ended = (
+        waiting, called, away, active, ended, turns, moved, moved_until, hard_ends = (
             {int(member): int(score) for member, score in zip(pairs[::2], pairs[1::2], strict=True)} for pairs in sets
         )
         assert all(place == score for place, score in waiting.items())
-        return int(clock or 0), Contents(list(waiting), called, away, active, ended, {int(place) for place in missed})
+        return int(clock or 0), Contents(
+            *(list(waiting), called, away, active, ended, {int(place) for place in missed}),
+            *({place: str(turn) for place, turn in turns.items()}, moved, moved_until, hard_ends),
+        )
 
     async def _dump(self) -> dict[Any, Any]:
         return {key: await self.clients[0].dump(key) for key in await self.clients[0].keys("*")}

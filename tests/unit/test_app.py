@@ -173,7 +173,7 @@ def test_while_nobody_waits_a_newcomer_goes_in_at_once(quiet):
 
 
 def test_a_called_visitor_goes_in_with_the_next_navigation(world):
-    world.store.fates[99] = Visited("admitted", 0)
+    world.store.fates[99] = Visited("admitted", 14_400_000)
     wire = world.client()
     wire.send(get(b"/a", PAGE, ticket(world, 99)))
     assert at_shop(world)[b"Waitroom-Session"] == b"%x" % 99

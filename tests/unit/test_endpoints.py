@@ -128,7 +128,7 @@ def test_status_of_who_is_behind_the_rate_alone():
     [
         (Visited("waiting", 0), "waiting"),
         (Visited("called", 60_000), "called"),
-        (Visited("admitted", 0), "admitted"),
+        (Visited("admitted", 14_400_000), "admitted"),
         (Visited("unknown", 0), "unknown"),
     ],
 )
@@ -283,7 +283,7 @@ def test_join_with_a_ticket_when_the_store_fails(setting):
 
 
 def test_claim_of_a_called_ticket(world):
-    world.store.fates[99] = Visited("admitted", 0)
+    world.store.fates[99] = Visited("admitted", 14_400_000)
     got = call(world, "claim", ticket(world, 99))
     assert got.status == 200
     body = told(got, "pass")
@@ -297,7 +297,7 @@ def test_claim_of_a_called_ticket(world):
 
 
 def test_claim_twice_is_one(world):
-    world.store.fates[99] = Visited("admitted", 0)
+    world.store.fates[99] = Visited("admitted", 14_400_000)
     first = call(world, "claim", ticket(world, 99))
     again = call(world, "claim", ticket(world, 99))
     assert again.status == 200
@@ -336,7 +336,7 @@ def test_leave_gives_the_place_up(world):
     got = call(world, "leave", ticket(world))
     assert (got.status, told(got)["state"]) == (200, "unknown")
     assert cookie(got, b"waitroom_ticket_shop") == cookie(got, b"waitroom_pass_shop") == b""
-    assert world.store.calls == [("leave", (120, 14400_000))]
+    assert world.store.calls == [("leave", (120, 14400_000, False))]
 
 
 def test_leave_gives_the_session_up(world):

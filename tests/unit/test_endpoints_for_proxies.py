@@ -99,7 +99,7 @@ def test_wait_sends_on_who_is_inside(world):
 
 
 def test_wait_sends_on_whose_turn_it_is(world):
-    world.store.fates[99] = Visited("admitted", 0)
+    world.store.fates[99] = Visited("admitted", 14_400_000)
     got = wait(world, b"/sale", ticket(world, 99))
     assert (got.status, got[b"Location"]) == (303, b"/sale")
     assert cookie(got, b"waitroom_pass_shop")

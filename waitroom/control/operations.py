@@ -241,7 +241,7 @@ class Operations:
             raise NotPossible(f"The ticket is none of this room's: {error}.") from error
         view = self._rooms.view(room)
         if view is None or view.generation != read.generation:
-            await self._stores[room].visit([Visit(read.place, read.generation, claim=False)])
+            await self._stores[room].visit([Visit(read.place, read.generation, claim=False, told=False)])
 
     def _is_told(self, room: str, change: Change, actor: Actor) -> bool:
         """Whether the audit log is told: of the autopilot's many small moves, which its logbook has, only of a hold."""

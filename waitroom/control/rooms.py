@@ -18,6 +18,8 @@ from waitroom.settings import RoomSettings, Settings
 
 SHOP_SECONDS = 10.0  # over so long the shop's figures are told
 
+_TIMES = ("session_ms", "claim_ms", "away_ms", "keep_ms", "told_ms", "session_max_ms")
+
 # How the room's hash names what may be changed, and how everybody else does.
 FIELDS = {
     "rate": "rate_per_minute",
@@ -30,6 +32,8 @@ FIELDS = {
     "claim_ms": "claim_seconds",
     "away_ms": "away_after_seconds",
     "keep_ms": "keep_place_seconds",
+    "told_ms": "claim_after_told_seconds",
+    "session_max_ms": "session_max_seconds",
     "method": "method",
 }
 
@@ -94,7 +98,7 @@ def plain(fields: Mapping[str, str]) -> dict[str, Any]:
         "max_active": int,
         "draining": lambda value: value == "1",
         "autopilot": lambda value: {"on": True, "off": False}.get(value),
-        **dict.fromkeys(("session_ms", "claim_ms", "away_ms", "keep_ms"), lambda value: int(value) / 1000),
+        **dict.fromkeys(_TIMES, lambda value: int(value) / 1000),
     }
     return {FIELDS[name]: read.get(name, str)(value) for name, value in fields.items()}
 

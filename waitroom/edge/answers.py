@@ -122,11 +122,18 @@ class Answers:
         return ticket, self.standing(room, "waiting", ticket, position=placed.position)
 
     def renewed(self, room: Room, ticket: Ticket, visited: Visited) -> Ticket:
-        """The ticket as its holder should keep it: one of an older generation that has been looked up is renewed."""
+        """The ticket as its holder should keep it.
+
+        One of an older generation that has been looked up is renewed, and so is one that stands for another place now;
+        what its holder was promised at first doesn't hold for that one.
+        """
         view = room.view
-        if visited.fate != "waiting" or view is None or ticket.generation == view.generation:
+        generation = ticket.generation if view is None else view.generation
+        if visited.moved_to:
+            return Ticket(visited.moved_to, generation, ticket.joined_at, ticket.start_position, 0)
+        if visited.fate != "waiting" or ticket.generation == generation:
             return ticket
-        return Ticket(ticket.place, view.generation, ticket.joined_at, ticket.start_position, ticket.promised_seconds)
+        return Ticket(ticket.place, generation, ticket.joined_at, ticket.start_position, ticket.promised_seconds)
 
     def _room_page(self, call: Call, standing: Standing) -> bytes:
         """The page that says how it stands."""

@@ -429,8 +429,7 @@ class Edge(Server):
             self._hold(call)
             return
         if visited.fate == "admitted":
-            room.admitted(ticket, call.now)
-            self._go_in(call, *call.admit(ticket.place))
+            self._go_in(call, *call.let_in(ticket, visited))
         elif visited.fate == "unknown":
             call.ticket = None
             self._join(call)
@@ -476,7 +475,7 @@ class Edge(Server):
         room.count("waiting")
         renewed = self._answers.renewed(room, ticket, visited)
         lines = b"" if renewed is ticket else call.ticket_lines(renewed)
-        self._answers.tell(call, self._answers.standing(room, visited.fate, renewed, visited.claim_left_ms), lines)
+        self._answers.tell(call, self._answers.standing(room, visited.fate, renewed, visited.left_ms), lines)
 
     def _without_store(self, call: Call) -> None:
         """The store failed a newcomer just now."""

@@ -8,6 +8,7 @@ from waitroom.edge.http1 import Request
 from waitroom.edge.room import Room
 from waitroom.edge.sessions import Session
 from waitroom.gate import Kind, classify
+from waitroom.queue.store import Visited
 from waitroom.tokens import TICKET_SECONDS, Ticket, binding_kind
 
 
@@ -80,6 +81,11 @@ class Call:
     def admit(self, id_: int, ends_at: int | None = None) -> tuple[Session, str]:
         """A session for this visitor, that begins or goes on; see `Room.admit`."""
         return self.room.admit(id_, self.now, ends_at, binding=self.room.binding(self.client, self.request))
+
+    def let_in(self, ticket: Ticket, visited: Visited) -> tuple[Session, str]:
+        """The session of a visitor who has claimed the turn, now or before: its hard end stays the same."""
+        self.room.admitted(ticket, self.now)
+        return self.admit(visited.moved_to or ticket.place, int(self.now) + visited.left_ms // 1000)
 
     def admit_offline(self) -> tuple[Session, str] | None:
         """A session for this visitor without the store; see `Room.admit_offline`."""

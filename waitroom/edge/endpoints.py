@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Final
 from urllib.parse import parse_qs, quote
 
 from waitroom.edge.answers import JSON_LINES, OK, UNAVAILABLE, Answers
-from waitroom.edge.call import Call
+from waitroom.edge.call import Call, kind_of
 from waitroom.edge.client import ClientConnection
 from waitroom.edge.http1 import Request
 from waitroom.edge.room import Room
@@ -16,6 +18,8 @@ from waitroom.edge.standing import Standing
 from waitroom.edge.visitor.arrivals import Arrivals
 from waitroom.edge.words import PageKind
 from waitroom.errors import StoreUnavailable
+from waitroom.gate import Kind
+from waitroom.queue.store import Fate
 from waitroom.queue.view import RoomState
 from waitroom.tokens import Ticket
 
@@ -25,6 +29,9 @@ CREATED = b"201 Created"
 CONFLICT = b"409 Conflict"
 
 CHECK = b"/.waitroom/check"
+CLAIM = b"/.waitroom/claim"
+# A page with more time takes the visitor in by itself so long before that ends: a hidden tab has one timer a minute.
+_ENTER_AHEAD_SECONDS: Final = 75
 _READS, _WRITES = (b"GET", b"HEAD"), (b"POST",)
 
 
@@ -55,7 +62,7 @@ class Endpoints:
         self._handlers: dict[bytes, tuple[tuple[bytes, ...], Callable[[Call], None]]] = {
             b"/.waitroom/status": (_READS, self._status),
             b"/.waitroom/join": (_WRITES, lambda call: call.client.run(self._join(call))),
-            b"/.waitroom/claim": (_WRITES, lambda call: call.client.run(self._claim(call))),
+            CLAIM: (_WRITES, lambda call: call.client.run(self._claim(call))),
             b"/.waitroom/leave": (_WRITES, lambda call: call.client.run(self._leave(call))),
             CHECK: (_READS, self._check),
             b"/.waitroom/wait": (_READS, self._wait),
@@ -71,6 +78,8 @@ class Endpoints:
         methods, handler = self._handlers.get(request.path, ((), None))
         if handler is None:
             return _failing(404)
+        if request.path == CLAIM and request.method == b"GET" and kind_of(request) is Kind.NAVIGATION:
+            methods, handler = _READS, self._wait  # from the page that says that there is more time
         if request.method not in methods:
             return self._refusing(b"405 Method Not Allowed", 405, b"Allow: %b\r\n" % b", ".join(methods))
         if request.method == b"POST" and _cross_site(request):
@@ -123,7 +132,7 @@ class Endpoints:
             return
         renewed = self._answers.renewed(room, ticket, visited)
         lines = b"" if renewed is ticket else _ticket_lines(call, renewed)
-        self._say(call, OK, self._answers.standing(room, visited.fate, renewed, visited.claim_left_ms), lines)
+        self._say(call, OK, self._answers.standing(room, visited.fate, renewed, visited.left_ms), lines)
 
     async def _join(self, call: Call) -> None:
         room = call.room
@@ -169,13 +178,16 @@ class Endpoints:
         if visited.fate == "unknown":
             return False
         renewed = self._answers.renewed(room, ticket, visited)
-        standing = self._answers.standing(room, visited.fate, renewed, visited.claim_left_ms)
+        standing = self._answers.standing(room, visited.fate, renewed, visited.left_ms)
         self._say(call, OK, standing, _ticket_lines(call, renewed), ticket=renewed)
         return True
 
     async def _claim(self, call: Call) -> None:
         room, ticket, session = call.room, call.ticket, call.session
         room.count("claim")
+        if _query(call.request).get("more") == "1":
+            await self._more(call)
+            return
         if session is not None and _inside(call):
             self._let_in(call, OK, *call.admit(session.id, session.ends_at))
             return
@@ -188,12 +200,41 @@ class Endpoints:
             self._keep_waiting(call, ticket)
             return
         if visited.fate == "admitted":
-            room.admitted(ticket, call.now)
-            self._let_in(call, OK, *call.admit(ticket.place))
+            self._let_in(call, OK, *call.let_in(ticket, visited))
         else:
             renewed = self._answers.renewed(room, ticket, visited)
-            standing = self._answers.standing(room, visited.fate, renewed, visited.claim_left_ms)
+            standing = self._answers.standing(room, visited.fate, renewed, visited.left_ms)
             self._say(call, CONFLICT, standing, _ticket_lines(call, renewed), ticket=renewed)
+
+    async def _more(self, call: Call) -> None:
+        """Gives a called visitor the time to come once more, and lets nobody in."""
+        room, ticket = call.room, call.ticket
+        is_page = call.kind is Kind.NAVIGATION
+        if _inside(call) or ticket is None or ticket.expired(call.now):
+            fate: Fate = "admitted" if _inside(call) else "unknown"
+            if is_page:
+                self._wait(call)
+            else:
+                self._say(call, OK if fate == "admitted" else CONFLICT, self._answers.standing(room, fate))
+            return
+        try:
+            visited = await room.visit(ticket, claim=False, more=True)
+        except StoreUnavailable:
+            if is_page:
+                self._wait(call)
+            else:
+                self._keep_waiting(call, ticket)
+            return
+        renewed = self._answers.renewed(room, ticket, visited)
+        standing = self._answers.standing(room, visited.fate, renewed, visited.left_ms)
+        if not is_page:
+            status = OK if visited.fate in ("called", "admitted") else CONFLICT
+            self._say(call, status, standing, _ticket_lines(call, renewed), ticket=renewed)
+        elif standing.state == "called":
+            after = max(1, visited.left_ms // 1000 - _ENTER_AHEAD_SECONDS)
+            self._answers.tell(call, replace(standing, poll_after=after))
+        else:
+            self._wait(call)
 
     def _keep_waiting(self, call: Call, ticket: Ticket) -> None:
         """The store can't be asked: the place is kept."""

@@ -157,9 +157,12 @@ class Room:
         """Takes a place for a newcomer. What comes of it may raise `StoreUnavailable`."""
         return self._joins.ask(None)
 
-    def visit(self, ticket: Ticket, *, claim: bool) -> asyncio.Future[Visited]:
-        """What became of a ticket that memory can't tell. What comes of it may raise `StoreUnavailable`."""
-        return self._visits.ask(Visit(ticket.place, ticket.generation, claim))
+    def visit(self, ticket: Ticket, *, claim: bool, more: bool = False) -> asyncio.Future[Visited]:
+        """What became of a ticket that memory can't tell. What comes of it may raise `StoreUnavailable`.
+
+        The visitor must be told of the answer: a called one has less time from then on.
+        """
+        return self._visits.ask(Visit(ticket.place, ticket.generation, claim, more))
 
     async def resume(self, session: Session, now: float) -> bool:
         """Whether a session whose pass ran out is still there. Raises `StoreUnavailable`."""
@@ -171,7 +174,7 @@ class Room:
     async def leave(self, place: int, *, has_pass: bool) -> bool:
         """Gives up a place, or a session whose pass was shown. Raises `StoreUnavailable`."""
         try:
-            left = await self._store.leave(place, self.settings.session_max_seconds * 1000)
+            left = await self._store.leave(place, self.settings.session_max_seconds * 1000, has_pass=has_pass)
         except StoreUnavailable:
             self.store_failed()
             raise
@@ -410,6 +413,8 @@ def limits_of(settings: RoomSettings) -> Limits:
         away_after_seconds=settings.away_after_seconds,
         keep_place_seconds=settings.keep_place_seconds,
         method=settings.method,
+        claim_after_told_seconds=settings.claim_after_told_seconds,
+        session_max_seconds=settings.session_max_seconds,
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from math import inf
 
 from waitroom.queue.store import (
@@ -29,6 +30,7 @@ from waitroom.queue.view import RoomState
 MAX_STEP_MS = 10_000
 WINDOW_MS = 15_000
 SLOT_MARGIN_MS = 30_000
+FEED_MS = 30_000
 EPOCH_MS = 1_767_225_600_000
 PLACES_PER_MS = 100
 MOST_INVITED = 100
@@ -71,6 +73,12 @@ class QueueModel:
         self.called: dict[int, int] = {}
         self.away: dict[int, int] = {}
         self.missed: set[int] = set()
+        self.turns: dict[int, str] = {}
+        self.moved: dict[int, int] = {}
+        self.moved_until: dict[int, int] = {}
+        self.hard_ends: dict[int, int] = {}
+        self.feed: dict[tuple[str, int], int] = {}
+        self.blocked = 0
         self.active: dict[int, int] = {}
         self.ended: dict[int, int] = {}
         self.seen_in: dict[int, int] = {}
@@ -111,7 +119,7 @@ class QueueModel:
         for place in newcomers:
             if self.state is RoomState.OPEN and not self.waiting and self._may_call():
                 self._spend()
-                self.active[place] = self._slot_end(self._limit("session_ms"))
+                self._goes_in(place)
                 admitted += 1
             else:
                 self.waiting.append(place)
@@ -138,11 +146,16 @@ class QueueModel:
         self._look(now)
         return [self._change_session(change) for change in changes]
 
-    def leave(self, now: int, place: int, pass_ms: int) -> bool:
+    def leave(self, now: int, place: int, pass_ms: int, has_pass: bool = False) -> bool:
         """As `QueueStore.leave`."""
         self._look(now)
+        if place in self.moved:
+            del self.moved_until[place]
+            place = self.moved.pop(place)
         in_line = self._leave_line(place)
-        inside = self._end_session(place, pass_ms)
+        inside = False
+        if has_pass or place <= self.base or place in self.active:
+            inside = self._end_session(place, pass_ms, "ended")
         self.totals["left:left"] += in_line
         self.totals["left:released"] += inside
         return in_line or inside
@@ -151,18 +164,25 @@ class QueueModel:
         """As `QueueStore.tick`."""
         self._look(now)
         ended = _take_run_out(self.active, self.clock)
+        for session in ended:
+            self.hard_ends.pop(session, None)
         _take_run_out(self.ended, self.clock)
-        missed = _take_run_out(self.called, self.clock)
+        for place in _take_run_out(self.moved_until, self.clock):
+            del self.moved[place]
+        missed = _take_run_out(self.called, self._turn_clock())
         twice = 0
         for place in missed:
             if place in self.missed:
                 self.missed.discard(place)
+                self.turns.pop(place, None)
                 twice += 1
             else:
                 self.missed.add(place)
                 self.away[place] = self.clock + self._limit("keep_ms")
         dropped = _take_run_out(self.away, self.clock)
         self.missed -= set(dropped)
+        for place in dropped:
+            self.turns.pop(place, None)
         self._forget_unseen()
         called, stepped_over, stopped_early = self._call(look_ups)
         self.totals["left:expired"] += len(ended)
@@ -197,6 +217,7 @@ class QueueModel:
     def admit(self, now: int, place: int) -> Called:
         """As `QueueStore.admit`."""
         self._look(now)
+        place = self.moved.get(place, place)
         if place in self.active:
             return "admitted"
         if place in self.called:
@@ -215,7 +236,8 @@ class QueueModel:
         if place in self.waiting:
             self.waiting.remove(place)
         self.away.pop(place, None)
-        self.called[place] = self.clock + self._limit("claim_ms")
+        self.turns.pop(place, None)
+        self.called[place] = self._turn_clock() + self._limit("claim_ms")
         self._spend()
         return "called"
 
@@ -245,6 +267,14 @@ class QueueModel:
             "totals": {name: count for name, count in self.totals.items() if count},
         }
 
+    def ends(self, now: int, read: int) -> tuple[dict[str, tuple[int, ...]], int]:
+        """The sessions that a view lists as ended and released, and how far that is; ``read`` is how far it was."""
+        self._look(now)
+        read = max(read, (self.clock - FEED_MS) * 1000)
+        news = sorted((number, kind, session) for (kind, session), number in self.feed.items() if number > read)
+        found = {kind: tuple(end[2] for end in news if end[1] == kind) for kind in ("ended", "released")}
+        return found, max([read, *(end[0] for end in news)])
+
     # What operators may change.
 
     def _field(self, name: str) -> str:
@@ -272,7 +302,15 @@ class QueueModel:
         step = min(max(now - self.wall, 0), MAX_STEP_MS)
         self.wall = now
         self.clock += step
+        self.blocked += 0 if self._takes_claims() else step
         self.tokens = min(self.tokens + step * float(self.limits["rate"]) / 60000, self._burst())
+
+    def _takes_claims(self) -> bool:
+        return self.state in (RoomState.OPEN, RoomState.PAUSED)
+
+    def _turn_clock(self) -> int:
+        """Stands still while nobody can claim a turn."""
+        return self.clock - self.blocked
 
     def _burst(self) -> float:
         return max(1, float(self.limits["rate"]) / 60)
@@ -320,7 +358,7 @@ class QueueModel:
             self.head = max(self.head, place)
             look_ups -= 1
             if place in self.seen_in and self.seen_in[place] >= oldest:
-                self.called[place] = self.clock + self._limit("claim_ms")
+                self.called[place] = self._turn_clock() + self._limit("claim_ms")
                 self._spend()
                 called += 1
             else:
@@ -333,24 +371,73 @@ class QueueModel:
     def _visit(self, visit: Visit) -> Visited:
         place = visit.place
         if place in self.called:
-            if visit.claim and self.state in (RoomState.OPEN, RoomState.PAUSED):
-                del self.called[place]
-                self.missed.discard(place)
-                self.active[place] = self._slot_end(self._limit("session_ms"))
-                self.totals["admitted"] += 1
-                return Visited("admitted", 0)
-            return Visited("called", max(0, self.called[place] - self.clock))
+            return self._visit_called(place, visit)
         if place in self.active:
-            return Visited("admitted", 0)
+            self.hard_ends.setdefault(place, self._hard_end())
+            left = self._session_left(place)
+            return Visited("admitted", left) if left > 0 else Visited("unknown", 0)
         if place not in self.waiting:
             if place in self.away:
                 del self.away[place]
+                if self.turns.pop(place, None) is not None:
+                    self.moved[place] = self._new_place(place)
+                    self.moved_until[place] = self.clock + self._limit("keep_ms")
+                    return Visited("waiting", 0, self.moved[place])
+            elif place in self.moved:
+                new = self.moved[place]
+                self.moved_until[place] = self.clock + self._limit("keep_ms")
+                visited = self._visit(replace(visit, place=new, generation=self.generation))
+                return visited if visited.fate == "unknown" else replace(visited, moved_to=new)
             elif visit.generation == self.generation or not self._remember(place):
                 return Visited("unknown", 0)
             insort(self.waiting, place)
             self.totals["returned"] += 1
         self._mark(place)
         return Visited("waiting", 0)
+
+    def _visit_called(self, place: int, visit: Visit) -> Visited:
+        if self._takes_claims():
+            if visit.claim:
+                del self.called[place]
+                self.missed.discard(place)
+                self.turns.pop(place, None)
+                self._goes_in(place)
+                self.totals["admitted"] += 1
+                return Visited("admitted", self._limit("session_max_ms"))
+            if visit.told or visit.more:
+                self._tell(place, more=visit.more)
+        return Visited("called", max(0, self.called[place] - self._turn_clock()))
+
+    def _tell(self, place: int, *, more: bool) -> None:
+        """The visitor learns of the turn: from the first time on it lasts so long, and once more if they ask."""
+        told_ms = self._limit("told_ms")
+        if place not in self.turns:
+            self.called[place] = min(self.called[place], self._turn_clock() + told_ms)
+            self.turns[place] = "1"
+        if more and self.turns[place] == "1":
+            self.called[place] += told_ms
+            self.turns[place] = "2"
+
+    def _new_place(self, place: int) -> int:
+        """Whoever was told of the turn and missed it returns to the end, and doesn't miss a second one."""
+        self.seq += 1
+        self.missed.discard(place)
+        self.missed.add(self.seq)
+        self.waiting.append(self.seq)
+        self.totals["returned"] += 1
+        self._mark(self.seq)
+        return self.seq
+
+    def _goes_in(self, place: int) -> None:
+        self.active[place] = self._slot_end(min(self._limit("session_ms"), self._limit("session_max_ms")))
+        self.hard_ends[place] = self._hard_end()
+
+    def _hard_end(self) -> int:
+        return self.clock + self._limit("session_max_ms")
+
+    def _session_left(self, session: int) -> int:
+        """Until its hard end, or that of a hold beyond it."""
+        return max(self.hard_ends[session], self.active[session] - SLOT_MARGIN_MS) - self.clock
 
     def _remember(self, place: int) -> bool:
         """Notes that a place was heard of; returns whether an older life of the store gave it, and this one forgot."""
@@ -362,18 +449,31 @@ class QueueModel:
 
     def _change_session(self, change: SessionChange) -> bool:
         session, ms = change.session, change.ms
-        if change.operation == "end":
+        keeps = change.operation in ("keep", "resume")
+        if change.operation in ("end", "release"):
             self._leave_line(session)
-            self.totals["left:released"] += self._end_session(session, ms)
+            kind = "ended" if change.operation == "end" else "released"
+            self.totals["left:released"] += self._end_session(session, ms, kind)
             return True
-        if session in self.ended or (change.operation == "resume" and session not in self.active):
+        if session in self.ended:
+            return False
+        if session not in self.active and (change.operation == "resume" or (keeps and ms <= 0)):
+            return False
+        if session in self.active and keeps and session in self.hard_ends and self._session_left(session) <= 0:
             return False
         if session not in self.active:
             self._leave_line(session)
             self._remember(session)
             self.totals["overshoot"] += len(self.active) + len(self.called) >= self._limit("max_active")
-        if change.operation in ("keep", "resume"):
-            ms = min(ms, self._limit("session_ms"))
+        if keeps:
+            self.hard_ends.setdefault(session, self.clock + ms)
+        left = self.hard_ends.get(session, self._hard_end()) - self.clock
+        if keeps:
+            ms = min(self._limit("session_ms"), left)
+        elif change.operation == "extend":
+            ms = min(ms, left)
+        else:
+            ms = min(ms, left + self._limit("session_max_ms"))
         self.active[session] = int(max(self.active.get(session, -inf), self._slot_end(ms)))
         return True
 
@@ -384,11 +484,14 @@ class QueueModel:
         self.called.pop(place, None)
         self.away.pop(place, None)
         self.missed.discard(place)
+        self.turns.pop(place, None)
         return in_line
 
-    def _end_session(self, session: int, pass_ms: int) -> bool:
+    def _end_session(self, session: int, pass_ms: int, kind: str) -> bool:
         self._remember(session)
-        self.ended[session] = self.clock + pass_ms
+        self.ended[session] = max(self.clock + pass_ms, self.active.get(session, 0) - SLOT_MARGIN_MS)
+        self.feed[kind, session] = max(self.clock * 1000, max(self.feed.values(), default=0) + 1)
+        self.hard_ends.pop(session, None)
         return self.active.pop(session, None) is not None
 
 

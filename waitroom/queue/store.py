@@ -40,6 +40,7 @@ _FILE = json.dumps({"who": "the settings file", "via": "file", "action": "change
 KEYS = (
     *("room", "waiting", "called", "away", "missed", "active", "ended", "table", "seen"),
     *("given", "heard", "notes"),
+    *("turns", "moved", "moved_until", "hard_ends", "feed"),
 )
 
 SCRIPTS = (
@@ -68,6 +69,8 @@ class Limits:
     away_after_seconds: float
     keep_place_seconds: float
     method: Method = "fifo"
+    claim_after_told_seconds: float = 90
+    session_max_seconds: float = 14_400
 
     def fields(self) -> dict[str, str]:
         """The limits under the names and in the units of the room's hash (milliseconds)."""
@@ -79,6 +82,8 @@ class Limits:
             "away_ms": _ms(self.away_after_seconds),
             "keep_ms": _ms(self.keep_place_seconds),
             "method": self.method,
+            "told_ms": _ms(self.claim_after_told_seconds),
+            "session_max_ms": _ms(self.session_max_seconds),
         }
 
 
@@ -99,19 +104,45 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """A ticket whose fate is asked for; ``claim`` exchanges a called one for a session."""
+    """A ticket whose fate is asked for.
+
+    Attributes:
+        place, generation: The ticket's.
+        claim: Exchanges a called one for a session.
+        more: Gives a called one the time to come once more; asked for again it gives no more.
+        told: Whether the visitor is told of the answer: a called one must come soon then.
+    """
 
     place: int
     generation: int
     claim: bool
+    more: bool = False
+    told: bool = True
+
+    @property
+    def purpose(self) -> str:
+        """As ``scripts/visit.lua`` calls it."""
+        if self.claim:
+            return "claim"
+        if self.more:
+            return "more"
+        return "tell" if self.told else "look"
 
 
 @dataclass(frozen=True, slots=True)
 class Visited:
-    """The fate of a ticket, and for a called one the milliseconds left to claim it."""
+    """The fate of a ticket.
+
+    Attributes:
+        fate: What became of it.
+        left_ms: Milliseconds left to claim a called one; until its session's hard end for an admitted one.
+        moved_to: The place the ticket stands for from now on, where that is another one than its own; else 0. Visitors
+            who were told of their turn and missed it return to a new place at the end.
+    """
 
     fate: Fate
-    claim_left_ms: int
+    left_ms: int
+    moved_to: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,9 +246,9 @@ class QueueStore:
         """Tells the fate of tickets, in order. Who was stepped over is waiting again by it."""
         arguments: list[str | int] = []
         for visit in visits:
-            arguments += (visit.place, visit.generation, int(visit.claim))
+            arguments += (visit.place, visit.generation, visit.purpose)
         answers = await self._run("visit", *arguments)
-        return [Visited(fate.decode(), left) for fate, left in answers]
+        return [Visited(fate.decode(), left, moved_to) for fate, left, moved_to in answers]
 
     async def seen(self, places: Iterable[int]) -> None:
         """Marks waiting visitors as there, now."""
@@ -235,9 +266,15 @@ class QueueStore:
             arguments += (change.operation, change.session, change.ms)
         return [answer == 1 for answer in await self._run("session", *arguments)]
 
-    async def leave(self, place: int, pass_ms: int) -> bool:
-        """Gives up a place or its session. ``pass_ms``: how long a pass for it may still be about."""
-        return bool(await self._run("leave", place, pass_ms))
+    async def leave(self, place: int, pass_ms: int, *, has_pass: bool = False) -> bool:
+        """Gives up a place or its session.
+
+        Args:
+            place: The place, or the session.
+            pass_ms: How long a pass for it may still be about.
+            has_pass: Whether the visitor has shown a pass for it. A place that only waits leaves no trace.
+        """
+        return bool(await self._run("leave", place, pass_ms, int(has_pass)))
 
     async def tick(self, look_ups: int = LOOK_UPS_PER_TICK) -> Ticked:
         """Ends what ran out and calls who is due. At most ``look_ups`` visitors are looked at."""
@@ -259,11 +296,13 @@ class QueueStore:
     async def limits(self) -> Limits:
         """The limits in force. Raises `RoomNotOpen` where the room was never opened."""
         names = ("rate", "max_active", "session_ms", "claim_ms", "away_ms", "keep_ms", "method")
+        later_names = ("told_ms", "session_max_ms")  # a room stored by an older version has none until it is opened
         with store_errors():
-            values: Any = await self._redis.hmget(self.keys[0], names)
-        if None in values:
+            values: Any = await self._redis.hmget(self.keys[0], names + later_names)
+        if None in values[: len(names)]:
             raise RoomNotOpen("the room was never opened")
-        rate, most, session, claim, away, keep, method = (value.decode() for value in values)
+        rate, most, session, claim, away, keep, method = (value.decode() for value in values[: len(names)])
+        told, longest = values[len(names) :]
         return Limits(
             rate_per_minute=float(rate),
             max_active=int(most),
@@ -272,6 +311,8 @@ class QueueStore:
             away_after_seconds=int(away) / 1000,
             keep_place_seconds=int(keep) / 1000,
             method=method,
+            claim_after_told_seconds=min(90.0, int(claim) / 1000) if told is None else int(told) / 1000,
+            session_max_seconds=14_400.0 if longest is None else int(longest) / 1000,
         )
 
     async def change(
@@ -324,10 +365,14 @@ class QueueStore:
         return bool(await self._run("end", session, pass_ms, told, secrets.token_hex(8)))
 
     async def view(self, known: RoomView | None = None) -> RoomView:
-        """The room as an edge keeps it. ``known`` spares sending its table again while it is the current one."""
-        stamp = "" if known is None else known.table.stamp
-        answer = await self._run("view", stamp, TABLE_POINTS)
-        return parse_view(answer, None if known is None else known.table)
+        """The room as an edge keeps it.
+
+        ``known`` spares sending its table again while it is the current one, and tells which ended sessions are news.
+        """
+        if known is None:
+            return parse_view(await self._run("view", "", TABLE_POINTS, "0", ""), None)
+        answer = await self._run("view", known.table.stamp, TABLE_POINTS, known.ends_read or "0", known.generation)
+        return parse_view(answer, known.table)
 
 
 def connect(url: str, *, timeout_seconds: float = STORE_TIMEOUT_SECONDS) -> Redis:

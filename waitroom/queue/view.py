@@ -39,8 +39,10 @@ class RoomView:
         totals: Counters since the room's first day, such as ``joined`` or ``left:expired``.
         table: Ranks and places, for positions.
         pace: What tells how fast the line will move.
-        ended: Sessions that an operator or their visitor has ended since the view before this one.
-        released: Sessions that the shop has released since the view before this one.
+        ended: Sessions that were ended since the view before this one, by an operator or by their visitors, whichever
+            worker was told; without a view before it, those of the last 30 s. At most a thousand, the rest next time.
+        released: The same of sessions that the shop released.
+        ends_read: How far the ended sessions have been read, for the next view.
     """
 
     generation: int
@@ -69,6 +71,7 @@ class RoomView:
     pace: Pace
     ended: tuple[int, ...] = ()
     released: tuple[int, ...] = ()
+    ends_read: str = ""
 
     @property
     def free_slots(self) -> int:
@@ -78,7 +81,7 @@ class RoomView:
 
 def parse_view(answer: Any, known: PositionTable | None) -> RoomView:
     """Reads the answer of ``scripts/view.lua``; ``known`` is the table the caller has already."""
-    pairs, waiting, called, away, active, stamp, body = answer
+    pairs, waiting, called, away, active, stamp, body, ends, ends_read = answer
     fields = {pairs[i].decode(): pairs[i + 1].decode() for i in range(0, len(pairs), 2)}
     stamp = stamp.decode()
     state = RoomState(fields["state"])
@@ -114,4 +117,11 @@ def parse_view(answer: Any, known: PositionTable | None) -> RoomView:
             met=float(fields["pace_met"]),
             called=float(fields["pace_called"]),
         ),
+        ended=_sessions(ends, b"ended:"),
+        released=_sessions(ends, b"released:"),
+        ends_read=ends_read.decode(),
     )
+
+
+def _sessions(ends: Any, kind: bytes) -> tuple[int, ...]:
+    return tuple([int(end[len(kind) :]) for end in ends if end.startswith(kind)])

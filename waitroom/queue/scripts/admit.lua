@@ -11,7 +11,7 @@ local room = load_room()
 if not room then
   return false
 end
-local place = ARGV[3]
+local place = current_place(ARGV[3])
 local number = tonumber(place)
 
 local function invited()
@@ -52,7 +52,8 @@ local function admit()
   end
   redis.call('ZREM', WAITING, place)
   redis.call('ZREM', AWAY, place)
-  redis.call('ZADD', CALLED, text(room.clock + room.claim_ms), place)
+  redis.call('HDEL', TURNS, place)
+  redis.call('ZADD', CALLED, text(room.turn_clock + room.claim_ms), place)
   spend(room, 1)
   return 'called'
 end

@@ -4,6 +4,7 @@
 local ROOM, WAITING, CALLED, AWAY, MISSED = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local ACTIVE, ENDED, TABLE, SEEN = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local GIVEN, HEARD, NOTES = KEYS[10], KEYS[11], KEYS[12]
+local TURNS, MOVED, MOVED_UNTIL, HARD_ENDS, FEED = KEYS[13], KEYS[14], KEYS[15], KEYS[16], KEYS[17]
 
 local MAX_STEP_MS = 10000    -- what one look at the clock may add: an outage or a jump ages nobody
 local WINDOW_MS = 15000      -- one bitmap of who was seen covers so long
@@ -12,6 +13,8 @@ local SLOT_MARGIN_MS = 30000 -- a slot outlives its pass by so much
 local BATCH = 1000           -- members handled in one command, well under Lua's limit for unpack
 local ANSWER_KEPT_MS = 10000 -- much longer than anyone asks again
 local MOST_NOTES = 1000      -- for the audit log; people make them, and every second they are taken away
+local FEED_MS = 30000        -- ended sessions are listed for so long: workers look twice a second
+local TOLD, EXTENDED = '1', '2' -- what TURNS says of a called visitor
 
 local function text(number)
   return string.format('%.0f', number)
@@ -24,6 +27,7 @@ end
 local FIELDS = {
   'clock', 'wall', 'rate', 'max_active', 'session_ms', 'claim_ms', 'away_ms', 'keep_ms', 'method', 'state',
   'tokens', 'seq', 'head', 'generation', 'base', 'run_id', 'freed',
+  'told_ms', 'session_max_ms', 'blocked_ms',
   'pace_clock', 'pace_freed', 'pace_slot_ms', 'pace_since_ms', 'pace_told', 'pace_called', 'pace_met',
 }
 local WORDS = { method = true, state = true, run_id = true }
@@ -48,6 +52,10 @@ local function server_run_id()
   return string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 end
 
+local function takes_claims(room)
+  return room.state == 'open' or room.state == 'paused'
+end
+
 -- The room as it stands now, whichever server it was opened under; nil where nobody has opened it.
 -- The room's own clock never goes back and never leaps: it follows the wall clock by at most MAX_STEP_MS a look.
 local function read_room()
@@ -64,6 +72,15 @@ local function read_room()
   room.wall = wall
   room.clock = room.clock + step
   room.tokens = math.min(room.tokens + step * room.rate / 60000, burst(room.rate))
+  -- Rooms stored before these three fields existed.
+  room.told_ms = room.told_ms or math.min(90000, room.claim_ms)
+  room.session_max_ms = room.session_max_ms or 14400000
+  room.blocked_ms = room.blocked_ms or 0
+  -- Turns run by a clock of their own, which stands still while nobody can claim one.
+  if not takes_claims(room) then
+    room.blocked_ms = room.blocked_ms + step
+  end
+  room.turn_clock = room.clock - room.blocked_ms
   return room
 end
 
@@ -80,7 +97,7 @@ end
 -- Writes back what every look at the clock changes, and the pairs given.
 local function save_room(room, ...)
   redis.call('HSET', ROOM, 'clock', text(room.clock), 'wall', text(room.wall),
-    'tokens', decimal(room.tokens), 'freed', text(room.freed), ...)
+    'tokens', decimal(room.tokens), 'freed', text(room.freed), 'blocked_ms', text(room.blocked_ms), ...)
 end
 
 local function count(counter, by)
@@ -193,15 +210,29 @@ end
 -- Takes a place out of the line; returns whether it was there, and whether it had been called (1 or 0).
 local function leave_line(place)
   redis.call('SREM', MISSED, place)
+  redis.call('HDEL', TURNS, place)
   local called = redis.call('ZREM', CALLED, place)
   return called + redis.call('ZREM', WAITING, place) + redis.call('ZREM', AWAY, place), called
 end
 
--- Ends a session for good: until `pass_ms` have passed, a pass for it that is still about lets nobody in.
--- Returns whether it had a slot (1 or 0).
-local function end_session(room, session, pass_ms)
+-- Where the holder of an older ticket stands now: those who were told of their turn and missed it got a new place at
+-- the end when they returned.
+local function current_place(place)
+  return redis.call('HGET', MOVED, place) or place
+end
+
+-- Ends a session for good: until `pass_ms` have passed, a pass for it that is still about lets nobody in. It is listed
+-- for the workers as `kind`: 'ended', or 'released' by the shop. Returns whether it had a slot (1 or 0).
+local function end_session(room, session, pass_ms, kind)
   remember(room, tonumber(session))
-  redis.call('ZADD', ENDED, text(room.clock + pass_ms), session)
+  local slot_until = tonumber(redis.call('ZSCORE', ACTIVE, session) or 0)
+  -- A hold may have made its pass last longer than the caller knows.
+  local pass_until = math.max(room.clock + pass_ms, slot_until - SLOT_MARGIN_MS)
+  redis.call('ZADD', ENDED, text(pass_until), session)
+  -- The numbers grow with the room's clock, so that they tell both the order and the age.
+  local newest = tonumber(redis.call('ZRANGE', FEED, -1, -1, 'WITHSCORES')[2] or 0)
+  redis.call('ZADD', FEED, text(math.max(room.clock * 1000, newest + 1)), kind .. ':' .. session)
+  redis.call('ZREM', HARD_ENDS, session)
   return redis.call('ZREM', ACTIVE, session)
 end
 

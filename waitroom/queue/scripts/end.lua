@@ -13,7 +13,7 @@ end
 local inside = redis.call('ZSCORE', ACTIVE, ARGV[3]) and 1 or 0
 if inside == 1 then
   local _, called = leave_line(ARGV[3])
-  local ended = end_session(room, ARGV[3], tonumber(ARGV[4]))
+  local ended = end_session(room, ARGV[3], tonumber(ARGV[4]), 'ended')
   room.freed = room.freed + called + ended
   count('left:released', ended)
   leave_note(room, ARGV[5], {}, {})

@@ -23,13 +23,16 @@ if room.state == 'open' and waiting == 0 then
   spend(room, admitted)
 end
 local first = room.seq + 1
-local slot_until = text(room.clock + room.session_ms + SLOT_MARGIN_MS)
-local slots, places, entries = {}, {}, {}
+local slot_until = text(room.clock + math.min(room.session_ms, room.session_max_ms) + SLOT_MARGIN_MS)
+local hard_end = text(room.clock + room.session_max_ms)
+local slots, hard_ends, places, entries = {}, {}, {}, {}
 for i = 0, wanted - 1 do
   local place = text(first + i)
   if i < admitted then
     slots[#slots + 1] = slot_until
     slots[#slots + 1] = place
+    hard_ends[#hard_ends + 1] = hard_end
+    hard_ends[#hard_ends + 1] = place
   else
     entries[#entries + 1] = place
     entries[#entries + 1] = place
@@ -37,6 +40,7 @@ for i = 0, wanted - 1 do
   end
 end
 in_batches('ZADD', ACTIVE, slots)
+in_batches('ZADD', HARD_ENDS, hard_ends)
 in_batches('ZADD', WAITING, entries)
 mark_seen(room, places)
 count('joined', wanted)

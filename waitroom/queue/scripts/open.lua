@@ -16,14 +16,14 @@ else
   redis.call('HSET', ROOM, 'clock', wall, 'wall', wall, 'state', 'open', 'head', '0', 'tokens', '1', 'run_id', '',
     'generation', '0', 'base', '0', 'seq', '0', 'message', '', 'remaining', '', 'freed', '0', 'pace_clock', wall,
     'pace_freed', '0', 'pace_slot_ms', '0', 'pace_since_ms', '0', 'pace_told', '0', 'pace_called', '0', 'pace_met', '0',
-    'version', '0')
+    'version', '0', 'blocked_ms', '0')
 end
 local old, new = {}, {}
 for i = 4, #ARGV, 2 do
   local name, value = ARGV[i], ARGV[i + 1]
   if redis.call('HGET', ROOM, 'file:' .. name) ~= value then
     local current = redis.call('HGET', ROOM, name)
-    if current ~= value then
+    if current and current ~= value then -- a limit that the room never had is no change of it
       old[name], new[name] = current, value
     end
     redis.call('HSET', ROOM, 'file:' .. name, value, name, value)

@@ -16,8 +16,8 @@ local look_ups = tonumber(ARGV[3])
 local now = text(room.clock)
 local stopped_early = 0
 
-local function run_out(key)
-  local members = redis.call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, BATCH)
+local function run_out(key, clock)
+  local members = redis.call('ZRANGEBYSCORE', key, '-inf', clock or now, 'LIMIT', 0, BATCH)
   if #members > 0 then
     redis.call('ZREM', key, unpack(members))
     if #members == BATCH then
@@ -31,11 +31,15 @@ local taken = redis.call('ZCARD', ACTIVE) + redis.call('ZCARD', CALLED)
 
 -- Sessions whose slot ran out.
 local ended = run_out(ACTIVE)
+in_batches('ZREM', HARD_ENDS, ended)
 count('left:expired', #ended)
 run_out(ENDED)
+run_out(FEED, '(' .. text((room.clock - FEED_MS) * 1000))
+in_batches('HDEL', MOVED, run_out(MOVED_UNTIL))
 
--- Turns that were missed: the first time the place is kept, the second time it is lost.
-local missed = run_out(CALLED)
+-- Turns that were missed: the first time the place is kept, the second time it is lost. TURNS goes on saying who was
+-- told: whoever returns then goes to the end.
+local missed = run_out(CALLED, text(room.turn_clock))
 local keep_until = text(room.clock + room.keep_ms)
 local away, second = {}, {}
 for _, place in ipairs(missed) do
@@ -50,8 +54,10 @@ in_batches('ZADD', AWAY, away)
 
 -- Places kept long enough.
 local dropped = run_out(AWAY)
-in_batches('SREM', MISSED, second)
-in_batches('SREM', MISSED, dropped)
+for _, gone in ipairs({ second, dropped }) do
+  in_batches('SREM', MISSED, gone)
+  in_batches('HDEL', TURNS, gone)
+end
 count('left:missed', #second)
 count('left:away', #dropped)
 
@@ -103,7 +109,7 @@ local called, stepped, gone = {}, {}, {}
 local head = room.head
 if room.state == 'open' then
   local wanted = math.min(free_slots(room), BATCH)
-  local claim_by = text(room.clock + room.claim_ms)
+  local claim_by = text(room.turn_clock + room.claim_ms)
   local rank = 0
   while #called / 2 < wanted and rank < waiting do
     if look_ups <= 0 then

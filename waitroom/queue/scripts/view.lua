@@ -1,10 +1,13 @@
--- The room as an edge keeps it in memory. ARGV, after the clock and the run id: stamp of the table it has, points of a new table.
+-- The room as an edge keeps it in memory. ARGV, after the clock and the run id: stamp of the table it has, points of a
+-- new table, how far it has read the ended sessions and in which generation ('' for not at all).
 -- The table maps ranks to places: exact at the head, then ever wider apart; the last pair is the next newcomer's.
 -- Whoever finds it older than a second makes it.
--- Returns {pairs of the room's fields, waiting, called, away, active, stamp, table or '' where it is the known one};
+-- Returns {pairs of the room's fields, waiting, called, away, active, stamp, table or '' where it is the known one,
+-- the next ended sessions as KIND:SESSION, how far that is};
 -- nil where the room isn't open.
 local TABLE_MS = 1000
 local EXACT = 64
+local MOST_ENDED = 1000
 
 local room = load_room()
 if not room then
@@ -40,5 +43,16 @@ end
 if ARGV[3] == text(stamp) then
   body = ''
 end
+
+local read = (room.clock - FEED_MS) * 1000
+if ARGV[6] == text(room.generation) then
+  read = math.max(read, tonumber(ARGV[5]))
+end
+local ended = redis.call('ZRANGEBYSCORE', FEED, '(' .. text(read), '+inf', 'WITHSCORES', 'LIMIT', 0, MOST_ENDED)
+local endings = {}
+for i = 1, #ended, 2 do
+  endings[#endings + 1] = ended[i]
+  read = tonumber(ended[i + 1])
+end
 return { redis.call('HGETALL', ROOM), waiting, redis.call('ZCARD', CALLED), redis.call('ZCARD', AWAY),
-  redis.call('ZCARD', ACTIVE), text(stamp), body }
+  redis.call('ZCARD', ACTIVE), text(stamp), body, endings, text(read) }
