@@ -5,8 +5,6 @@ Time is the browser's own fake clock, so a minute of waiting takes no time.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import re
 from dataclasses import replace
 from datetime import timedelta
@@ -15,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Error, Page, Route, expect
+from playwright.async_api import Page, expect
 from waiting_line import LANGUAGES, NOW, STATUS, VALUES, Line, Open, asked, hide, marked, poll
 
 from waitroom.edge.pages import PageKind, Pages
@@ -25,17 +23,12 @@ from waitroom.settings import RoomSettings
 pytestmark = pytest.mark.slow
 
 
-async def hold_back(page: Page, address: str) -> asyncio.Event:
-    """Keeps requests for an address from being answered until the event is set: the page that made them stays."""
-    let_go = asyncio.Event()
-
-    async def hold(route: Route) -> None:
-        await let_go.wait()
-        with contextlib.suppress(Error):  # the page may have gone elsewhere meanwhile
-            await route.continue_()
-
-    await page.route(address, hold)
-    return let_go
+# What the page shows when it is left: it doesn't stay for anyone to look at.
+LAST_WORDS = """addEventListener("pagehide", () => {
+  const text = (selector) => document.querySelector(selector).textContent;
+  const go = getComputedStyle(document.querySelector(".go")).display;
+  sessionStorage.lastWords = [text("h1"), text("[role=status]"), document.title, go].join(", ");
+})"""
 
 
 async def enter(page: Page, seconds: float = 20) -> None:
@@ -126,16 +119,12 @@ async def test_script_and_server_write_alike(line: Line, visit: Open) -> None:
 @pytest.mark.parametrize("state", ["called", "admitted"])
 async def test_the_visitor_is_taken_in(line: Line, visit: Open, state: str) -> None:
     page = await visit("/phones?colour=blue")
-    shop = await hold_back(page, "**/phones?colour=blue")
+    await page.evaluate(LAST_WORDS)
     line.now(state)
-    await poll(page)
-    await expect(page.get_by_role("heading", level=1)).to_have_text("It is your turn")
-    await expect(page.get_by_role("status")).to_have_text("It is your turn")
-    await expect(page.get_by_role("link", name="Go in")).to_be_visible()
-    await expect(page).to_have_title("It is your turn")
     line.kind = None
-    shop.set()
+    await enter(page)
     await expect(page.get_by_role("heading", level=1)).to_have_text("Welcome to the shop")
+    assert await page.evaluate("sessionStorage.lastWords") == "It is your turn, It is your turn, It is your turn, block"
     assert page.url == line.address + "/phones?colour=blue"
     assert await page.evaluate("history.length") == 2
 
@@ -188,19 +177,19 @@ async def test_it_goes_in_without_another_timer_though_it_was_loaded_again_just_
 
 
 async def test_a_click_asks_for_more_time(line: Line, visit: Open) -> None:
+    line.kind = PageKind.CALLED
+    line.values = replace(VALUES, position=None, eta=None, start_position=None, poll_after=105)
     page = await visit("/phones?colour=blue")
-    shop = await hold_back(page, "**/phones?colour=blue")
-    line.now("called")
-    await poll(page)
-    await page.get_by_role("button", name="I need more time").click(no_wait_after=True)
-    await line.count("POST /.waitroom/claim", 1)
+    await page.get_by_role("button", name="I need more time").click()
     await page.wait_for_url("**/.waitroom/claim?room=shop&more=1&to=%2Fphones%3Fcolour%3Dblue")
     await expect(page.get_by_role("heading", level=1)).to_have_text("It is your turn")
-    shop.set()
+    await page.clock.run_for(104_000)
+    assert await asked(page) == 0, "there is time: the page takes the visitor in only before it ends"
     line.kind = None
     await page.get_by_role("link", name="Go in").click()
     await expect(page.get_by_role("heading", level=1)).to_have_text("Welcome to the shop")
-    assert line.requests[-1] == "GET /.waitroom/claim"
+    claims = [request for request in line.requests if request.endswith("claim")]
+    assert claims == ["POST /.waitroom/claim", "GET /.waitroom/claim"]
 
 
 # Says for how long the page means to wait, but hardly waits: no time passes on its clock.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -91,8 +91,6 @@ class Line:
 
     async def more(self, request: web.Request) -> web.Response:
         assert request.query["more"] == "1"
-        self.kind = PageKind.CALLED
-        self.values = replace(VALUES, position=None, eta=None, start_position=None, poll_after=105)
         return await self.page(request)
 
     async def leave(self, request: web.Request) -> web.Response:

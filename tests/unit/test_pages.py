@@ -104,7 +104,7 @@ def test_every_page_is_whole_and_small_and_asks_nothing_of_others(pages: Pages) 
     for page in [*every_room_page(pages), *every_error_page(pages)]:
         document = Document(page)
         text = page.decode()
-        assert len(page) < 16 * 1024
+        assert len(page) < 17 * 1024
         assert not re.search("[\ufdd0-\ufddf]", text)
         assert "None" not in text
         assert len(re.findall("<h1", text)) == 1
@@ -181,8 +181,18 @@ def test_the_noscript_refresh_is_inside_noscript(pages: Pages) -> None:
 
 
 def test_leaving_works_by_a_plain_form(pages: Pages) -> None:
-    form = Document(pages.room_page("shop", PageKind.WAITING, "en", FULL)).find("form")
+    form = Document(pages.room_page("shop", PageKind.WAITING, "en", FULL)).find(
+        "form", action="/.waitroom/leave?room=shop"
+    )
     assert form == {"method": "post", "action": "/.waitroom/leave?room=shop"}
+
+
+@pytest.mark.parametrize("language", ["en", "de", "es", "fr", "hi", "id"])
+def test_more_time_is_asked_for_by_a_plain_form(pages: Pages, language: str) -> None:
+    page = pages.room_page("shop", PageKind.CALLED, language, FULL)
+    form = Document(page).find("form", data_waitroom="more")
+    assert (form["method"], form["action"]) == ("post", "/.waitroom/claim?room=shop&more=1")
+    assert (b"I need more time" in page) is (language == "en")
 
 
 def test_the_page_says_how_long_a_place_is_kept() -> None:
@@ -447,7 +457,8 @@ def test_the_examples_in_the_documentation_work(tmp_path: Path) -> None:
         for kind in ROOM_WORDS:
             document = Document(pages.room_page("shop", kind, "fr", FULL))
             assert document.texts["heading"] != ""
-            assert document.find("form")["action"] == "/.waitroom/leave?room=shop"
+            assert document.find("form", action="/.waitroom/leave?room=shop")["method"] == "post"
+            assert document.find("form", data_waitroom="more")["action"] == "/.waitroom/claim?room=shop&more=1"
 
 
 def test_the_documentation_names_every_variable_and_block() -> None:
