@@ -342,7 +342,7 @@ def test_leave_gives_the_place_up(world):
 def test_leave_gives_the_session_up(world):
     line = inside(world)
     assert call(world, "leave", line).status == 200
-    assert world.store.calls == [("leave", (90, 14400_000))]
+    assert world.store.calls == [("leave", (90, 14400_000, True))]
     assert told(call(world, "status", line))["state"] == "unknown"
 
 
