@@ -223,7 +223,8 @@ class RoomSettings:
         Field(ge=90, le=86_400),
         About(
             "How long a slot is kept for a visitor whose browser or app was told that it is their turn. At most "
-            "claim_seconds. One click on the page doubles it once.",
+            "claim_seconds. One click on the page doubles it once. A visitor who was told and does not come may return "
+            "once, at the end of the line.",
             "Raise it where visitors need longer to come back to the page; every slot kept so stands empty meanwhile.",
             "seconds",
             reason=_HIDDEN_TAB,
