@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 import uvloop
-from history import Contents, History, Memory
+from history import LOOK_MS, Contents, History, Memory
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
@@ -215,6 +215,24 @@ class Line(RuleBasedStateMachine):
         look_ups=LOOK_UPS,
         told=st.just(False),
     )(_time_passes)
+
+    @rule(more=st.booleans(), late=SOME, returning=SOME, again=st.booleans())
+    def come_too_late(self, more: bool, late: str, returning: str, again: bool) -> None:
+        """Visitors are told of their turn, let it pass, and come back; perhaps they do the same with the next one."""
+        limits = self.history.memory.limits
+        step_ms = round(min(limits.claim_after_told_seconds, limits.claim_seconds, LOOK_MS / 1000) * 1000)
+        for _ in range(1 + again):
+            self.wall += 1000
+            self._visit(sorted(self.history.holders), "look")
+            self._tick(5000)
+            told = some(self.history.contents.called, late)
+            self._visit(told, "tell")
+            if more:
+                self._visit(told, "more")
+            for _ in range(5 if more else 3):
+                self.wall += step_ms
+                self._tick(5000)
+            self._visit(some(told, returning), "tell")
 
     @rule()
     def look(self) -> None:
