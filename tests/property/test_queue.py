@@ -227,7 +227,7 @@ class Line(RuleBasedStateMachine):
             self._tick(5000)
             told = some(self.history.contents.called, late)
             self._visit(told, "tell")
-            if more:
+            for _ in range(2 * more):
                 self._visit(told, "more")
             for _ in range(5 if more else 3):
                 self.wall += step_ms
