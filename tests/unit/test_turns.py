@@ -63,6 +63,11 @@ def test_a_form_that_asks_for_more_time_is_answered_with_the_page(world):
     # The page takes the visitor in by itself shortly before the time ends, be it in a hidden tab.
     assert b'data-poll-after="105"' in got.body
     assert b'http-equiv="refresh" content="105"' in got.body
+    assert cookie(got, b"waitroom_ticket_shop") is None
+    world.store.fates[99] = Visited("called", 180_000, moved_to=160)
+    value = cookie(call(world, "claim", ticket(world, 99), PAGE, query=MORE), b"waitroom_ticket_shop")
+    assert value
+    assert world.tokens.read_ticket(value).place == 160
 
 
 def test_from_that_page_one_goes_in_where_one_wanted_to_go(world):

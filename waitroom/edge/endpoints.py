@@ -232,7 +232,8 @@ class Endpoints:
             self._say(call, status, standing, _ticket_lines(call, renewed), ticket=renewed)
         elif standing.state == "called":
             after = max(1, visited.left_ms // 1000 - _ENTER_AHEAD_SECONDS)
-            self._answers.tell(call, replace(standing, poll_after=after))
+            lines = b"" if renewed is ticket else call.ticket_lines(renewed)
+            self._answers.tell(call, replace(standing, poll_after=after), lines)
         else:
             self._wait(call)
 
