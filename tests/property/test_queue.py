@@ -159,6 +159,11 @@ class Line(RuleBasedStateMachine):
         sessions = self._pick(self.history.ever_inside, picks)
         self._change_sessions([SessionChange(operation, session, ms) for session in sessions])
 
+    @rule(operation=st.sampled_from(["keep", "resume", "hold", "extend"]), ms=MS)
+    def change_all_sessions(self, operation: SessionOperation, ms: int) -> None:
+        """Of all who were ever inside: the shop holds them all, or the passes of all have run out."""
+        self._change_sessions([SessionChange(operation, session, ms) for session in self.history.ever_inside])
+
     # Controllers and time.
 
     @rule(look_ups=LOOK_UPS, later_ms=STEP_MS)
