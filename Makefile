@@ -14,10 +14,10 @@ PATH_TESTS := tests/unit tests/property/test_edge_fuzz.py tests/integration/test
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-together test-compiled check lint bench system clean
+.PHONY: help demo test test-together test-compiled test-long check lint bench system clean
 
 help: ## say what there is
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Waitroom needs Python 3.11 or newer")'
@@ -29,7 +29,7 @@ demo: $(VENV)/.installed ## a real shop, the gateway before it and a crowd: abou
 	$(BIN)/waitroom demo
 
 check: lint ## style, types and the quick tests
-	$(BIN)/pytest -q $(AT_ONCE) -m 'not slow and not alone'
+	$(BIN)/pytest -q $(AT_ONCE) -m 'not slow and not alone and not long'
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check
@@ -38,14 +38,17 @@ lint: $(VENV)/.installed
 
 test: $(VENV)/.installed system ## every test: unit, property, integration, fault and browser
 	@$(MAKE) --no-print-directory -j2 test-together $(COMPILED)/.installed
-	$(BIN)/pytest -q -m alone
+	$(BIN)/pytest -q -m 'alone and not long'
 	@$(MAKE) --no-print-directory test-compiled
 
+test-long: $(VENV)/.installed system ## slow attacks for minutes, and what nginx and HAProxy do under them
+	$(BIN)/pytest -q -s -m long tests/long
+
 test-together:
-	$(BIN)/pytest -q $(AT_ONCE) -m 'not alone'
+	$(BIN)/pytest -q $(AT_ONCE) -m 'not alone and not long'
 
 test-compiled: $(COMPILED)/.installed
-	$(COMPILED)/bin/pytest -q $(AT_ONCE) -m 'not alone' $(PATH_TESTS)
+	$(COMPILED)/bin/pytest -q $(AT_ONCE) -m 'not alone and not long' $(PATH_TESTS)
 
 $(COMPILED)/.installed: pyproject.toml constraints.txt hatch_build.py \
 		$(shell find waitroom templates config -type f -not -name '*.pyc')
