@@ -5,10 +5,8 @@ What reached a shop is read from there, never from what the gateway says.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
-import os
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -48,6 +46,8 @@ NGINX = """
         location ~ /upload$ {{ rewrite ^ /taken break; proxy_pass http://127.0.0.1:{port}; }}
         location = /taken {{ access_log off; return 200 "taken\\n"; }}
         location ~ /big\\.bin$ {{ try_files /big.bin =404; }}
+        # The buyer is done; the page's parts come afterwards.
+        location = /thanks {{ add_header Waitroom-Command release always; return 200 "thank you\\n"; }}
         location ~ /socket$ {{
             rewrite ^ /chat break;
             proxy_pass http://127.0.0.1:{sockets};

@@ -1,0 +1,73 @@
+"""Three hundred slow connections of every kind, and visitors inside whose every request succeeds meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import pytest
+import pytest_asyncio
+from attackers import Shopper, SlowClient, besieged, slow_clients
+from gateway import Gateway, free_port, room, running_gateway
+from real_peers import uvicorn
+from shops import nginx_shop
+from visitors import Visitor
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+
+CONNECTIONS = 300  # more than the pool of 256 to the shop
+SHOPPERS, REQUESTS = 3, 15
+# What is buffered of a slow body goes on after this time, and would hold a connection to the shop from then on.
+BUFFER_SECONDS = 0.2
+WAYS = {"bypass": "/hooks", "uncovered": "/free", "pass": "/sale"}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
+    folder = tmp_path_factory.mktemp("pool")
+    sockets = free_port()
+    async with AsyncExitStack() as stack:
+        shop = await stack.enter_async_context(nginx_shop(folder, sockets=sockets))
+        await stack.enter_async_context(uvicorn(sockets, folder))
+        rule = {"paths": ["/hooks"], "max_per_second": 100_000}
+        rooms = [room("sale", upstream=shop.address, paths=["/sale", "/hooks"], bypass=[rule])]
+        settings = {
+            "workers": 1,
+            "grace_seconds": 1,
+            "trusted_proxies": ["127.0.0.1"],
+            "client_body_buffer_seconds": BUFFER_SECONDS,
+        }
+        yield await stack.enter_async_context(running_gateway(folder / "gateway", rooms, **settings))
+
+
+async def clients(gateway: Gateway, way: str, kind: str, one: bool) -> list[SlowClient]:
+    headers = {}
+    if way == "pass":
+        answer = await Visitor(gateway, "sale").call("join", X_Forwarded_For="203.0.113.200")
+        headers["Waitroom_Pass"] = answer.json["pass"]
+    return slow_clients(kind, CONNECTIONS, "sale.test", WAYS.get(way, "/sale"), one, **headers)
+
+
+async def succeed(gateway: Gateway) -> None:
+    shoppers = [await Shopper.comes(gateway, "sale", f"203.0.113.{number}") for number in range(SHOPPERS)]
+    await asyncio.gather(*(shopper.shops(REQUESTS) for shopper in shoppers))
+    statuses = sum((shopper.statuses for shopper in shoppers), Counter[int]())
+    assert statuses == {200: SHOPPERS * REQUESTS}, [shopper.faults for shopper in shoppers]
+
+
+@pytest.mark.parametrize("one", [True, False], ids=["one address", "many addresses"])
+@pytest.mark.parametrize(
+    ("way", "kind"),
+    [
+        ("none", "head"),
+        ("none", "preflight"),
+        *((way, kind) for way in WAYS for kind in ("body", "chunks", "reader", "tunnel")),
+    ],
+)
+async def test_visitors_inside_are_served(gateway: Gateway, way: str, kind: str, one: bool) -> None:
+    async with besieged(gateway.port, await clients(gateway, way, kind, one)):
+        await asyncio.sleep(2 * BUFFER_SECONDS)
+        await succeed(gateway)
+    await succeed(gateway)
