@@ -144,7 +144,7 @@ async def nginx_shop(folder: Path, *, sockets: int = 9) -> AsyncIterator[RealSho
 
 @contextlib.asynccontextmanager
 async def php_shop(folder: Path) -> AsyncIterator[RealShop]:
-    """PHP's own server with four workers and a front controller."""
+    """PHP's own server, which takes one request at a time, and a front controller."""
     home = folder / "php-shop"
     home.mkdir(parents=True)
     shop = RealShop(free_port(), home)
@@ -158,7 +158,7 @@ async def php_shop(folder: Path) -> AsyncIterator[RealShop]:
         str(home),
         str(HERE / "front_controller.php"),
     ]
-    async with running(command, shop.port, home, SHOP_LOG=str(home / "shop.log"), PHP_CLI_SERVER_WORKERS="4"):
+    async with running(command, shop.port, home, SHOP_LOG=str(home / "shop.log")):
         yield shop
 
 
