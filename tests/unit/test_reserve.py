@@ -15,7 +15,7 @@ UNCOVERED = b"/elsewhere"
 @pytest.fixture
 def world() -> Iterator[World]:
     """A room with a covered path; beside it everything is forwarded without a pass."""
-    with World(paths=("/a",)) as world:
+    with World(paths=("/a",), session_requests_in_flight=CONNECTIONS, session_requests_per_second=1000.0) as world:
         yield world
 
 
