@@ -15,6 +15,6 @@ def unacknowledged(descriptor: int) -> int:
     """
     try:
         (size,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, b"\0\0\0\0"))
-    except OSError:
+    except (OSError, ValueError):  # it may be closed already
         return 0
     return int(size)

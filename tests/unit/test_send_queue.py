@@ -1,0 +1,38 @@
+"""What the system has yet to send is told by the system."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from waitroom.edge.http.send_queue import unacknowledged
+
+
+def test_what_the_other_end_does_not_take_is_counted_and_no_longer_once_it_does():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = socket.create_connection(listener.getsockname())
+        far, _ = listener.accept()
+    with near, far:
+        assert unacknowledged(near.fileno()) == 0
+        near.setblocking(False)
+        sent = 0
+        try:
+            while True:
+                sent += near.send(b"x" * 65536)
+        except BlockingIOError:
+            pass
+        waits = unacknowledged(near.fileno())
+        assert 0 < waits <= sent
+        near.setblocking(True)
+        near.shutdown(socket.SHUT_WR)
+        taken = 0
+        while piece := far.recv(1 << 20):
+            taken += len(piece)
+        assert taken == sent
+        assert unacknowledged(near.fileno()) < waits
+
+
+def test_a_descriptor_that_is_no_socket_holds_nothing():
+    with open(os.devnull, "rb") as file:
+        assert unacknowledged(file.fileno()) == 0
+    assert unacknowledged(-1) == 0
