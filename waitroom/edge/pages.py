@@ -64,7 +64,7 @@ _NEEDS = {
 
 _ROOM_KINDS = tuple(ROOM_WORDS)
 # No status speaks of these.
-_WITHOUT_STATUS = frozenset({PageKind.PREQUEUE, PageKind.HELD, PageKind.BUSY})
+_WITHOUT_STATUS = frozenset({PageKind.HELD, PageKind.BUSY})
 
 
 @dataclass(slots=True)
