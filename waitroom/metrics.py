@@ -97,6 +97,9 @@ class RoomMetrics:
         in_flight: Requests that are at the shop now.
         awaiting: Of these, the ones whose answer hasn't begun.
         shared_sessions: Numbers of sessions in use from many networks.
+        missing_proxy: The address of a peer that looks like a proxy which ``trusted_proxies`` does not name, or empty.
+        refused: Methods and first path segments of requests refused for lack of a pass, with the Unix time of the log
+            line about each.
         upstream_request_seconds, upstream_response_seconds, wait_seconds, eta_error_seconds: Distributions.
     """
 
@@ -104,6 +107,8 @@ class RoomMetrics:
         "awaiting",
         "eta_error_seconds",
         "in_flight",
+        "missing_proxy",
+        "refused",
         "requests",
         "shared_sessions",
         "store_errors",
@@ -120,6 +125,8 @@ class RoomMetrics:
         self.in_flight = 0
         self.awaiting = 0
         self.shared_sessions: Iterable[int] = ()
+        self.missing_proxy = ""
+        self.refused: dict[str, float] = {}
         self.upstream_request_seconds = Distribution(bounds_of("upstream_request_seconds"))
         self.upstream_response_seconds = Distribution(bounds_of("upstream_response_seconds"))
         self.wait_seconds = Distribution(bounds_of("wait_seconds"))
@@ -135,6 +142,8 @@ class RoomMetrics:
             "upstream_in_flight": self.in_flight,
             "upstream_awaiting_response": self.awaiting,
             "shared_sessions": sorted(self.shared_sessions)[:MOST_SHARED_NAMED],
+            "missing_proxy": self.missing_proxy,
+            "refused": self.refused,
             **{name: {"counts": one.counts, "sum": one.sum} for name, one in spread.items()},
         }
 

@@ -160,7 +160,7 @@ def test_a_crowd_behind_a_forgotten_proxy_is_served_and_the_setting_named(addres
         assert cookie(crowd[-1], b"ticket")
         (entry,) = (entry for entry in world.logs if entry.get("setting") == "trusted_proxies")
         assert entry["address"] == address
-        assert world.edge._arrivals.missing_proxy == address
+        assert world.room.metrics.missing_proxy == address
 
 
 def test_a_public_address_is_not_let_by_for_its_forwarding_headers() -> None:
@@ -168,7 +168,7 @@ def test_a_public_address_is_not_let_by_for_its_forwarding_headers() -> None:
         line = b"X-Forwarded-For: 198.51.100.7"
         crowd = [world.ask(get(b"/a", PAGE, line), wire=world.client(VISITOR)) for _ in range(200)]
         assert sum(cookie(got, b"ticket") is not None for got in crowd) == 10
-        assert world.edge._arrivals.missing_proxy == VISITOR, "it may be a proxy all the same"
+        assert world.room.metrics.missing_proxy == VISITOR, "it may be a proxy all the same"
 
 
 def test_ordinary_crowds_look_like_no_proxy() -> None:

@@ -117,7 +117,7 @@ def test_a_forgotten_session_is_not_reported():
 )
 def test_the_hint_says_what_it_is_and_what_to_do(sessions, bind, hint):
     settings = RoomSettings(name="shop", upstream="http://a:1", bind_pass=bind)
-    assert hints(settings, Observed(shared_sessions=sessions)) == ([] if hint is None else [hint])
+    assert hints(settings, Observed(shared_sessions=frozenset(sessions)), 0.0) == ([] if hint is None else [hint])
 
 
 # Bound.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from waitroom.control.monitoring.hints import NOTHING
 from waitroom.control.shop_figures import ShopFigures, ShopWatch, quantile
 from waitroom.metrics import MOST_SHARED_NAMED, EdgeCollector, EdgeMetrics, exposition, totals
 
@@ -156,24 +157,36 @@ def test_a_file_that_a_former_version_wrote_still_counts(workers: Workers, tmp_p
 
 
 def test_sessions_that_are_shared_are_counted_once_over_all_workers_that_live(workers: Workers) -> None:
-    assert workers.watch.shared_sessions("shop") == ()
+    assert workers.watch.observed("shop") == NOTHING
     workers.each[0].rooms["shop"].shared_sessions = [90, 91]
     workers.each[1].rooms["shop"].shared_sessions = [91, 92]
     workers.look(NOW)
-    assert workers.watch.shared_sessions("shop") == [90, 91, 92]
-    assert workers.watch.shared_sessions("another") == ()
+    assert workers.watch.observed("shop").shared_sessions == {90, 91, 92}
+    assert workers.watch.observed("another") == NOTHING
     workers.look(NOW + 60, writing=(1,))
-    assert workers.watch.shared_sessions("shop") == [91, 92]
+    assert workers.watch.observed("shop").shared_sessions == {91, 92}
+
+
+def test_what_workers_saw_of_proxies_and_refused_requests_is_gathered(workers: Workers) -> None:
+    first, second = (one.rooms["shop"] for one in workers.each)
+    first.missing_proxy = "10.0.0.1"
+    first.refused = {"POST /hooks": NOW - 5, "PUT /api": NOW - 50}
+    second.refused = {"POST /hooks": NOW}
+    workers.look(NOW)
+    observed = workers.watch.observed("shop")
+    assert observed.missing_proxies == {"10.0.0.1"}
+    assert observed.refused == {"POST /hooks": NOW, "PUT /api": NOW - 50}
 
 
 def test_files_of_the_release_before_are_read(workers: Workers) -> None:
     workers.look(NOW)
     path = workers.folder / "edge-0.json"
     dumped = json.loads(path.read_bytes())
-    del dumped["shop"]["shared_sessions"]
+    for name in ("shared_sessions", "missing_proxy", "refused"):
+        del dumped["shop"][name]
     path.write_text(json.dumps(dumped))
     workers.look(NOW + 1, writing=(1,))
-    assert workers.watch.shared_sessions("shop") == []
+    assert workers.watch.observed("shop") == NOTHING
     assert b'waitroom_shared_sessions{room="shop"} 0.0' in exposition(EdgeCollector(workers.folder))
     assert EdgeMetrics(workers.folder, 0, ["shop"]).rooms["shop"].shared_sessions == ()
 

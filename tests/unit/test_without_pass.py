@@ -9,6 +9,7 @@ import pytest
 from edge_harness import BUSY, OK, PAGE, QUIET, World, answer, get, room_settings
 from http_reader import read_requests
 
+from waitroom.edge.room import REFUSED_KINDS_NOTED
 from waitroom.edge.rooms.without_pass import LOG_INTERVAL_SECONDS, MOST_KINDS, WithoutPass
 from waitroom.queue.view import RoomState
 
@@ -171,6 +172,7 @@ def test_each_kind_of_refused_request_is_logged_once_an_hour_with_its_rule() -> 
         assert [(entry["method"], entry["path"]) for entry in entries] == [("POST", "/hooks"), ("GET", "/hooks")]
         assert entries[0]["rule"] == '[[rooms.bypass]] paths = ["/hooks"] methods = ["POST"]'
         assert "secret" not in str(entries)
+        assert list(world.room.metrics.refused) == ["POST /hooks", "GET /hooks"]
         world.pass_time(LOG_INTERVAL_SECONDS)
         world.ask(get(b"/hooks/payment/7", JSON, method=b"POST", body=b""))
         assert len([entry for entry in world.logs if entry["event"] == "request without a pass refused"]) == 3
@@ -184,3 +186,4 @@ def test_a_scanner_fills_neither_log_nor_memory() -> None:
         assert len(entries) == MOST_KINDS
         assert max(len(entry["path"]) for entry in entries) <= 65
         assert len(world.room.without_pass._logged) == MOST_KINDS
+        assert len(world.room.metrics.refused) == REFUSED_KINDS_NOTED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from typing import Any
 
 from waitroom.control.admission import Admission
 from waitroom.control.history import Sample, shop_json
-from waitroom.control.monitoring.hints import Observed, hints
+from waitroom.control.monitoring.hints import hints
 from waitroom.control.shop_figures import ShopWatch
 from waitroom.queue.positions import Forecast
 from waitroom.queue.view import RoomState, RoomView
@@ -201,7 +202,7 @@ class Rooms:
             "claim_seconds": view.claim_ms / 1000,
             "shop": shop_json(self._watch.figures(name, SHOP_SECONDS)),
             "workers": {"alive": self._watch.workers_alive, "wanted": self._workers},
-            "hints": hints(self._settings[name], Observed(shared_sessions=self._watch.shared_sessions(name))),
+            "hints": hints(self._settings[name], self._watch.observed(name), time.time()),
             "autopilot": self._autopilot(name),
             "last_change": None if last is None else {**last.json(), "undoable": last.stands(view)},
             "undo": undo.json() if undo is not None and undo.stands(view) else None,

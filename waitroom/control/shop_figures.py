@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from waitroom.control.monitoring.hints import NOTHING, Observed
 from waitroom.metrics import UPSTREAM_BOUNDS
 
 # Workers write once a second; one that hasn't for so long is gone or stuck.
@@ -52,7 +53,7 @@ class _Sums:
     buckets: tuple[int, ...]
     failures: int
     in_flight: int
-    shared_sessions: frozenset[int] = frozenset()
+    observed: Observed = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +98,10 @@ class ShopWatch:
         """Edge workers that had written of late when last looked at."""
         return self._looks[-1].alive if self._looks else 0
 
-    def shared_sessions(self, room: str) -> Sequence[int]:
-        """Numbers of the sessions that were in use from many networks when last looked at, see `waitroom.metrics`."""
+    def observed(self, room: str) -> Observed:
+        """What hints on a room follow from, when last looked at."""
         sums = self._looks[-1].rooms.get(room) if self._looks else None
-        return () if sums is None else sorted(sums.shared_sessions)
+        return NOTHING if sums is None else sums.observed
 
     def figures(self, room: str, seconds: float) -> ShopFigures:
         """Of the last ``seconds``, at most 60; of less where less is known."""
@@ -149,14 +150,14 @@ def _sum(total: _Sums | None, dumped: Mapping[str, Any], *, lives: bool) -> _Sum
     buckets: Sequence[int] = latency["counts"] if latency else _NO_ANSWERS
     failures: int = dumped["upstream_failures"]
     in_flight: int = dumped["upstream_in_flight"] if lives else 0  # those of a dead worker went with it
-    shared = frozenset(dumped.get("shared_sessions", ())) if lives else frozenset()
+    observed = Observed.of(dumped) if lives else NOTHING
     if total is None:
-        return _Sums(requests, tuple(buckets), failures, in_flight, shared)
+        return _Sums(requests, tuple(buckets), failures, in_flight, observed)
     summed = tuple(mine + other for mine, other in zip(total.buckets, buckets, strict=True))
     return _Sums(
         total.requests + requests,
         summed,
         total.failures + failures,
         total.in_flight + in_flight,
-        total.shared_sessions | shared,
+        total.observed | observed,
     )

@@ -364,7 +364,9 @@ class Edge(Server):
     def _refuse(self, call: Call) -> None:
         room, request = call.room, call.request
         room.count("refused")
-        room.without_pass.log_refused(request.method, request.path, self._clock.steady())
+        kind = room.without_pass.log_refused(request.method, request.path, self._clock.steady())
+        if kind:
+            room.note_refused(kind, call.now)
         if call.kind is Kind.EMBEDDED:
             call.client.fail(503)
         else:

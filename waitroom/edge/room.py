@@ -41,6 +41,7 @@ LONGEST_GAP_SECONDS: Final = 20.0  # between views; the store lists ended sessio
 CHANGES_AT_ONCE = 1000  # after an outage there are many: in one script they would take longer than a call may
 # Bytes of an answer that says by a text in it that the request failed: a longer one brings what was asked for.
 LONGEST_TOLD_FAILURE: Final = 4096
+REFUSED_KINDS_NOTED = 20
 # Verified tickets kept in a worker: some 25 MB at the most, however many wait.
 TICKETS_KEPT = 65536
 _BOUND_TO: Final = {"none": 0, "agent": BOUND_TO_AGENT, "network": BOUND_TO_NETWORK}
@@ -269,6 +270,14 @@ class Room:
         self.metrics.wait_seconds.observe(waited)
         if ticket.promised_seconds:
             self.metrics.eta_error_seconds.observe(abs(waited - ticket.promised_seconds))
+
+    def note_refused(self, kind: str, now: float) -> None:
+        """Notes a kind of request that was refused for lack of a pass, for a hint to operators."""
+        refused = self.metrics.refused
+        refused.pop(kind, None)
+        if len(refused) >= REFUSED_KINDS_NOTED:
+            del refused[next(iter(refused))]
+        refused[kind] = now
 
     def tell_remaining(self, remaining: int) -> None:
         """The shop says how many units are left."""

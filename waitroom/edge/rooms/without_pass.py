@@ -40,27 +40,33 @@ class WithoutPass:
             self._budget.change_rate(per_second, per_second, now)
         return self._budget.take(now)
 
-    def log_refused(self, method: bytes, path: bytes, now: float) -> None:
-        """Logs a refused request: each method and first path segment once an hour, with the rule that lets it by."""
+    def log_refused(self, method: bytes, path: bytes, now: float) -> str:
+        """Logs a refused request: each method and first path segment once an hour, with the rule that lets it by.
+
+        Returns:
+            The method and segment where they were logged, else nothing.
+        """
         segment = b"/" + path[1:].partition(b"/")[0][:LONGEST_SHOWN]
         key = (method, segment)
         logged_at = self._logged.get(key)
         if logged_at is not None and now - logged_at < LOG_INTERVAL_SECONDS:
-            return
+            return ""
         self._logged.pop(key, None)
         if len(self._logged) >= MOST_KINDS:
             oldest = next(iter(self._logged))
             if now - self._logged[oldest] < LOG_INTERVAL_SECONDS:
-                return  # as many kinds as this come from a scanner
+                return ""  # as many kinds as this come from a scanner
             del self._logged[oldest]
         self._logged[key] = now
+        verb, shown = method.decode(), segment.decode("latin-1")
         log.warning(
             "request without a pass refused",
             room=self._room,
-            method=method.decode("latin-1"),
-            path=segment.decode("latin-1"),
-            rule=f'[[rooms.bypass]] paths = ["{segment.decode("latin-1")}"] methods = ["{method.decode("latin-1")}"]',
+            method=verb,
+            path=shown,
+            rule=f'[[rooms.bypass]] paths = ["{shown}"] methods = ["{verb}"]',
         )
+        return f"{verb} {shown}"
 
     def _per_second(self, rate_per_minute: float) -> float:
         configured = self._configured

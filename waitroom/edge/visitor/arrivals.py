@@ -33,11 +33,6 @@ class Arrivals:
         self._proxies = ProxyDetector(workers)
         self._logged_at = float("-inf")
 
-    @property
-    def missing_proxy(self) -> str:
-        """The address of a peer that looks like a proxy which ``trusted_proxies`` does not name; empty for none."""
-        return self._proxies.found
-
     def retry_after(self, call: Call) -> int:
         """0 where the visitor may join now, else in how many seconds to try again."""
         now = self._clock.steady()
@@ -61,6 +56,7 @@ class Arrivals:
         fields, address = call.request.fields, call.client.peer.address
         forwards = any(name in fields for name in _FORWARDING)
         exempt = self._proxies.observe(address, forwards=forwards, now=now)
+        call.room.metrics.missing_proxy = self._proxies.found
         if self._proxies.found and now - self._logged_at >= LOG_INTERVAL_SECONDS:
             self._logged_at = now
             log.warning(
