@@ -42,6 +42,7 @@ test: $(VENV)/.installed system ## every test: unit, property, integration, faul
 	@$(MAKE) --no-print-directory test-compiled
 
 test-long: $(VENV)/.installed system ## slow attacks for minutes, and what nginx and HAProxy do under them
+	ATTACK_APPS=1000 $(BIN)/pytest -q -k app tests/attack/test_normal_life.py
 	$(BIN)/pytest -q -s -m long tests/long
 
 test-together:
