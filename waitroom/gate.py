@@ -52,7 +52,6 @@ class Action(Enum):
 _SPECULATION: Final = (b"sec-purpose", b"purpose", b"x-purpose", b"x-moz")
 _SPECULATIVE: Final = (b"prefetch", b"prerender", b"preview", b"preload")
 _FRAMES: Final = frozenset((b"iframe", b"frame", b"embed", b"object", b"fencedframe"))
-_SAFE: Final = frozenset((b"GET", b"HEAD"))
 
 
 def classify(method: bytes, fields: Mapping[bytes, bytes]) -> Kind:
@@ -93,7 +92,7 @@ def _speculative(value: bytes) -> bool:
 
 def decide(
     kind: Kind,
-    method: bytes,
+    safe: bool,
     pass_: Lasting | None,
     ticket: Ticket | None,
     view: RoomView | None,
@@ -107,7 +106,7 @@ def decide(
 
     Args:
         kind: See `classify`.
-        method: As sent.
+        safe: Whether it asks for something and changes nothing: GET or HEAD, and no change of protocol.
         pass_: A pass that we signed for this room and that nobody has ended, perhaps run out.
         ticket: A ticket that we signed for this room, perhaps too old.
         view: The room as last seen, None before the first look.
@@ -141,17 +140,15 @@ def decide(
                 return Action.HOLD
             case _:
                 return Action.CLOSE
-    return _without_pass(method, view, reachable, on_store_error, without_pass)
+    return _without_pass(safe, view, reachable, on_store_error, without_pass)
 
 
-def _without_pass(
-    method: bytes, view: RoomView | None, reachable: bool, on_store_error: str, without_pass: str
-) -> Action:
+def _without_pass(safe: bool, view: RoomView | None, reachable: bool, on_store_error: str, without_pass: str) -> Action:
     """What a request may do that has neither pass nor ticket and takes no place."""
     if view is not None and view.method == "passthrough" and view.state is RoomState.OPEN:
         return Action.TRANSIT
     nobody_waits = quiet(view) if reachable and view is not None else on_store_error == "admit"
-    allowed = without_pass == "all" or (without_pass == "safe" and method in _SAFE)
+    allowed = without_pass == "all" or (without_pass == "safe" and safe)
     return Action.WITHOUT_PASS if nobody_waits and allowed else Action.REFUSE
 
 

@@ -63,7 +63,7 @@ def action(
 ) -> Action:
     return decide(
         kind,
-        method,
+        method in (b"GET", b"HEAD"),
         pass_,
         ticket,
         view,

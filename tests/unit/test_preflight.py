@@ -200,6 +200,13 @@ def test_whoever_goes_in_makes_the_neighbourhood_one_with_a_session() -> None:
         assert world.room.neighbours.active("203.0.113.9", world.unix_time())
 
 
+def test_an_app_that_joins_makes_it_one_too() -> None:
+    with World(view=QUIET) as world:
+        world.store.admits = 1
+        assert world.ask(get(b"/.waitroom/join", method=b"POST", body=b"")).status == 201
+        assert world.room.neighbours.active("203.0.113.9", world.unix_time())
+
+
 def test_a_session_that_is_busy_keeps_its_neighbourhood() -> None:
     with World() as world:
         sent(world)

@@ -76,6 +76,14 @@ def test_what_changes_something_needs_a_pass_unless_the_setting_says_otherwise(m
         assert reached(world, get(b"/api/order", JSON)) is (setting != "refuse")
 
 
+def test_a_tunnel_needs_a_pass_unless_the_setting_says_otherwise() -> None:
+    upgrade = (b"Connection: Upgrade", b"Upgrade: websocket")
+    with World(view=QUIET) as world:
+        assert not reached(world, get(b"/socket", *upgrade))
+    with World(view=QUIET, without_pass="all") as world:
+        assert reached(world, get(b"/socket", *upgrade))
+
+
 @pytest.mark.parametrize("state", [RoomState.PAUSED, RoomState.CLOSED, RoomState.SOLD_OUT])
 def test_nothing_passes_while_nobody_is_let_in(state: RoomState) -> None:
     with World(view=replace(QUIET, state=state), without_pass="all") as world:

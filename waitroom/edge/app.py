@@ -249,7 +249,7 @@ class Edge(Server):
         room, session = call.room, call.session
         action = decide(
             call.kind,
-            call.request.method,
+            call.safe,
             session,
             call.ticket,
             room.view,
@@ -342,7 +342,6 @@ class Edge(Server):
             client.forward(Exchange(client, request, room.pool, passage))
 
     def _go_in(self, call: Call, session: Session, value: str) -> None:
-        call.room.neighbours.note(neighbourhood(call.client.visitor), int(call.now))
         lines = call.pass_lines(session, value)
         self._pass_on(call, session, "admitted", lines)
 

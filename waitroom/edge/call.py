@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from waitroom.budgets import neighbourhood
 from waitroom.edge.client import ClientConnection
 from waitroom.edge.headers import own_tokens, set_cookie
 from waitroom.edge.http1 import Request
@@ -70,6 +71,11 @@ class Call:
         return expired if ticket.expired(self.now) != expired else ticket.place < best.place
 
     @property
+    def safe(self) -> bool:
+        """Whether the request asks for something and changes nothing."""
+        return self.request.method in (b"GET", b"HEAD") and self.request.upgrade is None
+
+    @property
     def secure(self) -> bool:
         """Whether the visitor's browser speaks HTTPS."""
         return self.client.peer.secure(self.request)
@@ -97,6 +103,7 @@ class Call:
 
     def pass_lines(self, session: Session, value: str) -> bytes:
         """What hands a visitor the pass, and takes the ticket back, which is used up."""
+        self.room.neighbours.note(neighbourhood(self.client.visitor), int(self.now))
         lines = self.cookie(self.room.pass_cookie, value, session.ends_at - int(self.now))
         return lines + self.cookie(self.room.ticket_cookie, "", 0)
 
