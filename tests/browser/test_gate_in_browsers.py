@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -138,6 +139,15 @@ async def test_an_app_of_another_origin_goes_on_in_a_full_room(site: Site, conte
     assert [one for one in site.shop.seen if one[0] == "OPTIONS"], "the browser asked before"
 
 
+TELLING = """() => {
+    const send = XMLHttpRequest.prototype.send;
+    XMLHttpRequest.prototype.send = function () {
+        this.addEventListener("load", () => window.toldState(JSON.parse(this.responseText).state));
+        send.call(this);
+    };
+}"""
+
+
 async def test_a_hidden_tab_is_let_in_with_one_timer_a_minute(site: Site, context: BrowserContext) -> None:
     """A real hidden tab can't be forced without a window, so the page's clock stands still and moves by a minute.
 
@@ -154,12 +164,16 @@ async def test_a_hidden_tab_is_let_in_with_one_timer_a_minute(site: Site, contex
     places = list(await site.gateway.members("hidden", "waiting"))
     await inside.call("leave")
 
+    states: asyncio.Queue[str] = asyncio.Queue()
+
+    # The page goes in as soon as it has the answer, and the browser then forgets the answer's body.
+    await page.expose_function("toldState", states.put_nowait)
+    await page.evaluate(TELLING)
     state = ""
     while state != "called":  # a worker may hear of the call half a second later
-        async with page.expect_response(lambda answer: "/.waitroom/status" in answer.url) as asked:
-            await page.clock.fast_forward(MINUTE_MS)
-        answer = await asked.value
-        state = (await answer.json())["state"]
+        await page.clock.fast_forward(MINUTE_MS)
+        async with asyncio.timeout(60):
+            state = await states.get()
         assert state in ("waiting", "called")
 
     await expect(page.get_by_role("heading", name="The shop")).to_be_visible(timeout=20_000)
