@@ -198,7 +198,7 @@ async def test_websockets_over_tls(gateway: Gateway, pair: tuple[Path, Path], fo
 
     async with serve(repeat, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        rooms = [{"name": "ws", "upstream": f"http://127.0.0.1:{port}"}]
+        rooms = [{"name": "ws", "upstream": f"http://127.0.0.1:{port}", "method": "passthrough"}]
         inner = folder / "ws"
         inner.mkdir()
         settings = {"tls_certificate": str(pair[0]), "tls_key": str(pair[1])}

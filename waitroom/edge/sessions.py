@@ -268,7 +268,8 @@ class Sessions:
         for change, is_alive in zip(changes, alive, strict=True):
             session = self._by_id.get(change.session)
             if session is not None and not is_alive and not session.over:
-                self._end(session, now + UNSURE_SECONDS)
+                # One whose pass ran out has no claim to a grace: it asked whether it is still there.
+                self._end(session, 0.0 if change.operation == "resume" else now + UNSURE_SECONDS)
 
     # Where they are seen from.
 
