@@ -18,7 +18,7 @@ from visitors import Visitor
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 CONNECTIONS = 300  # more than the pool of 256 to the shop
-SHOPPERS, REQUESTS = 3, 15
+SHOPPERS, REQUESTS = 3, 10
 # What is buffered of a slow body goes on after this time, and would hold a connection to the shop from then on.
 BUFFER_SECONDS = 0.2
 WAYS = {"bypass": "/hooks", "uncovered": "/free", "pass": "/sale"}
@@ -50,8 +50,11 @@ async def clients(gateway: Gateway, way: str, kind: str, one: bool) -> list[Slow
     return slow_clients(kind, CONNECTIONS, "sale.test", WAYS.get(way, "/sale"), one, **headers)
 
 
-async def succeed(gateway: Gateway) -> None:
-    shoppers = [await Shopper.comes(gateway, "sale", f"203.0.113.{number}") for number in range(SHOPPERS)]
+async def come_in(gateway: Gateway) -> list[Shopper]:
+    return [await Shopper.comes(gateway, "sale", f"203.0.113.{number}") for number in range(SHOPPERS)]
+
+
+async def succeed(shoppers: list[Shopper]) -> None:
     await asyncio.gather(*(shopper.shops(REQUESTS) for shopper in shoppers))
     statuses = sum((shopper.statuses for shopper in shoppers), Counter[int]())
     assert statuses == {200: SHOPPERS * REQUESTS}, [shopper.faults for shopper in shoppers]
@@ -67,7 +70,9 @@ async def succeed(gateway: Gateway) -> None:
     ],
 )
 async def test_visitors_inside_are_served(gateway: Gateway, way: str, kind: str, one: bool) -> None:
+    shoppers = await come_in(gateway)
     async with besieged(gateway.port, await clients(gateway, way, kind, one)):
         await asyncio.sleep(2 * BUFFER_SECONDS)
-        await succeed(gateway)
-    await succeed(gateway)
+        await succeed(shoppers)
+        newcomer = Visitor(gateway, "sale", headers={"X-Forwarded-For": "203.0.113.100"})
+        assert (await newcomer.navigate("/sale")).status == 200
