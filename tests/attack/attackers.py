@@ -76,7 +76,7 @@ class Flood:
 
 
 async def flood(
-    gateway: Gateway, requests: Iterable[bytes], *, connections: int = 20, source: str | None = None
+    gateway: Gateway, requests: Iterable[bytes], *, connections: int = 60, source: str | None = None
 ) -> Flood:
     """Sends requests over some connections, each the next as soon as it has an answer.
 

@@ -19,8 +19,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 MANY = 600
 PREFLIGHTS_PER_SECOND = 2.0  # the default
 STRANGER = "127.0.0.2"  # an address that is no trusted proxy
-SMALL = {"rate_per_minute": 60, "max_active": 100_000}
-FULL = {"max_active": 1}
+# What is beyond a budget waits for a moment before it is refused: a short one here, so that a flood is soon over.
+SOON = {"upstream_wait_seconds": 0.2}
+SMALL = {"rate_per_minute": 60, "max_active": 100_000, **SOON}
+FULL = {"max_active": 1, **SOON}
 
 
 @dataclass
@@ -54,8 +56,8 @@ async def street(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stre
             room("django", upstream=django.address, **SMALL),
             room("nginx", upstream=nginx.address, **SMALL),
             room("full", upstream=php.address, **FULL),
-            room("closed", upstream=php.address),
-            room("soldout", upstream=php.address),
+            room("closed", upstream=php.address, **SOON),
+            room("soldout", upstream=php.address, **SOON),
             room("shut", upstream=php.address, without_pass="refuse", **SMALL),
             room("wide", upstream=php.address, without_pass="all", without_pass_per_second=5, **SMALL),
             room("watch", upstream=nginx.address, method="passthrough", **SMALL),
