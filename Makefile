@@ -41,7 +41,7 @@ test: $(VENV)/.installed system ## every test: unit, property, integration, faul
 	$(BIN)/pytest -q -m 'alone and not long'
 	@$(MAKE) --no-print-directory test-compiled
 
-test-long: $(VENV)/.installed system ## slow attacks for minutes, and what nginx and HAProxy do under them
+test-long: $(VENV)/.installed system ## slow attacks beside nginx and HAProxy, turns and sessions in real time: 20 minutes and more
 	ATTACK_APPS=1000 $(BIN)/pytest -q -k app tests/attack/test_normal_life.py
 	$(BIN)/pytest -q -s -m long tests/long
 
