@@ -53,5 +53,5 @@ def _compiled(text: str, *, case_sensitive: bool) -> Any:
     try:
         return re2.compile(text.encode(), options)
     except re2.error as error:
-        reason = error.args[0] if error.args else "it is none"
+        reason = error.args[0] if error.args else "invalid"
         raise BadPattern(reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)) from None

@@ -254,9 +254,9 @@ class Settings:
         Number,
         Field(ge=0, le=1_000_000_000),
         About(
-            "The least that a client must send of a body, or take of an answer, a second, measured over 30 s while "
-            "bytes wait for it. Slower ones are cut off; 0 switches that off.",
-            "Lower it where people shop over very bad lines.",
+            "How many bytes per second a client must at least send of a body, or take of an answer, measured over 30 s "
+            "while bytes wait for it. Slower clients are disconnected; 0 switches that off.",
+            "Lower it where visitors have very slow connections.",
             "bytes per second",
         ),
     ] = 500.0
@@ -273,8 +273,8 @@ class Settings:
         Number,
         Field(ge=0, le=3600),
         About(
-            "How long client_body_buffer_bytes are waited for before the request goes on with what has come.",
-            "Raise it where the shop has few connections and visitors bad lines.",
+            "How long to wait for client_body_buffer_bytes before the request goes on with the part that has arrived.",
+            "Raise it where visitors have slow connections and the shop takes few.",
             "seconds",
         ),
     ] = 10.0
@@ -282,8 +282,8 @@ class Settings:
         Whole,
         Field(ge=0, le=1_099_511_627_776),
         About(
-            "How much may be held of all bodies together. Beyond it requests without a pass get a 503, and those with "
-            "a pass are streamed.",
+            "How much of all bodies together may be buffered. Beyond it requests without a pass get a 503, and those "
+            "with a pass are streamed.",
             "Raise it where many visitors upload at the same time.",
             "bytes per worker",
         ),

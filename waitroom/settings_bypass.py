@@ -24,7 +24,7 @@ def _path_regex(value: str) -> str:
         PathPattern(value)
     except BadPattern as error:
         raise values.refusal(
-            f"is no regular expression that RE2 takes: {error}.",
+            f"is not a valid RE2 regular expression: {error}.",
             r'Write such as "/orders/[0-9]+/paid". RE2 has neither look-around nor backreferences.',
         ) from None
     if not value.startswith(("/", "(")):

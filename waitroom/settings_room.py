@@ -203,9 +203,9 @@ class RoomSettings:
         Literal["none", "agent", "network"],
         About(
             "What a pass is bound to: none; agent, the browser's User-Agent; or network, the visitor's IPv4 address or "
-            "IPv6 /64 network. A pass presented by another one is treated as none.",
-            "Take agent or network where passes are sold or shared. Phones change their network in the middle of a "
-            "purchase, so network throws out honest visitors.",
+            "IPv6 /64 network. A pass that comes from another one is ignored.",
+            "Use agent or network where passes are sold or shared. Phones change networks in the middle of a purchase, "
+            "so network throws out honest visitors.",
         ),
     ] = "none"
     claim_seconds: Annotated[
@@ -234,8 +234,8 @@ class RoomSettings:
         Number,
         Field(gt=0, le=1_000_000),
         About(
-            "How many places a second visitors of one IPv4 address or IPv6 /64 network get; ten seconds' worth may "
-            "come together. Further ones see a page that asks for a moment and tries again by itself.",
+            "How many places visitors of one IPv4 address or IPv6 /64 network get per second; ten seconds' worth may "
+            "come together. Further visitors see a page that asks for a moment and tries again by itself.",
             "Raise it where very many visitors share one address. Set trusted_proxies where a proxy stands in front, "
             "or all visitors share the proxy's address.",
             "visitors per second",
@@ -279,18 +279,19 @@ class RoomSettings:
     without_pass: Annotated[
         Literal["refuse", "safe", "all"],
         About(
-            "What requests that are no navigation and carry no pass may do while nobody waits: refuse, nothing; safe, "
-            "GET and HEAD; all, any method. Those let through are metered by without_pass_per_second. Where method is "
-            "passthrough nothing is refused.",
-            "Take all only for a shop whose apps send requests without cookies, and prefer a bypass rule for each.",
+            "What requests without a pass that aren't navigations may do while nobody waits: refuse, nothing; safe, "
+            "GET and HEAD; all, any method. without_pass_per_second bounds them. With method passthrough nothing is "
+            "refused.",
+            "Keep safe, and add a bypass rule for each webhook; use all only for apps that send requests without "
+            "cookies.",
         ),
     ] = "safe"
     without_pass_per_second: Annotated[
         Number | None,
         Field(gt=0, le=1_000_000),
         About(
-            "How many requests that are no navigation and carry no pass reach the shop in a second while nobody "
-            "waits, over all workers together.",
+            "How many requests without a pass that aren't navigations reach the shop per second while nobody waits, "
+            "over all workers together.",
             "Raise it where monitoring or apps without cookies need more; bypass rules have limits of their own.",
             "requests per second",
             example="5",
@@ -301,8 +302,8 @@ class RoomSettings:
         Number,
         Field(gt=0, le=1_000_000),
         About(
-            "How many CORS preflights that no session stands behind reach the shop in a second, over all workers "
-            "together. The shop's answers are cached, so that only new ones count.",
+            "How many CORS preflights reach the shop per second, over all workers together. Those from networks with "
+            "an active session don't count, nor do those answered from the cache.",
             "Name the shop's origins in cors_origins rather than raising it.",
             "requests per second",
         ),

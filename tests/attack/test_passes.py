@@ -121,7 +121,7 @@ async def test_a_pass_that_is_bound_lets_nobody_else_in(
 
 
 async def test_a_used_ticket_brings_no_second_time(place: Place) -> None:
-    """Whoever keeps the ticket claims again; the session ends when it would have."""
+    """The kept ticket can be claimed again; the session ends when it would have."""
     gateway = place.gateway
     first = Visitor(gateway, "used")
     await first.is_let_in()

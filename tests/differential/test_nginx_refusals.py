@@ -119,7 +119,7 @@ HOSTS: dict[str, tuple[bytes, Verdict]] = {
     "a port that is none": (get(host=b"pair.test:x"), stricter()),
     "a port beyond all ports": (get(host=b"pair.test:65536"), stricter()),
     "a host and port with a name behind them": (get(host=b"127.0.0.1:80@pair.test"), stricter()),
-    "a literal that is none": (get(host=b"[1:2:3]"), stricter()),
+    "an invalid IPv6 literal": (get(host=b"[1:2:3]"), stricter()),
     "a literal without an end": (get(host=b"[::1"), stricter()),
     "HTTP/1.0 without a host": (
         request(host=None, version=b"HTTP/1.0"),

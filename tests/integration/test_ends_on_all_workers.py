@@ -128,7 +128,7 @@ async def test_the_page_after_an_order_loads_whole_and_nothing_else_gets_through
         cookie = answer.cookie(visitor.pass_cookie)
         assert cookie is not None
         assert cookie["max-age"] == "600"
-        # The slot is free at once, and the parts load on every worker, by either pass.
+        # The slot is free immediately, and the parts load on every worker, by either pass.
         await eventually(lambda: _is_free(gateway, "released"), seconds=SECONDS)
         for value in (before, cookie["value"]):
             visitor.cookies = {visitor.pass_cookie: value}

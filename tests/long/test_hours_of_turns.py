@@ -23,7 +23,7 @@ SLACK_SECONDS = 60  # machines that stand still, and polls
 
 
 async def test_squatters_keep_nobody_out(tmp_path: Path) -> None:
-    """Fifteen tickets of fifteen addresses poll and never claim; whoever is honest and last is in after their turns."""
+    """Fifteen tickets of fifteen addresses poll and never claim; the honest visitor behind them gets in."""
     async with nginx_shop(tmp_path) as shop:
         rooms = [room("sale", upstream=shop.address, max_active=SLOTS)]
         settings = {"workers": 2, "trusted_proxies": ["127.0.0.1"]}

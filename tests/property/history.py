@@ -219,7 +219,7 @@ class History:
             assert answer.moved_to == (memory.moved[place] if answer.fate != "unknown" else 0)
             return memory.moved[place]
         too_late = place in memory.kept_until and place in memory.told
-        assert bool(answer.moved_to) is too_late, "who was told and didn't come goes to the end, and nobody else"
+        assert bool(answer.moved_to) is too_late, "only visitors who were told and didn't come go to the end"
         if not too_late:
             return place
         new = answer.moved_to

@@ -106,7 +106,7 @@ def test_a_flood_from_one_address_is_asked_for_a_moment(line: bytes) -> None:
             world.pass_time(1.0)
 
 
-def test_the_time_of_arrival_is_kept_by_whoever_returns_too_early() -> None:
+def test_visitors_who_return_too_early_keep_their_time_of_arrival() -> None:
     with World(join_rate=0.1) as world:
         assert cookie(world.ask(get(b"/a", PAGE)), b"ticket")
         first = world.ask(get(b"/a", PAGE))[b"Waitroom-Arrival"]
@@ -129,7 +129,7 @@ def test_an_old_time_of_arrival_counts_for_nothing() -> None:
         assert got[b"Waitroom-Arrival"] != first
 
 
-def test_whoever_holds_a_ticket_or_a_pass_is_not_limited() -> None:
+def test_holders_of_a_ticket_or_a_pass_are_not_limited() -> None:
     with World(join_rate=0.1) as world:
         world.ask(get(b"/a", PAGE))
         for _ in range(5):

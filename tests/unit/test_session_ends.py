@@ -1,4 +1,4 @@
-"""The end of a session: here at once, elsewhere with the next look, and what a released one may still do."""
+"""The end of a session: here immediately, elsewhere with the next look, and what a released one may still do."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_where_ends_were_forgotten_the_store_is_asked(world, monkeypatch):
     assert not reaches(world, session=1), "it was forgotten here, and the store knows"
     asked = [change for batch in world.store.named("change_sessions") for change in batch]
     assert [change.session for change in asked if change.operation == "resume"] == [1]
-    assert reaches(world, session=7), "who was known already is believed"
+    assert reaches(world, session=7), "a session known already is believed"
     assert reaches(world, session=8)
 
 

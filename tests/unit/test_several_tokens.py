@@ -1,4 +1,4 @@
-"""Several cookies of one name, as a neighbouring site can bring about: a bad one never hides a good one."""
+"""Several cookies of one name, as a neighbouring site can cause: a bad one never hides a good one."""
 
 from __future__ import annotations
 

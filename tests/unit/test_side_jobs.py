@@ -32,6 +32,6 @@ def test_a_side_job_that_fails_is_tried_again_and_logged_once_as_long_as_it_last
     with capture_logs() as logs:
         asyncio.run(run())
     assert [(entry["event"], str(entry["exc_info"])) for entry in logs] == [
-        ("a side job failed", "full"),
-        ("a side job failed", "full again"),
+        ("background job failed", "full"),
+        ("background job failed", "full again"),
     ]

@@ -34,7 +34,7 @@ def test_more_time_is_given_and_nobody_let_in(world):
 
 
 @pytest.mark.parametrize("fate", ["waiting", "unknown"])
-def test_there_is_no_more_time_for_who_is_not_called(world, fate):
+def test_only_called_visitors_get_more_time(world, fate):
     world.store.fates[99] = Visited(fate, 0)
     got = call(world, "claim", ticket(world, 99), query=MORE)
     assert (got.status, told(got, "ticket")["state"]) == (409, fate)
@@ -78,7 +78,7 @@ def test_from_that_page_one_goes_in_where_one_wanted_to_go(world):
 
 
 @pytest.mark.parametrize("fate", ["waiting", "admitted", "unknown"])
-def test_a_form_of_who_is_not_called_leads_on(world, fate):
+def test_a_form_of_a_visitor_who_is_not_called_leads_on(world, fate):
     world.store.fates[99] = Visited(fate, 14_400_000 if fate == "admitted" else 0)
     got = call(world, "claim", ticket(world, 99), PAGE, query=MORE)
     if fate == "admitted":
@@ -103,7 +103,7 @@ def test_a_form_of_another_site_is_refused(world):
 
 
 @pytest.mark.parametrize("name", ["status", "join", "claim"])
-def test_who_came_too_late_is_given_a_ticket_for_the_new_place(world, name):
+def test_late_visitors_get_a_ticket_for_the_new_place(world, name):
     world.store.fates[99] = MOVED
     got = call(world, name, ticket(world, 99))
     old = world.tokens.read_ticket(world.ticket(99))

@@ -48,7 +48,7 @@ log = structlog.get_logger()
 
 DRAIN_POLL_SECONDS = 0.05
 MOST_SWEPT_SECONDS = 1.0  # of a sweep that comes late: a machine that stood still has seen no client being slow
-# Of the log lines about refused paths: anybody can bring these about.
+# Of the log lines about refused paths, which any client can provoke.
 PATH_LOGS_PER_SECOND: Final = 0.1
 PATH_LOGS_AT_ONCE: Final = 5.0
 LOGGED_PATH: Final = 200  # bytes
@@ -335,7 +335,7 @@ class Edge(Server):
             client.fail(429, b"%bRetry-After: %d\r\n" % (cookies, retry_after))
         elif session.over:
             room.sessions.finish(session, tunnel=tunnel)
-            self.handle(client, request)  # which finds that the pass is good for nothing any more
+            self.handle(client, request)  # which finds that the pass is no longer valid
         else:
             throttle.take_over(tunnel=tunnel)
             passage = Passage(room, session, client, request, outcome, room.clock.steady(), cookies)

@@ -1,4 +1,4 @@
-"""Accepts clients' connections, and lets them in: at once, or behind the PROXY protocol's header, TLS, or both.
+"""Accepts clients' connections, and lets them in: immediately, or behind the PROXY protocol's header, TLS, or both.
 
 The loop's own server would do for plain HTTP, but not once there are no descriptors left: it then closes connections
 that wait, or tries again without a pause and leaves no time for anything else.
@@ -36,7 +36,7 @@ class Arrival:
         client: What it becomes.
         connection: The socket.
         has_pass: Whether it has shown a pass; it hasn't.
-        peer: Who is counted.
+        peer: The client as it is counted.
         task: What lets it in.
     """
 

@@ -54,7 +54,7 @@ def _plain_address(text: str) -> str | None:
 
 
 def ipv4_bytes(text: str) -> bytes | None:
-    """An IPv4 address as four bytes; None where the text is none. Far cheaper than `ipaddress`, and as strict."""
+    """An IPv4 address as four bytes; None for any other text. Far cheaper than `ipaddress`, and as strict."""
     try:
         return socket.inet_pton(socket.AF_INET, text)
     except (OSError, ValueError):

@@ -184,7 +184,7 @@ class Room:
         return left
 
     def release(self, session: Session, now: float) -> None:
-        """The shop frees a session's slot, here at once and in the store as soon as it takes it."""
+        """The shop frees a session's slot, here immediately and in the store as soon as it answers."""
         self.sessions.release(session, now, self.settings.release_grace_seconds)
         if self._telling is None:
             self._telling = asyncio.get_running_loop().create_task(self._tell_ends())
@@ -439,6 +439,6 @@ async def every(seconds: float, do: Callable[[], Awaitable[None]]) -> None:
             failing = False
         except Exception as error:
             if not failing:
-                log.error("a side job failed", job=getattr(do, "__qualname__", repr(do)), exc_info=error)
+                log.error("background job failed", job=getattr(do, "__qualname__", repr(do)), exc_info=error)
             failing = True
         await asyncio.sleep(seconds)

@@ -175,7 +175,7 @@ class UpstreamPool:
 
     @property
     def has_spare(self) -> bool:
-        """Whether a connection can be had at once and half of them are still free: one may be lent for long."""
+        """Whether more than half of the connections are free, so that one may be lent for long."""
         return self.in_flight + self._connecting < self._max - self._max // 2
 
     def take_idle(self, has_pass: bool, neighbourhood: str) -> UpstreamConnection | None:

@@ -419,7 +419,7 @@ class QueueModel:
             self.turns[place] = "2"
 
     def _new_place(self, place: int) -> int:
-        """Whoever was told of the turn and missed it returns to the end, and doesn't miss a second one."""
+        """The new place at the end of a visitor who was told of the turn and missed it; another miss loses it."""
         self.seq += 1
         self.missed.discard(place)
         self.missed.add(self.seq)

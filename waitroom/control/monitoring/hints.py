@@ -74,7 +74,7 @@ def _missing_proxies(observed: Observed) -> str:
 
 
 def _refused(observed: Observed, now: float) -> str:
-    """Of what changes something: images and scripts are refused to whoever waits, and need no rule."""
+    """Of requests that change something: images and scripts of waiting visitors are refused too, and need no rule."""
     kinds = [
         kind
         for kind, at in sorted(observed.refused.items(), key=lambda item: -item[1])

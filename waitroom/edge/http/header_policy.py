@@ -28,7 +28,7 @@ _FAMILIES: Final = frozenset(
         *(b"x-originating-ip", b"x-custom-ip-authorization", b"x-proxyuser-ip", b"proxy-client-ip", b"http-client-ip"),
         *(b"wl-proxy", b"x-azure", b"x-appengine", b"x-arr", b"x-scheme", b"x-url-scheme", b"x-proto"),
         *(b"front-end-https", b"x-https"),
-        # Who the user is: a client certificate that a proxy verified, or a login it took.
+        # The user: a client certificate that a proxy verified, or a login it took.
         *(b"x-remote", b"remote", b"x-ssl", b"ssl-client", b"x-client-cert", b"x-client-certificate"),
         *(
             b"x-client-verify",

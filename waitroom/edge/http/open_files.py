@@ -13,7 +13,7 @@ OTHER_FILES: Final = 128  # the store's connections, health checks, logs, metric
 
 
 def raise_limit() -> int | None:
-    """Raises the soft limit to the hard one. Returns the limit; None where there is none."""
+    """Raises the soft limit to the hard one. Returns the limit; None if there is no limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:

@@ -1,7 +1,7 @@
 """CORS preflights: answered from memory where possible, else by asking the shop within a budget.
 
-A preflight carries no cookie by design, so whoever sends it can't be told from anybody else. The shop sees no body, no
-query and few headers of it, and one question for all that are alike (Fetch standard, section 3.2).
+A preflight carries no cookie by design, so its sender is unknown. The shop sees no body, no query and few headers of
+it, and one question for all that are alike (Fetch standard, section 3.2).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Bypass rules as one worker applies them: which requests a rule lets by, and how many of them.
 
-A rule's paths are looked at once for each path (`routing`), what else it asks of a request's head once for each head,
+A rule's paths are compared once for each path (`routing`), its other conditions on a request's head once for each head,
 and only cookies, addresses and budgets with each request.
 """
 
@@ -24,7 +24,7 @@ Pairs = list[tuple[bytes, bytes | None]]
 
 
 class BypassPaths:
-    """The conditions of a rule that a path has to meet, and meets or not whoever asks for it.
+    """The conditions of a rule that depend on the path alone.
 
     Args:
         rule: The rule.

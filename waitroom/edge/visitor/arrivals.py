@@ -60,7 +60,7 @@ class Arrivals:
         if self._proxies.found and now - self._logged_at >= LOG_INTERVAL_SECONDS:
             self._logged_at = now
             log.warning(
-                "most visitors come from one address: is it a proxy that trusted_proxies does not name?",
+                "a proxy may be missing in trusted_proxies",
                 setting="trusted_proxies",
                 address=self._proxies.found,
             )

@@ -55,7 +55,7 @@ class JoinLimiter:
             now: The steady time.
 
         Returns:
-            0 for whoever may join now, else in how many seconds to try again.
+            0 if the visitor may join now, else the seconds after which to try again.
         """
         count, at = self._sent_back.get(key, (0, now))
         if now - at >= ARRIVAL_SECONDS:

@@ -37,8 +37,8 @@ run_out(ENDED)
 run_out(FEED, '(' .. text((room.clock - FEED_MS) * 1000))
 in_batches('HDEL', MOVED, run_out(MOVED_UNTIL))
 
--- Turns that were missed: the first time the place is kept, the second time it is lost. TURNS goes on saying who was
--- told: whoever returns then goes to the end.
+-- Turns that were missed: the first time the place is kept, the second time it is lost. TURNS keeps the
+-- visitors who were told: these return to the end.
 local missed = run_out(CALLED, text(room.turn_clock))
 local keep_until = text(room.clock + room.keep_ms)
 local away, second = {}, {}

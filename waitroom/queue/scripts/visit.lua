@@ -4,7 +4,7 @@
 --   tell    the visitor is told the answer
 --   claim   a called visitor goes in
 --   more    a called visitor is told, and gets the time for it once more
--- Whoever is told that it is their turn has `told_ms` from the first time on. Those who miss it lose their place ahead:
+-- A visitor who is told of the turn has `told_ms` from the first time on. Visitors who miss it lose their place ahead:
 -- their next visit gives them a new one, behind everybody. The old ticket stands for the new place for as long as it is
 -- used, and `keep_ms` longer.
 -- Returns for each {state, ms left, new place or 0}: waiting, called (ms left to claim), admitted (ms left until the
@@ -66,7 +66,7 @@ local function waiting(place)
   return 'waiting', 0
 end
 
--- Out of those who are away. Who was told of the turn and missed it goes to the end, and misses no other one.
+-- Out of those who are away. Visitors who were told of the turn and missed it go to the end, and may miss no other one.
 local function returns(place, member)
   returned = returned + 1
   if redis.call('HDEL', TURNS, member) == 0 then

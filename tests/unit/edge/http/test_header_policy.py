@@ -1,4 +1,4 @@
-"""Headers that move a request: dropped from whoever is no trusted proxy, in every spelling."""
+"""Headers that move a request: dropped from peers that aren't trusted proxies, in every spelling."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOVING = [
     *("X-Client-IP", "Client-IP", "X-Cluster-Client-IP", "True-Client-IP", "CF-Connecting-IP", "CF-Visitor"),
     *("Fastly-Client-IP", "X-Envoy-External-Address", "X-Originating-IP", "X-Remote-IP", "X-Remote-Addr"),
     *("WL-Proxy-Client-IP", "X-Azure-ClientIP", "X-Appengine-User-IP", "Front-End-Https", "X-Scheme"),
-    # Who the user is.
+    # The user.
     *("Remote-User", "Remote-Addr", "Remote-Groups", "X-Remote-User", "SSL-Client-Cert", "SSL-Client-S-DN"),
     *("X-SSL-Client-Verify", "X-SSL-Cert", "X-Client-Cert", "Client-Cert", "Client-Cert-Chain", "X-Auth-Request-User"),
     "Proxy",
