@@ -24,7 +24,7 @@ class Kind(Enum):
     """What sort of request it is."""
 
     NAVIGATION = "navigation"  # a person's browser asks for a page: the only sort that takes a place by itself
-    EMBEDDED = "embedded"  # a page for a frame on another site, which shows no waiting page and keeps no cookie
+    EMBEDDED = "embedded"  # a page for a frame on another origin, which shows no waiting page and keeps no cookie
     PREFETCH = "prefetch"  # a page that nobody has asked for yet
     PREFLIGHT = "preflight"  # carries no cookies by design and asks for nothing
     OTHER = "other"  # scripts, images, apps, crawlers

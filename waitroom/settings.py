@@ -209,7 +209,7 @@ class Settings:
         About(
             "How many client connections each worker holds open. At the limit the longest idle ones are closed for "
             "newcomers; a quarter is kept for visitors with a pass.",
-            "Raise it for very large crowds, together with the limit of open files (ulimit -n).",
+            "Raise it for very large crowds, together with the hard limit of open files (ulimit -Hn).",
             "connections per worker",
         ),
     ] = 20_000
