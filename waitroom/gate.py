@@ -144,7 +144,7 @@ def decide(
 
 
 def _without_pass(safe: bool, view: RoomView | None, reachable: bool, on_store_error: str, without_pass: str) -> Action:
-    """What a request may do that has neither pass nor ticket and takes no place."""
+    """The action for a request that has neither pass nor ticket and takes no place."""
     if view is not None and view.method == "passthrough" and view.state is RoomState.OPEN:
         return Action.TRANSIT
     nobody_waits = quiet(view) if reachable and view is not None else on_store_error == "admit"

@@ -1,4 +1,4 @@
-"""What requests without a pass may take of a pool, whatever they do with it, and who is served first."""
+"""The share of a pool that requests without a pass may take, and the order in which requests are served."""
 
 from __future__ import annotations
 

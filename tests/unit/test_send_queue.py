@@ -1,4 +1,4 @@
-"""What the system has yet to send is told by the system."""
+"""The kernel tells how many bytes it has yet to send."""
 
 from __future__ import annotations
 

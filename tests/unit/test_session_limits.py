@@ -1,4 +1,4 @@
-"""What one session may send: requests at a time and per second; the rest waits in its order, then gets 429."""
+"""The bounds of one session: requests at a time and per second; the rest waits in its order, then gets 429."""
 
 from __future__ import annotations
 

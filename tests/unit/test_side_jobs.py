@@ -1,4 +1,4 @@
-"""What a process does beside its visitors, again and again."""
+"""Background jobs of a process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What reaches the shop without a pass: within its budget, and with a hint for what is refused."""
+"""Requests without a pass reach the shop: within its budget, and with a hint for what is refused."""
 
 from __future__ import annotations
 

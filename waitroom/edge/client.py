@@ -628,7 +628,7 @@ class ClientConnection(asyncio.Protocol):
         self.fail(503, RETRY_LINE)
 
     def _feed(self) -> list[bytes] | None:
-        """What has come of the body; None where that was none, and the client has been told."""
+        """The pieces of the body that have arrived; None if they were malformed and the client has been told."""
         data, self._buffer = self._buffer, b""
         try:
             pieces, self._buffer = self._body.feed(data)

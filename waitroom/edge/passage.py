@@ -130,7 +130,7 @@ class Passage(Errand):
         return self.cookies + self._pass_cookie(value, session.ends_at - int(now)), private
 
     def _over(self, session: Session, now: float, private: bool) -> tuple[bytes, bool]:
-        """What an answer brings to a session that is over. Within its grace its pass stays as it is."""
+        """The header lines of an answer to a session that is over. Within its grace its pass stays as it is."""
         if now >= session.grace_until:
             return self.cookies + self._pass_cookie("", 0), True
         if not private:
@@ -203,6 +203,6 @@ class Passage(Errand):
 
 
 def _told_source(request: Request) -> bytes | None:
-    """What a trusted proxy says of where a request comes from."""
+    """The header by which a trusted proxy names the source of a request."""
     fields = request.fields
     return fields.get(b"x-forwarded-for") or fields.get(b"forwarded")

@@ -1,4 +1,4 @@
-"""What requests without a pass may hold of an upstream pool, and the requests that wait for a connection.
+"""The share of an upstream pool that requests without a pass may hold, and the requests that wait for a connection.
 
 Visitors with a pass always have at least half of a pool. Requests without one share the rest, and no neighbourhood
 takes more than half of that, so that slow requests of one client stop neither those inside nor other clients.

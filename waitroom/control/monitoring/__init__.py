@@ -1,1 +1,1 @@
-"""What the gateway tells its operators of how it stands."""
+"""The state of the gateway as operators see it."""

@@ -18,7 +18,7 @@ _SAFE: Final = ("GET ", "HEAD ")
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What the edge workers have seen of a room lately, as far as a hint may follow from it.
+    """Recent observations of the edge workers that hints on a room may follow from.
 
     Attributes:
         shared_sessions: Numbers of sessions in use from many networks.
@@ -32,7 +32,7 @@ class Observed:
 
     @classmethod
     def of(cls, dumped: Mapping[str, Any]) -> Observed:
-        """What one worker has written down, which may be one of a former version."""
+        """The observations in one worker's file, which may be of a former version."""
         missing = dumped.get("missing_proxy", "")
         return cls(
             frozenset(dumped.get("shared_sessions", ())),

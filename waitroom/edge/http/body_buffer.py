@@ -1,4 +1,4 @@
-"""What is held of requests' bodies before a connection to the shop is taken. Pure."""
+"""The parts of request bodies that are held before a connection to the shop is taken. Pure."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def has_bare_line_feed(data: bytes, start: int = 0) -> bool:
 
 
 class PartialHead:
-    """What has come of a head that isn't complete.
+    """A head that isn't complete yet.
 
     Args:
         begun: Its beginning, already looked at.

@@ -1,4 +1,4 @@
-"""What the system has yet to send on a connection."""
+"""The bytes that the kernel has yet to send on a connection."""
 
 from __future__ import annotations
 

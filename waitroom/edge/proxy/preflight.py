@@ -42,7 +42,7 @@ Key = tuple[bytes, ...]
 
 @dataclass(frozen=True, slots=True)
 class PreflightAnswer:
-    """What a preflight is answered.
+    """The answer to a preflight.
 
     Attributes:
         status_line: Such as ``204 No Content``.

@@ -52,7 +52,7 @@ class Neighbours:
         return max(self._own.get(digest, 0), self._others.get(digest, 0)) > now
 
     def dump(self, now: float) -> bytes:
-        """What the other workers are to know."""
+        """The neighbourhoods that the other workers are to know, as their file has them."""
         self._own = {digest: until for digest, until in self._own.items() if until > now}
         self.changed = False
         return array("Q", [part for pair in self._own.items() for part in pair]).tobytes()

@@ -21,7 +21,7 @@ MOST_WAITING: Final = 256  # requests of one session in one worker
 
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
-    """What one session may send, in one worker.
+    """The bounds of one session, in one worker.
 
     Attributes:
         in_flight: Requests under way at a time; tunnels are counted apart, with the same limit.
