@@ -612,6 +612,9 @@ class ClientConnection(asyncio.Protocol):
             self._start(exchange)
         else:
             self.allow(min(server.limits.body_seconds, self._hold_ends - server.now()))
+            if self._paused_by_flood:  # too much had come before the request's turn
+                self._paused_by_flood = False
+                self._set_reading()
 
     def _start(self, exchange: Exchange) -> None:
         """Begins the exchange with what is held. No more is read before the shop takes it."""
