@@ -1,9 +1,12 @@
-"""Requests that had to wait before they could go to the shop: for the store, their session's bounds, or a connection."""
+"""Requests that have to wait before they go to the shop: for the store, a body, a session's bounds, a connection."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from edge_harness import OK, World, at_shop, get, sent
+from edge_harness import BUSY, OK, World, answer, at_shop, get, sent
+from wires import Wire
 
 from waitroom.edge.client import READ_AHEAD
 
@@ -40,3 +43,75 @@ def test_a_large_body_behind_an_earlier_request_is_read_on():
         assert wire.is_reading()
         wire.send(*pieces(2 * READ_AHEAD - LARGE))
         assert world.shop.wire.got.endswith(b"x" * 2 * READ_AHEAD)
+
+
+# Sessions that end meanwhile.
+
+
+def look(world: World, **ends: tuple[int, ...]) -> None:
+    """The worker's next look at the room tells of these ends."""
+    world.store.view_ = replace(BUSY, **ends)
+    world.loop.wait(world.room.refresh())
+    world.store.view_ = BUSY
+
+
+def ask(world: World, path: bytes, *lines: bytes, method: bytes = b"GET") -> Wire:
+    wire = world.client()
+    wire.send(get(path, world.inside(), *lines, method=method))
+    return wire
+
+
+@pytest.mark.parametrize("end", ["ended", "released"])
+@pytest.mark.parametrize("complete", [True, False], ids=["whole", "in part"])
+def test_a_body_that_is_held_when_its_session_ends_goes_to_no_shop(end, complete):
+    with World() as world:
+        wire = ask(world, b"/order", b"Content-Length: 10", method=b"POST")
+        wire.send(b"hello")
+        look(world, **{end: (90,)})
+        if complete:
+            wire.send(b"world")
+        else:
+            world.pass_time(10)
+        assert answer(wire, b"POST").status == 503
+        assert world.shop.attempts == 0
+        assert world.room.metrics.requests == {"session_ended": 1}
+
+
+def test_a_body_that_is_held_past_the_session_s_last_second_goes_to_no_shop():
+    with World() as world:
+        wire = world.client()
+        cookie = b"Cookie: waitroom_pass_shop=" + world.pass_(left=5, ends=5)
+        wire.send(get(b"/order", cookie, b"Content-Length: 10", method=b"POST"))
+        world.pass_time(6)
+        wire.send(b"helloworld")
+        assert answer(wire, b"POST").status == 503
+        assert world.shop.attempts == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "lines"), [(b"POST", ()), (b"GET", (b"Connection: Upgrade", b"Upgrade: websocket"))]
+)
+def test_what_waits_for_a_connection_when_its_session_is_released_goes_to_no_shop(method, lines):
+    with World(upstream_max_connections=1) as world:
+        first = ask(world, b"/first")
+        wire, read = ask(world, b"/order", *lines, method=method), ask(world, b"/thanks.png")
+        look(world, released=(90,))
+        world.shop.wire.send(OK)
+        assert answer(first).status == 200
+        assert answer(wire, method).status == 503
+        assert b"GET /thanks.png" in world.shop.wire.got, "reads have a grace"
+        world.shop.wire.send(OK)
+        assert answer(read).status == 200
+
+
+def test_a_connection_that_a_session_s_end_has_freed_is_another_one_s():
+    with World(upstream_max_connections=1) as world:
+        ask(world, b"/first")
+        ask(world, b"/order", method=b"POST")
+        other = world.client()
+        other.send(get(b"/other", world.inside(91)))
+        look(world, ended=(90,))
+        world.shop.wire.send(OK)
+        assert b"GET /other" in world.shop.wire.got
+        world.shop.wire.send(OK)
+        assert answer(other).status == 200

@@ -624,7 +624,7 @@ class ClientConnection(asyncio.Protocol):
             self._set_reading()
         self.allow(_NEVER)
         exchange.held(False)
-        exchange.start()
+        exchange.start_late()
 
     def _no_room(self, exchange: Exchange) -> None:
         exchange.refuse("buffers_full")

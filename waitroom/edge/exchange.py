@@ -71,6 +71,10 @@ class Errand(ABC):
         """Whether the request waits for its body, and is not the shop's yet. Called only where it has to wait."""
 
     @abstractmethod
+    def may_begin(self) -> bool:
+        """Whether the request may still go to the shop. Asked only after it has waited."""
+
+    @abstractmethod
     def answered(self, response: Response) -> tuple[bytes, bool]:
         """The shop's head is here. Returns header lines for the client, and whether no cache may keep the answer.
 
@@ -146,6 +150,17 @@ class Exchange(Borrower):
         else:
             self._client.run(self._connect())
 
+    def start_late(self) -> None:
+        """Sends the request after a wait for its body, unless its session has ended meanwhile."""
+        if self._errand.may_begin():
+            self.start()
+        else:
+            self._withdraw()
+
+    def _withdraw(self) -> None:
+        self.refuse("session_ended")
+        self._client.fail(503, b"%bRetry-After: %d\r\n" % (self._errand.cookies, RETRY_AFTER_SECONDS))
+
     async def _connect(self, *, fresh: bool = False, avoid: int = -1) -> None:
         errand = self._errand
         try:
@@ -156,6 +171,9 @@ class Exchange(Borrower):
             return
         if self._ended:
             self._pool.give_back(connection, reusable=True)
+        elif not errand.may_begin():
+            self._pool.give_back(connection, reusable=True)
+            self._withdraw()
         else:
             self._send_head(connection)
 

@@ -100,6 +100,11 @@ class Passage(Errand):
             self._room.metrics.awaiting += change
         self._started = self._room.clock.steady()
 
+    def may_begin(self) -> bool:
+        """See `Errand.may_begin`."""
+        session = self._session
+        return session is None or session.lets_in(self._request, self._room.clock.unix())
+
     def answered(self, response: Response) -> tuple[bytes, bool]:
         """See `Errand.answered`."""
         room = self._room

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from waitroom.edge.http1 import Request
 from waitroom.edge.rooms.ended import EndedSessions
 from waitroom.edge.rooms.throttle import SessionLimits, Throttle
 from waitroom.errors import BadToken
@@ -79,6 +80,12 @@ class Session:
     source: str | bytes | None = None
     network: str = ""
     networks: dict[str, float] | None = None
+
+    def lets_in(self, request: Request, now: float) -> bool:
+        """Whether a request that was let in may still begin: it has waited, and the session may have ended since."""
+        if not self.over:
+            return now < self.ends_at
+        return now < self.grace_until and request.method in (b"GET", b"HEAD") and request.upgrade is None
 
 
 class Sessions:
