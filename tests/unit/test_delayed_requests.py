@@ -115,3 +115,26 @@ def test_a_connection_that_a_session_s_end_has_freed_is_another_one_s():
         assert b"GET /other" in world.shop.wire.got
         world.shop.wire.send(OK)
         assert answer(other).status == 200
+
+
+def test_reads_of_a_released_session_that_wait_for_its_bounds_go_on_in_turn():
+    with World(session_requests_in_flight=1) as world:
+        wires = [ask(world, b"/%d" % number) for number in range(4)]
+        look(world, released=(90,))
+        for number in range(4):
+            shop = world.shop.wire
+            assert b"GET /%d " % number in shop.got
+            shop.clear()
+            shop.send(OK)
+        assert [answer(wire).status for wire in wires] == [200] * 4
+
+
+def test_what_waits_for_its_session_s_bounds_past_the_last_second_goes_to_no_shop():
+    with World(session_requests_in_flight=1) as world:
+        cookie = b"Cookie: waitroom_pass_shop=" + world.pass_(left=1, ends=1)
+        wires = [world.client(), world.client()]
+        for wire in wires:
+            wire.send(get(b"/order", cookie, method=b"POST"))
+        world.loop.now += 1.5
+        world.shop.wire.send(OK)
+        assert [answer(wire, b"POST").status for wire in wires] == [200, 503]

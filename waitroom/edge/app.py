@@ -333,7 +333,7 @@ class Edge(Server):
             room.count("session_limited")
             retry_after = throttle.retry_seconds(room.clock.steady())
             client.fail(429, b"%bRetry-After: %d\r\n" % (cookies, retry_after))
-        elif session.over:
+        elif not session.lets_in(request, room.clock.unix()):
             room.sessions.finish(session, tunnel=tunnel)
             self.handle(client, request)  # which finds that the pass is no longer valid
         else:
