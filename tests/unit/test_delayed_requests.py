@@ -138,3 +138,23 @@ def test_what_waits_for_its_session_s_bounds_past_the_last_second_goes_to_no_sho
         world.loop.now += 1.5
         world.shop.wire.send(OK)
         assert [answer(wire, b"POST").status for wire in wires] == [200, 503]
+
+
+# Bounds of a session that another request of it has just left.
+
+
+def test_a_request_that_has_to_wait_while_its_session_comes_below_its_bounds_goes_on():
+    with World(session_requests_in_flight=1) as world:
+        first, second, third = ask(world, b"/0"), world.client(), world.client()
+        world.pass_time(5)
+
+        def in_one_turn() -> None:
+            second.protocol.data_received(get(b"/1", world.inside()))
+            world.shop.wire.protocol.data_received(OK)
+            third.protocol.data_received(get(b"/2", world.inside()))
+
+        world.loop.do(in_one_turn)
+        assert answer(first).status == 200
+        for _ in range(2):
+            world.shop.wire.send(OK)
+        assert [answer(wire).status for wire in (second, third)] == [200, 200]

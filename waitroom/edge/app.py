@@ -328,7 +328,9 @@ class Edge(Server):
         cookies: bytes,
     ) -> None:
         throttle, tunnel = session.throttle, request.upgrade is not None
-        assert throttle is not None
+        if throttle is None:  # the session came below its bounds before this had begun to wait
+            self.forward(client, request, room, session, outcome, cookies)
+            return
         if not await throttle.wait(tunnel=tunnel):
             room.count("session_limited")
             retry_after = throttle.retry_seconds(room.clock.steady())
