@@ -174,12 +174,12 @@ class Sessions:
         return throttle.enter(now, tunnel=tunnel)
 
     def begin(self, session: Session, now: float, tunnel: bool = False) -> bool:
-        """A request starts under it, at the Unix time ``now``. Returns whether the store is to be told of it."""
+        """A request starts under it, at the Unix time ``now``. Returns whether the store must now be told."""
         session.requests += 1
         if tunnel:
             session.tunnels += 1
         self._busy.add(session)
-        if now - session.kept_at < LONGEST_UNKEPT_SECONDS or session.over:
+        if now - session.kept_at < LONGEST_UNKEPT_SECONDS or session.over or session.id in self._due:
             return False
         self._due[session.id] = session
         return True
