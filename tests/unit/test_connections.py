@@ -54,6 +54,21 @@ def inside(world: World, number: int, *, keeps: bool = False) -> Wire:
     return wire
 
 
+def test_a_client_that_still_takes_its_answer_is_not_idle(world):
+    slow = client(world, 1)
+    slow.send(get(b"/picture"))
+    slow.taking = False
+    world.shop.wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + b"x" * 200000)
+    world.pass_time(LEAST_IDLE_SECONDS + 1)
+    for number in range(100, 100 + 2 * MOST):
+        client(world, number)
+        world.pass_time(1)
+    assert not slow.lost
+    slow.take()
+    (got,) = read_responses(slow.got, [b"GET"], closed=False)
+    assert len(got.body) == 200000
+
+
 def test_the_longest_idle_makes_room_for_a_newcomer(world):
     wires = idle(world, FREE_TO_ALL)
     newcomer = client(world, 100)

@@ -247,6 +247,8 @@ class ClientConnection(asyncio.Protocol):
 
     def idle_since(self) -> float:
         """Since when no request has been under way; for a head that is coming in, since when it is."""
+        if self.write_paused:
+            return _NEVER  # an answer is under way still; one that is taken too slowly is cut elsewhere
         if self._lingering:
             return self._idle_from
         if self.request is not None:
