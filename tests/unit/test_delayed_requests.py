@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from edge_harness import BUSY, OK, World, answer, at_shop, get, sent
+from edge_harness import BUSY, OK, PAGE, QUIET, World, answer, at_shop, get, sent
 from wires import Wire
 
 from waitroom.edge.client import READ_AHEAD
@@ -158,3 +158,21 @@ def test_a_request_that_has_to_wait_while_its_session_comes_below_its_bounds_goe
         for _ in range(2):
             world.shop.wire.send(OK)
         assert [answer(wire).status for wire in (second, third)] == [200, 200]
+
+
+# Newcomers who are admitted with a body that never comes whole.
+
+
+@pytest.mark.parametrize("rest", [b"", b"xyz\r\n"])
+def test_a_newcomer_keeps_the_pass_although_the_body_fails(rest: bytes) -> None:
+    with World(view=QUIET) as world:
+        world.store.admits = 1
+        wire = world.client()
+        framing = b"Transfer-Encoding: chunked" if rest else b"Content-Length: 5"
+        wire.send(get(b"/order", PAGE, framing, method=b"POST") + rest)
+        if not rest:
+            for _ in range(2):  # for the buffer, and for the silence that follows
+                world.pass_time(31.0)
+        got = answer(wire, b"POST")
+        assert got.status == (400 if rest else 408)
+        assert any(line.startswith(b"waitroom_pass_shop=") for line in got.all(b"Set-Cookie"))

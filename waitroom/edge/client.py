@@ -203,8 +203,7 @@ class ClientConnection(asyncio.Protocol):
             if self._hold_ends and self._server.now() >= self._hold_ends:
                 self._start(exchange)
             elif self._hold_ends or (exchange.ready and self._awaits_body(exchange)):
-                self._drop_exchange()
-                self.fail(408)
+                self._break_off(408)
             else:
                 exchange.timed_out()
         elif self.request is None and self._buffer:
@@ -241,8 +240,7 @@ class ClientConnection(asyncio.Protocol):
         self._arrived = 0
         if not self._awaits_body(exchange) or self._sending.waited(seconds):
             return True
-        self._drop_exchange()
-        self.fail(408)
+        self._break_off(408)
         return False
 
     def idle_since(self) -> float:
@@ -638,9 +636,8 @@ class ClientConnection(asyncio.Protocol):
         try:
             pieces, self._buffer = self._body.feed(data)
         except Malformed as error:
-            self._drop_exchange()
             self.closing = True
-            self.fail(error.status)
+            self._break_off(error.status)
             return None
         return pieces
 
@@ -672,6 +669,13 @@ class ClientConnection(asyncio.Protocol):
             awaited.cancel()
         self._awaited.clear()  # what is done already, and about to go on, can't be cancelled
         self._drop_exchange()
+
+    def _break_off(self, status: int) -> None:
+        """Answers with an error in place of the shop; the visitor gets the cookies all the same."""
+        exchange = self._exchange
+        lines = b"" if exchange is None else exchange.cookies
+        self._drop_exchange()
+        self.fail(status, lines)
 
     def _drop_exchange(self) -> None:
         exchange, self._exchange = self._exchange, None

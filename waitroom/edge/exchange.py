@@ -128,6 +128,11 @@ class Exchange(Borrower):
         return self._errand.has_pass
 
     @property
+    def cookies(self) -> bytes:
+        """Header lines that the visitor needs whatever becomes of the request."""
+        return self._errand.cookies
+
+    @property
     def may_stream(self) -> bool:
         """Whether a connection may be taken for a body of which nobody knows how long it takes to come."""
         return self._errand.has_pass and self._pool.has_spare

@@ -221,7 +221,7 @@ class UpstreamPool:
             if lent is not None:
                 if not fresh and not lent.transport.is_closing():
                     return lent
-                self._replace(lent)
+                self._replace(lent, holder)
             # Else a slot came free rather than a connection; it is counted for us already.
         connection: UpstreamConnection | None = None
         try:
@@ -323,12 +323,11 @@ class UpstreamPool:
         if neighbourhood is not None:
             self._share.take(neighbourhood)
 
-    def _replace(self, connection: UpstreamConnection) -> None:
+    def _replace(self, connection: UpstreamConnection, holder: str | None) -> None:
         """Cuts a lent connection; its slot is for one that is being made for the same request."""
-        neighbourhood = connection.neighbourhood
         self._unlend(connection)
         self._all.discard(connection)
-        self._begin_connecting(neighbourhood)
+        self._begin_connecting(holder)
         connection.transport.abort()
 
     def _has_slot(self) -> bool:
