@@ -145,7 +145,7 @@
 
   function goOn(called) {
     const [at, times] = went();
-    // Who has learned of the turn goes now: the time for it runs, and a hidden tab's next timer is a minute away.
+    // A visitor who has learned of the turn goes in now: its time runs, and a hidden tab has one timer a minute.
     const guard = times > (called ? 1 : 0) ? Math.min(5000 * 2 ** (times - 1), 60000) - Math.abs(Date.now() - at) : 0;
     const go = () => {
       remember([Date.now(), Math.min(times + 1, 5)]);
