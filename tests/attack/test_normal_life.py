@@ -25,7 +25,7 @@ from visitors import NAVIGATE, Visitor
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 APPS = int(os.environ.get("ATTACK_APPS", "100"))  # `make test-long` has a thousand
-MONITORING = 5
+MONITORING = 4
 FRONT = """
     server {{
         listen 127.0.0.1:{port} backlog=1024;

@@ -16,7 +16,7 @@ from visitors import Visitor
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
-MANY = 600
+MANY = 500
 PREFLIGHTS_PER_SECOND = 2.0  # the default
 STRANGER = "127.0.0.2"  # an address that is no trusted proxy
 # What is beyond a budget waits for a moment before it is refused: a short one here, so that a flood is soon over.
