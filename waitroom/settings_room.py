@@ -295,7 +295,7 @@ class RoomSettings:
             "Raise it where monitoring or apps without cookies need more; bypass rules have limits of their own.",
             "requests per second",
             example="5",
-            unset="a tenth of the rate in force, at least 1",
+            unset="a tenth of the rate in force, at least 1, and at least 0.1 for each worker",
         ),
     ] = None
     preflights_per_second: Annotated[

@@ -61,6 +61,14 @@ def test_a_monitor_that_asks_now_and_then_is_let_by() -> None:
             assert reached(world, get(b"/healthz", b"User-Agent: monitor"))
 
 
+def test_many_workers_leave_each_enough_for_a_monitor() -> None:
+    budget = WithoutPass(room_settings(), 64)
+    assert [budget.take(QUIET, 10.0 * number) for number in range(10)] == [True] * 10
+    assert not budget.take(QUIET, 91.0)
+    told = WithoutPass(room_settings(without_pass_per_second=1.0), 64)
+    assert [told.take(QUIET, 10.0 * number) for number in range(3)] == [True, False, False]
+
+
 def test_workers_share_the_budget() -> None:
     budgets = [WithoutPass(room_settings(without_pass_per_second=8.0), 4) for _ in range(4)]
     assert sum(budget.take(QUIET, 0.0) for budget in budgets for _ in range(100)) == 8

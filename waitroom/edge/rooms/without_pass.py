@@ -13,6 +13,8 @@ from waitroom.settings import RoomSettings
 log = structlog.get_logger()
 
 LOG_INTERVAL_SECONDS: Final = 3600.0
+# Of a worker where nothing is set: a monitor that asks every ten seconds keeps to one connection, so to one worker.
+LEAST_PER_SECOND: Final = 0.1
 MOST_KINDS: Final = 256
 LONGEST_SHOWN: Final = 64
 
@@ -69,7 +71,6 @@ class WithoutPass:
         return f"{verb} {shown}"
 
     def _per_second(self, rate_per_minute: float) -> float:
-        configured = self._configured
-        if configured is None:
-            configured = max(1.0, rate_per_minute / 600)
-        return configured / self._workers
+        if self._configured is not None:
+            return self._configured / self._workers
+        return max(max(1.0, rate_per_minute / 600) / self._workers, LEAST_PER_SECOND)
