@@ -201,6 +201,7 @@ def test_loopback_is_a_neighbourhood_like_others():
         assert world.client("127.0.0.1").aborted
 
 
+@pytest.mark.interpreted
 def test_nobody_has_to_be_looked_for_again_and_again_where_nobody_is_idle(monkeypatch):
     walks = []
     monkeypatch.setattr(Connections, "_longest_idle", lambda *arguments: walks.append(arguments) or [])
@@ -216,6 +217,7 @@ def test_nobody_has_to_be_looked_for_again_and_again_where_nobody_is_idle(monkey
         assert len(walks) == 2
 
 
+@pytest.mark.interpreted
 def test_a_crowd_of_neighbourhoods_costs_a_bounded_number_of_walks(monkeypatch):
     walks = []
     monkeypatch.setattr(Connections, "_longest_idle", lambda *arguments: walks.append(arguments) or [])
