@@ -1,6 +1,6 @@
 """Real shops that keep a log of their own: nginx, Django behind gunicorn, and PHP with a front controller.
 
-What reached a shop is read from there, never from what the gateway says.
+Tests read there which requests reached a shop, never from what the gateway says.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 MANY = 500
 PREFLIGHTS_PER_SECOND = 2.0  # the default
 STRANGER = "127.0.0.2"  # an address that is no trusted proxy
-# What is beyond a budget waits for a moment before it is refused: a short one here, so that a flood is soon over.
+# A request beyond a budget waits for a moment before it is refused: a short one here, so that a flood is soon over.
 SOON = {"upstream_wait_seconds": 0.2}
 SMALL = {"rate_per_minute": 60, "max_active": 100_000, **SOON}
 FULL = {"max_active": 1, **SOON}

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 CONNECTIONS = 300  # more than the pool of 256 to the shop
 SHOPPERS, REQUESTS = 3, 10
-# What is buffered of a slow body goes on after this time, and would hold a connection to the shop from then on.
+# The buffered part of a slow body goes on after this time, and would hold a connection to the shop from then on.
 BUFFER_SECONDS = 0.2
 WAYS = {"bypass": "/hooks", "uncovered": "/free", "pass": "/sale"}
 

@@ -59,7 +59,7 @@ async def cache(gateway: Gateway, folder: Path) -> AsyncIterator[str]:
 
 
 async def visit(gateway: Gateway, cache: str, path: str, cookie: str = "") -> tuple[str, str, aiohttp.ClientResponse]:
-    """What a visitor gets: the pass, what the cache says, and the answer."""
+    """A visitor's pass, the state of the cache, and the answer."""
     headers = {"Host": "cached.test", **NAVIGATE} | ({"Cookie": f"{PASS}={cookie}"} if cookie else {})
     async with gateway.http.get(cache + path, headers=headers) as answer:
         assert answer.status == 200

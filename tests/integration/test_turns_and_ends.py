@@ -369,7 +369,7 @@ async def take_and_give_up(shop: Shop, count: int) -> int:
 
 
 async def forget_answers(shop: Shop) -> None:
-    """What a join answered is kept for ten seconds of the server's own clock."""
+    """The store keeps the answer to a join for ten seconds of its own clock."""
     redis = shop.store._redis
     for key in await redis.keys("*:answered:*"):
         await redis.delete(key)
