@@ -30,7 +30,7 @@ from waitroom.edge.room import Room
 from waitroom.edge.routing import Router
 from waitroom.edge.server import ClientLimits
 from waitroom.edge.upstream import UpstreamPool
-from waitroom.metrics import RoomMetrics
+from waitroom.metrics.recorder import RoomMetrics
 from waitroom.queue.positions import Pace, PositionTable
 from waitroom.queue.store import Joined, QueueStore
 from waitroom.queue.view import RoomState, RoomView

@@ -19,7 +19,7 @@ from waitroom.control.autopilot import decide
 from waitroom.control.flight import ENOUGH_REQUESTS, WINDOWS, Bounds, Decision, Figures, Memory
 from waitroom.control.pilot_figures import LOOK_SLACK_SECONDS, quantile
 from waitroom.drill.shop import BACKLOG_PER_CONNECTION, CONNECTION_WAIT_SECONDS
-from waitroom.metrics import bounds_of
+from waitroom.metrics.recorder import bounds_of
 
 BOUNDS = bounds_of("upstream_request_seconds")
 TICK_SECONDS = 0.25

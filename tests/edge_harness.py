@@ -29,7 +29,7 @@ from waitroom.edge.routing import Router
 from waitroom.edge.server import ClientLimits
 from waitroom.edge.upstream import UpstreamAddress, UpstreamPool
 from waitroom.errors import StoreUnavailable
-from waitroom.metrics import RoomMetrics
+from waitroom.metrics.recorder import RoomMetrics
 from waitroom.queue.positions import Pace, PositionTable
 from waitroom.queue.store import Joined, Limits, SessionChange, Visit, Visited
 from waitroom.queue.view import RoomState, RoomView

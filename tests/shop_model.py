@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from waitroom.control.autopilot import decide
 from waitroom.control.flight import ENOUGH_REQUESTS, WINDOWS, Bounds, Decision, Figures, Memory
 from waitroom.control.pilot_figures import quantile
-from waitroom.metrics import bounds_of
+from waitroom.metrics.recorder import bounds_of
 
 BOUNDS = bounds_of("upstream_request_seconds")
 STEP_SECONDS = 0.25

@@ -24,7 +24,7 @@ from waitroom.command import python_command
 from waitroom.embedded import EmbeddedStore
 from waitroom.errors import StartError
 from waitroom.folder import kept_secret, lock_folder
-from waitroom.metrics import FOLDER
+from waitroom.metrics.recorder import FOLDER
 from waitroom.settings import Settings, to_json
 
 log = structlog.get_logger()

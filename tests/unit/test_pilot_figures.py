@@ -9,7 +9,7 @@ import pytest
 from waitroom.control.autopilot import decide
 from waitroom.control.flight import Bounds, Figures, Memory
 from waitroom.control.pilot_figures import EdgeWatch, quantile
-from waitroom.metrics import EdgeMetrics
+from waitroom.metrics.recorder import EdgeMetrics
 
 
 def served(edge: EdgeMetrics, seconds: float, count: int, *, failed: int = 0, gone: int = 0) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from waitroom.control.monitoring.hints import NOTHING
 from waitroom.control.shop_figures import ShopFigures, ShopWatch, quantile
-from waitroom.metrics import MOST_SHARED_NAMED, EdgeCollector, EdgeMetrics, exposition, totals
+from waitroom.metrics.recorder import MOST_SHARED_NAMED, EdgeCollector, EdgeMetrics, exposition, totals
 
 NOW = 1_800_000_000.0
 

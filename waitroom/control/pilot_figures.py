@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from waitroom.control.flight import WINDOWS
-from waitroom.metrics import RoomMetrics, bounds_of, totals
+from waitroom.metrics.recorder import RoomMetrics, bounds_of, totals
 
 LOOK_SLACK_SECONDS = 1.0  # looks aren't made to the second
 

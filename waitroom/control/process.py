@@ -32,7 +32,7 @@ from waitroom.control.rooms import Rooms
 from waitroom.control.shop_figures import ShopWatch
 from waitroom.control.webhooks import Webhooks
 from waitroom.edge.room import every
-from waitroom.metrics import FOLDER
+from waitroom.metrics.recorder import FOLDER
 from waitroom.queue.store import QueueStore, connect
 from waitroom.queue.view import RoomView
 from waitroom.settings import RoomSettings

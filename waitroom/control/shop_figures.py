@@ -1,7 +1,7 @@
 """How the shop does, from what this gateway's edge workers have written down.
 
-Each worker writes its counts to a file once a second (see `waitroom.metrics`). Looked at once a second, the differences
-tell what came between; a worker that is replaced goes on with the counts of the one before it.
+Each worker writes its counts to a file once a second (see `waitroom.metrics.recorder`). Looked at once a second, the
+differences tell what came between; a worker that is replaced goes on with the counts of the one before it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from waitroom.control.monitoring.hints import NOTHING, Observed
-from waitroom.metrics import UPSTREAM_BOUNDS
+from waitroom.metrics.recorder import UPSTREAM_BOUNDS
 
 # Workers write once a second; one that hasn't for so long is gone or stuck.
 ALIVE_SECONDS = 3.0

@@ -26,7 +26,7 @@ from waitroom.edge.upstream import UpstreamPool
 from waitroom.edge.visitor.joins import JoinLimiter
 from waitroom.errors import BadToken, StoreUnavailable
 from waitroom.gate import must_look_up
-from waitroom.metrics import RoomMetrics
+from waitroom.metrics.recorder import RoomMetrics
 from waitroom.queue.positions import Forecast
 from waitroom.queue.store import Joined, Limits, QueueStore, RoomNotOpen, SessionChange, Visit, Visited
 from waitroom.queue.view import RoomState, RoomView

@@ -24,7 +24,7 @@ from waitroom.edge.rooms.neighbours import NeighbourFiles
 from waitroom.edge.routing import Router
 from waitroom.edge.server import ClientLimits
 from waitroom.edge.upstream import UpstreamPool
-from waitroom.metrics import FOLDER, EdgeMetrics
+from waitroom.metrics.recorder import FOLDER, EdgeMetrics
 from waitroom.queue.store import QueueStore, connect
 from waitroom.settings import Settings
 from waitroom.tokens import Tokens
