@@ -27,7 +27,7 @@ _HTTP = (
 )
 COMPILED = (
     *("waitroom/budgets.py", "waitroom/errors.py", "waitroom/gate.py", "waitroom/tokens.py"),
-    *("waitroom/queue/positions.py", "waitroom/queue/view.py"),
+    *("waitroom/metrics/recorder.py", "waitroom/queue/positions.py", "waitroom/queue/view.py"),
     *(f"waitroom/edge/{name}.py" for name in _EDGE),
     *(f"waitroom/edge/http/{name}.py" for name in _HTTP),
     *("waitroom/edge/proxy/in_flight.py", "waitroom/edge/proxy/preflight.py"),

@@ -19,9 +19,9 @@ from waitroom.control.autopilot import decide
 from waitroom.control.flight import ENOUGH_REQUESTS, WINDOWS, Bounds, Decision, Figures, Memory
 from waitroom.control.pilot_figures import LOOK_SLACK_SECONDS, quantile
 from waitroom.drill.shop import BACKLOG_PER_CONNECTION, CONNECTION_WAIT_SECONDS
-from waitroom.metrics.recorder import bounds_of
+from waitroom.metrics.recorder import DISTRIBUTIONS
 
-BOUNDS = bounds_of("upstream_request_seconds")
+BOUNDS = DISTRIBUTIONS["upstream_request_seconds"]
 TICK_SECONDS = 0.25
 LOOK_SECONDS = 1.0
 DECIDE_SECONDS = 2.0

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from waitroom.control.autopilot import decide
 from waitroom.control.flight import ENOUGH_REQUESTS, WINDOWS, Bounds, Decision, Figures, Memory
 from waitroom.control.pilot_figures import quantile
-from waitroom.metrics.recorder import bounds_of
+from waitroom.metrics.recorder import DISTRIBUTIONS
 
-BOUNDS = bounds_of("upstream_request_seconds")
+BOUNDS = DISTRIBUTIONS["upstream_request_seconds"]
 STEP_SECONDS = 0.25
 DECIDE_SECONDS = 2.0
 LOOK_SECONDS = 1.0  # edge workers write down what they counted once a second

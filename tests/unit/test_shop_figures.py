@@ -10,7 +10,8 @@ import pytest
 
 from waitroom.control.monitoring.hints import NOTHING
 from waitroom.control.shop_figures import ShopFigures, ShopWatch, quantile
-from waitroom.metrics.recorder import MOST_SHARED_NAMED, EdgeCollector, EdgeMetrics, exposition, totals
+from waitroom.metrics.collectors import EdgeCollector, exposition, totals
+from waitroom.metrics.recorder import MOST_SHARED_NAMED, EdgeMetrics
 
 NOW = 1_800_000_000.0
 

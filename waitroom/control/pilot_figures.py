@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from waitroom.control.flight import WINDOWS
-from waitroom.metrics.recorder import RoomMetrics, bounds_of, totals
+from waitroom.metrics.collectors import totals
+from waitroom.metrics.recorder import DISTRIBUTIONS, RoomMetrics
 
 LOOK_SLACK_SECONDS = 1.0  # looks aren't made to the second
 
@@ -85,7 +86,7 @@ class EdgeWatch:
         ended = sum(now.upstream_request_seconds.counts) - sum(before.upstream_request_seconds.counts)
         latency, earlier = now.upstream_response_seconds, before.upstream_response_seconds
         counts = [new - old for new, old in zip(latency.counts, earlier.counts, strict=True)]
-        bounds = bounds_of("upstream_response_seconds")
+        bounds = DISTRIBUTIONS["upstream_response_seconds"]
         given_up = now.requests["gone"] - before.requests["gone"]
         return ShopFigures(
             requests_per_minute=max(0, ended - given_up) * per_minute,

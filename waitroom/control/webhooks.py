@@ -26,7 +26,7 @@ from yarl import URL
 from waitroom import __version__
 from waitroom.control.events import CONDITIONS, Changes, Condition, Look
 from waitroom.errors import StoreUnavailable
-from waitroom.metrics.recorder import Ticking
+from waitroom.metrics.collectors import Ticking
 from waitroom.queue.store import store_errors
 from waitroom.settings import Webhook
 
