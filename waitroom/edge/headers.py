@@ -27,6 +27,7 @@ from waitroom.edge.memo import remember
 
 COOKIE_PREFIX: Final = b"waitroom_"
 MOST_OF_A_COOKIE: Final = 8
+_QUOTE: Final = ord('"')
 _SEMICOLON: Final = ord(";")
 
 # RFC 9110, section 7.6.1: meant for the next hop alone. Framing is written anew; Expect was answered by us.
@@ -198,9 +199,13 @@ def own_cookies(cookies: Sequence[bytes], name: bytes) -> list[bytes]:
             if before < 0 or header[before] == _SEMICOLON:  # it is a pair's name, not in the middle of something
                 end = header.find(b";", at)
                 value = header[at:] if end < 0 else header[at:end]
-                value = value.rstrip(b" \t").strip(b'"')
+                if value and (value[-1] <= _QUOTE or value[0] == _QUOTE):  # no token has a character up to the quote
+                    value = value.rstrip(b" \t").strip(b'"')
                 if value and (not found or (value not in found and len(found) < MOST_OF_A_COOKIE)):
                     found.append(value)
+                if end < 0:
+                    break
+                at = end
             at = header.find(name, at)
     return found
 
