@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import signal
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from attackers import BROKEN, Shopper, SlowClient, address, besieged, navigation, request
+from attackers import (
+    BROKEN,
+    Shopper,
+    SlowClient,
+    address,
+    besieged,
+    navigation,
+    open_connection,
+    read_answer,
+    request,
+)
 from gateway import Gateway, eventually, room, running_gateway
 from shops import RealShop, nginx_shop
 from visitors import Visitor
@@ -19,6 +31,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 MOST, IDLE = 100, 150
 LONG_HEAD = 55_000
 PIPELINED = 300
+ROUNDS, DRIPPING = 20, 30
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -111,3 +124,165 @@ async def test_pipelines(gateway: Gateway, shop: RealShop) -> None:
     shopper = await Shopper.comes(gateway, "sale", "203.0.113.1")
     async with besieged(gateway.port, clients, drip_seconds=0.05):
         await shops_on(shopper)
+
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def exchange(connection: Connection, data: bytes) -> int:
+    """One request and its answer; gives the status."""
+    reader, writer = connection
+    writer.write(data)
+    async with asyncio.timeout(60):
+        return (await read_answer(reader))[0]
+
+
+@contextlib.asynccontextmanager
+async def connected(gateway: Gateway, count: int) -> AsyncIterator[list[Connection]]:
+    """Connections that the worker has taken and answered on."""
+    status = request("GET", "/.waitroom/status?room=sale", "sale.test", source=address(1))
+    async with AsyncExitStack() as stack:
+        connections = []
+        for _ in range(count):
+            connection = await open_connection(gateway)
+            stack.callback(connection[1].close)
+            assert await exchange(connection, status) == 200
+            connections.append(connection)
+        yield connections
+
+
+async def cpu_of_drops(gateway: Gateway, beginning: bytes) -> int:
+    """The worker's CPU time, in nanoseconds, for bytes that arrive one by one after the beginning of a head.
+
+    An answer on another connection shows that the worker has read the bytes sent before, so that it reads each alone.
+    """
+    status = request("GET", "/.waitroom/status?room=sale", "sale.test", source=address(1))
+    worker = gateway.children("edge.worker")[0]
+    async with connected(gateway, DRIPPING + 1) as (witness, *dripping):
+        for _, writer in dripping:
+            writer.write(beginning)
+            await writer.drain()
+            assert await exchange(witness, status) == 200
+        before = _cpu(worker.pid)
+        for _ in range(ROUNDS):
+            for _, writer in dripping:
+                writer.write(b"x")
+            assert await exchange(witness, status) == 200
+        return _cpu(worker.pid) - before
+
+
+def _cpu(pid: int) -> int:
+    """The time that a process has run so far, by the kernel's scheduler."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
+
+
+async def test_a_drop_late_in_a_long_head_costs_what_an_early_one_does(gateway: Gateway) -> None:
+    """CPU times of one process, each measured beside the other: the machine's speed is in both."""
+    short = request("GET", "/sale", "sale.test", source=address(1), X_Long="x")[:-4]
+    long = request("GET", "/sale", "sale.test", source=address(1), X_Long="x" * LONG_HEAD)[:-4]
+    early = await cpu_of_drops(gateway, short)
+    late = await cpu_of_drops(gateway, long)
+    assert late < 4 * early, (late, early)
+
+
+async def test_visitors_inside_come_before_the_end_of_long_pipelines(gateway: Gateway, shop: RealShop) -> None:
+    """The worker is stopped until all has been sent, the visitors' requests last; the shop's log has the order.
+
+    Each pipeline ends with a request to the shop. A worker that answers a whole pipeline before it looks at the next
+    connection asks the shop for all of these first.
+    """
+    shoppers = [await Shopper.comes(gateway, "sale", f"203.0.113.{number}") for number in range(3)]
+    status = request("GET", "/.waitroom/status?room=sale", "sale.test", source=address(1))
+    pass_ = shoppers[0].visitor.cookies[shoppers[0].visitor.pass_cookie]
+    ends = request("GET", "/sale/end", "sale.test", source=address(1), Waitroom_Pass=pass_)
+    worker = gateway.children("edge.worker")[0]
+    async with connected(gateway, MOST // 2 + len(shoppers)) as connections:
+        inside, pipelines = connections[: len(shoppers)], connections[len(shoppers) :]
+        await shop.arrived()
+        await worker.suspend()
+        try:
+            for _, writer in pipelines:
+                writer.write(status * PIPELINED + ends)
+                await writer.drain()
+            for (_, writer), shopper in zip(inside, shoppers, strict=True):
+                pass_ = shopper.visitor.cookies[shopper.visitor.pass_cookie]
+                writer.write(request("GET", "/sale/inside", "sale.test", source=address(2), Waitroom_Pass=pass_))
+                await writer.drain()
+        finally:
+            worker.kill(signal.SIGCONT)
+        async with asyncio.timeout(60):
+            for reader, _ in inside:
+                assert (await read_answer(reader))[0] == 200
+            for reader, _ in pipelines:
+                assert [(await read_answer(reader))[0] for _ in range(PIPELINED + 1)] == [200] * (PIPELINED + 1)
+        order = [one.path for one in await shop.arrived()]
+    assert order.count("/sale/end") == len(pipelines)
+    assert order.count("/sale/inside") == len(inside)
+    last = max(at for at, path in enumerate(order) if path == "/sale/inside")
+    assert order[:last].count("/sale/end") < len(pipelines) / 2, order
+
+
+# One client with very many addresses: all of an IPv6 /64 network.
+
+NETWORK = "2001:db8:0:1::"
+NEIGHBOUR = "2001:db8:0:2::1"
+MOST_HERE = 20
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def balanced(tmp_path_factory: pytest.TempPathFactory, shop: RealShop) -> AsyncIterator[Gateway]:
+    """Behind a load balancer that sends the PROXY protocol's header, so that connections have the visitors' addresses."""
+    settings = {
+        "workers": 1,
+        "grace_seconds": 1,
+        "client_connections": MOST,
+        "client_connections_per_address": MOST_HERE,
+        "proxy_protocol": True,
+        "trusted_proxies": ["127.0.0.1"],
+    }
+    rooms = [room("sale", upstream=shop.address)]
+    async with running_gateway(tmp_path_factory.mktemp("balanced"), rooms, **settings) as gateway:
+        yield gateway
+
+
+async def from_address(gateway: Gateway, source: str, data: bytes) -> Connection:
+    """A connection of a visitor at ``source``, with what they send first."""
+    reader, writer = await open_connection(gateway)
+    writer.write(f"PROXY TCP6 {source} 2001:db8::1 50000 80\r\n".encode() + data)
+    return reader, writer
+
+
+async def status_of(connection: Connection) -> int:
+    """Of the answer; 0 where the connection was closed without one."""
+    try:
+        async with asyncio.timeout(60):
+            return (await read_answer(connection[0]))[0]
+    except BROKEN:
+        return 0
+
+
+async def still_open(connections: Sequence[Connection]) -> list[Connection]:
+    """Those that the gateway has not closed: each is asked for its status."""
+    status = request("GET", "/.waitroom/status?room=sale", "sale.test")
+    for _, writer in connections:
+        writer.write(status)
+    return [connection for connection in connections if await status_of(connection) == 200]
+
+
+async def test_one_network_of_many_addresses_has_the_connections_of_one_client(balanced: Gateway) -> None:
+    """Each address is new, and says what it wants; the neighbour's network is another."""
+    status = request("GET", "/.waitroom/status?room=sale", "sale.test")
+    shopping = navigation("/sale", "sale.test")
+    async with AsyncExitStack() as stack:
+        taken = []
+        for number in range(IDLE):
+            connection = await from_address(balanced, f"{NETWORK}{number + 1:x}", status)
+            stack.callback(connection[1].close)
+            taken.append((connection, await status_of(connection)))
+            if number % 10 == 9:  # while the network takes what it can
+                neighbour = await from_address(balanced, NEIGHBOUR, shopping)
+                assert await status_of(neighbour) == 200, f"after {number + 1} connections"
+                neighbour[1].close()
+        answered = [connection for connection, status_ in taken if status_ == 200]
+        assert len(await still_open(answered)) <= MOST_HERE
+        assert await balanced.ready() == 200
