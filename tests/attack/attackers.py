@@ -31,6 +31,11 @@ def address(number: int) -> str:
 ONE_ADDRESS = "198.51.100.7"
 
 
+def address_of_network(number: int, network: int = 1) -> str:
+    """One of very many addresses in the same IPv6 /64 network."""
+    return f"2001:db8:0:{network:x}::{number >> 16:x}:{(number & 65535) + 1:x}"
+
+
 def request(
     method: str, target: str, host: str, *, source: str | None = None, body: bytes | None = None, **headers: str
 ) -> bytes:

@@ -15,7 +15,7 @@ from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from django.db import connection
 from django.http import HttpRequest, HttpResponse
-from django.urls import path
+from django.urls import path, re_path
 
 FOLDER = Path(os.environ["SHOP_FOLDER"])
 SLOW_SECONDS = 0.3
@@ -84,6 +84,11 @@ def released(request: HttpRequest) -> HttpResponse:
     return HttpResponse("<p>Thank you.", headers={"Waitroom-Command": "release", "Cache-Control": "no-store"})
 
 
+def sale(request: HttpRequest) -> HttpResponse:
+    """The sale, without a basket."""
+    return HttpResponse("ordered\n")
+
+
 def page(request: HttpRequest, rest: str = "") -> HttpResponse:
     """Anything else."""
     return HttpResponse("<p>The shop.", headers={"Cache-Control": "no-store"})
@@ -93,6 +98,8 @@ urlpatterns = [
     path("api/order", basket),
     path("slow", slow),
     path("thanks", released),
+    # Without an end, as many patterns are: whatever begins like the sale is the sale.
+    re_path(r"(?i)^/*(?:index\.php/+)?sale(?![a-z-])", sale),
     path("", page),
     path("<path:rest>", page),
 ]

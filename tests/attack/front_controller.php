@@ -5,7 +5,8 @@ $path = strtok($_SERVER['REQUEST_URI'], '?');
 $route = strtolower(rawurldecode($path));
 $route = preg_replace('#^/index\.php(?=/|$)#', '', $route);     // PATH_INFO
 $route = preg_replace('#[\x00-\x20\x7f;].*$#s', '', $route);      // what is cut off, as C's strings are
-$route = preg_replace('#\.(html?|json|xml)?$#', '', $route);      // a format at the end
+$route = preg_replace('#\.(html?|json|xml|php)?$#', '', $route);  // a format at the end
+$route = preg_replace('#~$#', '', $route);                        // a copy that an editor has left
 $route = preg_replace('#/+#', '/', $route);
 if (isset($_SERVER['HTTP_X_ORIGINAL_URL'])) {                    // as IIS and some frameworks follow it
     $route = strtok($_SERVER['HTTP_X_ORIGINAL_URL'], '?');

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import pytest
 import pytest_asyncio
-from attackers import ONE_ADDRESS, address, flood, navigation, request
+from attackers import ONE_ADDRESS, Flood, address, address_of_network, flood, navigation, request
 from gateway import Gateway, eventually, room, running_gateway
 from shops import RealShop, nginx_shop, php_shop
 from visitors import Visitor
@@ -19,6 +20,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 JOIN_RATE, JOIN_BURST = 50.0, 500
 JOINS = 1200
 JUNK, WEBHOOKS = 2000, 40
+JUNK_PER_SECOND = 440
+HOOKS_PER_SECOND = 40.0  # of which one address may have a quarter
+PROVIDER = "192.0.2.0/24"  # a payment provider's network
 
 
 @dataclass
@@ -39,12 +43,14 @@ async def town(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Town]:
         rooms = [
             *(room(name, **full) for name in ("join", "click", "crowd", "leave")),
             room("hooks", bypass=[rule], **full),
+            room("metered", bypass=[rule | {"max_per_second": HOOKS_PER_SECOND}], **full),
+            room("named", bypass=[rule | {"addresses": [PROVIDER], "max_per_second": 2 * WEBHOOKS}], **full),
             room("odd", upstream=php.address),
         ]
         gateway = await stack.enter_async_context(
             running_gateway(folder / "gateway", rooms, workers=2, trusted_proxies=["127.0.0.1"])
         )
-        for name in ("join", "click", "crowd", "leave", "hooks"):
+        for name in ("join", "click", "crowd", "leave", "hooks", "metered", "named"):
             inside = Visitor(gateway, name, headers={"X-Forwarded-For": "203.0.113.1"})
             await inside.is_let_in()
         yield Town(gateway, nginx, php)
@@ -57,20 +63,25 @@ def join(name: str, source: str) -> bytes:
     return request("POST", f"/.waitroom/join?room={name}", f"{name}.test", source=source, body=b"", Accept="*/*")
 
 
-@pytest.mark.parametrize("name", ["join", "click"])
-async def test_one_address_takes_places_at_its_rate(town: Town, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [("join", False), ("click", False), ("join", True)],
+    ids=["join", "click", "join from all addresses of a network"],
+)
+async def test_one_neighbourhood_takes_places_at_its_rate(town: Town, name: str, network: bool) -> None:
     gateway = town.gateway
     before = await gateway.total(name)
     make = join if name == "join" else lambda name, source: navigation("/", f"{name}.test", source=source)
-    found = await flood(gateway, [make(name, ONE_ADDRESS) for _ in range(JOINS)])
+    sources = [address_of_network(number) if network else ONE_ADDRESS for number in range(JOINS)]
+    found = await flood(gateway, [make(name, source) for source in sources])
     joined = await gateway.total(name) - before
     most = JOIN_BURST + JOIN_RATE * (found.seconds + 2)
     assert JOIN_BURST * 0.9 <= joined <= most, found.statuses
     assert any(b"\r\nretry-after: " in head for head in found.heads if head[9:12] in (b"429", b"503"))
     if name == "join":
         assert found.statuses[429] >= JOINS - most
-    other = Visitor(gateway, name, headers={"X-Forwarded-For": "203.0.113.77"})
-    await other.waits()
+    neighbour = address_of_network(1, network=2) if network else "203.0.113.77"
+    await Visitor(gateway, name, headers={"X-Forwarded-For": neighbour}).waits()
 
 
 async def test_a_crowd_behind_one_address_gets_places(town: Town) -> None:
@@ -140,6 +151,52 @@ async def test_junk_for_a_webhook_takes_nothing_from_the_real_ones(town: Town) -
     arrived = [one.target for one in await town.nginx.arrived()]
     assert sum("order=" in target for target in arrived) == WEBHOOKS, statuses
     assert statuses == [200] * WEBHOOKS
+
+
+@pytest.mark.parametrize("network", [False, True], ids=["one address", "one network"])
+async def test_hundreds_of_junk_webhooks_a_second_take_nothing_from_the_real_ones(town: Town, network: bool) -> None:
+    """A fraction of the junk would use up the rule's budget; junk is sent whether the last was answered or not."""
+    host, gateway = "metered.test", town.gateway
+    await town.nginx.arrived()
+    gap = 2 / JUNK_PER_SECOND
+    statuses: list[int] = []
+    junk: list[asyncio.Task[Flood]] = []
+    began = asyncio.get_running_loop().time()
+    for number in range(WEBHOOKS):
+        source = address(number % 8)
+        real = request("POST", f"/hooks/payment?order={number}", host, source=source, body=b"{}")
+        for _ in range(JUNK_PER_SECOND // 20):
+            source = address_of_network(len(junk)) if network else ONE_ADDRESS
+            data = request("POST", "/hooks/payment?junk", host, source=source, body=b"{}", Accept="*/*")
+            junk.append(asyncio.create_task(flood(gateway, [data], connections=1)))
+            if len(junk) % 2 == 0:
+                await asyncio.sleep(gap)
+        statuses.extend((await flood(gateway, [real], connections=1)).statuses)
+    refused = sum((one.statuses for one in await asyncio.gather(*junk)), Counter[int]())
+    seconds = asyncio.get_running_loop().time() - began
+    arrived = [one.target for one in await town.nginx.arrived()]
+    assert statuses == [200] * WEBHOOKS
+    assert sum("order=" in target for target in arrived) == WEBHOOKS
+    assert sum("junk" in target for target in arrived) <= HOOKS_PER_SECOND / 4 * (seconds + 2) + 2, refused
+    assert set(refused) == {200, 429}, "a share of its own, and no more"
+
+
+async def test_junk_from_everywhere_takes_nothing_from_a_provider_named_by_its_addresses(town: Town) -> None:
+    """No share of a neighbourhood helps against very many of them; the provider's network does."""
+    await town.nginx.arrived()
+    junk = [
+        request("POST", "/hooks/payment?junk", "named.test", source=address(number), body=b"{}", Accept="*/*")
+        for number in range(JUNK)
+    ]
+    real = [
+        request("POST", f"/hooks/payment?order={number}", "named.test", source=f"192.0.2.{number}", body=b"{}")
+        for number in range(WEBHOOKS)
+    ]
+    found, answers = await asyncio.gather(flood(town.gateway, junk), flood(town.gateway, real, connections=1))
+    arrived = [one.target for one in await town.nginx.arrived()]
+    assert answers.statuses == {200: WEBHOOKS}
+    assert sum("order=" in target for target in arrived) == WEBHOOKS
+    assert not [target for target in arrived if "junk" in target], found.statuses
 
 
 # Answers that a visitor can provoke.

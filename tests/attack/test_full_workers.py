@@ -16,6 +16,7 @@ from attackers import (
     Shopper,
     SlowClient,
     address,
+    address_of_network,
     besieged,
     navigation,
     open_connection,
@@ -224,14 +225,12 @@ async def test_visitors_inside_come_before_the_end_of_long_pipelines(gateway: Ga
 
 # One client with very many addresses: all of an IPv6 /64 network.
 
-NETWORK = "2001:db8:0:1::"
-NEIGHBOUR = "2001:db8:0:2::1"
 MOST_HERE = 20
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def balanced(tmp_path_factory: pytest.TempPathFactory, shop: RealShop) -> AsyncIterator[Gateway]:
-    """Behind a load balancer that sends the PROXY protocol's header, so that connections have the visitors' addresses."""
+    """Behind a load balancer with the PROXY protocol, so that connections have the visitors' addresses."""
     settings = {
         "workers": 1,
         "grace_seconds": 1,
@@ -276,11 +275,11 @@ async def test_one_network_of_many_addresses_has_the_connections_of_one_client(b
     async with AsyncExitStack() as stack:
         taken = []
         for number in range(IDLE):
-            connection = await from_address(balanced, f"{NETWORK}{number + 1:x}", status)
+            connection = await from_address(balanced, address_of_network(number), status)
             stack.callback(connection[1].close)
             taken.append((connection, await status_of(connection)))
             if number % 10 == 9:  # while the network takes what it can
-                neighbour = await from_address(balanced, NEIGHBOUR, shopping)
+                neighbour = await from_address(balanced, address_of_network(0, network=2), shopping)
                 assert await status_of(neighbour) == 200, f"after {number + 1} connections"
                 neighbour[1].close()
         answered = [connection for connection, status_ in taken if status_ == 200]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -63,12 +64,15 @@ async def street(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stre
             room("watch", upstream=nginx.address, method="passthrough", **SMALL),
             room("crossed", upstream=nginx.address, **FULL) | two,
             room("information", upstream=nginx.address, paths=["/information"], method="passthrough") | two,
-            room("prefix", upstream=php.address, paths=["/sale"], **FULL),
+            *(
+                room(f"prefix-{name}", upstream=shop.address, paths=["/sale"], **FULL)
+                for name, shop in (("php", php), ("django", django), ("nginx", nginx))
+            ),
         ]
         gateway = await stack.enter_async_context(
             running_gateway(folder / "gateway", rooms, workers=2, trusted_proxies=["127.0.0.1"])
         )
-        for name in ("full", "prefix", "crossed"):
+        for name in ("full", "crossed", "prefix-php", "prefix-django", "prefix-nginx"):
             await fill(gateway, name)
         for name, state in (("closed", "closed"), ("soldout", "sold_out")):
             operator = Operator(gateway, name)
@@ -284,30 +288,54 @@ async def test_two_rooms_of_one_host_are_not_one_door(street: Street, path: str)
     assert set(found.statuses) == {400}
 
 
+SUFFIXES = [
+    *("/sale.json", "/sale.html", "/sale.", "/sale.php", "/sale.xml?x=1", "/sale.json/", "/sale%2ejson"),
+    *("/sale~", "/sale;jsessionid=1", "/sale%3bx", "/sale%20", "/sale%20/x", "/sale%09", "/sale%0a"),
+    *("/sale%00", "/sale%00.png", "/sale%7f", "/sale%7e"),
+]
 PREFIXES = [
     *("/index.php/sale", "/index.php/sale/order", "/Index.PHP/sale", "/index.php//sale", "//index.php/sale"),
-    *("/sale.json", "/sale.html", "/sale.", "/sale;jsessionid=1", "/sale.xml?x=1", "/sale.json/"),
-    *("/sale%20", "/sale%00", "/sale%09", "/sale%0a", "/sale%00.png", "/sale%20/x", "/sale%3bx", "/sale%2ejson"),
     *("/SALE", "//sale", "/%73ale", "/sale/order", "/x/../sale"),
 ]
+# Those that each shop takes for the sale, among others.
+TAKEN = {
+    "php": {"/sale~", "/sale%7e", "/sale.json", "/sale;jsessionid=1", "/sale%00", "/sale%20", "/index.php/sale"},
+    "django": {"/sale~", "/sale%7e", "/sale.json", "/sale;jsessionid=1", "/sale%09", "/sale%20", "/index.php/sale"},
+    "nginx": {"/sale~", "/sale%7e", "/sale.json", "/sale;jsessionid=1", "/sale%09", "/sale%20", "/index.php/sale"},
+}
 
 
-async def test_other_names_of_a_covered_path(street: Street) -> None:
+async def answer_of(shop: RealShop, path: str) -> bytes:
+    """A shop's own answer, with no gateway in between."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", shop.port)
+    try:
+        writer.write(request("GET", path, "shop.test", Connection="close"))
+        async with asyncio.timeout(60):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize("name", ["php", "django", "nginx"])
+async def test_other_names_of_a_covered_path(street: Street, name: str) -> None:
+    shop, host = street.shop(name), f"prefix-{name}.test"
+    paths = PREFIXES + SUFFIXES
+    taken = {path for path in paths if b"ordered\n" in await answer_of(shop, path)}
+    assert taken >= TAKEN[name], "the shop reads them so"
     await street.quiet()
     asked = []
-    for number, path in enumerate(PREFIXES):
-        asked.append(request("POST", path, "prefix.test", source=address(number), body=b"item=1", Accept="*/*"))
-        asked.append(request("GET", path, "prefix.test", source=address(number), Accept="*/*"))
-        asked.append(navigation(path, "prefix.test", source=address(number)))
+    for number, path in enumerate(paths):
+        asked.append(request("POST", path, host, source=address(number), body=b"item=1", Accept="*/*"))
+        asked.append(request("GET", path, host, source=address(number), Accept="*/*"))
+        asked.append(navigation(path, host, source=address(number)))
     found = await flood(street.gateway, asked)
-    ordered = [one.target for one in without_pass(await street.php.arrived()) if one.more["order"]]
-    assert ordered == [], found.statuses
+    assert [one.target for one in await shop.arrived()] == [], found.statuses
 
 
 @pytest.mark.parametrize("path", ["/sale\x01", "/free\x7f", "/free/\x0b/x"])
 async def test_a_path_with_control_characters_is_none(street: Street, path: str) -> None:
     await street.quiet()
-    found = await flood(street.gateway, [request("GET", path, "prefix.test", source=address(1))])
+    found = await flood(street.gateway, [request("GET", path, "prefix-php.test", source=address(1))])
     assert await street.php.arrived() == []
     assert set(found.statuses) == {400}
 
@@ -316,7 +344,7 @@ async def test_what_is_not_covered_is_served(street: Street) -> None:
     """The same shop's other pages, in every method."""
     await street.quiet()
     asked = [
-        request(method, path, "prefix.test", source=address(1), Accept="*/*")
+        request(method, path, "prefix-php.test", source=address(1), Accept="*/*")
         for method in ("GET", "POST")
         for path in ("/free", "/sales", "/sale-of-the-year", "/index.php/free", "/about.html")
     ]
@@ -355,7 +383,7 @@ async def test_headers_that_move_a_request_elsewhere(street: Street, spelling: s
         if spelling == "with underscores":
             name = name.replace("-", "_")
         line = f"{name}: {value}\r\n\r\n".encode()
-        asked.append(request("POST", "/free", "prefix.test", Content_Length="0")[:-2] + line)
+        asked.append(request("POST", "/free", "prefix-php.test", Content_Length="0")[:-2] + line)
     found = await flood(street.gateway, asked, source=STRANGER)
     arrived = await street.php.arrived()
     assert len(arrived) == len(MOVING), found.statuses
@@ -364,4 +392,4 @@ async def test_headers_that_move_a_request_elsewhere(street: Street, spelling: s
     seen = {name.replace("_", "-") for one in arrived for name in one.more["headers"]}
     assert not seen & names
     rooms = {one.more["headers"].get("waitroom-room") for one in arrived}
-    assert rooms <= {"prefix", None}
+    assert rooms <= {"prefix-php", None}
