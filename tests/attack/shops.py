@@ -43,7 +43,7 @@ NGINX = """
             return 200 "the shop\\n";
         }}
         # As a rewrite rule without an end: whatever begins like the sale is the sale.
-        location ~* ^/(index\\.php/+)?sale(?![a-z-]) {{ return 200 "ordered\\n"; }}
+        location ~* ^/(index\\.php/+)?sale(?![a-z/-]) {{ return 200 "ordered\\n"; }}
         # The whole body is taken before the answer.
         location ~ /upload$ {{ rewrite ^ /taken break; proxy_pass http://127.0.0.1:{port}; }}
         location = /taken {{ access_log off; return 200 "taken\\n"; }}

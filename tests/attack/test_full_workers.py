@@ -14,10 +14,8 @@ import pytest_asyncio
 from attackers import (
     BROKEN,
     Shopper,
-    SlowClient,
     address,
     address_of_network,
-    besieged,
     navigation,
     open_connection,
     read_answer,
@@ -44,7 +42,15 @@ async def shop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RealSh
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(tmp_path_factory: pytest.TempPathFactory, shop: RealShop) -> AsyncIterator[Gateway]:
     """With few connections, one worker, and the test as a trusted proxy."""
-    settings = {"workers": 1, "grace_seconds": 1, "client_connections": MOST, "trusted_proxies": ["127.0.0.1"]}
+    settings = {
+        "workers": 1,
+        "grace_seconds": 1,
+        "client_connections": MOST,
+        "trusted_proxies": ["127.0.0.1"],
+        # No timeout closes an idle connection while a test lasts.
+        "client_head_seconds": 300.0,
+        "client_idle_seconds": 300.0,
+    }
     rooms = [room("sale", upstream=shop.address)]
     async with running_gateway(tmp_path_factory.mktemp("gateway"), rooms, **settings) as gateway:
         yield gateway
@@ -106,25 +112,6 @@ async def test_idle_connections_make_room(gateway: Gateway, first: bytes, source
         assert (await newcomer.navigate("/sale")).status in (200, 503)
         assert await gateway.ready() == 200, "a balancer would take the machine out"
     await eventually(lambda: served(shopper))
-
-
-async def test_dripping_heads(gateway: Gateway) -> None:
-    """Long heads that grow by a byte at a time: each drop is as cheap as the first."""
-    whole = request("GET", "/sale", "sale.test", source=address(1), X_Long="x" * LONG_HEAD)
-    clients = [SlowClient(whole[:-4], b"x") for _ in range(MOST // 2)]
-    shopper = await Shopper.comes(gateway, "sale", "203.0.113.1")
-    async with besieged(gateway.port, clients, drip_seconds=0.01):
-        await shops_on(shopper)
-
-
-async def test_pipelines(gateway: Gateway, shop: RealShop) -> None:
-    """Each of these is answered, and between any two of them it is somebody else's turn."""
-    hops = ", ".join(address(number) for number in range(500))
-    one = request("GET", "/.waitroom/status?room=sale", "sale.test", X_Forwarded_For=hops)
-    clients = [SlowClient(one * PIPELINED, reads=True) for _ in range(MOST // 2)]
-    shopper = await Shopper.comes(gateway, "sale", "203.0.113.1")
-    async with besieged(gateway.port, clients, drip_seconds=0.05):
-        await shops_on(shopper)
 
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -13,6 +13,7 @@ from attackers import Flood, address, flood, read_answer, request
 from gateway import Gateway, eventually, free_port, room, running_gateway
 from operators import Operator
 from real_peers import uvicorn
+from redis.asyncio.client import Monitor
 from shops import BIG, DjangoShop, RealShop, django_shop, nginx_shop
 from visitors import Visitor
 from websockets.asyncio.client import ClientConnection, connect
@@ -49,6 +50,7 @@ async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place
             room("agent", upstream=nginx.address, bind_pass="agent"),
             room("network", upstream=nginx.address, bind_pass="network"),
             room("used", upstream=nginx.address, max_active=1, session_max_seconds=90, session_seconds=60),
+            room("later", upstream=nginx.address, session_max_seconds=90, session_seconds=60),
             *(room(name, upstream=nginx.address) for name in ("leave", "operator", "release", "whole")),
         ]
         gateway = await stack.enter_async_context(
@@ -131,7 +133,14 @@ async def test_a_used_ticket_brings_no_second_time(place: Place) -> None:
     await first.call("leave")
     await visitor.is_let_in()
     ends_at = visitor.pass_.ends_at
-    await asyncio.sleep(2.1)  # so that another end would be another second
+
+    async def begins_later() -> bool:
+        """Whether a session that begins now has another end."""
+        newcomer = Visitor(gateway, "later")
+        await newcomer.goes_in()
+        return newcomer.pass_.ends_at > ends_at + 1
+
+    await eventually(begins_later, every=0.2)
     for again in (Visitor(gateway, "used"), Visitor(gateway, "used")):
         answer = await again.call("claim", Waitroom_Ticket=ticket)
         if answer.status == 200:
@@ -183,16 +192,40 @@ async def is_cut(socket: ClientConnection) -> None:
         await socket.send("order")
 
 
+@asynccontextmanager
+async def store_commands(gateway: Gateway) -> AsyncIterator[list[str]]:
+    """What the store is asked meanwhile, as it comes."""
+    commands: list[str] = []
+
+    async def listen(monitor: Monitor) -> None:
+        while True:
+            commands.append((await monitor.next_command())["command"])
+
+    async with gateway.store() as redis, redis.monitor() as monitor:
+        listening = asyncio.create_task(listen(monitor))
+        try:
+            yield commands
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+
+
 @ENDS
 async def test_an_end_is_one_on_every_worker(place: Place, name: str, ends: Ends) -> None:
+    """Both workers know the pass, and have told the store of it: they have nothing more to ask for a while."""
     gateway = place.gateway
     visitor = Visitor(gateway, name)
-    await visitor.is_let_in("/sale")
+    async with store_commands(gateway) as commands:
+        await visitor.is_let_in("/sale")
+        number = visitor.pass_.session
+
+        async def both_have_told() -> bool:
+            assert (await visitor.navigate("/sale")).status == 200
+            return sum(f" keep {number} " in command for command in commands) == 2
+
+        await eventually(both_have_told)
     kept = Visitor(gateway, name, cookies=dict(visitor.cookies))
-    session = f"{visitor.pass_.session:x}"
-    for _ in range(EVERY_WORKER):  # both workers know the pass
-        assert (await visitor.navigate("/sale")).status == 200
-    await asyncio.sleep(2.5)  # and have told the store of it, so that they have nothing more to ask for a while
+    session = f"{number:x}"
     await ends(place, visitor)
 
     async def refused() -> bool:
