@@ -202,8 +202,8 @@ class RoomSettings:
     bind_pass: Annotated[
         Literal["none", "agent", "network"],
         About(
-            "What a pass is bound to: none; agent, the browser's User-Agent; or network, the visitor's IPv4 address or "
-            "IPv6 /64 network. A pass that comes from another one is ignored.",
+            "Binds each pass to the browser's User-Agent (agent), to the visitor's IPv4 address or IPv6 /64 network "
+            "(network), or to nothing (none). A pass from another browser or network is ignored.",
             "Use agent or network where passes are sold or shared. Phones change networks in the middle of a purchase, "
             "so network throws out honest visitors.",
         ),

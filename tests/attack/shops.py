@@ -100,6 +100,12 @@ class RealShop:
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def connections(self) -> int:
+        """How many are open, of whoever has them, by the kernel's table."""
+        port, established = f":{self.port:04X}", "01"
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return sum(line[1].endswith(port) and line[3] == established for line in lines)
+
     async def arrived(self) -> list[Arrival]:
         """All that has reached it since the last time, once everything answered is in its log."""
         async with aiohttp.ClientSession() as http, http.get(self.address + MARKER) as answer:

@@ -23,7 +23,7 @@ from waitroom.settings import RoomSettings
 pytestmark = pytest.mark.slow
 
 
-# What the page shows when it is left: it doesn't stay for anyone to look at.
+# Records the page's texts as the browser leaves it; afterwards they can't be read.
 LAST_WORDS = """addEventListener("pagehide", () => {
   const text = (selector) => document.querySelector(selector).textContent;
   const go = getComputedStyle(document.querySelector(".go")).display;

@@ -197,7 +197,7 @@ class History:
                 assert fate == "admitted"
                 self._begins(place)
             if fate == "admitted":
-                # What was stored of a session whose hard end the store has lost, or never knew, begins now.
+                # The hard end counts from now where the store has lost it or never knew it.
                 hard_end = memory.hard_end.setdefault(place, self._after(memory.limits.session_max_seconds))
                 assert answer.left_ms == max(hard_end, memory.inside_until[place]) - memory.clock > 0
             if fate == "waiting":
