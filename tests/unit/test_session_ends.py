@@ -101,6 +101,7 @@ def test_requests_under_way_may_end_but_their_answers_take_the_pass_back(world):
     got = answer(wire)
     assert got.body == b"ok"
     assert b"waitroom_pass_shop=; Path=/; Max-Age=0" in got[b"Set-Cookie"]
+    assert got[b"Cache-Control"] == b"private, no-store"
 
 
 def test_tunnels_end_with_their_session(world):
@@ -343,6 +344,14 @@ def test_a_newcomer_released_at_once_sees_the_page_whole():
         part.send(get(b"/part.png", b"Cookie: " + cookie.partition(b";")[0]))
         world.shop.wire.send(OK)
         assert answer(part).status == 200
+
+
+def test_an_answer_that_begins_as_the_grace_ends_takes_the_pass_back(world):
+    released(world)
+    wire = sent(world)
+    world.pass_time(GRACE)
+    world.shop.wire.send(OK)
+    assert b"waitroom_pass_shop=; Path=/; Max-Age=0" in answer(wire)[b"Set-Cookie"]
 
 
 def test_without_a_grace_a_release_takes_the_pass_back():

@@ -61,6 +61,23 @@ def test_all_passes_of_a_session_stand_for_the_same(sessions):
     assert known(sessions, pass_(left=50)).expires_at == NOW + 900
 
 
+def test_the_longest_of_the_passes_ends_counts_and_the_earliest_hard_end(sessions):
+    """A hold moves the end of a newer pass; an older pass that comes later takes nothing back."""
+    held = tokens.sign_pass(Pass(1, NOW + 900, NOW + 15000, 600)).encode()
+    session = known(sessions, held)
+    known(sessions, pass_())
+    assert (session.ends_at, session.hard_end) == (NOW + 15000, NOW + 14400)
+    known(sessions, pass_(left=901, ends=14300))
+    assert (session.ends_at, session.hard_end) == (NOW + 15000, NOW + 14300)
+
+
+def test_another_pass_of_a_session_that_is_over_changes_nothing(sessions):
+    session = known(sessions, pass_())
+    sessions.release(session, NOW, 30)
+    assert sessions.read(pass_(left=800)) is None
+    assert (session.expires_at, session.ends_at) == (NOW + 30, NOW + 30)
+
+
 @pytest.mark.interpreted
 def test_an_admitted_visitor_is_known_at_once(sessions, monkeypatch):
     session, value = sessions.admit(5, expires_at=NOW + 900, ends_at=NOW + 14400)

@@ -54,6 +54,36 @@ def test_a_session_seen_from_many_networks_is_noticed_and_after_a_while_no_more(
         assert seen(world) == []
 
 
+def test_as_many_networks_as_a_visitor_may_have_are_nothing_odd_once_others_are_long_past():
+    with World() as world:
+        pass_ = world.pass_()
+        ask(world, pass_, address="198.51.100.99")
+        ask(world, pass_, address="198.51.100.0")
+        ask(world, pass_, address="198.51.100.99")
+        world.pass_time(60)
+        for number in range(MANY_NETWORKS):
+            ask(world, pass_, address=f"198.51.100.{number}")
+        assert seen(world) == [90]
+        world.pass_time(NETWORK_SECONDS - 60)
+        assert seen(world) == []
+
+
+@pytest.mark.interpreted
+def test_requests_from_where_the_last_one_came_cost_no_look_at_the_network(monkeypatch):
+    looked: list[str] = []
+    seen_from = Sessions.seen_from
+
+    def counting(sessions: Sessions, session: Session, network: str, now: float) -> None:
+        looked.append(network)
+        seen_from(sessions, session, network, now)
+
+    monkeypatch.setattr(Sessions, "seen_from", counting)
+    with World() as world:
+        for address in ("198.51.100.1", "198.51.100.1", "198.51.100.1", "198.51.100.2"):
+            ask(world, world.pass_(), address=address)
+    assert looked == ["198.51.100.1", "198.51.100.2"]
+
+
 def test_addresses_of_one_ipv6_network_are_one_visitor_s():
     with World() as world:
         for number in range(20):

@@ -194,6 +194,14 @@ def test_an_over_long_token_is_none_even_under_a_good_signature():
         tokens.read_ticket(b"f" * (LONGEST_TOKEN + 1))
 
 
+def test_a_token_of_the_greatest_length_is_read():
+    fields = ".2.3.4.5"
+    digits = LONGEST_TOKEN - len(signed(fields))
+    value = signed("f" * digits + fields)
+    assert len(value) == LONGEST_TOKEN
+    assert tokens.read_ticket(value).place == 16**digits - 1
+
+
 def test_a_pass_is_no_ticket_and_a_ticket_no_pass():
     with pytest.raises(BadToken):
         tokens.read_ticket(tokens.sign_pass(PASS).encode())
