@@ -112,7 +112,8 @@ class BrowserShop:
 
     async def _returned(self, request: web.Request) -> web.Response:
         order = self.orders[int(request.match_info["order"])]
-        order.returned = True
+        # The provider's form says how the payment went; a link says nothing.
+        order.returned = request.method == "GET" or (await request.post()).get("result") == "paid"
         return html("<h1>Thank you</h1>", headers={"Cache-Control": "no-store"})
 
     async def _paid(self, request: web.Request) -> web.Response:

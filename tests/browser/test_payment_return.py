@@ -136,5 +136,7 @@ async def test_the_order_is_written(
             assert await mall.webhook(name, order) == 200
             await pays(page, way)
             assert mall.shop.orders[order] == Order(returned=True, paid=True)
+            ways = [method for method, path, _ in mall.shop.seen if path == f"/sale/return/{order}"]
+            assert ways == [way], "with what the provider sends, and no page of ours in between"
         sessions = {session for method, path, session in mall.shop.seen if "/sale/return/" in path}
         assert "" not in sessions
