@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from waitroom.edge import sessions as module
-from waitroom.edge.sessions import LONGEST_UNKEPT_SECONDS, Session, Sessions
+from waitroom.edge.sessions import LONGEST_UNKEPT_SECONDS, UNSURE_SECONDS, Session, Sessions
 from waitroom.queue.store import SessionChange
 from waitroom.tokens import Pass, Tokens
 
@@ -188,6 +188,34 @@ def test_a_session_that_the_store_says_is_over_lets_nobody_in(sessions):
     sessions.told(sessions.collect(NOW), [True, False], NOW)
     assert sessions.read(pass_(1)) is first
     assert sessions.read(pass_(2)) is None
+
+
+def test_a_session_that_ended_meanwhile_is_not_kept_by_another_try(sessions):
+    session = known(sessions, pass_())
+    sessions.begin(session, NOW)
+    changes = sessions.collect(NOW)
+    sessions.release(session, NOW, 30)
+    sessions.uncollect(changes)
+    assert [change.operation for change in sessions.collect(NOW + 1)] == ["release"]
+
+
+def test_what_the_store_says_of_a_released_session_takes_nothing_of_its_grace(sessions):
+    session = known(sessions, pass_())
+    sessions.begin(session, NOW)
+    changes = sessions.collect(NOW)
+    sessions.release(session, NOW, 30)
+    sessions.told(changes, [False], NOW)
+    assert session.grace_until == NOW + 30
+
+
+@pytest.mark.parametrize(("operation", "grace_until"), [("keep", NOW + UNSURE_SECONDS), ("resume", 0.0)])
+def test_only_a_session_with_a_good_pass_is_given_a_moment_when_the_store_calls_it_over(
+    sessions, operation, grace_until
+):
+    session = known(sessions, pass_())
+    sessions.told([SessionChange(operation, 1, 0)], [False], NOW)
+    assert session.over
+    assert session.grace_until == grace_until
 
 
 def test_what_the_store_says_of_sessions_that_are_forgotten_is_nobody_s_business(sessions):
