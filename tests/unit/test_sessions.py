@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from edge_harness import get
 
 from waitroom.edge import sessions as module
+from waitroom.edge.http1 import Request, parse_request
 from waitroom.edge.sessions import LONGEST_UNKEPT_SECONDS, UNSURE_SECONDS, Session, Sessions
 from waitroom.queue.store import SessionChange
 from waitroom.tokens import Pass, Tokens
@@ -69,6 +71,33 @@ def test_the_longest_of_the_passes_ends_counts_and_the_earliest_hard_end(session
     assert (session.ends_at, session.hard_end) == (NOW + 15000, NOW + 14400)
     known(sessions, pass_(left=901, ends=14300))
     assert (session.ends_at, session.hard_end) == (NOW + 15000, NOW + 14300)
+
+
+def asks(method: bytes, *lines: bytes) -> Request:
+    return parse_request(get(b"/x", *lines, method=method))[0]
+
+
+def test_a_request_that_has_waited_begins_only_within_the_session_s_time(sessions):
+    session = known(sessions, pass_(ends=1000))
+    assert session.lets_in(asks(b"POST"), NOW + 999)
+    assert not session.lets_in(asks(b"POST"), NOW + 1000)
+
+
+def test_of_a_released_session_s_requests_that_have_waited_only_reads_begin(sessions):
+    session = known(sessions, pass_())
+    sessions.release(session, NOW, 30)
+    assert session.lets_in(asks(b"GET"), NOW + 29)
+    assert session.lets_in(asks(b"HEAD"), NOW + 29)
+    assert not session.lets_in(asks(b"POST"), NOW + 29)
+    assert not session.lets_in(asks(b"GET", b"Connection: Upgrade", b"Upgrade: websocket"), NOW + 29)
+    assert not session.lets_in(asks(b"GET"), NOW + 30)
+
+
+def test_a_pass_never_outlasts_its_session(sessions):
+    known(sessions, pass_(ends=1000))
+    _, value = sessions.admit(1, expires_at=NOW + 5000, ends_at=NOW + 9000)
+    found = tokens.read_pass(value.encode())
+    assert (found.expires_at, found.ends_at) == (NOW + 1000, NOW + 1000)
 
 
 def test_another_pass_of_a_session_that_is_over_changes_nothing(sessions):
