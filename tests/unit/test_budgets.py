@@ -30,6 +30,7 @@ def test_a_token_comes_back_after_the_time_that_is_told() -> None:
     assert bucket.take(10.0)
     assert not bucket.take(10.0)
     assert bucket.wait_seconds(10.0) == pytest.approx(0.25)
+    assert bucket.wait_seconds(10.15) == pytest.approx(0.1)
     assert not bucket.take(10.2)
     assert bucket.take(10.25)
 
@@ -70,7 +71,10 @@ def test_full_buckets_are_forgotten_as_others_come() -> None:
     budget = NeighbourhoodBudget(1.0)
     for number in range(100):
         budget.take(str(number), 0.0)
-    for number in range(200, 300):
+    for number in range(200, 250):
+        budget.take(str(number), 10.0)
+    assert len(budget) == 50, "two for each that comes"
+    for number in range(250, 300):
         budget.take(str(number), 10.0)
     assert len(budget) == 100
 

@@ -180,6 +180,13 @@ PASSTHROUGH = replace(BUSY, method="passthrough")
 METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"PROPFIND")
 
 
+@pytest.mark.parametrize("state", [RoomState.PAUSED, RoomState.CLOSED, RoomState.SOLD_OUT])
+def test_a_room_that_only_counts_refuses_requests_without_a_pass_unless_it_is_open(state):
+    view = replace(PASSTHROUGH, state=state)
+    assert action(Kind.OTHER, view=view, method=b"GET", without_pass="all") is Action.REFUSE
+    assert action(Kind.OTHER, view=PASSTHROUGH, method=b"GET", without_pass="all") is Action.TRANSIT
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", [Kind.OTHER, Kind.EMBEDDED])
 def test_what_a_request_without_a_pass_may_do_while_nobody_waits(method, kind):

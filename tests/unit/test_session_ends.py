@@ -123,6 +123,16 @@ def test_a_tunnel_that_opens_as_its_session_ends_is_cut_with_the_next_sweep(worl
     assert wire.got_eof
 
 
+def test_a_tunnel_that_opens_after_a_release_is_cut_with_the_next_sweep(world):
+    """The grace is for reads, not for what has asked for a tunnel before."""
+    wire = world.client()
+    wire.send(get(b"/socket", world.inside(), *UPGRADE))
+    look(world, released=(90,))
+    shop_at(world, b"/socket").send(SWITCHED)
+    world.pass_time(0.5)
+    assert wire.got_eof
+
+
 def test_a_tunnel_ends_with_its_session_s_time(world):
     wire = world.client()
     wire.send(get(b"/socket", b"Cookie: waitroom_pass_shop=" + world.pass_(left=20, ends=20), *UPGRADE))
