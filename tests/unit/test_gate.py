@@ -234,6 +234,8 @@ def test_when_a_room_is_quiet(changes, expected):
     ("ticket", "view", "expected"),
     [
         (WAITING, BUSY, False),
+        (WAITING, replace(BUSY, invited=frozenset([WAITING.place])), True),
+        (WAITING, replace(BUSY, invited=frozenset([WAITING.place + 1])), False),
         (CALLED, BUSY, True),
         (OTHER_GENERATION, BUSY, True),
         (WAITING, None, True),
