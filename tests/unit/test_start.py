@@ -8,6 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import typer
+
+from waitroom.cli import app
 from waitroom.command import python_command
 
 MODULE = """
@@ -41,3 +44,25 @@ def test_the_command_and_the_module_are_one(tmp_path: Path) -> None:
     ]
 
     assert said[0] == said[1] != b""
+
+
+def test_the_version_needs_neither_gateway_nor_settings(tmp_path: Path) -> None:
+    """Nor what they import: a command that says one line starts at once."""
+    program = "import sys; sys.argv[1:] = ['--version']; from waitroom.cli import main; import atexit; "
+    program += "atexit.register(lambda: print(*sorted(sys.modules))); main()"
+
+    out = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, cwd=tmp_path, timeout=60
+    ).stdout
+
+    said, _, imported = out.decode().partition("\n")
+    assert said.startswith("waitroom ")
+    assert not {"pydantic", "redis", "asyncio", "structlog", "jinja2", "waitroom.settings"} & set(imported.split())
+
+
+def test_every_command_is_found_where_it_is_said_to_be() -> None:
+    group = typer.main.get_command(app)
+
+    assert {name: group.get_command(typer.Context(group), name).name for name in group.commands} == {
+        name: name for name in group.commands
+    }

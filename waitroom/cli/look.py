@@ -27,7 +27,11 @@ MOST_HISTORY_SECONDS = 21_600
 MOST_DECISIONS = 500
 
 audit_app = typer.Typer(
-    name="audit", help="Who did what, when and from where.", rich_markup_mode=None, invoke_without_command=True
+    name="audit",
+    help="Who did what, when and from where.",
+    add_completion=False,
+    rich_markup_mode=None,
+    invoke_without_command=True,
 )
 
 

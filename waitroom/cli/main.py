@@ -1,33 +1,62 @@
-"""The ``waitroom`` command: what runs a gateway, and where the commands that talk to a running one are put in."""
+"""The ``waitroom`` command: what runs a gateway, and where the commands that talk to a running one are found.
+
+A command imports what it needs when it runs: the gateway, the settings and the client of the admin API take most of a
+start, and no command needs all of them.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import secrets as random_secrets
+import importlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from waitroom import __version__, gate, logs
-from waitroom.admin_client import AdminError
-from waitroom.certificates import read_pair
-from waitroom.cli import change, look
-from waitroom.cli.people import token_app, user_app
-from waitroom.cli.reach import tell
+from waitroom import __version__
 from waitroom.cli.shared import Code, ConfigFile, End, complain, err, load, out, reachable
-from waitroom.cli.status import status
 from waitroom.drill import DEFAULT_SECONDS, DEFAULT_VISITORS
-from waitroom.errors import StartError
-from waitroom.settings import Settings
-from waitroom.supervisor import Supervisor
+from waitroom.errors import StartError, WaitroomError
+
+if TYPE_CHECKING:
+    from waitroom.settings import Settings
+
+# The commands that are defined in other modules, in the order in which --help lists them.
+ELSEWHERE = {
+    "status": "waitroom.cli.status:status",
+    "set": "waitroom.cli.change:set_",
+    "pause": "waitroom.cli.change:pause",
+    "resume": "waitroom.cli.change:resume",
+    "close": "waitroom.cli.change:close",
+    "message": "waitroom.cli.change:message_",
+    "drain": "waitroom.cli.change:drain",
+    "admit": "waitroom.cli.change:admit",
+    "end-session": "waitroom.cli.change:end_session",
+    "undo": "waitroom.cli.change:undo",
+    "history": "waitroom.cli.look:history",
+    "decisions": "waitroom.cli.look:decisions",
+    "diff": "waitroom.cli.look:diff",
+    "user": "waitroom.cli.people:user_app",
+    "token": "waitroom.cli.people:token_app",
+    "audit": "waitroom.cli.look:audit_app",
+}
 
 
 class Commands(TyperGroup):
-    """All commands. What ends one of them early is told here, in one way."""
+    """All commands. Those of other modules are imported when they are asked for; errors are reported here, in one way.
+
+    The names are known from the start, for suggestions and for --help.
+    """
+
+    def __init__(self, *, commands: dict[str, Any], **rest: Any) -> None:
+        super().__init__(commands=commands | dict.fromkeys(ELSEWHERE), **rest)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of this name, or None."""
+        if self.commands.get(cmd_name) is None and cmd_name in ELSEWHERE:
+            self.commands[cmd_name] = _imported(cmd_name)
+        return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command."""
@@ -36,8 +65,22 @@ class Commands(TyperGroup):
         except End as end:
             complain(end.what, end.why)
             raise typer.Exit(end.code) from None
-        except AdminError as error:
+        except WaitroomError as error:
+            from waitroom.admin_client import AdminError
+            from waitroom.cli.reach import tell
+
+            if not isinstance(error, AdminError):
+                raise
             raise typer.Exit(tell(error)) from None
+
+
+def _imported(name: str) -> Any:
+    module, _, attribute = ELSEWHERE[name].partition(":")
+    found = getattr(importlib.import_module(module), attribute)
+    if not isinstance(found, typer.Typer):
+        function, found = found, typer.Typer(add_completion=False, rich_markup_mode=None)
+        found.command(name)(function)
+    return typer.main.get_command(found)
 
 
 app = typer.Typer(
@@ -49,8 +92,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.add_typer(user_app)
-app.add_typer(token_app)
 
 
 @app.command()
@@ -71,6 +112,11 @@ def run(
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
 ) -> None:
     """Run the gateway until SIGTERM or Ctrl-C."""
+    import asyncio
+
+    from waitroom import logs
+    from waitroom.supervisor import Supervisor
+
     overrides = {
         "upstream": upstream,
         "listen": listen,
@@ -112,7 +158,11 @@ def demo(
     seconds: Annotated[float, typer.Option(help="About how long it takes.")] = DEFAULT_SECONDS,
 ) -> None:
     """See it work: a real shop, a crowd that breaks it, and the same crowd with the gateway in front."""
-    from waitroom.drill.demo import run_demo  # half of what every command would have to load
+    import asyncio
+
+    from rich.console import Console
+
+    from waitroom.drill.demo import run_demo
 
     try:
         code = asyncio.run(run_demo(keep=keep, seconds=seconds, visitors=visitors, console=Console()))
@@ -125,6 +175,8 @@ def demo(
 @app.command("check-config")
 def check_config(file: Annotated[Path, typer.Argument(help="Settings file (TOML).", metavar="FILE")]) -> None:
     """Say all that is wrong with a settings file, or that nothing is."""
+    from waitroom.certificates import read_pair
+
     settings = load(file, {}, pages=True)
     if settings.tls_certificate is not None and settings.tls_key is not None:
         flaw = read_pair(Path(settings.tls_certificate), Path(settings.tls_key)).flaw()
@@ -139,12 +191,16 @@ def check_config(file: Annotated[Path, typer.Argument(help="Settings file (TOML)
 @app.command()
 def secret() -> None:
     """Print a new secret, for the settings' ``secrets``."""
-    typer.echo(random_secrets.token_urlsafe(32))
+    import secrets
+
+    typer.echo(secrets.token_urlsafe(32))
 
 
 def _version(wanted: bool) -> None:
     """Says it, and whether an installation has fallen back to what any machine can run."""
     if wanted:
+        from waitroom import gate
+
         built = "in plain Python" if str(gate.__file__).endswith(".py") else "compiled"
         typer.echo(f"waitroom {__version__}, the path of a request {built}")
         raise typer.Exit
@@ -160,22 +216,6 @@ def options(
     ] = False,
 ) -> None:
     """Options of the command itself."""
-
-
-app.command()(status)
-app.command("set")(change.set_)
-app.command()(change.pause)
-app.command()(change.resume)
-app.command()(change.close)
-app.command("message")(change.message_)
-app.command()(change.drain)
-app.command()(change.admit)
-app.command("end-session")(change.end_session)
-app.command()(change.undo)
-app.command()(look.history)
-app.command()(look.decisions)
-app.command()(look.diff)
-app.add_typer(look.audit_app)
 
 
 def main() -> None:

@@ -36,10 +36,18 @@ CODE_TRIES = 3
 OVER = "all sessions from before are over"
 
 user_app = typer.Typer(
-    name="user", help="Who may log in on the admin listener.", no_args_is_help=True, rich_markup_mode=None
+    name="user",
+    help="Who may log in on the admin listener.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
 )
 token_app = typer.Typer(
-    name="token", help="Tokens by which programs use the admin API.", no_args_is_help=True, rich_markup_mode=None
+    name="token",
+    help="Tokens by which programs use the admin API.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
 )
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)

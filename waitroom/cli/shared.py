@@ -7,15 +7,16 @@ import sys
 from collections.abc import Mapping
 from enum import IntEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console, RenderableType
 from rich.markup import escape
 
-from waitroom.edge.pages import Pages
 from waitroom.errors import SettingsError
-from waitroom.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from waitroom.settings import Settings
 
 TOKEN_VARIABLE = "WAITROOM_TOKEN"  # noqa: S105 - a name
 # No terminal, no lines to break: whoever reads a pipe wants each row in one.
@@ -61,10 +62,14 @@ class End(Exception):  # noqa: N818 - how a command ends, not a mistake of ours
 
 def load(config: Path | None, overrides: Mapping[str, object], *, pages: bool = False) -> Settings:
     """The settings, or an end with all that is wrong with them. ``pages``: operators' templates are tried out, too."""
+    from waitroom.settings import load_settings
+
     environment = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
     try:
         settings = load_settings(config, environment, overrides)
         if pages:
+            from waitroom.edge.pages import Pages
+
             Pages(settings.rooms)
     except SettingsError as error:
         err.print("[bold red]The settings can't be used:[/bold red]")
