@@ -9,7 +9,9 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from examples import LONG
 from gateway import needs
+from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
@@ -19,6 +21,8 @@ from waitroom.queue.store import connect
 
 # Whether the path of a request is compiled: then nothing in it can be replaced or watched by a test.
 COMPILED = not str(gate.__file__).endswith(".py")
+# What Hypothesis finds by itself where CI is set tries the same examples each time; this one always others.
+settings.register_profile(LONG, deadline=None, derandomize=False, print_blob=True)
 SERVER_SECONDS = 10.0  # tests wait for answers on a busy machine
 BROWSER = "tests/browser/"
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from recording_shop import Reply
@@ -140,7 +141,7 @@ def conversations(draw: st.DrawFn) -> list[Round]:
     return [draw(rounds(number, number == count)) for number in range(1, count + 1)]
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck), print_blob=True)
+@settings(deadline=None, max_examples=examples(30, long=1000), suppress_health_check=list(HealthCheck), print_blob=True)
 @given(conversations(), st.lists(COOKIES, min_size=3, max_size=3))
 def test_random_conversations(proxies: Proxies, conversation: list[Round], cookies: list[bytes]) -> None:
     for number, cookie in enumerate(cookies):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cache
 
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shop_model import Flight, ShopModel, World
@@ -141,7 +142,7 @@ shops = st.builds(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(5, long=100), deadline=None)
 @given(shop=shops, seed=st.integers(0, 1000), start=st.floats(0.05, 3), share=st.floats(0.2, 5))
 def test_it_stays_within_its_bounds_and_swings_no_wider_with_time(
     shop: ShopModel, seed: int, start: float, share: float

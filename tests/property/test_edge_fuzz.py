@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edge_harness import PAGE, QUIET, SECRET, WALL, World, get
 from edge_judge import KINDS, Answering, check_answers, check_forwarded, check_nothing_is_left, cut, no_mistakes
+from examples import examples
 from http_reader import Message, read_sent, read_whole_responses
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -135,7 +136,7 @@ def end(world: World, wire: Wire, way: str) -> None:
     assert wire.lost
 
 
-@settings(QUICK, max_examples=400)
+@settings(QUICK, max_examples=examples(100, long=2000))
 @given(st.lists(requests(), min_size=1, max_size=4), MUTATIONS, CUTS, ANSWERS, CUTS, st.booleans(), END)
 def test_random_requests(messages, mutations, cuts, kinds, answer_cuts, early, way):
     stream = mutated(b"".join(messages), mutations)
@@ -153,7 +154,7 @@ def test_random_requests(messages, mutations, cuts, kinds, answer_cuts, early, w
         no_mistakes(world)
 
 
-@settings(QUICK, max_examples=150)
+@settings(QUICK, max_examples=examples(50, long=1000))
 @given(st.lists(requests(), min_size=1, max_size=6), CUTS, ANSWERS, CUTS)
 def test_random_requests_that_are_ones(messages, cuts, kinds, answer_cuts):
     """Nothing is wrong with them: all are answered, but those behind a last one."""
@@ -203,7 +204,7 @@ def whole(wire: Wire, method: bytes) -> tuple[list[Message], bytes]:
     return read_whole_responses(wire.got, [method], closed=wire.got_eof or (wire.lost and not wire.aborted))
 
 
-@settings(QUICK, max_examples=400)
+@settings(QUICK, max_examples=examples(100, long=2000))
 @given(st.lists(ROUND, min_size=1, max_size=5), st.sampled_from([b"1.1", b"1.1", b"1.0"]), END)
 def test_random_answers(rounds, version, way):
     """A client asks one after the other, over one connection as long as it lasts; the marks must stay with theirs."""
@@ -393,7 +394,9 @@ class Lives(RuleBasedStateMachine):
 
 
 def test_random_lives():
-    run_state_machine_as_test(Lives, settings=settings(QUICK, max_examples=150, stateful_step_count=25))
+    run_state_machine_as_test(
+        Lives, settings=settings(QUICK, max_examples=examples(50, long=1000), stateful_step_count=25)
+    )
 
 
 # The target that is fuzzed by hand.
@@ -401,7 +404,7 @@ def test_random_lives():
 FLAGS = st.integers(0, 255)
 
 
-@settings(QUICK, max_examples=30)
+@settings(QUICK, max_examples=examples(10, long=200))
 @given(FLAGS, FLAGS, st.one_of(st.lists(requests(), max_size=2), st.sampled_from(RESPONSES)))
 def test_the_target_for_fuzzing_by_hand_still_works(flags, cuts, data):
     target = runpy.run_path(str(Path(__file__).parents[1] / "fuzz" / "edge_target.py"), run_name="target")

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 import uvloop
+from examples import examples
 from history import LOOK_MS, Contents, History, Memory
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -531,9 +532,9 @@ class Line(RuleBasedStateMachine):
             await self.clients[0].restore(key, 0, value)
 
 
-def _line_settings(examples: int) -> settings:
+def _line_settings(count: int) -> settings:
     return settings(
-        max_examples=examples,
+        max_examples=count,
         stateful_step_count=40,
         deadline=None,
         derandomize=False,
@@ -542,19 +543,19 @@ def _line_settings(examples: int) -> settings:
     )
 
 
-def _run(url: str, examples: int) -> None:
+def _run(url: str, count: int) -> None:
     class LineOfServer(Line):
         def __init__(self) -> None:
             super().__init__(url)
 
-    run_state_machine_as_test(LineOfServer, settings=_line_settings(examples))
+    run_state_machine_as_test(LineOfServer, settings=_line_settings(count))
 
 
 @pytest.mark.slow
 def test_line_on_valkey(valkey: str) -> None:
-    _run(valkey, 150)
+    _run(valkey, examples(50, long=1000))
 
 
 @pytest.mark.slow
 def test_line_on_the_systems_redis(redis: str) -> None:
-    _run(redis, 30)
+    _run(redis, examples(10, long=200))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from urllib.parse import unquote_to_bytes
 
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -275,7 +276,7 @@ def _below(prefix: bytes, segments: list[bytes]) -> bool:
     return segments[:1] == [prefix]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(100, long=5000), deadline=None)
 @given(PATHS)
 def test_no_server_reads_a_path_in_another_way(path):
     found = readings(path)
@@ -283,7 +284,7 @@ def test_no_server_reads_a_path_in_another_way(path):
         assert b"".join(b"/" + segment for segment in server(path)) in found, server
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(100, long=5000), deadline=None)
 @given(PATHS)
 def test_no_server_is_led_out_of_a_room_or_through_a_bypass(path):
     covered, by = route(SALE, path), route(HOOKED, path)
