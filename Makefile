@@ -10,14 +10,20 @@ AT_ONCE := -n 3 --dist loadfile --no-loadscope-reorder
 PATH_TESTS := tests/unit tests/property/test_edge_fuzz.py tests/integration/test_journeys.py \
 	tests/integration/test_streams.py tests/integration/test_to_the_shop.py tests/differential
 
+# What tries many more examples in `make test-long`; see tests/examples.py.
+PROPERTIES := tests/property tests/differential/test_nginx_random.py tests/unit/test_routing.py
+
 # Tests start Python some thousand times; each start would compile the source again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-together test-compiled test-long check lint bench system clean
+.PHONY: help demo test test-slow test-together test-compiled test-long check lint bench system clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
+
+# `make test AFTER=check` leaves out the quick tests, where `make check` has just passed on the same tree.
+AFTER :=
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Waitroom needs Python 3.11 or newer")'
@@ -37,13 +43,17 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 
 test: $(VENV)/.installed system ## every test: unit, property, integration, fault and browser
-	@$(MAKE) --no-print-directory -j2 test-together $(COMPILED)/.installed
+	@$(MAKE) --no-print-directory -j2 $(if $(filter check,$(AFTER)),test-slow,test-together) $(COMPILED)/.installed
 	$(BIN)/pytest -q -m 'alone and not long'
 	@$(MAKE) --no-print-directory test-compiled
 
 test-long: $(VENV)/.installed system ## slow attacks beside nginx and HAProxy, turns and sessions in real time: 20 minutes and more
 	ATTACK_APPS=1000 $(BIN)/pytest -q -k app tests/attack/test_normal_life.py
 	$(BIN)/pytest -q -s -m long tests/long
+	$(BIN)/pytest -q $(AT_ONCE) --hypothesis-profile=long $(PROPERTIES)
+
+test-slow:
+	$(BIN)/pytest -q $(AT_ONCE) -m 'slow and not alone and not long'
 
 test-together:
 	$(BIN)/pytest -q $(AT_ONCE) -m 'not alone and not long'
