@@ -16,13 +16,11 @@ from waiting_line import PATIENCE_MS
 
 pytestmark = pytest.mark.slow
 
-WIDTHS = ("desk", "phone")
+SIZES = (PHONE, DESK)
 NAMES = ("most", "pause", "drain", "close", "sold", "say", "admit", "end", "undo")
-ROOMS = [room(f"{name}-{width}", max_active=1) for name in NAMES for width in WIDTHS]
-ROOMS += [room(f"rate-{width}", rate_per_minute=0.01) for width in WIDTHS]
+ROOMS = [room(name, max_active=1) for name in NAMES]
 FAST = {"autopilot_floor": 60_000, "autopilot_ceiling": 60_000}
-ROOMS += [room(f"pilot-{width}", rate_per_minute=0.01, **FAST) for width in WIDTHS]
-ROOMS += [room("two")]
+ROOMS += [room("rate", rate_per_minute=0.01), room("pilot", rate_per_minute=0.01, **FAST), room("two")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -51,11 +49,6 @@ async def shopping(browser: Browser) -> AsyncIterator[BrowserContext]:
     context.set_default_timeout(PATIENCE_MS)
     yield context
     await context.close()
-
-
-@pytest.fixture(params=WIDTHS)
-def width(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 async def at_desk(gateway: Gateway, comes: Operator, name: str, width: str = "desk") -> Page:
@@ -103,85 +96,99 @@ async def state(page: Page, state: str) -> None:
     await expect(page.locator("html")).to_have_attribute("data-state", state)
 
 
+async def press(page: Page, control: Locator) -> None:
+    """Clicks it, once it could be clicked on a phone and at a desk: there, in view, and covered by nothing."""
+    for size in SIZES:
+        await page.set_viewport_size(size)
+        await control.click(trial=True)
+    await control.click()
+
+
+async def write(page: Page, field: Locator, text: str) -> None:
+    """Fills it, once it could be clicked on a phone and at a desk."""
+    for size in SIZES:
+        await page.set_viewport_size(size)
+        await field.click(trial=True)
+    await field.fill(text)
+
+
 async def agree(page: Page, button: str, *, says: str = "") -> None:
     """Reads what the dialog says, and does it."""
     dialog = page.get_by_role("dialog")
     await expect(dialog).to_contain_text(says)
-    await dialog.get_by_role("button", name=button, exact=True).click()
+    await press(page, dialog.get_by_role("button", name=button, exact=True))
     await expect(dialog).to_be_hidden()
 
 
-async def test_more_inside_lets_the_next_in(
-    gateway: Gateway, comes: Operator, shopping: BrowserContext, width: str
-) -> None:
-    name = f"most-{width}"
+async def test_more_inside_lets_the_next_in(gateway: Gateway, comes: Operator, shopping: BrowserContext) -> None:
+    name = "most"
     await fill(gateway, name)
     visitor = await in_line(gateway, shopping, name)
-    page = await at_desk(gateway, comes, name, width)
+    page = await at_desk(gateway, comes, name)
     await expect(figure(page, "waiting")).to_have_text("1")
     await expect(figure(page, "says")).to_have_text("Full: the next goes in when somebody leaves. 1 waits.")
 
-    await page.get_by_label("Most inside visitors").fill("2")
+    await write(page, page.get_by_label("Most inside visitors"), "2")
     await expect(page.locator("#effect dd")).to_have_count(2)
-    await page.get_by_label("Why").first.fill("one more fits")
-    await page.get_by_role("button", name="Apply").click()
+    await write(page, page.get_by_label("Why").first, "one more fits")
+    await press(page, page.get_by_role("button", name="Apply"))
 
     await expect(figure(page, "max_active")).to_have_text("2")
     await expect(figure(page, "change")).to_have_text("Most inside 1 → 2")
     await is_in(visitor)
     await expect(figure(page, "active")).to_have_text("2")
-    assert await fits(page)
+    for size in SIZES:
+        await page.set_viewport_size(size)
+        assert await fits(page)
 
 
-async def test_a_raised_rate_calls_who_waits(
-    gateway: Gateway, comes: Operator, shopping: BrowserContext, width: str
-) -> None:
-    name = f"rate-{width}"
+async def test_a_raised_rate_calls_who_waits(gateway: Gateway, comes: Operator, shopping: BrowserContext) -> None:
+    name = "rate"
     await fill(gateway, name)
     visitor = await in_line(gateway, shopping, name)
-    page = await at_desk(gateway, comes, name, width)
+    page = await at_desk(gateway, comes, name)
 
-    await page.get_by_label("Rate, a minute").fill("40")
+    await write(page, page.get_by_label("Rate, a minute"), "40")
     number = page.get_by_label("Rate a minute", exact=True)
     await expect(number).not_to_have_value("0.01")
-    await number.fill("60000")
+    await write(page, number, "60000")
     await expect(page.get_by_role("button", name="Apply")).to_be_enabled()
-    await page.get_by_role("button", name="Apply").click()
+    await press(page, page.get_by_role("button", name="Apply"))
 
     await expect(figure(page, "rate")).to_have_text("60,000")
     await is_in(visitor)
 
 
 async def test_the_autopilot_takes_the_rate_and_gives_it_back(
-    gateway: Gateway, comes: Operator, shopping: BrowserContext, width: str
+    gateway: Gateway, comes: Operator, shopping: BrowserContext
 ) -> None:
-    name = f"pilot-{width}"
+    name = "pilot"
     await fill(gateway, name)
     visitor = await in_line(gateway, shopping, name)
-    page = await at_desk(gateway, comes, name, width)
+    page = await at_desk(gateway, comes, name)
     switch = page.get_by_role("switch", name="Autopilot")
     await expect(switch).not_to_be_checked()
 
-    await switch.click()
+    await press(page, switch)
 
     await expect(switch).to_be_checked()
     await is_in(visitor)
     await expect(figure(page, "rate")).to_have_text("60,000")
-    await switch.click()
+    await press(page, switch)
     await expect(switch).not_to_be_checked()
     assert (await gateway.room(name))["autopilot"]["on"] is False
 
 
 async def test_a_pause_holds_the_line_until_it_is_resumed(
-    gateway: Gateway, comes: Operator, shopping: BrowserContext, width: str
+    gateway: Gateway, comes: Operator, shopping: BrowserContext
 ) -> None:
-    name = f"pause-{width}"
+    name = "pause"
     inside = await fill(gateway, name)
     visitor = await in_line(gateway, shopping, name)
-    page = await at_desk(gateway, comes, name, width)
+    page = await at_desk(gateway, comes, name)
     await expect(figure(page, "waiting")).to_have_text("1")
 
-    await page.get_by_role("button", name="Pause…").click()
+    await press(page, page.get_by_role("button", name="Pause…"))
     await agree(page, "Pause", says="1 visitor in line keep")
 
     await expect(figure(page, "state")).to_have_text("Paused")
@@ -189,23 +196,23 @@ async def test_a_pause_holds_the_line_until_it_is_resumed(
     await inside.call("leave")
     await expect(figure(page, "active")).to_have_text("0")
     await expect(figure(page, "waiting")).to_have_text("1")
-    await page.get_by_role("button", name="Resume").click()
+    await press(page, page.get_by_role("button", name="Resume"))
     await goes_in(visitor)
 
 
-async def test_a_room_is_left_to_empty(gateway: Gateway, comes: Operator, shopping: BrowserContext, width: str) -> None:
-    name = f"drain-{width}"
+async def test_a_room_is_left_to_empty(gateway: Gateway, comes: Operator, shopping: BrowserContext) -> None:
+    name = "drain"
     inside = await fill(gateway, name)
     visitor = await in_line(gateway, shopping, name)
-    page = await at_desk(gateway, comes, name, width)
+    page = await at_desk(gateway, comes, name)
 
-    await page.get_by_role("button", name="Drain…").click()
+    await press(page, page.get_by_role("button", name="Drain…"))
     await agree(page, "Drain", says="1 visitor inside may finish, nobody is thrown out")
 
     await expect(figure(page, "state")).to_have_text("Draining")
     await state(visitor, "paused")
     assert (await inside.navigate()).status == 200
-    await page.get_by_role("button", name="Resume").click()
+    await press(page, page.get_by_role("button", name="Resume"))
     await expect(figure(page, "state")).to_have_text("Open")
 
 
@@ -217,89 +224,85 @@ async def test_the_waiting_are_told_that_it_is_over(
     gateway: Gateway,
     comes: Operator,
     shopping: BrowserContext,
-    width: str,
     name: str,
     button: str,
     yes: str,
     shown: str,
 ) -> None:
-    name = f"{name}-{width}"
     inside = await fill(gateway, name)
     visitor = await in_line(gateway, shopping, name)
-    page = await at_desk(gateway, comes, name, width)
-    await page.get_by_role("button", name=button).click()
-    await page.get_by_role("dialog").get_by_label("Message to the waiting").fill("Thank you for coming!")
+    page = await at_desk(gateway, comes, name)
+    await press(page, page.get_by_role("button", name=button))
+    await write(page, page.get_by_role("dialog").get_by_label("Message to the waiting"), "Thank you for coming!")
     await agree(page, yes, says="1 visitor inside may finish")
 
     await state(visitor, shown)
     await expect(visitor.get_by_text("Thank you for coming!")).to_be_visible()
     assert (await inside.navigate()).status == 200
-    await page.get_by_role("button", name="Open again…").click()
+    await press(page, page.get_by_role("button", name="Open again…"))
     await agree(page, "Open it")
     await expect(figure(page, "state")).to_have_text("Open")
 
 
 async def test_the_waiting_read_what_the_operator_says(
-    gateway: Gateway, comes: Operator, shopping: BrowserContext, width: str
+    gateway: Gateway, comes: Operator, shopping: BrowserContext
 ) -> None:
-    name = f"say-{width}"
+    name = "say"
     await fill(gateway, name)
     visitor = await in_line(gateway, shopping, name)
-    page = await at_desk(gateway, comes, name, width)
+    page = await at_desk(gateway, comes, name)
 
-    await page.locator("#message").fill("More at <b>noon</b>")
-    await page.get_by_role("button", name="Show it").click()
+    await write(page, page.locator("#message"), "More at <b>noon</b>")
+    await press(page, page.get_by_role("button", name="Show it"))
     await expect(visitor.get_by_text("More at <b>noon</b>")).to_be_visible()
-    await page.get_by_role("button", name="Take it away").click()
+    await press(page, page.get_by_role("button", name="Take it away"))
     await expect(visitor.get_by_text("More at <b>noon</b>")).to_be_hidden()
     await expect(page.get_by_role("button", name="Take it away")).to_be_hidden()
 
 
 async def test_one_ticket_is_let_in_ahead_of_the_line(
-    gateway: Gateway, comes: Operator, shopping: BrowserContext, width: str
+    gateway: Gateway, comes: Operator, shopping: BrowserContext
 ) -> None:
-    name = f"admit-{width}"
+    name = "admit"
     inside = await fill(gateway, name)
     ahead = Visitor(gateway, name)
     await ahead.waits()
     visitor = await in_line(gateway, shopping, name)
     (cookie,) = (one for one in await shopping.cookies() if one["name"] == f"waitroom_ticket_{name}")
-    page = await at_desk(gateway, comes, name, width)
-    await page.get_by_text("One visitor").click()
+    page = await at_desk(gateway, comes, name)
+    await press(page, page.get_by_text("One visitor"))
 
-    await page.get_by_label("Ticket to let in now").fill(cookie["value"])
-    await page.get_by_role("button", name="Let in").click()
+    await write(page, page.get_by_label("Ticket to let in now"), cookie["value"])
+    await press(page, page.get_by_role("button", name="Let in"))
     await expect(page.get_by_role("status").filter(has_text="The room is full")).to_be_visible()
 
     # With the line paused, a slot that gets free is nobody's until an operator gives it.
-    await page.get_by_role("button", name="Pause…").click()
+    await press(page, page.get_by_role("button", name="Pause…"))
     await agree(page, "Pause")
     await inside.call("leave")
     await expect(figure(page, "active")).to_have_text("0")
-    await page.get_by_role("button", name="Let in").click()
+    await press(page, page.get_by_role("button", name="Let in"))
     await goes_in(visitor)
     assert (await ahead.status())["state"] == "paused"
 
 
-async def test_one_session_is_ended(
-    gateway: Gateway, shop: Shop, comes: Operator, shopping: BrowserContext, width: str
-) -> None:
-    name = f"end-{width}"
+async def test_one_session_is_ended(gateway: Gateway, shop: Shop, comes: Operator, shopping: BrowserContext) -> None:
+    name = "end"
     inside = await fill(gateway, name)
     session = shop.seen[-1].session
     assert session is not None
     visitor = await in_line(gateway, shopping, name)
-    page = await at_desk(gateway, comes, name, width)
-    await page.get_by_text("One visitor").click()
+    page = await at_desk(gateway, comes, name)
+    await press(page, page.get_by_text("One visitor"))
 
-    await page.get_by_label("Session to end").fill("fffffff")
-    await page.get_by_role("button", name="End…").click()
-    await page.get_by_role("button", name="End it").click()
+    await write(page, page.get_by_label("Session to end"), "fffffff")
+    await press(page, page.get_by_role("button", name="End…"))
+    await press(page, page.get_by_role("button", name="End it"))
     await expect(page.get_by_role("dialog")).to_contain_text("Nobody is inside with that session.")
-    await page.get_by_role("button", name="Leave it").click()
+    await press(page, page.get_by_role("button", name="Leave it"))
 
-    await page.get_by_label("Session to end").fill(session)
-    await page.get_by_role("button", name="End…").click()
+    await write(page, page.get_by_label("Session to end"), session)
+    await press(page, page.get_by_role("button", name="End…"))
     await agree(page, "End it", says=f"session {session} is over within 20 seconds")
     await goes_in(visitor)
 
@@ -309,19 +312,17 @@ async def test_one_session_is_ended(
     await eventually(is_out)
 
 
-async def test_the_last_change_is_undone(
-    gateway: Gateway, comes: Operator, shopping: BrowserContext, width: str
-) -> None:
-    name = f"undo-{width}"
+async def test_the_last_change_is_undone(gateway: Gateway, comes: Operator, shopping: BrowserContext) -> None:
+    name = "undo"
     await fill(gateway, name)
     visitor = await in_line(gateway, shopping, name)
-    page = await at_desk(gateway, comes, name, width)
+    page = await at_desk(gateway, comes, name)
     await expect(page.get_by_role("button", name="Undo…")).to_be_hidden()
-    await page.get_by_role("button", name="Close…").click()
+    await press(page, page.get_by_role("button", name="Close…"))
     await agree(page, "Close the room")
     await state(visitor, "closed")
 
-    await page.get_by_role("button", name="Undo…").click()
+    await press(page, page.get_by_role("button", name="Undo…"))
     await agree(page, "Undo it", says="The last change is taken back: State open → closed (local")
 
     await expect(figure(page, "state")).to_have_text("Open")
