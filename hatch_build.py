@@ -33,7 +33,7 @@ COMPILED = (
     *("waitroom/edge/proxy/in_flight.py", "waitroom/edge/proxy/preflight.py"),
     *("waitroom/edge/rooms/bypass.py", "waitroom/edge/rooms/ended.py", "waitroom/edge/rooms/neighbours.py"),
     *("waitroom/edge/rooms/throttle.py", "waitroom/edge/rooms/without_pass.py"),
-    *("waitroom/edge/visitor/arrivals.py", "waitroom/edge/visitor/joins.py"),
+    *("waitroom/edge/visitor/arrivals.py", "waitroom/edge/visitor/flow.py", "waitroom/edge/visitor/joins.py"),
 )
 
 

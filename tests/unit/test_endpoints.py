@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from edge_harness import BUSY, PAGE, QUIET, World, get, room_settings
 from endpoint_calls import CALLS, call, cookie, inside, ticket, told
+from http_reader import Message
 
 from waitroom.queue.store import Visit, Visited
 from waitroom.queue.view import RoomState
@@ -239,6 +240,7 @@ def test_join_lets_in_at_once_where_nobody_waits():
         assert body["pass"].encode() == got[b"Waitroom-Pass"] == cookie(got, b"waitroom_pass_shop")
         assert cookie(got, b"waitroom_ticket_shop") == b""
         assert world.tokens.read_pass(got[b"Waitroom-Pass"]).session == 151
+        assert sum(world.room.metrics.wait_seconds.counts) == 1, "counted as on a page"
 
 
 def test_join_from_inside_takes_no_place(world):
@@ -265,8 +267,28 @@ def test_join_when_the_store_fails(setting):
             assert got.status == 201
             assert world.tokens.read_pass(told(got, "pass")["pass"].encode()).session >= 1 << 62
         else:
-            assert (got.status, told(got)["state"]) == (503, "unknown")
+            state = "closed" if setting == "close" else "unknown"
+            assert (got.status, told(got)["state"]) == (503, state)
             assert int(got[b"Retry-After"]) >= 1
+        observed = sum(world.room.metrics.wait_seconds.counts)
+        assert observed == 0, "a session without a place has not waited"
+
+
+@pytest.mark.parametrize("store", ["fails just now", "is known to be down"])
+@pytest.mark.parametrize("setting", ["hold", "close"])
+def test_page_and_api_tell_a_newcomer_the_same_when_the_store_fails(setting, store):
+    def ask(request: bytes) -> Message:
+        with World(on_store_error=setting, store_up=store == "fails just now") as world:
+            world.store.broken = "all"
+            return world.ask(request)
+
+    page = ask(get(b"/", PAGE))
+    api = ask(get(b"/.waitroom/join", method=b"POST", body=b""))
+    assert page.status == api.status == 503
+    shown = "closed" if setting == "close" else "held"
+    assert b'data-state="%b"' % shown.encode() in page.body
+    assert told(api)["state"] == ("closed" if setting == "close" else "unknown")
+    assert page[b"Retry-After"] == api[b"Retry-After"]
 
 
 @pytest.mark.parametrize("setting", ["hold", "close", "admit"])

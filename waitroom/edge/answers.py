@@ -9,11 +9,13 @@ from typing import Final
 from waitroom.edge.call import Call, kind_of
 from waitroom.edge.http1 import Request, glance
 from waitroom.edge.pages import Pages, PageValues
-from waitroom.edge.room import Placed, Room
+from waitroom.edge.room import Room
 from waitroom.edge.standing import Standing, stand
+from waitroom.edge.visitor.flow import Delayed, Held, Outcome, Queued, Rejected, TicketStatus
 from waitroom.edge.words import PageKind
 from waitroom.gate import Kind, classify
-from waitroom.queue.store import Fate, Visited
+from waitroom.queue.store import Fate
+from waitroom.queue.view import RoomState
 from waitroom.tokens import Ticket
 
 JSON_LINES: Final = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
@@ -47,20 +49,25 @@ class Answers:
         else:
             call.client.respond(status, lines + JSON_LINES, standing.json(call.room.name))
 
+    def tell_outcome(self, call: Call, outcome: Outcome) -> None:
+        """Tells a visitor who doesn't go in why, and counts it."""
+        room, standing = call.room, self.of_outcome(call, outcome)
+        if isinstance(outcome, Queued):
+            room.count("queued")
+            self.tell(call, standing, call.ticket_lines(outcome.ticket))
+        elif isinstance(outcome, TicketStatus):
+            room.count("waiting")
+            self.tell(call, standing, call.ticket_lines(outcome.ticket) if outcome.changed else b"")
+        elif isinstance(outcome, Delayed):
+            self.tell(call, standing, outcome.lines)
+        else:
+            room.count("turned_away" if isinstance(outcome, Rejected) else "held")
+            self.tell(call, standing)
+
     def later(self, call: Call) -> None:
         """Answers a prefetch so that no cache keeps the answer and the browser asks again when the visitor clicks."""
         body = self.standing(call.room, "unknown").json(call.room.name)
         call.client.respond(UNAVAILABLE, JSON_LINES, body)
-
-    def ask_for_a_moment(self, call: Call, seconds: int, lines: bytes, *, as_page: bool = True) -> None:
-        """Answers a newcomer who is to try again in some seconds; ``lines`` hold the time of first arrival."""
-        standing = self.standing(call.room, "unknown", kind=PageKind.BUSY, state="unknown")
-        standing.poll_after = seconds + int(seconds * self._spread.random() / 4)
-        if as_page:
-            self.tell(call, standing, lines)
-        else:
-            lines += b"Retry-After: %d\r\n" % standing.poll_after
-            call.client.respond(TOO_MANY, lines + JSON_LINES, standing.json(call.room.name))
 
     def left(self, call: Call, lines: bytes) -> None:
         """Answers somebody who gave up the place or the session."""
@@ -116,24 +123,24 @@ class Answers:
             found = found.said(state or found.state, kind or found.kind)
         return found
 
-    def placed(self, room: Room, placed: Placed, now: float) -> tuple[Ticket, Standing]:
-        """The ticket and standing of somebody who has just joined the line."""
-        ticket = room.ticket_for(placed, now)
-        return ticket, self.standing(room, "waiting", ticket, position=placed.position)
-
-    def renewed(self, room: Room, ticket: Ticket, visited: Visited) -> Ticket:
-        """The ticket as its holder should keep it.
-
-        One of an older generation that has been looked up is renewed, and so is one that stands for another place now;
-        what its holder was promised at first doesn't hold for that one.
-        """
-        view = room.view
-        generation = ticket.generation if view is None else view.generation
-        if visited.moved_to:
-            return Ticket(visited.moved_to, generation, ticket.joined_at, ticket.start_position, 0)
-        if visited.fate != "waiting" or ticket.generation == generation:
-            return ticket
-        return Ticket(ticket.place, generation, ticket.joined_at, ticket.start_position, ticket.promised_seconds)
+    def of_outcome(self, call: Call, outcome: Outcome) -> Standing:
+        """How it stands with a visitor after a step of the flow."""
+        room = call.room
+        if isinstance(outcome, Queued):
+            return self.standing(room, "waiting", outcome.ticket, position=outcome.position)
+        if isinstance(outcome, TicketStatus):
+            return self.standing(room, outcome.fate, outcome.ticket, outcome.left_ms)
+        if isinstance(outcome, Rejected):
+            kind = PageKind.SOLD_OUT if outcome.state is RoomState.SOLD_OUT else PageKind.CLOSED
+            return self.standing(room, "unknown", kind=kind, state=kind.value)
+        if isinstance(outcome, Held):
+            state = "unknown" if outcome.ticket is None else None
+            return self.standing(room, "waiting", outcome.ticket, kind=PageKind.HELD, state=state)
+        if isinstance(outcome, Delayed):
+            standing = self.standing(room, "unknown", kind=PageKind.BUSY, state="unknown")
+            standing.poll_after = outcome.seconds + int(outcome.seconds * self._spread.random() / 4)
+            return standing
+        return self.standing(room, "admitted")
 
     def _room_page(self, call: Call, standing: Standing) -> bytes:
         """The page that says how it stands."""

@@ -37,10 +37,8 @@ from waitroom.edge.routing import Route, Router
 from waitroom.edge.server import ClientLimits, Server
 from waitroom.edge.sessions import Session
 from waitroom.edge.visitor.arrivals import Arrivals
-from waitroom.edge.words import PageKind
-from waitroom.errors import StoreUnavailable
+from waitroom.edge.visitor.flow import Admitted, Outcome, Rejected, VisitorFlow
 from waitroom.gate import Action, Kind, decide
-from waitroom.queue.store import Visited
 from waitroom.queue.view import RoomState
 from waitroom.tokens import Ticket
 
@@ -104,8 +102,8 @@ class Edge(Server):
         self._dated = (0, b"")
         self._heads = RequestHeads()
         self._path_log = TokenBucket(PATH_LOGS_PER_SECOND, PATH_LOGS_AT_ONCE)
-        self._arrivals = Arrivals(workers, clock)
-        self._endpoints = Endpoints(self._answers, self._arrivals, router, rooms, self.admit_or_wait)
+        self._flow = VisitorFlow(Arrivals(workers, clock))
+        self._endpoints = Endpoints(self._answers, self._flow, router, rooms, self.admit_or_wait)
 
     # What connections need: see client.Server.
 
@@ -270,7 +268,7 @@ class Edge(Server):
             case Action.PREFLIGHT:
                 self._preflight(call)
             case Action.ADMIT:
-                self._admit_offline(call)
+                self._render(call, self._flow.admit_offline(call))
             case Action.JOIN:
                 self._join(call)
             case Action.CLAIM:
@@ -278,9 +276,9 @@ class Edge(Server):
             case Action.RESUME:
                 call.client.run(self._resume(call))
             case Action.HOLD:
-                self._hold(call)
+                self._render(call, self._flow.hold(call))
             case Action.CLOSE:
-                self._turn_away(call, RoomState.CLOSED)
+                self._render(call, Rejected(RoomState.CLOSED))
             case Action.LATER:
                 room.count("prefetch")
                 self._answers.later(call)
@@ -343,10 +341,6 @@ class Edge(Server):
             passage = Passage(room, session, client, request, outcome, room.clock.steady(), cookies)
             client.forward(Exchange(client, request, room.pool, passage))
 
-    def _go_in(self, call: Call, session: Session, value: str) -> None:
-        lines = call.pass_lines(session, value)
-        self._pass_on(call, session, "admitted", lines)
-
     def _pass_on(self, call: Call, session: Session | None, outcome: str, lines: bytes = b"") -> None:
         """Sends an admitted request to the shop, or its visitor to where they wanted to go."""
         if call.then is None:
@@ -399,58 +393,27 @@ class Edge(Server):
                 client.respond(answer.status_line, answer.lines, b"")
 
     def _join(self, call: Call) -> None:
-        wait = self._arrivals.retry_after(call)
-        if wait:
-            call.room.count("join_limited")
-            self._answers.ask_for_a_moment(call, wait, self._arrivals.lines(call))
-            return
-        call.client.when(call.room.join(), partial(self._joined, call))
+        outcome = self._flow.before_join(call)
+        if outcome is None:
+            call.client.when(call.room.join(), partial(self._joined, call))
+        else:
+            self._render(call, outcome)
 
     def _joined(self, call: Call, answer: asyncio.Future[Placed]) -> None:
-        room = call.room
-        try:
-            placed = answer.result()
-        except StoreUnavailable:
-            self._without_store(call)
-            return
-        if placed.admitted:
-            room.metrics.wait_seconds.observe(0)
-            self._go_in(call, *call.admit(placed.place))
-        elif not placed.place:
-            self._turn_away(call, placed.state)
-        else:
-            ticket, standing = self._answers.placed(room, placed, call.now)
-            room.count("queued")
-            self._answers.tell(call, standing, call.ticket_lines(ticket))
+        self._render(call, self._flow.joined(call, answer))
 
     async def _claim(self, call: Call) -> None:
-        room, ticket = call.room, call.ticket
-        assert ticket is not None
-        try:
-            visited = await room.visit(ticket, claim=True)
-        except StoreUnavailable:
-            self._hold(call)
-            return
-        if visited.fate == "admitted":
-            self._go_in(call, *call.let_in(ticket, visited))
-        elif visited.fate == "unknown":
-            call.ticket = None
-            self._join(call)
-        else:
-            self._waited(call, ticket, visited)
+        assert call.ticket is not None
+        self._render(call, await self._flow.visit_or_join(call, call.ticket, claim=True))
 
     async def _resume(self, call: Call) -> None:
-        room, session = call.room, call.session
-        assert session is not None
-        try:
-            alive = await room.resume(session, call.now)
-        except StoreUnavailable:
-            alive = True  # passes go on working while the store can't be asked
-        if alive:
-            self._go_in(call, *call.admit(session.id, session.ends_at))
-        else:
+        assert call.session is not None
+        admitted = await self._flow.resume(call, call.session)
+        if admitted is None:
             call.session = None
             self.admit_or_wait(call)
+        else:
+            self._render(call, admitted)
 
     def _wait(self, call: Call) -> None:
         room, ticket = call.room, call.ticket
@@ -460,55 +423,20 @@ class Edge(Server):
             room.count("waiting")
             self._answers.tell(call, self._answers.standing(room, "waiting", ticket))
         elif room.store_up:
-            call.client.run(self._ask(call))
+            call.client.run(self._ask(call, ticket))
         else:
-            self._hold(call)
+            self._render(call, self._flow.hold(call))
 
-    async def _ask(self, call: Call) -> None:
-        assert call.ticket is not None
-        try:
-            visited = await call.room.visit(call.ticket, claim=False)
-        except StoreUnavailable:
-            self._hold(call)
-            return
-        self._waited(call, call.ticket, visited)
+    async def _ask(self, call: Call, ticket: Ticket) -> None:
+        self._render(call, await self._flow.look_up(call, ticket))
 
-    def _waited(self, call: Call, ticket: Ticket, visited: Visited) -> None:
-        room = call.room
-        room.count("waiting")
-        renewed = self._answers.renewed(room, ticket, visited)
-        lines = b"" if renewed is ticket else call.ticket_lines(renewed)
-        self._answers.tell(call, self._answers.standing(room, visited.fate, renewed, visited.left_ms), lines)
-
-    def _without_store(self, call: Call) -> None:
-        """The store failed a newcomer just now."""
-        match call.room.settings.on_store_error:
-            case "admit":
-                self._admit_offline(call)
-            case "hold":
-                self._hold(call)
-            case "close":
-                self._turn_away(call, RoomState.CLOSED)
-
-    def _admit_offline(self, call: Call) -> None:
-        """The store can't be asked, and the room lets newcomers in at its rate; the rest are held."""
-        admitted = call.admit_offline()
-        if admitted is None:
-            self._hold(call)
+    def _render(self, call: Call, outcome: Outcome) -> None:
+        """Sends an admitted visitor in, and tells the others what came of it."""
+        if isinstance(outcome, Admitted):
+            lines = call.pass_lines(outcome.session, outcome.value)
+            self._pass_on(call, outcome.session, "admitted", lines)
         else:
-            self._go_in(call, *admitted)
-
-    def _hold(self, call: Call) -> None:
-        room = call.room
-        room.count("held")
-        fate = "unknown" if call.ticket is None else "waiting"
-        standing = self._answers.standing(room, "waiting", call.ticket, kind=PageKind.HELD, state=fate)
-        self._answers.tell(call, standing)
-
-    def _turn_away(self, call: Call, state: RoomState) -> None:
-        call.room.count("turned_away")
-        kind = PageKind.SOLD_OUT if state is RoomState.SOLD_OUT else PageKind.CLOSED
-        self._answers.tell(call, self._answers.standing(call.room, "unknown", kind=kind, state=kind.value))
+            self._answers.tell_outcome(call, outcome)
 
     # Kept going by the worker.
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 from urllib.parse import parse_qs, quote
 
-from waitroom.edge.answers import JSON_LINES, OK, UNAVAILABLE, Answers
+from waitroom.edge.answers import JSON_LINES, OK, TOO_MANY, UNAVAILABLE, Answers
 from waitroom.edge.call import Call, kind_of
 from waitroom.edge.client import ClientConnection
 from waitroom.edge.http1 import Request
@@ -15,12 +15,10 @@ from waitroom.edge.room import Room
 from waitroom.edge.routing import Route, Router
 from waitroom.edge.sessions import Session
 from waitroom.edge.standing import Standing
-from waitroom.edge.visitor.arrivals import Arrivals
-from waitroom.edge.words import PageKind
+from waitroom.edge.visitor.flow import Admitted, Delayed, Outcome, Queued, TicketStatus, VisitorFlow
 from waitroom.errors import StoreUnavailable
 from waitroom.gate import Kind
 from waitroom.queue.store import Fate
-from waitroom.queue.view import RoomState
 from waitroom.tokens import Ticket
 
 CarryOut = Callable[[ClientConnection, Request], None]
@@ -40,7 +38,7 @@ class Endpoints:
 
     Args:
         answers: Says how it stands.
-        arrivals: Says whether a newcomer may join now.
+        flow: What becomes of visitors.
         router: Finds the room that a forward-auth request is about.
         rooms: By name.
         admit_or_wait: What is done with a navigation, for the waiting page's own address.
@@ -49,13 +47,13 @@ class Endpoints:
     def __init__(
         self,
         answers: Answers,
-        arrivals: Arrivals,
+        flow: VisitorFlow,
         router: Router,
         rooms: Mapping[str, Room],
         admit_or_wait: Callable[[Call], None],
     ) -> None:
         self._answers = answers
-        self._arrivals = arrivals
+        self._flow = flow
         self._router = router
         self._rooms = rooms
         self._admit_or_wait = admit_or_wait
@@ -124,87 +122,51 @@ class Endpoints:
             self._say(call, OK, self._answers.standing(room, "waiting", ticket))
 
     async def _ask(self, call: Call, ticket: Ticket) -> None:
-        room = call.room
-        try:
-            visited = await room.visit(ticket, claim=False)
-        except StoreUnavailable:
-            self._say(call, OK, self._answers.standing(room, "waiting", ticket))
-            return
-        renewed = self._answers.renewed(room, ticket, visited)
-        lines = b"" if renewed is ticket else _ticket_lines(call, renewed)
-        self._say(call, OK, self._answers.standing(room, visited.fate, renewed, visited.left_ms), lines)
+        outcome = await self._flow.look_up(call, ticket)
+        lines = _ticket_lines(call, outcome.ticket) if isinstance(outcome, TicketStatus) and outcome.changed else b""
+        self._say(call, OK, self._answers.of_outcome(call, outcome), lines)
 
     async def _join(self, call: Call) -> None:
-        room = call.room
+        room, ticket = call.room, call.ticket
         room.count("join")
         if _inside(call):
             self._say(call, OK, self._answers.standing(room, "admitted"))
-            return
-        try:
-            if call.ticket is not None and not call.ticket.expired(call.now) and await self._same(call, call.ticket):
-                return
-            wait = self._arrivals.retry_after(call)
-            if wait:
-                room.count("join_limited")
-                self._answers.ask_for_a_moment(call, wait, self._arrivals.lines(call), as_page=False)
-                return
-            placed = await room.join()
-        except StoreUnavailable:
-            if call.ticket is not None and not call.ticket.expired(call.now):
-                self._keep_waiting(call, call.ticket)
-            elif room.settings.on_store_error == "admit" and (admitted := call.admit_offline()) is not None:
-                self._let_in(call, CREATED, *admitted)
-            else:
-                standing = self._answers.standing(room, "unknown")
-                self._say(call, UNAVAILABLE, standing, b"Retry-After: %d\r\n" % standing.poll_after)
-            return
-        if placed.admitted:
-            self._let_in(call, CREATED, *call.admit(placed.place))
-        elif not placed.place:
-            kind = PageKind.SOLD_OUT if placed.state is RoomState.SOLD_OUT else PageKind.CLOSED
-            self._say(call, UNAVAILABLE, self._answers.standing(room, "unknown", kind=kind, state=kind.value))
-        else:
-            ticket, standing = self._answers.placed(room, placed, call.now)
-            self._say(call, CREATED, standing, _ticket_lines(call, ticket), ticket=ticket)
-
-    async def _same(self, call: Call, ticket: Ticket) -> bool:
-        """Answers somebody who has a ticket with the same one; False where it is good for nothing any more."""
-        room = call.room
-        if room.in_line(ticket):
+        elif ticket is None or ticket.expired(call.now):
+            call.ticket = None
+            self._render(call, await self._flow.join(call), CREATED)
+        elif room.in_line(ticket):
             room.mark_seen(ticket)
             self._say(call, OK, self._answers.standing(room, "waiting", ticket), ticket=ticket)
-            return True
-        visited = await room.visit(ticket, claim=False)
-        if visited.fate == "unknown":
-            return False
-        renewed = self._answers.renewed(room, ticket, visited)
-        standing = self._answers.standing(room, visited.fate, renewed, visited.left_ms)
-        self._say(call, OK, standing, _ticket_lines(call, renewed), ticket=renewed)
-        return True
+        else:
+            outcome = await self._flow.visit_or_join(call, ticket, claim=False)
+            self._render(call, outcome, OK if isinstance(outcome, TicketStatus) else CREATED)
 
     async def _claim(self, call: Call) -> None:
         room, ticket, session = call.room, call.ticket, call.session
         room.count("claim")
         if _query(call.request).get("more") == "1":
             await self._more(call)
-            return
-        if session is not None and _inside(call):
+        elif session is not None and _inside(call):
             self._let_in(call, OK, *call.admit(session.id, session.ends_at))
-            return
-        if ticket is None or ticket.expired(call.now):
+        elif ticket is None or ticket.expired(call.now):
             self._say(call, CONFLICT, self._answers.standing(room, "unknown"))
-            return
-        try:
-            visited = await room.visit(ticket, claim=True)
-        except StoreUnavailable:
-            self._keep_waiting(call, ticket)
-            return
-        if visited.fate == "admitted":
-            self._let_in(call, OK, *call.let_in(ticket, visited))
         else:
-            renewed = self._answers.renewed(room, ticket, visited)
-            standing = self._answers.standing(room, visited.fate, renewed, visited.left_ms)
-            self._say(call, CONFLICT, standing, _ticket_lines(call, renewed), ticket=renewed)
+            outcome = await self._flow.claim(call, ticket)
+            self._render(call, outcome, CONFLICT if isinstance(outcome, TicketStatus) else OK)
+
+    def _render(self, call: Call, outcome: Outcome, status: bytes) -> None:
+        """Answers a program with what came of a step of the flow; ``status`` where it came to anything."""
+        if isinstance(outcome, Admitted):
+            self._let_in(call, status, outcome.session, outcome.value)
+            return
+        standing = self._answers.of_outcome(call, outcome)
+        retry = b"Retry-After: %d\r\n" % standing.poll_after
+        if isinstance(outcome, (Queued, TicketStatus)):
+            self._say(call, status, standing, _ticket_lines(call, outcome.ticket), ticket=outcome.ticket)
+        elif isinstance(outcome, Delayed):
+            self._say(call, TOO_MANY, standing, outcome.lines + retry)
+        else:
+            self._say(call, UNAVAILABLE, standing, retry)
 
     async def _more(self, call: Call) -> None:
         """Gives a called visitor the time to come once more, and lets nobody in."""
@@ -217,30 +179,18 @@ class Endpoints:
             else:
                 self._say(call, OK if fate == "admitted" else CONFLICT, self._answers.standing(room, fate))
             return
-        try:
-            visited = await room.visit(ticket, claim=False, more=True)
-        except StoreUnavailable:
-            if is_page:
-                self._wait(call)
-            else:
-                self._keep_waiting(call, ticket)
-            return
-        renewed = self._answers.renewed(room, ticket, visited)
-        standing = self._answers.standing(room, visited.fate, renewed, visited.left_ms)
+        outcome = await self._flow.look_up(call, ticket, more=True)
         if not is_page:
-            status = OK if visited.fate in ("called", "admitted") else CONFLICT
-            self._say(call, status, standing, _ticket_lines(call, renewed), ticket=renewed)
-        elif standing.state == "called":
-            after = max(1, visited.left_ms // 1000 - _ENTER_AHEAD_SECONDS)
-            lines = b"" if renewed is ticket else call.ticket_lines(renewed)
+            came = isinstance(outcome, TicketStatus) and outcome.fate in ("called", "admitted")
+            self._render(call, outcome, OK if came else CONFLICT)
+            return
+        standing = self._answers.of_outcome(call, outcome)
+        if isinstance(outcome, TicketStatus) and standing.state == "called":
+            after = max(1, outcome.left_ms // 1000 - _ENTER_AHEAD_SECONDS)
+            lines = call.ticket_lines(outcome.ticket) if outcome.changed else b""
             self._answers.tell(call, replace(standing, poll_after=after), lines)
         else:
             self._wait(call)
-
-    def _keep_waiting(self, call: Call, ticket: Ticket) -> None:
-        """The store can't be asked: the place is kept."""
-        standing = self._answers.standing(call.room, "waiting", ticket)
-        self._say(call, UNAVAILABLE, standing, b"Retry-After: %d\r\n" % standing.poll_after)
 
     async def _leave(self, call: Call) -> None:
         room = call.room

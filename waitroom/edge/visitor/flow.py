@@ -1,0 +1,208 @@
+"""The visitor flow: joining, claiming a turn, looking up a ticket, and what a failing store means to each.
+
+Every step returns its outcome as a value. Pages (`answers`, `app`) and the JSON API (`endpoints`) only render it, so
+that both tell a visitor the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from waitroom.edge.call import Call
+from waitroom.edge.room import Placed, Room
+from waitroom.edge.sessions import Session
+from waitroom.edge.visitor.arrivals import Arrivals
+from waitroom.errors import StoreUnavailable
+from waitroom.queue.store import Fate, Visited
+from waitroom.queue.view import RoomState
+from waitroom.tokens import Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The visitor goes in: a session that begins or goes on, and the pass for it."""
+
+    session: Session
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A newcomer has a place in the queue."""
+
+    ticket: Ticket
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class TicketStatus:
+    """The store has looked up a ticket.
+
+    Attributes:
+        ticket: As its holder should keep it.
+        changed: Whether it differs from the one that was shown.
+        fate: What became of it.
+        left_ms: How long a called visitor has left.
+    """
+
+    ticket: Ticket
+    changed: bool
+    fate: Fate
+    left_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delayed:
+    """A newcomer is asked to try again: too many come from one neighbourhood.
+
+    Attributes:
+        seconds: After how long.
+        lines: Header lines with the signed time of first arrival.
+    """
+
+    seconds: int
+    lines: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The room takes nobody: it is closed or sold out."""
+
+    state: RoomState
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The store can't be asked. The visitor keeps the ticket; without one, a place is given later."""
+
+    ticket: Ticket | None
+
+
+Outcome = Admitted | Queued | TicketStatus | Delayed | Rejected | Held
+
+
+class VisitorFlow:
+    """What becomes of visitors to one worker's rooms.
+
+    Args:
+        arrivals: Says whether a newcomer may join now.
+    """
+
+    def __init__(self, arrivals: Arrivals) -> None:
+        self._arrivals = arrivals
+
+    def before_join(self, call: Call) -> Outcome | None:
+        """The outcome for a newcomer who gets no place now; None where the store is to be asked for one."""
+        wait = self._arrivals.retry_after(call)
+        if wait:
+            call.room.count("join_limited")
+            return Delayed(wait, self._arrivals.lines(call))
+        return None
+
+    def joined(self, call: Call, answer: asyncio.Future[Placed]) -> Outcome:
+        """The outcome of `Room.join`."""
+        try:
+            placed = answer.result()
+        except StoreUnavailable:
+            return self.store_failed(call)
+        return self._placed(call, placed)
+
+    async def join(self, call: Call) -> Outcome:
+        """Takes a place for a newcomer."""
+        outcome = self.before_join(call)
+        if outcome is not None:
+            return outcome
+        try:
+            placed = await call.room.join()
+        except StoreUnavailable:
+            return self.store_failed(call)
+        return self._placed(call, placed)
+
+    async def visit_or_join(self, call: Call, ticket: Ticket, *, claim: bool) -> Outcome:
+        """Looks a ticket up, see `claim` and `look_up`; the holder of one that the store doesn't know is a newcomer."""
+        outcome = await (self.claim(call, ticket) if claim else self.look_up(call, ticket))
+        if isinstance(outcome, TicketStatus) and outcome.fate == "unknown":
+            call.ticket = None
+            return await self.join(call)
+        return outcome
+
+    async def claim(self, call: Call, ticket: Ticket) -> Outcome:
+        """Lets the holder of a ticket in if the turn has come."""
+        try:
+            visited = await call.room.visit(ticket, claim=True)
+        except StoreUnavailable:
+            return Held(ticket)
+        if visited.fate == "admitted":
+            return Admitted(*call.let_in(ticket, visited))
+        return _status(call.room, ticket, visited)
+
+    async def look_up(self, call: Call, ticket: Ticket, *, more: bool = False) -> Outcome:
+        """Looks a ticket up that memory can't tell about, and lets nobody in.
+
+        Args:
+            call: The request.
+            ticket: The visitor's.
+            more: Whether a called visitor asks for more time.
+        """
+        try:
+            visited = await call.room.visit(ticket, claim=False, more=more)
+        except StoreUnavailable:
+            return Held(ticket)
+        return _status(call.room, ticket, visited)
+
+    async def resume(self, call: Call, session: Session) -> Admitted | None:
+        """Renews the pass of a session if it is still there; None where it has ended."""
+        try:
+            alive = await call.room.resume(session, call.now)
+        except StoreUnavailable:
+            alive = True  # passes go on working while the store can't be asked
+        return Admitted(*call.admit(session.id, session.ends_at)) if alive else None
+
+    def store_failed(self, call: Call) -> Outcome:
+        """The outcome for a newcomer while the store can't be asked: the room's ``on_store_error``."""
+        match call.room.settings.on_store_error:
+            case "admit":
+                return self.admit_offline(call)
+            case "hold":
+                return self.hold(call)
+            case _:
+                return Rejected(RoomState.CLOSED)
+
+    def admit_offline(self, call: Call) -> Outcome:
+        """Lets newcomers in at the room's rate without the store, and holds the rest."""
+        admitted = call.admit_offline()
+        return self.hold(call) if admitted is None else Admitted(*admitted)
+
+    def hold(self, call: Call) -> Held:
+        """The store can't be asked about a visitor."""
+        return Held(call.ticket)
+
+    def _placed(self, call: Call, placed: Placed) -> Outcome:
+        room = call.room
+        if placed.admitted:
+            room.metrics.wait_seconds.observe(0)
+            return Admitted(*call.admit(placed.place))
+        if not placed.place:
+            return Rejected(placed.state)
+        return Queued(room.ticket_for(placed, call.now), placed.position)
+
+
+def _status(room: Room, ticket: Ticket, visited: Visited) -> TicketStatus:
+    renewed = _renewed(room, ticket, visited)
+    return TicketStatus(renewed, renewed is not ticket, visited.fate, visited.left_ms)
+
+
+def _renewed(room: Room, ticket: Ticket, visited: Visited) -> Ticket:
+    """The ticket as its holder should keep it.
+
+    One of an older generation that has been looked up is renewed, and so is one that stands for another place now; what
+    its holder was promised at first doesn't hold for that one.
+    """
+    view = room.view
+    generation = ticket.generation if view is None else view.generation
+    if visited.moved_to:
+        return Ticket(visited.moved_to, generation, ticket.joined_at, ticket.start_position, 0)
+    if visited.fate != "waiting" or ticket.generation == generation:
+        return ticket
+    return Ticket(ticket.place, generation, ticket.joined_at, ticket.start_position, ticket.promised_seconds)
