@@ -167,6 +167,7 @@ class Room:
 
     async def resume(self, session: Session, now: float) -> bool:
         """Whether a session whose pass ran out is still there. Raises `StoreUnavailable`."""
+        self._require_store()
         self.sessions.command(session, "resume", max(0, round((session.ends_at - now) * 1000)))
         changes = self.sessions.collect(now)
         await self._tell(changes)
@@ -174,6 +175,7 @@ class Room:
 
     async def leave(self, place: int, *, has_pass: bool) -> bool:
         """Gives up a place, or a session whose pass was shown. Raises `StoreUnavailable`."""
+        self._require_store()
         try:
             left = await self._store.leave(place, self.settings.session_max_seconds * 1000, has_pass=has_pass)
         except StoreUnavailable:
@@ -355,6 +357,10 @@ class Room:
             self.store_up = False
             log.warning("store lost", room=self.name, cause=str(error))
 
+    def _require_store(self) -> None:
+        if not self.store_up:
+            raise StoreUnavailable("not asked again until it answers")
+
     async def _tell_ends(self) -> None:
         """Tells the store of sessions that ended here, so that the other workers learn of it with their next look."""
         try:
@@ -388,6 +394,7 @@ class Room:
                 self._remaining = None
 
     async def _join_all(self, questions: Sequence[None]) -> Sequence[Placed]:
+        self._require_store()  # it may have failed those who came before these
         count = len(questions)
         try:
             joined = await self._store.join(count)
@@ -405,6 +412,7 @@ class Room:
         return Placed(joined.first_place + index, joined.generation, admitted, max(1, position), joined.state)
 
     async def _visit_all(self, visits: Sequence[Visit]) -> Sequence[Visited]:
+        self._require_store()
         try:
             return await self._store.visit(visits)
         except StoreUnavailable as error:

@@ -94,6 +94,8 @@ class VisitorFlow:
 
     def before_join(self, call: Call) -> Outcome | None:
         """The outcome for a newcomer who gets no place now; None where the store is to be asked for one."""
+        if not call.room.store_up:
+            return self.store_failed(call)
         wait = self._arrivals.retry_after(call)
         if wait:
             call.room.count("join_limited")

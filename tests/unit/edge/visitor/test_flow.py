@@ -1,0 +1,53 @@
+"""The visitor flow where the store fails: a store known to be down is asked nothing, by pages and by the API."""
+
+from __future__ import annotations
+
+import pytest
+from edge_harness import PAGE, World, get
+from endpoint_calls import call, inside, ticket, told
+
+CALLED = 99  # a place that memory can't tell about
+
+
+@pytest.mark.parametrize("setting", ["hold", "close", "admit"])
+@pytest.mark.parametrize("name", ["join", "claim", "claim?more=1", "leave"])
+@pytest.mark.parametrize("held", ["nothing", "ticket", "pass"])
+def test_a_store_known_to_be_down_is_not_asked(setting, name, held):
+    with World(on_store_error=setting, store_up=False) as world:
+        world.store.broken = "all"
+        lines = {"nothing": [], "ticket": [ticket(world, CALLED)], "pass": [inside(world)]}[held]
+        for line in (b"", PAGE):
+            world.ask(get(b"/.waitroom/" + name.encode(), *lines, line, method=b"POST", body=b""))
+        assert world.store.calls == []
+        assert world.room.metrics.store_errors == 0, "a call that wasn't made has not failed"
+
+
+def test_leave_while_the_store_is_down_takes_nothing():
+    with World(store_up=False) as world:
+        line = inside(world)
+        got = call(world, "leave", line)
+        assert got.status == 503
+        assert b"Set-Cookie" not in got
+        assert told(call(world, "status", line))["state"] == "admitted"
+
+
+@pytest.mark.parametrize(("asked", "lines"), [("join", False), ("visit", True)])
+def test_visitors_gathered_behind_a_call_that_fails_do_not_cost_another(asked, lines):
+    with World() as world:
+        world.store.hold(asked)
+        first, second = world.client(), world.client()
+        for wire in (first, second):
+            wire.send(get(b"/a", PAGE, *([ticket(world, CALLED)] if lines else [])))
+        world.store.broken = "all"
+        world.store.let_go(asked)
+        assert len(world.store.named(asked)) == 1
+        assert b" 503 " in first.got
+        assert b" 503 " in second.got
+        assert world.room.metrics.store_errors == 1
+
+
+def test_a_newcomer_costs_no_join_token_while_the_store_is_down():
+    with World(store_up=False, join_rate=1) as world:
+        for _ in range(50):
+            got = call(world, "join")
+            assert (got.status, told(got)["state"]) == (503, "unknown")
