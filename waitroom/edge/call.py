@@ -99,7 +99,11 @@ class Call:
 
     def ticket_lines(self, ticket: Ticket) -> bytes:
         """What hands a visitor the ticket."""
-        return self.cookie(self.room.ticket_cookie, self.room.tokens.sign_ticket(ticket), TICKET_SECONDS)
+        return self.ticket_cookie(self.room.tokens.sign_ticket(ticket))
+
+    def ticket_cookie(self, value: str) -> bytes:
+        """A Set-Cookie line with a signed ticket."""
+        return self.cookie(self.room.ticket_cookie, value, TICKET_SECONDS)
 
     def pass_lines(self, session: Session, value: str) -> bytes:
         """What hands a visitor the pass, and takes the ticket back, which is used up."""

@@ -123,7 +123,9 @@ class Endpoints:
 
     async def _ask(self, call: Call, ticket: Ticket) -> None:
         outcome = await self._flow.look_up(call, ticket)
-        lines = _ticket_lines(call, outcome.ticket) if isinstance(outcome, TicketStatus) and outcome.changed else b""
+        lines = b""
+        if isinstance(outcome, TicketStatus) and outcome.changed:
+            lines = _ticket_lines(call, call.room.tokens.sign_ticket(outcome.ticket))
         self._say(call, OK, self._answers.of_outcome(call, outcome), lines)
 
     async def _join(self, call: Call) -> None:
@@ -136,7 +138,7 @@ class Endpoints:
             self._render(call, await self._flow.join(call), CREATED)
         elif room.in_line(ticket):
             room.mark_seen(ticket)
-            self._say(call, OK, self._answers.standing(room, "waiting", ticket), ticket=ticket)
+            self._say(call, OK, self._answers.standing(room, "waiting", ticket), ticket=room.tokens.sign_ticket(ticket))
         else:
             outcome = await self._flow.visit_or_join(call, ticket, claim=False)
             self._render(call, outcome, OK if isinstance(outcome, TicketStatus) else CREATED)
@@ -162,7 +164,8 @@ class Endpoints:
         standing = self._answers.of_outcome(call, outcome)
         retry = b"Retry-After: %d\r\n" % standing.poll_after
         if isinstance(outcome, (Queued, TicketStatus)):
-            self._say(call, status, standing, _ticket_lines(call, outcome.ticket), ticket=outcome.ticket)
+            ticket = call.room.tokens.sign_ticket(outcome.ticket)
+            self._say(call, status, standing, _ticket_lines(call, ticket), ticket=ticket)
         elif isinstance(outcome, Delayed):
             self._say(call, TOO_MANY, standing, outcome.lines + retry)
         else:
@@ -233,12 +236,10 @@ class Endpoints:
         body = body[:-1] + b',"pass":"%b"}' % value.encode()
         call.client.respond(status, lines + JSON_LINES, body)
 
-    def _say(
-        self, call: Call, status: bytes, standing: Standing, lines: bytes = b"", *, ticket: Ticket | None = None
-    ) -> None:
+    def _say(self, call: Call, status: bytes, standing: Standing, lines: bytes = b"", *, ticket: str = "") -> None:
         body = standing.json(call.room.name)
-        if ticket is not None:
-            body = body[:-1] + b',"ticket":"%b"}' % call.room.tokens.sign_ticket(ticket).encode()
+        if ticket:
+            body = body[:-1] + b',"ticket":"%b"}' % ticket.encode()
         call.client.respond(status, lines + JSON_LINES, body)
 
 
@@ -254,9 +255,8 @@ def _inside(call: Call) -> bool:
     return call.session is not None and not call.session.over and call.now < call.session.expires_at
 
 
-def _ticket_lines(call: Call, ticket: Ticket) -> bytes:
-    value = call.room.tokens.sign_ticket(ticket).encode()
-    return call.ticket_lines(ticket) + b"Waitroom-Ticket: %b\r\n" % value
+def _ticket_lines(call: Call, ticket: str) -> bytes:
+    return call.ticket_cookie(ticket) + b"Waitroom-Ticket: %b\r\n" % ticket.encode()
 
 
 def _asked_for(request: Request) -> bytes:

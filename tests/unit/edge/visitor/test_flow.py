@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 from edge_harness import PAGE, World, get
-from endpoint_calls import call, inside, ticket, told
+from endpoint_calls import call, cookie, inside, ticket, told
+
+from waitroom.tokens import Tokens
 
 CALLED = 99  # a place that memory can't tell about
 
@@ -51,3 +53,19 @@ def test_a_newcomer_costs_no_join_token_while_the_store_is_down():
         for _ in range(50):
             got = call(world, "join")
             assert (got.status, told(got)["state"]) == (503, "unknown")
+
+
+@pytest.mark.interpreted
+@pytest.mark.parametrize(
+    ("name", "place"), [("join", None), ("join", CALLED), ("claim", CALLED), ("claim?more=1", CALLED), ("status", 98)]
+)
+def test_an_answer_signs_its_ticket_once(monkeypatch, name, place):
+    signed = []
+    sign = Tokens.sign_ticket
+    with World() as world:
+        lines = [] if place is None else [ticket(world, place, generation=6)]
+        monkeypatch.setattr(Tokens, "sign_ticket", lambda tokens, one: signed.append(one) or sign(tokens, one))
+        name, _, more = name.partition("?")
+        got = call(world, name, *lines, query=b"?room=shop&" + more.encode())
+        assert cookie(got, b"waitroom_ticket_shop") == got[b"Waitroom-Ticket"] == sign(world.tokens, signed[0]).encode()
+        assert len(signed) == 1
