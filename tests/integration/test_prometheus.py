@@ -101,7 +101,7 @@ async def test_every_metric_of_the_contract_is_there(busy: Gateway) -> None:
 async def test_counters_are_there_before_they_count(busy: Gateway) -> None:
     metrics = await busy.metrics()
 
-    for reason in ("away", "expired", "left", "missed", "released"):
+    for reason in ("away", "ended", "expired", "left", "missed", "released"):
         assert metrics["waitroom_left_total", reason] == 0
     assert metrics["waitroom_requests_total", "failed"] == 0
     assert metrics["waitroom_store_errors_total",] == 0

@@ -250,3 +250,18 @@ async def test_who_is_there_is_told_across_chunks_of_marks(store: QueueStore, se
     called = store.keys[KEYS.index("called")]
     assert [int(member) for member in await store._redis.zrange(called, 0, -1)] == there
     assert await fate(store, border - 2, 0) == "waiting", "who was stepped over is taken back in"
+
+
+@pytest.mark.parametrize("way", ["an operator", "a session change"])
+async def test_a_session_that_was_ended_is_not_counted_as_released(store: QueueStore, way: str) -> None:
+    await store.open(LIMITS)
+    joined = await store.join(2)
+    ended, released = joined.first_place, joined.first_place + 1
+    await store.change_sessions([SessionChange("keep", session, 900_000) for session in (ended, released)])
+    if way == "an operator":
+        assert await store.end_session(ended, 60_000, "{}")
+    else:
+        await store.change_sessions([SessionChange("end", ended, 60_000)])
+    await store.change_sessions([SessionChange("release", released, 60_000)])
+    totals = (await store.view()).totals
+    assert (totals.get("left:ended"), totals.get("left:released")) == (1, 1)

@@ -60,6 +60,11 @@ def test_the_figures_are_written_for_reading():
     assert now["needs"] == []
 
 
+def test_a_session_that_an_operator_ended_has_not_finished_in_the_shop():
+    now = told(left_per_minute={"ended": 3.0})
+    assert now["left"] == [["ended by an operator", "3"]]
+
+
 @pytest.mark.parametrize(
     ("values", "state", "tone", "says"),
     [

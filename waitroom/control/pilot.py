@@ -34,6 +34,7 @@ LEASE_MS = 8000  # several looks; who takes over finds the room as it was so lon
 KEPT_DECISIONS = 500
 # After so long a pause what was learnt is of another shop, perhaps of another day.
 FORGET_SECONDS = 900.0
+_LEFT_INSIDE = ("left:expired", "left:released", "left:ended")  # of those who were in the shop
 
 # Both may run twice. KEYS: lease, state, decisions.
 # ARGV: who, for how long the lease is theirs. Returns whether it is, and the state.
@@ -203,7 +204,7 @@ class Pilot:
         return decision
 
     def _look(self, view: RoomView, now: float) -> None:
-        left = sum(count for name, count in view.totals.items() if name in ("left:expired", "left:released"))
+        left = sum(view.totals.get(name, 0) for name in _LEFT_INSIDE)
         if self._looks and now <= self._looks[-1][0]:
             return  # the same view again
         self._looks.append((now, view.totals.get("admitted", 0), left))

@@ -27,7 +27,7 @@ ALIVE_SECONDS = 5.0  # an edge worker that lives writes its file once a second
 
 # Shown from the start, at 0: of a counter that begins at 1 Prometheus can't tell that it rose.
 _OUTCOMES = ("admitted", "failed")
-_REASONS = ("away", "expired", "left", "missed", "released")
+_REASONS = ("away", "ended", "expired", "left", "missed", "released")
 
 # What edges count.
 _COUNTERS = {

@@ -453,7 +453,7 @@ class QueueModel:
         if change.operation in ("end", "release"):
             self._leave_line(session)
             kind = "ended" if change.operation == "end" else "released"
-            self.totals["left:released"] += self._end_session(session, ms, kind)
+            self.totals[f"left:{kind}"] += self._end_session(session, ms, kind)
             return True
         if session in self.ended:
             return False

@@ -15,7 +15,7 @@ if inside == 1 then
   local _, called = leave_line(ARGV[3])
   local ended = end_session(room, ARGV[3], tonumber(ARGV[4]), 'ended')
   room.freed = room.freed + called + ended
-  count('left:released', ended)
+  count('left:ended', ended)
   leave_note(room, ARGV[5], {}, {})
 end
 save_room(room)

@@ -19,7 +19,7 @@ local function worn_out(hard_end, slot_end)
 end
 
 local answers = {}
-local over, released = 0, 0
+local over, gone = 0, { ended = 0, released = 0 }
 for i = 3, #ARGV, 3 do
   local operation, session, ms = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
   local inside = redis.call('ZSCORE', ACTIVE, session)
@@ -28,9 +28,10 @@ for i = 3, #ARGV, 3 do
   local alive = 1
   if operation == 'end' or operation == 'release' then
     local _, called = leave_line(session)
-    local ended = end_session(room, session, ms, operation == 'end' and 'ended' or 'released')
+    local kind = operation == 'end' and 'ended' or 'released'
+    local ended = end_session(room, session, ms, kind)
     room.freed = room.freed + called + ended
-    released = released + ended
+    gone[kind] = gone[kind] + ended
   elseif redis.call('ZSCORE', ENDED, session) then
     alive = 0
   elseif not inside and (operation == 'resume' or (keeps and ms <= 0)) then
@@ -65,6 +66,7 @@ for i = 3, #ARGV, 3 do
   answers[#answers + 1] = alive
 end
 count('overshoot', over)
-count('left:released', released)
+count('left:ended', gone.ended)
+count('left:released', gone.released)
 save_room(room)
 return answers
