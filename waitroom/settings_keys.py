@@ -61,6 +61,7 @@ class Key:
         default: The default; None where there is none, or where it is found out at start.
         choices: The values it may have, for `Shape.CHOICE`.
         bounds: Its bounds in words, such as ``at least 90``; empty where it has none.
+        least, most: The same as numbers; None where it has none. The least itself may be excluded.
         table: The dataclass of one of its tables, for `Shape.TABLES`.
     """
 
@@ -71,6 +72,8 @@ class Key:
     default: object
     choices: tuple[object, ...]
     bounds: str
+    least: float | None
+    most: float | None
     table: type | None
 
 
@@ -116,6 +119,8 @@ def _key(field: dataclasses.Field[Any], kind: Any, metadata: tuple[object, ...])
         default=field.default if has_default else None,
         choices=get_args(kind) if shape is Shape.CHOICE else (),
         bounds=_bounds(metadata),
+        least=_bound(metadata, "gt", "ge"),
+        most=_bound(metadata, "le"),
         table=get_args(kind)[0] if shape is Shape.TABLES else None,
     )
 
@@ -131,9 +136,18 @@ def _shape(kind: Any) -> Shape:
     return {bool: Shape.SWITCH, int: Shape.WHOLE, float: Shape.NUMBER, str: Shape.TEXT}[bare]
 
 
+def _bound(metadata: tuple[object, ...], *names: str) -> float | None:
+    found = (getattr(constraint, name, None) for constraint in _constraints(metadata) for name in names)
+    return next((bound for bound in found if bound is not None), None)
+
+
+def _constraints(metadata: tuple[object, ...]) -> list[object]:
+    return [part for item in metadata if isinstance(item, FieldInfo) for part in item.metadata]
+
+
 def _bounds(metadata: tuple[object, ...]) -> str:
     words = []
-    for constraint in (part for item in metadata if isinstance(item, FieldInfo) for part in item.metadata):
+    for constraint in _constraints(metadata):
         match constraint:
             case annotated_types.Gt(gt=bound):
                 words.append(f"more than {bound}")

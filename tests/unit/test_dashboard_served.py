@@ -15,6 +15,7 @@ from test_wording import CHANGE, OPEN
 
 from waitroom.control.access import ACTOR
 from waitroom.control.dashboard import Assets, add_dashboard
+from waitroom.control.operations import BadChange, Change, check
 from waitroom.control.people import Actor, Role
 
 SHOP = {**OPEN, "upstream": "http://127.0.0.1:3000", "last_change": CHANGE}
@@ -67,6 +68,23 @@ async def test_the_overview_has_every_room_s_figures_and_those_never_seen(client
     text = await page(client, "/")
     for part in ("1,200", "18–24 min", "Rate 30 → 60", "vinyl", "The store does not answer"):  # noqa: RUF001
         assert part in text
+
+
+@pytest.mark.parametrize("rate", [0, 0.001, 0.5, 600, 2_000_000, 10_000_000])
+@pytest.mark.parametrize("most", [1, 10_000_000])
+async def test_the_form_is_valid_with_all_that_a_room_may_have(client, listener, rate, most):
+    """0 is the rate while the autopilot holds. A field out of its limits would keep the other from being changed."""
+    listener.rooms = [{**SHOP, "rate_per_minute": rate, "max_active": most}]
+    text = await page(client, "/rooms/shop")
+    pattern = r'<input type="number" .*?name="(.*?)" value="(.*?)" min="(.*?)" max="(.*?)" step="(.*?)"'
+    fields = re.findall(pattern, text)
+    assert [field[0] for field in fields] == ["rate_per_minute", "max_active"]
+    for name, value, least, greatest, step in fields:
+        assert float(least) <= float(value) <= float(greatest), name
+        assert step == "any" or (float(value) - float(least)) % float(step) == 0
+    for name, *_ in fields:
+        with pytest.raises(BadChange):
+            check(Change(**{name: 10_000_001}), "", None)
 
 
 async def test_an_only_room_needs_no_overview(client, listener):

@@ -14,8 +14,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from waitroom import __version__
 from waitroom.control.access import ACTOR
+from waitroom.control.operations import LONGEST_TEXT
 from waitroom.control.wording import shown
 from waitroom.resources import resource_path
+from waitroom.settings import RoomSettings
+from waitroom.settings_keys import Shape, keys_of
 
 # Nothing from anywhere else and nothing within the page, so that a name or message that is shown can never act.
 POLICY = (
@@ -31,6 +34,14 @@ PAGE_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 _FOREVER = "public, max-age=31536000, immutable"
+
+# Of the form's numbers: as the settings have them, or the form would refuse what a room rightly has. A least that is
+# excluded is let through all the same: while the autopilot holds, the rate is 0.
+_KEYS = keys_of(RoomSettings)
+_LIMITS = {
+    name: {"least": key.least, "most": key.most, "step": "1" if key.shape is Shape.WHOLE else "any"}
+    for name, key in ((name, _KEYS[name]) for name in ("rate_per_minute", "max_active"))
+}
 
 Room = Mapping[str, Any]
 
@@ -128,7 +139,14 @@ async def _room(request: web.Request) -> web.StreamResponse:
     room = next((room for room in rooms if room["name"] == name), None)
     if room is None:
         return request.app[PAGES].response("missing.html", _common(request, rooms, "No such room"), status=404)
-    values = {**_common(request, rooms, name), "room": room, "now": shown(room), "may": _may_operate(request)}
+    values = {
+        **_common(request, rooms, name),
+        "room": room,
+        "now": shown(room),
+        "may": _may_operate(request),
+        "limits": _LIMITS,
+        "longest_text": LONGEST_TEXT,
+    }
     return request.app[PAGES].response("room.html", values)
 
 

@@ -23,12 +23,16 @@ from waitroom.control.rooms import LastChange, Rooms
 from waitroom.errors import BadToken, StoreUnavailable, WaitroomError
 from waitroom.queue.store import Called, Limits, QueueStore, Visit
 from waitroom.queue.view import RoomState, RoomView
+from waitroom.settings import RoomSettings
+from waitroom.settings_keys import keys_of
 from waitroom.tokens import TICKET_SECONDS, Tokens
 
 log = structlog.get_logger()
 
-MOST_RATE = 10_000_000
-MOST_ACTIVE = 10_000_000
+_KEYS = keys_of(RoomSettings)
+# No change may set what the settings file may not.
+MOST_RATE = int(_KEYS["rate_per_minute"].most or 0)
+MOST_ACTIVE = int(_KEYS["max_active"].most or 0)
 LONGEST_TEXT = 500
 LONGEST_WORD_KEPT = 200  # of what somebody sent that couldn't be used, in the audit log
 MOST_WORDS_KEPT = 20
