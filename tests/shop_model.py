@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from waitroom.control.autopilot import decide
 from waitroom.control.flight import ENOUGH_REQUESTS, WINDOWS, Bounds, Decision, Figures, Memory
-from waitroom.control.pilot_figures import quantile
+from waitroom.control.shop_figures import quantile
 from waitroom.metrics.recorder import DISTRIBUTIONS
 
 BOUNDS = DISTRIBUTIONS["upstream_request_seconds"]

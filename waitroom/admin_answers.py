@@ -18,6 +18,7 @@ class Shop:
 
     requests_per_minute: float = 0.0
     failures_per_minute: float = 0.0
+    given_up_per_minute: float = 0.0
     p50_seconds: float | None = None
     p95_seconds: float | None = None
     in_flight: int = 0

@@ -15,7 +15,7 @@ from waitroom.control.notes import Notes
 from waitroom.control.operations import BadChange, Change, NotPossible, Operations, StaleVersion
 from waitroom.control.people import Actor, Role
 from waitroom.control.rooms import Rooms
-from waitroom.control.shop_figures import ShopWatch
+from waitroom.control.shop_figures import UpstreamWindow
 from waitroom.edge.room import limits_of
 from waitroom.errors import StoreUnavailable
 from waitroom.queue.store import KEYS, QueueStore, Visit, connect
@@ -41,7 +41,7 @@ class Desk:
 
     def __post_init__(self) -> None:
         settings = Settings(rooms=(self.settings,), workers=2)
-        rooms = Rooms(settings, [self.admission], ShopWatch(Path("/nowhere")), lambda _room: {"on": self.flying})
+        rooms = Rooms(settings, [self.admission], UpstreamWindow(Path("/nowhere")), lambda _room: {"on": self.flying})
         self.rooms = rooms
         self.operations = Operations(
             *(rooms, [self.admission], {"shop": self.store}, self.audit, SECRETS),

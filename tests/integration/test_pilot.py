@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from waitroom.control.flight import Move
 from waitroom.control.pilot import KEPT_DECISIONS, Logbook, Pilot
-from waitroom.control.pilot_figures import ShopFigures
+from waitroom.control.shop_figures import UpstreamStats
 from waitroom.edge.room import limits_of
 from waitroom.errors import StoreUnavailable
 from waitroom.queue.store import QueueStore, connect
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.slow
 ROOM = RoomSettings(
     name="shop", upstream="http://127.0.0.1:3000", rate_per_minute=600, autopilot_floor=60, autopilot_ceiling=900
 )
-WELL = ShopFigures(4200, 0, 0, 0.03, 0.08, 3)
-FAILING = ShopFigures(4200, 2100, 0, 0.03, 0.08, 3)
+WELL = UpstreamStats(4.0, 4200, 0, 0, 0.03, 0.08, 3, 3)
+FAILING = UpstreamStats(4.0, 4200, 2100, 0, 0.03, 0.08, 3, 3)
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Control:
     on: bool = True
     changes: list[tuple[float, str]] = field(default_factory=list)
 
-    async def step(self, shop: ShopFigures | None = WELL, *, times: int = 1) -> Move | None:
+    async def step(self, shop: UpstreamStats = WELL, *, times: int = 1) -> Move | None:
         decision = None
         for _ in range(times):
             self.clock[0] += 2000
@@ -166,7 +166,7 @@ async def test_an_operators_pause_is_no_hold_and_stays(control: Callable[[str], 
 async def test_without_the_store_or_the_shops_figures_nothing_is_decided(control: Callable[[str], Control]) -> None:
     one = control("one")
     await one.step(times=4)
-    assert await one.step(None) is None
+    assert await one.step(UpstreamStats()) is None
     one.store_up = False
     assert await one.step(FAILING) is None
     one.store_up = True

@@ -29,7 +29,7 @@ class Seen:
 
 @dataclass
 class Figures:
-    requests_per_minute: float = 0.0
+    answers_per_minute: float = 0.0
     failures_per_minute: float = 0.0
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 from waitroom.control.autopilot import decide
 from waitroom.control.flight import Bounds, Figures, Memory
-from waitroom.control.pilot_figures import EdgeWatch, quantile
+from waitroom.control.shop_figures import UpstreamStats, UpstreamWindow, quantile
 from waitroom.metrics.recorder import EdgeMetrics
 
 
@@ -25,37 +26,34 @@ def served(edge: EdgeMetrics, seconds: float, count: int, *, failed: int = 0, go
 
 def test_two_workers_are_summed_up_over_the_window(tmp_path: Path) -> None:
     edges = [EdgeMetrics(tmp_path, slot, ["shop"]) for slot in range(2)]
-    watch = EdgeWatch(tmp_path)
-    watch.look(99)
-    assert watch.figures("shop", 4) is None
+    watch = UpstreamWindow(tmp_path)
+    watch.look(99, time.time())
+    assert watch.figures("shop", 4).seconds == 0
     for edge in edges:
         served(edge, 3.0, 1000)
-    watch.look(100)
+    watch.look(100, time.time())
     for edge in edges:
         edge.rooms["shop"].in_flight = 30
         edge.rooms["shop"].awaiting = 3
         served(edge, 0.03, 40, failed=2, gone=4)
-    watch.look(104)
+    watch.look(104, time.time())
     figures = watch.figures("shop", 4)
-    assert figures is not None
-    assert figures.requests_per_minute == pytest.approx((80 - 8) * 15)
+    assert figures.answers_per_minute == pytest.approx((80 - 8) * 15)
     assert figures.failures_per_minute == pytest.approx(4 * 15)
     assert figures.given_up_per_minute == pytest.approx(8 * 15)
     assert figures.p50_seconds is not None
     assert 0.025 < figures.p50_seconds < 0.05
-    assert figures.in_flight == 6
-    assert watch.figures("another", 4) is None
+    assert (figures.in_flight, figures.awaiting) == (60, 6)
+    assert watch.figures("another", 4) == UpstreamStats()
 
 
 def test_a_longer_window_reaches_further_back_and_old_looks_are_forgotten(tmp_path: Path) -> None:
     edge = EdgeMetrics(tmp_path, 0, ["shop"])
-    watch = EdgeWatch(tmp_path)
+    watch = UpstreamWindow(tmp_path)
     for at in range(0, 200, 2):
         served(edge, 0.03, 10 if at < 190 else 1)
-        watch.look(at)
+        watch.look(at, time.time())
     short, long = watch.figures("shop", 4), watch.figures("shop", 60)
-    assert short is not None
-    assert long is not None
     assert short.requests_per_minute < 60
     assert long.requests_per_minute > 200
     assert len(watch._looks) < 40
@@ -65,7 +63,7 @@ def test_websockets_that_live_for_seconds_do_not_lower_the_rate(tmp_path: Path) 
     """They are answered as quickly as pages are; how long they then stay open says nothing about the shop."""
     edge = EdgeMetrics(tmp_path, 0, ["shop"])
     metrics = edge.rooms["shop"]
-    watch = EdgeWatch(tmp_path)
+    watch = UpstreamWindow(tmp_path)
     memory, rates = Memory(), []
     bounds = Bounds(60.0, 600.0)
     rate, opened_at = 600.0, None
@@ -82,9 +80,9 @@ def test_websockets_that_live_for_seconds_do_not_lower_the_rate(tmp_path: Path) 
             metrics.requests["admitted"] += 60
             metrics.in_flight -= 60
         served(edge, 0.02, 40)
-        watch.look(now)
+        watch.look(now, time.time())
         seen = watch.figures("shop", 4)
-        if seen is None:
+        if not seen.seconds:
             continue
         figures = Figures(
             seconds=4,
@@ -95,12 +93,12 @@ def test_websockets_that_live_for_seconds_do_not_lower_the_rate(tmp_path: Path) 
             max_active=10_000,
             admitted=rate,
             left=rate,
-            requests=seen.requests_per_minute,
+            requests=seen.answers_per_minute,
             failures=seen.failures_per_minute,
             given_up=seen.given_up_per_minute,
             p50_seconds=seen.p50_seconds,
             p95_seconds=seen.p95_seconds,
-            in_flight=seen.in_flight,
+            in_flight=seen.awaiting,
         )
         memory, decision = decide(memory, bounds, figures, 1000.0 + now)
         rate = decision.rate

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
+from test_wording import OPEN
 
+from waitroom.control.history import shop_json
 from waitroom.control.monitoring.hints import NOTHING
-from waitroom.control.shop_figures import ShopFigures, ShopWatch, quantile
-from waitroom.metrics.collectors import EdgeCollector, exposition, totals
+from waitroom.control.shop_figures import UpstreamStats, UpstreamWindow
+from waitroom.control.wording import shown
+from waitroom.metrics.collectors import ControlCollector, EdgeCollector, exposition, read_workers, totals
 from waitroom.metrics.recorder import MOST_SHARED_NAMED, EdgeMetrics
 
 NOW = 1_800_000_000.0
@@ -22,7 +26,7 @@ class Workers:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.each = [EdgeMetrics(folder, slot, ["shop"]) for slot in range(2)]
-        self.watch = ShopWatch(folder)
+        self.watch = UpstreamWindow(folder)
 
     def serve(self, worker: int, count: int, seconds: float, outcome: str = "forwarded") -> None:
         room = self.each[worker].rooms["shop"]
@@ -36,7 +40,7 @@ class Workers:
         for slot in writing:
             self.each[slot].save(self.each[slot].dump())
             os.utime(self.folder / f"edge-{slot}.json", (now, now))
-        self.watch.look(now)
+        self.watch.look(now, now)
 
 
 @pytest.fixture
@@ -45,9 +49,11 @@ def workers(tmp_path: Path) -> Workers:
 
 
 def test_nothing_is_known_before_the_first_look(workers: Workers) -> None:
-    assert workers.watch.figures("shop", 10) == ShopFigures(0.0, 0.0, None, None, 0, 0)
+    assert workers.watch.figures("shop", 10) == UpstreamStats()
+    assert workers.watch.workers_alive == 0
     workers.look(NOW)
-    assert workers.watch.figures("shop", 10) == ShopFigures(0.0, 0.0, None, None, 0, 2)
+    assert workers.watch.figures("shop", 10) == UpstreamStats()
+    assert workers.watch.workers_alive == 2
     assert workers.watch.figures("another", 10).p50_seconds is None
 
 
@@ -84,36 +90,55 @@ def test_a_worker_that_writes_no_more_is_not_alive(workers: Workers) -> None:
     workers.each[1].rooms["shop"].in_flight = 5
     workers.look(NOW)
     assert workers.watch.workers_alive == 2
-    workers.look(NOW + 3, writing=(0,))
+    workers.look(NOW + 4.9, writing=(0,))
     assert workers.watch.workers_alive == 2
-    workers.look(NOW + 3.5, writing=(0,))
+    workers.look(NOW + 5.5, writing=(0,))
+    assert workers.watch.workers_alive == 1
     figures = workers.watch.figures("shop", 10)
-    assert (figures.workers_alive, figures.in_flight) == (1, 0)
+    assert (figures.in_flight, figures.awaiting) == (0, 0)
 
 
-def test_a_clock_that_is_set_back_and_a_file_that_vanishes_make_no_figures_up(workers: Workers) -> None:
+@pytest.mark.parametrize("age", [0.0, 2.5, 3.5, 4.5, 6.0, 60.0])
+def test_a_worker_is_alive_on_the_dashboard_and_in_the_metrics_alike(workers: Workers, age: float) -> None:
+    now = time.time()
+    workers.each[1].rooms["shop"].in_flight = 5
+    workers.look(now)
+    os.utime(workers.folder / "edge-1.json", (now - age, now - age))
+    workers.watch.look(now, now)
+    metrics = exposition(ControlCollector([], workers.folder, 2), EdgeCollector(workers.folder)).decode()
+    assert f"waitroom_workers_alive {workers.watch.workers_alive:.1f}\n" in metrics
+    in_flight = workers.watch.figures("shop", 10).in_flight
+    assert f'waitroom_upstream_in_flight{{room="shop"}} {in_flight:.1f}\n' in metrics
+
+
+def test_a_file_that_vanishes_makes_no_figures_up(workers: Workers) -> None:
     workers.serve(0, 100, 0.1)
-    workers.look(NOW + 3600)
     workers.look(NOW)
-    assert workers.watch.figures("shop", 10).requests_per_minute == 0
     (workers.folder / "edge-0.json").unlink()
     workers.look(NOW + 5, writing=(1,))
-    figures = workers.watch.figures("shop", 10)
-    assert (figures.requests_per_minute, figures.workers_alive) == (0, 1)
+    assert workers.watch.figures("shop", 10).requests_per_minute == 0
+    assert workers.watch.workers_alive == 1
 
 
-@pytest.mark.parametrize(
-    ("counts", "share", "value"),
-    [
-        ([0, 0, 0], 0.5, None),
-        ([10, 0, 0], 0.5, 0.5),
-        ([0, 10, 0], 0.5, 1.5),
-        ([5, 5, 0], 0.95, 1.9),
-        ([0, 0, 3], 0.5, 2.0),
-    ],
-)
-def test_quantiles(counts: list[int], share: float, value: float | None) -> None:
-    assert quantile((1.0, 2.0), counts, share) == value
+def test_api_and_autopilot_read_one_latency(workers: Workers) -> None:
+    workers.look(NOW)
+    workers.serve(0, 30, 0.15)
+    workers.look(NOW + 4)
+    stats = workers.watch.figures("shop", 4)
+    assert stats.p50_seconds == pytest.approx((0.1 * 0.25) ** 0.5), "in the middle of its bucket, as that is spaced"
+    assert shop_json(stats)["p50_seconds"] == round(stats.p50_seconds, 4)
+
+
+def test_shares_are_of_the_answers_not_of_what_visitors_gave_up(workers: Workers) -> None:
+    workers.look(NOW)
+    workers.serve(0, 30, 0.1)
+    workers.serve(0, 10, 0.1, "failed")
+    workers.serve(0, 60, 0.1, "gone")
+    workers.look(NOW + 60)
+    stats = workers.watch.figures("shop", 60)
+    told = (stats.requests_per_minute, stats.failures_per_minute, stats.given_up_per_minute, stats.answers_per_minute)
+    assert told == (100, 10, 60, 40)
+    assert shown({**OPEN, "shop": shop_json(stats)})["failures"] == "25 % (10 a minute)"
 
 
 def test_streams_are_requests_and_answers_but_their_lifetime_is_no_latency(workers: Workers) -> None:
@@ -138,11 +163,11 @@ def test_a_file_that_a_former_version_wrote_still_counts(workers: Workers, tmp_p
     for name in ("upstream_response_seconds", "upstream_awaiting_response"):
         del former["shop"][name]
     workers.each[0].save(json.dumps(former).encode())
-    workers.watch.look(NOW)
+    workers.watch.look(NOW, NOW)
 
     assert workers.watch.figures("shop", 10).p50_seconds is None
     assert (
-        totals(tmp_path)["shop"].upstream_request_seconds.counts
+        totals(read_workers(tmp_path, NOW))["shop"].upstream_request_seconds.counts
         == json.loads(dumped)["shop"]["upstream_request_seconds"]["counts"]
     )
 
@@ -153,8 +178,8 @@ def test_a_file_that_a_former_version_wrote_still_counts(workers: Workers, tmp_p
     figures = workers.watch.figures("shop", 10)
     assert figures.requests_per_minute == 30
     assert figures.p50_seconds is not None
-    assert sum(totals(tmp_path)["shop"].upstream_request_seconds.counts) == 15
-    assert sum(totals(tmp_path)["shop"].upstream_response_seconds.counts) == 5
+    assert sum(totals(read_workers(tmp_path, NOW))["shop"].upstream_request_seconds.counts) == 15
+    assert sum(totals(read_workers(tmp_path, NOW))["shop"].upstream_response_seconds.counts) == 5
 
 
 def test_sessions_that_are_shared_are_counted_once_over_all_workers_that_live(workers: Workers) -> None:
@@ -197,3 +222,14 @@ def test_the_gauge_counts_shared_sessions(workers: Workers) -> None:
     workers.each[1].rooms["shop"].shared_sessions = [5, 7000]
     workers.look(NOW)
     assert b'waitroom_shared_sessions{room="shop"} 101.0' in exposition(EdgeCollector(workers.folder))
+
+
+def test_two_looks_close_together_make_no_peak(workers: Workers) -> None:
+    """The dashboard's loop and the autopilot's look at times of their own."""
+    workers.look(NOW)
+    for second in range(1, 5):
+        workers.serve(0, 10, 0.1)
+        workers.look(NOW + second)
+        workers.watch.look(NOW + second + 0.01, NOW + second)
+        workers.watch.look(NOW + second, NOW + second)  # which had to wait for the other
+        assert workers.watch.figures("shop", 1).requests_per_minute == pytest.approx(600, rel=0.05)

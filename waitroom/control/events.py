@@ -11,11 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from waitroom.control.monitoring.thresholds import ALERT, ALERT_ENDS_SHARE
 from waitroom.queue.view import RoomState
-
-FAILING_SHARE = 0.05
-WELL_SHARE = 0.01
-FEWEST_FAILURES = 5.0  # a minute: two failures at night are none of the shop's
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +23,7 @@ class Look:
         store_up: Whether the store answers. If not, what follows of the line is old.
         state: What was said of the room; None before it was first seen.
         waiting: How many are in the line.
-        requests_per_minute: To the shop, over the last minute, those that failed included.
+        requests_per_minute: That the shop was done with, over the last minute, those that failed included.
         failures_per_minute: Of these.
         failing_elsewhere: Whether a gateway finds that the shop fails, this one or another: each knows only of the
             requests that went through itself.
@@ -42,11 +39,10 @@ class Look:
     def shop_fails(self, *, held: bool) -> bool | None:
         """Whether the shop fails as seen from here; None where nobody asked it for anything."""
         if not held:
-            enough = self.failures_per_minute >= FEWEST_FAILURES
-            return enough and self.failures_per_minute >= FAILING_SHARE * self.requests_per_minute
+            return ALERT.reached(self.requests_per_minute, self.failures_per_minute)
         if not self.requests_per_minute:
             return None
-        return self.failures_per_minute > WELL_SHARE * self.requests_per_minute
+        return self.failures_per_minute > ALERT_ENDS_SHARE * self.requests_per_minute
 
 
 @dataclass(frozen=True, slots=True)

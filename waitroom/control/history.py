@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 from redis.asyncio import Redis
 
-from waitroom.control.shop_figures import ShopFigures
+from waitroom.control.shop_figures import UpstreamStats
 from waitroom.errors import StoreUnavailable
 from waitroom.queue.store import store_errors
 from waitroom.queue.view import RoomView
@@ -65,7 +65,7 @@ class Sample:
     shop: Mapping[str, Any]
 
     @classmethod
-    def of(cls, at: int, view: RoomView, wait: tuple[int, int] | None, shop: ShopFigures) -> Sample:
+    def of(cls, at: int, view: RoomView, wait: tuple[int, int] | None, shop: UpstreamStats) -> Sample:
         """The sample of a look at a room."""
         return cls(
             at=at,
@@ -88,11 +88,20 @@ class Sample:
         return asdict(self)
 
 
-def shop_json(figures: ShopFigures) -> dict[str, Any]:
-    """A shop's figures as the API gives them; the workers are told apart from them."""
-    told = asdict(figures)
-    del told["workers_alive"]
-    return told
+def shop_json(stats: UpstreamStats) -> dict[str, Any]:
+    """A shop's figures as the API gives them."""
+    return {
+        "requests_per_minute": round(stats.requests_per_minute, 1),
+        "failures_per_minute": round(stats.failures_per_minute, 1),
+        "given_up_per_minute": round(stats.given_up_per_minute, 1),
+        "p50_seconds": _rounded(stats.p50_seconds),
+        "p95_seconds": _rounded(stats.p95_seconds),
+        "in_flight": stats.in_flight,
+    }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 4)
 
 
 class History:

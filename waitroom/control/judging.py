@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from waitroom.control.flight import Bounds, Figures, Memory
+from waitroom.control.monitoring.thresholds import BACK_OFF, GIVING_UP, HOLD
 
 # What counts as slow where the operator didn't say: so many times the latency of the well shop, and so much more at the
 # least. A tenth of a second is what people notice (Nielsen, Usability Engineering, 1993).
@@ -30,15 +31,11 @@ ARRIVAL_SECONDS: Final = 4.0  # from a change of the rate until those whom it ca
 LONGEST_STAY_SECONDS: Final = 60.0
 SHORTEST_STAY_SECONDS: Final = 4.0
 
-ERROR_SHARE: Final = 0.005
-FEWEST_ERRORS: Final = 2
+ERROR_SHARE: Final = BACK_OFF.share
 SLOWNESS_OF_ERRORS: Final = 2.0
 SLOWNESS_OF_GIVING_UP: Final = 1.5
 
-FAILING_SHARE: Final = 0.2
-FEWEST_FAILURES: Final = 5
-FEWEST_STALLED: Final = 3
-GIVING_UP_SHARE: Final = 0.1
+FEWEST_STALLED: Final = 3  # requests that wait while nothing is answered
 
 SERVED_MEMORY_SECONDS: Final = 180.0
 SMALLEST_SERVED: Final = 5.0  # visitors, before anything is known of how much one asks for
@@ -64,7 +61,8 @@ def judge(memory: Memory, bounds: Bounds, figures: Figures) -> Judged:
     requests = figures.counted(figures.requests)
     share = figures.failures / figures.requests if figures.requests > 0 else 0.0
     failing = ""
-    if figures.counted(figures.failures) >= FEWEST_FAILURES and share >= FAILING_SHARE:
+    failures = figures.counted(figures.failures)
+    if HOLD.reached(requests, failures):
         failing = f"{share:.0%} of the shop's answers failed"
     elif (
         requests == 0 and figures.in_flight >= FEWEST_STALLED and (memory.asked > 0 or memory.served >= SMALLEST_SERVED)
@@ -72,10 +70,10 @@ def judge(memory: Memory, bounds: Bounds, figures: Figures) -> Judged:
         failing = f"the shop answers nothing, and {figures.in_flight} requests wait for it"
     slowness, too_long, borne, latency = _slowness(memory, bounds, figures)
     asked, gave_up = figures.requests + figures.given_up, figures.counted(figures.given_up)
-    if figures.given_up > GIVING_UP_SHARE * asked and gave_up >= FEWEST_FAILURES:
+    if GIVING_UP.reached(figures.counted(asked), gave_up):
         slowness = max(slowness, SLOWNESS_OF_GIVING_UP)
         latency = f"{figures.given_up / asked:.0%} of the visitors gave up before the answer came"
-    if share >= ERROR_SHARE and figures.counted(figures.failures) >= FEWEST_ERRORS:
+    if BACK_OFF.reached(requests, failures):
         slowness = max(slowness, SLOWNESS_OF_ERRORS)
         latency = f"{share:.1%} of its answers failed"
     delivered = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,7 +22,7 @@ from redis.asyncio import Redis
 
 from waitroom.control.autopilot import decide
 from waitroom.control.flight import ENOUGH_REQUESTS, WINDOWS, Bounds, Decision, Figures, Memory, Move
-from waitroom.control.pilot_figures import LOOK_SLACK_SECONDS, EdgeWatch, ShopFigures
+from waitroom.control.shop_figures import UpstreamStats, UpstreamWindow
 from waitroom.errors import StoreUnavailable, WaitroomError
 from waitroom.queue.store import store_errors
 from waitroom.queue.view import RoomState, RoomView
@@ -30,6 +31,7 @@ from waitroom.settings import RoomSettings
 log = structlog.get_logger()
 
 DECIDE_SECONDS = 2.0
+LOOK_SLACK_SECONDS = 1.0  # looks aren't made to the second
 LEASE_MS = 8000  # several looks; who takes over finds the room as it was so long ago
 KEPT_DECISIONS = 500
 # After so long a pause what was learnt is of another shop, perhaps of another day.
@@ -171,7 +173,7 @@ class Pilot:
             "at": None if said is None else said["at"],
         }
 
-    async def step(self, shop: Callable[[float], ShopFigures | None]) -> Decision | None:
+    async def step(self, shop: Callable[[float], UpstreamStats]) -> Decision | None:
         """Decides, and applies it.
 
         Args:
@@ -212,17 +214,16 @@ class Pilot:
             self._looks.popleft()
 
     def _figures(
-        self, view: RoomView, memory: Memory, shop: Callable[[float], ShopFigures | None], now: float
+        self, view: RoomView, memory: Memory, shop: Callable[[float], UpstreamStats], now: float
     ) -> Figures | None:
         until, admitted, left = self._looks[-1]
         if until - self._looks[0][0] < WINDOWS[0] - LOOK_SLACK_SECONDS:
             return None
-        seen = None
         for seconds in memory.windows(now):
             seen = shop(seconds)
-            if seen is None or seen.requests_per_minute * seconds / 60 >= ENOUGH_REQUESTS:
+            if seen.answers_per_minute * seconds / 60 >= ENOUGH_REQUESTS:
                 break
-        if seen is None:
+        if seen.seconds < WINDOWS[0] - LOOK_SLACK_SECONDS:
             return None
         since, admitted_before, left_before = next(
             look for look in self._looks if look[0] >= until - seconds - LOOK_SLACK_SECONDS
@@ -237,12 +238,12 @@ class Pilot:
             max_active=view.max_active,
             admitted=(admitted - admitted_before) * per_minute,
             left=(left - left_before) * per_minute,
-            requests=seen.requests_per_minute,
+            requests=seen.answers_per_minute,
             failures=seen.failures_per_minute,
             given_up=seen.given_up_per_minute,
             p50_seconds=seen.p50_seconds,
             p95_seconds=seen.p95_seconds,
-            in_flight=seen.in_flight,
+            in_flight=seen.awaiting,
         )
 
     async def _off(self, view: RoomView, memory: Memory) -> Decision | None:
@@ -272,15 +273,14 @@ class Pilots:
         watch: Reads what the edge workers count.
     """
 
-    def __init__(self, pilots: Sequence[Pilot], watch: EdgeWatch) -> None:
+    def __init__(self, pilots: Sequence[Pilot], watch: UpstreamWindow) -> None:
         self._pilots = pilots
         self._watch = watch
 
     async def run(self) -> None:
         """Looks and decides until cancelled. Nothing that store or shop do ends it."""
-        loop = asyncio.get_running_loop()
         while True:
-            await asyncio.to_thread(self._watch.look, loop.time())
+            await look_at(self._watch)
             for pilot in self._pilots:
                 await self._step(pilot)
             await asyncio.sleep(DECIDE_SECONDS)
@@ -295,6 +295,11 @@ class Pilots:
         except Exception:
             # A mistake here must not end admission, which runs beside it.
             log.exception("the autopilot can't decide", room=pilot.name)
+
+
+async def look_at(window: UpstreamWindow) -> None:
+    """Reads what the edge workers have counted up to now."""
+    await asyncio.to_thread(window.look, time.monotonic(), time.time())
 
 
 def new_name() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -26,10 +27,9 @@ from waitroom.control.passwords import Passwords
 from waitroom.control.people import Actor, Role, new_local_token
 from waitroom.control.people_watch import LOOK_SECONDS as PEOPLE_SECONDS
 from waitroom.control.people_watch import PeopleWatch
-from waitroom.control.pilot import Logbook, Pilot, Pilots, new_name
-from waitroom.control.pilot_figures import EdgeWatch
+from waitroom.control.pilot import Logbook, Pilot, Pilots, look_at, new_name
 from waitroom.control.rooms import Rooms
-from waitroom.control.shop_figures import ShopWatch
+from waitroom.control.shop_figures import UpstreamWindow
 from waitroom.control.webhooks import Webhooks
 from waitroom.edge.room import every
 from waitroom.metrics.recorder import FOLDER
@@ -51,7 +51,7 @@ async def serve(child: Child) -> None:
     records = connect(settings.redis_url, timeout_seconds=RECORDS_TIMEOUT_SECONDS)
     stores = {room.name: QueueStore(redis, room.name) for room in settings.rooms}
     admissions = [Admission(room, stores[room.name]) for room in settings.rooms]
-    watch = ShopWatch(Path(settings.data_dir) / FOLDER)
+    watch = UpstreamWindow(Path(settings.data_dir) / FOLDER)
     who = new_name()
     logbooks = {room.name: Logbook(redis, room.name, who) for room in settings.rooms}
     pilots: dict[str, Pilot] = {}
@@ -61,7 +61,7 @@ async def serve(child: Child) -> None:
     operations = Operations(rooms, admissions, stores, audit, settings.secrets, changed=feed.poke)
     for room, admission in zip(settings.rooms, admissions, strict=True):
         pilots[room.name] = _pilot(room, admission, logbooks[room.name], operations)
-    flying = Pilots(list(pilots.values()), EdgeWatch(Path(settings.data_dir) / FOLDER))
+    flying = Pilots(list(pilots.values()), watch)
     access = Access(settings, AccessStore(redis), audit, new_local_token(Path(settings.data_dir)))
     people = PeopleWatch(Path(settings.data_dir), settings.users, audit)
     passwords = Passwords()
@@ -76,7 +76,7 @@ async def serve(child: Child) -> None:
         await web.SockSite(runner, child.listener).start()
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(admission.run()) for admission in admissions]
-            running.append(tasks.create_task(every(LOOK_SECONDS, lambda: asyncio.to_thread(watch.look, time.time()))))
+            running.append(tasks.create_task(every(LOOK_SECONDS, partial(look_at, watch))))
             running.append(tasks.create_task(keep_history(history, rooms.samples)))
             running.append(tasks.create_task(flying.run()))
             running.append(tasks.create_task(every(PEOPLE_SECONDS, people.look)))

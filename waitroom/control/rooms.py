@@ -12,12 +12,10 @@ from typing import Any
 from waitroom.control.admission import Admission
 from waitroom.control.history import Sample, shop_json
 from waitroom.control.monitoring.hints import hints
-from waitroom.control.shop_figures import ShopWatch
+from waitroom.control.shop_figures import SHOP_SECONDS, UpstreamWindow
 from waitroom.queue.positions import Forecast
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.settings import RoomSettings, Settings
-
-SHOP_SECONDS = 10.0  # over so long the shop's figures are told
 
 _TIMES = ("session_ms", "claim_ms", "away_ms", "keep_ms", "told_ms", "session_max_ms")
 
@@ -138,7 +136,7 @@ class Rooms:
         self,
         settings: Settings,
         admissions: Sequence[Admission],
-        watch: ShopWatch,
+        watch: UpstreamWindow,
         autopilot: Callable[[str], Mapping[str, Any] | None] = lambda _room: None,
     ) -> None:
         self._settings = {room.name: room for room in settings.rooms}

@@ -1,69 +1,64 @@
-"""How the shop does, from what this gateway's edge workers have written down.
+"""How the upstream does, from what this gateway's edge workers have written down: one window for all who ask.
 
-Each worker writes its counts to a file once a second (see `waitroom.metrics.recorder`). Looked at once a second, the
-differences tell what came between; a worker that is replaced goes on with the counts of the one before it.
+Each worker writes its counts to a file once a second (see `waitroom.metrics.recorder`). The differences between two
+looks tell what came between; a worker that is replaced goes on with the counts of the one before it.
 """
 
 from __future__ import annotations
 
-import json
-from bisect import bisect_left
-from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from waitroom.control.monitoring.hints import NOTHING, Observed
-from waitroom.metrics.recorder import UPSTREAM_BOUNDS
+from waitroom.metrics.collectors import read_workers, totals
+from waitroom.metrics.recorder import UPSTREAM_BOUNDS, RoomMetrics
 
-# Workers write once a second; one that hasn't for so long is gone or stuck.
-ALIVE_SECONDS = 3.0
-# The longest span that can be asked for.
-MEMORY_SECONDS = 60.0
-_NO_ANSWERS = (0,) * (len(UPSTREAM_BOUNDS) + 1)
+LONGEST_WINDOW_SECONDS = 60.0
+# Several may look; of two looks closer than this the later one counts, or one write of a worker would make a peak.
+CLOSEST_LOOKS_SECONDS = 0.5
+SHOP_SECONDS = 10.0  # of the figures that API, dashboard and history show
 
 
 @dataclass(frozen=True, slots=True)
-class ShopFigures:
-    """What was asked of the shop during some seconds, by the workers of this gateway.
+class UpstreamStats:
+    """What was asked of the upstream during some seconds, by the workers of this gateway. Rates are per minute.
 
     Attributes:
+        seconds: How long the window really is; 0 while there are no two looks, and then all rates are 0.
         requests_per_minute: Requests that ended, whatever became of them.
-        failures_per_minute: Of those, the ones that the shop failed.
-        p50_seconds, p95_seconds: Within how long half of the answers, and 95 of 100, had begun; None where there were
-            none.
-        in_flight: Requests that are at the shop now.
-        workers_alive: Edge workers that have written of late.
+        failures_per_minute: Of those, the ones that failed: 5xx, no answer, or what the room names a failure.
+        given_up_per_minute: Of those, the ones whose visitor went away before the answer was complete.
+        p50_seconds, p95_seconds: Latency, the time to the head of an answer; None where there were no answers.
+        in_flight: Requests that are at the upstream now.
+        awaiting: Of these, the ones whose answer hasn't begun: neither streams nor tunnels.
     """
 
-    requests_per_minute: float
-    failures_per_minute: float
-    p50_seconds: float | None
-    p95_seconds: float | None
-    in_flight: int
-    workers_alive: int
+    seconds: float = 0.0
+    requests_per_minute: float = 0.0
+    failures_per_minute: float = 0.0
+    given_up_per_minute: float = 0.0
+    p50_seconds: float | None = None
+    p95_seconds: float | None = None
+    in_flight: int = 0
+    awaiting: int = 0
 
-
-@dataclass(frozen=True, slots=True)
-class _Sums:
-    """Over all workers: requests that ended, answers by bucket of their latency, failures; and what is so now."""
-
-    requests: int
-    buckets: tuple[int, ...]
-    failures: int
-    in_flight: int
-    observed: Observed = NOTHING
+    @property
+    def answers_per_minute(self) -> float:
+        """Requests that the upstream is done with, failures included: what shares of failures are of."""
+        return self.requests_per_minute - self.given_up_per_minute
 
 
 @dataclass(frozen=True, slots=True)
 class _Look:
     at: float
-    alive: int
-    rooms: Mapping[str, _Sums]
+    alive: int = 0
+    rooms: dict[str, RoomMetrics] = field(default_factory=dict)
+    observed: dict[str, Observed] = field(default_factory=dict)
 
 
-class ShopWatch:
+class UpstreamWindow:
     """Looks at the workers' files and remembers what they said during the last minute.
 
     Args:
@@ -72,26 +67,30 @@ class ShopWatch:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._looks: deque[_Look] = deque()
+        self._lock = threading.Lock()
+        # Replaced, never changed: threads look while the event loop reads.
+        self._looks: tuple[_Look, ...] = ()
 
-    def look(self, now: float) -> None:
-        """Reads the files at the Unix time ``now``, once a second or so. Reads files: not for the event loop."""
-        rooms: dict[str, _Sums] = {}
-        alive = 0
-        for path in sorted(self._folder.glob("edge-*.json")):
-            try:
-                written = path.stat().st_mtime
-                dumped: dict[str, Any] = json.loads(path.read_bytes())
-            except FileNotFoundError:
-                continue
-            lives = now - written <= ALIVE_SECONDS
-            alive += lives
-            for room, one in dumped.items():
-                rooms[room] = _sum(rooms.get(room), one, lives=lives)
-        # A clock that was set back makes what was seen before it unfit for comparison.
-        while self._looks and (self._looks[-1].at >= now or self._looks[0].at < now - MEMORY_SECONDS - 1):
-            self._looks.pop() if self._looks[-1].at >= now else self._looks.popleft()
-        self._looks.append(_Look(now, alive, rooms))
+    def look(self, now: float, unix: float) -> None:
+        """Reads the files, once a second or so. Reads files: not for the event loop.
+
+        Args:
+            now: The monotonic time in seconds.
+            unix: The Unix time in seconds, which tells the workers that are alive.
+        """
+        with self._lock:
+            workers = read_workers(self._folder, unix)
+            observed: dict[str, Observed] = {}
+            for worker in workers:
+                for room, dumped in worker.rooms.items():
+                    if worker.alive:
+                        observed[room] = observed.get(room, NOTHING) | Observed.of(dumped)
+            seen = _Look(now, sum(worker.alive for worker in workers), totals(workers), observed)
+            looks = [look for look in self._looks if look.at <= now - CLOSEST_LOOKS_SECONDS]
+            # One look more than the longest window holds, so that it is whole when a look comes late.
+            while len(looks) > 1 and looks[1].at <= now - LONGEST_WINDOW_SECONDS:
+                del looks[0]
+            self._looks = (*looks, seen)
 
     @property
     def workers_alive(self) -> int:
@@ -100,64 +99,56 @@ class ShopWatch:
 
     def observed(self, room: str) -> Observed:
         """What hints on a room follow from, when last looked at."""
-        sums = self._looks[-1].rooms.get(room) if self._looks else None
-        return NOTHING if sums is None else sums.observed
+        return self._looks[-1].observed.get(room, NOTHING) if self._looks else NOTHING
 
-    def figures(self, room: str, seconds: float) -> ShopFigures:
-        """Of the last ``seconds``, at most 60; of less where less is known."""
-        if not self._looks:
-            return ShopFigures(0.0, 0.0, None, None, 0, 0)
-        last = self._looks[-1]
-        since = [look.at for look in self._looks]
-        first = self._looks[min(bisect_left(since, last.at - seconds), len(since) - 1)]
-        nothing = _Sums(0, _NO_ANSWERS, 0, 0)
-        now, before = last.rooms.get(room, nothing), first.rooms.get(room, nothing)
+    def figures(self, room: str, seconds: float) -> UpstreamStats:
+        """Of the last ``seconds``, at most `LONGEST_WINDOW_SECONDS`; of less where less is known."""
+        looks = [(look.at, look.rooms[room]) for look in self._looks if room in look.rooms]
+        if not looks:
+            return UpstreamStats()
+        until, now = looks.pop()
+        if not looks:
+            return UpstreamStats(in_flight=now.in_flight, awaiting=now.awaiting)
+        # Looks aren't made to the second.
+        since, before = min(looks, key=lambda look: abs(look[0] - (until - seconds)))
+        per_minute = 60 / (until - since)
+        ended = sum(now.upstream_request_seconds.counts) - sum(before.upstream_request_seconds.counts)
+        given_up = max(0, now.requests["gone"] - before.requests["gone"])
+        latency, earlier = now.upstream_response_seconds.counts, before.upstream_response_seconds.counts
         # A worker's file that has vanished takes its counts with it.
-        between = [max(0, new - old) for new, old in zip(now.buckets, before.buckets, strict=True)]
-        minutes = (last.at - first.at) / 60
-        return ShopFigures(
-            requests_per_minute=round(max(0, now.requests - before.requests) / minutes, 1) if minutes else 0.0,
-            failures_per_minute=round(max(0, now.failures - before.failures) / minutes, 1) if minutes else 0.0,
-            p50_seconds=quantile(UPSTREAM_BOUNDS, between, 0.5),
-            p95_seconds=quantile(UPSTREAM_BOUNDS, between, 0.95),
+        counts = [max(0, new - old) for new, old in zip(latency, earlier, strict=True)]
+        return UpstreamStats(
+            seconds=until - since,
+            requests_per_minute=max(given_up, ended) * per_minute,
+            failures_per_minute=max(0, now.upstream_failures - before.upstream_failures) * per_minute,
+            given_up_per_minute=given_up * per_minute,
+            p50_seconds=quantile(UPSTREAM_BOUNDS, counts, 0.5),
+            p95_seconds=quantile(UPSTREAM_BOUNDS, counts, 0.95),
             in_flight=now.in_flight,
-            workers_alive=last.alive,
+            awaiting=now.awaiting,
         )
 
 
-def quantile(bounds: Sequence[float], counts: Sequence[int], share: float) -> float | None:
-    """Below which value that share lies, interpolated within its bucket; None where there is nothing.
+def quantile(bounds: Sequence[float], counts: Sequence[float], share: float) -> float | None:
+    """The value below which a share of a histogram's observations lies; None where there are none.
+
+    Within a bucket it is interpolated on a logarithmic scale, as the buckets are spaced: latencies lie towards the
+    lower end of a wide bucket, and a linear scale would tell too much. What is beyond the last bound counts as that
+    bound.
 
     Args:
-        bounds: The buckets' upper bounds; there is one more bucket, without a bound, of which its lower bound is told.
-        counts: How many are in each bucket.
+        bounds: The buckets' upper bounds, ascending.
+        counts: How many are in each, and in one more beyond the last bound.
         share: Between 0 and 1.
     """
-    wanted = sum(counts) * share
-    if not wanted:
+    total = sum(counts)
+    if total <= 0:
         return None
-    below, lower = 0, 0.0
-    for bound, count in zip(bounds, counts, strict=False):
-        if below + count >= wanted:
-            return round(lower + (bound - lower) * (wanted - below) / count, 4)
-        below, lower = below + count, bound
-    return lower
-
-
-def _sum(total: _Sums | None, dumped: Mapping[str, Any], *, lives: bool) -> _Sums:
-    requests = sum(dumped["upstream_request_seconds"]["counts"])
-    latency = dumped.get("upstream_response_seconds")  # a worker of a former version writes none
-    buckets: Sequence[int] = latency["counts"] if latency else _NO_ANSWERS
-    failures: int = dumped["upstream_failures"]
-    in_flight: int = dumped["upstream_in_flight"] if lives else 0  # those of a dead worker went with it
-    observed = Observed.of(dumped) if lives else NOTHING
-    if total is None:
-        return _Sums(requests, tuple(buckets), failures, in_flight, observed)
-    summed = tuple(mine + other for mine, other in zip(total.buckets, buckets, strict=True))
-    return _Sums(
-        total.requests + requests,
-        summed,
-        total.failures + failures,
-        total.in_flight + in_flight,
-        total.observed | observed,
-    )
+    wanted, running = share * total, 0.0
+    for index, count in enumerate(counts[:-1]):
+        if count and running + count >= wanted:
+            high = bounds[index]
+            low = bounds[index - 1] if index else high / 2
+            return float(low * (high / low) ** ((wanted - running) / count))
+        running += count
+    return float(bounds[-1])

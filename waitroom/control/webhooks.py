@@ -43,11 +43,11 @@ _MOST_BYTES_AHEAD = 1024  # of an answer's body, which nobody reads
 _TRY_AGAIN = frozenset({408, 425, 429})  # besides all from 500 on: what else is refused will be refused again
 
 
-class ShopFigures(Protocol):
+class UpstreamStats(Protocol):
     """See `waitroom.control.shop_figures`."""
 
     @property
-    def requests_per_minute(self) -> float:
+    def answers_per_minute(self) -> float:
         """Those that failed included."""
 
     @property
@@ -55,10 +55,10 @@ class ShopFigures(Protocol):
         """Of these."""
 
 
-class ShopWatch(Protocol):
+class UpstreamWindow(Protocol):
     """See `waitroom.control.shop_figures`."""
 
-    def figures(self, room: str, seconds: float) -> ShopFigures:
+    def figures(self, room: str, seconds: float) -> UpstreamStats:
         """How the shop did over so many seconds."""
 
 
@@ -281,7 +281,7 @@ class Webhooks:
         webhooks: Sequence[Webhook],
         rooms: Sequence[Ticking],
         redis: Redis,
-        shop: ShopWatch | None,
+        shop: UpstreamWindow | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._webhooks = webhooks
@@ -342,7 +342,7 @@ class Webhooks:
             store_up=room.store_up,
             state=None if view is None else view.state,
             waiting=0 if view is None else view.waiting,
-            requests_per_minute=0.0 if figures is None else figures.requests_per_minute,
+            requests_per_minute=0.0 if figures is None else figures.answers_per_minute,
             failures_per_minute=0.0 if figures is None else figures.failures_per_minute,
             failing_elsewhere=failing_elsewhere,
         )

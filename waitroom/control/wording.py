@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-NOTHING = "–"  # noqa: RUF001 - a dash, as it should be
+from waitroom.control.monitoring.thresholds import NOTICE
+from waitroom.control.shop_figures import SHOP_SECONDS
 
-# Of requests at the shop in the last ten seconds; an operator is told from here on.
-FAILING_SHARE = 0.02
-FEWEST_REQUESTS = 120  # a minute, which are twenty
+NOTHING = "–"  # noqa: RUF001 - a dash, as it should be
 
 _STATES = {
     "open": ("Open", "good"),
@@ -163,9 +162,9 @@ def _needs(room: Mapping[str, Any]) -> list[str]:
     if workers and workers["alive"] < workers["wanted"]:
         found.append(f"Only {workers['alive']} of {workers['wanted']} workers are alive.")
     shop = room.get("shop") or {}
-    asked, failed = shop.get("requests_per_minute") or 0, shop.get("failures_per_minute") or 0
-    if asked >= FEWEST_REQUESTS and failed >= asked * FAILING_SHARE:
-        found.append(f"The shop is failing: {percent(failed, asked)} of its answers in the last ten seconds.")
+    answers, failed = _answers(shop) or 0, shop.get("failures_per_minute") or 0
+    if NOTICE.reached(answers * SHOP_SECONDS / 60, failed * SHOP_SECONDS / 60):
+        found.append(f"The shop is failing: {percent(failed, answers)} of its answers in the last ten seconds.")
     if room.get("active", 0) + room.get("called", 0) > room.get("max_active", 0):
         found.append("More are inside than the limit allows. Nobody is thrown out; it sinks as they leave.")
     return found
@@ -215,11 +214,17 @@ def percent(part: float, whole: float) -> str:
 
 
 def failures(shop: Mapping[str, Any]) -> str:
-    """The share of requests that failed, and how many a minute."""
-    asked, failed = shop.get("requests_per_minute"), shop.get("failures_per_minute")
-    if asked is None or failed is None:
+    """The share of answers that failed, and how many a minute."""
+    answers, failed = _answers(shop), shop.get("failures_per_minute")
+    if answers is None or failed is None:
         return NOTHING
-    return f"{percent(failed, asked)}" if not failed else f"{percent(failed, asked)} ({rate(failed)} a minute)"
+    return f"{percent(failed, answers)}" if not failed else f"{percent(failed, answers)} ({rate(failed)} a minute)"
+
+
+def _answers(shop: Mapping[str, Any]) -> float | None:
+    """How many requests a minute the shop was done with: those whose visitor gave up are none of its answers."""
+    asked: float | None = shop.get("requests_per_minute")
+    return None if asked is None else asked - (shop.get("given_up_per_minute") or 0)
 
 
 def latency(seconds: float | None) -> str:

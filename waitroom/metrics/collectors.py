@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,7 +24,8 @@ from waitroom.queue.view import RoomState
 if TYPE_CHECKING:
     from waitroom.queue.view import RoomView
 
-ALIVE_SECONDS = 5.0  # an edge worker that lives writes its file once a second
+# An edge worker that is alive writes its file once a second; a machine may stand still for a moment or two.
+ALIVE_SECONDS = 5.0
 
 # Shown from the start, at 0: of a counter that begins at 1 Prometheus can't tell that it rose.
 _OUTCOMES = ("admitted", "failed")
@@ -64,7 +66,7 @@ class EdgeCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """See `Collector.collect`."""
-        sums = totals(self._folder)
+        sums = totals(read_workers(self._folder, time.time()))
         requests = CounterMetricFamily("waitroom_requests", _COUNTERS["requests"], labels=["room", "outcome"])
         errors = CounterMetricFamily("waitroom_store_errors", _COUNTERS["store_errors"], labels=["room"])
         failures = CounterMetricFamily("waitroom_upstream_failures", _COUNTERS["upstream_failures"], labels=["room"])
@@ -178,22 +180,31 @@ class ControlCollector(Collector):
         wanted = GaugeMetricFamily("waitroom_workers_wanted", "Edge workers that there should be.")
         wanted.add_metric([], self._workers)
         alive = GaugeMetricFamily("waitroom_workers_alive", "Edge workers that have given a sign of life.")
-        alive.add_metric([], workers_alive(self._folder, time.time()))
+        alive.add_metric([], sum(worker.alive for worker in read_workers(self._folder, time.time())))
         yield from (up, ticked, state, wanted, alive)
 
 
-def workers_alive(folder: Path, now: float) -> int:
-    """How many edge workers have written down their counts lately. Looks at files: not for the event loop.
+@dataclass(frozen=True, slots=True)
+class WorkerFile:
+    """What one edge worker has written down: whether it did so lately, and its counts by room."""
+
+    alive: bool
+    rooms: Mapping[str, Mapping[str, Any]]
+
+
+def read_workers(folder: Path, now: float) -> list[WorkerFile]:
+    """What the edge workers of one gateway have written down. Reads files: not for the event loop.
 
     Args:
         folder: Where they do.
         now: The Unix time in seconds.
     """
-    alive = 0
-    for path in folder.glob("edge-*.json"):
+    found = []
+    for path in sorted(folder.glob("edge-*.json")):
         with suppress(FileNotFoundError):  # the gateway is stopping
-            alive += now - path.stat().st_mtime < ALIVE_SECONDS
-    return alive
+            alive = now - path.stat().st_mtime < ALIVE_SECONDS
+            found.append(WorkerFile(alive, read_counts(path)))
+    return found
 
 
 def exposition(*collectors: Collector) -> bytes:
@@ -204,24 +215,25 @@ def exposition(*collectors: Collector) -> bytes:
     return generate_latest(registry)
 
 
-def totals(folder: Path) -> dict[str, RoomMetrics]:
-    """The sums over all edge workers of one gateway, by room. Reads files: not for the event loop."""
+def totals(workers: Iterable[WorkerFile]) -> dict[str, RoomMetrics]:
+    """The sums over all edge workers of one gateway, by room."""
     sums: dict[str, RoomMetrics] = {}
-    for path in sorted(folder.glob("edge-*.json")):
-        for room, dumped in read_counts(path).items():
-            _add(sums.setdefault(room, RoomMetrics()), dumped)
+    for worker in workers:
+        for room, dumped in worker.rooms.items():
+            _add(sums.setdefault(room, RoomMetrics()), dumped, alive=worker.alive)
     return sums
 
 
-def _add(total: RoomMetrics, dumped: Mapping[str, Any]) -> None:
+def _add(total: RoomMetrics, dumped: Mapping[str, Any], *, alive: bool) -> None:
     for outcome, count in dumped["requests"].items():
         total.requests[outcome] += count
     total.store_errors += dumped["store_errors"]
     total.upstream_failures += dumped["upstream_failures"]
-    total.in_flight += dumped["upstream_in_flight"]
-    total.awaiting += dumped.get("upstream_awaiting_response", dumped["upstream_in_flight"])
-    # A session may be shared in several workers. The files of the release before don't have them.
-    total.shared_sessions = {*total.shared_sessions, *dumped.get("shared_sessions", ())}
+    if alive:  # what is so now at a dead worker ended with it
+        total.in_flight += dumped["upstream_in_flight"]
+        total.awaiting += dumped.get("upstream_awaiting_response", dumped["upstream_in_flight"])
+        # A session may be shared in several workers. The files of the release before don't have them.
+        total.shared_sessions = {*total.shared_sessions, *dumped.get("shared_sessions", ())}
     for name in DISTRIBUTIONS:
         if name not in dumped:  # by a worker of a former version
             continue
