@@ -21,6 +21,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from waitroom.budgets import TokenBucket
 from waitroom.control.access_store import AccessStore
 from waitroom.control.cookies import COOKIE, AdminCookies, AdminSession
 from waitroom.control.origin import SAFE_METHODS, Whence, from_own_page, whence
@@ -99,25 +100,6 @@ def _must(actor: Actor, least: Role) -> None:
         raise Refused(403, "Not allowed", detail, actor=actor)
 
 
-class Budget:
-    """How many refused requests are written down: strangers must not push everything else out of the audit log."""
-
-    def __init__(self) -> None:
-        self._left = float(RECORDS_AT_ONCE)
-        self._at = 0.0
-        self.left_out = 0
-
-    def spend(self, now: float) -> bool:
-        """Whether one more is written down at the monotonic time ``now``."""
-        self._left = min(float(RECORDS_AT_ONCE), self._left + (now - self._at) * RECORDS_PER_SECOND)
-        self._at = now
-        if self._left < 1:
-            self.left_out += 1
-            return False
-        self._left -= 1
-        return True
-
-
 class Access:
     """Tells who asks, and answers those who may not.
 
@@ -145,7 +127,9 @@ class Access:
         self._local_token = local_token
         self._register = Register(Path(settings.data_dir), settings.users)
         self._trusted = TrustedProxies(settings.trusted_proxies)
-        self._budget = Budget()
+        # Strangers must not push everything else out of the audit log.
+        self._refusals = TokenBucket(RECORDS_PER_SECOND, RECORDS_AT_ONCE)
+        self._left_out = 0
         self._said = ""
         environment = Environment(
             loader=FileSystemLoader(resource_path("templates") / "admin"), autoescape=True, undefined=StrictUndefined
@@ -194,12 +178,12 @@ class Access:
     ) -> None:
         """Writes something down; of what was refused, no more than so much in a minute."""
         if outcome == "refused":
-            left_out = self._budget.left_out
-            if not self._budget.spend(time.monotonic()):
+            if not self._refusals.take(time.monotonic()):
+                self._left_out += 1
                 return
-            if left_out:
-                self._budget.left_out = 0
-                note = f"{note} ({left_out} more refused before this were left out)"
+            if self._left_out:
+                note = f"{note} ({self._left_out} more refused before this were left out)"
+                self._left_out = 0
         try:
             await self._audit.record(actor, action, old=old, new=new, note=note, outcome=outcome)
         except StoreUnavailable as error:
