@@ -27,6 +27,7 @@ _HTTP = (
 )
 COMPILED = (
     *("waitroom/budgets.py", "waitroom/errors.py", "waitroom/gate.py", "waitroom/tokens.py"),
+    "waitroom/wait_range.py",
     *("waitroom/metrics/recorder.py", "waitroom/queue/positions.py", "waitroom/queue/view.py"),
     *(f"waitroom/edge/{name}.py" for name in _EDGE),
     *(f"waitroom/edge/http/{name}.py" for name in _HTTP),

@@ -16,8 +16,8 @@ def test_set_says_what_it_does_before_and_after(run: Run, there: StandIn) -> Non
     assert result.exit_code == Code.DONE
     assert result.stdout.splitlines() == [
         "Newcomers wait half as long.",
-        "  the wait of newcomers: 40 to 45 min now, 20 to 24 min then",
-        "  the wait of the middle of the line: 20 to 22 min now, 10 to 12 min then",
+        "  the wait of newcomers: 40 to 45 min now, 20 to 25 min then",
+        "  the wait of the middle of the line: 20 to 25 min now, 10 to 12 min then",
         "Done: rate_per_minute 300 -> 600, max_active 800 -> 900.",
     ]
     tried, done = there.calls("PATCH")

@@ -138,8 +138,8 @@ def test_a_broken_chain_is_told_with_its_place(run: Run, there: StandIn, options
 @pytest.mark.parametrize(
     ("span", "said"),
     [
-        *((None, "-"), ((0, 0), "none"), ((0, 59), "under 1 min"), ((60, 60), "1 min"), ((0, 61), "0 to 2 min")),
-        *(((290, 301), "4 to 6 min"), ((3600, 3600), "1 h"), ((3500, 7500), "58 min to 2 h 5 min")),
+        *((None, "-"), ((0, 0), "none"), ((0, 59), "under 1 min"), ((60, 60), "1 min"), ((0, 61), "up to 2 min")),
+        *(((290, 301), "4 to 6 min"), ((3600, 3600), "60 min"), ((3500, 7500), "55 min to 3 h")),
         ((300, 60), "1 to 5 min"),
     ],
 )

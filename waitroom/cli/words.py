@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, tzinfo
 
 from waitroom.admin_answers import LastChange, Span
+from waitroom.wait_range import short_wait
 
 UNKNOWN = "-"
 _BARS = "▁▂▃▄▅▆▇█"
@@ -31,27 +32,11 @@ def milliseconds(seconds: float | None) -> str:
 
 
 def wait(span: Span | None) -> str:
-    """Such as ``none``, ``under 1 min``, ``5 to 8 min`` or ``1 h 5 min to 2 h``."""
+    """Such as ``none``, ``under 1 min``, ``5 to 8 min`` or ``30 min to 3 h``."""
     if span is None:
         return UNKNOWN
     low, high = sorted(span)
-    if high <= 0:
-        return "none"
-    if high < 60:
-        return "under 1 min"
-    low_minutes, high_minutes = int(low // 60), int(-(-high // 60))
-    if low_minutes == high_minutes:
-        return _duration(high_minutes)
-    if high_minutes < 60:
-        return f"{low_minutes} to {high_minutes} min"
-    return f"{_duration(low_minutes)} to {_duration(high_minutes)}"
-
-
-def _duration(minutes: int) -> str:
-    hours, minutes = divmod(minutes, 60)
-    if not hours:
-        return f"{minutes} min"
-    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return "none" if high <= 0 else short_wait(low, high)
 
 
 def moment(at: str | float | None, pattern: str = "%d %b %H:%M:%S", zone: tzinfo | None = None) -> str:

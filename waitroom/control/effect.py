@@ -7,6 +7,7 @@ from typing import Any
 
 from waitroom.queue.positions import Forecast
 from waitroom.queue.view import RoomState, RoomView
+from waitroom.wait_range import short_wait
 
 Wait = tuple[int, int] | None
 
@@ -84,14 +85,14 @@ def _said(before: RoomView, after: RoomView, now: Waits, then: Waits, *, drainin
         return "Nobody waits in this room, whatever its limits."
     if then.newcomer is None:
         return "How long a newcomer would wait can't be known yet."
-    would = f"A newcomer would wait {_span(then.newcomer)}"
+    would = f"A newcomer would wait {short_wait(*then.newcomer)}"
     if before.state is not RoomState.OPEN:
         return f"Visitors are let in again. {would}."
     if now.newcomer is None:
         return f"{would}; how long they would wait now can't be known."
-    if now.newcomer == then.newcomer:
+    if short_wait(*now.newcomer) == short_wait(*then.newcomer):
         return f"{would}, as now."
-    return f"{would} instead of {_span(now.newcomer)}."
+    return f"{would} instead of {short_wait(*now.newcomer)}."
 
 
 def _warnings(before: RoomView, after: RoomView, autopilot_off: bool) -> tuple[str, ...]:
@@ -122,12 +123,3 @@ def _warnings(before: RoomView, after: RoomView, autopilot_off: bool) -> tuple[s
 
 def _people(count: int) -> str:
     return "1 visitor" if count == 1 else f"{count:,} visitors"
-
-
-def _span(wait: tuple[int, int]) -> str:
-    low, high = wait
-    if high < 90:
-        return f"{low} to {high} seconds"
-    if high < 5400:
-        return f"{round(low / 60)} to {max(1, round(high / 60))} minutes"
-    return f"{low / 3600:.1f} to {high / 3600:.1f} hours"

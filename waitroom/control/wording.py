@@ -11,6 +11,7 @@ from typing import Any
 
 from waitroom.control.monitoring.thresholds import NOTICE
 from waitroom.control.shop_figures import SHOP_SECONDS
+from waitroom.wait_range import short_wait
 
 NOTHING = "–"  # noqa: RUF001 - a dash, as it should be
 
@@ -245,16 +246,7 @@ def span(wait: Sequence[float] | None, room: Mapping[str, Any]) -> str:
     if wait is None:
         return "not known"
     low, high = wait
-    if high < 60:
-        return "under 1 min"
-    if high < 5400:
-        return _range(low / 60, high / 60, "min")
-    return _range(low / 3600, high / 3600, "h")
-
-
-def _range(low: float, high: float, unit: str) -> str:
-    first, last = f"{low:.1f}" if unit == "h" else f"{low:.0f}", f"{high:.1f}" if unit == "h" else f"{high:.0f}"
-    return f"{last} {unit}" if first == last else f"{first}–{last} {unit}"  # noqa: RUF001 - a range
+    return short_wait(low, high)
 
 
 def leavers(left: Mapping[str, float | None]) -> list[list[str]]:

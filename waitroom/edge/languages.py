@@ -14,6 +14,8 @@ from babel.messages.pofile import read_po
 from babel.numbers import format_decimal
 from babel.units import format_unit
 
+from waitroom.wait_range import wait_range
+
 DEFAULT_LANGUAGE = "en"
 
 # Longer headers than any browser sends: their rest is not read, so that no one can fill the memo with them.
@@ -78,24 +80,16 @@ class Language:
             high: The longest, in seconds; at least ``low``.
         """
         _ = self.gettext
-        if high < 60:
+        found = wait_range(low, high)
+        if found is None:
             return _("less than a minute")
-        least, most = low // 60, -(-high // 60)
-        if most > 20:
-            least, most = least // 5 * 5, -(-most // 5) * 5
-        unit = "minute"
-        shortest = str(least)
-        if most > 120:
-            unit, most = "hour", -(-most // 60)
-            if least >= 60:
-                least //= 60
-                shortest = str(least)
-            elif least:
-                shortest, least = self._unit(least, "minute"), -1
-        longest = self._unit(most, unit)
-        if least == 0:
+        longest = self._unit(found.high, found.high_unit)
+        if found.low == 0:
             return _("up to {high}").format(high=longest)
-        if least == most:
+        shortest = str(found.low)
+        if found.low_unit != found.high_unit:
+            shortest = self._unit(found.low, found.low_unit)
+        elif found.low == found.high:
             return _("about {high}").format(high=longest)
         return _("about {low} to {high}").format(low=shortest, high=longest)
 
