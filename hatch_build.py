@@ -26,7 +26,7 @@ _HTTP = (
     "send_queue",
 )
 COMPILED = (
-    *("waitroom/budgets.py", "waitroom/errors.py", "waitroom/gate.py", "waitroom/tokens.py"),
+    *("waitroom/bounded.py", "waitroom/budgets.py", "waitroom/errors.py", "waitroom/gate.py", "waitroom/tokens.py"),
     "waitroom/wait_range.py",
     *("waitroom/metrics/recorder.py", "waitroom/queue/positions.py", "waitroom/queue/view.py"),
     *(f"waitroom/edge/{name}.py" for name in _EDGE),

@@ -17,6 +17,7 @@ from itsdangerous import BadSignature, Signer
 from itsdangerous.encoding import base64_encode
 from itsdangerous.signer import SigningAlgorithm
 
+from waitroom.bounded import put
 from waitroom.errors import BadToken
 
 TICKET_SECONDS: Final = 7 * 86400
@@ -142,9 +143,7 @@ class Tokens:
         if found is None:
             found = tuple([_binding(key, kind, value) for key in self._binding_keys])
             if len(value) <= LONGEST_KEPT_VALUE:
-                if len(self._bindings) >= BINDINGS_KEPT:
-                    del self._bindings[next(iter(self._bindings))]
-                self._bindings[(kind, value)] = found
+                put(self._bindings, (kind, value), found, BINDINGS_KEPT)
         return found
 
 

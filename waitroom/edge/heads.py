@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
+from waitroom.bounded import put
 from waitroom.edge.http1 import Request, Response, parse_request, parse_response, response_parts
 
 MOST_KEPT = 2048
@@ -51,9 +52,7 @@ class _Shelf(Generic[Head]):
             self._once.add(mark)
             return
         self._once.discard(mark)
-        if len(self.heads) >= MOST_KEPT and key not in self.heads:
-            del self.heads[next(iter(self.heads))]
-        self.heads[key] = at, head
+        put(self.heads, key, (at, head), MOST_KEPT)
 
 
 class RequestHeads:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from itertools import chain, zip_longest
 from typing import Any, Final
 
+from waitroom.bounded import put
+
 # As `socket.getaddrinfo` gives them.
 AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]
 _Key = tuple[str, int]
@@ -52,11 +54,9 @@ class SilentAddresses:
                 self._add(address, now)
 
     def _add(self, address: _Key, now: float) -> None:
-        _, seconds = self._silent.pop(address, (0.0, FIRST_LAST_SECONDS / 2))
+        _, seconds = self._silent.get(address, (0.0, FIRST_LAST_SECONDS / 2))
         seconds = min(2 * seconds, LONGEST_LAST_SECONDS)
-        if len(self._silent) >= MOST_SILENT:
-            del self._silent[next(iter(self._silent))]
-        self._silent[address] = (now + seconds, seconds)
+        put(self._silent, address, (now + seconds, seconds), MOST_SILENT)
 
     def _is_silent(self, address: _Key, now: float) -> bool:
         until, _ = self._silent.get(address, (now, 0.0))

@@ -11,6 +11,7 @@ from typing import Final
 
 import structlog
 
+from waitroom.bounded import put
 from waitroom.budgets import TokenBucket, neighbourhood
 from waitroom.edge.batch import Batch
 from waitroom.edge.client import ClientConnection
@@ -201,9 +202,7 @@ class Room:
                 ticket = self.tokens.read_ticket(value)
             except BadToken:
                 return None
-            if len(self._tickets) >= TICKETS_KEPT:
-                del self._tickets[next(iter(self._tickets))]
-            self._tickets[value] = ticket
+            put(self._tickets, value, ticket, TICKETS_KEPT)
         return ticket
 
     def mark_seen(self, ticket: Ticket) -> None:
@@ -275,11 +274,7 @@ class Room:
 
     def note_refused(self, kind: str, now: float) -> None:
         """Notes a kind of request that was refused for lack of a pass, for a hint to operators."""
-        refused = self.metrics.refused
-        refused.pop(kind, None)
-        if len(refused) >= REFUSED_KINDS_NOTED:
-            del refused[next(iter(refused))]
-        refused[kind] = now
+        put(self.metrics.refused, kind, now, REFUSED_KINDS_NOTED)
 
     def tell_remaining(self, remaining: int) -> None:
         """The shop says how many units are left."""

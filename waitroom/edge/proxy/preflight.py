@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from waitroom.bounded import put
 from waitroom.budgets import NeighbourhoodBudget, TokenBucket, neighbourhood
 from waitroom.edge.headers import Peer, forwarded_lines
 from waitroom.edge.http1 import Malformed, Request, Response
@@ -183,10 +184,7 @@ class Preflights:
             raise NoAnswerError("no answer in time") from error
         answer = _answer(response, self._time())
         if sum(map(len, key)) <= LONGEST_KEY:
-            self._cached.pop(key, None)
-            if len(self._cached) >= MOST_CACHED:
-                del self._cached[next(iter(self._cached))]
-            self._cached[key] = answer
+            put(self._cached, key, answer, MOST_CACHED)
         return answer
 
     def _asked(self, key: Key, done: asyncio.Task[PreflightAnswer]) -> None:

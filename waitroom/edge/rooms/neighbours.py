@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from waitroom.bounded import put
+
 MOST_KEPT: Final = 16_384
 REFRESH_SECONDS: Final = 15  # a neighbourhood is noted again no sooner
 _DIGEST_BYTES: Final = 8
@@ -40,10 +42,7 @@ class Neighbours:
         until = self._own.get(digest, 0)
         if until - self._lasts > now - REFRESH_SECONDS:
             return
-        self._own.pop(digest, None)
-        if len(self._own) >= MOST_KEPT:
-            del self._own[next(iter(self._own))]
-        self._own[digest] = now + self._lasts
+        put(self._own, digest, now + self._lasts, MOST_KEPT)
         self.changed = True
 
     def active(self, neighbourhood: str, now: float) -> bool:

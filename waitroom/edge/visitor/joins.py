@@ -9,6 +9,7 @@ import ipaddress
 from functools import lru_cache
 from typing import Final
 
+from waitroom.bounded import put
 from waitroom.budgets import NeighbourhoodBudget
 
 ARRIVAL_SECONDS: Final = 120  # how long a signed time of first arrival counts
@@ -72,11 +73,10 @@ class JoinLimiter:
         return min(LONGEST_RETRY_SECONDS, max(1.0, wait))
 
     def _note(self, key: str, count: int, at: float) -> None:
-        self._sent_back.pop(key, None)
         if count:
-            if len(self._sent_back) >= MOST_SENT_BACK:
-                del self._sent_back[next(iter(self._sent_back))]
-            self._sent_back[key] = (count, at)
+            put(self._sent_back, key, (count, at), MOST_SENT_BACK)
+        else:
+            self._sent_back.pop(key, None)
 
 
 class ProxyDetector:
