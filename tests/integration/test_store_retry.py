@@ -80,7 +80,7 @@ async def test_what_an_operator_does_is_done_and_noted_once_though_its_answer_is
             assert await store.admit(joined.first_place + 2, TOLD) == "called"
         case "end":
             assert await store.end_session(joined.first_place, 1000, TOLD)
-            assert (await store.view()).totals["left:released"] == 1
+            assert (await store.view()).totals["left:ended"] == 1
     assert len(await store.notes()) == 1
 
 
