@@ -15,27 +15,8 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-# All that a request or a poll goes through between two system calls, and nothing else.
-_EDGE = (
-    *("answers", "app", "balance", "batch", "call", "client", "clock", "endpoints", "exchange", "fields"),
-    *("forwarded", "framing", "headers", "heads", "http1", "languages", "memo", "pages", "passage", "room"),
-    *("routing", "segments", "server", "sessions", "standing", "upstream", "upstream_share"),
-)
-_HTTP = (
-    *("authority", "body_buffer", "caching", "connections", "header_policy", "minimum_rate", "partial_head"),
-    "send_queue",
-)
-COMPILED = (
-    *("waitroom/bounded.py", "waitroom/budgets.py", "waitroom/errors.py", "waitroom/gate.py", "waitroom/tokens.py"),
-    "waitroom/wait_range.py",
-    *("waitroom/metrics/recorder.py", "waitroom/queue/positions.py", "waitroom/queue/view.py"),
-    *(f"waitroom/edge/{name}.py" for name in _EDGE),
-    *(f"waitroom/edge/http/{name}.py" for name in _HTTP),
-    *("waitroom/edge/proxy/in_flight.py", "waitroom/edge/proxy/preflight.py"),
-    *("waitroom/edge/rooms/bypass.py", "waitroom/edge/rooms/ended.py", "waitroom/edge/rooms/neighbours.py"),
-    *("waitroom/edge/rooms/throttle.py", "waitroom/edge/rooms/without_pass.py"),
-    *("waitroom/edge/visitor/arrivals.py", "waitroom/edge/visitor/flow.py", "waitroom/edge/visitor/joins.py"),
-)
+# The line that a module carries if it is compiled: all that a request or a poll goes through between two system calls.
+MARKER = "# mypyc: compile"
 
 
 class CustomBuildHook(BuildHookInterface):
@@ -62,6 +43,12 @@ class CustomBuildHook(BuildHookInterface):
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
+def compiled_modules(root: Path) -> list[str]:
+    """The modules that carry the marker, as paths from the root."""
+    modules = sorted((root / "waitroom").rglob("*.py"))
+    return [str(path.relative_to(root)) for path in modules if MARKER in path.read_text(encoding="utf-8").splitlines()]
+
+
 def _compile(root: Path, folder: Path) -> list[Path]:
     from mypyc.build import mypycify
     from setuptools import Distribution
@@ -75,7 +62,7 @@ def _compile(root: Path, folder: Path) -> list[Path]:
             # what isn't compiled nothing is asked: the packages that it needs aren't there while a wheel is built.
             [
                 *("--config-file=", "--ignore-missing-imports", "--disallow-subclassing-any"),
-                *("--follow-imports=silent", *COMPILED),
+                *("--follow-imports=silent", *compiled_modules(root)),
             ],
             opt_level="2",
             debug_level="0",

@@ -1,5 +1,7 @@
 """Tables that clients can make grow, kept within a bound. Pure."""
 
+# mypyc: compile
+
 from __future__ import annotations
 
 from typing import TypeVar

@@ -3,6 +3,8 @@
 Times are seconds of any clock that never goes back; the caller passes them in.
 """
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import ipaddress

@@ -1,5 +1,7 @@
 """The errors that Waitroom raises on purpose. Each is raised where its cause is known and handled once."""
 
+# mypyc: compile
+
 from __future__ import annotations
 
 from collections.abc import Sequence

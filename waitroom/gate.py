@@ -3,6 +3,8 @@
 Decided from its head, what its visitor holds, the room as last seen, and the clock. Pure.
 """
 
+# mypyc: compile
+
 from __future__ import annotations
 
 from collections.abc import Mapping

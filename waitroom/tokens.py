@@ -4,6 +4,8 @@ A token is its fields in hexadecimal, joined by dots, and an HMAC-SHA256 signatu
 the version of its format and the room, so that none is good anywhere else.
 """
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import hashlib

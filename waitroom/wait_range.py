@@ -1,5 +1,7 @@
 """The range of a wait, rounded in one way for visitors' pages, the dashboard and the command line. Pure."""
 
+# mypyc: compile
+
 from __future__ import annotations
 
 from dataclasses import dataclass

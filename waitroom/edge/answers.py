@@ -1,5 +1,7 @@
 """What visitors are answered from here: how it stands, as a page or as JSON, and errors."""
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import json

@@ -1,5 +1,7 @@
 """What one worker does with each request: finds its room, asks the gate, and carries out what that says."""
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import asyncio

@@ -7,6 +7,8 @@ A connection that closes without an answer may be the doing of that one request,
 show that the address is down; see `Balance.hung_up`.
 """
 
+# mypyc: compile
+
 from __future__ import annotations
 
 from collections.abc import Collection

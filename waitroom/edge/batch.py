@@ -1,5 +1,7 @@
 """Gathers what many visitors ask of the store while one call is under way: the next call takes them all."""
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import asyncio

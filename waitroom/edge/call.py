@@ -1,5 +1,7 @@
 """One request to a room, with what its visitor holds."""
 
+# mypyc: compile
+
 from __future__ import annotations
 
 from waitroom.budgets import neighbourhood

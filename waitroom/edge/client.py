@@ -1,5 +1,7 @@
 """A client's connection on the public port: reads requests one after the other and writes their answers in order."""
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import asyncio

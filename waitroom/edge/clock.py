@@ -1,5 +1,7 @@
 """What time it is, for all who have to know."""
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import time

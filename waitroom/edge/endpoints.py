@@ -1,5 +1,7 @@
 """The visitor endpoints under ``/.waitroom/``: for the waiting page's script, for apps, and for other proxies."""
 
+# mypyc: compile
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping

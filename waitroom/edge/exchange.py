@@ -1,5 +1,7 @@
 """One request on its way to the shop and the answer on its way back."""
 
+# mypyc: compile
+
 from __future__ import annotations
 
 from abc import ABC, abstractmethod

@@ -5,6 +5,8 @@ visitor. A line that has been seen is looked up whole, with all that is known of
 it goes on.
 """
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import re

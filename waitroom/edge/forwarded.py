@@ -1,5 +1,7 @@
 """What proxies say of a request they pass on: ``X-Forwarded-*``, or ``Forwarded`` (RFC 7239)."""
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import ipaddress

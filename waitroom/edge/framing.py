@@ -1,5 +1,7 @@
 """Where a message's body ends: by length, by chunks, or with the connection. Pure, fed with bytes as they come."""
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import re

@@ -1,5 +1,7 @@
 """What is dropped from, kept in and added to the heads that go on."""
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import ipaddress

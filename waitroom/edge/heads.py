@@ -6,6 +6,8 @@ was derived from it is found again as well. Where a head is new, each of its lin
 (`fields.py`).
 """
 
+# mypyc: compile
+
 from __future__ import annotations
 
 from collections.abc import Sequence

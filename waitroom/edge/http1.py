@@ -5,6 +5,8 @@ leniency is a chance for two parsers to disagree about where a message ends. A r
 or another protocol is parsed by llhttp as well, and refused where the two disagree.
 """
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import re

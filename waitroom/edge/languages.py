@@ -3,6 +3,8 @@
 Everything here is made once at start and only read afterwards; what is remembered per request is bounded.
 """
 
+# mypyc: compile
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping

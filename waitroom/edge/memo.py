@@ -1,5 +1,7 @@
 """Remembering what was made of bytes that come again and again, within bounds."""
 
+# mypyc: compile
+
 from __future__ import annotations
 
 from collections.abc import Callable

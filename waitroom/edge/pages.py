@@ -5,6 +5,8 @@ are then put in by joining bytes, some microseconds a page. The templates lie in
 setting puts an operator's own in place of the waiting page (docs/waiting-page.md).
 """
 
+# mypyc: compile
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,5 +1,7 @@
 """What a request brings to the shop besides itself, and what the shop's answer brings back."""
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import math

@@ -1,5 +1,7 @@
 """One room as one worker runs it: its view, its sessions, and what it has to tell and ask the store."""
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import asyncio

@@ -6,6 +6,8 @@ path is taken in all the ways it may be read: any of them leads into a room, and
 that leads into several rooms belongs to none of them. The shop itself gets the target as it was sent.
 """
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import re

@@ -1,5 +1,7 @@
 """Pages into bytes: rendered once with marks where a visitor's values belong, filled by joining bytes."""
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import re

@@ -1,5 +1,7 @@
 """What clients' connections, and the door they come in by, need of the worker they belong to."""
 
+# mypyc: compile
+
 from __future__ import annotations
 
 from abc import ABC, abstractmethod

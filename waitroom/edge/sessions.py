@@ -4,6 +4,8 @@ A pass is verified once; after that a request under it costs a look into a dict.
 collected here and sent once a second, or immediately where a session ends. What ended elsewhere comes with the view.
 """
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import math

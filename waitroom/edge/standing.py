@@ -1,5 +1,7 @@
 """How it stands with a visitor, and the JSON that says so. Pure."""
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import json

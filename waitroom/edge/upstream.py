@@ -6,6 +6,8 @@ that a shop that closes idle ones closes those nobody needs. Where the shop has 
 of them a request goes to.
 """
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import asyncio

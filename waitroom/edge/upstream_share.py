@@ -4,6 +4,8 @@ Visitors with a pass always have at least half of a pool. Requests without one s
 takes more than half of that, so that slow requests of one client stop neither those inside nor other clients.
 """
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import asyncio

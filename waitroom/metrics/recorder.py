@@ -5,6 +5,8 @@ scraped. prometheus-client's own mode for several processes writes to a mapped f
 which was a fifth of an edge's time. Compiled: every request is counted, by several numbers.
 """
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import json

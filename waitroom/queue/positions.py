@@ -5,6 +5,8 @@ the pair that the next newcomer will get. Between two of them a position is inte
 so that the error is what has left in between.
 """
 
+# mypyc: compile
+
 from __future__ import annotations
 
 from bisect import bisect_left

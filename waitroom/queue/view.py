@@ -1,5 +1,7 @@
 """A room as an edge keeps it in memory: refreshed twice a second, and enough to answer who only waits."""
 
+# mypyc: compile
+
 from __future__ import annotations
 
 from dataclasses import dataclass

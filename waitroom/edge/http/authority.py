@@ -1,5 +1,7 @@
 """Authorities, as in the Host header and in absolute targets: a host and perhaps a port (RFC 3986, section 3.2)."""
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import ipaddress

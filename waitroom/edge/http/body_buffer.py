@@ -1,5 +1,7 @@
 """The parts of request bodies that are held before a connection to the shop is taken. Pure."""
 
+# mypyc: compile
+
 from __future__ import annotations
 
 

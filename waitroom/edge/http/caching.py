@@ -1,5 +1,7 @@
 """Which response headers decide whether a cache may keep a response."""
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import re

@@ -5,6 +5,8 @@ ones are looked for only when there is no room: keeping them in order would cost
 through all connections finds hundreds of them.
 """
 
+# mypyc: compile
+
 from __future__ import annotations
 
 from heapq import nsmallest

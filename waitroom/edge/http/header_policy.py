@@ -4,6 +4,8 @@ Shops believe them, since only a proxy sends them in their own networks. From an
 the gateway has not seen, or an address that no limit counts. docs/headers.md lists them.
 """
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import re

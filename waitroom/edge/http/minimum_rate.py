@@ -1,5 +1,7 @@
 """The least that a client must send or take while it is waited for. Pure."""
 
+# mypyc: compile
+
 from __future__ import annotations
 
 from typing import Final

@@ -1,5 +1,7 @@
 """A request's head that comes in pieces, each of its bytes looked at once."""
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import re

@@ -1,5 +1,7 @@
 """The bytes that the kernel has yet to send on a connection."""
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import fcntl

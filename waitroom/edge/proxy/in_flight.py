@@ -3,6 +3,8 @@
 Those who connect themselves are bounded by their connections; a proxy's connections tell nobody apart.
 """
 
+# mypyc: compile
+
 from __future__ import annotations
 
 from waitroom.edge.client import ClientConnection

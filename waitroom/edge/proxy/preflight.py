@@ -4,6 +4,8 @@ A preflight carries no cookie by design, so its sender is unknown. The shop sees
 it, and one question for all that are alike (Fetch standard, section 3.2).
 """
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import asyncio

@@ -4,6 +4,8 @@ A rule's paths are compared once for each path (`routing`), its other conditions
 and only cookies, addresses and budgets with each request.
 """
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import hmac

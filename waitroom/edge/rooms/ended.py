@@ -1,5 +1,7 @@
 """Sessions that have ended, remembered by their numbers for as long as a pass for them may be presented."""
 
+# mypyc: compile
+
 from __future__ import annotations
 
 from typing import Final

@@ -5,6 +5,8 @@ keeps the neighbourhoods of the sessions it serves, and writes them to a file of
 A neighbourhood is stored as a keyed digest: the files hold no addresses.
 """
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import hashlib

@@ -3,6 +3,8 @@
 A session has none of this while it stays below them: two counters suffice to see that.
 """
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import asyncio

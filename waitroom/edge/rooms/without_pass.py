@@ -1,5 +1,7 @@
 """Requests that carry neither pass nor ticket and take no place: what they may do, and a hint for each refused kind."""
 
+# mypyc: compile
+
 from __future__ import annotations
 
 from typing import Final

@@ -1,5 +1,7 @@
 """Whether a newcomer may take a place now, or is asked for a moment because too many come from one neighbourhood."""
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import math

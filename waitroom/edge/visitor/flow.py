@@ -4,6 +4,8 @@ Every step returns its outcome as a value. Pages (`answers`, `app`) and the JSON
 that both tell a visitor the same.
 """
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import asyncio

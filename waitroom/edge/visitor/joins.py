@@ -3,6 +3,8 @@
 Times are seconds of one steady clock, but for times of arrival, which are Unix times.
 """
 
+# mypyc: compile
+
 from __future__ import annotations
 
 import ipaddress
