@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import aiohttp
 from gateway import Gateway
 from visitors import NAVIGATE, Visitor
+from websockets.asyncio.client import connect
 
 PATIENCE_SECONDS = 60
 BROKEN = (OSError, asyncio.IncompleteReadError, TimeoutError)
@@ -309,3 +310,14 @@ class Shopper:
             self.statuses[status] += 1
             self.seconds.append(time.monotonic() - began)
             await asyncio.sleep(pause_seconds)
+
+
+def dial(gateway: Gateway, visitor: Visitor) -> connect:
+    """A WebSocket to the shop, with the visitor's pass."""
+    return connect(
+        f"ws://{visitor.host}:{gateway.port}/sale/socket",
+        host="127.0.0.1",
+        port=gateway.port,
+        proxy=None,
+        additional_headers={"Waitroom-Pass": visitor.cookies[visitor.pass_cookie]},
+    )

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import pytest
 import pytest_asyncio
-from attackers import Flood, address, flood, read_answer, request
+from attackers import Flood, address, dial, flood, read_answer, request
 from gateway import Gateway, eventually, free_port, room, running_gateway
 from operators import Operator
 from real_peers import uvicorn
 from redis.asyncio.client import Monitor
 from shops import BIG, DjangoShop, RealShop, django_shop, nginx_shop
 from visitors import Visitor
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -170,16 +170,6 @@ ENDS = pytest.mark.parametrize(
     [("leave", leaves), ("operator", is_ended), ("release", is_done)],
     ids=["leave", "operator", "shop"],
 )
-
-
-def dial(gateway: Gateway, visitor: Visitor) -> connect:
-    return connect(
-        f"ws://{visitor.host}:{gateway.port}/sale/socket",
-        host="127.0.0.1",
-        port=gateway.port,
-        proxy=None,
-        additional_headers={"Waitroom-Pass": visitor.cookies[visitor.pass_cookie]},
-    )
 
 
 async def is_cut(socket: ClientConnection) -> None:

@@ -8,11 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-from attackers import address
+from attackers import address, dial
 from gateway import eventually, free_port, room, running_gateway
 from real_peers import uvicorn
 from shops import nginx_shop
-from test_passes import dial
 from visitors import Visitor
 from websockets.exceptions import ConnectionClosed
 

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from test_wording import CHANGE, OPEN
+from room_views import CHANGE, OPEN
 
 from waitroom.control.access import ACTOR
 from waitroom.control.dashboard import Assets, add_dashboard

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestClient, TestServer
-from test_wording import OPEN
+from room_views import OPEN
 
 from waitroom.control import live
 from waitroom.control.live import FEED, Feed, add_feed
