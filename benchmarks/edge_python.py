@@ -34,7 +34,7 @@ from waitroom.metrics.recorder import RoomMetrics
 from waitroom.queue.positions import Pace, PositionTable
 from waitroom.queue.store import Joined, QueueStore
 from waitroom.queue.view import RoomState, RoomView
-from waitroom.settings import RoomSettings
+from waitroom.settings.gateway import RoomSettings
 from waitroom.tokens import Ticket, Tokens
 
 WAITING = 60_542

@@ -33,7 +33,7 @@ from waitroom.metrics.recorder import RoomMetrics
 from waitroom.queue.positions import Pace, PositionTable
 from waitroom.queue.store import Joined, Limits, SessionChange, Visit, Visited
 from waitroom.queue.view import RoomState, RoomView
-from waitroom.settings import RoomSettings
+from waitroom.settings.gateway import RoomSettings
 from waitroom.tokens import Pass, Ticket, Tokens
 
 WALL = 1_800_000_000  # the Unix time at first

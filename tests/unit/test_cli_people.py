@@ -8,7 +8,7 @@ from argon2 import PasswordHasher
 from cli_runner import invoke
 
 from waitroom.control.people import PeopleFile, Role
-from waitroom.settings_values import password_hash
+from waitroom.settings.validators import password_hash
 
 WORDS = "correct horse battery"
 SECRET = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"

@@ -8,7 +8,7 @@ import pytest
 
 from waitroom.control.events import CONDITIONS, Changes, Look
 from waitroom.queue.view import RoomState
-from waitroom.settings_values import WEBHOOK_EVENTS
+from waitroom.settings.validators import WEBHOOK_EVENTS
 
 CALM = Look(store_up=True, state=RoomState.OPEN, waiting=0, requests_per_minute=600.0, failures_per_minute=0.0)
 QUEUE = replace(CALM, waiting=7)

@@ -10,7 +10,7 @@ from http_reader import read_requests, read_responses
 
 from waitroom.edge.client import LINGER_SECONDS
 from waitroom.edge.exchange import LONGEST_RESPONSE_HEAD
-from waitroom.settings_values import header_line
+from waitroom.settings.validators import header_line
 
 
 @pytest.fixture

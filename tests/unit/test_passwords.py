@@ -24,7 +24,7 @@ from waitroom.control.passwords import (
     provisioning_uri,
     stand_in,
 )
-from waitroom.settings_values import password_hash, totp_secret
+from waitroom.settings.validators import password_hash, totp_secret
 
 WORDS = "correct horse battery"
 QUICK = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(WORDS)

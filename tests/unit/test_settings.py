@@ -9,7 +9,7 @@ import pytest
 from settings_texts import ROOM, TWO_ROOMS, UPSTREAM, load, refused
 
 from waitroom.errors import SettingsError
-from waitroom.settings import (
+from waitroom.settings.gateway import (
     BypassRule,
     RoomSettings,
     Settings,
@@ -19,7 +19,7 @@ from waitroom.settings import (
     load_settings,
     to_json,
 )
-from waitroom.settings_keys import keys_of
+from waitroom.settings.schema import keys_of
 
 FILES = Path(__file__).parent / "testdata" / "settings"
 GOOD = sorted(FILES.glob("good/*.toml"))

@@ -10,9 +10,9 @@ import pytest
 
 from waitroom.errors import StartError
 from waitroom.resources import resource_path
-from waitroom.settings import RoomSettings, Settings, load_settings
-from waitroom.settings_keys import Key, keys_of, tables_of
-from waitroom.settings_reference import EXAMPLE, REFERENCE, example_toml, reference_markdown, toml_value
+from waitroom.settings.gateway import RoomSettings, Settings, load_settings
+from waitroom.settings.reference import EXAMPLE, REFERENCE, example_toml, reference_markdown, toml_value
+from waitroom.settings.schema import Key, keys_of, tables_of
 
 ROOT = Path(__file__).parents[2]
 KEYS = [
@@ -24,7 +24,7 @@ KEYS = [
 
 
 def test_both_are_up_to_date() -> None:
-    """If not, run ``python -m waitroom.settings_reference`` in the repository's root."""
+    """If not, run ``python -m waitroom.settings.reference`` in the repository's root."""
     assert (ROOT / REFERENCE).read_text(encoding="utf-8") == reference_markdown()
     assert (ROOT / EXAMPLE).read_text(encoding="utf-8") == example_toml()
 

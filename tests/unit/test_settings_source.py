@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from waitroom.settings_source import key_lines
+from waitroom.settings.sources import key_lines
 
 
 def test_lines_are_found_whatever_the_way_of_writing() -> None:

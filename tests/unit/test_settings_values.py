@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from pydantic_core import PydanticCustomError
 
-from waitroom import settings_values as values
-from waitroom.settings_values import Address
+from waitroom.settings import validators as values
+from waitroom.settings.validators import Address
 
 
 @pytest.mark.parametrize(

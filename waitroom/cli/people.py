@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from waitroom import settings_values as values
 from waitroom.control.passwords import (
     LONGEST,
     hash_password,
@@ -29,7 +28,8 @@ from waitroom.control.passwords import (
 )
 from waitroom.control.people import People, PeopleError, PeopleFile, Role, User, users_of
 from waitroom.errors import SettingsError, StartError
-from waitroom.settings import Settings, load_settings
+from waitroom.settings import validators as values
+from waitroom.settings.gateway import Settings, load_settings
 
 BAD_INPUT = 2
 CODE_TRIES = 3

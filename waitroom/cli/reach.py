@@ -16,7 +16,7 @@ from waitroom.admin_client import SECONDS, AdminClient, AdminError, NoAnswer, Re
 from waitroom.cli.shared import TOKEN_VARIABLE, Code, End, complain, err, load, plain, reachable
 from waitroom.cli.words import change_words
 from waitroom.control.people import LOCAL_TOKEN_FILE
-from waitroom.settings_source import nearest
+from waitroom.settings.sources import nearest
 
 # In data_dir, made anew at each start, and good from this machine only.
 # Any shop will do to read the other settings from the environment, where there is no file.

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable
 
 from waitroom.cli.shared import Code, End
-from waitroom.settings import RoomSettings
-from waitroom.settings_keys import keys_of
-from waitroom.settings_source import nearest
+from waitroom.settings.gateway import RoomSettings
+from waitroom.settings.schema import keys_of
+from waitroom.settings.sources import nearest
 
 SETTABLE = ("rate_per_minute", "max_active", "autopilot")
 AUTO = "auto"

@@ -23,7 +23,7 @@ from pydantic import dataclasses as checked
 
 from waitroom.errors import WaitroomError
 from waitroom.folder import make_folder
-from waitroom.settings_user import UserSettings
+from waitroom.settings import UserSettings
 
 FILE = "people.json"
 LOCAL_TOKEN_FILE = "operator.token"  # noqa: S105 - a file's name

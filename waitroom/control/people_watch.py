@@ -17,7 +17,7 @@ import structlog
 from waitroom.control.audit import Audit
 from waitroom.control.people import Actor, People, PeopleError, Register, Role, write_private
 from waitroom.errors import StoreUnavailable
-from waitroom.settings_user import UserSettings
+from waitroom.settings import UserSettings
 
 log = structlog.get_logger()
 

@@ -33,7 +33,7 @@ from waitroom.metrics.recorder import RoomMetrics
 from waitroom.queue.positions import Forecast
 from waitroom.queue.store import Joined, Limits, QueueStore, RoomNotOpen, SessionChange, Visit, Visited
 from waitroom.queue.view import RoomState, RoomView
-from waitroom.settings import RoomSettings
+from waitroom.settings.gateway import RoomSettings
 from waitroom.tokens import BOUND_TO_AGENT, BOUND_TO_NETWORK, Ticket, Tokens
 
 log = structlog.get_logger()

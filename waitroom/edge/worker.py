@@ -26,7 +26,7 @@ from waitroom.edge.server import ClientLimits
 from waitroom.edge.upstream import UpstreamPool
 from waitroom.metrics.recorder import FOLDER, EdgeMetrics
 from waitroom.queue.store import QueueStore, connect
-from waitroom.settings import Settings
+from waitroom.settings.gateway import Settings
 from waitroom.tokens import Tokens
 
 log = structlog.get_logger()

@@ -7,9 +7,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Strict
 
-from waitroom import settings_values as values
-from waitroom.settings_bypass import BypassRule
-from waitroom.settings_keys import About
+from waitroom.settings import validators as values
+from waitroom.settings.bypass import BypassRule
+from waitroom.settings.schema import About
 
 CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
 

@@ -18,12 +18,13 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from waitroom.errors import Problem
-from waitroom.settings_keys import Key, Shape, keys_of, plain_number, tables_of
-from waitroom.settings_source import KeyPath, Source, nearest
-from waitroom.settings_values import WILDCARD_HOSTS, Address, split_address, upstream_address
+from waitroom.settings.schema import Key, Shape, keys_of, plain_number, tables_of
+from waitroom.settings.sources import KeyPath, Source, nearest
+from waitroom.settings.validators import WILDCARD_HOSTS, Address, split_address, upstream_address
 
 if TYPE_CHECKING:
-    from waitroom.settings import RoomSettings, Settings
+    from waitroom.settings.gateway import Settings
+    from waitroom.settings.room import RoomSettings
 
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)")
 _FACTORS: dict[str, dict[str, float]] = {

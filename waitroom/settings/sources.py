@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from waitroom.errors import Problem, SettingsError
-from waitroom.settings_keys import Key, Shape, keys_of
+from waitroom.settings.schema import Key, Shape, keys_of
 
 PREFIX = "WAITROOM_"
 DEFAULT_ROOM = "shop"

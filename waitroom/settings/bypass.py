@@ -7,13 +7,13 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, ConfigDict, Field, Strict
 
-from waitroom import settings_values as values
-from waitroom.path_patterns import BadPattern, PathPattern
-from waitroom.settings_keys import About
-from waitroom.settings_presets import PRESETS
-from waitroom.settings_source import nearest
+from waitroom.settings import validators as values
+from waitroom.settings.path_patterns import BadPattern, PathPattern
+from waitroom.settings.presets import PRESETS
+from waitroom.settings.schema import About
+from waitroom.settings.sources import nearest
 
-# As in `settings_room`, which imports this module.
+# As in `settings.room`, which imports this module.
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
 _Text = Annotated[str, Strict()]
 

@@ -7,9 +7,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Strict
 
-from waitroom import settings_values as values
-from waitroom.settings_keys import About
-from waitroom.settings_room import CONFIG, Text
+from waitroom.settings import validators as values
+from waitroom.settings.room import CONFIG, Text
+from waitroom.settings.schema import About
 
 
 @dataclass(frozen=True, slots=True)

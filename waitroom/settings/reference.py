@@ -1,6 +1,6 @@
 """Makes the reference of the settings and the commented example file from the settings' own definitions.
 
-``python -m waitroom.settings_reference`` in the repository's root writes both anew.
+``python -m waitroom.settings.reference`` in the repository's root writes both anew.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-from waitroom.settings import Settings
-from waitroom.settings_keys import Key, Shape, keys_of, plain_number, tables_of
+from waitroom.settings.gateway import Settings
+from waitroom.settings.schema import Key, Shape, keys_of, plain_number, tables_of
 
 REFERENCE = Path("docs/settings.md")
 EXAMPLE = Path("config/waitroom.toml")
 
-_MADE = "Made from waitroom/settings.py by `python -m waitroom.settings_reference`: change it there."
+_MADE = "Made from waitroom/settings/gateway.py by `python -m waitroom.settings.reference`: change it there."
 _WIDTH = 100
 
 _INTRODUCTION = f"""\

@@ -1,7 +1,7 @@
 """What a single value of the settings has to look like, each rule in a function that also says how to mend it.
 
 The functions are pydantic validators: they return the value in its normal form, or raise the error that
-`settings_check` turns into a problem. What they raise never quotes a secret or a password.
+`settings.validation` turns into a problem. What they raise never quotes a secret or a password.
 """
 
 from __future__ import annotations

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from waitroom.certificates import BadCertificate, read_pair
 from waitroom.errors import Problem
-from waitroom.settings_source import KeyPath, Source
-from waitroom.settings_values import SECRET_LENGTH
+from waitroom.settings.sources import KeyPath, Source
+from waitroom.settings.validators import SECRET_LENGTH
 
 if TYPE_CHECKING:
-    from waitroom.settings import Settings
+    from waitroom.settings.gateway import Settings
 
 _SECRETS_FILE: KeyPath = ("secrets_file",)
 

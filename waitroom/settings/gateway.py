@@ -1,6 +1,6 @@
 """The settings: every key, its type, default, bounds and description, and how a whole set of them is loaded.
 
-A key is defined here, in `settings_room` for a room or in `settings_webhook` for a webhook, and nowhere else. The
+A key is defined here, in `settings.room` for a room or in `settings.webhook` for a webhook, and nowhere else. The
 reference (docs/settings.md), the example file (config/waitroom.toml) and the error messages are made from these
 definitions. What comes out are frozen dataclasses with slots, cheap to read on the path of every request.
 """
@@ -15,16 +15,16 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from waitroom import settings_values as values
 from waitroom.errors import Problem, SettingsError
-from waitroom.settings_bypass import BypassRule
-from waitroom.settings_check import accept, contradictions
-from waitroom.settings_files import with_files
-from waitroom.settings_keys import About
-from waitroom.settings_room import CONFIG, Number, RoomSettings, Switch, Text, Whole
-from waitroom.settings_source import gather
-from waitroom.settings_user import UserSettings
-from waitroom.settings_webhook import Webhook
+from waitroom.settings import validators as values
+from waitroom.settings.admin import UserSettings
+from waitroom.settings.bypass import BypassRule
+from waitroom.settings.files import with_files
+from waitroom.settings.room import CONFIG, Number, RoomSettings, Switch, Text, Whole
+from waitroom.settings.schema import About
+from waitroom.settings.sources import gather
+from waitroom.settings.validation import accept, contradictions
+from waitroom.settings.webhook import Webhook
 
 __all__ = [
     "BypassRule",

@@ -1,0 +1,9 @@
+"""The settings: every key, its type, default, bounds and description, and how a set of them is loaded."""
+
+from waitroom.settings.admin import UserSettings
+from waitroom.settings.bypass import BypassRule
+from waitroom.settings.gateway import Settings, from_json, load_settings, to_json
+from waitroom.settings.room import RoomSettings
+from waitroom.settings.webhook import Webhook
+
+__all__ = ["BypassRule", "RoomSettings", "Settings", "UserSettings", "Webhook", "from_json", "load_settings", "to_json"]
