@@ -22,7 +22,6 @@ import uvloop
 from benchmarks.load import NAVIGATION, POLL, Work
 from waitroom.edge.app import Edge
 from waitroom.edge.client import ClientConnection
-from waitroom.edge.clock import Clock
 from waitroom.edge.connector import AnyProtocol, Connector, UpstreamAddress
 from waitroom.edge.headers import TrustedProxies
 from waitroom.edge.pages import Pages
@@ -34,7 +33,8 @@ from waitroom.metrics.recorder import RoomMetrics
 from waitroom.queue.positions import Pace, PositionTable
 from waitroom.queue.store import Joined, QueueStore
 from waitroom.queue.view import RoomState, RoomView
-from waitroom.settings.gateway import RoomSettings
+from waitroom.settings import RoomSettings
+from waitroom.timing import Clock
 from waitroom.tokens import Ticket, Tokens
 
 WAITING = 60_542

@@ -22,7 +22,7 @@ from waitroom.control.login import Login
 from waitroom.control.passwords import Passwords
 from waitroom.control.people import Actor, Role
 from waitroom.errors import StoreUnavailable
-from waitroom.settings.gateway import Settings, UserSettings
+from waitroom.settings import Settings, UserSettings
 
 WORDS = "correct horse battery"
 QUICK = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)

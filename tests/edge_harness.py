@@ -21,7 +21,6 @@ from wires import STARTED, Shop, VirtualLoop, Wire
 
 from waitroom.edge.app import Edge
 from waitroom.edge.client import ClientConnection
-from waitroom.edge.clock import Clock
 from waitroom.edge.headers import TrustedProxies
 from waitroom.edge.pages import Pages
 from waitroom.edge.room import Room
@@ -33,7 +32,8 @@ from waitroom.metrics.recorder import RoomMetrics
 from waitroom.queue.positions import Pace, PositionTable
 from waitroom.queue.store import Joined, Limits, SessionChange, Visit, Visited
 from waitroom.queue.view import RoomState, RoomView
-from waitroom.settings.gateway import RoomSettings
+from waitroom.settings import RoomSettings
+from waitroom.timing import Clock
 from waitroom.tokens import Pass, Ticket, Tokens
 
 WALL = 1_800_000_000  # the Unix time at first

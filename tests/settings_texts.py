@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from waitroom.errors import SettingsError
-from waitroom.settings.gateway import Settings, load_settings
+from waitroom.settings import Settings, load_settings
 
 UPSTREAM = "http://127.0.0.1:3000"
 ROOM = f'[[rooms]]\nname = "shop"\nupstream = "{UPSTREAM}"\n'

@@ -17,7 +17,7 @@ from gateway import eventually
 from waitroom.control.webhooks import Event, Patience, Sender, client, sign
 from waitroom.queue.store import QueueStore
 from waitroom.queue.view import RoomState
-from waitroom.settings.gateway import Webhook
+from waitroom.settings import Webhook
 
 SECRET = "webhook-0123456789abcdef"
 # Little time between tries; much for each, since a machine that is busy is no receiver that doesn't answer.

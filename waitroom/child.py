@@ -19,7 +19,7 @@ import uvloop
 
 from waitroom import logs
 from waitroom.certificates import Pair
-from waitroom.settings.gateway import Settings, from_json
+from waitroom.settings import Settings, from_json
 
 log = structlog.get_logger()
 

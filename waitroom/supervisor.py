@@ -25,7 +25,7 @@ from waitroom.embedded import EmbeddedStore
 from waitroom.errors import StartError
 from waitroom.folder import kept_secret, lock_folder
 from waitroom.metrics.recorder import FOLDER
-from waitroom.settings.gateway import Settings, to_json
+from waitroom.settings import Settings, to_json
 
 log = structlog.get_logger()
 

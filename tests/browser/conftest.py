@@ -18,7 +18,7 @@ from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, 
 from waiting_line import COUNT, NOW, PATIENCE_MS, Line, Open, serve
 
 from waitroom.edge.pages import Pages
-from waitroom.settings.gateway import RoomSettings
+from waitroom.settings import RoomSettings
 
 expect.set_options(timeout=PATIENCE_MS)
 

@@ -18,7 +18,7 @@ from waiting_line import LANGUAGES, NOW, STATUS, VALUES, Line, Open, asked, hide
 
 from waitroom.edge.pages import PageKind, Pages
 from waitroom.edge.words import ROOM_WORDS
-from waitroom.settings.gateway import RoomSettings
+from waitroom.settings import RoomSettings
 
 pytestmark = pytest.mark.slow
 

@@ -20,7 +20,7 @@ from waitroom.edge.room import limits_of
 from waitroom.errors import StoreUnavailable
 from waitroom.queue.store import KEYS, QueueStore, Visit, connect
 from waitroom.queue.view import RoomState
-from waitroom.settings.gateway import RoomSettings, Settings
+from waitroom.settings import RoomSettings, Settings
 from waitroom.tokens import Ticket, Tokens
 
 SECRETS = ["a secret of sixteen characters"]

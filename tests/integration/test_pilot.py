@@ -16,7 +16,7 @@ from waitroom.edge.room import limits_of
 from waitroom.errors import StoreUnavailable
 from waitroom.queue.store import QueueStore, connect
 from waitroom.queue.view import RoomState, RoomView
-from waitroom.settings.gateway import RoomSettings
+from waitroom.settings import RoomSettings
 
 pytestmark = pytest.mark.slow
 

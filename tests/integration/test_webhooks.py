@@ -32,7 +32,7 @@ from webhook_receiver import (
 )
 
 from waitroom.control.webhooks import sign
-from waitroom.settings.gateway import Webhook
+from waitroom.settings import Webhook
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "webhooks.md"
 

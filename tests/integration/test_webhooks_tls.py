@@ -13,7 +13,7 @@ from shop_server import running_shop
 from structlog.testing import capture_logs
 from webhook_receiver import HASTY, SECRET, event, receiving, sending, told_of_a_pause
 
-from waitroom.settings.gateway import Webhook
+from waitroom.settings import Webhook
 
 
 async def test_a_receiver_that_nobody_vouches_for_gets_nothing_and_is_given_up(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from waitroom.edge.rooms.bypass import Bypass
 from waitroom.edge.sessions import UNSURE_SECONDS
 from waitroom.queue.store import SessionChange, Visit, Visited
 from waitroom.queue.view import RoomState
-from waitroom.settings.gateway import BypassRule
+from waitroom.settings import BypassRule
 from waitroom.tokens import TICKET_SECONDS, Pass, Ticket, Tokens
 
 JSON = b"Accept: application/json"

@@ -9,7 +9,7 @@ import pytest
 from edge_harness import BUSY, LIMITS, OK, World, answer, at_shop, get, room_settings, sent
 from wires import Wire
 
-from waitroom.settings.gateway import BypassRule
+from waitroom.settings import BypassRule
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 WANTED, SECONDS = LIMITS.buffer_bytes, LIMITS.buffer_seconds

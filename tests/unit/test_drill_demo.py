@@ -3,7 +3,7 @@ import socket
 import pytest
 
 from waitroom.drill.demo import ROOM, Scale, free_port, settings_text
-from waitroom.settings.gateway import load_settings
+from waitroom.settings import load_settings
 
 
 @pytest.mark.parametrize("visitors", [1, 50, 400, 3000])

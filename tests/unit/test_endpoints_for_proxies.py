@@ -12,7 +12,7 @@ from endpoint_calls import call, cookie, inside, ticket
 from http_reader import Message
 
 from waitroom.queue.store import Visited
-from waitroom.settings.gateway import BypassRule
+from waitroom.settings import BypassRule
 
 
 @pytest.fixture

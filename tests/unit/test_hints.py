@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from waitroom.control.monitoring.hints import REFUSED_SECONDS, Observed, hints
-from waitroom.settings.gateway import RoomSettings
+from waitroom.settings import RoomSettings
 
 NOW = 1_800_000_000.0
 ROOM = RoomSettings(name="shop", upstream="http://a:1")

@@ -17,7 +17,7 @@ from jinja2 import Template
 from waitroom.edge.pages import PageKind, Pages, PageValues
 from waitroom.edge.words import ERROR_WORDS, ROOM_WORDS
 from waitroom.errors import SettingsError
-from waitroom.settings.gateway import RoomSettings
+from waitroom.settings import RoomSettings
 
 LANGUAGES = ("de", "en", "es", "fr", "hi", "id")
 FULL = PageValues(

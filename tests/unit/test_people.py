@@ -22,7 +22,7 @@ from waitroom.control.people import (
     new_local_token,
     token_digest,
 )
-from waitroom.settings.gateway import UserSettings
+from waitroom.settings import UserSettings
 
 HASH = "$argon2id$v=19$m=65536,t=3,p=4$p07iChp4nsDuWfEWKAxsQQ$GWcPT97M5juN9zNMv9qK2/4i9RHCMC/LnL5JOst+6/c"
 OTHER_HASH = HASH.replace("GWcP", "AAAA")

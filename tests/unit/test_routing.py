@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from waitroom.edge.routing import LONGEST_KEPT, MEMO_SIZE, Route, Router, host_name, readings
-from waitroom.settings.gateway import BypassRule, RoomSettings
+from waitroom.settings import BypassRule, RoomSettings
 
 
 def room(name: str = "shop", **settings: object) -> RoomSettings:

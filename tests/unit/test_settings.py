@@ -9,7 +9,7 @@ import pytest
 from settings_texts import ROOM, TWO_ROOMS, UPSTREAM, load, refused
 
 from waitroom.errors import SettingsError
-from waitroom.settings.gateway import (
+from waitroom.settings import (
     BypassRule,
     RoomSettings,
     Settings,

@@ -10,7 +10,7 @@ import pytest
 
 from waitroom.errors import StartError
 from waitroom.resources import resource_path
-from waitroom.settings.gateway import RoomSettings, Settings, load_settings
+from waitroom.settings import RoomSettings, Settings, load_settings
 from waitroom.settings.reference import EXAMPLE, REFERENCE, example_toml, reference_markdown, toml_value
 from waitroom.settings.schema import Key, keys_of, tables_of
 

@@ -10,7 +10,7 @@ import pytest
 from settings_texts import ROOM, load
 
 from waitroom.errors import SettingsError
-from waitroom.settings.gateway import from_json, load_settings, to_json
+from waitroom.settings import from_json, load_settings, to_json
 
 FILES = Path(__file__).parent / "testdata" / "settings"
 SECRET = "hunter2"

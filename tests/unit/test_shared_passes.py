@@ -10,7 +10,7 @@ from http_reader import Message
 
 from waitroom.control.monitoring.hints import Observed, hints
 from waitroom.edge.sessions import MANY_NETWORKS, NETWORK_SECONDS, NETWORKS_KEPT, Session, Sessions
-from waitroom.settings.gateway import RoomSettings
+from waitroom.settings import RoomSettings
 from waitroom.tokens import Tokens
 
 PRIVATE_OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nCache-Control: private\r\n\r\nok"

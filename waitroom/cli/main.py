@@ -20,7 +20,7 @@ from waitroom.drill import DEFAULT_SECONDS, DEFAULT_VISITORS
 from waitroom.errors import StartError, WaitroomError
 
 if TYPE_CHECKING:
-    from waitroom.settings.gateway import Settings
+    from waitroom.settings import Settings
 
 # The commands that are defined in other modules, in the order in which --help lists them.
 ELSEWHERE = {

@@ -28,8 +28,8 @@ from waitroom.control.passwords import (
 )
 from waitroom.control.people import People, PeopleError, PeopleFile, Role, User, users_of
 from waitroom.errors import SettingsError, StartError
+from waitroom.settings import Settings, load_settings
 from waitroom.settings import validators as values
-from waitroom.settings.gateway import Settings, load_settings
 
 BAD_INPUT = 2
 CODE_TRIES = 3

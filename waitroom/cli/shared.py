@@ -16,7 +16,7 @@ from rich.markup import escape
 from waitroom.errors import SettingsError
 
 if TYPE_CHECKING:
-    from waitroom.settings.gateway import Settings
+    from waitroom.settings import Settings
 
 TOKEN_VARIABLE = "WAITROOM_TOKEN"  # noqa: S105 - a name
 # No terminal, no lines to break: whoever reads a pipe wants each row in one.
@@ -62,7 +62,7 @@ class End(Exception):  # noqa: N818 - how a command ends, not a mistake of ours
 
 def load(config: Path | None, overrides: Mapping[str, object], *, pages: bool = False) -> Settings:
     """The settings, or an end with all that is wrong with them. ``pages``: operators' templates are tried out, too."""
-    from waitroom.settings.gateway import load_settings
+    from waitroom.settings import load_settings
 
     environment = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
     try:

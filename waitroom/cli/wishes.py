@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from waitroom.cli.shared import Code, End
-from waitroom.settings.gateway import RoomSettings
+from waitroom.settings import RoomSettings
 from waitroom.settings.schema import keys_of
 from waitroom.settings.sources import nearest
 

@@ -30,7 +30,7 @@ from waitroom.control.problems import problem
 from waitroom.edge.headers import TrustedProxies
 from waitroom.errors import BadToken, StoreUnavailable, WaitroomError
 from waitroom.resources import resource_path
-from waitroom.settings.gateway import Settings
+from waitroom.settings import Settings
 
 log = structlog.get_logger()
 

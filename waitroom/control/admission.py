@@ -13,7 +13,7 @@ from waitroom.edge.room import limits_of
 from waitroom.errors import StoreUnavailable
 from waitroom.queue.store import QueueStore, RoomNotOpen
 from waitroom.queue.view import RoomView
-from waitroom.settings.gateway import RoomSettings
+from waitroom.settings import RoomSettings
 
 log = structlog.get_logger()
 

@@ -19,7 +19,7 @@ from waitroom.edge.http.authority import parse_authority
 from waitroom.metrics.collectors import ControlCollector, EdgeCollector, QueueCollector, exposition
 from waitroom.metrics.recorder import FOLDER
 from waitroom.queue.view import RoomView
-from waitroom.settings.gateway import Settings
+from waitroom.settings import Settings
 
 ADMISSIONS: web.AppKey[Sequence[Admission]] = web.AppKey("admissions", Sequence)
 SETTINGS: web.AppKey[Settings] = web.AppKey("settings", Settings)

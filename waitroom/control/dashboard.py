@@ -17,7 +17,7 @@ from waitroom.control.access import ACTOR
 from waitroom.control.operations import LONGEST_TEXT
 from waitroom.control.wording import shown
 from waitroom.resources import resource_path
-from waitroom.settings.gateway import RoomSettings
+from waitroom.settings import RoomSettings
 from waitroom.settings.schema import Shape, keys_of
 
 # Nothing from anywhere else and nothing within the page, so that a name or message that is shown can never act.

@@ -23,7 +23,7 @@ from waitroom.control.rooms import LastChange, Rooms
 from waitroom.errors import BadToken, StoreUnavailable, WaitroomError
 from waitroom.queue.store import Called, Limits, QueueStore, Visit
 from waitroom.queue.view import RoomState, RoomView
-from waitroom.settings.gateway import RoomSettings
+from waitroom.settings import RoomSettings
 from waitroom.settings.schema import keys_of
 from waitroom.tokens import TICKET_SECONDS, Tokens
 

@@ -26,7 +26,7 @@ from waitroom.control.shop_figures import UpstreamStats, UpstreamWindow
 from waitroom.errors import StoreUnavailable, WaitroomError
 from waitroom.queue.store import store_errors
 from waitroom.queue.view import RoomState, RoomView
-from waitroom.settings.gateway import RoomSettings
+from waitroom.settings import RoomSettings
 
 log = structlog.get_logger()
 

@@ -6,7 +6,7 @@ import asyncio
 import ssl
 
 from waitroom.edge.proxy_protocol import LOCAL
-from waitroom.settings.gateway import Settings
+from waitroom.settings import Settings
 
 PROBE_SECONDS = 2.0
 

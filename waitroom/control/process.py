@@ -35,7 +35,7 @@ from waitroom.edge.room import every
 from waitroom.metrics.recorder import FOLDER
 from waitroom.queue.store import QueueStore, connect
 from waitroom.queue.view import RoomView
-from waitroom.settings.gateway import RoomSettings
+from waitroom.settings import RoomSettings
 
 SHUTDOWN_SECONDS = 2.0
 LOOK_SECONDS = 1.0  # as often as the edge workers write

@@ -15,7 +15,7 @@ from waitroom.control.monitoring.hints import hints
 from waitroom.control.shop_figures import SHOP_SECONDS, UpstreamWindow
 from waitroom.queue.positions import Forecast
 from waitroom.queue.view import RoomState, RoomView
-from waitroom.settings.gateway import RoomSettings, Settings
+from waitroom.settings import RoomSettings, Settings
 
 _TIMES = ("session_ms", "claim_ms", "away_ms", "keep_ms", "told_ms", "session_max_ms")
 

@@ -28,7 +28,7 @@ from waitroom.control.events import CONDITIONS, Changes, Condition, Look
 from waitroom.errors import StoreUnavailable
 from waitroom.metrics.collectors import Ticking
 from waitroom.queue.store import store_errors
-from waitroom.settings.gateway import Webhook
+from waitroom.settings import Webhook
 
 log = structlog.get_logger()
 

@@ -19,7 +19,6 @@ from waitroom.budgets import TokenBucket, neighbourhood
 from waitroom.edge.answers import Answers
 from waitroom.edge.call import Call
 from waitroom.edge.client import RETRY_LINE, ClientConnection
-from waitroom.edge.clock import Clock
 from waitroom.edge.connector import UpstreamUnavailable
 from waitroom.edge.endpoints import CHECK, CarryOut, Endpoints
 from waitroom.edge.exchange import Exchange
@@ -42,6 +41,7 @@ from waitroom.edge.visitor.arrivals import Arrivals
 from waitroom.edge.visitor.flow import Admitted, Outcome, Rejected, VisitorFlow
 from waitroom.gate import Action, Kind, decide
 from waitroom.queue.view import RoomState
+from waitroom.timing import Clock
 from waitroom.tokens import Ticket
 
 log = structlog.get_logger()

@@ -14,7 +14,7 @@ from aiohappyeyeballs import start_connection
 
 from waitroom.edge.resolved import AddressInfo, SilentAddresses, interleaved
 from waitroom.errors import WaitroomError
-from waitroom.settings.gateway import RoomSettings
+from waitroom.settings import RoomSettings
 
 AnyProtocol = TypeVar("AnyProtocol", bound=asyncio.BaseProtocol)
 

@@ -25,7 +25,7 @@ from waitroom.edge.http.authority import parse_authority
 from waitroom.edge.http.caching import directs_caches
 from waitroom.edge.http.header_policy import OUR_PREFIX, moves_request, plain_name, plain_names
 from waitroom.edge.http1 import Request, Response
-from waitroom.edge.memo import remember
+from waitroom.lru import remember
 
 COOKIE_PREFIX: Final = b"waitroom_"
 MOST_OF_A_COOKIE: Final = 8

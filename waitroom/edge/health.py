@@ -9,7 +9,7 @@ from typing import cast
 from waitroom.edge.connector import UpstreamUnavailable
 from waitroom.edge.http1 import Malformed, parse_response
 from waitroom.edge.upstream import UpstreamPool
-from waitroom.settings.gateway import RoomSettings
+from waitroom.settings import RoomSettings
 
 LONGEST_HEAD = 65536
 # Around health_seconds, so that the workers' questions don't come all at once.

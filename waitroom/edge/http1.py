@@ -18,8 +18,8 @@ import httptools
 from waitroom.edge.fields import Field, FieldMemo
 from waitroom.edge.http.authority import parse_authority, same_authority
 from waitroom.edge.http.caching import forbids_keeping, is_targeted
-from waitroom.edge.memo import remember
 from waitroom.errors import WaitroomError
+from waitroom.lru import remember
 
 if TYPE_CHECKING:
     from waitroom.gate import Kind

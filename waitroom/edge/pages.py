@@ -24,7 +24,7 @@ from waitroom.edge.segments import Segments, cut
 from waitroom.edge.words import LEFT_WORDS, ROOM_WORDS, SCRIPT_WORDS, PageKind, Words, error_words
 from waitroom.errors import Problem, SettingsError
 from waitroom.resources import resource_path
-from waitroom.settings.gateway import RoomSettings
+from waitroom.settings import RoomSettings
 
 __all__ = ["PageKind", "PageValues", "Pages"]
 

@@ -17,7 +17,6 @@ from waitroom.bounded import put
 from waitroom.budgets import TokenBucket, neighbourhood
 from waitroom.edge.batch import Batch
 from waitroom.edge.client import ClientConnection
-from waitroom.edge.clock import Clock
 from waitroom.edge.http1 import Request, Response
 from waitroom.edge.proxy.preflight import Preflights
 from waitroom.edge.rooms.bypass import Bypass
@@ -33,7 +32,8 @@ from waitroom.metrics.recorder import RoomMetrics
 from waitroom.queue.positions import Forecast
 from waitroom.queue.store import Joined, Limits, QueueStore, RoomNotOpen, SessionChange, Visit, Visited
 from waitroom.queue.view import RoomState, RoomView
-from waitroom.settings.gateway import RoomSettings
+from waitroom.settings import RoomSettings
+from waitroom.timing import Clock
 from waitroom.tokens import BOUND_TO_AGENT, BOUND_TO_NETWORK, Ticket, Tokens
 
 log = structlog.get_logger()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
 from waitroom.edge.rooms.bypass import BypassPaths, within
-from waitroom.settings.gateway import RoomSettings
+from waitroom.settings import RoomSettings
 from waitroom.settings.presets import PresetEntry
 
 MEMO_SIZE = 8192

@@ -21,7 +21,7 @@ from waitroom.edge.connector import Connector, UpstreamAddress, UpstreamUnavaila
 from waitroom.edge.heads import ResponseHeads
 from waitroom.edge.upstream_share import PoolShare, Waiter, Waiters
 from waitroom.logs import RateLimitedLog
-from waitroom.settings.gateway import RoomSettings
+from waitroom.settings import RoomSettings
 
 log = structlog.get_logger()
 

@@ -13,7 +13,6 @@ import structlog
 
 from waitroom.child import Child, run_child
 from waitroom.edge.app import Edge
-from waitroom.edge.clock import Clock
 from waitroom.edge.door import Door
 from waitroom.edge.headers import TrustedProxies
 from waitroom.edge.health import HealthChecks
@@ -26,7 +25,8 @@ from waitroom.edge.server import ClientLimits
 from waitroom.edge.upstream import UpstreamPool
 from waitroom.metrics.recorder import FOLDER, EdgeMetrics
 from waitroom.queue.store import QueueStore, connect
-from waitroom.settings.gateway import Settings
+from waitroom.settings import Settings
+from waitroom.timing import Clock
 from waitroom.tokens import Tokens
 
 log = structlog.get_logger()

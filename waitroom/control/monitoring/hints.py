@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from waitroom.settings.gateway import RoomSettings
+from waitroom.settings import RoomSettings
 
 MOST_NAMED: Final = 3  # of a kind, in one sentence
 REFUSED_SECONDS: Final = 3600.0  # for how long a refused request is worth a hint

@@ -8,7 +8,7 @@ import ipaddress
 import re
 from typing import NamedTuple
 
-from waitroom.edge.memo import remember
+from waitroom.lru import remember
 
 # Without user information: in ``127.0.0.1:80@evil`` some readers see one host, others another.
 _FORM = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]+)(?::([0-9]{1,5}))?\Z")

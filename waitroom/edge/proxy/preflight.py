@@ -21,7 +21,7 @@ from waitroom.edge.http1 import Malformed, Request, Response
 from waitroom.edge.rooms.neighbours import Neighbours
 from waitroom.edge.upstream import Borrower, UpstreamConnection, UpstreamPool
 from waitroom.errors import WaitroomError
-from waitroom.settings.gateway import RoomSettings
+from waitroom.settings import RoomSettings
 
 MOST_CACHED: Final = 4096
 LONGEST_KEY: Final = 2048  # bytes of origin, path and headers together

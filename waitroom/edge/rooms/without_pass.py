@@ -10,7 +10,7 @@ import structlog
 
 from waitroom.budgets import TokenBucket
 from waitroom.queue.view import RoomView
-from waitroom.settings.gateway import RoomSettings
+from waitroom.settings import RoomSettings
 
 log = structlog.get_logger()
 

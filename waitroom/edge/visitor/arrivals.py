@@ -11,10 +11,10 @@ import structlog
 
 from waitroom.budgets import neighbourhood
 from waitroom.edge.call import Call
-from waitroom.edge.clock import Clock
 from waitroom.edge.headers import own_tokens
 from waitroom.edge.visitor.joins import ARRIVAL_SECONDS, ProxyDetector
 from waitroom.errors import BadToken
+from waitroom.timing import Clock
 
 log = structlog.get_logger()
 
