@@ -18,7 +18,7 @@ import structlog
 import uvloop
 
 from waitroom import logs
-from waitroom.certificates import Pair
+from waitroom.net.tls import Pair
 from waitroom.settings import Settings, from_json
 
 log = structlog.get_logger()

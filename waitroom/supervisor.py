@@ -18,13 +18,13 @@ from pathlib import Path
 
 import structlog
 
-from waitroom.certificates import BadCertificate, Pair, read_pair
 from waitroom.child import NO_PAIR, READY
 from waitroom.command import python_command
 from waitroom.embedded import EmbeddedStore
 from waitroom.errors import StartError
 from waitroom.folder import kept_secret, lock_folder
 from waitroom.metrics.recorder import FOLDER
+from waitroom.net.tls import BadCertificate, Pair, read_pair
 from waitroom.settings import Settings, to_json
 
 log = structlog.get_logger()

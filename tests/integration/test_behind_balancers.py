@@ -15,7 +15,7 @@ from certificates import NAME, make_pair
 from gateway import Gateway, eventually, free_port, needs, running_gateway
 from shop_server import Shop
 
-from waitroom.edge.proxy_protocol import LOCAL
+from waitroom.net.proxy_protocol import LOCAL
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

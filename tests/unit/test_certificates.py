@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from certificates import NAME, make_pair
 
-from waitroom.certificates import LONGEST_FILE, BadCertificate, Pair, read_pair
+from waitroom.net.tls import LONGEST_FILE, BadCertificate, Pair, read_pair
 
 FILES = Path(__file__).parent / "testdata" / "settings"
 GOOD, BAD = FILES / "good/files", FILES / "bad/files"

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waitroom.edge.forwarded import (
+from waitroom.edge.headers import Peer, TrustedProxies, forwarded_lines, request_lines
+from waitroom.edge.http1 import Request, parse_request
+from waitroom.net.forwarded import (
     LONGEST_CHAIN,
     LONGEST_FORWARDED,
     MOST_HOPS,
@@ -19,8 +21,6 @@ from waitroom.edge.forwarded import (
     plain_address,
     visitor_address,
 )
-from waitroom.edge.headers import Peer, TrustedProxies, forwarded_lines, request_lines
-from waitroom.edge.http1 import Request, parse_request
 
 TRUSTED = TrustedProxies(["10.0.0.0/8", "192.0.2.7", "fd00::/8", "::1"])
 PROXY = Peer("10.0.0.1", True, proxies=TRUSTED)

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waitroom.edge.forwarded import LONGEST_FORWARDED, parse_forwarded
 from waitroom.edge.headers import (
     MOST_OF_A_COOKIE,
     Peer,
@@ -21,6 +20,7 @@ from waitroom.edge.headers import (
     set_cookie,
 )
 from waitroom.edge.http1 import Request, parse_request, parse_response
+from waitroom.net.forwarded import LONGEST_FORWARDED, parse_forwarded
 
 STRANGER = Peer("203.0.113.9", trusted=False)
 PROXY = Peer("10.0.0.1", trusted=True)

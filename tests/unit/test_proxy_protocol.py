@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waitroom.edge.proxy_protocol import LOCAL, LONGEST_BLOCK, LONGEST_LINE, SIGNATURE, BadHeader, ProxyHeader
+from waitroom.net.proxy_protocol import LOCAL, LONGEST_BLOCK, LONGEST_LINE, SIGNATURE, BadHeader, ProxyHeader
 
 V4 = b"PROXY TCP4 203.0.113.9 10.0.0.1 56324 443\r\n"
 V6 = b"PROXY TCP6 2001:db8::9 2001:db8::1 56324 443\r\n"

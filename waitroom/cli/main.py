@@ -175,7 +175,7 @@ def demo(
 @app.command("check-config")
 def check_config(file: Annotated[Path, typer.Argument(help="Settings file (TOML).", metavar="FILE")]) -> None:
     """Say all that is wrong with a settings file, or that nothing is."""
-    from waitroom.certificates import read_pair
+    from waitroom.net.tls import read_pair
 
     settings = load(file, {}, pages=True)
     if settings.tls_certificate is not None and settings.tls_key is not None:

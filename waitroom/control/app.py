@@ -15,9 +15,9 @@ from waitroom.control.access import Access
 from waitroom.control.admission import Admission
 from waitroom.control.probe import serves
 from waitroom.control.problems import api_problems
-from waitroom.edge.http.authority import parse_authority
 from waitroom.metrics.collectors import ControlCollector, EdgeCollector, QueueCollector, exposition
 from waitroom.metrics.recorder import FOLDER
+from waitroom.net.authority import parse_authority
 from waitroom.queue.view import RoomView
 from waitroom.settings import Settings
 

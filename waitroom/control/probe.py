@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 
-from waitroom.edge.proxy_protocol import LOCAL
+from waitroom.net.proxy_protocol import LOCAL
 from waitroom.settings import Settings
 
 PROBE_SECONDS = 2.0

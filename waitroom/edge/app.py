@@ -22,7 +22,6 @@ from waitroom.edge.client import RETRY_LINE, ClientConnection
 from waitroom.edge.connector import UpstreamUnavailable
 from waitroom.edge.endpoints import CHECK, CarryOut, Endpoints
 from waitroom.edge.exchange import Exchange
-from waitroom.edge.forwarded import plain_address
 from waitroom.edge.headers import Peer, TrustedProxies
 from waitroom.edge.heads import RequestHeads
 from waitroom.edge.http.body_buffer import BufferBudget
@@ -40,6 +39,7 @@ from waitroom.edge.sessions import Session
 from waitroom.edge.visitor.arrivals import Arrivals
 from waitroom.edge.visitor.flow import Admitted, Outcome, Rejected, VisitorFlow
 from waitroom.gate import Action, Kind, decide
+from waitroom.net.forwarded import plain_address
 from waitroom.queue.view import RoomState
 from waitroom.timing import Clock
 from waitroom.tokens import Ticket

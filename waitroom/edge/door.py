@@ -15,10 +15,10 @@ from functools import partial
 import structlog
 
 from waitroom.edge.client import ClientConnection
-from waitroom.edge.forwarded import plain_address
 from waitroom.edge.headers import Peer
-from waitroom.edge.proxy_protocol import BadHeader, ProxyHeader
 from waitroom.edge.server import Server
+from waitroom.net.forwarded import plain_address
+from waitroom.net.proxy_protocol import BadHeader, ProxyHeader
 
 log = structlog.get_logger()
 

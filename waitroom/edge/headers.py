@@ -11,7 +11,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from waitroom.edge.forwarded import (
+from waitroom.edge.http.caching import directs_caches
+from waitroom.edge.http.header_policy import OUR_PREFIX, moves_request, plain_name, plain_names
+from waitroom.edge.http1 import Request, Response
+from waitroom.lru import remember
+from waitroom.net.authority import parse_authority
+from waitroom.net.forwarded import (
     LONGEST_CHAIN,
     LONGEST_FORWARDED,
     first_untrusted_hop,
@@ -21,11 +26,6 @@ from waitroom.edge.forwarded import (
     plain_address,
     visitor_address,
 )
-from waitroom.edge.http.authority import parse_authority
-from waitroom.edge.http.caching import directs_caches
-from waitroom.edge.http.header_policy import OUR_PREFIX, moves_request, plain_name, plain_names
-from waitroom.edge.http1 import Request, Response
-from waitroom.lru import remember
 
 COOKIE_PREFIX: Final = b"waitroom_"
 MOST_OF_A_COOKIE: Final = 8

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import httptools
 
 from waitroom.edge.fields import Field, FieldMemo
-from waitroom.edge.http.authority import parse_authority, same_authority
 from waitroom.edge.http.caching import forbids_keeping, is_targeted
 from waitroom.errors import WaitroomError
 from waitroom.lru import remember
+from waitroom.net.authority import parse_authority, same_authority
 
 if TYPE_CHECKING:
     from waitroom.gate import Kind

@@ -7,8 +7,8 @@ import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from waitroom.certificates import BadCertificate, read_pair
 from waitroom.errors import Problem
+from waitroom.net.tls import BadCertificate, read_pair
 from waitroom.settings.sources import KeyPath, Source
 from waitroom.settings.validators import SECRET_LENGTH
 

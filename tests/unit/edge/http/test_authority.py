@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from waitroom.edge.http.authority import Authority, parse_authority, same_authority
 from waitroom.edge.http1 import Malformed, Request, parse_request
+from waitroom.net.authority import Authority, parse_authority, same_authority
 
 
 def request(target: bytes, host: bytes) -> Request:

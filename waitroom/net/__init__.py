@@ -1,0 +1,1 @@
+"""Addresses, proxies and TLS, as the public and the admin listener need them."""
