@@ -29,7 +29,7 @@ from redis.asyncio import Redis
 from rich.console import Console
 from rich.table import Table
 
-from waitroom.embedded import EmbeddedStore
+from waitroom.process.embedded_store import EmbeddedStore
 from waitroom.queue.store import Limits, QueueStore, connect
 
 SIZES = (100_000, 1_000_000)
@@ -217,7 +217,7 @@ async def step_over(room: Room) -> dict[str, float]:
 
 async def run(sizes: Sequence[int], server: str | None) -> list[Figures]:
     """Measures every size on a server of its own: the one that comes with Waitroom, or the one at ``server``."""
-    chosen = patch("waitroom.embedded.get_binary_path", return_value=server) if server else nullcontext()
+    chosen = patch("waitroom.process.embedded_store.get_binary_path", return_value=server) if server else nullcontext()
     with tempfile.TemporaryDirectory(prefix="waitroom-bench-") as folder, chosen:
         store = EmbeddedStore(Path(folder))
         await store.start()

@@ -24,7 +24,7 @@ from benchmarks.processes import (
     tree,
     wait_until_answers,
 )
-from waitroom.command import python_command
+from waitroom.process.command import python_command
 from waitroom.queue.store import QueueStore, connect
 from waitroom.tokens import Ticket, Tokens
 

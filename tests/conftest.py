@@ -16,7 +16,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
 from waitroom import gate
-from waitroom.embedded import EmbeddedStore
+from waitroom.process.embedded_store import EmbeddedStore
 from waitroom.queue.store import connect
 
 # Whether the path of a request is compiled: then nothing in it can be replaced or watched by a test.
@@ -82,7 +82,7 @@ def valkey(valkey_server: str) -> str:
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with (
-        patch("waitroom.embedded.get_binary_path", return_value=needs("redis-server")),
+        patch("waitroom.process.embedded_store.get_binary_path", return_value=needs("redis-server")),
         running_store(tmp_path_factory.mktemp("redis")) as url,
     ):
         yield url

@@ -25,7 +25,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
-from waitroom.embedded import EmbeddedStore
+from waitroom.process.embedded_store import EmbeddedStore
 from waitroom.queue.store import connect
 from waitroom.tokens import Tokens
 
@@ -219,7 +219,15 @@ class Gateway:
         with (self.folder / "gateway.log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 # Tied to this process, so that it ends even where a test run is killed.
-                *(sys.executable, "-m", "waitroom.tether", str(os.getpid()), sys.executable, "-m", "waitroom"),
+                *(
+                    sys.executable,
+                    "-m",
+                    "waitroom.process.pdeathsig",
+                    str(os.getpid()),
+                    sys.executable,
+                    "-m",
+                    "waitroom",
+                ),
                 *(arguments or ("run", "--config", str(self.config))),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,

@@ -1,6 +1,6 @@
 """Lets ``python -m waitroom`` stand for the ``waitroom`` command."""
 
-from waitroom.start import command
+from waitroom.process.bootstrap import command
 
 if __name__ == "__main__":
     command()

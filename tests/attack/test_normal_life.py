@@ -120,7 +120,7 @@ async def waitroom_run(folder: Path, upstream: str) -> AsyncIterator[tuple[int, 
     admin = ("--admin-listen", f"127.0.0.1:{free_port()}", "--data-dir", str(folder / "data"))
     with log.open("wb") as out:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "waitroom.tether", str(os.getpid()), sys.executable, "-m", "waitroom"),
+            *(sys.executable, "-m", "waitroom.process.pdeathsig", str(os.getpid()), sys.executable, "-m", "waitroom"),
             *(*arguments, *admin),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=out,

@@ -11,7 +11,7 @@ from gateway import Gateway, assert_unlocked, eventually, port_is_free, room, ru
 from shop_server import Shop
 from visitors import Visitor
 
-from waitroom.embedded import EmbeddedStore
+from waitroom.process.embedded_store import EmbeddedStore
 
 pytestmark = pytest.mark.slow
 

@@ -199,7 +199,7 @@ async def prometheus(busy: Gateway, tmp_path_factory: pytest.TempPathFactory) ->
     )
     with (folder / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "waitroom.tether", str(os.getpid()), needs("prometheus")),
+            *(sys.executable, "-m", "waitroom.process.pdeathsig", str(os.getpid()), needs("prometheus")),
             f"--config.file={folder}/prometheus.json",
             f"--storage.tsdb.path={folder}/data",
             f"--web.listen-address=127.0.0.1:{port}",

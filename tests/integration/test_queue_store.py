@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from waitroom.embedded import EmbeddedStore
+from waitroom.process.embedded_store import EmbeddedStore
 from waitroom.queue.store import KEYS, SEEN_CHUNK, Limits, QueueStore, RoomNotOpen, SessionChange, Visit, connect
 from waitroom.queue.view import RoomState
 

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from wires import Wire
 
 from waitroom.edge.http.connections import LEAST_IDLE_SECONDS, MOST_WALKS, Connections
-from waitroom.edge.http.open_files import OTHER_FILES, most_connections, raise_limit
+from waitroom.process.open_files import OTHER_FILES, most_connections, raise_limit
 
 STATUS = get(b"/.waitroom/status?room=shop")
 MOST = 8

@@ -11,7 +11,7 @@ from pathlib import Path
 import typer
 
 from waitroom.cli import app
-from waitroom.command import python_command
+from waitroom.process.command import python_command
 
 MODULE = """
 import gc, json, sys
@@ -25,7 +25,7 @@ def main():
 
 def test_nothing_is_collected_before_all_is_there_and_what_is_there_never(tmp_path: Path) -> None:
     (tmp_path / "begun.py").write_text(MODULE)
-    command = python_command("waitroom.start", "begun", "1", "two")
+    command = python_command("waitroom.process.bootstrap", "begun", "1", "two")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
 
     out = subprocess.run(command, check=True, capture_output=True, env=environment, timeout=60).stdout

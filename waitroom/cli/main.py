@@ -115,7 +115,7 @@ def run(
     import asyncio
 
     from waitroom import logs
-    from waitroom.supervisor import Supervisor
+    from waitroom.process.supervisor import Supervisor
 
     overrides = {
         "upstream": upstream,

@@ -22,7 +22,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic import dataclasses as checked
 
 from waitroom.errors import WaitroomError
-from waitroom.folder import make_folder
+from waitroom.process.data_dir import make_folder
 from waitroom.settings import UserSettings
 
 FILE = "people.json"

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from aiohttp import web
 
-from waitroom.child import Child, run_child
 from waitroom.control.access import Access
 from waitroom.control.access_store import AccessStore
 from waitroom.control.admission import Admission
@@ -33,6 +32,7 @@ from waitroom.control.shop_figures import UpstreamWindow
 from waitroom.control.webhooks import Webhooks
 from waitroom.edge.room import every
 from waitroom.metrics.recorder import FOLDER
+from waitroom.process.child import Child, run_child
 from waitroom.queue.store import QueueStore, connect
 from waitroom.queue.view import RoomView
 from waitroom.settings import RoomSettings

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from waitroom.command import python_command
 from waitroom.errors import WaitroomError
+from waitroom.process.command import python_command
 
 _STOP_SECONDS = 10.0
 _KILL_SECONDS = 5.0
@@ -122,7 +122,7 @@ class Children:
         """
         log = folder / f"{name}.log"
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        tether = python_command("waitroom.tether", str(os.getpid()))
+        tether = python_command("waitroom.process.pdeathsig", str(os.getpid()))
         try:
             process = await asyncio.create_subprocess_exec(
                 *tether,

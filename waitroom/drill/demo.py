@@ -19,12 +19,12 @@ from typing import Any, TypeVar
 import aiohttp
 from rich.console import Console
 
-from waitroom.command import python_command
 from waitroom.drill.children import ChildFailed, Children
 from waitroom.drill.crowd import Crowd, Plan
 from waitroom.drill.figures import read_figures, read_shop
 from waitroom.drill.report import Contrast, Moment, Progress, Summary, summary_report
 from waitroom.drill.shop import QUERY_SECONDS
+from waitroom.process.command import python_command
 
 T = TypeVar("T")
 

@@ -11,12 +11,10 @@ from pathlib import Path
 
 import structlog
 
-from waitroom.child import Child, run_child
 from waitroom.edge.app import Edge
 from waitroom.edge.door import Door
 from waitroom.edge.headers import TrustedProxies
 from waitroom.edge.health import HealthChecks
-from waitroom.edge.http.open_files import most_connections, raise_limit
 from waitroom.edge.pages import Pages
 from waitroom.edge.room import FLUSH_SECONDS, REFRESH_SECONDS, Room, every
 from waitroom.edge.rooms.neighbours import NeighbourFiles
@@ -24,6 +22,8 @@ from waitroom.edge.routing import Router
 from waitroom.edge.server import ClientLimits
 from waitroom.edge.upstream import UpstreamPool
 from waitroom.metrics.recorder import FOLDER, EdgeMetrics
+from waitroom.process.child import Child, run_child
+from waitroom.process.open_files import most_connections, raise_limit
 from waitroom.queue.store import QueueStore, connect
 from waitroom.settings import Settings
 from waitroom.timing import Clock

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import structlog
 
-from waitroom.child import NO_PAIR, READY
-from waitroom.command import python_command
-from waitroom.embedded import EmbeddedStore
 from waitroom.errors import StartError
-from waitroom.folder import kept_secret, lock_folder
 from waitroom.metrics.recorder import FOLDER
 from waitroom.net.tls import BadCertificate, Pair, read_pair
+from waitroom.process.child import NO_PAIR, READY
+from waitroom.process.command import python_command
+from waitroom.process.data_dir import kept_secret, lock_folder
+from waitroom.process.embedded_store import EmbeddedStore
 from waitroom.settings import Settings, to_json
 
 log = structlog.get_logger()
@@ -82,7 +82,7 @@ class Process:
 
     def stop(self) -> None:
         """Asks it to finish what is under way and end; asked again, to end at once."""
-        number = signal.SIGINT if self._stopping else signal.SIGTERM  # see child.py
+        number = signal.SIGINT if self._stopping else signal.SIGTERM  # see process/child.py
         self._stopping = True
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -102,7 +102,7 @@ class Process:
         arguments = (str(self._slot), str(theirs.fileno()), str(self._listener.fileno()))
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
-                *python_command("waitroom.start", self._module, *arguments),
+                *python_command("waitroom.process.bootstrap", self._module, *arguments),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), self._listener.fileno()),
                 start_new_session=True,

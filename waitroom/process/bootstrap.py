@@ -26,5 +26,5 @@ def _run(module: str) -> None:
 
 
 if __name__ == "__main__":
-    # python -m waitroom.start MODULE ARGUMENT…
+    # python -m waitroom.process.bootstrap MODULE ARGUMENT…
     _run(sys.argv.pop(1))

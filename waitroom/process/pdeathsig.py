@@ -1,4 +1,4 @@
-"""Runs a command that ends when its parent does: ``python -m waitroom.tether PARENT_PID COMMAND …``.
+"""Runs a command that ends when its parent does: ``python -m waitroom.process.pdeathsig PARENT_PID COMMAND …``.
 
 For children that, unlike our own, can't watch a pipe. Where the system can't do it (macOS), the command runs untied;
 whoever starts next to it must then deal with an orphan.

