@@ -18,9 +18,9 @@ from itertools import count
 from waitroom.control.autopilot import decide
 from waitroom.control.flight import ENOUGH_REQUESTS, WINDOWS, Bounds, Decision, Figures, Memory
 from waitroom.control.pilot import LOOK_SLACK_SECONDS
-from waitroom.control.shop_figures import quantile
 from waitroom.drill.shop import BACKLOG_PER_CONNECTION, CONNECTION_WAIT_SECONDS
 from waitroom.metrics.recorder import DISTRIBUTIONS
+from waitroom.metrics.upstream_window import quantile
 
 BOUNDS = DISTRIBUTIONS["upstream_request_seconds"]
 TICK_SECONDS = 0.25

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 from waitroom.control.autopilot import decide
 from waitroom.control.flight import ENOUGH_REQUESTS, WINDOWS, Bounds, Decision, Figures, Memory
-from waitroom.control.shop_figures import quantile
 from waitroom.metrics.recorder import DISTRIBUTIONS
+from waitroom.metrics.upstream_window import quantile
 
 BOUNDS = DISTRIBUTIONS["upstream_request_seconds"]
 STEP_SECONDS = 0.25

@@ -15,9 +15,9 @@ from waitroom.control.notes import Notes
 from waitroom.control.operations import BadChange, Change, NotPossible, Operations, StaleVersion
 from waitroom.control.people import Actor, Role
 from waitroom.control.rooms import Rooms
-from waitroom.control.shop_figures import UpstreamWindow
 from waitroom.edge.room import limits_of
 from waitroom.errors import StoreUnavailable
+from waitroom.metrics.upstream_window import UpstreamWindow
 from waitroom.queue.store import KEYS, QueueStore, Visit, connect
 from waitroom.queue.view import RoomState
 from waitroom.settings import RoomSettings, Settings

@@ -11,9 +11,9 @@ from redis.asyncio import Redis
 
 from waitroom.control.flight import Move
 from waitroom.control.pilot import KEPT_DECISIONS, Logbook, Pilot
-from waitroom.control.shop_figures import UpstreamStats
 from waitroom.edge.room import limits_of
 from waitroom.errors import StoreUnavailable
+from waitroom.metrics.upstream_window import UpstreamStats
 from waitroom.queue.store import QueueStore, connect
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.settings import RoomSettings

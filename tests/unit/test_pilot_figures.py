@@ -9,8 +9,8 @@ import pytest
 
 from waitroom.control.autopilot import decide
 from waitroom.control.flight import Bounds, Figures, Memory
-from waitroom.control.shop_figures import UpstreamStats, UpstreamWindow, quantile
 from waitroom.metrics.recorder import EdgeMetrics
+from waitroom.metrics.upstream_window import UpstreamStats, UpstreamWindow, quantile
 
 
 def served(edge: EdgeMetrics, seconds: float, count: int, *, failed: int = 0, gone: int = 0) -> None:

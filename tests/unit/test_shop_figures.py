@@ -12,10 +12,10 @@ from test_wording import OPEN
 
 from waitroom.control.history import shop_json
 from waitroom.control.monitoring.hints import NOTHING
-from waitroom.control.shop_figures import UpstreamStats, UpstreamWindow
 from waitroom.control.wording import shown
 from waitroom.metrics.collectors import ControlCollector, EdgeCollector, exposition, read_workers, totals
 from waitroom.metrics.recorder import MOST_SHARED_NAMED, EdgeMetrics
+from waitroom.metrics.upstream_window import UpstreamStats, UpstreamWindow
 
 NOW = 1_800_000_000.0
 

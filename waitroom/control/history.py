@@ -16,8 +16,8 @@ from typing import Any
 import structlog
 from redis.asyncio import Redis
 
-from waitroom.control.shop_figures import UpstreamStats
 from waitroom.errors import StoreUnavailable
+from waitroom.metrics.upstream_window import UpstreamStats
 from waitroom.queue.store import store_errors
 from waitroom.queue.view import RoomView
 

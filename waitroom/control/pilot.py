@@ -22,8 +22,8 @@ from redis.asyncio import Redis
 
 from waitroom.control.autopilot import decide
 from waitroom.control.flight import ENOUGH_REQUESTS, WINDOWS, Bounds, Decision, Figures, Memory, Move
-from waitroom.control.shop_figures import UpstreamStats, UpstreamWindow
 from waitroom.errors import StoreUnavailable, WaitroomError
+from waitroom.metrics.upstream_window import UpstreamStats, UpstreamWindow
 from waitroom.queue.store import store_errors
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.settings import RoomSettings

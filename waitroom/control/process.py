@@ -28,10 +28,10 @@ from waitroom.control.people_watch import LOOK_SECONDS as PEOPLE_SECONDS
 from waitroom.control.people_watch import PeopleWatch
 from waitroom.control.pilot import Logbook, Pilot, Pilots, look_at, new_name
 from waitroom.control.rooms import Rooms
-from waitroom.control.shop_figures import UpstreamWindow
 from waitroom.control.webhooks import Webhooks
 from waitroom.edge.room import every
 from waitroom.metrics.recorder import FOLDER
+from waitroom.metrics.upstream_window import UpstreamWindow
 from waitroom.process.child import Child, run_child
 from waitroom.queue.store import QueueStore, connect
 from waitroom.queue.view import RoomView

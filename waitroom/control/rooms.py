@@ -12,7 +12,7 @@ from typing import Any
 from waitroom.control.admission import Admission
 from waitroom.control.history import Sample, shop_json
 from waitroom.control.monitoring.hints import hints
-from waitroom.control.shop_figures import SHOP_SECONDS, UpstreamWindow
+from waitroom.metrics.upstream_window import SHOP_SECONDS, UpstreamWindow
 from waitroom.queue.positions import Forecast
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.settings import RoomSettings, Settings

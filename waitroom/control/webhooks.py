@@ -44,7 +44,7 @@ _TRY_AGAIN = frozenset({408, 425, 429})  # besides all from 500 on: what else is
 
 
 class UpstreamStats(Protocol):
-    """See `waitroom.control.shop_figures`."""
+    """See `waitroom.metrics.upstream_window`."""
 
     @property
     def answers_per_minute(self) -> float:
@@ -56,7 +56,7 @@ class UpstreamStats(Protocol):
 
 
 class UpstreamWindow(Protocol):
-    """See `waitroom.control.shop_figures`."""
+    """See `waitroom.metrics.upstream_window`."""
 
     def figures(self, room: str, seconds: float) -> UpstreamStats:
         """How the shop did over so many seconds."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from waitroom.control.monitoring.thresholds import NOTICE
-from waitroom.control.shop_figures import SHOP_SECONDS
+from waitroom.metrics.upstream_window import SHOP_SECONDS
 from waitroom.wait_range import short_wait
 
 NOTHING = "–"  # noqa: RUF001 - a dash, as it should be
