@@ -8,7 +8,7 @@ import pytest
 from typer import testing
 from typer.testing import CliRunner, Result
 
-from waitroom.cli import app, change
+from waitroom.cli import app, operations
 
 # Typer makes the command anew for each run of it, which takes longer than most runs.
 testing._get_command = functools.cache(testing._get_command)
@@ -28,6 +28,6 @@ class Run:
 
     def __call__(self, *arguments: str, typed: str | None = None) -> Result:
         """With ``typed``, somebody sits at a terminal and types that."""
-        self._monkeypatch.setattr(change, "at_a_terminal", lambda: typed is not None)
+        self._monkeypatch.setattr(operations, "at_a_terminal", lambda: typed is not None)
         to = () if {"--admin", "--config"} & set(arguments) else ("--admin", self.url)
         return invoke(*arguments, *to, stdin=typed)

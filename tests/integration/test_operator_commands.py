@@ -15,7 +15,7 @@ import pytest
 from gateway import Gateway, eventually, room
 from visitors import Visitor, filled
 
-from waitroom.cli.shared import Code
+from waitroom.cli.console import Code
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

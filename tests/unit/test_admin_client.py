@@ -8,7 +8,7 @@ import pytest
 from admin_stand_in import bob, raw_server
 from aiohttp import web
 
-from waitroom.admin_client import AdminClient, AdminError, NoAnswer, Refused, checked_token, is_loopback
+from waitroom.cli.api_client import AdminClient, AdminError, NoAnswer, Refused, checked_token, is_loopback
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
@@ -161,7 +161,7 @@ def test_rubbish_is_no_answer(answer):
 
 
 def test_too_much_is_no_answer(monkeypatch):
-    monkeypatch.setattr("waitroom.admin_client.MOST_BYTES", 1000)
+    monkeypatch.setattr("waitroom.cli.api_client.MOST_BYTES", 1000)
     body = b'{"rooms": [], "more": "' + b"x" * 1000 + b'"}'
     with raw_server(OK + b"Content-Length: %d\r\n\r\n" % len(body) + body) as url, pytest.raises(NoAnswer):
         AdminClient(url).rooms()

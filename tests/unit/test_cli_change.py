@@ -6,9 +6,9 @@ import pytest
 from admin_stand_in import StandIn, bob, raw_server
 from cli_runner import Run
 
-from waitroom.admin_client import AdminClient
-from waitroom.cli import change
-from waitroom.cli.shared import Code, End
+from waitroom.cli import operations
+from waitroom.cli.api_client import AdminClient
+from waitroom.cli.console import Code, End
 
 
 def test_set_says_what_it_does_before_and_after(run: Run, there: StandIn) -> None:
@@ -230,7 +230,7 @@ def test_drain_waits_until_nobody_is_inside(there: StandIn, capsys: pytest.Captu
     bob(there.rooms["sale"], draining=True)
     room = client.room("sale").value
     steps = iter([{"active": 20, "called": 1}, {"active": 20}, {"active": 1, "called": 0}, {"active": 0}])
-    change.until_empty(client, room, lambda _: there.rooms["sale"].update(next(steps)))
+    operations.until_empty(client, room, lambda _: there.rooms["sale"].update(next(steps)))
     assert capsys.readouterr().out.splitlines() == [
         *("783 inside or called", "21 inside or called", "1 inside or called", "sale is empty.")
     ]
@@ -241,7 +241,7 @@ def test_drain_does_not_wait_for_what_was_taken_back(there: StandIn) -> None:
     bob(there.rooms["sale"], draining=True)
     room = client.room("sale").value
     with pytest.raises(End, match="draining True → False") as raised:
-        change.until_empty(client, room, lambda _: bob(there.rooms["sale"], draining=False))
+        operations.until_empty(client, room, lambda _: bob(there.rooms["sale"], draining=False))
     assert raised.value.code is Code.CHANGED_MEANWHILE
 
 
@@ -255,7 +255,7 @@ def test_drain_outlives_a_gateway_that_is_away(there: StandIn, capsys: pytest.Ca
         there.rooms["sale"] |= {"active": 0, "called": 0}
         client.__init__(next(steps))  # type: ignore[misc]
 
-    change.until_empty(client, room, pause)
+    operations.until_empty(client, room, pause)
     lines = capsys.readouterr().out.splitlines()
     assert [line[:9] for line in lines] == ["783 insid", "No answer", "sale is e"]
 
@@ -267,7 +267,7 @@ def test_what_was_changed_while_the_question_was_open_is_not_overridden(
         bob(there.rooms["sale"], max_active=100)
         return True
 
-    monkeypatch.setattr(change.typer, "confirm", answered)
+    monkeypatch.setattr(operations.typer, "confirm", answered)
     for command in (("close", "sale"), ("undo", "sale")):
         result = run(*command, typed="")
         assert result.exit_code == Code.CHANGED_MEANWHILE

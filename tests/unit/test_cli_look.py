@@ -11,8 +11,8 @@ from admin_stand_in import StandIn, bob, entry, sample
 from aiohttp import web
 from cli_runner import Run
 
-from waitroom.cli import words
-from waitroom.cli.shared import Code
+from waitroom.cli import formatting
+from waitroom.cli.console import Code
 
 
 def test_history_is_bars_and_rows(run: Run, there: StandIn) -> None:
@@ -20,7 +20,7 @@ def test_history_is_bars_and_rows(run: Run, there: StandIn) -> None:
     assert result.exit_code == Code.DONE
     lines = result.stdout.splitlines()
     bars = {line.split("  ")[0].strip(): line for line in lines[1:5]}
-    assert bars["waiting"].split()[1:] == [words.sparkline(list(range(120)), 60), "0", "1,190", "1,190"]
+    assert bars["waiting"].split()[1:] == [formatting.sparkline(list(range(120)), 60), "0", "1,190", "1,190"]
     assert bars["admitted a minute"].split()[-3:] == ["300", "300", "300"]
     assert bars["shop p95, ms"].split()[-1] == "412"
     rows = lines[6:]
@@ -144,26 +144,26 @@ def test_a_broken_chain_is_told_with_its_place(run: Run, there: StandIn, options
     ],
 )
 def test_waits(span: tuple[float, float] | None, said: str) -> None:
-    assert words.wait(span) == said
+    assert formatting.wait(span) == said
 
 
 def test_figures() -> None:
-    assert [words.number(value) for value in (None, 0, 12.25, 297.4, 1234567)] == [
+    assert [formatting.number(value) for value in (None, 0, 12.25, 297.4, 1234567)] == [
         *("-", "0", "12.2", "297", "1,234,567")
     ]
-    assert [words.milliseconds(value) for value in (None, 0.0412, 2.44)] == ["-", "41 ms", "2.4 s"]
-    assert (words.of(5, None), words.of(None, 6)) == ("5", "- of 6")
+    assert [formatting.milliseconds(value) for value in (None, 0.0412, 2.44)] == ["-", "41 ms", "2.4 s"]
+    assert (formatting.of(5, None), formatting.of(None, 6)) == ("5", "- of 6")
 
 
 def test_bars() -> None:
-    assert words.sparkline([], 10) == ""
-    assert words.sparkline([0, 0], 10) == "▁▁"
-    assert words.sparkline([0, None, 7, 3.5], 10) == "▁ █▅"
-    assert words.sparkline([0] * 50 + [9] + [0] * 49, 4) == "▁▁█▁", "a short peak is seen"
+    assert formatting.sparkline([], 10) == ""
+    assert formatting.sparkline([0, 0], 10) == "▁▁"
+    assert formatting.sparkline([0, None, 7, 3.5], 10) == "▁ █▅"
+    assert formatting.sparkline([0] * 50 + [9] + [0] * 49, 4) == "▁▁█▁", "a short peak is seen"
 
 
 def test_moments() -> None:
-    assert words.moment("2026-11-24T12:03:05Z", zone=UTC) == "24 Nov 12:03:05"
-    assert words.moment("2026-11-24T12:03:05+01:00", zone=UTC) == "24 Nov 11:03:05"
-    assert words.moment(0, "%H:%M", UTC) == "00:00"
-    assert (words.moment(None), words.moment("soon"), words.moment(1e99)) == ("-", "soon", "1e+99")
+    assert formatting.moment("2026-11-24T12:03:05Z", zone=UTC) == "24 Nov 12:03:05"
+    assert formatting.moment("2026-11-24T12:03:05+01:00", zone=UTC) == "24 Nov 11:03:05"
+    assert formatting.moment(0, "%H:%M", UTC) == "00:00"
+    assert (formatting.moment(None), formatting.moment("soon"), formatting.moment(1e99)) == ("-", "soon", "1e+99")

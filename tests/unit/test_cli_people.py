@@ -66,7 +66,7 @@ def test_on_a_terminal_the_password_is_asked_for_twice_and_not_shown(run, file, 
         asked.append((text, options))
         return WORDS
 
-    monkeypatch.setattr("waitroom.cli.people._on_a_terminal", lambda: True)
+    monkeypatch.setattr("waitroom.cli.accounts._on_a_terminal", lambda: True)
     monkeypatch.setattr("typer.prompt", prompt)
     add(run)
     assert asked == [("Password", {"hide_input": True, "confirmation_prompt": True})]
@@ -135,7 +135,7 @@ def test_a_second_user_of_a_name_is_refused(run, file):
 
 def test_a_code_is_set_up_once_the_app_shows_it(run, file, monkeypatch):
     add(run)
-    monkeypatch.setattr("waitroom.cli.people.new_totp_secret", lambda: SECRET)
+    monkeypatch.setattr("waitroom.cli.accounts.new_totp_secret", lambda: SECRET)
     monkeypatch.setattr("time.time", lambda: 1_790_000_010.0)
     code = pyotp.TOTP(SECRET).at(1_790_000_010)
     result = run("user", "totp", "anna", stdin="000000\n" * 3)

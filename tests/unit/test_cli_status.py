@@ -13,9 +13,9 @@ from aiohttp import web
 from cli_runner import Run
 from rich.console import Console
 
-from waitroom.admin_client import AdminClient, Refused
-from waitroom.cli import reach, status
-from waitroom.cli.shared import Code, plain
+from waitroom.cli import gateway, status
+from waitroom.cli.api_client import AdminClient, Refused
+from waitroom.cli.console import Code, plain
 
 
 def drawn(client: AdminClient, width: int) -> str:
@@ -150,14 +150,14 @@ def settings(folder: Path, there: StandIn, data_dir: str = "data") -> str:
 def test_the_settings_lead_there_and_to_the_token_of_this_machine(run: Run, there: StandIn, tmp_path: Path) -> None:
     there.token = "of-this-start"
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / reach.LOCAL_TOKEN_FILE).write_text("of-this-start\n")
+    (tmp_path / "data" / gateway.LOCAL_TOKEN_FILE).write_text("of-this-start\n")
     assert run("status", "--config", settings(tmp_path, there)).exit_code == Code.DONE
 
 
 def test_the_environment_leads_there(run: Run, there: StandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WAITROOM_ADMIN_LISTEN", there.url.removeprefix("http://"))
     monkeypatch.setenv("WAITROOM_DATA_DIR", str(tmp_path))
-    (tmp_path / reach.LOCAL_TOKEN_FILE).write_text("local")
+    (tmp_path / gateway.LOCAL_TOKEN_FILE).write_text("local")
     there.token = "local"
     run.url = ""
     result = run("status", "--admin", "")
@@ -168,7 +168,7 @@ def test_whose_token_goes_before_whose(
     run: Run, there: StandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "waitroom-data").mkdir()
-    (tmp_path / "waitroom-data" / reach.LOCAL_TOKEN_FILE).write_text("local")
+    (tmp_path / "waitroom-data" / gateway.LOCAL_TOKEN_FILE).write_text("local")
     (tmp_path / "mine").write_text("from-the-file\n")
     run("status")
     monkeypatch.setenv("WAITROOM_TOKEN", "from-the-environment")
@@ -179,16 +179,16 @@ def test_whose_token_goes_before_whose(
 
 
 def test_the_token_of_this_machine_goes_nowhere_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    path = tmp_path / reach.LOCAL_TOKEN_FILE
+    path = tmp_path / gateway.LOCAL_TOKEN_FILE
     path.write_text("local")
-    assert reach._token_giver(None, path, True)() == "local"
-    assert reach._token_giver(None, path, False)() is None
+    assert gateway._token_giver(None, path, True)() == "local"
+    assert gateway._token_giver(None, path, False)() is None
 
 
 def test_a_token_of_somebody_else_s_is_as_good_as_none(tmp_path: Path) -> None:
-    path = tmp_path / reach.LOCAL_TOKEN_FILE
+    path = tmp_path / gateway.LOCAL_TOKEN_FILE
     path.mkdir()
-    assert reach._token_giver(None, path, True)() is None
+    assert gateway._token_giver(None, path, True)() is None
 
 
 def test_a_token_file_that_is_none(run: Run, there: StandIn, tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_every_command_says_that_nobody_answers(run: Run, command: tuple[str, ..
 def test_every_command_waits_no_longer_than_it_should(
     run: Run, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reach, "SECONDS", 0.05)
+    monkeypatch.setattr(gateway, "SECONDS", 0.05)
     with raw_server(b"", hang=True) as url:
         result = run(*command, "--admin", url)
     assert (result.exit_code, result.stdout) == (Code.NO_ANSWER, "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from test_wording import OPEN
 
-from waitroom.cli.words import wait
+from waitroom.cli.formatting import wait
 from waitroom.control.wording import shown
 from waitroom.edge.languages import DEFAULT_LANGUAGE, Language
 from waitroom.wait_range import short_wait

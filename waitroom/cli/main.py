@@ -15,7 +15,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from waitroom import __version__
-from waitroom.cli.shared import Code, ConfigFile, End, complain, err, load, out, reachable
+from waitroom.cli.console import Code, ConfigFile, End, complain, err, load, out, reachable
 from waitroom.drill import DEFAULT_SECONDS, DEFAULT_VISITORS
 from waitroom.errors import StartError, WaitroomError
 
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 # The commands that are defined in other modules, in the order in which --help lists them.
 ELSEWHERE = {
     "status": "waitroom.cli.status:status",
-    "set": "waitroom.cli.change:set_",
-    "pause": "waitroom.cli.change:pause",
-    "resume": "waitroom.cli.change:resume",
-    "close": "waitroom.cli.change:close",
-    "message": "waitroom.cli.change:message_",
-    "drain": "waitroom.cli.change:drain",
-    "admit": "waitroom.cli.change:admit",
-    "end-session": "waitroom.cli.change:end_session",
-    "undo": "waitroom.cli.change:undo",
-    "history": "waitroom.cli.look:history",
-    "decisions": "waitroom.cli.look:decisions",
-    "diff": "waitroom.cli.look:diff",
-    "user": "waitroom.cli.people:user_app",
-    "token": "waitroom.cli.people:token_app",
-    "audit": "waitroom.cli.look:audit_app",
+    "set": "waitroom.cli.operations:set_",
+    "pause": "waitroom.cli.operations:pause",
+    "resume": "waitroom.cli.operations:resume",
+    "close": "waitroom.cli.operations:close",
+    "message": "waitroom.cli.operations:message_",
+    "drain": "waitroom.cli.operations:drain",
+    "admit": "waitroom.cli.operations:admit",
+    "end-session": "waitroom.cli.operations:end_session",
+    "undo": "waitroom.cli.operations:undo",
+    "history": "waitroom.cli.queries:history",
+    "decisions": "waitroom.cli.queries:decisions",
+    "diff": "waitroom.cli.queries:diff",
+    "user": "waitroom.cli.accounts:user_app",
+    "token": "waitroom.cli.accounts:token_app",
+    "audit": "waitroom.cli.queries:audit_app",
 }
 
 
@@ -66,8 +66,8 @@ class Commands(TyperGroup):
             complain(end.what, end.why)
             raise typer.Exit(end.code) from None
         except WaitroomError as error:
-            from waitroom.admin_client import AdminError
-            from waitroom.cli.reach import tell
+            from waitroom.cli.api_client import AdminError
+            from waitroom.cli.gateway import tell
 
             if not isinstance(error, AdminError):
                 raise

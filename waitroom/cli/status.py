@@ -17,11 +17,11 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from waitroom.admin_answers import Room, Rooms
-from waitroom.admin_client import AdminClient, Answer, NoAnswer, Refused
-from waitroom.cli.reach import AdminUrl, AsJson, TokenFile, gateway
-from waitroom.cli.shared import PIPE_COLUMNS, ConfigFile, out, plain, show
-from waitroom.cli.words import UNKNOWN, change_words, milliseconds, moment, number, of, wait
+from waitroom.cli.api_client import AdminClient, Answer, NoAnswer, Refused
+from waitroom.cli.api_models import Room, Rooms
+from waitroom.cli.console import PIPE_COLUMNS, ConfigFile, out, plain, show
+from waitroom.cli.formatting import UNKNOWN, change_words, milliseconds, moment, number, of, wait
+from waitroom.cli.gateway import AdminUrl, AsJson, TokenFile, gateway
 
 EVERY_SECONDS = 1.0
 

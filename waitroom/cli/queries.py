@@ -15,10 +15,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from waitroom.admin_answers import Entry, Sample
-from waitroom.cli.reach import AdminUrl, AsJson, RoomName, TokenFile, gateway, room_known
-from waitroom.cli.shared import Code, ConfigFile, End, err, out, plain, say, show
-from waitroom.cli.words import milliseconds, moment, number, of, sparkline, wait
+from waitroom.cli.api_models import Entry, Sample
+from waitroom.cli.console import Code, ConfigFile, End, err, out, plain, say, show
+from waitroom.cli.formatting import milliseconds, moment, number, of, sparkline, wait
+from waitroom.cli.gateway import AdminUrl, AsJson, RoomName, TokenFile, gateway, room_known
 
 ROWS = 20
 LINE_WIDTH = 60

@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 import typer
 
-from waitroom.admin_answers import Room
-from waitroom.admin_client import SECONDS, AdminClient, AdminError, NoAnswer, Refused, checked_token, is_loopback
-from waitroom.cli.shared import TOKEN_VARIABLE, Code, End, complain, err, load, plain, reachable
-from waitroom.cli.words import change_words
+from waitroom.cli.api_client import SECONDS, AdminClient, AdminError, NoAnswer, Refused, checked_token, is_loopback
+from waitroom.cli.api_models import Room
+from waitroom.cli.console import TOKEN_VARIABLE, Code, End, complain, err, load, plain, reachable
+from waitroom.cli.formatting import change_words
 from waitroom.control.people import LOCAL_TOKEN_FILE
 from waitroom.settings.sources import nearest
 

@@ -19,7 +19,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from pydantic import TypeAdapter, ValidationError
 
 from waitroom import __version__
-from waitroom.admin_answers import AuditPage, Decisions, Diff, DryRun, History, Room, Rooms, Verdict
+from waitroom.cli.api_models import AuditPage, Decisions, Diff, DryRun, History, Room, Rooms, Verdict
 from waitroom.errors import WaitroomError
 
 SECONDS = 5.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from waitroom.cli.shared import Code, End
+from waitroom.cli.console import Code, End
 from waitroom.settings import RoomSettings
 from waitroom.settings.schema import keys_of
 from waitroom.settings.sources import nearest

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from waitroom.admin_answers import Effect, Room, Span
-from waitroom.admin_client import AdminClient, Answer, NoAnswer
-from waitroom.cli import wishes
-from waitroom.cli.reach import AdminUrl, Note, RoomName, TokenFile, Yes, gateway, room_known
-from waitroom.cli.shared import Code, ConfigFile, End, at_a_terminal, say
-from waitroom.cli.words import change_words, number, wait
+from waitroom.cli import assignments
+from waitroom.cli.api_client import AdminClient, Answer, NoAnswer
+from waitroom.cli.api_models import Effect, Room, Span
+from waitroom.cli.console import Code, ConfigFile, End, at_a_terminal, say
+from waitroom.cli.formatting import change_words, number, wait
+from waitroom.cli.gateway import AdminUrl, Note, RoomName, TokenFile, Yes, gateway, room_known
 
 EVERY_SECONDS = 1.0
 
@@ -40,7 +40,7 @@ def set_(
 
     Also max_active=800, rate_per_minute=auto and autopilot=on|off; several at once are changed together.
     """
-    change = wishes.parse(values)
+    change = assignments.parse(values)
     carry_out(gateway(config, admin, token_file), room, change, note=note, dry_run=dry_run, yes=yes)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, tzinfo
 
-from waitroom.admin_answers import LastChange, Span
+from waitroom.cli.api_models import LastChange, Span
 from waitroom.wait_range import short_wait
 
 UNKNOWN = "-"
