@@ -1,8 +1,8 @@
 """The demo shop, a crowd in it and the gateway's view of both, event by event: minutes in a tenth of a second.
 
 `shop_model` reckons with streams of visitors; here each is one, with all the chance that is in so few. It is the shop
-of `waitroom.drill.shop` and the visitor of `waitroom.drill.visitor`, so that what `test_autopilot_flies` shows once
-with real processes can be shown many times. It knows nothing of the controller.
+of `waitroom.drill.shop.app` and the visitor of `waitroom.drill.load.visitor`, so that what `test_autopilot_flies` shows
+once with real processes can be shown many times. It knows nothing of the controller.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from itertools import count
 from waitroom.control.autopilot import decide
 from waitroom.control.flight import ENOUGH_REQUESTS, WINDOWS, Bounds, Decision, Figures, Memory
 from waitroom.control.pilot import LOOK_SLACK_SECONDS
-from waitroom.drill.shop import BACKLOG_PER_CONNECTION, CONNECTION_WAIT_SECONDS
+from waitroom.drill.shop.app import BACKLOG_PER_CONNECTION, CONNECTION_WAIT_SECONDS
 from waitroom.metrics.recorder import DISTRIBUTIONS
 from waitroom.metrics.upstream_window import quantile
 
@@ -120,7 +120,7 @@ class DemoFlight:
         self.now = until
 
     def resize(self, connections: int) -> None:
-        """As `waitroom.drill.ledger.Pool.resize`."""
+        """As `waitroom.drill.shop.database.Pool.resize`."""
         self._backlog = self._backlog * connections // self.connections
         self.connections = connections
 
@@ -218,7 +218,7 @@ class DemoFlight:
 
         next_query()
 
-    # The shop's pool of connections, see `waitroom.drill.ledger.Pool`.
+    # The shop's pool of connections, see `waitroom.drill.shop.database.Pool`.
 
     def _query(self, query: Query) -> None:
         if self._busy < self.connections and not self._queue:

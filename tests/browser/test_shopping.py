@@ -47,7 +47,7 @@ async def demo_shop(folder: Path) -> AsyncIterator[str]:
         *(
             sys.executable,
             "-m",
-            "waitroom.drill.shop",
+            "waitroom.drill.shop.app",
             "--port",
             "0",
             "--stock",

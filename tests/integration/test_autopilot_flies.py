@@ -18,9 +18,9 @@ from demo_shop_model import share_of_the_best
 from gateway import Gateway, eventually, running_gateway
 
 from waitroom.control.pilot import Logbook, Said
-from waitroom.drill.children import Child, Children
-from waitroom.drill.crowd import Crowd, Plan
-from waitroom.drill.visitor import Outcome
+from waitroom.drill.load.crowd import Crowd, Plan
+from waitroom.drill.load.visitor import Outcome
+from waitroom.drill.processes import Child, Children
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
@@ -41,7 +41,9 @@ async def demo_shop(folder: Path, capacity: int) -> AsyncIterator[tuple[str, Chi
     async with Children() as children:
         options = ["--port", "0", "--stock", "100000", "--capacity", str(capacity)]
         options += ["--query-seconds", str(QUERY_SECONDS), "--data", str(folder / "shop.db")]
-        child = await children.start("shop", [sys.executable, "-m", "waitroom.drill.shop", *options], folder, pipe=True)
+        child = await children.start(
+            "shop", [sys.executable, "-m", "waitroom.drill.shop.app", *options], folder, pipe=True
+        )
         yield (await child.first_line(30)).rsplit(" ", 1)[-1], child
 
 

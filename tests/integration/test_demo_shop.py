@@ -13,11 +13,11 @@ import aiohttp
 import pytest
 from drill_gateway import PASS, TICKET, gateway_to, serving
 
-from waitroom.drill.children import ChildFailed, Children
-from waitroom.drill.crowd import Crowd, Plan
-from waitroom.drill.ledger import LedgerThread, Pool
-from waitroom.drill.shop import Shop
-from waitroom.drill.visitor import Character, Outcome
+from waitroom.drill.load.crowd import Crowd, Plan
+from waitroom.drill.load.visitor import Character, Outcome
+from waitroom.drill.processes import ChildFailed, Children
+from waitroom.drill.shop.app import Shop
+from waitroom.drill.shop.database import LedgerThread, Pool
 
 HERE = Path(__file__).parent
 NOBODY_ODD = {"impatient_share": 0.0, "returning_share": 0.0}
@@ -271,7 +271,7 @@ async def test_nobody_there_is_an_error_and_not_the_end_of_the_drill(unused_tcp_
 
 
 async def test_a_shop_alone_says_one_line_and_ends_at_sigterm(tmp_path, browser):
-    command = [sys.executable, "-m", "waitroom.drill.shop", "--port", "0", "--stock", "3", "--capacity", "2"]
+    command = [sys.executable, "-m", "waitroom.drill.shop.app", "--port", "0", "--stock", "3", "--capacity", "2"]
     shop = await asyncio.create_subprocess_exec(
         *command, "--data", str(tmp_path / "shop.sqlite"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -291,14 +291,14 @@ async def test_a_shop_alone_says_one_line_and_ends_at_sigterm(tmp_path, browser)
 
 
 def test_a_shop_that_cannot_start_says_why(tmp_path):
-    command = [sys.executable, "-m", "waitroom.drill.shop", "--port", "0", "--data", str(tmp_path)]
+    command = [sys.executable, "-m", "waitroom.drill.shop.app", "--port", "0", "--data", str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     assert ended.returncode == 1
     assert "the shop can't start: unable to open database file" in ended.stderr
 
 
 async def test_a_child_that_ignores_the_signal_is_ended_with_what_it_started(tmp_path, monkeypatch):
-    monkeypatch.setattr("waitroom.drill.children._STOP_SECONDS", 0.2)
+    monkeypatch.setattr("waitroom.drill.processes._STOP_SECONDS", 0.2)
     script = (
         "import signal, subprocess, sys\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"

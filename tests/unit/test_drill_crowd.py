@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from waitroom.drill.crowd import Plan
+from waitroom.drill.load.crowd import Plan
 
 
 def test_arrivals_are_a_burst_and_a_trickle_and_the_same_for_the_same_seed():

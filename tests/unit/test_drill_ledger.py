@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from waitroom.drill.ledger import Ledger, LedgerThread, Pool, PoolExhausted
+from waitroom.drill.shop.database import Ledger, LedgerThread, Pool, PoolExhausted
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_two_shops_on_one_file_never_sell_more_than_there_is(path):
 def test_a_file_that_another_is_just_opening_is_waited_for(path, monkeypatch):
     with closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN IMMEDIATE")
-        monkeypatch.setattr("waitroom.drill.ledger.time.sleep", lambda seconds: other.rollback())
+        monkeypatch.setattr("waitroom.drill.shop.database.time.sleep", lambda seconds: other.rollback())
         ledger = Ledger(path, 7)
         assert ledger.stock() == 7
         ledger.close()

@@ -3,9 +3,9 @@ import io
 import pytest
 from rich.console import Console
 
-from waitroom.drill.figures import RoomFigures, ShopFigures, parse_figures
-from waitroom.drill.report import Contrast, Moment, Progress, Summary, quantile, summary_report
-from waitroom.drill.visitor import Outcome
+from waitroom.drill.load.visitor import Outcome
+from waitroom.drill.report.terminal import Contrast, Moment, Progress, Summary, quantile, summary_report
+from waitroom.drill.scraping import RoomFigures, ShopFigures, parse_figures
 
 METRICS = """\
 # HELP waitroom_waiting_visitors Visitors in line.

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from waitroom.drill.visitor import (
+from waitroom.drill.load.visitor import (
     LEAVES_AFTER_FAILURES,
     Character,
     Failed,

@@ -19,11 +19,11 @@ from typing import Any, TypeVar
 import aiohttp
 from rich.console import Console
 
-from waitroom.drill.children import ChildFailed, Children
-from waitroom.drill.crowd import Crowd, Plan
-from waitroom.drill.figures import read_figures, read_shop
-from waitroom.drill.report import Contrast, Moment, Progress, Summary, summary_report
-from waitroom.drill.shop import QUERY_SECONDS
+from waitroom.drill.load.crowd import Crowd, Plan
+from waitroom.drill.processes import ChildFailed, Children
+from waitroom.drill.report.terminal import Contrast, Moment, Progress, Summary, summary_report
+from waitroom.drill.scraping import read_figures, read_shop
+from waitroom.drill.shop.app import QUERY_SECONDS
 from waitroom.process.command import python_command
 
 T = TypeVar("T")
@@ -105,7 +105,7 @@ def gateway_command(config: Path) -> Sequence[str]:
 def shop_command(scale: Scale, data: Path) -> Sequence[str]:
     """The command that runs the shop on a free port."""
     options = {"--port": 0, "--stock": scale.stock, "--capacity": scale.capacity, "--data": data}
-    return python_command("waitroom.drill.shop", *(str(word) for pair in options.items() for word in pair))
+    return python_command("waitroom.drill.shop.app", *(str(word) for pair in options.items() for word in pair))
 
 
 def settings_text(scale: Scale, *, listen: str, admin: str, upstream: str, data_dir: Path) -> str:

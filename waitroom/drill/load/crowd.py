@@ -16,7 +16,7 @@ from urllib.parse import urlencode, urljoin
 
 import aiohttp
 
-from waitroom.drill.visitor import (
+from waitroom.drill.load.visitor import (
     Character,
     Failed,
     Leave,

@@ -20,7 +20,7 @@ from pathlib import Path
 from aiohttp import web
 from jinja2 import Environment, PackageLoader
 
-from waitroom.drill.ledger import Ledger, LedgerThread, Pool, PoolExhausted
+from waitroom.drill.shop.database import Ledger, LedgerThread, Pool, PoolExhausted
 
 COMMAND_HEADER = "Waitroom-Command"
 ROOM_HEADER = "Waitroom-Room"
@@ -65,7 +65,7 @@ class Shop:
     load: Load = field(default_factory=Load)
     pages: Environment = field(
         default_factory=lambda: Environment(
-            loader=PackageLoader("waitroom.drill", "shop_pages"),
+            loader=PackageLoader("waitroom.drill.shop", "pages"),
             autoescape=True,
             trim_blocks=True,
             lstrip_blocks=True,
@@ -303,7 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 after SIGTERM, 1 where it couldn't start.
     """
-    parser = argparse.ArgumentParser(prog="python -m waitroom.drill.shop", description="A shop to rehearse with.")
+    parser = argparse.ArgumentParser(prog="python -m waitroom.drill.shop.app", description="A shop to rehearse with.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=3000, help="port to listen on; 0 takes a free one")
     parser.add_argument("--stock", type=int, default=500, help="units for sale when the database is new")

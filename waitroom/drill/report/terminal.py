@@ -15,9 +15,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from waitroom.drill.crowd import Crowd
-from waitroom.drill.figures import RoomFigures, ShopFigures
-from waitroom.drill.visitor import Outcome
+from waitroom.drill.load.crowd import Crowd
+from waitroom.drill.load.visitor import Outcome
+from waitroom.drill.scraping import RoomFigures, ShopFigures
 
 _BAR_WIDTH = 32
 _LABEL_WIDTH = 22

@@ -1,0 +1,1 @@
+"""Simulated visitors, one by one and as a crowd."""

@@ -1,0 +1,1 @@
+"""What a drill shows while it runs, and its summary."""
