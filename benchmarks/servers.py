@@ -258,7 +258,7 @@ http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 300s; {
 
     def _children(self, supervisor: int, workers: int) -> dict[str, list[int]]:
         """The gateway's processes by what they are."""
-        marks = {"edge": "waitroom.edge.worker", "control": "waitroom.control.process", "store": "valkey-server"}
+        marks = {"edge": "waitroom.edge.worker", "control": "waitroom.control.worker", "store": "valkey-server"}
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             lines = {pid: command_line(pid) for pid in tree(supervisor)[1:]}

@@ -13,14 +13,14 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from argon2 import PasswordHasher
 
-from waitroom.control.access import ACTOR, Access
-from waitroom.control.access_store import AccessStore
 from waitroom.control.app import make_app
-from waitroom.control.cookies import COOKIE
-from waitroom.control.live import Feed, Room, add_feed
-from waitroom.control.login import Login
-from waitroom.control.passwords import Passwords
-from waitroom.control.people import Actor, Role
+from waitroom.control.auth.accounts import Actor, Role
+from waitroom.control.auth.login import Login
+from waitroom.control.auth.login_store import AccessStore
+from waitroom.control.auth.middleware import ACTOR, Access
+from waitroom.control.auth.passwords import Passwords
+from waitroom.control.auth.session_cookie import COOKIE
+from waitroom.control.dashboard.feed import Feed, Room, add_feed
 from waitroom.errors import StoreUnavailable
 from waitroom.settings import Settings, UserSettings
 

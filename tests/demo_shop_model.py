@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
-from waitroom.control.autopilot import decide
-from waitroom.control.flight import ENOUGH_REQUESTS, WINDOWS, Bounds, Decision, Figures, Memory
-from waitroom.control.pilot import LOOK_SLACK_SECONDS
+from waitroom.control.autopilot.controller import decide
+from waitroom.control.autopilot.model import ENOUGH_REQUESTS, WINDOWS, Bounds, Decision, Figures, Memory
+from waitroom.control.autopilot.runner import LOOK_SLACK_SECONDS
 from waitroom.drill.shop.app import BACKLOG_PER_CONNECTION, CONNECTION_WAIT_SECONDS
 from waitroom.metrics.recorder import DISTRIBUTIONS
 from waitroom.metrics.upstream_window import quantile

@@ -12,8 +12,8 @@ from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass, field
 
-from waitroom.control.autopilot import decide
-from waitroom.control.flight import ENOUGH_REQUESTS, WINDOWS, Bounds, Decision, Figures, Memory
+from waitroom.control.autopilot.controller import decide
+from waitroom.control.autopilot.model import ENOUGH_REQUESTS, WINDOWS, Bounds, Decision, Figures, Memory
 from waitroom.metrics.recorder import DISTRIBUTIONS
 from waitroom.metrics.upstream_window import quantile
 

@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 from gateway import eventually
 
-from waitroom.control.webhooks import Event, Patience, Sender, client, sign
+from waitroom.control.webhooks.watcher import Event, Patience, Sender, client, sign
 from waitroom.queue.store import QueueStore
 from waitroom.queue.view import RoomState
 from waitroom.settings import Webhook

@@ -14,10 +14,10 @@ from typing import Any
 
 from aiohttp import web
 
-from waitroom.control.access import ACTOR
-from waitroom.control.dashboard import add_dashboard
-from waitroom.control.live import Feed, add_feed
-from waitroom.control.people import Actor, Role
+from waitroom.control.auth.accounts import Actor, Role
+from waitroom.control.auth.middleware import ACTOR
+from waitroom.control.dashboard.feed import Feed, add_feed
+from waitroom.control.dashboard.pages import add_dashboard
 
 NOW = 1_790_000_000.0
 HISTORY_SECONDS = 6 * 3600

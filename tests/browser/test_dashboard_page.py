@@ -13,7 +13,7 @@ from admin_page import DESK, PHONE, Operator, fits, operators, violations
 from fake_admin import FakeAdmin, decision, room, serving
 from playwright.async_api import Browser, Page, Route, expect
 
-from waitroom.control.people import Role
+from waitroom.control.auth.accounts import Role
 
 pytestmark = pytest.mark.slow
 

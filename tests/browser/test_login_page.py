@@ -12,8 +12,8 @@ from admin_page import violations
 from fake_admin import room
 from playwright.async_api import Browser, expect
 
-from waitroom.control.access_store import AccessStore
-from waitroom.control.dashboard import add_dashboard
+from waitroom.control.auth.login_store import AccessStore
+from waitroom.control.dashboard.pages import add_dashboard
 from waitroom.queue.store import connect
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ from gateway import Gateway, eventually, room, running_gateway
 from operators import Operator
 from shop_server import Shop
 
-from waitroom.control.audit import STATE
+from waitroom.control.audit.log import STATE
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ from admin_listener import USERS, Admin, Diary, settings_in
 from gateway import Gateway, running_gateway
 from shop_server import Shop, running_shop
 
-from waitroom.control.access_store import AccessStore
+from waitroom.control.auth.login_store import AccessStore
 from waitroom.queue.store import connect
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from admin_listener import LOCAL_TOKEN, QUICK, SECRETS, TOTP, USERS, WORDS, Admin, Diary, Gone, settings_in
 
-from waitroom.control.access import RECORDS_AT_ONCE
-from waitroom.control.access_store import AccessStore
-from waitroom.control.cookies import COOKIE, AdminCookies, AdminSession
-from waitroom.control.people import PeopleFile, Role, User
+from waitroom.control.auth.accounts import PeopleFile, Role, User
+from waitroom.control.auth.login_store import AccessStore
+from waitroom.control.auth.middleware import RECORDS_AT_ONCE
+from waitroom.control.auth.session_cookie import COOKIE, AdminCookies, AdminSession
 
 pytestmark = pytest.mark.slow
 

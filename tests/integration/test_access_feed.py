@@ -12,10 +12,10 @@ import aiohttp
 import pytest
 from admin_listener import QUICK, USERS, WORDS, Admin, Diary, Gone, settings_in
 
-from waitroom.control import live
-from waitroom.control.access_store import AccessStore
-from waitroom.control.live import Room
-from waitroom.control.people import PeopleFile, Role, User
+from waitroom.control.auth.accounts import PeopleFile, Role, User
+from waitroom.control.auth.login_store import AccessStore
+from waitroom.control.dashboard import feed as live
+from waitroom.control.dashboard.feed import Room
 from waitroom.queue.store import connect
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("endless")]

@@ -9,10 +9,10 @@ import pyotp
 import pytest
 from admin_listener import TOTP, WORDS, Admin
 
-from waitroom.control.cookies import SESSION_SECONDS
-from waitroom.control.login import WRONG
-from waitroom.control.passwords import Passwords, TooBusy
-from waitroom.control.people import Role
+from waitroom.control.auth.accounts import Role
+from waitroom.control.auth.login import WRONG
+from waitroom.control.auth.passwords import Passwords, TooBusy
+from waitroom.control.auth.session_cookie import SESSION_SECONDS
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ import pytest
 from gateway import eventually
 from redis.asyncio import Redis
 
-from waitroom.control.access_store import FOR_A_NAME, FOR_AN_ADDRESS, KEPT_SECONDS, PREFIX, AccessStore
+from waitroom.control.auth.login_store import FOR_A_NAME, FOR_AN_ADDRESS, KEPT_SECONDS, PREFIX, AccessStore
 from waitroom.queue.store import connect
 
 pytestmark = pytest.mark.slow

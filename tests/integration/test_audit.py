@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from waitroom.control.audit import STATE, STREAM, Audit
-from waitroom.control.people import Actor, Role
+from waitroom.control.audit.log import STATE, STREAM, Audit
+from waitroom.control.auth.accounts import Actor, Role
 from waitroom.queue.store import connect
 
 SOMEBODY = Actor("ada", Role.OPERATOR, "192.0.2.7", "dashboard")
@@ -138,7 +138,7 @@ async def test_two_controllers_write_one_chain(valkey: str) -> None:
 
 
 async def test_more_than_a_page_is_gone_through(redis_client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("waitroom.control.audit.PAGE", 3)
+    monkeypatch.setattr("waitroom.control.audit.log.PAGE", 3)
     audit = await written(redis_client, 10)
     assert (await audit.verify()).entries == 10
     assert len([one async for one in audit.export()]) == 10

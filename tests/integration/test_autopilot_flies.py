@@ -17,7 +17,7 @@ import pytest
 from demo_shop_model import share_of_the_best
 from gateway import Gateway, eventually, running_gateway
 
-from waitroom.control.pilot import Logbook, Said
+from waitroom.control.autopilot.runner import Logbook, Said
 from waitroom.drill.load.crowd import Crowd, Plan
 from waitroom.drill.load.visitor import Outcome
 from waitroom.drill.processes import Child, Children

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
-from waitroom.control import history as module
-from waitroom.control.history import History, Sample
+from waitroom.control.monitoring import history as module
+from waitroom.control.monitoring.history import History, Sample
 from waitroom.queue.store import connect
 
 SHOP = {

@@ -11,8 +11,8 @@ from gateway import Gateway, eventually, room
 from operators import Operator
 from visitors import Visitor
 
-from waitroom.control.flight import Memory, Move
-from waitroom.control.pilot import Logbook, Said
+from waitroom.control.autopilot.model import Memory, Move
+from waitroom.control.autopilot.runner import Logbook, Said
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

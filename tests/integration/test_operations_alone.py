@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from waitroom.control.admission import Admission
-from waitroom.control.audit import Audit
-from waitroom.control.notes import Notes
-from waitroom.control.operations import BadChange, Change, NotPossible, Operations, StaleVersion
-from waitroom.control.people import Actor, Role
-from waitroom.control.rooms import Rooms
+from waitroom.control.audit.log import Audit
+from waitroom.control.auth.accounts import Actor, Role
+from waitroom.control.rooms.admission_loop import Admission
+from waitroom.control.rooms.audit_outbox import Notes
+from waitroom.control.rooms.operations import BadChange, Change, NotPossible, Operations, StaleVersion
+from waitroom.control.rooms.presenter import Rooms
 from waitroom.edge.room import limits_of
 from waitroom.errors import StoreUnavailable
 from waitroom.metrics.upstream_window import UpstreamWindow

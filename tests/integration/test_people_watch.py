@@ -11,9 +11,9 @@ import pytest
 from admin_listener import QUICK, USERS, WORDS
 from redis.asyncio import Redis
 
-from waitroom.control.audit import STATE, Audit
-from waitroom.control.people import PeopleFile, Role, User
-from waitroom.control.people_watch import FILE, PeopleWatch
+from waitroom.control.audit.account_changes import FILE, PeopleWatch
+from waitroom.control.audit.log import STATE, Audit
+from waitroom.control.auth.accounts import PeopleFile, Role, User
 from waitroom.queue.store import connect
 
 

@@ -9,8 +9,8 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from waitroom.control.flight import Move
-from waitroom.control.pilot import KEPT_DECISIONS, Logbook, Pilot
+from waitroom.control.autopilot.model import Move
+from waitroom.control.autopilot.runner import KEPT_DECISIONS, Logbook, Pilot
 from waitroom.edge.room import limits_of
 from waitroom.errors import StoreUnavailable
 from waitroom.metrics.upstream_window import UpstreamStats

@@ -31,7 +31,7 @@ from webhook_receiver import (
     told_of_a_pause,
 )
 
-from waitroom.control.webhooks import sign
+from waitroom.control.webhooks.watcher import sign
 from waitroom.settings import Webhook
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "webhooks.md"

@@ -12,7 +12,7 @@ import pytest_asyncio
 from edge_harness import QUIET
 from redis.asyncio import Redis
 
-from waitroom.control.webhooks import CLAIM_SECONDS, FAILING_SECONDS, Event, Webhooks
+from waitroom.control.webhooks.watcher import CLAIM_SECONDS, FAILING_SECONDS, Event, Webhooks
 from waitroom.queue.store import connect
 from waitroom.queue.view import RoomState, RoomView
 

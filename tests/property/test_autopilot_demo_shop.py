@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 from demo_shop_model import DemoFlight, share_of_the_best
 
-from waitroom.control.flight import Bounds
+from waitroom.control.autopilot.model import Bounds
 
 CHANCES = 12
 CHANGES_AT, ENDS_AT = 55.0, 95.0

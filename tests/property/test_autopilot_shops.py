@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shop_model import Flight, ShopModel, World
 
-from waitroom.control.flight import Bounds, Move
+from waitroom.control.autopilot.model import Bounds, Move
 
 WIDE = Bounds(10, 100_000)
 # Fixed rates that are tried to find the best one, as shares of what the shop's capacity comes to.

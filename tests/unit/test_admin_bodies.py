@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from waitroom.control.bodies import read_body
-from waitroom.control.problems import BadRequest
+from waitroom.control.api.errors import BadRequest
+from waitroom.control.http import read_body
 
 MOST = 10
 LENGTH = b"Content-Length: %d\r\n\r\n"

@@ -8,7 +8,7 @@ import json
 import pytest
 from itsdangerous import URLSafeSerializer
 
-from waitroom.control.cookies import COOKIE, LONGEST_COOKIE, AdminCookies, AdminSession
+from waitroom.control.auth.session_cookie import COOKIE, LONGEST_COOKIE, AdminCookies, AdminSession
 from waitroom.edge.headers import foreign_cookies
 from waitroom.errors import BadToken
 from waitroom.tokens import Ticket, Tokens

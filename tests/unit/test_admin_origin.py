@@ -7,7 +7,7 @@ from unittest.mock import Mock
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from waitroom.control.origin import Whence, from_own_page, own_path, whence
+from waitroom.control.auth.request_origin import Whence, from_own_page, own_path, whence
 from waitroom.edge.headers import TrustedProxies
 
 NOBODY = TrustedProxies(())

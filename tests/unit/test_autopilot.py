@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from waitroom.control.autopilot import decide
-from waitroom.control.flight import Bounds, Decision, Figures, Memory, Move
+from waitroom.control.autopilot.controller import decide
+from waitroom.control.autopilot.model import Bounds, Decision, Figures, Memory, Move
 
 BOUNDS = Bounds(60, 1200)
 WELL = Figures(

@@ -7,7 +7,7 @@ import pytest
 from argon2 import PasswordHasher
 from cli_runner import invoke
 
-from waitroom.control.people import PeopleFile, Role
+from waitroom.control.auth.accounts import PeopleFile, Role
 from waitroom.settings.validators import password_hash
 
 WORDS = "correct horse battery"
@@ -29,7 +29,7 @@ password_hash = "{HASH}"
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setattr("waitroom.control.passwords.PasswordHasher", lambda: QUICK)
+    monkeypatch.setattr("waitroom.control.auth.passwords.PasswordHasher", lambda: QUICK)
     monkeypatch.setenv("WAITROOM_DATA_DIR", str(tmp_path / "data"))
     return tmp_path / "data"
 

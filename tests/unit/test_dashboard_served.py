@@ -13,10 +13,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from room_views import CHANGE, OPEN
 
-from waitroom.control.access import ACTOR
-from waitroom.control.dashboard import Assets, add_dashboard
-from waitroom.control.operations import BadChange, Change, check
-from waitroom.control.people import Actor, Role
+from waitroom.control.auth.accounts import Actor, Role
+from waitroom.control.auth.middleware import ACTOR
+from waitroom.control.dashboard.pages import Assets, add_dashboard
+from waitroom.control.rooms.operations import BadChange, Change, check
 
 SHOP = {**OPEN, "upstream": "http://127.0.0.1:3000", "last_change": CHANGE}
 NEVER_SEEN = {"name": "vinyl", "upstream": "http://127.0.0.1:3001", "store_up": False}

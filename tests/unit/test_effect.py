@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from edge_harness import QUIET
 
-from waitroom.control.effect import Effect, changed_view, effect_of, waits
+from waitroom.control.rooms.preview import Effect, changed_view, effect_of, waits
 from waitroom.queue.positions import Pace, PositionTable
 from waitroom.queue.view import RoomState
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from waitroom.control.events import CONDITIONS, Changes, Look
+from waitroom.control.webhooks.conditions import CONDITIONS, Changes, Look
 from waitroom.queue.view import RoomState
 from waitroom.settings.validators import WEBHOOK_EVENTS
 

@@ -15,8 +15,8 @@ from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestClient, TestServer
 from room_views import OPEN
 
-from waitroom.control import live
-from waitroom.control.live import FEED, Feed, add_feed
+from waitroom.control.dashboard import feed as live
+from waitroom.control.dashboard.feed import FEED, Feed, add_feed
 
 DASHBOARDS = 20
 

@@ -11,8 +11,8 @@ import pyotp
 import pytest
 from argon2 import PasswordHasher
 
-from waitroom.control import passwords
-from waitroom.control.passwords import (
+from waitroom.control.auth import passwords
+from waitroom.control.auth.passwords import (
     CHECKS_AT_ONCE,
     MOST_WAITING,
     Passwords,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from waitroom.control.people import (
+from waitroom.control.auth.accounts import (
     FILE,
     LOCAL_TOKEN_FILE,
     ApiToken,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from waitroom.control.autopilot import decide
-from waitroom.control.flight import Bounds, Figures, Memory
+from waitroom.control.autopilot.controller import decide
+from waitroom.control.autopilot.model import Bounds, Figures, Memory
 from waitroom.metrics.recorder import EdgeMetrics
 from waitroom.metrics.upstream_window import UpstreamStats, UpstreamWindow, quantile
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from test_wording import OPEN
 
-from waitroom.control.history import shop_json
+from waitroom.control.dashboard.presenter import shown
 from waitroom.control.monitoring.hints import NOTHING
-from waitroom.control.wording import shown
+from waitroom.control.monitoring.history import shop_json
 from waitroom.metrics.collectors import ControlCollector, EdgeCollector, exposition, read_workers, totals
 from waitroom.metrics.recorder import MOST_SHARED_NAMED, EdgeMetrics
 from waitroom.metrics.upstream_window import UpstreamStats, UpstreamWindow

@@ -6,7 +6,7 @@ import pytest
 from test_wording import OPEN
 
 from waitroom.cli.formatting import wait
-from waitroom.control.wording import shown
+from waitroom.control.dashboard.presenter import shown
 from waitroom.edge.languages import DEFAULT_LANGUAGE, Language
 from waitroom.wait_range import short_wait
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from room_views import CHANGE, OPEN
 
-from waitroom.control import wording
-from waitroom.control.wording import shown
+from waitroom.control.dashboard import presenter
+from waitroom.control.dashboard.presenter import shown
 
 
 def told(**values: Any) -> dict[str, Any]:
@@ -17,7 +17,7 @@ def told(**values: Any) -> dict[str, Any]:
 
 def test_the_figures_are_written_for_reading():
     now = told()
-    assert (now["waiting"], now["rate"], now["admitted"], now["joined"]) == ("1,200", "60", "58", wording.NOTHING)
+    assert (now["waiting"], now["rate"], now["admitted"], now["joined"]) == ("1,200", "60", "58", presenter.NOTHING)
     assert (now["newcomer"], now["p50"], now["p95"], now["failures"]) == (
         *("15 to 25 min", "80 ms", "1.4 s"),
         "0.2 % (2 a minute)",
@@ -91,7 +91,7 @@ def test_a_few_failures_of_a_few_requests_are_no_alarm():
     [
         ({"waiting": 0, "called": 0}, "none"),
         ({"state": "paused"}, "while paused"),
-        ({"state": "closed"}, wording.NOTHING),
+        ({"state": "closed"}, presenter.NOTHING),
         ({"wait_seconds": {"newcomer": None}}, "not known"),
         ({"wait_seconds": {"newcomer": [10, 50]}}, "under 1 min"),
         ({"wait_seconds": {"newcomer": [61, 70]}}, "1 to 2 min"),
@@ -138,4 +138,4 @@ def test_the_autopilot_says_what_it_did_or_will():
 
 
 def test_small_shares_are_never_nothing():
-    assert [wording.percent(part, 10_000) for part in (0, 1, 50, 2000)] == ["0 %", "under 0.1 %", "0.5 %", "20 %"]
+    assert [presenter.percent(part, 10_000) for part in (0, 1, 50, 2000)] == ["0 %", "under 0.1 %", "0.5 %", "20 %"]

@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from waitroom.control.passwords import (
+from waitroom.control.auth.accounts import People, PeopleError, PeopleFile, Role, User, users_of
+from waitroom.control.auth.passwords import (
     LONGEST,
     hash_password,
     matching_step,
@@ -26,7 +27,6 @@ from waitroom.control.passwords import (
     password_flaw,
     provisioning_uri,
 )
-from waitroom.control.people import People, PeopleError, PeopleFile, Role, User, users_of
 from waitroom.errors import SettingsError, StartError
 from waitroom.settings import Settings, load_settings
 from waitroom.settings import validators as values

@@ -15,7 +15,7 @@ from waitroom.cli.api_client import SECONDS, AdminClient, AdminError, NoAnswer, 
 from waitroom.cli.api_models import Room
 from waitroom.cli.console import TOKEN_VARIABLE, Code, End, complain, err, load, plain, reachable
 from waitroom.cli.formatting import change_words
-from waitroom.control.people import LOCAL_TOKEN_FILE
+from waitroom.control.auth.accounts import LOCAL_TOKEN_FILE
 from waitroom.settings.sources import nearest
 
 # In data_dir, made anew at each start, and good from this machine only.

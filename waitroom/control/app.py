@@ -11,10 +11,10 @@ from typing import Any
 from aiohttp import web
 from prometheus_client.registry import Collector
 
-from waitroom.control.access import Access
-from waitroom.control.admission import Admission
-from waitroom.control.probe import serves
-from waitroom.control.problems import api_problems
+from waitroom.control.api.errors import api_problems
+from waitroom.control.auth.middleware import Access
+from waitroom.control.monitoring.readiness import serves
+from waitroom.control.rooms.admission_loop import Admission
 from waitroom.metrics.collectors import ControlCollector, EdgeCollector, QueueCollector, exposition
 from waitroom.metrics.recorder import FOLDER
 from waitroom.net.authority import parse_authority

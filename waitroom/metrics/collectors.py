@@ -139,7 +139,7 @@ class QueueCollector(Collector):
 
 
 class Ticking(Protocol):
-    """What is known of a room's ticks, see `waitroom.control.admission.Admission`."""
+    """What is known of a room's ticks, see `waitroom.control.rooms.admission_loop.Admission`."""
 
     name: str
     view: RoomView | None

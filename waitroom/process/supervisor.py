@@ -181,7 +181,7 @@ class Supervisor:
             Process(f"edge {slot}", "waitroom.edge.worker", slot, settings, listener, self._pair)
             for slot, listener in enumerate(listeners)
         ]
-        self._control = Process("control", "waitroom.control.process", len(listeners), settings, admin)
+        self._control = Process("control", "waitroom.control.worker", len(listeners), settings, admin)
         loop = asyncio.get_running_loop()
         edges = [loop.create_task(edge.run()) for edge in self._edges]
         control = loop.create_task(self._control.run())

@@ -331,7 +331,8 @@ class QueueStore:
             expected: The version the change was decided on.
             who: Under whose name it is remembered as the last change; "" leaves that as it is.
             undoable: Whether it may be taken back.
-            told: What the audit log is told of it beside the values, JSON as `waitroom.control.notes` makes it; "" for
+            told: What the audit log is told of it beside the values, JSON as `waitroom.control.rooms.audit_outbox`
+            makes it; "" for
                 nothing.
         """
         pairs = [part for pair in changes.items() for part in pair]

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Final
 
-from waitroom.control.flight import Bounds, Figures, Memory
+from waitroom.control.autopilot.model import Bounds, Figures, Memory
 from waitroom.control.monitoring.thresholds import BACK_OFF, GIVING_UP, HOLD
 
 # What counts as slow where the operator didn't say: so many times the latency of the well shop, and so much more at the

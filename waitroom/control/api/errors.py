@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from waitroom.control.operations import BadChange, NotPossible, StaleVersion
+from waitroom.control.rooms.operations import BadChange, NotPossible, StaleVersion
 from waitroom.errors import StoreUnavailable
 
 PROBLEM = "application/problem+json"

@@ -13,9 +13,9 @@ from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from waitroom import __version__
-from waitroom.control.access import ACTOR
-from waitroom.control.operations import LONGEST_TEXT
-from waitroom.control.wording import shown
+from waitroom.control.auth.middleware import ACTOR
+from waitroom.control.dashboard.presenter import shown
+from waitroom.control.rooms.operations import LONGEST_TEXT
 from waitroom.resources import resource_path
 from waitroom.settings import RoomSettings
 from waitroom.settings.schema import Shape, keys_of

@@ -19,8 +19,16 @@ import math
 from dataclasses import replace
 from typing import Final
 
-from waitroom.control.flight import SHORTEST_HOLD_SECONDS, WINDOWS, Bounds, Decision, Figures, Memory, Move
-from waitroom.control.judging import ARRIVAL_SECONDS, ERROR_SHARE, FEWEST_REQUESTS, Judged, judge, learnt, stay
+from waitroom.control.autopilot.model import SHORTEST_HOLD_SECONDS, WINDOWS, Bounds, Decision, Figures, Memory, Move
+from waitroom.control.autopilot.signals import (
+    ARRIVAL_SECONDS,
+    ERROR_SHARE,
+    FEWEST_REQUESTS,
+    Judged,
+    judge,
+    learnt,
+    stay,
+)
 
 # Factors of growth: for each stay of a visitor until the knee is known and around it, for each window on the way back.
 START_GROWTH: Final = 1.6

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from waitroom.control.admission import Admission
-from waitroom.control.history import Sample, shop_json
 from waitroom.control.monitoring.hints import hints
+from waitroom.control.monitoring.history import Sample, shop_json
+from waitroom.control.rooms.admission_loop import Admission
 from waitroom.metrics.upstream_window import SHOP_SECONDS, UpstreamWindow
 from waitroom.queue.positions import Forecast
 from waitroom.queue.view import RoomState, RoomView

@@ -6,7 +6,7 @@ import asyncio
 
 from aiohttp import web
 
-from waitroom.control.problems import BadRequest
+from waitroom.control.api.errors import BadRequest
 
 BODY_SECONDS = 10.0
 

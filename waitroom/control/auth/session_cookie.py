@@ -26,7 +26,7 @@ class AdminSession:
     Attributes:
         name: The user's.
         id: The session's, by which it can be ended.
-        stamp: The user's when they logged in; see `waitroom.control.people.User.stamp`.
+        stamp: The user's when they logged in; see `waitroom.control.auth.accounts.User.stamp`.
         ends_at: Unix time in seconds.
     """
 

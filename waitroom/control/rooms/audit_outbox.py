@@ -13,9 +13,9 @@ from typing import Any
 
 import structlog
 
-from waitroom.control.audit import Audit
-from waitroom.control.people import Actor
-from waitroom.control.rooms import plain
+from waitroom.control.audit.log import Audit
+from waitroom.control.auth.accounts import Actor
+from waitroom.control.rooms.presenter import plain
 from waitroom.errors import StoreUnavailable
 from waitroom.queue.store import QueueStore
 

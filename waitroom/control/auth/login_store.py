@@ -108,4 +108,4 @@ def _digest(text: str) -> str:
 
 @cache
 def _script(name: str) -> str:
-    return (files("waitroom.control") / "scripts" / f"{name}.lua").read_text()
+    return (files("waitroom.control.auth") / "scripts" / f"{name}.lua").read_text()

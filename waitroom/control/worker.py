@@ -9,26 +9,26 @@ from pathlib import Path
 
 from aiohttp import web
 
-from waitroom.control.access import Access
-from waitroom.control.access_store import AccessStore
-from waitroom.control.admission import Admission
-from waitroom.control.api import Api
+from waitroom.control.api.routes import Api
 from waitroom.control.app import make_app
-from waitroom.control.audit import Audit
-from waitroom.control.dashboard import add_dashboard
-from waitroom.control.history import History, keep_history
-from waitroom.control.live import Feed, add_feed
-from waitroom.control.login import Login
-from waitroom.control.notes import LOOK_SECONDS as NOTES_SECONDS
-from waitroom.control.notes import Notes
-from waitroom.control.operations import Change, Operations
-from waitroom.control.passwords import Passwords
-from waitroom.control.people import Actor, Role, new_local_token
-from waitroom.control.people_watch import LOOK_SECONDS as PEOPLE_SECONDS
-from waitroom.control.people_watch import PeopleWatch
-from waitroom.control.pilot import Logbook, Pilot, Pilots, look_at, new_name
-from waitroom.control.rooms import Rooms
-from waitroom.control.webhooks import Webhooks
+from waitroom.control.audit.account_changes import LOOK_SECONDS as PEOPLE_SECONDS
+from waitroom.control.audit.account_changes import PeopleWatch
+from waitroom.control.audit.log import Audit
+from waitroom.control.auth.accounts import Actor, Role, new_local_token
+from waitroom.control.auth.login import Login
+from waitroom.control.auth.login_store import AccessStore
+from waitroom.control.auth.middleware import Access
+from waitroom.control.auth.passwords import Passwords
+from waitroom.control.autopilot.runner import Logbook, Pilot, Pilots, look_at, new_name
+from waitroom.control.dashboard.feed import Feed, add_feed
+from waitroom.control.dashboard.pages import add_dashboard
+from waitroom.control.monitoring.history import History, keep_history
+from waitroom.control.rooms.admission_loop import Admission
+from waitroom.control.rooms.audit_outbox import LOOK_SECONDS as NOTES_SECONDS
+from waitroom.control.rooms.audit_outbox import Notes
+from waitroom.control.rooms.operations import Change, Operations
+from waitroom.control.rooms.presenter import Rooms
+from waitroom.control.webhooks.watcher import Webhooks
 from waitroom.edge.room import every
 from waitroom.metrics.recorder import FOLDER
 from waitroom.metrics.upstream_window import UpstreamWindow

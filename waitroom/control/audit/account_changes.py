@@ -14,8 +14,8 @@ from pathlib import Path
 
 import structlog
 
-from waitroom.control.audit import Audit
-from waitroom.control.people import Actor, People, PeopleError, Register, Role, write_private
+from waitroom.control.audit.log import Audit
+from waitroom.control.auth.accounts import Actor, People, PeopleError, Register, Role, write_private
 from waitroom.errors import StoreUnavailable
 from waitroom.settings import UserSettings
 

@@ -12,15 +12,15 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from waitroom.control.access import ACTOR
-from waitroom.control.audit import Audit
-from waitroom.control.bodies import read_body
-from waitroom.control.history import KEPT_SECONDS, History
-from waitroom.control.operations import SESSION, BadChange, Change, Operations, StaleVersion, record_refusal
-from waitroom.control.people import Actor
-from waitroom.control.pilot import KEPT_DECISIONS, Logbook
-from waitroom.control.problems import NO_STORE, BadRequest, answers, problem, stale
-from waitroom.control.rooms import Rooms
+from waitroom.control.api.errors import NO_STORE, BadRequest, answers, problem, stale
+from waitroom.control.audit.log import Audit
+from waitroom.control.auth.accounts import Actor
+from waitroom.control.auth.middleware import ACTOR
+from waitroom.control.autopilot.runner import KEPT_DECISIONS, Logbook
+from waitroom.control.http import read_body
+from waitroom.control.monitoring.history import KEPT_SECONDS, History
+from waitroom.control.rooms.operations import SESSION, BadChange, Change, Operations, StaleVersion, record_refusal
+from waitroom.control.rooms.presenter import Rooms
 from waitroom.edge.room import limits_of
 from waitroom.errors import StoreUnavailable
 from waitroom.queue.view import RoomState
@@ -60,7 +60,7 @@ class Api:
         self._history = history
         self._audit = audit
         self._logbooks = logbooks
-        self._description = (files("waitroom.control") / "openapi.yaml").read_text(encoding="utf-8")
+        self._description = (files("waitroom.control.api") / "openapi.yaml").read_text(encoding="utf-8")
 
     def add_to(self, app: web.Application) -> None:
         """Adds the paths. The application's middleware says who asks, in ``request[ACTOR]``."""

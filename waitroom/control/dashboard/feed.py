@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from waitroom.control.wording import shown
+from waitroom.control.dashboard.presenter import shown
 
 log = structlog.get_logger()
 

@@ -1,8 +1,8 @@
 """Who may do what on the admin listener: every request is somebody's before any handler sees it.
 
-Who comes is told by a bearer token, by the cookie of somebody who has logged in (`waitroom.control.login`) or, while no
-user is configured, by coming from this very machine. What isn't allowed is refused: a viewer may look, and whoever
-changes something has to be an operator.
+Who comes is told by a bearer token, by the cookie of somebody who has logged in (`waitroom.control.auth.login`) or,
+while no user is configured, by coming from this very machine. What isn't allowed is refused: a viewer may look, and
+whoever changes something has to be an operator.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from aiohttp.typedefs import Handler
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from waitroom.budgets import TokenBucket
-from waitroom.control.access_store import AccessStore
-from waitroom.control.cookies import COOKIE, AdminCookies, AdminSession
-from waitroom.control.origin import SAFE_METHODS, Whence, from_own_page, whence
-from waitroom.control.people import Actor, ApiToken, People, PeopleError, Register, Role
-from waitroom.control.problems import problem
+from waitroom.control.api.errors import problem
+from waitroom.control.auth.accounts import Actor, ApiToken, People, PeopleError, Register, Role
+from waitroom.control.auth.login_store import AccessStore
+from waitroom.control.auth.request_origin import SAFE_METHODS, Whence, from_own_page, whence
+from waitroom.control.auth.session_cookie import COOKIE, AdminCookies, AdminSession
 from waitroom.edge.headers import TrustedProxies
 from waitroom.errors import BadToken, StoreUnavailable, WaitroomError
 from waitroom.resources import resource_path
@@ -107,7 +107,7 @@ class Access:
         settings: With ``secrets`` filled in.
         store: For what must hold for all controllers.
         audit: Where logins and refused requests are written down.
-        local_token: What `waitroom.control.people.LOCAL_TOKEN_FILE` holds.
+        local_token: What `waitroom.control.auth.accounts.LOCAL_TOKEN_FILE` holds.
         now: The wall clock, Unix time in seconds.
     """
 

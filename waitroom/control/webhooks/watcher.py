@@ -24,7 +24,7 @@ from redis.asyncio import Redis
 from yarl import URL
 
 from waitroom import __version__
-from waitroom.control.events import CONDITIONS, Changes, Condition, Look
+from waitroom.control.webhooks.conditions import CONDITIONS, Changes, Condition, Look
 from waitroom.errors import StoreUnavailable
 from waitroom.metrics.collectors import Ticking
 from waitroom.queue.store import store_errors

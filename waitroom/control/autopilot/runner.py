@@ -20,8 +20,8 @@ from typing import Any, Protocol
 import structlog
 from redis.asyncio import Redis
 
-from waitroom.control.autopilot import decide
-from waitroom.control.flight import ENOUGH_REQUESTS, WINDOWS, Bounds, Decision, Figures, Memory, Move
+from waitroom.control.autopilot.controller import decide
+from waitroom.control.autopilot.model import ENOUGH_REQUESTS, WINDOWS, Bounds, Decision, Figures, Memory, Move
 from waitroom.errors import StoreUnavailable, WaitroomError
 from waitroom.metrics.upstream_window import UpstreamStats, UpstreamWindow
 from waitroom.queue.store import store_errors
@@ -62,7 +62,7 @@ return 1
 
 
 class Sight(Protocol):
-    """What is known of a room, see `waitroom.control.admission.Admission`."""
+    """What is known of a room, see `waitroom.control.rooms.admission_loop.Admission`."""
 
     view: RoomView | None
     store_up: bool

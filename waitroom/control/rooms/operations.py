@@ -14,12 +14,12 @@ from typing import Any
 
 import structlog
 
-from waitroom.control.admission import Admission
-from waitroom.control.audit import Audit
-from waitroom.control.effect import Effect, changed_view, effect_of
-from waitroom.control.notes import Notes, told
-from waitroom.control.people import Actor
-from waitroom.control.rooms import LastChange, Rooms
+from waitroom.control.audit.log import Audit
+from waitroom.control.auth.accounts import Actor
+from waitroom.control.rooms.admission_loop import Admission
+from waitroom.control.rooms.audit_outbox import Notes, told
+from waitroom.control.rooms.presenter import LastChange, Rooms
+from waitroom.control.rooms.preview import Effect, changed_view, effect_of
 from waitroom.errors import BadToken, StoreUnavailable, WaitroomError
 from waitroom.queue.store import Called, Limits, QueueStore, Visit
 from waitroom.queue.view import RoomState, RoomView

@@ -23,7 +23,7 @@ from typing import Any
 import structlog
 from redis.asyncio import Redis
 
-from waitroom.control.people import Actor
+from waitroom.control.auth.accounts import Actor
 from waitroom.errors import StoreUnavailable
 from waitroom.queue.store import store_errors
 

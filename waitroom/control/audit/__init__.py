@@ -1,0 +1,1 @@
+"""The audit log, and changes of accounts that are written to it."""

@@ -1,0 +1,1 @@
+"""The autopilot, which finds and holds the admission rate."""

@@ -1,0 +1,1 @@
+"""Rooms as operators see and change them, and the loop that admits visitors."""

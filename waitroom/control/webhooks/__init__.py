@@ -1,0 +1,1 @@
+"""Webhooks: the conditions that raise an event, and its delivery."""
