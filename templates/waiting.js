@@ -1,6 +1,6 @@
 // Keeps the waiting page true, and takes the visitor in when it is their turn.
 // What it changes is marked data-waitroom="NAME", and what it shows or hides data-waitroom-if="NAME"; a page has
-// whichever of them it likes. It is squeezed line by line when it is loaded (rendering.py): write no regular
+// whichever of them it likes. It is squeezed line by line when it is loaded (pages/templates.py): write no regular
 // expressions here, no strings over several lines and no comments behind code.
 (() => {
   "use strict";
@@ -42,7 +42,7 @@
   }
   function seconds(value) { return Math.min(Math.max(Number(value) || 15, 1), 300); }
 
-  // The same as Language.wait in languages.py.
+  // The same as Language.wait in pages/i18n.py.
   function wait(range) {
     if (!range) return say.unknown;
     if (range[1] < 60) return say.soon;

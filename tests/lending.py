@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 from wires import Shop, VirtualLoop, Wire
 
-from waitroom.edge.connector import UpstreamAddress
-from waitroom.edge.upstream import UpstreamConnection, UpstreamPool
+from waitroom.edge.upstream.connector import UpstreamAddress
+from waitroom.edge.upstream.pool import UpstreamConnection, UpstreamPool
 
 
 class Borrower:

@@ -17,7 +17,7 @@ from gateway import needs
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright, expect
 from waiting_line import COUNT, NOW, PATIENCE_MS, Line, Open, serve
 
-from waitroom.edge.pages import Pages
+from waitroom.edge.pages.renderer import Pages
 from waitroom.settings import RoomSettings
 
 expect.set_options(timeout=PATIENCE_MS)

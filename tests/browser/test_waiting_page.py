@@ -16,8 +16,8 @@ import pytest
 from playwright.async_api import Page, expect
 from waiting_line import LANGUAGES, NOW, STATUS, VALUES, Line, Open, asked, hide, marked, poll
 
-from waitroom.edge.pages import PageKind, Pages
-from waitroom.edge.words import ROOM_WORDS
+from waitroom.edge.pages.messages import ROOM_WORDS
+from waitroom.edge.pages.renderer import PageKind, Pages
 from waitroom.settings import RoomSettings
 
 pytestmark = pytest.mark.slow

@@ -8,8 +8,8 @@ import pytest
 from playwright.async_api import expect
 from waiting_line import LANGUAGES, STATUS, VALUES, Line, Open, marked
 
-from waitroom.edge.pages import PageKind
-from waitroom.edge.words import ROOM_WORDS
+from waitroom.edge.pages.messages import ROOM_WORDS
+from waitroom.edge.pages.renderer import PageKind
 
 pytestmark = pytest.mark.slow
 

@@ -11,8 +11,8 @@ from typing import Any
 from aiohttp import web
 from playwright.async_api import Page
 
-from waitroom.edge.languages import Languages
-from waitroom.edge.pages import PageKind, Pages, PageValues
+from waitroom.edge.pages.i18n import Languages
+from waitroom.edge.pages.renderer import PageKind, Pages, PageValues
 from waitroom.resources import resource_path
 
 LANGUAGES = Languages(resource_path("templates") / "locale").by_code

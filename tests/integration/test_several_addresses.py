@@ -14,7 +14,7 @@ import pytest
 import uvloop
 from authority import Authority
 
-from waitroom.edge.connector import Connector, UpstreamAddress, UpstreamUnavailable
+from waitroom.edge.upstream.connector import Connector, UpstreamAddress, UpstreamUnavailable
 
 SILENT, LIVE, REFUSING = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 NAME = "shop.internal"

@@ -9,7 +9,7 @@ import pytest
 from itsdangerous import URLSafeSerializer
 
 from waitroom.control.auth.session_cookie import COOKIE, LONGEST_COOKIE, AdminCookies, AdminSession
-from waitroom.edge.headers import foreign_cookies
+from waitroom.edge.http.headers import foreign_cookies
 from waitroom.errors import BadToken
 from waitroom.tokens import Ticket, Tokens
 

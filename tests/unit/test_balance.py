@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waitroom.edge.balance import (
+from waitroom.edge.upstream.balancer import (
     FIRST_DOWN_SECONDS,
     HANG_UP_NEIGHBOURHOODS,
     HANG_UP_SECONDS,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from edge_harness import OK, PAGE, World, answer, get
 
-from waitroom.edge.http1 import Request, parse_request
+from waitroom.edge.http.message import Request, parse_request
 from waitroom.edge.rooms.bypass import Bypass
 from waitroom.edge.routing import Router
 from waitroom.settings import BypassRule, RoomSettings

@@ -11,7 +11,7 @@ from http_reader import read_responses
 from wires import HIGH_WATER
 
 from waitroom.edge.client import LINGER_SECONDS, READ_AHEAD
-from waitroom.edge.http1 import LONGEST_TARGET
+from waitroom.edge.http.message import LONGEST_TARGET
 from waitroom.edge.room import Room
 
 STATUS = b"/.waitroom/status?room=shop"

@@ -13,10 +13,11 @@ from edge_harness import LIMITS, OK, PAGE, QUIET, World, get, warm
 from http_reader import read_responses
 from wires import HIGH_WATER, Wire
 
-from waitroom.edge import app, http1
+from waitroom.edge import app
 from waitroom.edge.client import LINGER_SECONDS, ClientConnection
 from waitroom.edge.exchange import Exchange
-from waitroom.edge.http1 import Request
+from waitroom.edge.http import message
+from waitroom.edge.http.message import Request
 
 STATUS = b"/.waitroom/status?room=shop"
 
@@ -298,7 +299,7 @@ class Watched:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.references: list[weakref.ref[object]] = []
-        for module, original in ((http1, Request), (app, Exchange), (edge_harness, ClientConnection)):
+        for module, original in ((message, Request), (app, Exchange), (edge_harness, ClientConnection)):
             monkeypatch.setattr(module, original.__name__, self.watched(original))
 
     def watched(self, original: type) -> type:

@@ -11,9 +11,9 @@ from edge_harness import LIMITS, World, get, room_settings, sent
 from http_reader import Message, read_responses
 from wires import Wire
 
-from waitroom.edge.http1 import LONGEST_TARGET
+from waitroom.edge.http.message import LONGEST_TARGET
+from waitroom.edge.pages.messages import ERROR_WORDS
 from waitroom.edge.room import Room
-from waitroom.edge.words import ERROR_WORDS
 
 LANGUAGES = ("de", "en", "es", "fr", "hi", "id")
 SETTINGS = room_settings()

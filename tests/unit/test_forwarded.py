@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waitroom.edge.headers import Peer, TrustedProxies, forwarded_lines, request_lines
-from waitroom.edge.http1 import Request, parse_request
+from waitroom.edge.http.headers import Peer, TrustedProxies, forwarded_lines, request_lines
+from waitroom.edge.http.message import Request, parse_request
 from waitroom.net.forwarded import (
     LONGEST_CHAIN,
     LONGEST_FORWARDED,
@@ -295,7 +295,7 @@ def test_an_address_is_in_a_network_as_the_standard_library_has_it(address, leng
 @pytest.mark.interpreted
 @pytest.mark.parametrize("address", ["10.0.0.9", "junk"])
 def test_known_addresses_are_bounded(monkeypatch, address):
-    monkeypatch.setattr("waitroom.edge.headers._MOST_KNOWN", 10)
+    monkeypatch.setattr("waitroom.edge.http.headers._MOST_KNOWN", 10)
     found = TrustedProxies(["10.0.0.0/8"])
     for number in range(100):
         assert f"10.0.0.{number}" in found

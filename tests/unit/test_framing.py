@@ -7,7 +7,7 @@ from time import process_time
 
 import pytest
 
-from waitroom.edge.framing import (
+from waitroom.edge.http.framing import (
     LONGEST_CHUNK_LINE,
     LONGEST_TRAILERS,
     Body,
@@ -17,7 +17,7 @@ from waitroom.edge.framing import (
     chunk,
     last_chunk,
 )
-from waitroom.edge.http1 import Malformed
+from waitroom.edge.http.message import Malformed
 
 
 def read(body: Body, *cuts: bytes) -> tuple[bytes, bytes]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waitroom.edge.headers import (
+from waitroom.edge.http.headers import (
     MOST_OF_A_COOKIE,
     Peer,
     TrustedProxies,
@@ -19,7 +19,7 @@ from waitroom.edge.headers import (
     response_lines,
     set_cookie,
 )
-from waitroom.edge.http1 import Request, parse_request, parse_response
+from waitroom.edge.http.message import Request, parse_request, parse_response
 from waitroom.net.forwarded import LONGEST_FORWARDED, parse_forwarded
 
 STRANGER = Peer("203.0.113.9", trusted=False)

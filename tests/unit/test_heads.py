@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waitroom.edge import heads
-from waitroom.edge.headers import Peer, request_lines, response_lines
-from waitroom.edge.heads import RequestHeads, ResponseHeads
-from waitroom.edge.http1 import Malformed, Request, Response, parse_request, parse_response
+from waitroom.edge.http import head_cache
+from waitroom.edge.http.head_cache import RequestHeads, ResponseHeads
+from waitroom.edge.http.headers import Peer, request_lines, response_lines
+from waitroom.edge.http.message import Malformed, Request, Response, parse_request, parse_response
 
 STRANGER = Peer("203.0.113.9", trusted=False)
 OF_BOTH = ("http10", "content_length", "chunked", "keep_alive", "connection")
@@ -171,8 +171,8 @@ def test_an_answer_to_one_visitor_is_not_kept(line):
 
 
 def test_heads_that_come_but_once_push_none_out_and_all_is_bounded(monkeypatch):
-    monkeypatch.setattr(heads, "MOST_KEPT", 10)
-    monkeypatch.setattr(heads, "MOST_SEEN_ONCE", 20)
+    monkeypatch.setattr(head_cache, "MOST_KEPT", 10)
+    monkeypatch.setattr(head_cache, "MOST_SEEN_ONCE", 20)
     memo = RequestHeads()
 
     def ask(number: int) -> Request:
@@ -190,6 +190,6 @@ def test_heads_that_come_but_once_push_none_out_and_all_is_bounded(monkeypatch):
         ask(number)
         assert len(memo._without.heads) <= 10
     assert ask(0) is not kept
-    long = b"GET /" + b"x" * heads.LONGEST_KEPT + b" HTTP/1.1"
+    long = b"GET /" + b"x" * head_cache.LONGEST_KEPT + b" HTTP/1.1"
     assert memo.parse(head(long, b"Host: shop"))[0] is not memo.parse(head(long, b"Host: shop"))[0]
-    assert all(len(key) <= heads.LONGEST_KEPT for key in memo._without.heads)
+    assert all(len(key) <= head_cache.LONGEST_KEPT for key in memo._without.heads)

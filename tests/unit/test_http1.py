@@ -7,8 +7,8 @@ from time import process_time
 
 import pytest
 
-from waitroom.edge.fields import LONGEST_KEPT, MEMO_SIZE, FieldMemo
-from waitroom.edge.http1 import LONGEST_TARGET, MOST_HEADERS, Malformed, Request, _ask_llhttp, parse_request
+from waitroom.edge.http.fields import LONGEST_KEPT, MEMO_SIZE, FieldMemo
+from waitroom.edge.http.message import LONGEST_TARGET, MOST_HEADERS, Malformed, Request, _ask_llhttp, parse_request
 
 
 def request(*lines: bytes, start: bytes = b"GET / HTTP/1.1", host: bytes | None = b"Host: shop") -> Request:

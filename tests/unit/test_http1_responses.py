@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from waitroom.edge.http1 import Malformed, Response, options, parse_response
+from waitroom.edge.http.message import Malformed, Response, options, parse_response
 
 
 def response(*lines: bytes, start: bytes = b"HTTP/1.1 200 OK") -> Response:

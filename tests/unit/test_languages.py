@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2.ext import babel_extract
 
-from waitroom.edge.languages import Languages
-from waitroom.edge.words import ERROR_WORDS, LEFT_WORDS, ROOM_WORDS, SCRIPT_WORDS
+from waitroom.edge.pages.i18n import Languages
+from waitroom.edge.pages.messages import ERROR_WORDS, LEFT_WORDS, ROOM_WORDS, SCRIPT_WORDS
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
 CATALOGUES = sorted((TEMPLATES / "locale").glob("*.po"))

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from jinja2 import Template
 
-from waitroom.edge.pages import PageKind, Pages, PageValues
-from waitroom.edge.words import ERROR_WORDS, ROOM_WORDS
+from waitroom.edge.pages.messages import ERROR_WORDS, ROOM_WORDS
+from waitroom.edge.pages.renderer import PageKind, Pages, PageValues
 from waitroom.errors import SettingsError
 from waitroom.settings import RoomSettings
 
@@ -239,7 +239,7 @@ def test_a_template_is_rendered_once_for_all_visitors(monkeypatch: pytest.Monkey
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("waitroom.edge.pages._PAGES_KEPT", 2)
+    monkeypatch.setattr("waitroom.edge.pages.renderer._PAGES_KEPT", 2)
     pages = Pages([room()])
     expected = [pages.room_page("shop", kind, "en", FULL) for kind in ROOM_WORDS]
     assert pages._room_page.cache_info().currsize == 2  # type: ignore[attr-defined]

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lending import Lending, running_lending, wire
 
-from waitroom.edge.connector import UpstreamUnavailable
-from waitroom.edge.upstream import UpstreamConnection
-from waitroom.edge.upstream_share import WAITERS_PER_CONNECTION, PoolShare
+from waitroom.edge.upstream.connector import UpstreamUnavailable
+from waitroom.edge.upstream.pool import UpstreamConnection
+from waitroom.edge.upstream.share import WAITERS_PER_CONNECTION, PoolShare
 
 MOST = 16
 SHARE, EACH = 8, 4

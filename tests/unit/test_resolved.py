@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from waitroom.edge.resolved import (
+from waitroom.edge.upstream.address_order import (
     FIRST_LAST_SECONDS,
     LONGEST_LAST_SECONDS,
     MOST_SILENT,

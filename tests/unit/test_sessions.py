@@ -6,7 +6,7 @@ import pytest
 from edge_harness import get
 
 from waitroom.edge import sessions as module
-from waitroom.edge.http1 import Request, parse_request
+from waitroom.edge.http.message import Request, parse_request
 from waitroom.edge.sessions import LONGEST_UNKEPT_SECONDS, UNSURE_SECONDS, Session, Sessions
 from waitroom.queue.store import SessionChange
 from waitroom.tokens import Pass, Tokens

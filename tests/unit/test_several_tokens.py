@@ -6,7 +6,7 @@ import pytest
 from edge_harness import OK, World, answer, get
 from http_reader import Message
 
-from waitroom.edge.headers import MOST_OF_A_COOKIE
+from waitroom.edge.http.headers import MOST_OF_A_COOKIE
 from waitroom.tokens import Pass, Ticket, Tokens
 
 JUNK = [b"", b"x", b'""', b"1.2.3." + b"A" * 43, b"stale"]

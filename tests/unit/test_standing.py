@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from edge_harness import BUSY
 
+from waitroom.edge.pages.messages import PageKind
 from waitroom.edge.standing import Standing, rfc3339, stand
-from waitroom.edge.words import PageKind
 from waitroom.queue.positions import LONGEST_POLL_SECONDS, SHORTEST_POLL_SECONDS
 from waitroom.queue.view import RoomState, RoomView
 

@@ -8,8 +8,8 @@ import pytest
 from lending import Borrower, Lending, running_lending, wire
 from wires import Wire
 
-from waitroom.edge.connector import UpstreamUnavailable
-from waitroom.edge.upstream import IDLE_SECONDS, UpstreamConnection
+from waitroom.edge.upstream.connector import UpstreamUnavailable
+from waitroom.edge.upstream.pool import IDLE_SECONDS, UpstreamConnection
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from test_wording import OPEN
 
 from waitroom.cli.formatting import wait
 from waitroom.control.dashboard.presenter import shown
-from waitroom.edge.languages import DEFAULT_LANGUAGE, Language
+from waitroom.edge.pages.i18n import DEFAULT_LANGUAGE, Language
 from waitroom.wait_range import short_wait
 
 WAITS = [

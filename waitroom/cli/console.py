@@ -68,7 +68,7 @@ def load(config: Path | None, overrides: Mapping[str, object], *, pages: bool = 
     try:
         settings = load_settings(config, environment, overrides)
         if pages:
-            from waitroom.edge.pages import Pages
+            from waitroom.edge.pages.renderer import Pages
 
             Pages(settings.rooms)
     except SettingsError as error:

@@ -9,12 +9,12 @@ import random
 from typing import Final
 
 from waitroom.edge.call import Call, kind_of
-from waitroom.edge.http1 import Request, glance
-from waitroom.edge.pages import Pages, PageValues
+from waitroom.edge.http.message import Request, glance
+from waitroom.edge.pages.messages import PageKind
+from waitroom.edge.pages.renderer import Pages, PageValues
 from waitroom.edge.room import Room
 from waitroom.edge.standing import Standing, stand
 from waitroom.edge.visitor.flow import Delayed, Held, Outcome, Queued, Rejected, TicketStatus
-from waitroom.edge.words import PageKind
 from waitroom.gate import Kind, classify
 from waitroom.queue.store import Fate
 from waitroom.queue.view import RoomState

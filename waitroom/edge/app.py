@@ -19,15 +19,14 @@ from waitroom.budgets import TokenBucket, neighbourhood
 from waitroom.edge.answers import Answers
 from waitroom.edge.call import Call
 from waitroom.edge.client import RETRY_LINE, ClientConnection
-from waitroom.edge.connector import UpstreamUnavailable
 from waitroom.edge.endpoints import CHECK, CarryOut, Endpoints
 from waitroom.edge.exchange import Exchange
-from waitroom.edge.headers import Peer, TrustedProxies
-from waitroom.edge.heads import RequestHeads
 from waitroom.edge.http.body_buffer import BufferBudget
 from waitroom.edge.http.connections import Connections
-from waitroom.edge.http1 import Request
-from waitroom.edge.pages import Pages
+from waitroom.edge.http.head_cache import RequestHeads
+from waitroom.edge.http.headers import Peer, TrustedProxies
+from waitroom.edge.http.message import Request
+from waitroom.edge.pages.renderer import Pages
 from waitroom.edge.passage import Passage
 from waitroom.edge.proxy.in_flight import CountedPassage, InFlight
 from waitroom.edge.proxy.preflight import NoAnswerError
@@ -36,6 +35,7 @@ from waitroom.edge.rooms.bypass import Bypass
 from waitroom.edge.routing import Route, Router
 from waitroom.edge.server import ClientLimits, Server
 from waitroom.edge.sessions import Session
+from waitroom.edge.upstream.connector import UpstreamUnavailable
 from waitroom.edge.visitor.arrivals import Arrivals
 from waitroom.edge.visitor.flow import Admitted, Outcome, Rejected, VisitorFlow
 from waitroom.gate import Action, Kind, decide

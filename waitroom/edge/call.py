@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from waitroom.budgets import neighbourhood
 from waitroom.edge.client import ClientConnection
-from waitroom.edge.headers import own_tokens, set_cookie
-from waitroom.edge.http1 import Request
+from waitroom.edge.http.headers import own_tokens, set_cookie
+from waitroom.edge.http.message import Request
 from waitroom.edge.room import Room
 from waitroom.edge.sessions import Session
 from waitroom.gate import Kind, classify

@@ -13,13 +13,13 @@ from typing import Any, Final, TypeVar, cast
 import structlog
 
 from waitroom.edge.exchange import Exchange
-from waitroom.edge.framing import NO_BODY, Body, ChunkedBody, LengthBody
-from waitroom.edge.headers import Peer
 from waitroom.edge.http.body_buffer import BodyBuffer
+from waitroom.edge.http.framing import NO_BODY, Body, ChunkedBody, LengthBody
+from waitroom.edge.http.headers import Peer
+from waitroom.edge.http.message import LONGEST_TARGET, Malformed, Request
 from waitroom.edge.http.minimum_rate import MinimumRate
 from waitroom.edge.http.partial_head import PartialHead, has_bare_line_feed
 from waitroom.edge.http.send_queue import unacknowledged
-from waitroom.edge.http1 import LONGEST_TARGET, Malformed, Request
 from waitroom.edge.server import ClientLimits, Server
 from waitroom.errors import StoreUnavailable
 

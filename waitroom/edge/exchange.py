@@ -8,11 +8,11 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from waitroom.budgets import neighbourhood
-from waitroom.edge.connector import UpstreamUnavailable
-from waitroom.edge.framing import NO_BODY, Body, ChunkedBody, CloseBody, LengthBody, chunk, last_chunk
-from waitroom.edge.headers import forwarded_lines, request_lines, response_lines
-from waitroom.edge.http1 import Malformed, Request, Response
-from waitroom.edge.upstream import Borrower, UpstreamConnection, UpstreamPool
+from waitroom.edge.http.framing import NO_BODY, Body, ChunkedBody, CloseBody, LengthBody, chunk, last_chunk
+from waitroom.edge.http.headers import forwarded_lines, request_lines, response_lines
+from waitroom.edge.http.message import Malformed, Request, Response
+from waitroom.edge.upstream.connector import UpstreamUnavailable
+from waitroom.edge.upstream.pool import Borrower, UpstreamConnection, UpstreamPool
 
 if TYPE_CHECKING:
     from waitroom.edge.client import ClientConnection

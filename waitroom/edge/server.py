@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from waitroom.edge.headers import Peer
 from waitroom.edge.http.body_buffer import BufferBudget
 from waitroom.edge.http.connections import Connections
-from waitroom.edge.http1 import Request
+from waitroom.edge.http.headers import Peer
+from waitroom.edge.http.message import Request
 
 if TYPE_CHECKING:
     from waitroom.edge.client import ClientConnection

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from waitroom.edge.http1 import Request
+from waitroom.edge.http.message import Request
 from waitroom.edge.rooms.ended import EndedSessions
 from waitroom.edge.rooms.throttle import SessionLimits, Throttle
 from waitroom.errors import BadToken

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
-from waitroom.edge.words import PageKind
+from waitroom.edge.pages.messages import PageKind
 from waitroom.queue.positions import LONGEST_POLL_SECONDS, SHORTEST_POLL_SECONDS, poll_after
 from waitroom.queue.store import Fate
 from waitroom.queue.view import RoomState, RoomView

@@ -13,14 +13,14 @@ import structlog
 
 from waitroom.edge.app import Edge
 from waitroom.edge.door import Door
-from waitroom.edge.headers import TrustedProxies
-from waitroom.edge.health import HealthChecks
-from waitroom.edge.pages import Pages
+from waitroom.edge.http.headers import TrustedProxies
+from waitroom.edge.pages.renderer import Pages
 from waitroom.edge.room import FLUSH_SECONDS, REFRESH_SECONDS, Room, every
 from waitroom.edge.rooms.neighbours import NeighbourFiles
 from waitroom.edge.routing import Router
 from waitroom.edge.server import ClientLimits
-from waitroom.edge.upstream import UpstreamPool
+from waitroom.edge.upstream.health_checks import HealthChecks
+from waitroom.edge.upstream.pool import UpstreamPool
 from waitroom.metrics.recorder import FOLDER, EdgeMetrics
 from waitroom.process.child import Child, run_child
 from waitroom.process.open_files import most_connections, raise_limit

@@ -27,7 +27,7 @@ from waitroom.control.auth.accounts import Actor, ApiToken, People, PeopleError,
 from waitroom.control.auth.login_store import AccessStore
 from waitroom.control.auth.request_origin import SAFE_METHODS, Whence, from_own_page, whence
 from waitroom.control.auth.session_cookie import COOKIE, AdminCookies, AdminSession
-from waitroom.edge.headers import TrustedProxies
+from waitroom.edge.http.headers import TrustedProxies
 from waitroom.errors import BadToken, StoreUnavailable, WaitroomError
 from waitroom.resources import resource_path
 from waitroom.settings import Settings

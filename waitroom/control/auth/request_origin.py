@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from waitroom.edge.headers import TrustedProxies
+from waitroom.edge.http.headers import TrustedProxies
 from waitroom.net.forwarded import first_untrusted_hop, parse_forwarded, plain_address
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})

@@ -8,7 +8,7 @@ Those who connect themselves are bounded by their connections; a proxy's connect
 from __future__ import annotations
 
 from waitroom.edge.client import ClientConnection
-from waitroom.edge.http1 import Request
+from waitroom.edge.http.message import Request
 from waitroom.edge.passage import Passage
 from waitroom.edge.room import Room
 

@@ -16,10 +16,10 @@ from typing import Final
 
 from waitroom.bounded import put
 from waitroom.budgets import NeighbourhoodBudget, TokenBucket, neighbourhood
-from waitroom.edge.headers import Peer, forwarded_lines
-from waitroom.edge.http1 import Malformed, Request, Response
+from waitroom.edge.http.headers import Peer, forwarded_lines
+from waitroom.edge.http.message import Malformed, Request, Response
 from waitroom.edge.rooms.neighbours import Neighbours
-from waitroom.edge.upstream import Borrower, UpstreamConnection, UpstreamPool
+from waitroom.edge.upstream.pool import Borrower, UpstreamConnection, UpstreamPool
 from waitroom.errors import WaitroomError
 from waitroom.settings import RoomSettings
 

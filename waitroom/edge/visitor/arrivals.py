@@ -11,7 +11,7 @@ import structlog
 
 from waitroom.budgets import neighbourhood
 from waitroom.edge.call import Call
-from waitroom.edge.headers import own_tokens
+from waitroom.edge.http.headers import own_tokens
 from waitroom.edge.visitor.joins import ARRIVAL_SECONDS, ProxyDetector
 from waitroom.errors import BadToken
 from waitroom.timing import Clock

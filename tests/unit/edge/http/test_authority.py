@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from waitroom.edge.http1 import Malformed, Request, parse_request
+from waitroom.edge.http.message import Malformed, Request, parse_request
 from waitroom.net.authority import Authority, parse_authority, same_authority
 
 

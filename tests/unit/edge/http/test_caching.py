@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from edge_harness import World, answer, sent
 
-from waitroom.edge.headers import response_lines
-from waitroom.edge.http1 import Response, parse_response
+from waitroom.edge.http.headers import response_lines
+from waitroom.edge.http.message import Response, parse_response
 
 TARGETED = [
     *(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from waitroom.edge.framing import ChunkedBody
-from waitroom.edge.headers import Peer, TrustedProxies, request_lines
-from waitroom.edge.http1 import parse_request
+from waitroom.edge.http.framing import ChunkedBody
+from waitroom.edge.http.headers import Peer, TrustedProxies, request_lines
+from waitroom.edge.http.message import parse_request
 
 MOVING = [
     # A path, a method or a host.

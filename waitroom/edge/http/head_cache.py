@@ -3,7 +3,7 @@
 A browser's requests differ in little but the target and the cookies, a shop's answers in little but the date. The one
 line that always differs is cut out; a head that is the same but for it, to the byte, was parsed before, and all that
 was derived from it is found again as well. Where a head is new, each of its lines has mostly been seen before
-(`fields.py`).
+(`http/fields.py`).
 """
 
 # mypyc: compile
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from waitroom.bounded import put
-from waitroom.edge.http1 import Request, Response, parse_request, parse_response, response_parts
+from waitroom.edge.http.message import Request, Response, parse_request, parse_response, response_parts
 
 MOST_KEPT = 2048
 LONGEST_KEPT = 2048

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jinja2 import Template, TemplateNotFound, TemplateSyntaxError
 
-from waitroom.edge.rendering import Inline, environment, inspect
+from waitroom.edge.pages.templates import Inline, environment, inspect
 from waitroom.errors import Problem
 
 # It is sent to every visitor in the shop's busiest minute, and each worker keeps some hundred variants of it.

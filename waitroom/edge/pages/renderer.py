@@ -17,11 +17,11 @@ from pathlib import Path
 
 from markupsafe import escape
 
-from waitroom.edge.languages import DEFAULT_LANGUAGE, Languages
-from waitroom.edge.own_template import OwnTemplate
-from waitroom.edge.rendering import Slot, environment, inspect, policy
-from waitroom.edge.segments import Segments, cut
-from waitroom.edge.words import LEFT_WORDS, ROOM_WORDS, SCRIPT_WORDS, PageKind, Words, error_words
+from waitroom.edge.pages.custom_template import OwnTemplate
+from waitroom.edge.pages.i18n import DEFAULT_LANGUAGE, Languages
+from waitroom.edge.pages.messages import LEFT_WORDS, ROOM_WORDS, SCRIPT_WORDS, PageKind, Words, error_words
+from waitroom.edge.pages.segments import Segments, cut
+from waitroom.edge.pages.templates import Slot, environment, inspect, policy
 from waitroom.errors import Problem, SettingsError
 from waitroom.resources import resource_path
 from waitroom.settings import RoomSettings

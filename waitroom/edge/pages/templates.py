@@ -25,7 +25,7 @@ from jinja2 import (
 )
 from jinja2.sandbox import SandboxedEnvironment
 
-from waitroom.edge.segments import CLOSE, OPEN
+from waitroom.edge.pages.segments import CLOSE, OPEN
 
 _CSS_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _CSS_SPACE = re.compile(r"\s*([{};,]|:(?= ))\s*")

@@ -1,6 +1,6 @@
 """HTTP/1.1 messages: strict heads, and written anew, never passed through.
 
-A head is split into lines, and every line must match a grammar without leniencies (`fields.py` and below): each
+A head is split into lines, and every line must match a grammar without leniencies (`http/fields.py` and below): each
 leniency is a chance for two parsers to disagree about where a message ends. A request that says anything about a body
 or another protocol is parsed by llhttp as well, and refused where the two disagree.
 """
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import httptools
 
-from waitroom.edge.fields import Field, FieldMemo
 from waitroom.edge.http.caching import forbids_keeping, is_targeted
+from waitroom.edge.http.fields import Field, FieldMemo
 from waitroom.errors import WaitroomError
 from waitroom.lru import remember
 from waitroom.net.authority import parse_authority, same_authority

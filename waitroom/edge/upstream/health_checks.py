@@ -6,9 +6,9 @@ import asyncio
 import random
 from typing import cast
 
-from waitroom.edge.connector import UpstreamUnavailable
-from waitroom.edge.http1 import Malformed, parse_response
-from waitroom.edge.upstream import UpstreamPool
+from waitroom.edge.http.message import Malformed, parse_response
+from waitroom.edge.upstream.connector import UpstreamUnavailable
+from waitroom.edge.upstream.pool import UpstreamPool
 from waitroom.settings import RoomSettings
 
 LONGEST_HEAD = 65536

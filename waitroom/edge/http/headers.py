@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from waitroom.edge.http.caching import directs_caches
 from waitroom.edge.http.header_policy import OUR_PREFIX, moves_request, plain_name, plain_names
-from waitroom.edge.http1 import Request, Response
+from waitroom.edge.http.message import Request, Response
 from waitroom.lru import remember
 from waitroom.net.authority import parse_authority
 from waitroom.net.forwarded import (

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from aiohappyeyeballs import start_connection
 
-from waitroom.edge.resolved import AddressInfo, SilentAddresses, interleaved
+from waitroom.edge.upstream.address_order import AddressInfo, SilentAddresses, interleaved
 from waitroom.errors import WaitroomError
 from waitroom.settings import RoomSettings
 

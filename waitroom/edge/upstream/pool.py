@@ -16,10 +16,10 @@ from typing import Any, cast
 
 import structlog
 
-from waitroom.edge.balance import Balance
-from waitroom.edge.connector import Connector, UpstreamAddress, UpstreamUnavailable
-from waitroom.edge.heads import ResponseHeads
-from waitroom.edge.upstream_share import PoolShare, Waiter, Waiters
+from waitroom.edge.http.head_cache import ResponseHeads
+from waitroom.edge.upstream.balancer import Balance
+from waitroom.edge.upstream.connector import Connector, UpstreamAddress, UpstreamUnavailable
+from waitroom.edge.upstream.share import PoolShare, Waiter, Waiters
 from waitroom.logs import RateLimitedLog
 from waitroom.settings import RoomSettings
 

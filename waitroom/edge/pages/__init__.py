@@ -1,0 +1,1 @@
+"""The pages that visitors see, in every language."""

@@ -1,0 +1,1 @@
+"""Connections to the upstream's addresses: pooled, balanced and health-checked."""
