@@ -21,12 +21,12 @@ import uvloop
 
 from benchmarks.load import NAVIGATION, POLL, Work
 from waitroom.edge.app import Edge
-from waitroom.edge.client import ClientConnection
+from waitroom.edge.client.connection import ClientConnection
+from waitroom.edge.client.interfaces import ClientLimits
 from waitroom.edge.http.headers import TrustedProxies
 from waitroom.edge.pages.renderer import Pages
 from waitroom.edge.room import Room
 from waitroom.edge.routing import Router
-from waitroom.edge.server import ClientLimits
 from waitroom.edge.upstream.connector import AnyProtocol, Connector, UpstreamAddress
 from waitroom.edge.upstream.pool import UpstreamPool
 from waitroom.metrics.recorder import RoomMetrics

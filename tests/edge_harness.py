@@ -20,12 +20,12 @@ from structlog.testing import capture_logs
 from wires import STARTED, Shop, VirtualLoop, Wire
 
 from waitroom.edge.app import Edge
-from waitroom.edge.client import ClientConnection
+from waitroom.edge.client.connection import ClientConnection
+from waitroom.edge.client.interfaces import ClientLimits
 from waitroom.edge.http.headers import TrustedProxies
 from waitroom.edge.pages.renderer import Pages
 from waitroom.edge.room import Room
 from waitroom.edge.routing import Router
-from waitroom.edge.server import ClientLimits
 from waitroom.edge.upstream.pool import UpstreamAddress, UpstreamPool
 from waitroom.errors import StoreUnavailable
 from waitroom.metrics.recorder import RoomMetrics

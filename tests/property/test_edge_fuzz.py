@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from wires import HIGH_WATER, Wire
 
-from waitroom.edge.client import READ_AHEAD
+from waitroom.edge.client.connection import READ_AHEAD
 from waitroom.queue.store import Visited
 from waitroom.tokens import Pass, Tokens
 

@@ -10,7 +10,7 @@ from edge_harness import BUSY, LIMITS, PAGE, QUIET, World, get
 from http_reader import read_responses
 from wires import HIGH_WATER
 
-from waitroom.edge.client import LINGER_SECONDS, READ_AHEAD
+from waitroom.edge.client.connection import LINGER_SECONDS, READ_AHEAD
 from waitroom.edge.http.message import LONGEST_TARGET
 from waitroom.edge.room import Room
 

@@ -50,7 +50,7 @@ def test_a_small_body_is_sent_to_the_shop_when_it_is_all_there(world):
 
 
 def test_a_body_that_comes_with_its_head_is_never_held(world, monkeypatch):
-    monkeypatch.setattr("waitroom.edge.client.BodyBuffer", None)
+    monkeypatch.setattr("waitroom.edge.client.connection.BodyBuffer", None)
     sent(world, method=b"POST", body=b"x" * 2 * WANTED)
     assert at_shop(world).body == b"x" * 2 * WANTED
 

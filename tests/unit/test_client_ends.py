@@ -14,10 +14,10 @@ from http_reader import read_responses
 from wires import HIGH_WATER, Wire
 
 from waitroom.edge import app
-from waitroom.edge.client import LINGER_SECONDS, ClientConnection
-from waitroom.edge.exchange import Exchange
+from waitroom.edge.client.connection import LINGER_SECONDS, ClientConnection
 from waitroom.edge.http import message
 from waitroom.edge.http.message import Request
+from waitroom.edge.proxy.exchange import Exchange
 
 STATUS = b"/.waitroom/status?room=shop"
 

@@ -12,7 +12,7 @@ from http_reader import read_responses
 from structlog.testing import capture_logs
 from wires import Wire
 
-from waitroom.edge.http.connections import LEAST_IDLE_SECONDS, MOST_WALKS, Connections
+from waitroom.edge.client.limiter import LEAST_IDLE_SECONDS, MOST_WALKS, Connections
 from waitroom.process.open_files import OTHER_FILES, most_connections, raise_limit
 
 STATUS = get(b"/.waitroom/status?room=shop")

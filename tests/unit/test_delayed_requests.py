@@ -8,7 +8,7 @@ import pytest
 from edge_harness import BUSY, OK, PAGE, QUIET, World, answer, at_shop, get, sent
 from wires import Wire
 
-from waitroom.edge.client import READ_AHEAD
+from waitroom.edge.client.connection import READ_AHEAD
 
 LARGE = READ_AHEAD + 1000
 PIECE = 4096

@@ -12,8 +12,8 @@ import pytest
 from edge_harness import QUIET, World
 from structlog.testing import capture_logs
 
-from waitroom.edge import door as door_module
-from waitroom.edge.door import BREATHER_SECONDS, Door
+from waitroom.edge.client import acceptor as door_module
+from waitroom.edge.client.acceptor import BREATHER_SECONDS, Door
 
 
 class Listener:

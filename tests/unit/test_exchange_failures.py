@@ -9,7 +9,7 @@ import pytest
 from edge_harness import LIMITS, OK, PAGE, World, answer, get, room_settings, sent, warm
 from wires import Wire
 
-from waitroom.edge.exchange import LONGEST_RESPONSE_HEAD
+from waitroom.edge.proxy.exchange import LONGEST_RESPONSE_HEAD
 
 FIRST_BYTE, IDLE = room_settings().upstream_first_byte_seconds, room_settings().upstream_idle_seconds
 IDEMPOTENT = [b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"]

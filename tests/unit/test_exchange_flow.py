@@ -9,8 +9,8 @@ from edge_harness import LIMITS, OK, World, answer, at_shop, get, room_settings,
 from http_reader import read_responses
 from wires import HIGH_WATER, Wire
 
-from waitroom.edge.client import LINGER_SECONDS, READ_AHEAD
-from waitroom.edge.exchange import TUNNEL_IDLE_SECONDS
+from waitroom.edge.client.connection import LINGER_SECONDS, READ_AHEAD
+from waitroom.edge.proxy.exchange import TUNNEL_IDLE_SECONDS
 
 FIRST_BYTE, IDLE = room_settings().upstream_first_byte_seconds, room_settings().upstream_idle_seconds
 

@@ -8,7 +8,7 @@ import pytest
 from edge_harness import World, get
 from http_reader import read_responses, read_whole_responses
 
-from waitroom.edge.client import READ_AHEAD, REQUESTS_PER_TURN
+from waitroom.edge.client.connection import READ_AHEAD, REQUESTS_PER_TURN
 
 STATUS = get(b"/.waitroom/status?room=shop")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 
-from waitroom.edge.http.send_queue import unacknowledged
+from waitroom.edge.client.send_queue import unacknowledged
 
 
 def test_what_the_other_end_does_not_take_is_counted_and_no_longer_once_it_does():

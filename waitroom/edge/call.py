@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from waitroom.budgets import neighbourhood
-from waitroom.edge.client import ClientConnection
+from waitroom.edge.client.connection import ClientConnection
 from waitroom.edge.http.headers import own_tokens, set_cookie
 from waitroom.edge.http.message import Request
 from waitroom.edge.room import Room

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, quote
 
 from waitroom.edge.answers import JSON_LINES, OK, TOO_MANY, UNAVAILABLE, Answers
 from waitroom.edge.call import Call, kind_of
-from waitroom.edge.client import ClientConnection
+from waitroom.edge.client.connection import ClientConnection
 from waitroom.edge.http.message import Request
 from waitroom.edge.room import Room
 from waitroom.edge.routing import Route, Router

@@ -16,7 +16,7 @@ import structlog
 from waitroom.bounded import put
 from waitroom.budgets import TokenBucket, neighbourhood
 from waitroom.edge.batch import Batch
-from waitroom.edge.client import ClientConnection
+from waitroom.edge.client.connection import ClientConnection
 from waitroom.edge.http.message import Request, Response
 from waitroom.edge.proxy.preflight import Preflights
 from waitroom.edge.rooms.bypass import Bypass

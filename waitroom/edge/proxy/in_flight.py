@@ -7,9 +7,9 @@ Those who connect themselves are bounded by their connections; a proxy's connect
 
 from __future__ import annotations
 
-from waitroom.edge.client import ClientConnection
+from waitroom.edge.client.connection import ClientConnection
 from waitroom.edge.http.message import Request
-from waitroom.edge.passage import Passage
+from waitroom.edge.proxy.forward import Passage
 from waitroom.edge.room import Room
 
 

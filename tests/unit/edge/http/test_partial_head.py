@@ -8,7 +8,7 @@ from http_reader import read_responses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waitroom.edge.client import ClientConnection
+from waitroom.edge.client.connection import ClientConnection
 from waitroom.edge.http import partial_head
 from waitroom.edge.http.partial_head import PartialHead
 

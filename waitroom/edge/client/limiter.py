@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 from waitroom.budgets import neighbourhood
 
 if TYPE_CHECKING:
-    from waitroom.edge.client import ClientConnection
-    from waitroom.edge.door import Arrival
+    from waitroom.edge.client.acceptor import Arrival
+    from waitroom.edge.client.connection import ClientConnection
 
 # The first request on a new connection is on its way for a round trip or two, and so is a browser's next one. What has
 # said nothing for longer than this, or not come to the end of a head, can be missed.

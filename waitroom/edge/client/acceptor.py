@@ -14,9 +14,9 @@ from functools import partial
 
 import structlog
 
-from waitroom.edge.client import ClientConnection
+from waitroom.edge.client.connection import ClientConnection
+from waitroom.edge.client.interfaces import Server
 from waitroom.edge.http.headers import Peer
-from waitroom.edge.server import Server
 from waitroom.net.forwarded import plain_address
 from waitroom.net.proxy_protocol import BadHeader, ProxyHeader
 

@@ -8,10 +8,10 @@ import math
 from typing import Final
 
 from waitroom.budgets import neighbourhood
-from waitroom.edge.client import ClientConnection
-from waitroom.edge.exchange import Errand, FailureText
+from waitroom.edge.client.connection import ClientConnection
 from waitroom.edge.http.headers import set_cookie
 from waitroom.edge.http.message import Request, Response
+from waitroom.edge.proxy.exchange import Errand, FailureText
 from waitroom.edge.room import Room
 from waitroom.edge.sessions import Session, Tunnel
 

@@ -12,15 +12,15 @@ from typing import Any, Final, TypeVar, cast
 
 import structlog
 
-from waitroom.edge.exchange import Exchange
-from waitroom.edge.http.body_buffer import BodyBuffer
+from waitroom.edge.client.body_buffer import BodyBuffer
+from waitroom.edge.client.interfaces import ClientLimits, Server
+from waitroom.edge.client.minimum_rate import MinimumRate
+from waitroom.edge.client.send_queue import unacknowledged
 from waitroom.edge.http.framing import NO_BODY, Body, ChunkedBody, LengthBody
 from waitroom.edge.http.headers import Peer
 from waitroom.edge.http.message import LONGEST_TARGET, Malformed, Request
-from waitroom.edge.http.minimum_rate import MinimumRate
 from waitroom.edge.http.partial_head import PartialHead, has_bare_line_feed
-from waitroom.edge.http.send_queue import unacknowledged
-from waitroom.edge.server import ClientLimits, Server
+from waitroom.edge.proxy.exchange import Exchange
 from waitroom.errors import StoreUnavailable
 
 log = structlog.get_logger()

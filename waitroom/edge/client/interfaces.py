@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from waitroom.edge.http.body_buffer import BufferBudget
-from waitroom.edge.http.connections import Connections
+from waitroom.edge.client.body_buffer import BufferBudget
+from waitroom.edge.client.limiter import Connections
 from waitroom.edge.http.headers import Peer
 from waitroom.edge.http.message import Request
 
 if TYPE_CHECKING:
-    from waitroom.edge.client import ClientConnection
+    from waitroom.edge.client.connection import ClientConnection
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from waitroom.edge.upstream.connector import UpstreamUnavailable
 from waitroom.edge.upstream.pool import Borrower, UpstreamConnection, UpstreamPool
 
 if TYPE_CHECKING:
-    from waitroom.edge.client import ClientConnection
+    from waitroom.edge.client.connection import ClientConnection
 
 LONGEST_RESPONSE_HEAD: Final = 65536
 TUNNEL_IDLE_SECONDS: Final = 600.0

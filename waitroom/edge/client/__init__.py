@@ -1,0 +1,1 @@
+"""Clients' connections on the public port."""
