@@ -25,8 +25,8 @@ from waitroom.edge.client.connection import ClientConnection
 from waitroom.edge.client.interfaces import ClientLimits
 from waitroom.edge.http.headers import TrustedProxies
 from waitroom.edge.pages.renderer import Pages
-from waitroom.edge.room import Room
-from waitroom.edge.routing import Router
+from waitroom.edge.rooms.room import Room
+from waitroom.edge.rooms.router import Router
 from waitroom.edge.upstream.connector import AnyProtocol, Connector, UpstreamAddress
 from waitroom.edge.upstream.pool import UpstreamPool
 from waitroom.metrics.recorder import RoomMetrics

@@ -15,7 +15,7 @@ from waitroom.control.rooms.admission_loop import Admission
 from waitroom.control.rooms.audit_outbox import Notes
 from waitroom.control.rooms.operations import BadChange, Change, NotPossible, Operations, StaleVersion
 from waitroom.control.rooms.presenter import Rooms
-from waitroom.edge.room import limits_of
+from waitroom.edge.rooms.room import limits_of
 from waitroom.errors import StoreUnavailable
 from waitroom.metrics.upstream_window import UpstreamWindow
 from waitroom.queue.store import KEYS, QueueStore, Visit, connect

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from waitroom.control.autopilot.model import Move
 from waitroom.control.autopilot.runner import KEPT_DECISIONS, Logbook, Pilot
-from waitroom.edge.room import limits_of
+from waitroom.edge.rooms.room import limits_of
 from waitroom.errors import StoreUnavailable
 from waitroom.metrics.upstream_window import UpstreamStats
 from waitroom.queue.store import QueueStore, connect

@@ -10,9 +10,9 @@ import pytest
 from edge_harness import BUSY, OK, PAGE, QUIET, WALL, World, answer, at_shop, get, room_settings, sent
 from http_reader import Message, read_requests
 
-from waitroom.edge import room as room_module
+from waitroom.edge.rooms import room as room_module
 from waitroom.edge.rooms.bypass import Bypass
-from waitroom.edge.sessions import UNSURE_SECONDS
+from waitroom.edge.rooms.sessions import UNSURE_SECONDS
 from waitroom.queue.store import SessionChange, Visit, Visited
 from waitroom.queue.view import RoomState
 from waitroom.settings import BypassRule

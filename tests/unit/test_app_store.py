@@ -10,7 +10,7 @@ from edge_harness import BUSY, OK, PAGE, QUIET, World, answer, at_shop, get, sen
 from http_reader import Message, read_requests, read_responses
 from wires import Wire
 
-from waitroom.edge import room as room_module
+from waitroom.edge.rooms import room as room_module
 from waitroom.queue.store import RoomNotOpen, SessionChange
 from waitroom.tokens import Tokens
 

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 from wires import VirtualLoop
 
-from waitroom.edge.batch import MOST_AT_ONCE, Batch
+from waitroom.edge.rooms.batcher import MOST_AT_ONCE, Batch
 from waitroom.errors import StoreUnavailable
 
 

@@ -12,7 +12,7 @@ from edge_harness import OK, PAGE, World, answer, get
 
 from waitroom.edge.http.message import Request, parse_request
 from waitroom.edge.rooms.bypass import Bypass
-from waitroom.edge.routing import Router
+from waitroom.edge.rooms.router import Router
 from waitroom.settings import BypassRule, RoomSettings
 from waitroom.settings.path_patterns import LONGEST_PATH, BadPattern, PathPattern
 from waitroom.settings.presets import PRESETS

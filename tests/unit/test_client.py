@@ -12,7 +12,7 @@ from wires import HIGH_WATER
 
 from waitroom.edge.client.connection import LINGER_SECONDS, READ_AHEAD
 from waitroom.edge.http.message import LONGEST_TARGET
-from waitroom.edge.room import Room
+from waitroom.edge.rooms.room import Room
 
 STATUS = b"/.waitroom/status?room=shop"
 

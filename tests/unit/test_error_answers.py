@@ -13,7 +13,7 @@ from wires import Wire
 
 from waitroom.edge.http.message import LONGEST_TARGET
 from waitroom.edge.pages.messages import ERROR_WORDS
-from waitroom.edge.room import Room
+from waitroom.edge.rooms.room import Room
 
 LANGUAGES = ("de", "en", "es", "fr", "hi", "id")
 SETTINGS = room_settings()

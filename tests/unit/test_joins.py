@@ -12,7 +12,7 @@ from http_reader import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waitroom.edge.visitor.joins import ARRIVAL_SECONDS, MOST_PEERS, MOST_SENT_BACK, JoinLimiter, ProxyDetector
+from waitroom.edge.rooms.joins import ARRIVAL_SECONDS, MOST_PEERS, MOST_SENT_BACK, JoinLimiter, ProxyDetector
 
 VISITOR = "203.0.113.9"
 

@@ -9,7 +9,7 @@ from edge_harness import BUSY, OK, PAGE, QUIET, World, answer, get, sent
 from http_reader import Message, read_requests
 from wires import Wire
 
-from waitroom.edge.proxy.preflight import LONGEST_KEY, MOST_CACHED, MOST_WAITING
+from waitroom.edge.rooms.preflight import LONGEST_KEY, MOST_CACHED, MOST_WAITING
 from waitroom.queue.view import RoomState
 
 ORIGIN = b"Origin: https://app.example"

@@ -9,7 +9,7 @@ from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from waitroom.edge.routing import LONGEST_KEPT, MEMO_SIZE, Route, Router, host_name, readings
+from waitroom.edge.rooms.router import LONGEST_KEPT, MEMO_SIZE, Route, Router, host_name, readings
 from waitroom.settings import BypassRule, RoomSettings
 
 

@@ -10,7 +10,7 @@ from edge_harness import BUSY, OK, PAGE, QUIET, World, answer, at_shop, get, sen
 from http_reader import Message
 from wires import Wire
 
-from waitroom.edge.room import LONGEST_GAP_SECONDS
+from waitroom.edge.rooms.room import LONGEST_GAP_SECONDS
 from waitroom.queue.store import SessionChange
 from waitroom.tokens import Pass
 

@@ -10,8 +10,8 @@ import pytest
 from edge_harness import OK, PAGE, World, answer, get
 from wires import Wire
 
+from waitroom.edge.rooms.sessions import Session, SessionLimits, Sessions
 from waitroom.edge.rooms.throttle import MOST_WAITING
-from waitroom.edge.sessions import Session, SessionLimits, Sessions
 from waitroom.tokens import Tokens
 
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"

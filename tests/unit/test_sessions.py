@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from edge_harness import get
 
-from waitroom.edge import sessions as module
 from waitroom.edge.http.message import Request, parse_request
-from waitroom.edge.sessions import LONGEST_UNKEPT_SECONDS, UNSURE_SECONDS, Session, Sessions
+from waitroom.edge.rooms import sessions as module
+from waitroom.edge.rooms.sessions import LONGEST_UNKEPT_SECONDS, UNSURE_SECONDS, Session, Sessions
 from waitroom.queue.store import SessionChange
 from waitroom.tokens import Pass, Tokens
 

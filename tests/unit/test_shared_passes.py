@@ -9,7 +9,7 @@ from edge_harness import BUSY, OK, QUIET, World, answer, get
 from http_reader import Message
 
 from waitroom.control.monitoring.hints import Observed, hints
-from waitroom.edge.sessions import MANY_NETWORKS, NETWORK_SECONDS, NETWORKS_KEPT, Session, Sessions
+from waitroom.edge.rooms.sessions import MANY_NETWORKS, NETWORK_SECONDS, NETWORKS_KEPT, Session, Sessions
 from waitroom.settings import RoomSettings
 from waitroom.tokens import Tokens
 

@@ -10,7 +10,7 @@ import pytest
 from edge_harness import BUSY
 
 from waitroom.edge.pages.messages import PageKind
-from waitroom.edge.standing import Standing, rfc3339, stand
+from waitroom.edge.visitor.status import Standing, rfc3339, stand
 from waitroom.queue.positions import LONGEST_POLL_SECONDS, SHORTEST_POLL_SECONDS
 from waitroom.queue.view import RoomState, RoomView
 

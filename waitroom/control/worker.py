@@ -29,7 +29,7 @@ from waitroom.control.rooms.audit_outbox import Notes
 from waitroom.control.rooms.operations import Change, Operations
 from waitroom.control.rooms.presenter import Rooms
 from waitroom.control.webhooks.watcher import Webhooks
-from waitroom.edge.room import every
+from waitroom.edge.rooms.room import every
 from waitroom.metrics.recorder import FOLDER
 from waitroom.metrics.upstream_window import UpstreamWindow
 from waitroom.process.child import Child, run_child

@@ -16,13 +16,10 @@ from typing import Final
 import structlog
 
 from waitroom.budgets import TokenBucket, neighbourhood
-from waitroom.edge.answers import Answers
-from waitroom.edge.call import Call
 from waitroom.edge.client.body_buffer import BufferBudget
 from waitroom.edge.client.connection import RETRY_LINE, ClientConnection
 from waitroom.edge.client.interfaces import ClientLimits, Server
 from waitroom.edge.client.limiter import Connections
-from waitroom.edge.endpoints import CHECK, CarryOut, Endpoints
 from waitroom.edge.http.head_cache import RequestHeads
 from waitroom.edge.http.headers import Peer, TrustedProxies
 from waitroom.edge.http.message import Request
@@ -30,14 +27,17 @@ from waitroom.edge.pages.renderer import Pages
 from waitroom.edge.proxy.exchange import Exchange
 from waitroom.edge.proxy.forward import Passage
 from waitroom.edge.proxy.in_flight import CountedPassage, InFlight
-from waitroom.edge.proxy.preflight import NoAnswerError
-from waitroom.edge.room import Placed, Room
 from waitroom.edge.rooms.bypass import Bypass
-from waitroom.edge.routing import Route, Router
-from waitroom.edge.sessions import Session
+from waitroom.edge.rooms.preflight import NoAnswerError
+from waitroom.edge.rooms.room import Placed, Room
+from waitroom.edge.rooms.router import Route, Router
+from waitroom.edge.rooms.sessions import Session
 from waitroom.edge.upstream.connector import UpstreamUnavailable
 from waitroom.edge.visitor.arrivals import Arrivals
+from waitroom.edge.visitor.context import Call
+from waitroom.edge.visitor.endpoints import CHECK, CarryOut, Endpoints
 from waitroom.edge.visitor.flow import Admitted, Outcome, Rejected, VisitorFlow
+from waitroom.edge.visitor.responses import Answers
 from waitroom.gate import Action, Kind, decide
 from waitroom.net.forwarded import plain_address
 from waitroom.queue.view import RoomState

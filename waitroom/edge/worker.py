@@ -16,9 +16,9 @@ from waitroom.edge.client.acceptor import Door
 from waitroom.edge.client.interfaces import ClientLimits
 from waitroom.edge.http.headers import TrustedProxies
 from waitroom.edge.pages.renderer import Pages
-from waitroom.edge.room import FLUSH_SECONDS, REFRESH_SECONDS, Room, every
 from waitroom.edge.rooms.neighbours import NeighbourFiles
-from waitroom.edge.routing import Router
+from waitroom.edge.rooms.room import FLUSH_SECONDS, REFRESH_SECONDS, Room, every
+from waitroom.edge.rooms.router import Router
 from waitroom.edge.upstream.health_checks import HealthChecks
 from waitroom.edge.upstream.pool import UpstreamPool
 from waitroom.metrics.recorder import FOLDER, EdgeMetrics

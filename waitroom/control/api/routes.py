@@ -21,7 +21,7 @@ from waitroom.control.http import read_body
 from waitroom.control.monitoring.history import KEPT_SECONDS, History
 from waitroom.control.rooms.operations import SESSION, BadChange, Change, Operations, StaleVersion, record_refusal
 from waitroom.control.rooms.presenter import Rooms
-from waitroom.edge.room import limits_of
+from waitroom.edge.rooms.room import limits_of
 from waitroom.errors import StoreUnavailable
 from waitroom.queue.view import RoomState
 

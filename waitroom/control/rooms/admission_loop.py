@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from waitroom.edge.room import limits_of
+from waitroom.edge.rooms.room import limits_of
 from waitroom.errors import StoreUnavailable
 from waitroom.queue.store import QueueStore, RoomNotOpen
 from waitroom.queue.view import RoomView

@@ -12,8 +12,8 @@ from waitroom.edge.client.connection import ClientConnection
 from waitroom.edge.http.headers import set_cookie
 from waitroom.edge.http.message import Request, Response
 from waitroom.edge.proxy.exchange import Errand, FailureText
-from waitroom.edge.room import Room
-from waitroom.edge.sessions import Session, Tunnel
+from waitroom.edge.rooms.room import Room
+from waitroom.edge.rooms.sessions import Session, Tunnel
 
 LONGEST_LOGGED_COMMAND: Final = 64
 # A pass is renewed when this share of its life is over: often enough to outlast a pause, rarely enough to be cheap.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from waitroom.edge.client.connection import ClientConnection
 from waitroom.edge.http.message import Request
 from waitroom.edge.proxy.forward import Passage
-from waitroom.edge.room import Room
+from waitroom.edge.rooms.room import Room
 
 
 class InFlight:

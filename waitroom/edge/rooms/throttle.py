@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from waitroom.budgets import TokenBucket
 
 if TYPE_CHECKING:
-    from waitroom.edge.sessions import Session, Sessions
+    from waitroom.edge.rooms.sessions import Session, Sessions
 
 BURST_SECONDS: Final = 2.0
 MOST_WAITING: Final = 256  # requests of one session in one worker

@@ -10,9 +10,9 @@ from typing import Final
 import structlog
 
 from waitroom.budgets import neighbourhood
-from waitroom.edge.call import Call
 from waitroom.edge.http.headers import own_tokens
-from waitroom.edge.visitor.joins import ARRIVAL_SECONDS, ProxyDetector
+from waitroom.edge.rooms.joins import ARRIVAL_SECONDS, ProxyDetector
+from waitroom.edge.visitor.context import Call
 from waitroom.errors import BadToken
 from waitroom.timing import Clock
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from waitroom.edge.call import Call
-from waitroom.edge.room import Placed, Room
-from waitroom.edge.sessions import Session
+from waitroom.edge.rooms.room import Placed, Room
+from waitroom.edge.rooms.sessions import Session
 from waitroom.edge.visitor.arrivals import Arrivals
+from waitroom.edge.visitor.context import Call
 from waitroom.errors import StoreUnavailable
 from waitroom.queue.store import Fate, Visited
 from waitroom.queue.view import RoomState

@@ -8,13 +8,13 @@ import json
 import random
 from typing import Final
 
-from waitroom.edge.call import Call, kind_of
 from waitroom.edge.http.message import Request, glance
 from waitroom.edge.pages.messages import PageKind
 from waitroom.edge.pages.renderer import Pages, PageValues
-from waitroom.edge.room import Room
-from waitroom.edge.standing import Standing, stand
+from waitroom.edge.rooms.room import Room
+from waitroom.edge.visitor.context import Call, kind_of
 from waitroom.edge.visitor.flow import Delayed, Held, Outcome, Queued, Rejected, TicketStatus
+from waitroom.edge.visitor.status import Standing, stand
 from waitroom.gate import Kind, classify
 from waitroom.queue.store import Fate
 from waitroom.queue.view import RoomState

@@ -15,17 +15,17 @@ import structlog
 
 from waitroom.bounded import put
 from waitroom.budgets import TokenBucket, neighbourhood
-from waitroom.edge.batch import Batch
 from waitroom.edge.client.connection import ClientConnection
 from waitroom.edge.http.message import Request, Response
-from waitroom.edge.proxy.preflight import Preflights
+from waitroom.edge.rooms.batcher import Batch
 from waitroom.edge.rooms.bypass import Bypass
+from waitroom.edge.rooms.joins import JoinLimiter
 from waitroom.edge.rooms.neighbours import Neighbours
+from waitroom.edge.rooms.preflight import Preflights
+from waitroom.edge.rooms.sessions import Session, Sessions
 from waitroom.edge.rooms.throttle import SessionLimits
 from waitroom.edge.rooms.without_pass import WithoutPass
-from waitroom.edge.sessions import Session, Sessions
 from waitroom.edge.upstream.pool import UpstreamPool
-from waitroom.edge.visitor.joins import JoinLimiter
 from waitroom.errors import BadToken, StoreUnavailable
 from waitroom.gate import must_look_up
 from waitroom.metrics.recorder import RoomMetrics

@@ -9,15 +9,15 @@ from dataclasses import replace
 from typing import Final
 from urllib.parse import parse_qs, quote
 
-from waitroom.edge.answers import JSON_LINES, OK, TOO_MANY, UNAVAILABLE, Answers
-from waitroom.edge.call import Call, kind_of
 from waitroom.edge.client.connection import ClientConnection
 from waitroom.edge.http.message import Request
-from waitroom.edge.room import Room
-from waitroom.edge.routing import Route, Router
-from waitroom.edge.sessions import Session
-from waitroom.edge.standing import Standing
+from waitroom.edge.rooms.room import Room
+from waitroom.edge.rooms.router import Route, Router
+from waitroom.edge.rooms.sessions import Session
+from waitroom.edge.visitor.context import Call, kind_of
 from waitroom.edge.visitor.flow import Admitted, Delayed, Outcome, Queued, TicketStatus, VisitorFlow
+from waitroom.edge.visitor.responses import JSON_LINES, OK, TOO_MANY, UNAVAILABLE, Answers
+from waitroom.edge.visitor.status import Standing
 from waitroom.errors import StoreUnavailable
 from waitroom.gate import Kind
 from waitroom.queue.store import Fate
