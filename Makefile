@@ -10,7 +10,7 @@ AT_ONCE := -n 3 --dist loadfile --no-loadscope-reorder
 PATH_TESTS := tests/unit tests/property/test_edge_fuzz.py tests/integration/test_journeys.py \
 	tests/integration/test_streams.py tests/integration/test_to_the_shop.py tests/differential
 
-# What tries many more examples in `make test-long`; see tests/examples.py.
+# What tries many more examples in `make test-long`; see tests/support/examples.py.
 PROPERTIES := tests/property tests/differential/test_nginx_random.py tests/unit/test_routing.py
 
 # Tests start Python some thousand times; each start would compile the source again.

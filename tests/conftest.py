@@ -9,12 +9,12 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from examples import LONG
-from gateway import needs
 from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
+from support.examples import LONG
+from support.gateway_process import needs
 from waitroom import gate
 from waitroom.process.embedded_store import EmbeddedStore
 from waitroom.queue.store import connect

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from gateway import room, running_gateway
+
+from support.gateway_process import room, running_gateway
 
 HERE = Path(__file__).parent
 RUN_SECONDS = 240.0

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import pytest
 import pytest_asyncio
-from attackers import ONE_ADDRESS, Flood, address, address_of_network, flood, navigation, request
-from gateway import Gateway, eventually, room, running_gateway
-from shops import RealShop, nginx_shop, php_shop
-from visitors import Visitor
+
+from support.attackers import ONE_ADDRESS, Flood, address, address_of_network, flood, navigation, request
+from support.gateway_process import Gateway, eventually, room, running_gateway
+from support.upstreams.real_shops import RealShop, nginx_shop, php_shop
+from support.visitor_client import Visitor
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

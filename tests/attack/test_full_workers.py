@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from attackers import (
+
+from support.attackers import (
     BROKEN,
     Shopper,
     address,
@@ -21,9 +22,9 @@ from attackers import (
     read_answer,
     request,
 )
-from gateway import Gateway, eventually, room, running_gateway
-from shops import RealShop, nginx_shop
-from visitors import Visitor
+from support.gateway_process import Gateway, eventually, room, running_gateway
+from support.upstreams.real_shops import RealShop, nginx_shop
+from support.visitor_client import Visitor
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

@@ -15,12 +15,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 import pytest_asyncio
-from attackers import Flood, address, flood, preflight, request
-from gateway import Gateway, eventually, free_port, needs, room, running_gateway
-from nginx_server import nginx_command
-from real_peers import running
-from shops import RealShop, nginx_shop
-from visitors import NAVIGATE, Visitor
+
+from support.attackers import Flood, address, flood, preflight, request
+from support.gateway_process import Gateway, eventually, free_port, needs, room, running_gateway
+from support.nginx import nginx_command
+from support.third_party import running
+from support.upstreams.real_shops import RealShop, nginx_shop
+from support.visitor_client import NAVIGATE, Visitor
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 
 import pytest
 import pytest_asyncio
-from attackers import Flood, address, dial, flood, read_answer, request
-from gateway import Gateway, eventually, free_port, room, running_gateway
-from operators import Operator
-from real_peers import uvicorn
 from redis.asyncio.client import Monitor
-from shops import BIG, DjangoShop, RealShop, django_shop, nginx_shop
-from visitors import Visitor
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
+
+from support.admin_client import Operator
+from support.attackers import Flood, address, dial, flood, read_answer, request
+from support.gateway_process import Gateway, eventually, free_port, room, running_gateway
+from support.third_party import uvicorn
+from support.upstreams.real_shops import BIG, DjangoShop, RealShop, django_shop, nginx_shop
+from support.visitor_client import Visitor
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

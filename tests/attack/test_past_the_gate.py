@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import pytest
 import pytest_asyncio
-from attackers import ONE_ADDRESS, address, flood, navigation, preflight, request
-from gateway import Gateway, eventually, room, running_gateway
-from operators import Operator
-from shops import Arrival, DjangoShop, RealShop, django_shop, nginx_shop, php_shop
-from visitors import Visitor
+
+from support.admin_client import Operator
+from support.attackers import ONE_ADDRESS, address, flood, navigation, preflight, request
+from support.gateway_process import Gateway, eventually, room, running_gateway
+from support.upstreams.real_shops import Arrival, DjangoShop, RealShop, django_shop, nginx_shop, php_shop
+from support.visitor_client import Visitor
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

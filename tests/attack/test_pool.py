@@ -9,11 +9,12 @@ from contextlib import AsyncExitStack
 
 import pytest
 import pytest_asyncio
-from attackers import Shopper, SlowClient, besieged, slow_clients
-from gateway import Gateway, eventually, free_port, room, running_gateway
-from real_peers import uvicorn
-from shops import RealShop, nginx_shop
-from visitors import Visitor
+
+from support.attackers import Shopper, SlowClient, besieged, slow_clients
+from support.gateway_process import Gateway, eventually, free_port, room, running_gateway
+from support.third_party import uvicorn
+from support.upstreams.real_shops import RealShop, nginx_shop
+from support.visitor_client import Visitor
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from attackers import ONE_ADDRESS, address, flood, navigation, request
-from gateway import Gateway, eventually, room, running_gateway, system_redis
-from shops import nginx_shop
-from visitors import Visitor
+
+from support.attackers import ONE_ADDRESS, address, flood, navigation, request
+from support.gateway_process import Gateway, eventually, room, running_gateway, system_redis
+from support.upstreams.real_shops import nginx_shop
+from support.visitor_client import Visitor
 
 pytestmark = pytest.mark.slow
 

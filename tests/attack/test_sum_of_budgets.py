@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 import pytest
 import pytest_asyncio
-from attackers import ONE_ADDRESS, address, flood, navigation, preflight, request
-from gateway import Gateway, room, running_gateway
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from shops import RealShop, nginx_shop
-from visitors import Visitor
+
+from support.attackers import ONE_ADDRESS, address, flood, navigation, preflight, request
+from support.gateway_process import Gateway, room, running_gateway
+from support.upstreams.real_shops import RealShop, nginx_shop
+from support.visitor_client import Visitor
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from gateway import needs
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright, expect
-from waiting_line import COUNT, NOW, PATIENCE_MS, Line, Open, serve
 
+from support.gateway_process import needs
+from support.waiting_page import COUNT, NOW, PATIENCE_MS, Line, Open, serve
 from waitroom.edge.pages.renderer import Pages
 from waitroom.settings import RoomSettings
 

@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from admin_page import DESK, PHONE, Operator, fits, operators, violations
-from gateway import Gateway, eventually, room, running_gateway
 from playwright.async_api import Browser, BrowserContext, Locator, Page, expect
-from shop_server import Shop, running_shop
-from visitors import Visitor
-from waiting_line import PATIENCE_MS
+
+from support.admin_page import DESK, PHONE, Operator, fits, operators, violations
+from support.gateway_process import Gateway, eventually, room, running_gateway
+from support.upstreams.server import Shop, running_shop
+from support.visitor_client import Visitor
+from support.waiting_page import PATIENCE_MS
 
 pytestmark = pytest.mark.slow
 

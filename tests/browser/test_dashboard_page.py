@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from admin_page import DESK, PHONE, Operator, fits, operators, violations
-from fake_admin import FakeAdmin, decision, room, serving
 from playwright.async_api import Browser, Page, Route, expect
 
+from support.admin_page import DESK, PHONE, Operator, fits, operators, violations
+from support.fake_admin import FakeAdmin, decision, room, serving
 from waitroom.control.auth.accounts import Role
 
 pytestmark = pytest.mark.slow

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import pytest
 import pytest_asyncio
-from browser_shop import BrowserShop, app_page, browser_shop, one_page, served
-from gateway import Gateway, eventually, room, running_gateway
 from playwright.async_api import Browser, BrowserContext, expect
-from visitors import Visitor
-from waiting_line import PATIENCE_MS
+
+from support.gateway_process import Gateway, eventually, room, running_gateway
+from support.upstreams.browser_shop import BrowserShop, app_page, browser_shop, one_page, served
+from support.visitor_client import Visitor
+from support.waiting_page import PATIENCE_MS
 
 pytestmark = pytest.mark.slow
 

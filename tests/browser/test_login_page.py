@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from admin_listener import USERS, WORDS, Admin, Diary, settings_in
-from admin_page import violations
-from fake_admin import room
 from playwright.async_api import Browser, expect
 
+from support.admin_app import USERS, WORDS, Admin, Diary, settings_in
+from support.admin_page import violations
+from support.fake_admin import room
 from waitroom.control.auth.login_store import AccessStore
 from waitroom.control.dashboard.pages import add_dashboard
 from waitroom.queue.store import connect

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import pytest
 import pytest_asyncio
-from authority import Authority
-from browser_shop import BrowserShop, Order, browser_shop, one_page, provider_page, served
-from gateway import Gateway, SystemRedis, eventually, room, running_gateway, system_redis
-from operators import Operator
 from playwright.async_api import Browser, Page, expect
-from waiting_line import PATIENCE_MS
+
+from support.admin_client import Operator
+from support.ca import Authority
+from support.gateway_process import Gateway, SystemRedis, eventually, room, running_gateway, system_redis
+from support.upstreams.browser_shop import BrowserShop, Order, browser_shop, one_page, provider_page, served
+from support.waiting_page import PATIENCE_MS
 
 pytestmark = pytest.mark.slow
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from gateway import SECRET, Gateway, eventually, running_gateway
 from playwright.async_api import Browser, BrowserContext, Page, expect
-from visitors import Visitor
-from waiting_line import PATIENCE_MS
 
+from support.gateway_process import SECRET, Gateway, eventually, running_gateway
+from support.visitor_client import Visitor
+from support.waiting_page import PATIENCE_MS
 from waitroom.tokens import Ticket, Tokens
 
 pytestmark = pytest.mark.slow

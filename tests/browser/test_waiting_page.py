@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from playwright.async_api import Page, expect
-from waiting_line import LANGUAGES, NOW, STATUS, VALUES, Line, Open, asked, hide, marked, poll
 
+from support.waiting_page import LANGUAGES, NOW, STATUS, VALUES, Line, Open, asked, hide, marked, poll
 from waitroom.edge.pages.messages import ROOM_WORDS
 from waitroom.edge.pages.renderer import PageKind, Pages
 from waitroom.settings import RoomSettings

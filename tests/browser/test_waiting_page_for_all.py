@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 from playwright.async_api import expect
-from waiting_line import LANGUAGES, STATUS, VALUES, Line, Open, marked
 
+from support.waiting_page import LANGUAGES, STATUS, VALUES, Line, Open, marked
 from waitroom.edge.pages.messages import ROOM_WORDS
 from waitroom.edge.pages.renderer import PageKind
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from two_proxies import Proxies, two_proxies
+
+from support.reference_proxy import Proxies, two_proxies
 
 
 @pytest.fixture(scope="session")

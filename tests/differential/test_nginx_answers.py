@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from http_reader import UnreadableError
-from recording_shop import PAGE, Pairs, Reply
-from two_proxies import GO_ON, HALF_CLOSE, Await, Difference, Forwarded, Proxies, Step, look_round, request
+
+from support.http_reader import UnreadableError
+from support.reference_proxy import GO_ON, HALF_CLOSE, Await, Difference, Forwarded, Proxies, Step, look_round, request
+from support.upstreams.recording import PAGE, Pairs, Reply
 
 pytestmark = pytest.mark.slow
 

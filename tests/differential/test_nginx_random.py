@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
-from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from recording_shop import Reply
-from two_proxies import Forwarded, Proxies, Step, request
+
+from support.examples import examples
+from support.reference_proxy import Forwarded, Proxies, Step, request
+from support.upstreams.recording import Reply
 
 pytestmark = pytest.mark.slow
 

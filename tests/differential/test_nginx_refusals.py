@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
-from recording_shop import Reply
-from two_proxies import Forwarded, Proxies, Step, request
+
+from support.reference_proxy import Forwarded, Proxies, Step, request
+from support.upstreams.recording import Reply
 
 pytestmark = pytest.mark.slow
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
-from recording_shop import PAGE, Reply
-from two_proxies import HALF_CLOSE, Await, Difference, Forwarded, Proxies, Step, request
+
+from support.reference_proxy import HALF_CLOSE, Await, Difference, Forwarded, Proxies, Step, request
+from support.upstreams.recording import PAGE, Reply
 
 pytestmark = pytest.mark.slow
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest_asyncio
-from shop_server import Shop, running_shop
+
+from support.upstreams.server import Shop, running_shop
 
 
 @pytest_asyncio.fixture

@@ -9,10 +9,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-from gateway import Gateway, eventually, room, running_gateway
-from operators import Operator
-from shop_server import Shop
 
+from support.admin_client import Operator
+from support.gateway_process import Gateway, eventually, room, running_gateway
+from support.upstreams.server import Shop
 from waitroom.control.audit.log import STATE
 
 pytestmark = pytest.mark.slow

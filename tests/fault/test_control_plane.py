@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway import Gateway, eventually, room, running_gateway, system_redis
-from operators import Operator
-from shop_server import Shop
-from visitors import Visitor
+
+from support.admin_client import Operator
+from support.gateway_process import Gateway, eventually, room, running_gateway, system_redis
+from support.upstreams.server import Shop
+from support.visitor_client import Visitor
 
 pytestmark = pytest.mark.slow
 

@@ -6,11 +6,19 @@ import signal
 from pathlib import Path
 
 import pytest
-from crowd import Crowd, coming
-from gateway import Gateway, assert_unlocked, eventually, port_is_free, room, running_gateway, system_redis
-from shop_server import Shop
-from visitors import Visitor
 
+from support.crowd import Crowd, coming
+from support.gateway_process import (
+    Gateway,
+    assert_unlocked,
+    eventually,
+    port_is_free,
+    room,
+    running_gateway,
+    system_redis,
+)
+from support.upstreams.server import Shop
+from support.visitor_client import Visitor
 from waitroom.process.embedded_store import EmbeddedStore
 
 pytestmark = pytest.mark.slow

@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from gateway import Gateway, eventually, free_port, port_is_free, room, running_gateway
-from shop_server import PAGE, Seen, Shop
-from visitors import Visitor, Wire
+
+from support.gateway_process import Gateway, eventually, free_port, port_is_free, room, running_gateway
+from support.upstreams.server import PAGE, Seen, Shop
+from support.visitor_client import Visitor, Wire
 
 pytestmark = pytest.mark.slow
 

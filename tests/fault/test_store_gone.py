@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from gateway import Gateway, SystemRedis, eventually, room, running_gateway, system_redis
-from shop_server import Shop, response
-from visitors import Visitor
 
+from support.gateway_process import Gateway, SystemRedis, eventually, room, running_gateway, system_redis
+from support.upstreams.server import Shop, response
+from support.visitor_client import Visitor
 from waitroom.queue.store import QueueStore, RoomNotOpen
 from waitroom.queue.view import RoomState
 

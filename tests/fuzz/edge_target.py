@@ -28,9 +28,9 @@ def one_input(data: bytes) -> None:
 
 def requests(stream: bytes, flags: int, cuts: int) -> None:
     """A client sends the stream; the shop answers whatever it gets."""
-    from edge_harness import World
-    from edge_judge import KINDS, Answering, check_answers, check_forwarded, cut, no_mistakes
-    from http_reader import read_sent
+    from support.edge_oracle import KINDS, Answering, check_answers, check_forwarded, cut, no_mistakes
+    from support.edge_world import World
+    from support.http_reader import read_sent
 
     with World(paths=("/sale",)) as world:
         shop = Answering(world, [KINDS[flags // 4 % len(KINDS)]], early=bool(flags & 2))
@@ -49,8 +49,8 @@ def requests(stream: bytes, flags: int, cuts: int) -> None:
 
 def answers(stream: bytes, flags: int, cuts: int) -> None:
     """A visitor asks, and asks again; the shop answers the first time with the stream."""
-    from edge_harness import World, answer, get, sent
-    from edge_judge import cut, no_mistakes
+    from support.edge_oracle import cut, no_mistakes
+    from support.edge_world import World, answer, get, sent
 
     method = (b"GET", b"HEAD", b"POST", b"OPTIONS")[flags // 2 % 4]
     with World() as world:
@@ -75,7 +75,7 @@ def main() -> None:
 
     sys.path.insert(0, str(TESTS))
     with atheris.instrument_imports(include=["waitroom.edge", "waitroom.gate", "waitroom.tokens"]):
-        import edge_judge  # noqa: F401 - all that is fuzzed comes with it
+        from support import edge_oracle  # noqa: F401 - all that is fuzzed comes with it
     atheris.Setup(sys.argv, one_input)
     atheris.Fuzz()
 

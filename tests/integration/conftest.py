@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from admin_listener import USERS, Admin, Diary, settings_in
-from gateway import Gateway, running_gateway
-from shop_server import Shop, running_shop
 
+from support.admin_app import USERS, Admin, Diary, settings_in
+from support.gateway_process import Gateway, running_gateway
+from support.upstreams.server import Shop, running_shop
 from waitroom.control.auth.login_store import AccessStore
 from waitroom.queue.store import connect
 

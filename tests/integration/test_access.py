@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from admin_listener import LOCAL_TOKEN, QUICK, SECRETS, TOTP, USERS, WORDS, Admin, Diary, Gone, settings_in
 
+from support.admin_app import LOCAL_TOKEN, QUICK, SECRETS, TOTP, USERS, WORDS, Admin, Diary, Gone, settings_in
 from waitroom.control.auth.accounts import PeopleFile, Role, User
 from waitroom.control.auth.login_store import AccessStore
 from waitroom.control.auth.middleware import RECORDS_AT_ONCE

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from admin_listener import QUICK, USERS, WORDS, Admin, Diary, Gone, settings_in
 
+from support.admin_app import QUICK, USERS, WORDS, Admin, Diary, Gone, settings_in
 from waitroom.control.auth.accounts import PeopleFile, Role, User
 from waitroom.control.auth.login_store import AccessStore
 from waitroom.control.dashboard import feed as live

@@ -10,8 +10,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from cli_runner import invoke
-from gateway import Gateway, eventually, running_gateway
+
+from support.cli_runner import invoke
+from support.gateway_process import Gateway, eventually, running_gateway
 
 pytestmark = pytest.mark.slow
 

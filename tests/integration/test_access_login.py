@@ -7,8 +7,8 @@ from typing import Any
 
 import pyotp
 import pytest
-from admin_listener import TOTP, WORDS, Admin
 
+from support.admin_app import TOTP, WORDS, Admin
 from waitroom.control.auth.accounts import Role
 from waitroom.control.auth.login import WRONG
 from waitroom.control.auth.passwords import Passwords, TooBusy

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 import pytest
-from gateway import eventually
 from redis.asyncio import Redis
 
+from support.gateway_process import eventually
 from waitroom.control.auth.login_store import FOR_A_NAME, FOR_AN_ADDRESS, KEPT_SECONDS, PREFIX, AccessStore
 from waitroom.queue.store import connect
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from demo_shop_model import share_of_the_best
-from gateway import Gateway, eventually, running_gateway
 
+from support.gateway_process import Gateway, eventually, running_gateway
+from support.models.discrete_shop import share_of_the_best
 from waitroom.control.autopilot.runner import Logbook, Said
 from waitroom.drill.load.crowd import Crowd, Plan
 from waitroom.drill.load.visitor import Outcome

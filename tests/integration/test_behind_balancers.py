@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from certificates import NAME, make_pair
-from gateway import Gateway, eventually, free_port, needs, running_gateway
-from shop_server import Shop
 
+from support.certificates import NAME, make_pair
+from support.gateway_process import Gateway, eventually, free_port, needs, running_gateway
+from support.upstreams.server import Shop
 from waitroom.net.proxy_protocol import LOCAL
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]

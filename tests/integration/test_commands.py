@@ -6,10 +6,11 @@ import time
 from typing import Any
 
 import pytest
-from gateway import Gateway, eventually, room
-from operators import Operator
-from shop_server import Shop, response
-from visitors import Visitor, filled
+
+from support.admin_client import Operator
+from support.gateway_process import Gateway, eventually, room
+from support.upstreams.server import Shop, response
+from support.visitor_client import Visitor, filled
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from drill_gateway import PASS, TICKET, gateway_to, serving
 
+from support.fake_gateway import PASS, TICKET, gateway_to, serving
 from waitroom.drill.load.crowd import Crowd, Plan
 from waitroom.drill.load.visitor import Character, Outcome
 from waitroom.drill.processes import ChildFailed, Children
 from waitroom.drill.shop.app import Shop
 from waitroom.drill.shop.database import LedgerThread, Pool
 
-HERE = Path(__file__).parent
+FAKE_GATEWAY = Path(__file__).parents[1] / "support" / "fake_gateway.py"
 NOBODY_ODD = {"impatient_share": 0.0, "returning_share": 0.0}
 DEMO = """
 import asyncio, sys
@@ -375,7 +375,7 @@ def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")  # a short name: the path of the store's socket may not be a long one
     started = []
 
-    def start(*arguments, gateway=str(HERE / "drill_gateway.py")):
+    def start(*arguments, gateway=str(FAKE_GATEWAY)):
         started.append(RunningDemo(folder, gateway, *arguments))
         return started[-1]
 
@@ -388,7 +388,7 @@ def demo(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("gateway", [str(HERE / "drill_gateway.py"), ""], ids=["stand-in", "waitroom"])
+@pytest.mark.parametrize("gateway", [str(FAKE_GATEWAY), ""], ids=["stand-in", "waitroom"])
 def test_the_demo_shows_both_worlds_and_cleans_up(demo, gateway):
     running = demo("no", 15, 120, gateway=gateway)
     running.read_until("  0 s  waiting")

@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from gateway import Gateway, eventually, room
-from operators import Operator
-from shop_server import Shop
-from visitors import Visitor, Wire
+
+from support.admin_client import Operator
+from support.gateway_process import Gateway, eventually, room
+from support.upstreams.server import Shop
+from support.visitor_client import Visitor, Wire
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

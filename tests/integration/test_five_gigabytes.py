@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 import pytest_asyncio
-from gateway import Gateway, free_port, room
-from torrents import SECONDS, Torrent
-from visitors import Visitor
+
+from support.bulk_transfer import SECONDS, Torrent
+from support.gateway_process import Gateway, free_port, room
+from support.visitor_client import Visitor
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.asyncio(loop_scope="module")]
 

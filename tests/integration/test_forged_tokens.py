@@ -6,10 +6,10 @@ import secrets
 import time
 
 import pytest
-from gateway import OLD_SECRET, SECRET, Gateway, eventually, room
-from shop_server import Shop
-from visitors import FETCH, NAVIGATE, Visitor, filled
 
+from support.gateway_process import OLD_SECRET, SECRET, Gateway, eventually, room
+from support.upstreams.server import Shop
+from support.visitor_client import FETCH, NAVIGATE, Visitor, filled
 from waitroom.tokens import TICKET_SECONDS, Pass, Ticket, Tokens
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]

@@ -10,10 +10,11 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 import pytest_asyncio
-from gateway import Gateway, eventually, free_port, port_is_free, room
-from nginx_server import nginx_command
-from shop_server import Shop
-from visitors import Visitor, Wire
+
+from support.gateway_process import Gateway, eventually, free_port, port_is_free, room
+from support.nginx import nginx_command
+from support.upstreams.server import Shop
+from support.visitor_client import Visitor, Wire
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from gateway import Gateway, eventually, room, running_gateway, system_redis
-from shop_server import Shop
-from visitors import FETCH, NAVIGATE, Answer, Visitor, filled
+
+from support.gateway_process import Gateway, eventually, room, running_gateway, system_redis
+from support.upstreams.server import Shop
+from support.visitor_client import FETCH, NAVIGATE, Answer, Visitor, filled
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

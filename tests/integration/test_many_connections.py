@@ -9,9 +9,10 @@ import resource
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from gateway import Gateway, eventually, room
-from shop_server import Shop
-from visitors import Visitor, Wire
+
+from support.gateway_process import Gateway, eventually, room
+from support.upstreams.server import Shop
+from support.visitor_client import Visitor, Wire
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

@@ -7,10 +7,10 @@ import json
 from typing import Any
 
 import pytest
-from gateway import Gateway, eventually, room
-from operators import Operator
-from visitors import Visitor
 
+from support.admin_client import Operator
+from support.gateway_process import Gateway, eventually, room
+from support.visitor_client import Visitor
 from waitroom.control.autopilot.model import Memory, Move
 from waitroom.control.autopilot.runner import Logbook, Said
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from gateway import Gateway, eventually, room
-from visitors import Visitor, filled
 
+from support.gateway_process import Gateway, eventually, room
+from support.visitor_client import Visitor, filled
 from waitroom.cli.console import Code
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from admin_listener import QUICK, USERS, WORDS
 from redis.asyncio import Redis
 
+from support.admin_app import QUICK, USERS, WORDS
 from waitroom.control.audit.account_changes import FILE, PeopleWatch
 from waitroom.control.audit.log import STATE, Audit
 from waitroom.control.auth.accounts import PeopleFile, Role, User

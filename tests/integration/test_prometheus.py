@@ -17,9 +17,10 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
-from gateway import Gateway, eventually, free_port, needs, room
 from prometheus_client.parser import text_string_to_metric_families
-from visitors import Visitor, filled
+
+from support.gateway_process import Gateway, eventually, free_port, needs, room
+from support.visitor_client import Visitor, filled
 
 pytestmark = [pytest.mark.slow, pytest.mark.interpreted, pytest.mark.asyncio(loop_scope="module")]
 

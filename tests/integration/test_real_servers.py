@@ -15,9 +15,10 @@ import aiohttp
 import httpx
 import pytest
 import pytest_asyncio
-from gateway import Gateway, eventually, free_port, needs, room
-from real_peers import Client, Got, clients, gunicorn, nginx, uvicorn
-from visitors import Visitor
+
+from support.gateway_process import Gateway, eventually, free_port, needs, room
+from support.third_party import Client, Got, clients, gunicorn, nginx, uvicorn
+from support.visitor_client import Visitor
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

@@ -11,12 +11,13 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
-from gateway import Gateway, eventually, free_port, room
-from real_peers import uvicorn
-from visitors import Visitor, Wire
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.extensions.permessage_deflate import PerMessageDeflate
+
+from support.gateway_process import Gateway, eventually, free_port, room
+from support.third_party import uvicorn
+from support.visitor_client import Visitor, Wire
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

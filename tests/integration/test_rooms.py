@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from gateway import Gateway, eventually, room
-from shop_server import Shop
-from visitors import FETCH, Visitor, Wire, filled
+
+from support.gateway_process import Gateway, eventually, room
+from support.upstreams.server import Shop
+from support.visitor_client import FETCH, Visitor, Wire, filled
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import uvloop
-from authority import Authority
 
+from support.ca import Authority
 from waitroom.edge.upstream.connector import Connector, UpstreamAddress, UpstreamUnavailable
 
 SILENT, LIVE, REFUSING = "127.0.0.2", "127.0.0.3", "127.0.0.4"

@@ -10,11 +10,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 import pytest_asyncio
-from gateway import Gateway, eventually, free_port, port_is_free, room
-from nginx_server import nginx_command
-from shop_server import Shop, response
-from visitors import NAVIGATE
 
+from support.gateway_process import Gateway, eventually, free_port, port_is_free, room
+from support.nginx import nginx_command
+from support.upstreams.server import Shop, response
+from support.visitor_client import NAVIGATE
 from waitroom.tokens import Pass
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]

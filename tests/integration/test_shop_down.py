@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
-from gateway import Gateway, eventually, free_port, room
-from shop_server import Seen, Shop, running_shop
-from visitors import Answer, Visitor, Wire
+
+from support.gateway_process import Gateway, eventually, free_port, room
+from support.upstreams.server import Seen, Shop, running_shop
+from support.visitor_client import Answer, Visitor, Wire
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

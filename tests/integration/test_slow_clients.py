@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from gateway import Gateway, eventually, room
-from shop_server import Seen, Shop
-from visitors import Visitor, Wire
+
+from support.gateway_process import Gateway, eventually, room
+from support.upstreams.server import Seen, Shop
+from support.visitor_client import Visitor, Wire
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

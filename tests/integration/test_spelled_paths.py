@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from gateway import Gateway, eventually, free_port, port_is_free, room, running_gateway
-from nginx_server import nginx_command
-from visitors import Visitor, Wire
+
+from support.gateway_process import Gateway, eventually, free_port, port_is_free, room, running_gateway
+from support.nginx import nginx_command
+from support.visitor_client import Visitor, Wire
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

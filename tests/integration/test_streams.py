@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 import pytest_asyncio
-from gateway import Gateway, eventually, free_port, room
-from shop_server import Seen, Shop
-from visitors import Visitor, Wire
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from support.gateway_process import Gateway, eventually, free_port, room
+from support.upstreams.server import Seen, Shop
+from support.visitor_client import Visitor, Wire
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

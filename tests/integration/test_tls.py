@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from certificates import NAME, make_pair
-from gateway import Gateway, eventually, needs, running_gateway
-from shop_server import Seen, Shop, response
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
+
+from support.certificates import NAME, make_pair
+from support.gateway_process import Gateway, eventually, needs, running_gateway
+from support.upstreams.server import Seen, Shop, response
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

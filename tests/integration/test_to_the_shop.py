@@ -6,9 +6,10 @@ import asyncio
 
 import pytest
 import pytest_asyncio
-from gateway import Gateway, eventually, room
-from shop_server import Seen, Shop, response
-from visitors import Visitor, Wire, filled
+
+from support.gateway_process import Gateway, eventually, room
+from support.upstreams.server import Seen, Shop, response
+from support.visitor_client import Visitor, Wire, filled
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from gateway import Gateway, eventually, free_port, running_gateway
-from gateway import room as any_room
-from shop_server import Handler, Seen, Shop, response, running_shop
+
+from support.gateway_process import Gateway, eventually, free_port, running_gateway
+from support.gateway_process import room as any_room
+from support.upstreams.server import Handler, Seen, Shop, response, running_shop
 
 pytestmark = [pytest.mark.slow]
 
-SERVER = Path(__file__).with_name("upstream_server.py")
+SERVER = Path(__file__).parents[1] / "support" / "upstreams" / "killable.py"
 BROWSERS = 16
 
 

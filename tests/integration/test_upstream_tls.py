@@ -13,10 +13,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 import pytest_asyncio
-from authority import Authority
-from gateway import Gateway, eventually, running_gateway
-from gateway import room as any_room
-from shop_server import Seen, Shop, response
+
+from support.ca import Authority
+from support.gateway_process import Gateway, eventually, running_gateway
+from support.gateway_process import room as any_room
+from support.upstreams.server import Seen, Shop, response
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

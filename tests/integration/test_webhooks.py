@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from gateway import eventually, free_port, room, running_gateway
-from shop_server import response, running_shop
 from structlog.testing import capture_logs
-from visitors import Visitor
-from webhook_receiver import (
+
+from support.gateway_process import eventually, free_port, room, running_gateway
+from support.upstreams.server import response, running_shop
+from support.visitor_client import Visitor
+from support.webhook_receiver import (
     HASTY,
     SECRET,
     Receiver,
@@ -30,7 +31,6 @@ from webhook_receiver import (
     sending,
     told_of_a_pause,
 )
-
 from waitroom.control.webhooks.watcher import sign
 from waitroom.settings import Webhook
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from authority import Authority
-from gateway import eventually, room, running_gateway
-from shop_server import running_shop
 from structlog.testing import capture_logs
-from webhook_receiver import HASTY, SECRET, event, receiving, sending, told_of_a_pause
 
+from support.ca import Authority
+from support.gateway_process import eventually, room, running_gateway
+from support.upstreams.server import running_shop
+from support.webhook_receiver import HASTY, SECRET, event, receiving, sending, told_of_a_pause
 from waitroom.settings import Webhook
 
 

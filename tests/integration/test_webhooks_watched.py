@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest_asyncio
-from edge_harness import QUIET
 from redis.asyncio import Redis
 
+from support.edge_world import QUIET
 from waitroom.control.webhooks.watcher import CLAIM_SECONDS, FAILING_SECONDS, Event, Webhooks
 from waitroom.queue.store import connect
 from waitroom.queue.view import RoomState, RoomView

@@ -8,12 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
-from attackers import address, dial
-from gateway import eventually, free_port, room, running_gateway
-from real_peers import uvicorn
-from shops import nginx_shop
-from visitors import Visitor
 from websockets.exceptions import ConnectionClosed
+
+from support.attackers import address, dial
+from support.gateway_process import eventually, free_port, room, running_gateway
+from support.third_party import uvicorn
+from support.upstreams.real_shops import nginx_shop
+from support.visitor_client import Visitor
 
 SQUATTERS, SLOTS = 15, 5
 TOLD_SECONDS = 90

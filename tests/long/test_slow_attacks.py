@@ -19,12 +19,13 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from attackers import Shopper, besieged, slow_clients
-from gateway import Gateway, free_port, needs, room, running_gateway
-from nginx_server import nginx_command
-from real_peers import running, uvicorn
-from shops import nginx_shop
-from visitors import Visitor
+
+from support.attackers import Shopper, besieged, slow_clients
+from support.gateway_process import Gateway, free_port, needs, room, running_gateway
+from support.nginx import nginx_command
+from support.third_party import running, uvicorn
+from support.upstreams.real_shops import nginx_shop
+from support.visitor_client import Visitor
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

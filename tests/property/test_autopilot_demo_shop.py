@@ -6,8 +6,8 @@ import random
 from collections.abc import Sequence
 
 import pytest
-from demo_shop_model import DemoFlight, share_of_the_best
 
+from support.models.discrete_shop import DemoFlight, share_of_the_best
 from waitroom.control.autopilot.model import Bounds
 
 CHANCES = 12

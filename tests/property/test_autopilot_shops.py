@@ -7,11 +7,11 @@ from dataclasses import replace
 from functools import cache
 
 import pytest
-from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shop_model import Flight, ShopModel, World
 
+from support.examples import examples
+from support.models.fluid_shop import Flight, ShopModel, World
 from waitroom.control.autopilot.model import Bounds, Move
 
 WIDE = Bounds(10, 100_000)

@@ -1,7 +1,8 @@
 """The edge against random bytes: streams of requests and of answers, mutated and cut anywhere, and random lives.
 
 Whatever comes, no exception escapes, nothing is left behind, every answer belongs to its request, and all that reaches
-the shop reads there as it read where the client sent it. That is judged by an independent reader (`http_reader.py`).
+the shop reads there as it read where the client sent it. That is judged by an independent reader
+(`support/http_reader.py`).
 """
 
 from __future__ import annotations
@@ -11,15 +12,23 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge_harness import PAGE, QUIET, SECRET, WALL, World, get
-from edge_judge import KINDS, Answering, check_answers, check_forwarded, check_nothing_is_left, cut, no_mistakes
-from examples import examples
-from http_reader import Message, read_sent, read_whole_responses
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
-from wires import HIGH_WATER, Wire
 
+from support.asyncio_fakes import HIGH_WATER, Wire
+from support.edge_oracle import (
+    KINDS,
+    Answering,
+    check_answers,
+    check_forwarded,
+    check_nothing_is_left,
+    cut,
+    no_mistakes,
+)
+from support.edge_world import PAGE, QUIET, SECRET, WALL, World, get
+from support.examples import examples
+from support.http_reader import Message, read_sent, read_whole_responses
 from waitroom.edge.client.connection import READ_AHEAD
 from waitroom.queue.store import Visited
 from waitroom.tokens import Pass, Tokens

@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 
 import pytest
 import uvloop
-from examples import examples
-from history import LOOK_MS, Contents, History, Memory
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
+from support.examples import examples
+from support.room_history import LOOK_MS, Contents, History, Memory
 from waitroom.queue.model import EPOCH_MS, PLACES_PER_MS, QueueModel
 from waitroom.queue.positions import Forecast
 from waitroom.queue.store import KEYS, Limits, QueueStore, RoomNotOpen, SessionChange, SessionOperation, Visit, connect

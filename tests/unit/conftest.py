@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from admin_stand_in import StandIn, stand_in
-from cli_runner import Run
+
+from support.cli_runner import Run
+from support.fake_admin_api import StandIn, stand_in
 
 
 @pytest.fixture

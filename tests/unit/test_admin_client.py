@@ -5,9 +5,9 @@ from __future__ import annotations
 import socket
 
 import pytest
-from admin_stand_in import bob, raw_server
 from aiohttp import web
 
+from support.fake_admin_api import bob, raw_server
 from waitroom.cli.api_client import AdminClient, AdminError, NoAnswer, Refused, checked_token, is_loopback
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from gateway import needs
+
+from support.gateway_process import needs
 
 pytestmark = pytest.mark.interpreted
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from edge_harness import BUSY, OK, PAGE, QUIET, WALL, World, answer, at_shop, get, room_settings, sent
-from http_reader import Message, read_requests
 
+from support.edge_world import BUSY, OK, PAGE, QUIET, WALL, World, answer, at_shop, get, room_settings, sent
+from support.http_reader import Message, read_requests
 from waitroom.edge.rooms import room as room_module
 from waitroom.edge.rooms.bypass import Bypass
 from waitroom.edge.rooms.sessions import UNSURE_SECONDS

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from edge_harness import BUSY, OK, PAGE, QUIET, World, answer, at_shop, get, sent
-from http_reader import Message, read_requests, read_responses
-from wires import Wire
 
+from support.asyncio_fakes import Wire
+from support.edge_world import BUSY, OK, PAGE, QUIET, World, answer, at_shop, get, sent
+from support.http_reader import Message, read_requests, read_responses
 from waitroom.edge.rooms import room as room_module
 from waitroom.queue.store import RoomNotOpen, SessionChange
 from waitroom.tokens import Tokens

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 from structlog.testing import capture_logs
-from wires import VirtualLoop
 
+from support.asyncio_fakes import VirtualLoop
 from waitroom.edge.rooms.batcher import MOST_AT_ONCE, Batch
 from waitroom.errors import StoreUnavailable
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edge_harness import OK, PAGE, World, answer, get
 
+from support.edge_world import OK, PAGE, World, answer, get
 from waitroom.edge.http.message import Request, parse_request
 from waitroom.edge.rooms.bypass import Bypass
 from waitroom.edge.rooms.router import Router

@@ -6,8 +6,8 @@ import ssl
 from pathlib import Path
 
 import pytest
-from certificates import NAME, make_pair
 
+from support.certificates import NAME, make_pair
 from waitroom.net.tls import LONGEST_FILE, BadCertificate, Pair, read_pair
 
 FILES = Path(__file__).parent / "testdata" / "settings"

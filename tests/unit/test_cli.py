@@ -3,8 +3,8 @@
 import inspect
 
 import pytest
-from cli_runner import invoke
 
+from support.cli_runner import invoke
 from waitroom import __version__, gate
 
 GOOD = '[[rooms]]\nname = "sale"\nupstream = "http://127.0.0.1:3000"\n'

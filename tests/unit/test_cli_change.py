@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from admin_stand_in import StandIn, bob, raw_server
-from cli_runner import Run
 
+from support.cli_runner import Run
+from support.fake_admin_api import StandIn, bob, raw_server
 from waitroom.cli import operations
 from waitroom.cli.api_client import AdminClient
 from waitroom.cli.console import Code, End

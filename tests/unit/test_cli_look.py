@@ -7,10 +7,10 @@ from datetime import UTC
 from pathlib import Path
 
 import pytest
-from admin_stand_in import StandIn, bob, entry, sample
 from aiohttp import web
-from cli_runner import Run
 
+from support.cli_runner import Run
+from support.fake_admin_api import StandIn, bob, entry, sample
 from waitroom.cli import formatting
 from waitroom.cli.console import Code
 

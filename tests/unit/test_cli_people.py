@@ -5,8 +5,8 @@ from __future__ import annotations
 import pyotp
 import pytest
 from argon2 import PasswordHasher
-from cli_runner import invoke
 
+from support.cli_runner import invoke
 from waitroom.control.auth.accounts import PeopleFile, Role
 from waitroom.settings.validators import password_hash
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from admin_stand_in import StandIn, raw_server
 from aiohttp import web
-from cli_runner import Run
 from rich.console import Console
 
+from support.cli_runner import Run
+from support.fake_admin_api import StandIn, raw_server
 from waitroom.cli import gateway, status
 from waitroom.cli.api_client import AdminClient, Refused
 from waitroom.cli.console import Code, plain

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from edge_harness import BUSY, LIMITS, PAGE, QUIET, World, get
-from http_reader import read_responses
-from wires import HIGH_WATER
 
+from support.asyncio_fakes import HIGH_WATER
+from support.edge_world import BUSY, LIMITS, PAGE, QUIET, World, get
+from support.http_reader import read_responses
 from waitroom.edge.client.connection import LINGER_SECONDS, READ_AHEAD
 from waitroom.edge.http.message import LONGEST_TARGET
 from waitroom.edge.rooms.room import Room

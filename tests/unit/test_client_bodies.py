@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from edge_harness import BUSY, LIMITS, OK, World, answer, at_shop, get, room_settings, sent
-from wires import Wire
 
+from support.asyncio_fakes import Wire
+from support.edge_world import BUSY, LIMITS, OK, World, answer, at_shop, get, room_settings, sent
 from waitroom.settings import BypassRule
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"

@@ -7,12 +7,12 @@ import gc
 import weakref
 from collections.abc import Iterator
 
-import edge_harness
 import pytest
-from edge_harness import LIMITS, OK, PAGE, QUIET, World, get, warm
-from http_reader import read_responses
-from wires import HIGH_WATER, Wire
 
+from support import edge_world
+from support.asyncio_fakes import HIGH_WATER, Wire
+from support.edge_world import LIMITS, OK, PAGE, QUIET, World, get, warm
+from support.http_reader import read_responses
 from waitroom.edge import app
 from waitroom.edge.client.connection import LINGER_SECONDS, ClientConnection
 from waitroom.edge.http import message
@@ -299,7 +299,7 @@ class Watched:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.references: list[weakref.ref[object]] = []
-        for module, original in ((message, Request), (app, Exchange), (edge_harness, ClientConnection)):
+        for module, original in ((message, Request), (app, Exchange), (edge_world, ClientConnection)):
             monkeypatch.setattr(module, original.__name__, self.watched(original))
 
     def watched(self, original: type) -> type:

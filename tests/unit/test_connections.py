@@ -7,11 +7,11 @@ import resource
 from collections.abc import Iterator
 
 import pytest
-from edge_harness import LIMITS, OK, PAGE, QUIET, World, get
-from http_reader import read_responses
 from structlog.testing import capture_logs
-from wires import Wire
 
+from support.asyncio_fakes import Wire
+from support.edge_world import LIMITS, OK, PAGE, QUIET, World, get
+from support.http_reader import read_responses
 from waitroom.edge.client.limiter import LEAST_IDLE_SECONDS, MOST_WALKS, Connections
 from waitroom.process.open_files import OTHER_FILES, most_connections, raise_limit
 

@@ -11,8 +11,8 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from room_views import CHANGE, OPEN
 
+from support.room_views import CHANGE, OPEN
 from waitroom.control.auth.accounts import Actor, Role
 from waitroom.control.auth.middleware import ACTOR
 from waitroom.control.dashboard.pages import Assets, add_dashboard

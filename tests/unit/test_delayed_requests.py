@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from edge_harness import BUSY, OK, PAGE, QUIET, World, answer, at_shop, get, sent
-from wires import Wire
 
+from support.asyncio_fakes import Wire
+from support.edge_world import BUSY, OK, PAGE, QUIET, World, answer, at_shop, get, sent
 from waitroom.edge.client.connection import READ_AHEAD
 
 LARGE = READ_AHEAD + 1000

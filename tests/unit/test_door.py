@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from edge_harness import QUIET, World
 from structlog.testing import capture_logs
 
+from support.edge_world import QUIET, World
 from waitroom.edge.client import acceptor as door_module
 from waitroom.edge.client.acceptor import BREATHER_SECONDS, Door
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from edge_harness import QUIET
 
+from support.edge_world import QUIET
 from waitroom.control.rooms.preview import Effect, changed_view, effect_of, waits
 from waitroom.queue.positions import Pace, PositionTable
 from waitroom.queue.view import RoomState

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from edge_harness import BUSY, PAGE, QUIET, World, get, room_settings
-from endpoint_calls import CALLS, call, cookie, inside, ticket, told
-from http_reader import Message
 
+from support.edge_world import BUSY, PAGE, QUIET, World, get, room_settings
+from support.endpoint_calls import CALLS, call, cookie, inside, ticket, told
+from support.http_reader import Message
 from waitroom.queue.store import Visit, Visited
 from waitroom.queue.view import RoomState
 

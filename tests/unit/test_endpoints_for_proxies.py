@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from urllib.parse import unquote
 
 import pytest
-from edge_harness import PAGE, World, room_settings
-from endpoint_calls import call, cookie, inside, ticket
-from http_reader import Message
 
+from support.edge_world import PAGE, World, room_settings
+from support.endpoint_calls import call, cookie, inside, ticket
+from support.http_reader import Message
 from waitroom.queue.store import Visited
 from waitroom.settings import BypassRule
 

@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable
 
 import pytest
-from edge_harness import LIMITS, World, get, room_settings, sent
-from http_reader import Message, read_responses
-from wires import Wire
 
+from support.asyncio_fakes import Wire
+from support.edge_world import LIMITS, World, get, room_settings, sent
+from support.http_reader import Message, read_responses
 from waitroom.edge.http.message import LONGEST_TARGET
 from waitroom.edge.pages.messages import ERROR_WORDS
 from waitroom.edge.rooms.room import Room

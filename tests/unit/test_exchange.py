@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from edge_harness import LIMITS, OK, PAGE, QUIET, World, answer, at_shop, get, sent
-from http_reader import read_requests, read_responses
 
+from support.edge_world import LIMITS, OK, PAGE, QUIET, World, answer, at_shop, get, sent
+from support.http_reader import read_requests, read_responses
 from waitroom.edge.client.connection import LINGER_SECONDS
 from waitroom.edge.proxy.exchange import LONGEST_RESPONSE_HEAD
 from waitroom.settings.validators import header_line

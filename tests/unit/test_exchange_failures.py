@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from edge_harness import LIMITS, OK, PAGE, World, answer, get, room_settings, sent, warm
-from wires import Wire
 
+from support.asyncio_fakes import Wire
+from support.edge_world import LIMITS, OK, PAGE, World, answer, get, room_settings, sent, warm
 from waitroom.edge.proxy.exchange import LONGEST_RESPONSE_HEAD
 
 FIRST_BYTE, IDLE = room_settings().upstream_first_byte_seconds, room_settings().upstream_idle_seconds

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from edge_harness import LIMITS, OK, World, answer, at_shop, get, room_settings, sent
-from http_reader import read_responses
-from wires import HIGH_WATER, Wire
 
+from support.asyncio_fakes import HIGH_WATER, Wire
+from support.edge_world import LIMITS, OK, World, answer, at_shop, get, room_settings, sent
+from support.http_reader import read_responses
 from waitroom.edge.client.connection import LINGER_SECONDS, READ_AHEAD
 from waitroom.edge.proxy.exchange import TUNNEL_IDLE_SECONDS
 

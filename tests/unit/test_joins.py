@@ -7,11 +7,11 @@ import math
 from dataclasses import replace
 
 import pytest
-from edge_harness import BUSY, PAGE, World, get
-from http_reader import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.edge_world import BUSY, PAGE, World, get
+from support.http_reader import Message
 from waitroom.edge.rooms.joins import ARRIVAL_SECONDS, MOST_PEERS, MOST_SENT_BACK, JoinLimiter, ProxyDetector
 
 VISITOR = "203.0.113.9"

@@ -13,8 +13,8 @@ import pytest
 import pytest_asyncio
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestClient, TestServer
-from room_views import OPEN
 
+from support.room_views import OPEN
 from waitroom.control.dashboard import feed as live
 from waitroom.control.dashboard.feed import FEED, Feed, add_feed
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from edge_harness import BUSY, PAGE, QUIET, World, answer, get, sent
-from http_reader import Message
 
+from support.edge_world import BUSY, PAGE, QUIET, World, answer, get, sent
+from support.http_reader import Message
 from waitroom.queue.store import SessionChange
 from waitroom.queue.view import RoomState
 from waitroom.tokens import Pass

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from edge_harness import World, get
-from http_reader import read_responses, read_whole_responses
 
+from support.edge_world import World, get
+from support.http_reader import read_responses, read_whole_responses
 from waitroom.edge.client.connection import READ_AHEAD, REQUESTS_PER_TURN
 
 STATUS = get(b"/.waitroom/status?room=shop")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lending import Lending, running_lending, wire
 
+from support.pool_clients import Lending, running_lending, wire
 from waitroom.edge.upstream.connector import UpstreamUnavailable
 from waitroom.edge.upstream.pool import UpstreamConnection
 from waitroom.edge.upstream.share import WAITERS_PER_CONNECTION, PoolShare

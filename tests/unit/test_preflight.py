@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from edge_harness import BUSY, OK, PAGE, QUIET, World, answer, get, sent
-from http_reader import Message, read_requests
-from wires import Wire
 
+from support.asyncio_fakes import Wire
+from support.edge_world import BUSY, OK, PAGE, QUIET, World, answer, get, sent
+from support.http_reader import Message, read_requests
 from waitroom.edge.rooms.preflight import LONGEST_KEY, MOST_CACHED, MOST_WAITING
 from waitroom.queue.view import RoomState
 

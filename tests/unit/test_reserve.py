@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from edge_harness import OK, World, answer, get, sent
-from wires import HIGH_WATER, Wire
+
+from support.asyncio_fakes import HIGH_WATER, Wire
+from support.edge_world import OK, World, answer, get, sent
 
 CONNECTIONS = 256
 UNCOVERED = b"/elsewhere"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from urllib.parse import unquote_to_bytes
 
 import pytest
-from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.examples import examples
 from waitroom.edge.rooms.router import LONGEST_KEPT, MEMO_SIZE, Route, Router, host_name, readings
 from waitroom.settings import BypassRule, RoomSettings
 

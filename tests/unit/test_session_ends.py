@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from edge_harness import BUSY, OK, PAGE, QUIET, World, answer, at_shop, get, sent
-from http_reader import Message
-from wires import Wire
 
+from support.asyncio_fakes import Wire
+from support.edge_world import BUSY, OK, PAGE, QUIET, World, answer, at_shop, get, sent
+from support.http_reader import Message
 from waitroom.edge.rooms.room import LONGEST_GAP_SECONDS
 from waitroom.queue.store import SessionChange
 from waitroom.tokens import Pass

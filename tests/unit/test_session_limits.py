@@ -7,9 +7,9 @@ import json
 import random
 
 import pytest
-from edge_harness import OK, PAGE, World, answer, get
-from wires import Wire
 
+from support.asyncio_fakes import Wire
+from support.edge_world import OK, PAGE, World, answer, get
 from waitroom.edge.rooms.sessions import Session, SessionLimits, Sessions
 from waitroom.edge.rooms.throttle import MOST_WAITING
 from waitroom.tokens import Tokens

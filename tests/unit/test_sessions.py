@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from edge_harness import get
 
+from support.edge_world import get
 from waitroom.edge.http.message import Request, parse_request
 from waitroom.edge.rooms import sessions as module
 from waitroom.edge.rooms.sessions import LONGEST_UNKEPT_SECONDS, UNSURE_SECONDS, Session, Sessions

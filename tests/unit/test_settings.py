@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from settings_texts import ROOM, TWO_ROOMS, UPSTREAM, load, refused
 
+from support.settings_texts import ROOM, TWO_ROOMS, UPSTREAM, load, refused
 from waitroom.errors import SettingsError
 from waitroom.settings import (
     BypassRule,

@@ -7,8 +7,8 @@ import traceback
 from pathlib import Path
 
 import pytest
-from settings_texts import ROOM, load
 
+from support.settings_texts import ROOM, load
 from waitroom.errors import SettingsError
 from waitroom.settings import from_json, load_settings, to_json
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from edge_harness import OK, World, answer, get
-from http_reader import Message
 
+from support.edge_world import OK, World, answer, get
+from support.http_reader import Message
 from waitroom.edge.http.headers import MOST_OF_A_COOKIE
 from waitroom.tokens import Pass, Ticket, Tokens
 

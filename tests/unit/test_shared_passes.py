@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from edge_harness import BUSY, OK, QUIET, World, answer, get
-from http_reader import Message
 
+from support.edge_world import BUSY, OK, QUIET, World, answer, get
+from support.http_reader import Message
 from waitroom.control.monitoring.hints import Observed, hints
 from waitroom.edge.rooms.sessions import MANY_NETWORKS, NETWORK_SECONDS, NETWORKS_KEPT, Session, Sessions
 from waitroom.settings import RoomSettings

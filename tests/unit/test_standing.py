@@ -7,8 +7,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from edge_harness import BUSY
 
+from support.edge_world import BUSY
 from waitroom.edge.pages.messages import PageKind
 from waitroom.edge.visitor.status import Standing, rfc3339, stand
 from waitroom.queue.positions import LONGEST_POLL_SECONDS, SHORTEST_POLL_SECONDS

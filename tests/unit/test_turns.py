@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from edge_harness import OK, PAGE, World, answer, at_shop, get
-from endpoint_calls import call, cookie, inside, ticket, told
 
+from support.edge_world import OK, PAGE, World, answer, at_shop, get
+from support.endpoint_calls import call, cookie, inside, ticket, told
 from waitroom.queue.store import Visit, Visited
 
 MORE = b"?room=shop&more=1&to=%2Fphones"

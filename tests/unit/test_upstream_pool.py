@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from lending import Borrower, Lending, running_lending, wire
-from wires import Wire
 
+from support.asyncio_fakes import Wire
+from support.pool_clients import Borrower, Lending, running_lending, wire
 from waitroom.edge.upstream.connector import UpstreamUnavailable
 from waitroom.edge.upstream.pool import IDLE_SECONDS, UpstreamConnection
 

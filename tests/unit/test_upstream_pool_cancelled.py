@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from lending import Lending, running_lending
+
+from support.pool_clients import Lending, running_lending
 
 
 @pytest.fixture

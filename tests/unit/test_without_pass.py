@@ -6,9 +6,9 @@ import json
 from dataclasses import replace
 
 import pytest
-from edge_harness import BUSY, OK, PAGE, QUIET, World, answer, get, room_settings
-from http_reader import read_requests
 
+from support.edge_world import BUSY, OK, PAGE, QUIET, World, answer, get, room_settings
+from support.http_reader import read_requests
 from waitroom.edge.rooms.room import REFUSED_KINDS_NOTED
 from waitroom.edge.rooms.without_pass import LOG_INTERVAL_SECONDS, MOST_KINDS, WithoutPass
 from waitroom.queue.view import RoomState

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from room_views import CHANGE, OPEN
 
+from support.room_views import CHANGE, OPEN
 from waitroom.control.dashboard import presenter
 from waitroom.control.dashboard.presenter import shown
 

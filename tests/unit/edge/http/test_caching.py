@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from edge_harness import World, answer, sent
 
+from support.edge_world import World, answer, sent
 from waitroom.edge.http.headers import response_lines
 from waitroom.edge.http.message import Response, parse_response
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from edge_harness import LIMITS, World, get
-from http_reader import read_responses
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.edge_world import LIMITS, World, get
+from support.http_reader import read_responses
 from waitroom.edge.client.connection import ClientConnection
 from waitroom.edge.http import partial_head
 from waitroom.edge.http.partial_head import PartialHead

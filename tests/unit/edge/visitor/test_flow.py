@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from edge_harness import PAGE, World, get
-from endpoint_calls import call, cookie, inside, ticket, told
 
+from support.edge_world import PAGE, World, get
+from support.endpoint_calls import call, cookie, inside, ticket, told
 from waitroom.tokens import Tokens
 
 CALLED = 99  # a place that memory can't tell about

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from gateway import eventually, free_port, needs
-from nginx_server import nginx_command
-from real_peers import running
+
+from support.gateway_process import eventually, free_port, needs
+from support.nginx import nginx_command
+from support.third_party import running
 
 HERE = Path(__file__).parent
 MARKER = "/marker-of-the-test"

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from gateway import Gateway
+from support.gateway_process import Gateway
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
-from gateway import eventually
 
+from support.gateway_process import eventually
 from waitroom.control.webhooks.watcher import Event, Patience, Sender, client, sign
 from waitroom.queue.store import QueueStore
 from waitroom.queue.view import RoomState

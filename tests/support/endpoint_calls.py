@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from edge_harness import World, get
-from http_reader import Message
+from support.edge_world import World, get
+from support.http_reader import Message
 
 CALLS = {"status": b"GET", "join": b"POST", "claim": b"POST", "leave": b"POST", "check": b"GET", "wait": b"GET"}
 MEMBERS = [

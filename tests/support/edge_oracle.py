@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from edge_harness import World, get
-from http_reader import Message, read_requests, read_whole_responses
-from wires import Wire
+from support.asyncio_fakes import Wire
+from support.edge_world import World, get
+from support.http_reader import Message, read_requests, read_whole_responses
 
 KINDS = ("length", "chunked", "none", "unchanged", "close", "old", "hint", "last")
 

@@ -8,7 +8,8 @@ from importlib.resources import files
 from typing import Any
 
 from playwright.async_api import Browser, BrowserContext, Page, Response
-from waiting_line import PATIENCE_MS
+
+from support.waiting_page import PATIENCE_MS
 
 DESK = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}

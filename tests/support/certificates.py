@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from gateway import needs
+from support.gateway_process import needs
 
 NAME = "shop.test"
 

@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from wires import Shop, VirtualLoop, Wire
-
+from support.asyncio_fakes import Shop, VirtualLoop, Wire
 from waitroom.edge.upstream.connector import UpstreamAddress
 from waitroom.edge.upstream.pool import UpstreamConnection, UpstreamPool
 

@@ -16,9 +16,10 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import aiohttp
-from gateway import Gateway
-from visitors import NAVIGATE, Visitor
 from websockets.asyncio.client import connect
+
+from support.gateway_process import Gateway
+from support.visitor_client import NAVIGATE, Visitor
 
 PATIENCE_SECONDS = 60
 BROKEN = (OSError, asyncio.IncompleteReadError, TimeoutError)

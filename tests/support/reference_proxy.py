@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gateway import Gateway, eventually, free_port, port_is_free, room
-from http_reader import Message, read_whole_responses
-from nginx_server import nginx_command
-from recording_shop import MARK, PAGE, Arrived, Pairs, RecordingShop, Reply, pairs
+from support.gateway_process import Gateway, eventually, free_port, port_is_free, room
+from support.http_reader import Message, read_whole_responses
+from support.nginx import nginx_command
+from support.upstreams.recording import MARK, PAGE, Arrived, Pairs, RecordingShop, Reply, pairs
 
 HOST = b"pair.test"
 SECONDS = 20.0

@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 import aiohttp
-from gateway import Gateway
 from redis.exceptions import RedisError
-from shop_server import Shop
-from visitors import Answer, Visitor
+
+from support.gateway_process import Gateway
+from support.upstreams.server import Shop
+from support.visitor_client import Answer, Visitor
 
 POLL_SECONDS = (0.2, 0.5)
 PAGES = 4

@@ -12,10 +12,10 @@ from http.cookies import SimpleCookie
 from typing import Any
 
 import aiohttp
-from gateway import Gateway, eventually
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from support.gateway_process import Gateway, eventually
 from waitroom.tokens import Pass, Ticket
 
 NAVIGATE = {

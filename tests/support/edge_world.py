@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Literal
 
-from http_reader import Message, read_requests, read_responses
 from structlog.testing import capture_logs
-from wires import STARTED, Shop, VirtualLoop, Wire
 
+from support.asyncio_fakes import STARTED, Shop, VirtualLoop, Wire
+from support.http_reader import Message, read_requests, read_responses
 from waitroom.edge.app import Edge
 from waitroom.edge.client.connection import ClientConnection
 from waitroom.edge.client.interfaces import ClientLimits

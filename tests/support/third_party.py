@@ -14,11 +14,12 @@ from typing import Protocol
 
 import aiohttp
 import httpx
-from gateway import eventually, needs, port_is_free
-from nginx_server import nginx_command
 from yarl import URL
 
-TESTS = Path(__file__).parent
+from support.gateway_process import eventually, needs, port_is_free
+from support.nginx import nginx_command
+
+UPSTREAMS = Path(__file__).with_name("upstreams")
 NGINX = """
     types {{ text/html html; }}
     gzip on;
@@ -59,14 +60,14 @@ async def running(command: Sequence[str], port: int, folder: Path, **environment
 
 
 def uvicorn(port: int, folder: Path) -> contextlib.AbstractAsyncContextManager[None]:
-    options = ("--port", str(port), "--app-dir", str(TESTS), "--log-level", "warning")
-    return running((sys.executable, "-m", "uvicorn", *options, "shop_asgi:app"), port, folder / "uvicorn")
+    options = ("--port", str(port), "--app-dir", str(UPSTREAMS), "--log-level", "warning")
+    return running((sys.executable, "-m", "uvicorn", *options, "asgi:app"), port, folder / "uvicorn")
 
 
 def gunicorn(port: int, folder: Path) -> contextlib.AbstractAsyncContextManager[None]:
     """With its default worker, that serves one request at a time and closes behind it."""
-    options = ("--bind", f"127.0.0.1:{port}", "--worker-class", "sync", "--workers", "2", "--chdir", str(TESTS))
-    command = (sys.executable, "-m", "gunicorn", *options, "--no-control-socket", "shop_wsgi:app")
+    options = ("--bind", f"127.0.0.1:{port}", "--worker-class", "sync", "--workers", "2", "--chdir", str(UPSTREAMS))
+    command = (sys.executable, "-m", "gunicorn", *options, "--no-control-socket", "wsgi:app")
     return running(command, port, folder / "gunicorn")
 
 

@@ -1,0 +1,1 @@
+"""Shops and crowds in arithmetic, for the autopilot."""
