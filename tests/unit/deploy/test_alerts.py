@@ -14,7 +14,7 @@ from support.gateway_process import needs
 
 pytestmark = pytest.mark.interpreted
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RULES = ROOT / "deploy" / "alerts.yml"
 ALERTS = re.findall(r"^ +- alert: (\w+)$", RULES.read_text(), re.MULTILINE)
 

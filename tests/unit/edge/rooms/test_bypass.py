@@ -18,7 +18,7 @@ from waitroom.settings.path_patterns import LONGEST_PATH, BadPattern, PathPatter
 from waitroom.settings.presets import PRESETS
 
 JSON = b"Accept: application/json"
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[4] / "docs"
 
 
 def rule(**settings: Any) -> BypassRule:

@@ -449,7 +449,7 @@ def test_a_page_too_large_for_a_busy_day_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_examples_in_the_documentation_work(tmp_path: Path) -> None:
-    text = (Path(__file__).parents[2] / "docs" / "waiting-page.md").read_text()
+    text = (Path(__file__).parents[4] / "docs" / "waiting-page.md").read_text()
     examples = re.findall(r"```jinja\n(.*?)```", text, re.DOTALL)
     assert len(examples) == 2
     for example in examples:
@@ -462,8 +462,8 @@ def test_the_examples_in_the_documentation_work(tmp_path: Path) -> None:
 
 
 def test_the_documentation_names_every_variable_and_block() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "waiting-page.md").read_text()
-    templates = Path(__file__).parents[2] / "templates"
+    text = (Path(__file__).parents[4] / "docs" / "waiting-page.md").read_text()
+    templates = Path(__file__).parents[4] / "templates"
     blocks = set()
     for name in ("base.html", "waiting.html"):
         blocks |= set(re.findall(r"{% block (\w+)", (templates / name).read_text()))

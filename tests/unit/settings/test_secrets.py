@@ -12,7 +12,7 @@ from support.settings_texts import ROOM, load
 from waitroom.errors import SettingsError
 from waitroom.settings import from_json, load_settings, to_json
 
-FILES = Path(__file__).parent / "testdata" / "settings"
+FILES = Path(__file__).parents[1] / "testdata" / "settings"
 SECRET = "hunter2"
 LONG_SECRET = "hunter2-hunter2-hunter2"
 

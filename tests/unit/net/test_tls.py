@@ -10,7 +10,7 @@ import pytest
 from support.certificates import NAME, make_pair
 from waitroom.net.tls import LONGEST_FILE, BadCertificate, Pair, read_pair
 
-FILES = Path(__file__).parent / "testdata" / "settings"
+FILES = Path(__file__).parents[1] / "testdata" / "settings"
 GOOD, BAD = FILES / "good/files", FILES / "bad/files"
 
 

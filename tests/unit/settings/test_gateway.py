@@ -21,7 +21,7 @@ from waitroom.settings import (
 )
 from waitroom.settings.schema import keys_of
 
-FILES = Path(__file__).parent / "testdata" / "settings"
+FILES = Path(__file__).parents[1] / "testdata" / "settings"
 GOOD = sorted(FILES.glob("good/*.toml"))
 BAD = sorted(FILES.glob("bad/*.toml"))
 HASH = "$argon2id$v=19$m=65536,t=3,p=4$p07iChp4nsDuWfEWKAxsQQ$GWcPT97M5juN9zNMv9qK2/4i9RHCMC/LnL5JOst+6/c"

@@ -15,7 +15,7 @@ from jinja2.ext import babel_extract
 from waitroom.edge.pages.i18n import Languages
 from waitroom.edge.pages.messages import ERROR_WORDS, LEFT_WORDS, ROOM_WORDS, SCRIPT_WORDS
 
-TEMPLATES = Path(__file__).parents[2] / "templates"
+TEMPLATES = Path(__file__).parents[4] / "templates"
 CATALOGUES = sorted((TEMPLATES / "locale").glob("*.po"))
 LANGUAGES = Languages(TEMPLATES / "locale")
 CODES = sorted(LANGUAGES.by_code)

@@ -14,7 +14,7 @@ from waitroom.settings import RoomSettings, Settings, load_settings
 from waitroom.settings.reference import EXAMPLE, REFERENCE, example_toml, reference_markdown, toml_value
 from waitroom.settings.schema import Key, keys_of, tables_of
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 KEYS = [
     pytest.param(header, key, id=f"{header}.{key.name}" if header else key.name)
     for header, table in tables_of(Settings).items()
