@@ -23,13 +23,13 @@ from benchmarks.load import NAVIGATION, POLL, Work
 from waitroom.edge.app import Edge
 from waitroom.edge.client.connection import ClientConnection
 from waitroom.edge.client.interfaces import ClientLimits
-from waitroom.edge.http.headers import TrustedProxies
 from waitroom.edge.pages.renderer import Pages
 from waitroom.edge.rooms.room import Room
 from waitroom.edge.rooms.router import Router
 from waitroom.edge.upstream.connector import AnyProtocol, Connector, UpstreamAddress
 from waitroom.edge.upstream.pool import UpstreamPool
 from waitroom.metrics.recorder import RoomMetrics
+from waitroom.net.forwarded import TrustedProxies
 from waitroom.queue.positions import Pace, PositionTable
 from waitroom.queue.store import Joined, QueueStore
 from waitroom.queue.view import RoomState, RoomView

@@ -30,7 +30,8 @@ from rich.console import Console
 from rich.table import Table
 
 from waitroom.process.embedded_store import EmbeddedStore
-from waitroom.queue.store import Limits, QueueStore, connect
+from waitroom.queue.limits import Limits
+from waitroom.queue.store import QueueStore, connect
 
 SIZES = (100_000, 1_000_000)
 SMALLEST = 20_000

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from waitroom.queue.limits import Limits
 from waitroom.queue.positions import Forecast
-from waitroom.queue.store import Limits, QueueStore, SessionChange, Visit, connect
+from waitroom.queue.store import QueueStore, SessionChange, Visit, connect
 
 SERVER_SECONDS = 30.0
 NOON = 1_790_000_000_000

@@ -15,9 +15,9 @@ from waitroom.control.rooms.admission_loop import Admission
 from waitroom.control.rooms.audit_outbox import Notes
 from waitroom.control.rooms.operations import BadChange, Change, NotPossible, Operations, StaleVersion
 from waitroom.control.rooms.presenter import Rooms
-from waitroom.edge.rooms.room import limits_of
 from waitroom.errors import StoreUnavailable
 from waitroom.metrics.upstream_window import UpstreamWindow
+from waitroom.queue.limits import limits_of
 from waitroom.queue.store import KEYS, QueueStore, Visit, connect
 from waitroom.queue.view import RoomState
 from waitroom.settings import RoomSettings, Settings

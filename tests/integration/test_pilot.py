@@ -11,9 +11,9 @@ from redis.asyncio import Redis
 
 from waitroom.control.autopilot.model import Move
 from waitroom.control.autopilot.runner import KEPT_DECISIONS, Logbook, Pilot
-from waitroom.edge.rooms.room import limits_of
 from waitroom.errors import StoreUnavailable
 from waitroom.metrics.upstream_window import UpstreamStats
+from waitroom.queue.limits import limits_of
 from waitroom.queue.store import QueueStore, connect
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.settings import RoomSettings

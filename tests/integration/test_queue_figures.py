@@ -9,7 +9,8 @@ from types import ModuleType
 
 import pytest
 
-from waitroom.queue.store import Limits, QueueStore, connect
+from waitroom.queue.limits import Limits
+from waitroom.queue.store import QueueStore, connect
 
 SERVER_SECONDS = 30.0
 NOON = 1_790_000_000_000

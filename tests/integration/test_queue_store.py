@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from waitroom.process.embedded_store import EmbeddedStore
-from waitroom.queue.store import KEYS, SEEN_CHUNK, Limits, QueueStore, RoomNotOpen, SessionChange, Visit, connect
+from waitroom.queue.limits import Limits
+from waitroom.queue.store import KEYS, SEEN_CHUNK, QueueStore, RoomNotOpen, SessionChange, Visit, connect
 from waitroom.queue.view import RoomState
 
 pytestmark = pytest.mark.slow

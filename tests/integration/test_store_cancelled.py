@@ -7,7 +7,8 @@ import contextlib
 
 import pytest
 
-from waitroom.queue.store import Limits, QueueStore, connect
+from waitroom.queue.limits import Limits
+from waitroom.queue.store import QueueStore, connect
 
 SERVER_SECONDS = 10.0
 

@@ -4,7 +4,8 @@ import pytest
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from waitroom.errors import StoreUnavailable
-from waitroom.queue.store import Limits, QueueStore, Visit, connect
+from waitroom.queue.limits import Limits
+from waitroom.queue.store import QueueStore, Visit, connect
 
 LIMITS = Limits(
     rate_per_minute=600,

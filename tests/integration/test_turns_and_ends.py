@@ -8,8 +8,9 @@ from itertools import count
 
 import pytest
 
+from waitroom.queue.limits import Limits
 from waitroom.queue.model import QueueModel
-from waitroom.queue.store import Limits, QueueStore, SessionChange, SessionOperation, Visit, Visited, connect
+from waitroom.queue.store import QueueStore, SessionChange, SessionOperation, Visit, Visited, connect
 from waitroom.queue.view import RoomState
 
 pytestmark = pytest.mark.slow

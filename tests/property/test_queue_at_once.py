@@ -7,7 +7,8 @@ import random
 
 import pytest
 
-from waitroom.queue.store import Limits, QueueStore, SessionChange, Visit, connect
+from waitroom.queue.limits import Limits
+from waitroom.queue.store import QueueStore, SessionChange, Visit, connect
 from waitroom.queue.view import RoomView
 
 SERVER_SECONDS = 30.0

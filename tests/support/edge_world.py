@@ -22,15 +22,16 @@ from support.http_reader import Message, read_requests, read_responses
 from waitroom.edge.app import Edge
 from waitroom.edge.client.connection import ClientConnection
 from waitroom.edge.client.interfaces import ClientLimits
-from waitroom.edge.http.headers import TrustedProxies
 from waitroom.edge.pages.renderer import Pages
 from waitroom.edge.rooms.room import Room
 from waitroom.edge.rooms.router import Router
 from waitroom.edge.upstream.pool import UpstreamAddress, UpstreamPool
 from waitroom.errors import StoreUnavailable
 from waitroom.metrics.recorder import RoomMetrics
+from waitroom.net.forwarded import TrustedProxies
+from waitroom.queue.limits import Limits
 from waitroom.queue.positions import Pace, PositionTable
-from waitroom.queue.store import Joined, Limits, SessionChange, Visit, Visited
+from waitroom.queue.store import Joined, SessionChange, Visit, Visited
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.settings import RoomSettings
 from waitroom.timing import Clock

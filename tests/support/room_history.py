@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
 
-from waitroom.queue.store import Called, Joined, Limits, SessionChange, Ticked, Visit, Visited
+from waitroom.queue.limits import Limits
+from waitroom.queue.store import Called, Joined, SessionChange, Ticked, Visit, Visited
 from waitroom.queue.view import RoomState
 
 LOOK_MS = 10_000  # a look at the clock adds no more than this to the room's time

@@ -6,7 +6,7 @@ import asyncio
 
 from structlog.testing import capture_logs
 
-from waitroom.edge.rooms.room import every
+from waitroom.timing import every
 
 
 def test_a_side_job_that_fails_is_tried_again_and_logged_once_as_long_as_it_lasts():

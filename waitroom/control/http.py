@@ -1,14 +1,62 @@
-"""The bodies of requests to the admin listener: bounded in length and time."""
+"""What the admin routes share: errors as ``application/problem+json`` (RFC 9457), and bodies within bounds."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
 
 from aiohttp import web
 
-from waitroom.control.api.errors import BadRequest
-
 BODY_SECONDS = 10.0
+PROBLEM = "application/problem+json"
+NO_STORE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+
+def problem(
+    status: int,
+    detail: str,
+    *,
+    kind: str = "about:blank",
+    title: str = "",
+    errors: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
+    **more: Any,
+) -> web.Response:
+    """An error as the API tells it.
+
+    Args:
+        status: The HTTP status.
+        detail: What is wrong with this request, and how to correct it.
+        kind: The sort of problem, a URN; "about:blank" for one that the status tells.
+        title: What every problem of its kind is called.
+        errors: By field.
+        headers: Of the answer.
+        more: What else is told.
+    """
+    body: dict[str, Any] = {
+        "type": kind,
+        "title": title or HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+    }
+    if errors:
+        body["errors"] = dict(errors)
+    text = json.dumps(body | more)
+    return web.Response(
+        status=status, text=text, content_type=PROBLEM, charset="utf-8", headers={**NO_STORE, **(headers or {})}
+    )
+
+
+class BadRequest(Exception):  # noqa: N818 - what it is
+    """A request that can't be read; answered with its status."""
+
+    def __init__(self, status: int, detail: str, errors: Mapping[str, str] | None = None) -> None:
+        self.status = status
+        self.errors = errors
+        super().__init__(detail)
 
 
 async def read_body(request: web.Request, most: int, seconds: float = BODY_SECONDS) -> bytes:

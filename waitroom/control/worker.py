@@ -29,13 +29,13 @@ from waitroom.control.rooms.audit_outbox import Notes
 from waitroom.control.rooms.operations import Change, Operations
 from waitroom.control.rooms.presenter import Rooms
 from waitroom.control.webhooks.watcher import Webhooks
-from waitroom.edge.rooms.room import every
 from waitroom.metrics.recorder import FOLDER
 from waitroom.metrics.upstream_window import UpstreamWindow
 from waitroom.process.child import Child, run_child
 from waitroom.queue.store import QueueStore, connect
 from waitroom.queue.view import RoomView
 from waitroom.settings import RoomSettings
+from waitroom.timing import every
 
 SHUTDOWN_SECONDS = 2.0
 LOOK_SECONDS = 1.0  # as often as the edge workers write

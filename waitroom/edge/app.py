@@ -21,7 +21,7 @@ from waitroom.edge.client.connection import RETRY_LINE, ClientConnection
 from waitroom.edge.client.interfaces import ClientLimits, Server
 from waitroom.edge.client.limiter import Connections
 from waitroom.edge.http.head_cache import RequestHeads
-from waitroom.edge.http.headers import Peer, TrustedProxies
+from waitroom.edge.http.headers import Peer
 from waitroom.edge.http.message import Request
 from waitroom.edge.pages.renderer import Pages
 from waitroom.edge.proxy.exchange import Exchange
@@ -39,7 +39,7 @@ from waitroom.edge.visitor.endpoints import CHECK, CarryOut, Endpoints
 from waitroom.edge.visitor.flow import Admitted, Outcome, Rejected, VisitorFlow
 from waitroom.edge.visitor.responses import Answers
 from waitroom.gate import Action, Kind, decide
-from waitroom.net.forwarded import plain_address
+from waitroom.net.forwarded import TrustedProxies, plain_address
 from waitroom.queue.view import RoomState
 from waitroom.timing import Clock
 from waitroom.tokens import Ticket

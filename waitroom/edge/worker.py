@@ -14,19 +14,19 @@ import structlog
 from waitroom.edge.app import Edge
 from waitroom.edge.client.acceptor import Door
 from waitroom.edge.client.interfaces import ClientLimits
-from waitroom.edge.http.headers import TrustedProxies
 from waitroom.edge.pages.renderer import Pages
 from waitroom.edge.rooms.neighbours import NeighbourFiles
-from waitroom.edge.rooms.room import FLUSH_SECONDS, REFRESH_SECONDS, Room, every
+from waitroom.edge.rooms.room import FLUSH_SECONDS, REFRESH_SECONDS, Room
 from waitroom.edge.rooms.router import Router
 from waitroom.edge.upstream.health_checks import HealthChecks
 from waitroom.edge.upstream.pool import UpstreamPool
 from waitroom.metrics.recorder import FOLDER, EdgeMetrics
+from waitroom.net.forwarded import TrustedProxies
 from waitroom.process.child import Child, run_child
 from waitroom.process.open_files import most_connections, raise_limit
 from waitroom.queue.store import QueueStore, connect
 from waitroom.settings import Settings
-from waitroom.timing import Clock
+from waitroom.timing import Clock, every
 from waitroom.tokens import Tokens
 
 log = structlog.get_logger()

@@ -7,11 +7,11 @@ looks tell what came between; a worker that is replaced goes on with the counts 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Final
 
-from waitroom.control.monitoring.hints import NOTHING, Observed
 from waitroom.metrics.collectors import read_workers, totals
 from waitroom.metrics.recorder import UPSTREAM_BOUNDS, RoomMetrics
 
@@ -19,6 +19,43 @@ LONGEST_WINDOW_SECONDS = 60.0
 # Several may look; of two looks closer than this the later one counts, or one write of a worker would make a peak.
 CLOSEST_LOOKS_SECONDS = 0.5
 SHOP_SECONDS = 10.0  # of the figures that API, dashboard and history show
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Recent observations of the edge workers that hints on a room may follow from.
+
+    Attributes:
+        shared_sessions: Numbers of sessions in use from many networks.
+        missing_proxies: Addresses of peers that look like proxies which ``trusted_proxies`` does not name.
+        refused: Methods and first path segments of requests refused for lack of a pass, with the newest Unix time.
+    """
+
+    shared_sessions: frozenset[int] = frozenset()
+    missing_proxies: frozenset[str] = frozenset()
+    refused: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, dumped: Mapping[str, Any]) -> Observed:
+        """The observations in one worker's file, which may be of a former version."""
+        missing = dumped.get("missing_proxy", "")
+        return cls(
+            frozenset(dumped.get("shared_sessions", ())),
+            frozenset((missing,) if missing else ()),
+            dumped.get("refused", {}),
+        )
+
+    def __or__(self, other: Observed) -> Observed:
+        newest = {
+            kind: max(self.refused.get(kind, 0.0), other.refused.get(kind, 0.0))
+            for kind in (*self.refused, *other.refused)
+        }
+        return Observed(
+            self.shared_sessions | other.shared_sessions, self.missing_proxies | other.missing_proxies, newest
+        )
+
+
+NOTHING: Final = Observed()
 
 
 @dataclass(frozen=True, slots=True)

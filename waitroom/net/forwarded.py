@@ -7,9 +7,11 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
+
+from waitroom.net.header_policy import plain_names
 
 # Visitors may send any number of hops through a trusted proxy. So many are looked at and go on, the nearest ones.
 MOST_HOPS: Final = 16
@@ -17,6 +19,8 @@ LONGEST_CHAIN: Final = 2048
 LONGEST_FORWARDED: Final = 1024
 _LONGEST_ADDRESS: Final = 128
 _MEMO_SIZE: Final = 8192
+_MOST_KNOWN: Final = 8192
+_LONGEST_KNOWN: Final = 64
 
 _ZONE = re.compile(r"%[^\]]*")
 _PORT = re.compile(r":[0-9]{1,5}\Z")
@@ -162,3 +166,56 @@ def first_untrusted_hop(addresses: Sequence[str | None], peer: str, trusted: Cal
         if not trusted(address):
             break
     return found, index
+
+
+class TrustedProxies:
+    """The addresses whose forwarding headers are believed.
+
+    Args:
+        networks: Addresses or networks.
+        keep_headers: Headers that other peers may send too, although they could move a request.
+
+    Attributes:
+        kept_headers: These, as `plain_name` returns them.
+    """
+
+    def __init__(self, networks: Iterable[str], keep_headers: Iterable[str] = ()) -> None:
+        parsed = [ipaddress.ip_network(network, strict=False) for network in networks]
+        self._ipv4 = [
+            (int(network.netmask), int(network.network_address))
+            for network in parsed
+            if isinstance(network, ipaddress.IPv4Network)
+        ]
+        self._ipv6 = [network for network in parsed if isinstance(network, ipaddress.IPv6Network)]
+        self._known: dict[str, bool] = {}
+        self.kept_headers = plain_names(keep_headers)
+
+    def __contains__(self, address: str) -> bool:
+        if not self._ipv4 and not self._ipv6:
+            return False
+        known = self._known.get(address)
+        if known is None:
+            known = self._find(address)
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            if len(address) <= _LONGEST_KNOWN:
+                self._known[address] = known
+        return known
+
+    def _find(self, address: str) -> bool:
+        plain = plain_address(address)
+        if plain is None:
+            return False
+        packed = ipv4_bytes(plain)
+        if packed is not None:
+            number = int.from_bytes(packed)
+            return any(number & mask == first for mask, first in self._ipv4)
+        parsed = ipaddress.IPv6Address(plain)
+        return any(parsed in network for network in self._ipv6)
+
+    def client(self, forwarded_for: bytes, peer: str) -> str:
+        """The visitor's address, of the X-Forwarded-For header that a trusted peer sent."""
+        return visitor_address(forwarded_for, peer, self.__contains__)
+
+
+NO_PROXIES = TrustedProxies(())

@@ -23,6 +23,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from waitroom.errors import StoreUnavailable
+from waitroom.queue.limits import Limits
 from waitroom.queue.view import RoomState, RoomView, parse_view
 
 STORE_TIMEOUT_SECONDS = 0.3
@@ -50,41 +51,11 @@ SCRIPTS = (
 
 Fate = Literal["waiting", "called", "admitted", "unknown"]
 SessionOperation = Literal["keep", "resume", "hold", "extend", "end", "release"]
-Method = Literal["fifo", "passthrough"]
 Called = Literal["called", "admitted", "unknown", "not_open", "full", "too_many"]
 
 
 class RoomNotOpen(StoreUnavailable):
     """The store answers, but the room must be opened first: it never was, or not since that server was started."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """A room's limits as the scripts use them. Rates are per minute, times in seconds."""
-
-    rate_per_minute: float
-    max_active: int
-    session_seconds: float
-    claim_seconds: float
-    away_after_seconds: float
-    keep_place_seconds: float
-    method: Method = "fifo"
-    claim_after_told_seconds: float = 90
-    session_max_seconds: float = 14_400
-
-    def fields(self) -> dict[str, str]:
-        """The limits under the names and in the units of the room's hash (milliseconds)."""
-        return {
-            "rate": repr(float(self.rate_per_minute)),
-            "max_active": str(self.max_active),
-            "session_ms": _ms(self.session_seconds),
-            "claim_ms": _ms(self.claim_seconds),
-            "away_ms": _ms(self.away_after_seconds),
-            "keep_ms": _ms(self.keep_place_seconds),
-            "method": self.method,
-            "told_ms": _ms(self.claim_after_told_seconds),
-            "session_max_ms": _ms(self.session_max_seconds),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,7 +388,3 @@ def store_errors() -> Iterator[None]:
 def _script(name: str) -> str:
     folder = files("waitroom.queue") / "scripts"
     return (folder / "common.lua").read_text() + (folder / f"{name}.lua").read_text()
-
-
-def _ms(seconds: float) -> str:
-    return str(round(seconds * 1000))

@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from waitroom.control.api.errors import BadRequest
-from waitroom.control.http import read_body
+from waitroom.control.http import BadRequest, read_body
 
 MOST = 10
 LENGTH = b"Content-Length: %d\r\n\r\n"

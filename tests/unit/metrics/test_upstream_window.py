@@ -11,11 +11,10 @@ import pytest
 from test_wording import OPEN
 
 from waitroom.control.dashboard.presenter import shown
-from waitroom.control.monitoring.hints import NOTHING
 from waitroom.control.monitoring.history import shop_json
 from waitroom.metrics.collectors import ControlCollector, EdgeCollector, exposition, read_workers, totals
 from waitroom.metrics.recorder import MOST_SHARED_NAMED, EdgeMetrics
-from waitroom.metrics.upstream_window import UpstreamStats, UpstreamWindow
+from waitroom.metrics.upstream_window import NOTHING, UpstreamStats, UpstreamWindow
 
 NOW = 1_800_000_000.0
 

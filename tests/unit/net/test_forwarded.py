@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waitroom.edge.http.headers import Peer, TrustedProxies, forwarded_lines, request_lines
+from waitroom.edge.http.headers import Peer, forwarded_lines, request_lines
 from waitroom.edge.http.message import Request, parse_request
 from waitroom.net.forwarded import (
     LONGEST_CHAIN,
     LONGEST_FORWARDED,
     MOST_HOPS,
     Hop,
+    TrustedProxies,
     ipv4_bytes,
     nearest_hops,
     parse_forwarded,

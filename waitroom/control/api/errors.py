@@ -2,62 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Mapping
-from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
 
+from waitroom.control.http import BadRequest, problem
 from waitroom.control.rooms.operations import BadChange, NotPossible, StaleVersion
 from waitroom.errors import StoreUnavailable
-
-PROBLEM = "application/problem+json"
-NO_STORE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-
-
-def problem(
-    status: int,
-    detail: str,
-    *,
-    kind: str = "about:blank",
-    title: str = "",
-    errors: Mapping[str, str] | None = None,
-    headers: Mapping[str, str] | None = None,
-    **more: Any,
-) -> web.Response:
-    """An error as the API tells it.
-
-    Args:
-        status: The HTTP status.
-        detail: What is wrong with this request, and how to mend it.
-        kind: The sort of problem, a URN; "about:blank" for one that the status tells.
-        title: What every problem of its kind is called.
-        errors: By field.
-        headers: Of the answer.
-        more: What else is told.
-    """
-    body: dict[str, Any] = {
-        "type": kind,
-        "title": title or HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-    }
-    if errors:
-        body["errors"] = dict(errors)
-    text = json.dumps(body | more)
-    return web.Response(
-        status=status, text=text, content_type=PROBLEM, charset="utf-8", headers={**NO_STORE, **(headers or {})}
-    )
-
-
-class BadRequest(Exception):  # noqa: N818 - what it is
-    """A request that can't be read; answered with its status."""
-
-    def __init__(self, status: int, detail: str, errors: Mapping[str, str] | None = None) -> None:
-        self.status = status
-        self.errors = errors
-        super().__init__(detail)
 
 
 def answers(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Callable[..., Any]:

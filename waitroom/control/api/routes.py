@@ -12,17 +12,17 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from waitroom.control.api.errors import NO_STORE, BadRequest, answers, problem, stale
+from waitroom.control.api.errors import answers, stale
 from waitroom.control.audit.log import Audit
 from waitroom.control.auth.accounts import Actor
 from waitroom.control.auth.middleware import ACTOR
 from waitroom.control.autopilot.runner import KEPT_DECISIONS, Logbook
-from waitroom.control.http import read_body
+from waitroom.control.http import NO_STORE, BadRequest, problem, read_body
 from waitroom.control.monitoring.history import KEPT_SECONDS, History
 from waitroom.control.rooms.operations import SESSION, BadChange, Change, Operations, StaleVersion, record_refusal
 from waitroom.control.rooms.presenter import Rooms
-from waitroom.edge.rooms.room import limits_of
 from waitroom.errors import StoreUnavailable
+from waitroom.queue.limits import limits_of
 from waitroom.queue.view import RoomState
 
 log = structlog.get_logger()

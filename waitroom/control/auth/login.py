@@ -8,13 +8,12 @@ from urllib.parse import parse_qs
 
 from aiohttp import web
 
-from waitroom.control.api.errors import BadRequest
 from waitroom.control.auth.accounts import Actor, Role, User
 from waitroom.control.auth.middleware import ACTOR, FORM, LOGIN, LOGOUT, Access, Refused
 from waitroom.control.auth.passwords import Passwords, TooBusy, matching_step, stand_in
 from waitroom.control.auth.request_origin import Whence, from_own_page, own_path
 from waitroom.control.auth.session_cookie import COOKIE, SESSION_SECONDS, AdminSession
-from waitroom.control.http import read_body
+from waitroom.control.http import BadRequest, read_body
 from waitroom.errors import StoreUnavailable
 
 LONGEST_FORM = 8 << 10

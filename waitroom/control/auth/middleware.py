@@ -22,13 +22,13 @@ from aiohttp.typedefs import Handler
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from waitroom.budgets import TokenBucket
-from waitroom.control.api.errors import problem
 from waitroom.control.auth.accounts import Actor, ApiToken, People, PeopleError, Register, Role
 from waitroom.control.auth.login_store import AccessStore
 from waitroom.control.auth.request_origin import SAFE_METHODS, Whence, from_own_page, whence
 from waitroom.control.auth.session_cookie import COOKIE, AdminCookies, AdminSession
-from waitroom.edge.http.headers import TrustedProxies
+from waitroom.control.http import problem
 from waitroom.errors import BadToken, StoreUnavailable, WaitroomError
+from waitroom.net.forwarded import TrustedProxies
 from waitroom.resources import resource_path
 from waitroom.settings import Settings
 

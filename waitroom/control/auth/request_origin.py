@@ -8,8 +8,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from waitroom.edge.http.headers import TrustedProxies
-from waitroom.net.forwarded import first_untrusted_hop, parse_forwarded, plain_address
+from waitroom.net.forwarded import TrustedProxies, first_untrusted_hop, parse_forwarded, plain_address
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 LONGEST_NEXT = 2048

@@ -5,52 +5,14 @@ A hint is no alarm: the room works. The API and the dashboard show them as they 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
+from waitroom.metrics.upstream_window import Observed
 from waitroom.settings import RoomSettings
 
 MOST_NAMED: Final = 3  # of a kind, in one sentence
 REFUSED_SECONDS: Final = 3600.0  # for how long a refused request is worth a hint
 _SAFE: Final = ("GET ", "HEAD ")
-
-
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """Recent observations of the edge workers that hints on a room may follow from.
-
-    Attributes:
-        shared_sessions: Numbers of sessions in use from many networks.
-        missing_proxies: Addresses of peers that look like proxies which ``trusted_proxies`` does not name.
-        refused: Methods and first path segments of requests refused for lack of a pass, with the newest Unix time.
-    """
-
-    shared_sessions: frozenset[int] = frozenset()
-    missing_proxies: frozenset[str] = frozenset()
-    refused: Mapping[str, float] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, dumped: Mapping[str, Any]) -> Observed:
-        """The observations in one worker's file, which may be of a former version."""
-        missing = dumped.get("missing_proxy", "")
-        return cls(
-            frozenset(dumped.get("shared_sessions", ())),
-            frozenset((missing,) if missing else ()),
-            dumped.get("refused", {}),
-        )
-
-    def __or__(self, other: Observed) -> Observed:
-        newest = {
-            kind: max(self.refused.get(kind, 0.0), other.refused.get(kind, 0.0))
-            for kind in (*self.refused, *other.refused)
-        }
-        return Observed(
-            self.shared_sessions | other.shared_sessions, self.missing_proxies | other.missing_proxies, newest
-        )
-
-
-NOTHING: Final = Observed()
 
 
 def hints(settings: RoomSettings, observed: Observed, now: float) -> list[str]:

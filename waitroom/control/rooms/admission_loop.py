@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 import structlog
 
-from waitroom.edge.rooms.room import limits_of
 from waitroom.errors import StoreUnavailable
+from waitroom.queue.limits import limits_of
 from waitroom.queue.store import QueueStore, RoomNotOpen
 from waitroom.queue.view import RoomView
 from waitroom.settings import RoomSettings

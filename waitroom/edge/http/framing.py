@@ -9,8 +9,8 @@ from abc import ABC, abstractmethod
 from typing import Final
 
 from waitroom.edge.http.caching import directs_caches
-from waitroom.edge.http.header_policy import OUR_PREFIX, moves_request, plain_name
 from waitroom.edge.http.message import Headers, Malformed
+from waitroom.net.header_policy import OUR_PREFIX, moves_request, plain_name
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'

@@ -4,28 +4,26 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 from waitroom.edge.http.caching import directs_caches
-from waitroom.edge.http.header_policy import OUR_PREFIX, moves_request, plain_name, plain_names
 from waitroom.edge.http.message import Request, Response
 from waitroom.lru import remember
 from waitroom.net.authority import parse_authority
 from waitroom.net.forwarded import (
     LONGEST_CHAIN,
     LONGEST_FORWARDED,
+    NO_PROXIES,
+    TrustedProxies,
     first_untrusted_hop,
-    ipv4_bytes,
     nearest_hops,
     parse_forwarded,
-    plain_address,
-    visitor_address,
 )
+from waitroom.net.header_policy import OUR_PREFIX, moves_request, plain_name
 
 COOKIE_PREFIX: Final = b"waitroom_"
 MOST_OF_A_COOKIE: Final = 8
@@ -55,62 +53,6 @@ _NEVER_RESPELLED = _DROPPED_FROM_UNTRUSTED | _NEVER_BY_CONNECTION
 _FORWARDED_NAMES: Final = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"))
 _PROTO = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]{0,15}\Z")
 _SECURE = frozenset((b"https", b"wss"))
-
-_MOST_KNOWN: Final = 8192
-_LONGEST_KNOWN: Final = 64
-
-
-class TrustedProxies:
-    """The addresses whose forwarding headers are believed.
-
-    Args:
-        networks: Addresses or networks.
-        keep_headers: Headers that other peers may send too, although they could move a request.
-
-    Attributes:
-        kept_headers: These, as `plain_name` returns them.
-    """
-
-    def __init__(self, networks: Iterable[str], keep_headers: Iterable[str] = ()) -> None:
-        parsed = [ipaddress.ip_network(network, strict=False) for network in networks]
-        self._ipv4 = [
-            (int(network.netmask), int(network.network_address))
-            for network in parsed
-            if isinstance(network, ipaddress.IPv4Network)
-        ]
-        self._ipv6 = [network for network in parsed if isinstance(network, ipaddress.IPv6Network)]
-        self._known: dict[str, bool] = {}
-        self.kept_headers = plain_names(keep_headers)
-
-    def __contains__(self, address: str) -> bool:
-        if not self._ipv4 and not self._ipv6:
-            return False
-        known = self._known.get(address)
-        if known is None:
-            known = self._find(address)
-            if len(self._known) >= _MOST_KNOWN:
-                self._known.clear()
-            if len(address) <= _LONGEST_KNOWN:
-                self._known[address] = known
-        return known
-
-    def _find(self, address: str) -> bool:
-        plain = plain_address(address)
-        if plain is None:
-            return False
-        packed = ipv4_bytes(plain)
-        if packed is not None:
-            number = int.from_bytes(packed)
-            return any(number & mask == first for mask, first in self._ipv4)
-        parsed = ipaddress.IPv6Address(plain)
-        return any(parsed in network for network in self._ipv6)
-
-    def client(self, forwarded_for: bytes, peer: str) -> str:
-        """The visitor's address, of the X-Forwarded-For header that a trusted peer sent."""
-        return visitor_address(forwarded_for, peer, self.__contains__)
-
-
-NO_PROXIES = TrustedProxies(())
 
 
 class Origin(NamedTuple):

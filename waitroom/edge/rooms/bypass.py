@@ -14,8 +14,8 @@ from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from waitroom.budgets import NeighbourhoodBudget, TokenBucket, neighbourhood
-from waitroom.edge.http.headers import TrustedProxies
 from waitroom.edge.http.message import Request
+from waitroom.net.forwarded import TrustedProxies
 from waitroom.settings import BypassRule
 from waitroom.settings.path_patterns import PathPattern
 from waitroom.settings.presets import ANY_BODY, PRESETS, PresetEntry

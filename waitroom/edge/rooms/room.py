@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -29,8 +29,9 @@ from waitroom.edge.upstream.pool import UpstreamPool
 from waitroom.errors import BadToken, StoreUnavailable
 from waitroom.gate import must_look_up
 from waitroom.metrics.recorder import RoomMetrics
+from waitroom.queue.limits import limits_of
 from waitroom.queue.positions import Forecast
-from waitroom.queue.store import Joined, Limits, QueueStore, RoomNotOpen, SessionChange, Visit, Visited
+from waitroom.queue.store import Joined, QueueStore, RoomNotOpen, SessionChange, Visit, Visited
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.settings import RoomSettings
 from waitroom.timing import Clock
@@ -415,35 +416,3 @@ class Room:
         except StoreUnavailable as error:
             self.store_failed(error)
             raise
-
-
-def limits_of(settings: RoomSettings) -> Limits:
-    """The limits a room's settings stand for."""
-    return Limits(
-        rate_per_minute=settings.rate_per_minute,
-        max_active=settings.max_active,
-        session_seconds=settings.session_seconds,
-        claim_seconds=settings.claim_seconds,
-        away_after_seconds=settings.away_after_seconds,
-        keep_place_seconds=settings.keep_place_seconds,
-        method=settings.method,
-        claim_after_told_seconds=settings.claim_after_told_seconds,
-        session_max_seconds=settings.session_max_seconds,
-    )
-
-
-async def every(seconds: float, do: Callable[[], Awaitable[None]]) -> None:
-    """Does something again and again, ``seconds`` after it was last done, until it is cancelled.
-
-    A failure is logged, and once as long as it lasts; no side job is worth the visitors of a process.
-    """
-    failing = False
-    while True:
-        try:
-            await do()
-            failing = False
-        except Exception as error:
-            if not failing:
-                log.error("background job failed", job=getattr(do, "__qualname__", repr(do)), exc_info=error)
-            failing = True
-        await asyncio.sleep(seconds)

@@ -8,7 +8,7 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from waitroom.control.auth.request_origin import Whence, from_own_page, own_path, whence
-from waitroom.edge.http.headers import TrustedProxies
+from waitroom.net.forwarded import TrustedProxies
 
 NOBODY = TrustedProxies(())
 LOCAL_PROXY = TrustedProxies(["127.0.0.1", "10.0.0.0/8"])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from waitroom.control.monitoring.hints import REFUSED_SECONDS, Observed, hints
+from waitroom.control.monitoring.hints import REFUSED_SECONDS, hints
+from waitroom.metrics.upstream_window import Observed
 from waitroom.settings import RoomSettings
 
 NOW = 1_800_000_000.0

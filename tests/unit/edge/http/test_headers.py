@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from waitroom.edge.http.headers import (
     MOST_OF_A_COOKIE,
     Peer,
-    TrustedProxies,
     foreign_cookies,
     forwarded_lines,
     own_cookies,
@@ -20,7 +19,7 @@ from waitroom.edge.http.headers import (
     set_cookie,
 )
 from waitroom.edge.http.message import Request, parse_request, parse_response
-from waitroom.net.forwarded import LONGEST_FORWARDED, parse_forwarded
+from waitroom.net.forwarded import LONGEST_FORWARDED, TrustedProxies, parse_forwarded
 
 STRANGER = Peer("203.0.113.9", trusted=False)
 PROXY = Peer("10.0.0.1", trusted=True)

@@ -8,8 +8,9 @@ import pytest
 
 from support.edge_world import BUSY, OK, QUIET, World, answer, get
 from support.http_reader import Message
-from waitroom.control.monitoring.hints import Observed, hints
+from waitroom.control.monitoring.hints import hints
 from waitroom.edge.rooms.sessions import MANY_NETWORKS, NETWORK_SECONDS, NETWORKS_KEPT, Session, Sessions
+from waitroom.metrics.upstream_window import Observed
 from waitroom.settings import RoomSettings
 from waitroom.tokens import Tokens
 

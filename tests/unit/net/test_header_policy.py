@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from waitroom.edge.http.framing import ChunkedBody
-from waitroom.edge.http.headers import Peer, TrustedProxies, request_lines
+from waitroom.edge.http.headers import Peer, request_lines
 from waitroom.edge.http.message import parse_request
+from waitroom.net.forwarded import TrustedProxies
 
 MOVING = [
     # A path, a method or a host.
