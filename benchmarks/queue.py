@@ -31,7 +31,8 @@ from rich.table import Table
 
 from waitroom.process.embedded_store import EmbeddedStore
 from waitroom.queue.limits import Limits
-from waitroom.queue.store import QueueStore, connect
+from waitroom.queue.store import QueueStore
+from waitroom.store.connection import connect
 
 SIZES = (100_000, 1_000_000)
 SMALLEST = 20_000

@@ -25,7 +25,8 @@ from benchmarks.processes import (
     wait_until_answers,
 )
 from waitroom.process.command import python_command
-from waitroom.queue.store import QueueStore, connect
+from waitroom.queue.store import QueueStore
+from waitroom.store.connection import connect
 from waitroom.tokens import Ticket, Tokens
 
 SECRET = "the secret that signs in the benchmarks"

@@ -17,7 +17,7 @@ from support.examples import LONG
 from support.gateway_process import needs
 from waitroom import gate
 from waitroom.process.embedded_store import EmbeddedStore
-from waitroom.queue.store import connect
+from waitroom.store.connection import connect
 
 # Whether the path of a request is compiled: then nothing in it can be replaced or watched by a test.
 COMPILED = not str(gate.__file__).endswith(".py")

@@ -14,7 +14,7 @@ from support.admin_page import violations
 from support.fake_admin import room
 from waitroom.control.auth.login_store import AccessStore
 from waitroom.control.dashboard.pages import add_dashboard
-from waitroom.queue.store import connect
+from waitroom.store.connection import connect
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ from support.admin_app import USERS, Admin, Diary, settings_in
 from support.gateway_process import Gateway, running_gateway
 from support.upstreams.server import Shop, running_shop
 from waitroom.control.auth.login_store import AccessStore
-from waitroom.queue.store import connect
+from waitroom.store.connection import connect
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

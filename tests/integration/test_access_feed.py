@@ -16,7 +16,7 @@ from waitroom.control.auth.accounts import PeopleFile, Role, User
 from waitroom.control.auth.login_store import AccessStore
 from waitroom.control.dashboard import feed as live
 from waitroom.control.dashboard.feed import Room
-from waitroom.queue.store import connect
+from waitroom.store.connection import connect
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("endless")]
 

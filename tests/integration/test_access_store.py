@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from support.gateway_process import eventually
 from waitroom.control.auth.login_store import FOR_A_NAME, FOR_AN_ADDRESS, KEPT_SECONDS, PREFIX, AccessStore
-from waitroom.queue.store import connect
+from waitroom.store.connection import connect
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from waitroom.control.audit.log import STATE, STREAM, Audit
 from waitroom.control.auth.accounts import Actor, Role
-from waitroom.queue.store import connect
+from waitroom.store.connection import connect
 
 SOMEBODY = Actor("ada", Role.OPERATOR, "192.0.2.7", "dashboard")
 

@@ -10,7 +10,8 @@ import pytest
 
 from waitroom.queue.limits import Limits
 from waitroom.queue.positions import Forecast
-from waitroom.queue.store import QueueStore, SessionChange, Visit, connect
+from waitroom.queue.store import QueueStore, SessionChange, Visit
+from waitroom.store.connection import connect
 
 SERVER_SECONDS = 30.0
 NOON = 1_790_000_000_000

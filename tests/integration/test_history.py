@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from waitroom.control.monitoring import history as module
 from waitroom.control.monitoring.history import History, Sample
-from waitroom.queue.store import connect
+from waitroom.store.connection import connect
 
 SHOP = {
     "requests_per_minute": 1.0,

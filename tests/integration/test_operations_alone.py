@@ -18,9 +18,10 @@ from waitroom.control.rooms.presenter import Rooms
 from waitroom.errors import StoreUnavailable
 from waitroom.metrics.upstream_window import UpstreamWindow
 from waitroom.queue.limits import limits_of
-from waitroom.queue.store import KEYS, QueueStore, Visit, connect
+from waitroom.queue.store import KEYS, QueueStore, Visit
 from waitroom.queue.view import RoomState
 from waitroom.settings import RoomSettings, Settings
+from waitroom.store.connection import connect
 from waitroom.tokens import Ticket, Tokens
 
 SECRETS = ["a secret of sixteen characters"]

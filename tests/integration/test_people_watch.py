@@ -14,7 +14,7 @@ from support.admin_app import QUICK, USERS, WORDS
 from waitroom.control.audit.account_changes import FILE, PeopleWatch
 from waitroom.control.audit.log import STATE, Audit
 from waitroom.control.auth.accounts import PeopleFile, Role, User
-from waitroom.queue.store import connect
+from waitroom.store.connection import connect
 
 
 @pytest.fixture

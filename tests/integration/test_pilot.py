@@ -14,9 +14,10 @@ from waitroom.control.autopilot.runner import KEPT_DECISIONS, Logbook, Pilot
 from waitroom.errors import StoreUnavailable
 from waitroom.metrics.upstream_window import UpstreamStats
 from waitroom.queue.limits import limits_of
-from waitroom.queue.store import QueueStore, connect
+from waitroom.queue.store import QueueStore
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.settings import RoomSettings
+from waitroom.store.connection import connect
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,8 @@ from types import ModuleType
 import pytest
 
 from waitroom.queue.limits import Limits
-from waitroom.queue.store import QueueStore, connect
+from waitroom.queue.store import QueueStore
+from waitroom.store.connection import connect
 
 SERVER_SECONDS = 30.0
 NOON = 1_790_000_000_000

@@ -12,8 +12,9 @@ import pytest
 
 from waitroom.process.embedded_store import EmbeddedStore
 from waitroom.queue.limits import Limits
-from waitroom.queue.store import KEYS, SEEN_CHUNK, QueueStore, RoomNotOpen, SessionChange, Visit, connect
+from waitroom.queue.store import KEYS, SEEN_CHUNK, QueueStore, RoomNotOpen, SessionChange, Visit
 from waitroom.queue.view import RoomState
+from waitroom.store.connection import connect
 
 pytestmark = pytest.mark.slow
 

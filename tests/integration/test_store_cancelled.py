@@ -8,7 +8,8 @@ import contextlib
 import pytest
 
 from waitroom.queue.limits import Limits
-from waitroom.queue.store import QueueStore, connect
+from waitroom.queue.store import QueueStore
+from waitroom.store.connection import connect
 
 SERVER_SECONDS = 10.0
 

@@ -5,7 +5,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from waitroom.errors import StoreUnavailable
 from waitroom.queue.limits import Limits
-from waitroom.queue.store import QueueStore, Visit, connect
+from waitroom.queue.store import QueueStore, Visit
+from waitroom.store.connection import connect
 
 LIMITS = Limits(
     rate_per_minute=600,

@@ -10,8 +10,9 @@ import pytest
 
 from waitroom.queue.limits import Limits
 from waitroom.queue.model import QueueModel
-from waitroom.queue.store import QueueStore, SessionChange, SessionOperation, Visit, Visited, connect
+from waitroom.queue.store import QueueStore, SessionChange, SessionOperation, Visit, Visited
 from waitroom.queue.view import RoomState
+from waitroom.store.connection import connect
 
 pytestmark = pytest.mark.slow
 

@@ -13,8 +13,8 @@ from redis.asyncio import Redis
 
 from support.edge_world import QUIET
 from waitroom.control.webhooks.watcher import CLAIM_SECONDS, FAILING_SECONDS, Event, Webhooks
-from waitroom.queue.store import connect
 from waitroom.queue.view import RoomState, RoomView
+from waitroom.store.connection import connect
 
 
 @dataclass

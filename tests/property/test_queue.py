@@ -19,8 +19,9 @@ from support.room_history import LOOK_MS, Contents, History, Memory
 from waitroom.queue.limits import Limits
 from waitroom.queue.model import EPOCH_MS, PLACES_PER_MS, QueueModel
 from waitroom.queue.positions import Forecast
-from waitroom.queue.store import KEYS, QueueStore, RoomNotOpen, SessionChange, SessionOperation, Visit, connect
+from waitroom.queue.store import KEYS, QueueStore, RoomNotOpen, SessionChange, SessionOperation, Visit
 from waitroom.queue.view import RoomState, RoomView
+from waitroom.store.connection import connect
 
 Answer = TypeVar("Answer")
 

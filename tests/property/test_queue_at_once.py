@@ -8,8 +8,9 @@ import random
 import pytest
 
 from waitroom.queue.limits import Limits
-from waitroom.queue.store import QueueStore, SessionChange, Visit, connect
+from waitroom.queue.store import QueueStore, SessionChange, Visit
 from waitroom.queue.view import RoomView
+from waitroom.store.connection import connect
 
 SERVER_SECONDS = 30.0
 SLOTS = 12

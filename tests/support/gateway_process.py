@@ -26,7 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
 from waitroom.process.embedded_store import EmbeddedStore
-from waitroom.queue.store import connect
+from waitroom.store.connection import connect
 from waitroom.tokens import Tokens
 
 # Two, as during a rotation of secrets: the first signs, both verify.

@@ -32,9 +32,10 @@ from waitroom.control.webhooks.watcher import Webhooks
 from waitroom.metrics.recorder import FOLDER
 from waitroom.metrics.upstream_window import UpstreamWindow
 from waitroom.process.child import Child, run_child
-from waitroom.queue.store import QueueStore, connect
+from waitroom.queue.store import QueueStore
 from waitroom.queue.view import RoomView
 from waitroom.settings import RoomSettings
+from waitroom.store.connection import connect
 from waitroom.timing import every
 
 SHUTDOWN_SECONDS = 2.0

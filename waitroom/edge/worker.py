@@ -24,8 +24,9 @@ from waitroom.metrics.recorder import FOLDER, EdgeMetrics
 from waitroom.net.forwarded import TrustedProxies
 from waitroom.process.child import Child, run_child
 from waitroom.process.open_files import most_connections, raise_limit
-from waitroom.queue.store import QueueStore, connect
+from waitroom.queue.store import QueueStore
 from waitroom.settings import Settings
+from waitroom.store.connection import connect
 from waitroom.timing import Clock, every
 from waitroom.tokens import Tokens
 

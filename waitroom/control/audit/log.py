@@ -25,7 +25,8 @@ from redis.asyncio import Redis
 
 from waitroom.control.auth.accounts import Actor
 from waitroom.errors import StoreUnavailable
-from waitroom.queue.store import store_errors
+from waitroom.store.connection import store_errors
+from waitroom.store.scripts import load_script
 
 log = structlog.get_logger()
 
@@ -35,39 +36,6 @@ STATE = "waitroom:{audit}:state"
 FIRST_HASH = "0" * 64
 TRIES = 50
 PAGE = 1000
-
-# Appended only if the newest hash is still the one the entry was chained to: of two controllers one has to chain anew.
-# ARGV: that hash, the entry's own, the entry, the most entries, a word that no other entry has, the first hash; then
-# for what many may find, and is to be written once, where it comes from and its number there.
-# Returns the entry's id, nothing where another entry came first, or '' where it was written before.
-_APPEND = """
-local last = redis.call('HGET', KEYS[2], 'hash') or ARGV[6]
-local source = 'written:' .. ARGV[7]
-if ARGV[7] ~= '' and tonumber(redis.call('HGET', KEYS[2], source) or 0) >= tonumber(ARGV[8]) then
-  return ''
-end
-if redis.call('HGET', KEYS[2], 'word') == ARGV[5] then
-  return redis.call('HGET', KEYS[2], 'id')
-end
-if last ~= ARGV[1] then
-  return false
-end
-local id = redis.call('XADD', KEYS[1], '*', 'entry', ARGV[3], 'previous', ARGV[1], 'hash', ARGV[2])
-redis.call('HSET', KEYS[2], 'hash', ARGV[2], 'id', id, 'word', ARGV[5])
-redis.call('HINCRBY', KEYS[2], 'added', 1)
-if ARGV[7] ~= '' then
-  redis.call('HSET', KEYS[2], source, ARGV[8])
-end
-local over = math.min(redis.call('XLEN', KEYS[1]) - tonumber(ARGV[4]), 100)
-if over > 0 then
-  for _, one in ipairs(redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', over)) do
-    redis.call('HSET', KEYS[2], 'trimmed_hash', one[2][6])
-    redis.call('XDEL', KEYS[1], one[1])
-  end
-  redis.call('HINCRBY', KEYS[2], 'trimmed', over)
-end
-return id
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +105,7 @@ class Audit:
     def __init__(self, redis: Redis, *, most_entries: int = MOST_ENTRIES) -> None:
         self._redis = redis
         self._most = most_entries
-        self._append = redis.register_script(_APPEND)
+        self._append = redis.register_script(load_script("waitroom.control.audit", "append"))
         self._writing = asyncio.Lock()  # one process needn't race with itself
 
     async def record(self, actor: Actor, action: str, **what: Any) -> None:

@@ -9,12 +9,11 @@ import hashlib
 import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 
 from redis.asyncio import Redis
 
-from waitroom.queue.store import store_errors
+from waitroom.store.connection import store_errors
+from waitroom.store.scripts import load_script
 
 # No room can be called so.
 PREFIX = "waitroom:{:access}"
@@ -53,8 +52,8 @@ class AccessStore:
     def __init__(self, redis: Redis, *, clock: Callable[[], int] | None = None) -> None:
         self._redis = redis
         self._clock = clock
-        self._attempt = redis.register_script(_script("attempt"))
-        self._succeeded = redis.register_script(_script("succeeded"))
+        self._attempt = redis.register_script(load_script("waitroom.control.auth", "attempt"))
+        self._succeeded = redis.register_script(load_script("waitroom.control.auth", "succeeded"))
 
     async def attempt(self, name: str, address: str) -> float:
         """Counts a try to log in; returns the seconds until one is allowed, 0 where this one is."""
@@ -104,8 +103,3 @@ def _neighbourhood(address: str) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-@cache
-def _script(name: str) -> str:
-    return (files("waitroom.control.auth") / "scripts" / f"{name}.lua").read_text()

@@ -24,9 +24,10 @@ from waitroom.control.autopilot.controller import decide
 from waitroom.control.autopilot.model import ENOUGH_REQUESTS, WINDOWS, Bounds, Decision, Figures, Memory, Move
 from waitroom.errors import StoreUnavailable, WaitroomError
 from waitroom.metrics.upstream_window import UpstreamStats, UpstreamWindow
-from waitroom.queue.store import store_errors
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.settings import RoomSettings
+from waitroom.store.connection import store_errors
+from waitroom.store.scripts import load_script
 
 log = structlog.get_logger()
 
@@ -37,28 +38,6 @@ KEPT_DECISIONS = 500
 # After so long a pause what was learnt is of another shop, perhaps of another day.
 FORGET_SECONDS = 900.0
 _LEFT_INSIDE = ("left:expired", "left:released", "left:ended")  # of those who were in the shop
-
-# Both may run twice. KEYS: lease, state, decisions.
-# ARGV: who, for how long the lease is theirs. Returns whether it is, and the state.
-_TAKE = """
-local mine = redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) or redis.call('GET', KEYS[1]) == ARGV[1]
-if mine then
-  redis.call('PEXPIRE', KEYS[1], ARGV[2])
-end
-return { mine and 1 or 0, redis.call('GET', KEYS[2]) or '' }
-"""
-# ARGV: who, the state, a decision to keep or '', how many are kept. Returns 1, or 0 where the lease is somebody else's.
-_NOTE = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
-  return 0
-end
-redis.call('SET', KEYS[2], ARGV[2])
-if ARGV[3] ~= '' and redis.call('LINDEX', KEYS[3], 0) ~= ARGV[3] then
-  redis.call('LPUSH', KEYS[3], ARGV[3])
-  redis.call('LTRIM', KEYS[3], 0, ARGV[4] - 1)
-end
-return 1
-"""
 
 
 class Sight(Protocol):
@@ -98,8 +77,8 @@ class Logbook:
         self._redis = redis
         self._who = who
         self.keys = tuple(f"waitroom:{{{room}}}:pilot:{key}" for key in ("lease", "state", "decisions"))
-        self._take = redis.register_script(_TAKE)
-        self._note = redis.register_script(_NOTE)
+        self._take = redis.register_script(load_script("waitroom.control.autopilot", "take_lease"))
+        self._note = redis.register_script(load_script("waitroom.control.autopilot", "note_decision"))
 
     async def take(self) -> tuple[bool, Memory, Said | None]:
         """Takes or renews the lease. Returns whether it is ours, what is remembered, and the newest decision."""

@@ -18,25 +18,15 @@ from redis.asyncio import Redis
 
 from waitroom.errors import StoreUnavailable
 from waitroom.metrics.upstream_window import UpstreamStats
-from waitroom.queue.store import store_errors
 from waitroom.queue.view import RoomView
+from waitroom.store.connection import store_errors
+from waitroom.store.scripts import load_script
 
 log = structlog.get_logger()
 
 SAMPLE_SECONDS = 5
 KEPT_SECONDS = 6 * 3600
 MOST_SAMPLES = KEPT_SECONDS // SAMPLE_SECONDS
-
-# ARGV: the sample's time, the sample, how many are kept, the age from which one is too old.
-_ADD = """
-if redis.call('ZCOUNT', KEYS[1], ARGV[1], ARGV[1]) > 0 then
-  return 0
-end
-redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[4])
-redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - tonumber(ARGV[3]))
-return 1
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +103,7 @@ class History:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._add = redis.register_script(_ADD)
+        self._add = redis.register_script(load_script("waitroom.control.monitoring", "add_sample"))
 
     async def add(self, room: str, sample: Sample) -> bool:
         """Keeps a sample unless there is one of that time; returns whether it did. Raises `StoreUnavailable`."""

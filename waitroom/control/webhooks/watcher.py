@@ -27,8 +27,8 @@ from waitroom import __version__
 from waitroom.control.webhooks.conditions import CONDITIONS, Changes, Condition, Look
 from waitroom.errors import StoreUnavailable
 from waitroom.metrics.collectors import Ticking
-from waitroom.queue.store import store_errors
 from waitroom.settings import Webhook
+from waitroom.store.connection import store_errors
 
 log = structlog.get_logger()
 

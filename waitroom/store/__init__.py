@@ -1,0 +1,1 @@
+"""The store: connections to it and the scripts that run in it."""
