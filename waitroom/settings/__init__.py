@@ -2,7 +2,8 @@
 
 from waitroom.settings.admin import UserSettings
 from waitroom.settings.bypass import BypassRule
-from waitroom.settings.gateway import Settings, from_json, load_settings, to_json
+from waitroom.settings.gateway import Settings
+from waitroom.settings.loader import from_json, load_settings, to_json
 from waitroom.settings.room import RoomSettings
 from waitroom.settings.webhook import Webhook
 
