@@ -41,6 +41,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 test: $(VENV)/.installed system ## every test: unit, property, integration, fault and browser
 	@$(MAKE) --no-print-directory -j2 $(if $(filter check,$(AFTER)),test-slow,test-together) $(COMPILED)/.installed
