@@ -13,14 +13,13 @@ from typing import Any, Final, TypeVar, cast
 import structlog
 
 from waitroom.edge.client.body_buffer import BodyBuffer
-from waitroom.edge.client.interfaces import ClientLimits, Server
+from waitroom.edge.client.interfaces import ClientLimits, ExchangeHandle, Server
 from waitroom.edge.client.minimum_rate import MinimumRate
 from waitroom.edge.client.send_queue import unacknowledged
 from waitroom.edge.http.framing import NO_BODY, Body, ChunkedBody, LengthBody
 from waitroom.edge.http.headers import Peer
 from waitroom.edge.http.message import LONGEST_TARGET, Malformed, Request
 from waitroom.edge.http.partial_head import PartialHead, has_bare_line_feed
-from waitroom.edge.proxy.exchange import Exchange
 from waitroom.errors import StoreUnavailable
 
 log = structlog.get_logger()
@@ -86,7 +85,7 @@ class ClientConnection(asyncio.Protocol):
         self.write_paused = False
         self._arrived = 0
         self._body: Body = NO_BODY
-        self._exchange: Exchange | None = None
+        self._exchange: ExchangeHandle | None = None
         self._held: BodyBuffer | None = None
         self._hold_ends = 0.0  # while the body is waited for
         self._number = 0
@@ -300,7 +299,7 @@ class ClientConnection(asyncio.Protocol):
         self._awaited.add(awaited)
         awaited.add_done_callback(partial(self._go_on, then))
 
-    def forward(self, exchange: Exchange) -> None:
+    def forward(self, exchange: ExchangeHandle) -> None:
         """Hands the request to an exchange with the shop, which begins once enough of the request's body is here."""
         assert self.request is not None
         self._exchange = exchange
@@ -563,7 +562,7 @@ class ClientConnection(asyncio.Protocol):
 
     # The request's body, before the shop is asked.
 
-    def _receive_body(self, request: Request, exchange: Exchange) -> None:
+    def _receive_body(self, request: Request, exchange: ExchangeHandle) -> None:
         server = self._server
         limits = server.limits
         length = request.content_length
@@ -596,7 +595,7 @@ class ClientConnection(asyncio.Protocol):
         if request.expects_continue:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def _hold_more(self, exchange: Exchange) -> None:
+    def _hold_more(self, exchange: ExchangeHandle) -> None:
         """Holds what has come of the body, and begins the exchange when that is enough."""
         held, server = self._held, self._server
         assert held is not None
@@ -618,7 +617,7 @@ class ClientConnection(asyncio.Protocol):
                 self._paused_by_flood = False
                 self._set_reading()
 
-    def _start(self, exchange: Exchange) -> None:
+    def _start(self, exchange: ExchangeHandle) -> None:
         """Begins the exchange with what is held. No more is read before the shop takes it."""
         self._hold_ends = 0.0
         if not self._body.done:
@@ -628,7 +627,7 @@ class ClientConnection(asyncio.Protocol):
         exchange.held(False)
         exchange.start_late()
 
-    def _no_room(self, exchange: Exchange) -> None:
+    def _no_room(self, exchange: ExchangeHandle) -> None:
         exchange.refuse("buffers_full")
         self.fail(503, RETRY_LINE)
 
@@ -650,7 +649,7 @@ class ClientConnection(asyncio.Protocol):
         if held is not None:
             held.drop()
 
-    def _awaits_body(self, exchange: Exchange) -> bool:
+    def _awaits_body(self, exchange: ExchangeHandle) -> bool:
         """Whether the shop could take more of the body, and the client sends none."""
         return not self._body.done and not self._paused_by_shop and not exchange.tunnel
 

@@ -1,4 +1,4 @@
-"""What clients' connections, and the door they come in by, need of the worker they belong to."""
+"""What clients' connections need of others: of the worker they belong to, and of what carries a request to the shop."""
 
 # mypyc: compile
 
@@ -13,6 +13,7 @@ from waitroom.edge.client.body_buffer import BufferBudget
 from waitroom.edge.client.limiter import Connections
 from waitroom.edge.http.headers import Peer
 from waitroom.edge.http.message import Request
+from waitroom.edge.upstream.pool import Borrower
 
 if TYPE_CHECKING:
     from waitroom.edge.client.connection import ClientConnection
@@ -42,7 +43,7 @@ class ClientLimits:
 
 
 class Server(ABC):
-    """See above."""
+    """The worker."""
 
     limits: ClientLimits
     draining: bool
@@ -114,3 +115,72 @@ class Server(ABC):
     @abstractmethod
     def trusts(self, address: str) -> bool:
         """Whether it is a trusted proxy's."""
+
+
+class ExchangeHandle(Borrower):
+    """The exchange of one request and its response, as the connection sees it that the request came by.
+
+    Attributes:
+        ready: Whether the request's body may flow.
+        tunnel: Whether the protocol has changed, and bytes go through as they are.
+    """
+
+    __slots__ = ()
+
+    ready: bool
+    tunnel: bool
+
+    @property
+    @abstractmethod
+    def has_pass(self) -> bool:
+        """Whether the visitor has a pass."""
+
+    @property
+    @abstractmethod
+    def cookies(self) -> bytes:
+        """Header lines that the visitor needs whatever becomes of the request."""
+
+    @property
+    @abstractmethod
+    def may_stream(self) -> bool:
+        """Whether a connection may be taken for a body of which nobody knows how long it takes to come."""
+
+    @abstractmethod
+    def held(self, held: bool) -> None:
+        """Whether the request waits for its body, and is not the shop's yet. Called only where it has to wait."""
+
+    @abstractmethod
+    def refuse(self, outcome: str) -> None:
+        """The request goes to no shop; ``outcome`` says why."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Sends the request."""
+
+    @abstractmethod
+    def start_late(self) -> None:
+        """Sends the request after a wait for its body, unless its session has ended meanwhile."""
+
+    @abstractmethod
+    def send_body(self, pieces: list[bytes]) -> None:
+        """Sends pieces of the request's body."""
+
+    @abstractmethod
+    def end_body(self, trailers: list[tuple[bytes, bytes]]) -> None:
+        """The request's body is complete."""
+
+    @abstractmethod
+    def tunnel_data(self, data: bytes) -> None:
+        """Bytes of the client's, after a change of protocols."""
+
+    @abstractmethod
+    def client_writable(self, writable: bool) -> None:
+        """The client takes more bytes, or no more for now."""
+
+    @abstractmethod
+    def timed_out(self) -> None:
+        """The side that was waited for has taken too long."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """The client has gone."""

@@ -8,11 +8,12 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from waitroom.budgets import neighbourhood
+from waitroom.edge.client.interfaces import ExchangeHandle
 from waitroom.edge.http.framing import NO_BODY, Body, ChunkedBody, CloseBody, LengthBody, chunk, last_chunk
 from waitroom.edge.http.headers import forwarded_lines, request_lines, response_lines
 from waitroom.edge.http.message import Malformed, Request, Response
 from waitroom.edge.upstream.connector import UpstreamUnavailable
-from waitroom.edge.upstream.pool import Borrower, UpstreamConnection, UpstreamPool
+from waitroom.edge.upstream.pool import UpstreamConnection, UpstreamPool
 
 if TYPE_CHECKING:
     from waitroom.edge.client.connection import ClientConnection
@@ -94,7 +95,7 @@ class Errand(ABC):
         """
 
 
-class Exchange(Borrower):
+class Exchange(ExchangeHandle):
     """Carries one request and its response, under back-pressure on both sides.
 
     The client's connection feeds the request's body in and takes the response's bytes; this object owns the upstream
@@ -126,25 +127,25 @@ class Exchange(Borrower):
 
     @property
     def has_pass(self) -> bool:
-        """Whether the visitor has a pass."""
+        """See `ExchangeHandle`."""
         return self._errand.has_pass
 
     @property
     def cookies(self) -> bytes:
-        """Header lines that the visitor needs whatever becomes of the request."""
+        """See `ExchangeHandle`."""
         return self._errand.cookies
 
     @property
     def may_stream(self) -> bool:
-        """Whether a connection may be taken for a body of which nobody knows how long it takes to come."""
+        """See `ExchangeHandle`."""
         return self._errand.has_pass and self._pool.has_spare
 
     def held(self, held: bool) -> None:
-        """See `Errand`."""
+        """See `ExchangeHandle`."""
         self._errand.held(held)
 
     def refuse(self, outcome: str) -> None:
-        """The request goes to no shop; ``outcome`` says why."""
+        """See `ExchangeHandle`."""
         self._errand.held(True)
         self._end(outcome, reusable=False)
 
@@ -158,7 +159,7 @@ class Exchange(Borrower):
             self._client.run(self._connect())
 
     def start_late(self) -> None:
-        """Sends the request after a wait for its body, unless its session has ended meanwhile."""
+        """See `ExchangeHandle`."""
         if self._errand.may_begin():
             self.start()
         else:
@@ -208,7 +209,7 @@ class Exchange(Borrower):
     # The request's body, from the client.
 
     def send_body(self, pieces: list[bytes]) -> None:
-        """Passes on pieces of the request's body."""
+        """See `ExchangeHandle`."""
         if self._connection is None or self._ended:
             return
         body = b"".join(pieces)
@@ -216,7 +217,7 @@ class Exchange(Borrower):
             self._connection.transport.write(chunk(body) if self._to_shop_chunked else body)
 
     def end_body(self, trailers: list[tuple[bytes, bytes]]) -> None:
-        """The request's body is complete."""
+        """See `ExchangeHandle`."""
         self._sent_all = True
         if self._connection is None or self._ended:
             return
@@ -336,7 +337,7 @@ class Exchange(Borrower):
         client.pump()
 
     def tunnel_data(self, data: bytes) -> None:
-        """Bytes from the client after a change of protocol."""
+        """See `ExchangeHandle`."""
         if self._connection is not None:
             self._client.allow(TUNNEL_IDLE_SECONDS)
             self._connection.transport.write(data)
@@ -381,7 +382,7 @@ class Exchange(Borrower):
         self._client.read_on(writable)
 
     def client_writable(self, writable: bool) -> None:
-        """The client takes more bytes, or no more for now."""
+        """See `ExchangeHandle`."""
         if self._connection is None or self._connection.transport.is_closing():
             return
         if writable:
