@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from test_wording import OPEN
 
+from support.room_views import OPEN
 from waitroom.cli.formatting import wait
 from waitroom.control.dashboard.presenter import shown
 from waitroom.edge.pages.i18n import DEFAULT_LANGUAGE, Language

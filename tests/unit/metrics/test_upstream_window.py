@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from test_wording import OPEN
 
+from support.room_views import OPEN
 from waitroom.control.dashboard.presenter import shown
 from waitroom.control.monitoring.history import shop_json
 from waitroom.metrics.collectors import ControlCollector, EdgeCollector, exposition, read_workers, totals

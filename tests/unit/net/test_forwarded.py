@@ -296,7 +296,7 @@ def test_an_address_is_in_a_network_as_the_standard_library_has_it(address, leng
 @pytest.mark.interpreted
 @pytest.mark.parametrize("address", ["10.0.0.9", "junk"])
 def test_known_addresses_are_bounded(monkeypatch, address):
-    monkeypatch.setattr("waitroom.edge.http.headers._MOST_KNOWN", 10)
+    monkeypatch.setattr("waitroom.net.forwarded._MOST_KNOWN", 10)
     found = TrustedProxies(["10.0.0.0/8"])
     for number in range(100):
         assert f"10.0.0.{number}" in found
