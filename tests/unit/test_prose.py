@@ -25,7 +25,15 @@ COVERED = [
     "docs/commands.md",
     "docs/glossary.md",
     "docs/headers.md",
+    "docs/operating.md",
+    "docs/performance.md",
     "docs/protection.md",
+    "docs/queue.md",
+    "docs/reliability.md",
+    "docs/runbook.md",
+    "docs/visitor-api.md",
+    "docs/waiting-page.md",
+    "docs/webhooks.md",
     "deploy/**/*.md",
 ]
 
