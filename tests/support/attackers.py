@@ -252,8 +252,10 @@ async def _besieges(
                         writer.write(client.drips)
                         await writer.drain()
                     if client.reads:
+                        # Before Python 3.12 `asyncio.wait_for` may swallow the cancellation that ends the attack.
                         with contextlib.suppress(TimeoutError):
-                            await asyncio.wait_for(reader.read(65536), 0.001)
+                            async with asyncio.timeout(0.001):
+                                await reader.read(65536)
             finally:
                 writer.close()
         begun.set()
