@@ -17,9 +17,12 @@ ROOT = Path(__file__).parents[2]
 # Files to check, as globs from the root. In .md files code is skipped, in .py files only docstrings and comments are
 # read, and other files are read as a whole.
 COVERED = [
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "README.md",
     "docs/access.md",
     "docs/admin-api.md",
+    "docs/architecture.md",
     "docs/autopilot.md",
     "docs/bypass.md",
     "docs/commands.md",
@@ -31,6 +34,7 @@ COVERED = [
     "docs/queue.md",
     "docs/reliability.md",
     "docs/runbook.md",
+    "docs/testing.md",
     "docs/visitor-api.md",
     "docs/waiting-page.md",
     "docs/webhooks.md",
