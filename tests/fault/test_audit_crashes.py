@@ -21,10 +21,10 @@ KILLS = 4
 
 
 async def kill_control(gateway: Gateway) -> None:
-    old = gateway.children("control.process")
+    old = gateway.children("control.worker")
     for one in old:
         one.kill()
-    await gateway.replaced("control.process", 1, old)
+    await gateway.replaced("control.worker", 1, old)
 
 
 async def answers(gateway: Gateway) -> None:

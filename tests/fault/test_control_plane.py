@@ -51,7 +51,7 @@ async def test_killing_control_loses_no_history_and_no_change(tmp_path: Path, sh
         before = await eventually(sampled)
         assert before[-1]["rate_per_minute"] in (321, 600_000)
 
-        await killed(gateway, "control.process")
+        await killed(gateway, "control.worker")
 
         assert kept(await operator.look()) == changed
         assert await operator.audit() == entries

@@ -75,7 +75,7 @@ async def test_nothing_is_lost_whatever_is_killed(tmp_path: Path, shop: Shop) ->
         await some_more(crowd)
         await kill_one(gateway, "edge.worker", 2)
         await some_more(crowd)
-        await kill_one(gateway, "control.process")
+        await kill_one(gateway, "control.worker")
         await some_more(crowd)
         await kill_one(gateway, "valkey")
         await some_more(crowd)
@@ -111,7 +111,7 @@ async def test_no_newcomer_takes_a_slot_ahead_of_the_line(tmp_path: Path, shop: 
         for visitor in inside:
             await visitor.goes_in()
         await line[0].waits()
-        (control,) = gateway.children("control.process")
+        (control,) = gateway.children("control.worker")
         await control.suspend()
         try:
             for visitor in inside:

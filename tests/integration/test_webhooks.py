@@ -231,11 +231,11 @@ async def test_a_gateway_tells_and_no_receiver_holds_up_the_line(receiver: Recei
             await eventually(gateway.is_ready)
 
             # What was told outlives the process that told it.
-            control = gateway.children("control.process")
+            control = gateway.children("control.worker")
             await paused(gateway)
             await eventually(lambda: receiver.names == ["paused", "resumed", "paused"])
             control[0].kill()
-            await gateway.replaced("control.process", 1, control)
+            await gateway.replaced("control.worker", 1, control)
             await opened(gateway)
             await eventually(lambda: receiver.names == ["paused", "resumed", "paused", "resumed"])
         assert "hush" not in gateway.log

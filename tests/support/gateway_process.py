@@ -316,7 +316,7 @@ class Gateway:
         return list(_marked(self._mark, self.data_dir))
 
     def children(self, part: str = "") -> list[Process]:
-        """The supervisor's children whose command line has this part: edge.worker, control.process, valkey."""
+        """The supervisor's children whose command line has this part: edge.worker, control.worker, valkey."""
         assert self.process is not None
         return [one for one in self.processes() if one.parent == self.process.pid and part in one.command]
 
