@@ -1,4 +1,4 @@
-"""Lets ``python -m waitroom`` stand for the ``waitroom`` command."""
+"""Runs the ``waitroom`` command as ``python -m waitroom``."""
 
 from waitroom.process.bootstrap import command
 

@@ -1,4 +1,4 @@
-"""Tables that clients can make grow, kept within a bound. Pure."""
+"""Bounded tables for entries that clients can create. Pure."""
 
 # mypyc: compile
 
@@ -11,9 +11,9 @@ Value = TypeVar("Value")
 
 
 def put(table: dict[Key, Value], key: Key, value: Value, most: int) -> None:
-    """Puts an entry last; where there would be more than ``most``, the first one is forgotten.
+    """Puts an entry last; if the table would exceed ``most`` entries, the first one is removed.
 
-    Tables whose readers put what they use again forget the least recently used, the others the oldest.
+    Tables whose readers put entries back on each use drop the least recently used one, the others the oldest.
     """
     table.pop(key, None)
     if len(table) >= most:

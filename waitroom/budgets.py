@@ -1,4 +1,4 @@
-"""Token buckets: how much of something may happen a second, in all or for each neighbourhood. Pure, but for a memory.
+"""Token buckets: rate limits, in total or for each neighbourhood. Pure, apart from the buckets' state.
 
 Times are seconds of any clock that never goes back; the caller passes them in.
 """
@@ -11,15 +11,15 @@ import ipaddress
 from functools import lru_cache
 from typing import Final
 
-MOST_NEIGHBOURHOODS: Final = 16_384  # some 4 MB a budget at the most
+MOST_NEIGHBOURHOODS: Final = 16_384  # at most about 4 MB per budget
 
 
 class TokenBucket:
-    """Lets ``per_second`` through on average, and up to ``burst`` together.
+    """Lets ``per_second`` through on average, and bursts of up to ``burst``.
 
     Args:
-        per_second: Tokens that gather in a second.
-        burst: The most that gather; at least 1, or nothing would ever go through.
+        per_second: Tokens added per second.
+        burst: The capacity; at least 1, because otherwise nothing would ever pass.
     """
 
     __slots__ = ("_at", "_tokens", "burst", "per_second")
@@ -38,17 +38,17 @@ class TokenBucket:
         return True
 
     def left(self, now: float) -> float:
-        """How many tokens there are."""
+        """The number of tokens left."""
         self._tokens = min(self.burst, self._tokens + max(0.0, now - self._at) * self.per_second)
         self._at = max(now, self._at)
         return self._tokens
 
     def wait_seconds(self, now: float) -> float:
-        """How long until there is a token; 0 where there is one."""
+        """Seconds until a token is available; 0 if there is one now."""
         return max(0.0, 1.0 - self.left(now)) / self.per_second
 
     def change_rate(self, per_second: float, burst: float, now: float) -> None:
-        """Goes on at another rate; what has gathered until now gathered at the old one."""
+        """Changes the rate; tokens gathered until now were gathered at the old rate."""
         if (per_second, burst) != (self.per_second, self.burst):
             self.left(now)
             self.per_second, self.burst = per_second, max(1.0, burst)
@@ -56,11 +56,11 @@ class TokenBucket:
 
 
 class NeighbourhoodBudget:
-    """A token bucket for each neighbourhood, as many as `MOST_NEIGHBOURHOODS`.
+    """A token bucket for each neighbourhood, up to `MOST_NEIGHBOURHOODS` of them.
 
-    Those used least recently are forgotten first, as soon as they are full again or there are too many. A neighbourhood
-    that is forgotten starts with a full bucket, so a budget for all of them together must stand behind this one
-    wherever a client can have many addresses.
+    The least recently used buckets are removed first, once they are full again or there are too many. A removed
+    neighbourhood starts again with a full bucket, so wherever a client can have many addresses this budget must be
+    backed by a budget for all neighbourhoods together.
 
     Args:
         per_second, burst: Of each neighbourhood's `TokenBucket`.
@@ -81,11 +81,11 @@ class NeighbourhoodBudget:
         return self._bucket(key, now).take(now)
 
     def left(self, key: str, now: float) -> float:
-        """How many tokens a neighbourhood has."""
+        """The number of tokens a neighbourhood has left."""
         return self._bucket(key, now).left(now)
 
     def wait_seconds(self, key: str, now: float) -> float:
-        """How long until a neighbourhood has a token; 0 where it has one."""
+        """Seconds until a neighbourhood has a token; 0 if it has one now."""
         return self._bucket(key, now).wait_seconds(now)
 
     def _bucket(self, key: str, now: float) -> TokenBucket:
@@ -93,11 +93,11 @@ class NeighbourhoodBudget:
         if bucket is None:
             self._forget(now)
             bucket = TokenBucket(self._per_second, self._burst)
-        self._buckets[key] = bucket  # the most recently used stand last
+        self._buckets[key] = bucket  # the most recently used come last
         return bucket
 
     def _forget(self, now: float) -> None:
-        """Makes room for one more. Looks at two, so that the table shrinks while no walk is ever long."""
+        """Makes room for one more. Checks only two entries: the table shrinks, and no call takes long."""
         for _ in range(2):
             oldest = next(iter(self._buckets), None)
             if oldest is None:
@@ -112,7 +112,7 @@ class NeighbourhoodBudget:
 def neighbourhood(address: str) -> str:
     """The neighbourhood of an address in plain form: an IPv4 address itself, the /64 network of an IPv6 one.
 
-    What is no address, such as a unix socket's peer, is a neighbourhood of its own.
+    Any other value, such as the peer of a unix socket, is a neighbourhood of its own.
     """
     if ":" not in address:
         return address

@@ -14,13 +14,13 @@ class WaitroomError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong with the settings.
+    """One problem with the settings.
 
     Attributes:
         where: The key and its place, such as ``rooms[0] "shop".rate_per_minute`` or ``WAITROOM_LISTEN``.
-        what: What is wrong, in a sentence.
-        mend: What to do about it, in a sentence; may be empty where ``what`` says it all.
-        line: The line in the settings file, counted from 1, or None where it isn't known.
+        what: The problem, in a sentence.
+        mend: How to fix it, in a sentence; may be empty where ``what`` is enough.
+        line: The line in the settings file, counted from 1, or None if unknown.
     """
 
     where: str
@@ -34,7 +34,7 @@ class Problem:
 
 
 class SettingsError(WaitroomError):
-    """The settings can't be used. Raised at start and at reload, with all that is wrong at once."""
+    """The settings are invalid. Raised at start and at reload, with all problems together."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
@@ -42,12 +42,12 @@ class SettingsError(WaitroomError):
 
 
 class StoreUnavailable(WaitroomError):  # noqa: N818 - a state of the world, not a mistake
-    """Redis didn't answer in time, or answered that it can't serve now."""
+    """Redis didn't answer in time, or answered that it is unavailable."""
 
 
 class BadToken(WaitroomError):  # noqa: N818 - the field's word
-    """A ticket or pass that isn't ours: altered, of another room, expired, or no token at all."""
+    """An invalid ticket or pass: altered, of another room, expired, or not a token."""
 
 
 class StartError(WaitroomError):
-    """The program can't start: an address is taken, a folder can't be written, the embedded store won't run."""
+    """The program can't start: an address is in use, a folder isn't writable, the embedded store fails to start."""

@@ -1,6 +1,6 @@
-"""The gate: what to do with a request.
+"""The gate: decides how to handle a request.
 
-Decided from its head, what its visitor holds, the room as last seen, and the clock. Pure.
+The decision depends on the request head, the visitor's tokens, the last known view of the room, and the clock. Pure.
 """
 
 # mypyc: compile
@@ -16,16 +16,16 @@ from waitroom.tokens import Ticket
 
 
 class Lasting(Protocol):
-    """A pass or session, as far as the gate cares. Unix times in seconds."""
+    """The part of a pass or session that the gate needs. Unix times in seconds."""
 
     expires_at: int
     ends_at: int
 
 
 class Kind(Enum):
-    """What sort of request it is."""
+    """The kinds of request."""
 
-    NAVIGATION = "navigation"  # a person's browser asks for a page: the only sort that takes a place by itself
+    NAVIGATION = "navigation"  # a browser requests a page: the only kind that takes a place by itself
     EMBEDDED = "embedded"  # a page for a frame on another origin, which shows no waiting page and keeps no cookie
     PREFETCH = "prefetch"  # a page that nobody has asked for yet
     PREFLIGHT = "preflight"  # carries no cookies by design and asks for nothing
@@ -33,35 +33,35 @@ class Kind(Enum):
 
 
 class Action(Enum):
-    """What to do."""
+    """The gate's decision."""
 
-    FORWARD = "forward"  # under the visitor's pass
+    FORWARD = "forward"  # with the visitor's pass
     TRANSIT = "transit"  # forward without a session: the room only counts
     WITHOUT_PASS = "without_pass"  # forward without a session, within the budget for such requests
-    PREFLIGHT = "preflight"  # answer from memory or, within its budget, by asking the shop
-    RESUME = "resume"  # the pass ran out: ask the store whether its session is still there
-    JOIN = "join"  # take a place in the line
-    CLAIM = "claim"  # the turn may have come: ask the store, and go in if so
-    WAIT = "wait"  # show how it stands, from memory or, where that can't tell, by asking
-    HOLD = "hold"  # the store can't be asked: the place is kept, or given later
-    ADMIT = "admit"  # the store can't be asked, and the room says: let newcomers in, at its rate
-    CLOSE = "close"  # the store can't be asked, and the room says: turn newcomers away
+    PREFLIGHT = "preflight"  # answer from the cache or, within its budget, by asking the shop
+    RESUME = "resume"  # the pass has expired: ask the store whether its session still exists
+    JOIN = "join"  # take a place in the queue
+    CLAIM = "claim"  # the turn may have come: ask the store, and admit the visitor if so
+    WAIT = "wait"  # respond with the status, from memory or, if that isn't enough, from the store
+    HOLD = "hold"  # the store is unavailable: the visitor keeps the place, or gets one later
+    ADMIT = "admit"  # the store is unavailable, and the room's setting admits newcomers, at its rate
+    CLOSE = "close"  # the store is unavailable, and the room's setting turns newcomers away
     LATER = "later"  # a prefetch without a pass: make the browser ask again on the click
-    REFUSE = "refuse"  # neither pass nor ticket, and not the sort of request that may take a place
+    REFUSE = "refuse"  # neither pass nor ticket, and not a kind of request that may take a place
 
 
-# How browsers and apps mark what nobody has asked for yet: Chromium, Firefox, Safari and in-app browsers.
+# How browsers and apps mark speculative requests: Chromium, Firefox, Safari and in-app browsers.
 _SPECULATION: Final = (b"sec-purpose", b"purpose", b"x-purpose", b"x-moz")
 _SPECULATIVE: Final = (b"prefetch", b"prerender", b"preview", b"preload")
 _FRAMES: Final = frozenset((b"iframe", b"frame", b"embed", b"object", b"fencedframe"))
 
 
 def classify(method: bytes, fields: Mapping[bytes, bytes]) -> Kind:
-    """Tells a navigation from the rest, by the fetch metadata where there is any, else by what it accepts.
+    """Distinguishes navigations from other requests: by fetch metadata if present, else by the Accept header.
 
     Args:
         method: As sent.
-        fields: By lower-case name.
+        fields: The header fields by lower-case name.
     """
     if method == b"OPTIONS":
         asks = b"origin" in fields and b"access-control-request-method" in fields
@@ -104,17 +104,17 @@ def decide(
     without_pass: str,
     now: float,
 ) -> Action:
-    """What to do with a request that no rule lets by.
+    """The action for a request that no rule lets through.
 
     Args:
         kind: See `classify`.
-        safe: Whether it asks for something and changes nothing: GET or HEAD, and no change of protocol.
-        pass_: A pass that we signed for this room and that nobody has ended, perhaps run out.
-        ticket: A ticket that we signed for this room, perhaps too old.
-        view: The room as last seen, None before the first look.
+        safe: Whether the request is safe: GET or HEAD, without a protocol change.
+        pass_: A pass that we signed for this room and that has not been ended; it may have expired.
+        ticket: A ticket that we signed for this room; it may be too old.
+        view: The last view of the room, None before the first.
         store_up: Whether the store answered when last asked.
-        on_store_error: What the room does with newcomers otherwise: ``hold``, ``admit`` or ``close``.
-        without_pass: What requests without a pass that are no navigation may do: ``refuse``, ``safe`` or ``all``.
+        on_store_error: The room's setting for newcomers while the store is down: ``hold``, ``admit`` or ``close``.
+        without_pass: The room's setting for other requests without a pass: ``refuse``, ``safe`` or ``all``.
         now: Unix time in seconds.
     """
     reachable = store_up and view is not None
@@ -155,14 +155,14 @@ def _without_pass(safe: bool, view: RoomView | None, reachable: bool, on_store_e
 
 
 def must_look_up(ticket: Ticket, view: RoomView | None) -> bool:
-    """Whether memory can't tell what became of a ticket: it may have been called, or is of another generation."""
+    """Whether a ticket needs a store lookup: it may have been called, or is of another generation."""
     if view is None or ticket.place <= view.head or ticket.generation != view.generation:
         return True
     return ticket.place in view.invited
 
 
 def quiet(view: RoomView) -> bool:
-    """Whether a newcomer would be let in at once: open, nobody waits, and there is a slot."""
+    """Whether a newcomer would be admitted immediately: the room is open, nobody waits, and a slot is free."""
     if view.state is not RoomState.OPEN:
         return False
     return view.method == "passthrough" or (view.waiting == 0 and view.free_slots > 0)

@@ -1,4 +1,4 @@
-"""Logs: events only, one a line, on the standard error; for people on a terminal, else as JSON."""
+"""Logs: events only, one per line, on standard error; readable on a terminal, otherwise as JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_LOG_KINDS: Final = 256
 
 
 def configure(level: str, process: str) -> None:
-    """Sets up structlog for this process. ``process`` is named in every line."""
+    """Sets up structlog for this process. Every line has ``process`` as a field."""
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
     )
@@ -36,13 +36,13 @@ def configure(level: str, process: str) -> None:
 
 
 class LogLimiter:
-    """Says which log lines to write: the first of each kind, then at most one per interval. Pure.
+    """Decides which log lines to write: the first of each kind, then at most one per interval. Pure.
 
-    A kind is an event and a cause. Where more kinds turn up within an interval than `MOST_LOG_KINDS`, the rest of them
-    share one line per interval, so that the number of lines has a bound whatever the causes are.
+    A kind is an event and a cause. If more than `MOST_LOG_KINDS` kinds occur within an interval, the rest share one
+    line per interval, so that the number of lines is bounded for any causes.
 
     Args:
-        interval: The least time between two lines of a kind, in seconds.
+        interval: The minimum time between two lines of a kind, in seconds.
     """
 
     __slots__ = ("_interval", "_kinds")
@@ -55,7 +55,7 @@ class LogLimiter:
         return len(self._kinds)
 
     def permit(self, event: str, cause: str, now: float) -> int | None:
-        """How many lines of this kind were suppressed since the last one; None suppresses this one too.
+        """The number of lines of this kind suppressed since the last one; None suppresses this one too.
 
         Args:
             event: The line's event.
@@ -83,11 +83,11 @@ class LogLimiter:
 class RateLimitedLog:
     """A log for events that a client or the upstream can cause any number of times; see `LogLimiter`.
 
-    A line after suppressed ones has their number in the field ``suppressed``.
+    A line that follows suppressed ones has their number in the field ``suppressed``.
 
     Args:
         log: Writes the lines.
-        clock: Seconds that never go back.
+        clock: A clock in seconds that never goes back.
     """
 
     __slots__ = ("_clock", "_limiter", "_log")

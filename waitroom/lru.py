@@ -1,4 +1,4 @@
-"""Remembering what was made of bytes that come again and again, within bounds."""
+"""Caches results derived from recurring bytes, within bounds."""
 
 # mypyc: compile
 
@@ -12,11 +12,12 @@ Made = TypeVar("Made")
 
 
 def remember(most: int, *, longest: int) -> Callable[[Callable[[bytes], Made]], Callable[[bytes], Made]]:
-    """Remembers what a function makes of its argument.
+    """Caches the results of a function of bytes.
 
     Args:
-        most: So many arguments at the most.
-        longest: None longer than this, in bytes: clients choose them, and thousands of long ones would fill the memory.
+        most: The maximum number of cached arguments.
+        longest: The longest cached argument in bytes: clients choose them, and thousands of long ones would fill the
+            memory.
     """
 
     def decorate(make: Callable[[bytes], Made]) -> Callable[[bytes], Made]:

@@ -1,4 +1,4 @@
-"""Finds the folders that belong to Waitroom but are no Python: the pages' templates and the example settings."""
+"""Finds Waitroom's folders of files other than Python: the pages' templates and the example settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def resource_path(name: Literal["templates", "config"]) -> Path:
     """Return a resource folder: from the installed wheel, or from the repository in an editable install.
 
     Raises:
-        StartError: It is in neither, so the installation is not whole.
+        StartError: It is in neither, so the installation is incomplete.
     """
     for folder in (_PACKAGE / "_data" / name, _PACKAGE.parent / name):
         if folder.is_dir():

@@ -1,4 +1,4 @@
-"""Clocks, and work that is done again and again."""
+"""Clocks and periodic tasks."""
 
 # mypyc: compile
 
@@ -16,11 +16,11 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """The clocks of a worker; tests have others.
+    """The clocks of a worker; tests replace them.
 
     Attributes:
         unix: Unix time in seconds.
-        steady: Seconds that only go forward, from any start.
+        steady: Seconds that only go forward, from an arbitrary start.
     """
 
     unix: Callable[[], float] = time.time
@@ -28,9 +28,9 @@ class Clock:
 
 
 async def every(seconds: float, do: Callable[[], Awaitable[None]]) -> None:
-    """Does something again and again, ``seconds`` after it was last done, until it is cancelled.
+    """Calls ``do`` periodically, ``seconds`` after its last call ended, until it is cancelled.
 
-    A failure is logged, and once as long as it lasts; no side job is worth the visitors of a process.
+    A failure is logged once for as long as it lasts: a failing side task must not end a process that serves visitors.
     """
     failing = False
     while True:

@@ -1,7 +1,7 @@
 """Tickets and passes: short strings signed with itsdangerous, held by the visitor.
 
 A token is its fields in hexadecimal, joined by dots, and an HMAC-SHA256 signature. The salt names the kind of token,
-the version of its format and the room, so that none is good anywhere else.
+the version of its format and the room, so that a token is valid for nothing else.
 """
 
 # mypyc: compile
@@ -31,20 +31,20 @@ BOUND_TO_NETWORK: Final = 2
 BINDINGS_KEPT: Final = 4096
 LONGEST_KEPT_VALUE: Final = 512  # bytes; clients choose them, and thousands of long ones would fill the memory
 
-# Base64 knows several spellings of the same bytes; a token has one. The last character holds four bits of 256.
+# Base64 has several spellings of the same bytes; a token has one. The last character holds four bits of 256.
 _TOKEN: Final = re.compile(rb"[0-9a-f]+(?:\.[0-9a-f]+)*\.[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
 
 
 @dataclass(slots=True)
 class Ticket:
-    """A place in the line.
+    """A place in the queue.
 
     Attributes:
-        place: Orders the line; never changes.
-        generation: Of the store that gave the place.
+        place: The visitor's number, which orders the queue and never changes.
+        generation: The generation of the store that gave the place.
         joined_at: Unix time in seconds.
-        start_position: The position when they joined, for the progress bar.
-        promised_seconds: The wait they were told then, the middle of the range; 0 where none could be told.
+        start_position: The position at the time of joining, for the progress bar.
+        promised_seconds: The wait shown at the time of joining, the middle of the range; 0 if it was unknown.
     """
 
     place: int
@@ -63,11 +63,11 @@ class Pass:
     """A session in the shop.
 
     Attributes:
-        session: The place that was called.
-        expires_at: Unix time in seconds; moved on by activity.
-        ends_at: Unix time in seconds; when the session ends, holds included.
-        held: By how many seconds holds have moved ``ends_at`` beyond the session's hard end.
-        binding: What it is bound to, one of `Tokens.bindings`; 0 for nothing.
+        session: The session's number, which is the place that was called.
+        expires_at: Unix time in seconds; extended by activity.
+        ends_at: Unix time in seconds; the end of the session, including holds.
+        held: The seconds by which holds have moved ``ends_at`` beyond the session's hard end.
+        binding: The binding of the pass, one of `Tokens.bindings`; 0 for none.
     """
 
     session: int
@@ -81,7 +81,7 @@ class Tokens:
     """Signs and reads the tokens of one room.
 
     Attributes:
-        digest_key: For keyed digests of what must not be told as it is; the same for all workers.
+        digest_key: Keys the digests of values that must not be stored in the clear; the same for all workers.
 
     Args:
         secrets: Newest first; the first signs, all verify.
@@ -98,7 +98,7 @@ class Tokens:
         self._bindings: dict[tuple[int, bytes], tuple[int, ...]] = {}
 
     def sign_ticket(self, ticket: Ticket) -> str:
-        """The ticket as its holder keeps it."""
+        """The ticket as the visitor stores it."""
         return _sign(
             self._tickets,
             ticket.place,
@@ -111,8 +111,8 @@ class Tokens:
         return Ticket(*_read(self._tickets, value, 5, 5))
 
     def sign_pass(self, pass_: Pass) -> str:
-        """The pass as its holder keeps it."""
-        # Fields of 0 at the end are left out: most passes are short, and releases without these fields read them.
+        """The pass as the visitor stores it."""
+        # Trailing zero fields are left out: most passes are short, and releases without these fields can read them.
         fields = [pass_.session, pass_.expires_at, pass_.ends_at]
         if pass_.held or pass_.binding:
             fields.append(pass_.held)
@@ -125,20 +125,20 @@ class Tokens:
         return Pass(*_read(self._passes, value, 3, 5))
 
     def sign_arrival(self, arrived_at: int) -> str:
-        """The time of a visitor's first arrival, Unix time in seconds, while there is no place for them yet."""
+        """The signed time of a visitor's first arrival, Unix time in seconds, for visitors without a place yet."""
         return _sign(self._arrivals, arrived_at)
 
     def read_arrival(self, value: bytes) -> int:
-        """The time that `sign_arrival` was given. Raises `BadToken`."""
+        """The time passed to `sign_arrival`. Raises `BadToken`."""
         return _read(self._arrivals, value, 1, 1)[0]
 
     def bindings(self, kind: int, value: bytes) -> tuple[int, ...]:
-        """What stands in passes that are bound to a value, by each secret, the newest first.
+        """The bindings of passes to a value, one per secret, the newest first.
 
-        A keyed hash: a pass tells nobody what it is bound to.
+        A keyed hash: a pass doesn't reveal the value it is bound to.
 
         Args:
-            kind: What sort of value it is, `BOUND_TO_AGENT` or `BOUND_TO_NETWORK`; `binding_kind` finds it again.
+            kind: The kind of value, `BOUND_TO_AGENT` or `BOUND_TO_NETWORK`; `binding_kind` recovers it.
             value: The value.
         """
         found = self._bindings.get((kind, value))
@@ -150,7 +150,7 @@ class Tokens:
 
 
 def binding_kind(binding: int) -> int:
-    """What sort of value a pass is bound to."""
+    """The kind of value a pass is bound to."""
     return binding & 3
 
 
@@ -160,7 +160,7 @@ def _binding(key: bytes, kind: int, value: bytes) -> int:
 
 
 def _signer(secrets: list[str], kind: str, room: str) -> Signer:
-    """Signs and verifies with keys that are derived once, not for every token anew."""
+    """Signs and verifies with keys that are derived once, not again for every token."""
     salt = f"waitroom.{kind}.{FORMAT}.{room}"
     keys = [_key(secret, salt) for secret in secrets]
     algorithm = cast(SigningAlgorithm, _HmacSha256())
@@ -172,7 +172,7 @@ def _key(secret: str, salt: str) -> bytes:
 
 
 class _HmacSha256:
-    """HMAC-SHA256 (RFC 2104), which takes a key in once and not for every token anew; a `SigningAlgorithm`."""
+    """HMAC-SHA256 (RFC 2104) that sets up each key once, not again for every token; a `SigningAlgorithm`."""
 
     def __init__(self) -> None:
         self._begun: dict[bytes, hmac.HMAC] = {}
@@ -190,7 +190,7 @@ class _HmacSha256:
 
 
 def _sign(signer: Signer, *fields: int) -> str:
-    """As `Signer.sign` does it, whose way to the newest key and back costs more than the signature."""
+    """Like `Signer.sign`, which spends more time looking up the newest key than on the signature."""
     value = ".".join([f"{field:x}" for field in fields]).encode()
     signature = signer.algorithm.get_signature(signer.secret_keys[-1], value)
     return (value + b"." + base64_encode(signature)).decode()

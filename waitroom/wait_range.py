@@ -25,7 +25,7 @@ def wait_range(low: float, high: float) -> WaitRange | None:
     """The range of a wait, rounded outwards; None for less than a minute. The pages' scripts do the same.
 
     Args:
-        low: The shortest wait to be expected, in seconds.
+        low: The shortest expected wait, in seconds.
         high: The longest, in seconds; at least ``low``.
     """
     if high < 60:

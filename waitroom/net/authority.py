@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from waitroom.lru import remember
 
-# Without user information: in ``127.0.0.1:80@evil`` some readers see one host, others another.
+# User information is invalid: in ``127.0.0.1:80@evil`` some parsers see one host, others another.
 _FORM = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]+)(?::([0-9]{1,5}))?\Z")
 _LARGEST_PORT = 65535
 

@@ -1,4 +1,4 @@
-"""What proxies say of a request they pass on: ``X-Forwarded-*``, or ``Forwarded`` (RFC 7239)."""
+"""Parses the forwarding headers that proxies add: ``X-Forwarded-*``, or ``Forwarded`` (RFC 7239)."""
 
 # mypyc: compile
 
@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from waitroom.net.header_policy import plain_names
 
-# Visitors may send any number of hops through a trusted proxy. So many are looked at and go on, the nearest ones.
+# Visitors may send any number of hops through a trusted proxy. Only the nearest ones, up to this many, are used.
 MOST_HOPS: Final = 16
 LONGEST_CHAIN: Final = 2048
 LONGEST_FORWARDED: Final = 1024
@@ -26,17 +26,17 @@ _ZONE = re.compile(r"%[^\]]*")
 _PORT = re.compile(r":[0-9]{1,5}\Z")
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED = rb'"((?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*)"'
-# RFC 7239, section 4, and blanks around the semicolons, which many write.
-# Blanks stand in no two places that meet: a pattern that may share them out takes time quadratic in their number.
+# RFC 7239, section 4, and blanks around the semicolons, which many proxies write.
+# Two blank patterns must never be adjacent: ambiguous matching takes time quadratic in the number of blanks.
 _PAIR = re.compile(rb"[ \t]*(?:(%b)=(?:(%b)|%b)[ \t]*)?([;,]|\Z)" % (_TOKEN, _TOKEN, _QUOTED))
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 
 
 def plain_address(text: str) -> str | None:
-    """An address in its shortest form: IPv4 where it is mapped into IPv6, without zone, brackets and port.
+    """An address in its shortest form: IPv4 if it is mapped into IPv6, without zone, brackets and port.
 
     Returns:
-        None where the text is no address, such as ``unknown`` or ``_hidden``.
+        None if the text isn't an address, such as ``unknown`` or ``_hidden``.
     """
     return _plain_address(text) if len(text) <= _LONGEST_ADDRESS else None
 
@@ -68,7 +68,7 @@ def ipv4_bytes(text: str) -> bytes | None:
 
 
 class Hop(NamedTuple):
-    """What one proxy said of the one before it; None where it didn't."""
+    """One proxy's statement about the hop before it; None for values it didn't state."""
 
     address: str | None
     proto: bytes | None
@@ -89,15 +89,15 @@ def nearest_hops(value: bytes, longest: int) -> bytes:
 
 
 def visitor_address(forwarded_for: bytes, peer: str, trusted: Callable[[str], bool]) -> str:
-    """The visitor's address by an X-Forwarded-For header: the first hop from the right that isn't a trusted proxy.
+    """The visitor's address from an X-Forwarded-For header: the rightmost hop that isn't a trusted proxy.
 
     Args:
         forwarded_for: The header's value, the farthest hop first.
         peer: The trusted proxy that sent it.
-        trusted: Whether an address is a trusted proxy's.
+        trusted: Tells whether an address belongs to a trusted proxy.
 
     Returns:
-        The last trusted proxy's address where the hop before it has none, and where there are more than `MOST_HOPS`.
+        The address of the last trusted proxy if the hop before it has none, or if there are more than `MOST_HOPS`.
     """
     found, end = peer, len(forwarded_for)
     for _ in range(MOST_HOPS):
@@ -117,9 +117,9 @@ def visitor_address(forwarded_for: bytes, peer: str, trusted: Callable[[str], bo
 
 
 def parse_forwarded(value: bytes) -> list[Hop] | None:
-    """Takes a Forwarded header apart, the farthest hop first; None where it breaks its grammar.
+    """Parses a Forwarded header, the farthest hop first; None if its syntax is invalid.
 
-    Of one that is too long only the end is read. If it was cut within a quoted string, what follows breaks the grammar.
+    Only the end of an overlong header is read. If the cut is within a quoted string, the rest is invalid.
     """
     value = nearest_hops(value, LONGEST_FORWARDED)
     hops: list[Hop] = []
@@ -150,12 +150,12 @@ def first_untrusted_hop(addresses: Sequence[str | None], peer: str, trusted: Cal
 
     Args:
         addresses: The hops, the farthest first; None for one without an address.
-        peer: The trusted proxy that told of them.
-        trusted: Whether an address is a trusted proxy's.
+        peer: The trusted proxy that sent them.
+        trusted: Tells whether an address belongs to a trusted proxy.
 
     Returns:
-        That hop's address, and its index in ``addresses``. Where a hop has no address, the last proxy before it is as
-        far as one can see; the index is then that of the hop, and ``len(addresses)`` stands for the peer.
+        The hop's address, and its index in ``addresses``. If a hop has no address, the address of the last proxy before
+        it is returned with the index of the hop; ``len(addresses)`` stands for the peer.
     """
     found, index = peer, len(addresses)
     for index in range(len(addresses) - 1, -1, -1):
@@ -169,14 +169,14 @@ def first_untrusted_hop(addresses: Sequence[str | None], peer: str, trusted: Cal
 
 
 class TrustedProxies:
-    """The addresses whose forwarding headers are believed.
+    """The addresses whose forwarding headers are trusted.
 
     Args:
         networks: Addresses or networks.
-        keep_headers: Headers that other peers may send too, although they could move a request.
+        keep_headers: Headers that other peers may send too, although they could redirect a request.
 
     Attributes:
-        kept_headers: These, as `plain_name` returns them.
+        kept_headers: These headers, as `plain_name` returns them.
     """
 
     def __init__(self, networks: Iterable[str], keep_headers: Iterable[str] = ()) -> None:
@@ -214,7 +214,7 @@ class TrustedProxies:
         return any(parsed in network for network in self._ipv6)
 
     def client(self, forwarded_for: bytes, peer: str) -> str:
-        """The visitor's address, of the X-Forwarded-For header that a trusted peer sent."""
+        """The visitor's address, from the X-Forwarded-For header of a trusted peer."""
         return visitor_address(forwarded_for, peer, self.__contains__)
 
 

@@ -1,7 +1,7 @@
-"""Request headers that could move a request to another path, method, host, address or user.
+"""Request headers that could redirect a request to another path, method, host, address or user.
 
-Shops believe them, since only a proxy sends them in their own networks. From anybody else they are forged: a path that
-the gateway has not seen, or an address that no limit counts. docs/headers.md lists them.
+Shops trust these headers, because in their own networks only a proxy sends them. From other peers they are forged: a
+path that the gateway has not seen, or an address that no limit counts. docs/headers.md lists them.
 """
 
 # mypyc: compile
@@ -15,14 +15,14 @@ from typing import Final
 _NO_WORD = re.compile(rb"[^0-9a-z]")
 OUR_PREFIX: Final = b"waitroom-"
 
-# A name ends a prefix, or a hyphen follows it.
+# A prefix is followed by the end of the name or a hyphen.
 _FAMILIES: Final = frozenset(
     (
         # The path, the method and the host that a proxy rewrote.
         *(b"x-original", b"x-rewrite", b"x-http-method", b"x-method-override", b"x-http-host-override"),
         *(b"x-http-path-override", b"x-http-destinationurl", b"x-override-url", b"x-host", b"x-backend-host"),
         *(b"x-proxy-url", b"x-script-name", b"script-name", b"path-info", b"x-envoy", b"x-accel", b"x-sendfile-type"),
-        # Where the request comes from, and by which protocol.
+        # The client's address and protocol.
         *(b"forwarded", b"x-real", b"x-client-ip", b"client-ip"),
         *(b"x-cluster-client-ip", b"true-client-ip", b"cf-connecting-ip", b"cf-connecting-ipv6", b"cf-pseudo-ipv4"),
         *(b"cf-ipcountry", b"cf-visitor", b"fastly-client", b"fastly-client-ip", b"fastly-ssl", b"fly-client-ip"),
@@ -30,7 +30,7 @@ _FAMILIES: Final = frozenset(
         *(b"x-originating-ip", b"x-custom-ip-authorization", b"x-proxyuser-ip", b"proxy-client-ip", b"http-client-ip"),
         *(b"wl-proxy", b"x-azure", b"x-appengine", b"x-arr", b"x-scheme", b"x-url-scheme", b"x-proto"),
         *(b"front-end-https", b"x-https"),
-        # The user: a client certificate that a proxy verified, or a login it took.
+        # The user: a client certificate that a proxy verified, or a login it handled.
         *(b"x-remote", b"remote", b"x-ssl", b"ssl-client", b"x-client-cert", b"x-client-certificate"),
         *(
             b"x-client-verify",
@@ -44,14 +44,14 @@ _FAMILIES: Final = frozenset(
         *(b"x-goog-authenticated", b"x-ms-client-principal", b"x-amzn-oidc"),
     )
 )
-# CGI hands it to programs as the environment's HTTP_PROXY.
+# CGI passes it to programs as the environment variable HTTP_PROXY.
 _PROXY: Final = b"proxy"
-# X-Forwarded-For and all its relatives.
+# X-Forwarded-For and all related headers.
 _FORWARD: Final = b"x-forward"
 
 
 def plain_name(lower: bytes) -> bytes:
-    """A header's lower-case name as shops see it that take each odd character for a hyphen, as CGI and WSGI do."""
+    """A lower-case header name as seen by shops that treat each odd character as a hyphen, as CGI and WSGI do."""
     return _NO_WORD.sub(b"-", lower)
 
 
@@ -61,7 +61,7 @@ def plain_names(names: Iterable[str]) -> frozenset[bytes]:
 
 
 def moves_request(name: bytes) -> bool:
-    """Whether a header could move a request; from peers that are no trusted proxies such headers are dropped.
+    """Whether a header could redirect a request; such headers are dropped unless the peer is a trusted proxy.
 
     Args:
         name: As `plain_name` returns it.

@@ -1,6 +1,6 @@
-"""The header of the PROXY protocol, by which a load balancer that passes TCP through tells whose connection it is.
+"""Parses the PROXY protocol header, in which a load balancer that passes TCP through names the client.
 
-Versions 1 and 2, strictly: what the specification doesn't allow is refused.
+Versions 1 and 2, strictly: anything the specification doesn't allow is refused.
 """
 
 from __future__ import annotations
@@ -12,33 +12,33 @@ import struct
 from waitroom.errors import WaitroomError
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
-# A connection of a proxy's own, as for a health check: it speaks for nobody.
+# A connection of the proxy's own, such as a health check: it represents no client.
 LOCAL = SIGNATURE + b"\x20\x00\x00\x00"
 
-LONGEST_LINE = 107  # version 1, with its line end
-LONGEST_BLOCK = 4096  # version 2, behind its first 16 bytes; longer ones are allowed but nobody sends them
+LONGEST_LINE = 107  # version 1, including the line end
+LONGEST_BLOCK = 4096  # version 2, after its first 16 bytes; longer ones are allowed but not seen in practice
 
 _FIRST = b"PROXY "
 _FIXED = 16
 _LINE = re.compile(rb"PROXY (TCP4|TCP6) ([0-9a-fA-F:.]{2,39}) ([0-9a-fA-F:.]{2,39}) ([0-9]{1,5}) ([0-9]{1,5})\r\n")
 _UNKNOWN = re.compile(rb"PROXY UNKNOWN(?: [^\r\n]*)?\r\n")
 _VERSION, _LOCAL, _PROXY = 0x20, 0x20, 0x21
-# What the block begins with: two addresses, and two ports where there are any. Datagrams can't come by TCP.
+# The block begins with two addresses, and two ports if the family has any. Datagrams can't arrive over TCP.
 _UNSPECIFIED, _TCP4, _TCP6, _UNIX = 0x00, 0x11, 0x21, 0x31
 _ADDRESSES = {_UNSPECIFIED: 0, _TCP4: 12, _TCP6: 36, _UNIX: 216}
 
 
 class BadHeader(WaitroomError):  # noqa: N818 - the thing that is bad
-    """What came isn't a header of the PROXY protocol."""
+    """The bytes received aren't a valid PROXY protocol header."""
 
 
 class ProxyHeader:
-    """Reads one header from bytes as they come.
+    """Reads one header incrementally.
 
     Attributes:
-        done: Whether the header is complete; the fields below count from then on.
-        local: Whether the proxy speaks for itself alone.
-        address: The visitor's address in its shortest form, or None where the proxy doesn't know it.
+        done: Whether the header is complete; the fields below are valid from then on.
+        local: Whether the connection is the proxy's own.
+        address: The visitor's address in its shortest form, or None if the proxy doesn't know it.
     """
 
     __slots__ = ("_buffer", "address", "done", "local")
@@ -53,10 +53,10 @@ class ProxyHeader:
         """Takes bytes until the header is complete.
 
         Returns:
-            How many of ``data`` belong to the header; what follows is the visitor's.
+            How many of ``data`` belong to the header; the rest is the visitor's.
 
         Raises:
-            BadHeader: It can't become a header any more.
+            BadHeader: The bytes can't become a valid header.
         """
         if self.done:
             return 0
@@ -75,7 +75,7 @@ class ProxyHeader:
         return end - before
 
     def _end(self) -> int | None:
-        """Where the header ends, or None as long as that isn't known or not all is there."""
+        """The end of the header, or None while it is unknown or the header is incomplete."""
         buffer = self._buffer
         if buffer[: len(SIGNATURE)] == SIGNATURE[: len(buffer)]:
             return self._end_of_block(buffer)
@@ -136,7 +136,7 @@ class ProxyHeader:
 
 
 def _check_extensions(data: bytes) -> None:
-    """Walks over what follows the addresses: each a type, a length in two bytes, and so many bytes."""
+    """Checks the extensions after the addresses: each is a type, a length in two bytes, and that many bytes."""
     at = 0
     while at < len(data):
         if at + 3 > len(data):

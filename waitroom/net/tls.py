@@ -1,7 +1,7 @@
-"""The certificate and key of the public listener: read, checked, and made into what a TLS server needs.
+"""The certificate and key of the public listener: reads and checks them, and creates the TLS context.
 
-Both are read once, by the supervisor, which hands what it read to every worker. So all workers have the same pair, and
-one that is replaced gets the pair that served last, whatever the files hold by then.
+The supervisor reads both once and passes the contents to every worker. So all workers have the same pair, and a
+replacement worker gets the pair last in use, whatever the files contain by then.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from typing import IO, NoReturn
 
 from waitroom.errors import WaitroomError
 
-# Not what a certificate needs, but what somebody may name by mistake.
+# Not needed for a certificate, but likely to be named by mistake.
 LONGEST_FILE = 1 << 20
 
 _PARTS = {"tls_certificate": "the certificate", "tls_key": "the key"}
 
 
 class BadCertificate(WaitroomError):  # noqa: N818 - the thing that is bad
-    """A certificate or key that can't be used.
+    """The certificate or key can't be used.
 
     Args:
-        key: The setting that is to blame.
-        what: What is wrong, without a word of the files' content.
-        mend: What to do about it.
+        key: The setting at fault.
+        what: The problem, without any of the files' content.
+        mend: How to fix it.
     """
 
     def __init__(self, key: str, what: str, mend: str) -> None:
@@ -43,7 +43,7 @@ class BadCertificate(WaitroomError):  # noqa: N818 - the thing that is bad
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A certificate chain and its key, both in PEM, that belong together."""
+    """A matching certificate chain and key, both in PEM."""
 
     chain: str
     key: str = field(repr=False)
@@ -59,21 +59,21 @@ class Pair:
         return cls(chain, key)
 
     def context(self) -> ssl.SSLContext:
-        """What a server needs to speak TLS with this pair. Raises `ssl.SSLError` where the two don't fit."""
+        """The server's TLS context for this pair. Raises `ssl.SSLError` if the two don't match."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.options |= ssl.OP_NO_RENEGOTIATION
         context.set_alpn_protocols(["http/1.1"])
-        # OpenSSL takes files only; these have no name that another process could open.
+        # OpenSSL only takes files; these have no name that another process could open.
         with _nameless(self.chain) as chain, _nameless(self.key) as key:
             context.load_cert_chain(chain, key, password=_no_passphrase)
         return context
 
     def flaw(self) -> str | None:
-        """Why no browser would take this certificate now, such as ``certificate has expired``; None where it would.
+        """Why no browser would accept this certificate now, such as ``certificate has expired``; None if it would.
 
-        A handshake in memory tells, with a client that trusts this one certificate: whoever signed it and whatever
-        name it is for isn't asked.
+        Checked by a handshake in memory with a client that trusts this one certificate: its issuer and the names it is
+        valid for are not checked.
         """
         leaf = self.chain[self.chain.index(_BEGIN) : self.chain.index(_END) + len(_END)]
         client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -153,7 +153,7 @@ def _read(setting: str, file: Path) -> str:
 
 @contextmanager
 def _nameless(text: str) -> Iterator[str]:
-    """The path of a file that holds this text, in memory where the system can do that."""
+    """The path of a file that holds this text, in memory if the system supports it."""
     if sys.platform == "linux":
         opened: IO[bytes] = os.fdopen(os.memfd_create("waitroom"), "w+b")
     else:

@@ -1,1 +1,1 @@
-"""The line: its store, its scripts, its positions and its reference model."""
+"""The queue: its store, scripts, positions and reference model."""

@@ -1,4 +1,4 @@
-"""The limits of a room, as the store and its scripts have them."""
+"""The limits of a room, as used by the store and its scripts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _ms(seconds: float) -> str:
 
 
 def limits_of(settings: RoomSettings) -> Limits:
-    """The limits a room's settings stand for."""
+    """The limits in a room's settings."""
     return Limits(
         rate_per_minute=settings.rate_per_minute,
         max_active=settings.max_active,

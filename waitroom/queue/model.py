@@ -1,8 +1,8 @@
 """The reference model of a room: the same operations as `QueueStore`, in memory, one after the other.
 
-It says what the scripts must do, in the plainest way and with no thought of speed, so that the real store can be
-compared with it answer by answer. It has no clock, does no I/O and draws no lots: every operation is given the wall
-clock. The one thing it leaves out is that a script handles a thousand members of a kind at the most in one call.
+It defines the behaviour of the scripts in the plainest way, without regard to speed, so that the real store can be
+compared with it answer by answer. It has no clock, does no I/O and uses no randomness: every operation takes the wall
+clock as an argument. It omits only one thing: a script handles at most a thousand members of a kind in one call.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ MOST_INVITED = 100
 
 
 class QueueModel:
-    """One room, and the server it is kept on.
+    """One room, and the server that stores it.
 
-    Every operation takes the wall clock, ``now``, in milliseconds since the epoch, and raises `RoomNotOpen` where the
-    room must be opened first.
+    Every operation takes the wall clock, ``now``, in milliseconds since the epoch, and raises `RoomNotOpen` if the room
+    must be opened first.
 
     Args:
-        run_id: Of the server; assign another one for a restart or a failover.
+        run_id: The server's run id; assign another one to simulate a restart or a failover.
     """
 
     def __init__(self, run_id: str) -> None:
@@ -51,7 +51,7 @@ class QueueModel:
         self.lose_everything()
 
     def lose_everything(self) -> None:
-        """The server comes up empty."""
+        """Simulates a server that starts empty."""
         self.opened_under: str | None = None
         self.clock = 0
         self.wall = 0
@@ -242,7 +242,7 @@ class QueueModel:
         return "called"
 
     def view(self, now: int) -> dict[str, object]:
-        """The attributes of a `RoomView` that are no estimates."""
+        """The attributes of a `RoomView` that aren't estimates."""
         self._look(now)
         return {
             "generation": self.generation,
@@ -268,14 +268,14 @@ class QueueModel:
         }
 
     def ends(self, now: int, read: int) -> tuple[dict[str, tuple[int, ...]], int]:
-        """The sessions that a view lists as ended and released, and how far that is; ``read`` is how far it was."""
+        """The sessions that a view lists as ended and released, and the new read position; ``read`` is the old one."""
         self._look(now)
         read = max(read, (self.clock - FEED_MS) * 1000)
         news = sorted((number, kind, session) for (kind, session), number in self.feed.items() if number > read)
         found = {kind: tuple(end[2] for end in news if end[1] == kind) for kind in ("ended", "released")}
         return found, max([read, *(end[0] for end in news)])
 
-    # What operators may change.
+    # Operators' changes.
 
     def _field(self, name: str) -> str:
         return self.limits[name] if name in self.limits else str(getattr(self, name))
@@ -290,7 +290,7 @@ class QueueModel:
             else:
                 setattr(self, name, value)
 
-    # The clock and what gathers with it.
+    # The clock and the values that accumulate over time.
 
     def _look(self, now: int) -> None:
         if self.opened_under != self.run_id:
@@ -298,7 +298,7 @@ class QueueModel:
         self._look_at_clock(now)
 
     def _look_at_clock(self, now: int) -> None:
-        """The room's clock follows the wall clock, but never goes back and never leaps."""
+        """The room's clock follows the wall clock, but never goes back and never jumps ahead."""
         step = min(max(now - self.wall, 0), MAX_STEP_MS)
         self.wall = now
         self.clock += step
@@ -309,7 +309,7 @@ class QueueModel:
         return self.state in (RoomState.OPEN, RoomState.PAUSED)
 
     def _turn_clock(self) -> int:
-        """Stands still while nobody can claim a turn."""
+        """The clock of turns, which stops while nobody can claim one."""
         return self.clock - self.blocked
 
     def _burst(self) -> float:
@@ -333,7 +333,7 @@ class QueueModel:
     def _slot_end(self, ms: int) -> int:
         return self.clock + ms + SLOT_MARGIN_MS
 
-    # Who is there.
+    # Presence and calls.
 
     def _mark(self, place: int) -> None:
         self.seen_in[place] = self.clock // WINDOW_MS
@@ -346,7 +346,7 @@ class QueueModel:
         self.seen_in = {place: window for place, window in self.seen_in.items() if window >= oldest}
 
     def _call(self, look_ups: int) -> tuple[int, int, bool]:
-        """Calls the first who are there; returns how many, how many were stepped over, and whether more is due."""
+        """Calls the first visitors present; returns how many, how many were stepped over, and whether more is due."""
         oldest = self._oldest_window()
         called = stepped_over = 0
         if self.state is not RoomState.OPEN:
@@ -366,7 +366,7 @@ class QueueModel:
                 stepped_over += 1
         return called, stepped_over, False
 
-    # What becomes of one.
+    # Outcomes of single visitors.
 
     def _visit(self, visit: Visit) -> Visited:
         place = visit.place
@@ -409,7 +409,7 @@ class QueueModel:
         return Visited("called", max(0, self.called[place] - self._turn_clock()))
 
     def _tell(self, place: int, *, more: bool) -> None:
-        """The visitor learns of the turn: from the first time on it lasts so long, and once more if they ask."""
+        """Starts the visitor's time to claim the turn with the first notification; extends it once on request."""
         told_ms = self._limit("told_ms")
         if place not in self.turns:
             self.called[place] = min(self.called[place], self._turn_clock() + told_ms)
@@ -419,7 +419,7 @@ class QueueModel:
             self.turns[place] = "2"
 
     def _new_place(self, place: int) -> int:
-        """The new place at the end of a visitor who was told of the turn and missed it; another miss loses it."""
+        """Gives a visitor who was notified and missed the turn a place at the end; a second miss loses it."""
         self.seq += 1
         self.missed.discard(place)
         self.missed.add(self.seq)
@@ -436,11 +436,11 @@ class QueueModel:
         return self.clock + self._limit("session_max_ms")
 
     def _session_left(self, session: int) -> int:
-        """Until its hard end, or that of a hold beyond it."""
+        """Milliseconds until its hard end, or until that of a hold beyond it."""
         return max(self.hard_ends[session], self.active[session] - SLOT_MARGIN_MS) - self.clock
 
     def _remember(self, place: int) -> bool:
-        """Notes that a place was heard of; returns whether an older life of the store gave it, and this one forgot."""
+        """Marks a place as seen; returns whether it predates the store's data loss and is unknown here."""
         given = any(after < place <= last for after, last in self.given)
         if place > self.base or given or place in self.heard_of:
             return False
@@ -496,7 +496,7 @@ class QueueModel:
 
 
 def _take_run_out(until: dict[int, int], clock: int) -> list[int]:
-    """Takes out all whose time has come, in order of time and then of place."""
+    """Removes all entries whose time has come, ordered by time and then by place."""
     gone = sorted((time, member) for member, time in until.items() if time <= clock)
     for _, member in gone:
         del until[member]

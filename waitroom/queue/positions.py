@@ -1,8 +1,8 @@
-"""Positions and waits, from memory.
+"""Positions and waits, estimated from memory.
 
-The store gives a few hundred (rank, place) pairs of the line: every one of the first 64, then ever fewer, and at last
-the pair that the next newcomer will get. Between two of them a position is interpolated; places are handed out densely,
-so that the error is what has left in between.
+The store provides a few hundred (rank, place) pairs of the queue: every one of the first 64, then ever fewer, and
+finally the pair that the next newcomer will get. Positions between two pairs are interpolated; places are handed out
+densely, so the error is the number of visitors who have left in between.
 """
 
 # mypyc: compile
@@ -17,21 +17,21 @@ from typing import Final
 LONGEST_POLL_SECONDS: Final = 30
 SHORTEST_POLL_SECONDS: Final = 2
 LONGEST_WAIT_SECONDS: Final = 7 * 86400  # no ticket lasts longer
-# Who leaves ahead of a visitor shortens the wait, who comes back lengthens it; nobody knows either beforehand.
+# Visitors who leave ahead of another shorten the wait, returning ones lengthen it; neither is known beforehand.
 LOW_SHARE: Final = 0.75
 HIGH_SHARE: Final = 1.3
-CHANCE: Final = 1.5  # so many standard deviations may lie between what is expected and what comes
-# A table is two seconds old at the most, and fewer join in that time than this. Who is so far behind its end has a
-# place of a later generation, which begins after a leap.
+CHANCE: Final = 1.5  # standard deviations allowed between expected and actual values
+# A table is at most two seconds old, and fewer visitors than this join in that time. A place further beyond its end
+# belongs to a later generation, which begins after a gap.
 LEAP: Final = 1_000_000
-# One turn-over of the shop tells how long visitors stay; before, those who leave early are all that was seen.
+# One turnover of the shop shows how long visitors stay; before that, only visitors who leave early have been seen.
 SMALLEST_TURN_OVER: Final = 20
 KNOWN_AFTER_SHARE: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class PositionTable:
-    """Ranks (from 0) and the places that have them, both ascending; the last pair is the next newcomer's."""
+    """Ranks (from 0) and their places, both ascending; the last pair is the next newcomer's."""
 
     stamp: str
     ranks: tuple[int, ...]
@@ -39,16 +39,16 @@ class PositionTable:
 
     @classmethod
     def parse(cls, stamp: str, body: bytes) -> PositionTable:
-        """Reads ``rank place rank place …``."""
+        """Parses ``rank place rank place …``."""
         numbers = [int(number) for number in body.split()]
         return cls(stamp, tuple(numbers[::2]), tuple(numbers[1::2]))
 
     def position(self, place: int) -> int:
-        """How many are ahead of ``place``, plus one."""
+        """The number of visitors ahead of ``place``, plus one."""
         places, ranks = self.places, self.ranks
         right = bisect_left(places, place)
         if right == len(places):
-            # Behind the last one the table knows: they joined since it was made.
+            # Beyond the last known place: these visitors joined after the table was made.
             if not places:
                 return 1
             behind = place - places[-1]
@@ -63,15 +63,15 @@ class PositionTable:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What tells how fast the line will move: how slots got free of late, and who was there when called.
+    """The basis of wait estimates: how fast slots got free lately, and how many visitors were present when called.
 
-    Older events count less, so that the counts are fractions.
+    Older events have less weight, so the counts are fractions.
 
     Attributes:
-        freed: How many slots got free.
-        per_slot_ms: How many did for each slot in use and millisecond.
-        slots: How many there are, ``max_active``.
-        met, called: Of so many whose turn had come so many were there.
+        freed: The number of slots that got free.
+        per_slot_ms: The same for each slot in use and millisecond.
+        slots: The number of slots, ``max_active``.
+        met, called: How many visitors were present when their turn came, of how many whose turn came.
     """
 
     freed: float = 0.0
@@ -82,33 +82,33 @@ class Pace:
 
     @property
     def turned_over(self) -> float:
-        """How much of the shop's visitors has been replaced, at most 1: the weight of what `freed_per_second` tells."""
+        """The share of the shop's visitors that has been replaced, at most 1: the weight of `freed_per_second`."""
         return min(1.0, self.freed / max(self.slots, SMALLEST_TURN_OVER))
 
     @property
     def freed_per_second(self) -> float | None:
-        """Slots that get free per second while the shop is full; None before enough have."""
+        """Slots that get free per second while the shop is full; None until enough have."""
         if self.turned_over < KNOWN_AFTER_SHARE or self.per_slot_ms <= 0:
             return None
         return self.per_slot_ms * self.slots * 1000
 
     @property
     def present_share(self) -> float:
-        """The share of those whose turn came who were there; 1 where nobody knows."""
+        """The share of visitors who were present when their turn came; 1 if unknown."""
         return self.called / self.met if self.met >= 1 else 1.0
 
 
 class Forecast:
-    """The waits to be expected, as far as one look at a room tells.
+    """The expected waits, based on one view of a room.
 
-    A visitor is called once the rate has let in all who are ahead, and once there has been a slot for each of them:
-    the free ones, then those that get free. Both are reckoned; the later is the wait. How fast slots get free is known
-    only after some have.
+    A visitor is called once the rate has admitted everyone ahead, and once there has been a slot for each of them:
+    first the free slots, then those that get free. Both times are estimated; the later one is the wait. The rate at
+    which slots get free is known only after some have.
 
     Args:
         rate_per_minute: The admit rate.
-        pace: Of late.
-        free_slots: How many are free; negative where more are in use than the limit allows.
+        pace: The recent measurements.
+        free_slots: The number of free slots; negative if more are in use than the limit allows.
     """
 
     __slots__ = ("_absent", "_fastest", "_free", "_freed", "_limit", "_share")
@@ -119,15 +119,15 @@ class Forecast:
         self._absent = 1 - self._share
         self._free = free_slots
         self._freed = pace.freed_per_second
-        # As long as mostly those who left early have been seen to leave, the rest may do so faster than that.
+        # While mostly early leavers have been seen to leave, the remaining visitors may leave faster than that.
         freed = self._freed or 0.0
         self._fastest = freed + max(0.0, self._limit - freed) * (1 - pace.turned_over)
 
     def wait(self, position: int) -> tuple[int, int] | None:
-        """The range of the wait in seconds from a position on, which counts from 1; None where it can't be known."""
+        """The range of the wait in seconds from a position, which counts from 1; None if it can't be known."""
         limit = self._limit
         if limit <= 0:
-            return None  # the autopilot lets nobody in, for nobody knows how long
+            return None  # the autopilot admits nobody, for an unknown time
         ahead = (position - 1) * self._share
         fewest = max(0.0, ahead - CHANCE * sqrt(ahead * self._absent))
         low, high = fewest / limit * LOW_SHARE, position / limit * HIGH_SHARE

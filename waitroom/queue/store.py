@@ -1,7 +1,7 @@
-"""The line of one room in Redis or Valkey: what may be done with it, each an atomic script.
+"""The queue of one room in Redis or Valkey: its operations, each an atomic script.
 
-The scripts in ``scripts/`` hold the policy; this module only carries arguments there and answers back. Places and
-sessions are integers: the session of an admitted visitor is the place that was called.
+The scripts in ``scripts/`` hold the policy; this module only passes arguments and answers. Places and sessions are
+integers: the session of an admitted visitor is the place that was called.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from waitroom.store.scripts import load_script
 LOOK_UPS_PER_TICK = 1000
 TABLE_POINTS = 320
 SEEN_BATCH = 2000
-SEEN_CHUNK = 65536  # places whose marks lie together, as in common.lua
+SEEN_CHUNK = 65536  # places whose marks are stored together, as in common.lua
 NOTES_AT_ONCE = 100
 
-# Who changes a room beside its operators, as the audit log is told: no user can be called so.
+# Actors that change a room besides its operators, as named in the audit log: no user can have these names.
 _SHOP = json.dumps({"who": "the shop", "via": "shop", "action": "change"})
 _FILE = json.dumps({"who": "the settings file", "via": "file", "action": "change"})
 
@@ -47,14 +47,14 @@ Called = Literal["called", "admitted", "unknown", "not_open", "full", "too_many"
 
 
 class RoomNotOpen(StoreUnavailable):
-    """The store answers, but the room must be opened first: it never was, or not since that server was started."""
+    """The store answers, but the room must be opened first: it never was, or not since the server started."""
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """What a join gave: ``n`` places from ``first_place`` on, the first ``admitted`` of them let in at once.
+    """The result of a join: ``n`` places from ``first_place`` on, the first ``admitted`` of them admitted immediately.
 
-    ``first_place`` is 0 where the room takes nobody (it is closed or sold out).
+    ``first_place`` is 0 if the room accepts nobody (it is closed or sold out).
     """
 
     generation: int
@@ -67,13 +67,13 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """A ticket whose fate is asked for.
+    """A ticket to look up.
 
     Attributes:
-        place, generation: The ticket's.
-        claim: Exchanges a called one for a session.
-        more: Gives a called one the time to come once more; asked for again it gives no more.
-        told: Whether the visitor is told of the answer: a called one must come soon then.
+        place, generation: Those of the ticket.
+        claim: Whether to exchange a called ticket for a session.
+        more: Whether to give a called visitor the time to claim the turn once more; a second request adds no time.
+        told: Whether the visitor sees the answer; a called visitor's time to claim the turn then starts.
     """
 
     place: int
@@ -84,7 +84,7 @@ class Visit:
 
     @property
     def purpose(self) -> str:
-        """As ``scripts/visit.lua`` calls it."""
+        """The purpose under its name in ``scripts/visit.lua``."""
         if self.claim:
             return "claim"
         if self.more:
@@ -94,13 +94,13 @@ class Visit:
 
 @dataclass(frozen=True, slots=True)
 class Visited:
-    """The fate of a ticket.
+    """The result of looking up a ticket.
 
     Attributes:
-        fate: What became of it.
-        left_ms: Milliseconds left to claim a called one; until its session's hard end for an admitted one.
-        moved_to: The place the ticket stands for from now on, where that is another one than its own; else 0. Visitors
-            who were told of their turn and missed it return to a new place at the end.
+        fate: The ticket's status.
+        left_ms: Milliseconds left to claim the turn of a called ticket, or until the hard end of an admitted session.
+        moved_to: The place the ticket stands for from now on, if it has changed; else 0. Visitors who were notified of
+            their turn and missed it return to a new place at the end.
     """
 
     fate: Fate
@@ -110,7 +110,7 @@ class Visited:
 
 @dataclass(frozen=True, slots=True)
 class SessionChange:
-    """One operation on a session; the meaning of ``ms`` is the operation's (see ``scripts/session.lua``)."""
+    """One operation on a session; the meaning of ``ms`` depends on the operation (see ``scripts/session.lua``)."""
 
     operation: SessionOperation
     session: int
@@ -119,7 +119,7 @@ class SessionChange:
 
 @dataclass(frozen=True, slots=True)
 class Ticked:
-    """What one tick did, in visitors; ``stopped_early`` says that more is due at once."""
+    """The result of one tick, in visitors; ``stopped_early`` means that more work is due immediately."""
 
     called: int
     stepped_over: int
@@ -131,12 +131,12 @@ class Ticked:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """What became of an operator's change.
+    """The result of an operator's change.
 
     Attributes:
-        done: False where it was decided on a version that isn't the room's any more; nothing is changed then.
-        version: The room's now.
-        old: What the fields had been; empty where nothing is changed.
+        done: False if it was based on a version that is no longer current; nothing is changed then.
+        version: The room's current version.
+        old: The previous values of the fields; empty if nothing is changed.
     """
 
     done: bool
@@ -145,16 +145,16 @@ class Changed:
 
 
 class QueueStore:
-    """The line of one room.
+    """The queue of one room.
 
-    Every method raises `StoreUnavailable` when Redis doesn't answer in time, and its subclass `RoomNotOpen` when the
-    room must be opened first.
+    Every method raises `StoreUnavailable` if Redis doesn't answer in time, and its subclass `RoomNotOpen` if the room
+    must be opened first.
 
     Args:
-        redis: A client that answers with bytes; see `connect`.
+        redis: A client that returns bytes; see `connect`.
         room: The room's name; it is the hash tag of all the room's keys.
-        clock: The wall clock in milliseconds since the epoch, for tests; None takes the server's.
-        run_id: The server's run id, for tests; None takes the server's own.
+        clock: The wall clock in milliseconds since the epoch, for tests; None uses the server's.
+        run_id: The server's run id, for tests; None uses the server's own.
     """
 
     def __init__(
@@ -180,8 +180,8 @@ class QueueStore:
         try:
             answer = await self._ask(name, now, run_id, *arguments)
         except StoreUnavailable:
-            # Once more: a connection that has died unseen, or one slow answer, says nothing of the store. Every script
-            # may run twice; those that give something away know that they have run.
+            # One retry: a connection that has died unnoticed, or one slow answer, doesn't mean that the store is down.
+            # Every script may run twice; those that give something away recognize the second run.
             answer = await self._ask(name, now, run_id, *arguments)
         if answer is None:
             raise RoomNotOpen("the room isn't open since the store was started")
@@ -192,13 +192,13 @@ class QueueStore:
             return await self._scripts[name](keys=self.keys, args=arguments)
 
     async def run_id(self) -> str:
-        """The run id of the server behind the connection: another one after a restart or a failover."""
+        """The run id of the connected server: it changes after a restart or a failover."""
         with store_errors():
             info = await self._redis.info("server")
         return str(info["run_id"])
 
     async def open(self, limits: Limits, run_id: str = "") -> int:
-        """Opens the room or takes it up again; returns its generation. ``run_id`` is the server's; "" finds it."""
+        """Opens the room or resumes it; returns its generation. ``run_id`` is the server's; "" looks it up."""
         pairs = [part for pair in limits.fields().items() for part in pair]
         return int(await self._run("open", _FILE, *pairs, run_id=run_id))
 
@@ -208,7 +208,7 @@ class QueueStore:
         return Joined(int(generation), int(first), admitted, waiting, RoomState(state.decode()), int(clock))
 
     async def visit(self, visits: Sequence[Visit]) -> list[Visited]:
-        """Tells the fate of tickets, in order. Who was stepped over is waiting again by it."""
+        """Looks up tickets, in order. Visitors who were stepped over become waiting again."""
         arguments: list[str | int] = []
         for visit in visits:
             arguments += (visit.place, visit.generation, visit.purpose)
@@ -216,7 +216,7 @@ class QueueStore:
         return [Visited(fate.decode(), left, moved_to) for fate, left, moved_to in answers]
 
     async def seen(self, places: Iterable[int]) -> None:
-        """Marks waiting visitors as there, now."""
+        """Marks waiting visitors as present now."""
         everyone = list(places)
         for start in range(0, len(everyone), SEEN_BATCH):
             chunks: dict[int, list[str]] = {}
@@ -236,32 +236,32 @@ class QueueStore:
 
         Args:
             place: The place, or the session.
-            pass_ms: How long a pass for it may still be about.
-            has_pass: Whether the visitor has shown a pass for it. A place that only waits leaves no trace.
+            pass_ms: How long a pass for it may remain in circulation.
+            has_pass: Whether the visitor has presented a pass for it. A place that only waits leaves no trace.
         """
         return bool(await self._run("leave", place, pass_ms, int(has_pass)))
 
     async def tick(self, look_ups: int = LOOK_UPS_PER_TICK) -> Ticked:
-        """Ends what ran out and calls who is due. At most ``look_ups`` visitors are looked at."""
+        """Ends expired entries and calls the visitors who are due. Looks at no more than ``look_ups`` visitors."""
         called, stepped, ended, missed, dropped, early = await self._run("tick", look_ups)
         return Ticked(called, stepped, ended, missed, dropped, bool(early))
 
     async def set_limits(self, changes: Mapping[str, str]) -> None:
-        """Changes fields of `Limits.fields` while the room is open, in the shop's name."""
+        """Changes fields of `Limits.fields` while the room is open, on behalf of the shop."""
         await self._run("set", _SHOP, *(part for pair in changes.items() for part in pair))
 
     async def set_state(self, state: RoomState, message: str | None = None) -> None:
-        """Opens, pauses, closes or sells out the room in the shop's name, perhaps with a message to those who wait."""
+        """Opens, pauses, closes or sells out the room for the shop, optionally with a message to waiting visitors."""
         await self.set_limits({"state": state} if message is None else {"state": state, "message": message})
 
     async def set_remaining(self, remaining: int) -> None:
-        """Notes the units left, as the shop told."""
+        """Stores the number of units left, as reported by the shop."""
         await self.set_limits({"remaining": str(remaining)})
 
     async def limits(self) -> Limits:
-        """The limits in force. Raises `RoomNotOpen` where the room was never opened."""
+        """The limits in force. Raises `RoomNotOpen` if the room was never opened."""
         names = ("rate", "max_active", "session_ms", "claim_ms", "away_ms", "keep_ms", "method")
-        later_names = ("told_ms", "session_max_ms")  # a room stored by an older version has none until it is opened
+        later_names = ("told_ms", "session_max_ms")  # a room stored by an older version lacks these until it is opened
         with store_errors():
             values: Any = await self._redis.hmget(self.keys[0], names + later_names)
         if None in values[: len(names)]:
@@ -289,16 +289,15 @@ class QueueStore:
         undoable: bool = True,
         told: str = "",
     ) -> Changed:
-        """Changes fields of the room if its version is the expected one, or whatever it is for None.
+        """Changes fields of the room if its version is the expected one; None skips the check.
 
         Args:
             changes: Fields of the room's hash and their values.
-            expected: The version the change was decided on.
-            who: Under whose name it is remembered as the last change; "" leaves that as it is.
-            undoable: Whether it may be taken back.
-            told: What the audit log is told of it beside the values, JSON as `waitroom.control.rooms.audit_outbox`
-            makes it; "" for
-                nothing.
+            expected: The version the change was based on.
+            who: The actor recorded with the last change; "" leaves the record as it is.
+            undoable: Whether it can be undone.
+            told: The audit log's entry besides the values, JSON made by `waitroom.control.rooms.audit_outbox`; "" for
+                none.
         """
         pairs = [part for pair in changes.items() for part in pair]
         wanted = "" if expected is None else expected
@@ -308,32 +307,32 @@ class QueueStore:
         return Changed(True, int(answer[1]), dict(zip(changes, (value.decode() for value in answer[2]), strict=True)))
 
     async def notes(self) -> list[bytes]:
-        """What the audit log is still to be told of this room, oldest first; no more than `NOTES_AT_ONCE`."""
+        """The room's pending entries for the audit log, oldest first; no more than `NOTES_AT_ONCE`."""
         with store_errors():
             found: Any = await self._redis.lrange(self.keys[KEYS.index("notes")], 0, NOTES_AT_ONCE - 1)
         return list(found)
 
     async def forget_note(self, note: bytes) -> None:
-        """Takes away one of `notes`: the audit log has been told."""
+        """Removes one of `notes`: the audit log has it."""
         with store_errors():
             await self._redis.lrem(self.keys[KEYS.index("notes")], 1, note)  # type: ignore[arg-type]
 
     async def admit(self, place: int, told: str) -> Called:
-        """Calls one visitor out of the order, if there is a slot. ``told`` as for `change`."""
+        """Calls one visitor out of order, if there is a slot. ``told`` as for `change`."""
         word: Called = (await self._run("admit", place, told, secrets.token_hex(8))).decode()
         return word
 
     async def end_session(self, session: int, pass_ms: int, told: str) -> bool:
-        """Ends a session by an operator's word; False where nobody is inside with it. ``told`` as for `change`.
+        """Ends a session at an operator's request; False if no such session is active. ``told`` as for `change`.
 
-        ``pass_ms``: how long a pass for it may still be about.
+        ``pass_ms``: how long a pass for it may remain in circulation.
         """
         return bool(await self._run("end", session, pass_ms, told, secrets.token_hex(8)))
 
     async def view(self, known: RoomView | None = None) -> RoomView:
         """The room as an edge keeps it.
 
-        ``known`` spares sending its table again while it is the current one, and tells which ended sessions are news.
+        ``known`` avoids sending its table again while it is current, and determines which ended sessions are new.
         """
         if known is None:
             return parse_view(await self._run("view", "", TABLE_POINTS, "0", ""), None)

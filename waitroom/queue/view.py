@@ -1,4 +1,4 @@
-"""A room as an edge keeps it in memory: refreshed twice a second, and enough to answer who only waits."""
+"""A room as an edge keeps it in memory: refreshed twice a second, and enough to answer visitors who only wait."""
 
 # mypyc: compile
 
@@ -12,7 +12,7 @@ from waitroom.queue.positions import Pace, PositionTable
 
 
 class RoomState(StrEnum):
-    """What an operator, or the shop, has said of the room."""
+    """The room's state, as set by an operator or the shop."""
 
     OPEN = "open"
     PAUSED = "paused"
@@ -22,29 +22,29 @@ class RoomState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RoomView:
-    """One look at a room.
+    """A snapshot of a room.
 
     Attributes:
-        generation: Of the store's data; a ticket of another one must be looked up.
-        clock_ms: The room's own clock when this was read.
+        generation: The generation of the store's data; a ticket of another one must be looked up.
+        clock_ms: The room's own clock at the time of the snapshot.
         head: The greatest place that was ever called or stepped over; tickets up to it must be looked up.
-        waiting, called, away, active: How many there are in each.
+        waiting, called, away, active: The number of visitors in each state.
         rate_per_minute, max_active: The limits in force.
-        session_ms, claim_ms: Sliding life of a session and the time to claim a turn, in force.
-        remaining: Units left as the shop told, or None.
-        version: Raised by every change of limits, state or message; a change may name the one it was decided on.
-        draining: Paused, and to end when the last one inside has left.
-        autopilot: Whether an operator switched it on or off at run time: "on", "off", or "" for neither.
-        last_change: What raised the version last, whoever it was, as the store remembers it, JSON or "".
-        operator_change: The same of the last change by an operator.
-        invited: Places that an operator called out of the order; tickets of them must be looked up.
+        session_ms, claim_ms: The sliding session lifetime and the time to claim a turn, in force.
+        remaining: Units left as reported by the shop, or None.
+        version: Incremented by every change of limits, state or message; a change may name the one it was based on.
+        draining: Whether the room is paused and ends when the last visitor inside has left.
+        autopilot: The operator's run-time switch: "on", "off", or "" if unset.
+        last_change: The change that last incremented the version, by any actor, as stored, JSON or "".
+        operator_change: The same for the last change by an operator.
+        invited: Places that an operator called out of order; their tickets must be looked up.
         totals: Counters since the room's first day, such as ``joined`` or ``left:expired``.
         table: Ranks and places, for positions.
-        pace: What tells how fast the line will move.
-        ended: Sessions that were ended since the view before this one, by an operator or by their visitors, whichever
-            worker was told; without a view before it, those of the last 30 s. At most a thousand, the rest next time.
-        released: The same of sessions that the shop released.
-        ends_read: How far the ended sessions have been read, for the next view.
+        pace: The measurements behind the wait estimate.
+        ended: Sessions ended since the previous view, by an operator or by their visitors, on any worker; without a
+            previous view, those of the last 30 s. At most a thousand, the rest next time.
+        released: The same for sessions that the shop released.
+        ends_read: The position up to which the ended sessions have been read, for the next view.
     """
 
     generation: int
@@ -77,12 +77,12 @@ class RoomView:
 
     @property
     def free_slots(self) -> int:
-        """Slots that nobody holds; negative while more are in use than the limit now allows."""
+        """Free slots; negative while more are in use than the limit now allows."""
         return self.max_active - self.active - self.called
 
 
 def parse_view(answer: Any, known: PositionTable | None) -> RoomView:
-    """Reads the answer of ``scripts/view.lua``; ``known`` is the table the caller has already."""
+    """Parses the answer of ``scripts/view.lua``; ``known`` is the table the caller already has."""
     pairs, waiting, called, away, active, stamp, body, ends, ends_read = answer
     fields = {pairs[i].decode(): pairs[i + 1].decode() for i in range(0, len(pairs), 2)}
     stamp = stamp.decode()
