@@ -1,4 +1,4 @@
-"""The admin listener: health, metrics, and who may ask for all that adds itself: the API, the dashboard."""
+"""The admin listener: health, metrics and access control. The API and the dashboard add themselves."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COLLECTORS: web.AppKey[Sequence[Collector]] = web.AppKey("collectors", Sequence)
 
 
 class _Views(Mapping[str, RoomView]):
-    """The newest views of all rooms that have been seen."""
+    """The latest views of all rooms seen so far."""
 
     def __init__(self, admissions: Sequence[Admission]) -> None:
         self._admissions = admissions
@@ -46,7 +46,7 @@ class _Views(Mapping[str, RoomView]):
 
 
 def make_app(settings: Settings, admissions: Sequence[Admission], access: Access) -> web.Application:
-    """The admin listener's application; what else it has adds itself."""
+    """Builds the admin listener's application; the API and the dashboard add their own routes."""
     app = web.Application(middlewares=[api_problems, _only_known_hosts])
     access.install(app)
     app[ADMISSIONS] = admissions
@@ -65,7 +65,7 @@ def make_app(settings: Settings, admissions: Sequence[Admission], access: Access
 
 @web.middleware
 async def _only_known_hosts(request: web.Request, handler: Any) -> web.StreamResponse:
-    """Refuses names that a stranger's page could point at this address (DNS rebinding)."""
+    """Rejects host names that a foreign page could point at this address (DNS rebinding)."""
     found = parse_authority(request.host.encode("latin-1", "replace"))
     name = "" if found is None else found.host.decode("latin-1").strip("[]")
     settings = request.app[SETTINGS]
@@ -95,7 +95,7 @@ async def _healthz(_request: web.Request) -> web.Response:
 
 
 async def _readyz(request: web.Request) -> web.Response:
-    """200 once the public port serves and the store answers."""
+    """Returns 200 once the public port responds and the store answers."""
     missing = [f"room {one.name}: the store doesn't answer" for one in request.app[ADMISSIONS] if not one.store_up]
     if not await serves(request.app[SETTINGS]):
         missing.append("the public port doesn't serve")

@@ -1,4 +1,4 @@
-"""What the admin routes share: errors as ``application/problem+json`` (RFC 9457), and bodies within bounds."""
+"""Helpers shared by the admin routes: errors as ``application/problem+json`` (RFC 9457), and bounded bodies."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def problem(
     headers: Mapping[str, str] | None = None,
     **more: Any,
 ) -> web.Response:
-    """An error as the API tells it.
+    """Builds an error response of the API.
 
     Args:
         status: The HTTP status.
-        detail: What is wrong with this request, and how to correct it.
-        kind: The sort of problem, a URN; "about:blank" for one that the status tells.
-        title: What every problem of its kind is called.
-        errors: By field.
-        headers: Of the answer.
-        more: What else is told.
+        detail: The cause in this request, and how to correct it.
+        kind: The problem type, a URN; "about:blank" if the status says enough.
+        title: The title of the problem type.
+        errors: Messages by field.
+        headers: Response headers.
+        more: Additional members.
     """
     body: dict[str, Any] = {
         "type": kind,
@@ -51,7 +51,7 @@ def problem(
 
 
 class BadRequest(Exception):  # noqa: N818 - what it is
-    """A request that can't be read; answered with its status."""
+    """An unreadable request; answered with its status."""
 
     def __init__(self, status: int, detail: str, errors: Mapping[str, str] | None = None) -> None:
         self.status = status
@@ -60,10 +60,10 @@ class BadRequest(Exception):  # noqa: N818 - what it is
 
 
 async def read_body(request: web.Request, most: int, seconds: float = BODY_SECONDS) -> bytes:
-    """A body of at most ``most`` bytes, within so many seconds.
+    """Reads a body of at most ``most`` bytes, within ``seconds``.
 
     Raises:
-        BadRequest: It is longer (413), too slow (408) or broken off (400; then nobody is there to be told).
+        BadRequest: It is too long (413), too slow (408) or incomplete (400; by then the client is gone).
     """
     read = b""
     try:
@@ -72,7 +72,7 @@ async def read_body(request: web.Request, most: int, seconds: float = BODY_SECON
                 read += piece
                 if len(read) > most:
                     raise BadRequest(413, f"The body is longer than {most:,} bytes; none that is meant for this is.")
-    # A connection that was closed by a time-out of TCP's is a TimeoutError as well, and nobody minds which.
+    # A connection closed by a TCP timeout raises TimeoutError as well; the difference doesn't matter.
     except TimeoutError as error:
         raise BadRequest(408, f"The body didn't come within {seconds:g} seconds.") from error
     except (OSError, web.RequestPayloadError) as error:

@@ -13,7 +13,7 @@ from waitroom.errors import StoreUnavailable
 
 
 def answers(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Callable[..., Any]:
-    """Wraps a handler of the API: whatever it raises on purpose becomes a problem."""
+    """Wraps an API handler: the errors it raises deliberately become problem responses."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         try:
@@ -35,7 +35,7 @@ def answers(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> 
 
 
 def stale(error: StaleVersion, room: Mapping[str, Any]) -> web.Response:
-    """What a change on stale values is answered with; ``room`` is as it is now."""
+    """The response to a change based on stale values; ``room`` is its current state."""
     kind, title = "urn:waitroom:problem:stale-version", "The room was changed meanwhile"
     headers = {"ETag": f'"{error.version}"'}
     return problem(412, str(error), kind=kind, title=title, headers=headers, room=room)
@@ -43,7 +43,7 @@ def stale(error: StaleVersion, room: Mapping[str, Any]) -> web.Response:
 
 @web.middleware
 async def api_problems(request: web.Request, handler: Any) -> web.StreamResponse:
-    """Tells the router's own errors (no such path, no such method) as problems where the API is asked."""
+    """Turns the router's own errors (404, 405) into problem responses under the API's paths."""
     try:
         response: web.StreamResponse = await handler(request)
     except web.HTTPException as error:

@@ -37,14 +37,14 @@ _NUMBER = re.compile(r"[0-9]{1,9}")
 
 
 class Api:
-    """Answers for the rooms of one gateway.
+    """Serves the rooms of one gateway.
 
     Args:
-        rooms: What is known of them.
-        operations: What may be done to them.
-        history: Their last hours.
-        audit: Who did what.
-        logbooks: By room, what its autopilot decided.
+        rooms: The state of the rooms.
+        operations: Changes to the rooms.
+        history: The rooms' last hours.
+        audit: The audit log.
+        logbooks: The autopilot's decisions, by room.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Api:
         self._description = (files("waitroom.control.api") / "openapi.yaml").read_text(encoding="utf-8")
 
     def add_to(self, app: web.Application) -> None:
-        """Adds the paths. The application's middleware says who asks, in ``request[ACTOR]``."""
+        """Adds the routes. The application's middleware sets the authenticated actor in ``request[ACTOR]``."""
         add = app.router.add_route
         add("GET", f"{BASE}/openapi.yaml", answers(self._openapi))
         add("GET", f"{BASE}/rooms", answers(self._all))
@@ -79,7 +79,7 @@ class Api:
         add("GET", f"{BASE}/audit/export", answers(self._export))
         add("GET", f"{BASE}/audit/verify", answers(self._verify))
 
-    # How it stands.
+    # State.
 
     async def _openapi(self, request: web.Request) -> web.Response:
         _query(request)
@@ -165,7 +165,7 @@ class Api:
         await self._operations.end_session(room, int(session, 16), actor=_actor(request), note=note)
         return web.Response(status=204, headers=NO_STORE)
 
-    # Who did what.
+    # Audit log.
 
     async def _entries(self, request: web.Request) -> web.Response:
         query = _query(request, "before", "count")
@@ -178,7 +178,7 @@ class Api:
     async def _export(self, request: web.Request) -> web.StreamResponse:
         _query(request)
         entries = self._audit.export()
-        first = await anext(entries, None)  # so that a store that doesn't answer can still be told
+        first = await anext(entries, None)  # so that an unavailable store can still be reported by the status
         disposition = 'attachment; filename="waitroom-audit.jsonl"'
         headers = {**NO_STORE, "Content-Type": "application/jsonl", "Content-Disposition": disposition}
         response = web.StreamResponse(headers=headers)
@@ -190,7 +190,7 @@ class Api:
                     await response.write(_line(entry.json()))
             await response.write_eof()
         except StoreUnavailable as error:
-            # The status is sent. A body without its end is how HTTP says that there was more.
+            # The status has been sent. An incomplete body is how HTTP signals an error from here on.
             log.error("an export of the audit log broke off", cause=str(error))
             if request.transport is not None:
                 request.transport.close()
@@ -200,7 +200,7 @@ class Api:
         _query(request)
         return _json(dataclasses.asdict(await self._audit.verify()))
 
-    # What they have in common.
+    # Shared by the handlers.
 
     def _name(self, request: web.Request) -> str:
         room = request.match_info["room"]
@@ -209,7 +209,7 @@ class Api:
         return room
 
     async def _texts(self, request: web.Request, action: str, room: str, **wanted: bool) -> list[str]:
-        """Fields of a body that are texts; True for those that must be there. The body may be left out if none must."""
+        """Returns text fields of a body; True marks required ones. The body may be omitted if no field is required."""
         optional = not any(wanted.values())
         body = {} if optional and not request.body_exists else await _body(request)
         try:
@@ -231,7 +231,7 @@ class Api:
 
 
 def read_change(body: Mapping[str, Any]) -> tuple[Change, str]:
-    """The change that a body asks for, and the note. Raises `BadChange` with all fields that can't be read."""
+    """Returns the change that a body asks for, and its note. Raises `BadChange` with all invalid fields."""
     problems: dict[str, str] = {}
     read: dict[str, Any] = {}
     for name, value in body.items():
@@ -251,7 +251,7 @@ def read_change(body: Mapping[str, Any]) -> tuple[Change, str]:
 
 
 def read_texts(body: Mapping[str, Any], wanted: Mapping[str, bool]) -> list[str]:
-    """The fields of a body that are texts, in order; True for those that must be there. Raises `BadChange`."""
+    """Returns the text fields of a body, in order; True marks required ones. Raises `BadChange`."""
     problems = {name: f"There is no such field. There are {', '.join(wanted)}." for name in body if name not in wanted}
     for name, needed in wanted.items():
         if needed and name not in body:
@@ -269,7 +269,7 @@ def _as_number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError
     if isinstance(value, int) and abs(value) > 1 << 53:
-        return float("inf")  # refused for its size, not its type
+        return float("inf")  # rejected for its size, not its type
     return float(value)
 
 
@@ -313,7 +313,7 @@ def _actor(request: web.Request) -> Actor:
 
 
 def _query(request: web.Request, *known: str) -> dict[str, str]:
-    """The query's parameters, each at most once and none that isn't known."""
+    """Returns the query parameters. Unknown and repeated ones are rejected."""
     found: dict[str, str] = {}
     for name, value in request.query.items():
         if name not in known:
@@ -339,7 +339,7 @@ def _switch(query: Mapping[str, str], name: str) -> bool:
 
 
 def _version(request: web.Request) -> int:
-    """The version that a change was decided on."""
+    """Returns the version that a change is based on."""
     given = request.headers.getall("If-Match", [])
     if not given:
         raise BadRequest(428, "Say by If-Match on which version of the room you decided: it is the ETag of the room.")
@@ -351,7 +351,7 @@ def _version(request: web.Request) -> int:
 
 
 async def _body(request: web.Request) -> dict[str, Any]:
-    """The JSON object that a request brings."""
+    """Returns the JSON object in a request's body."""
     if request.content_type != "application/json":
         raise BadRequest(415, "Send JSON, with Content-Type: application/json.")
     read = await read_body(request, LONGEST_BODY)

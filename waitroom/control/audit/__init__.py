@@ -1,1 +1,1 @@
-"""The audit log, and changes of accounts that are written to it."""
+"""The audit log, and the account changes recorded in it."""

@@ -1,7 +1,7 @@
-"""Writes to the audit log who may come in, whenever that has changed: also while no control process ran.
+"""Records changes of accounts in the audit log, including those made while no control process ran.
 
-What was written last is kept beside ``people.json``, in ``data_dir``: of each user and token the role and a digest of
-the rest. A process that is killed between the log and this file writes the same change twice.
+The state recorded last is kept beside ``people.json`` in ``data_dir``: the role of each user and token, and a digest of
+the rest. A process that is killed between writing the log and writing this file records the same change twice.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ LOOK_SECONDS = 2.0
 # Role and digest by name.
 Known = Mapping[str, tuple[str, str]]
 
-# By a command on this machine, or an editor: neither file says whose.
+# A command on this machine, or an editor: neither file records the author.
 _SOMEBODY = Actor("local", Role.ADMIN, "", "cli")
 
 
 class PeopleWatch:
-    """Looks at the users and tokens of one gateway.
+    """Watches the users and tokens of one gateway.
 
     Args:
-        data_dir: Where ``people.json`` is.
-        of_settings: The users that the settings name.
-        audit: The log.
+        data_dir: The directory of ``people.json``.
+        of_settings: The users that the settings define.
+        audit: The audit log.
     """
 
     def __init__(self, data_dir: Path, of_settings: Iterable[UserSettings], audit: Audit) -> None:
@@ -47,7 +47,7 @@ class PeopleWatch:
         self._noted: Known | None = None
 
     async def look(self) -> None:
-        """Writes down what has changed since it was last written down."""
+        """Records what has changed since the last record."""
         try:
             now = known(await asyncio.to_thread(self._register.now))
             if self._noted is None:
@@ -59,12 +59,12 @@ class PeopleWatch:
             self._noted = now
             await asyncio.to_thread(write_private, self._path, json.dumps(now) + "\n")
         except StoreUnavailable:
-            pass  # the next look tries again
+            pass  # the next look retries
         except PeopleError as error:
             log.error("the audit log can't be kept of users and tokens", cause=str(error))
 
     def _read(self) -> Known:
-        """What was written last; nobody where there is none, or it can't be read: then all are written down anew."""
+        """Returns the state recorded last; empty if the file is missing or unreadable, so that all is recorded."""
         try:
             kept = json.loads(self._path.read_bytes())
             return {str(name): (str(role), str(digest)) for name, (role, digest) in kept.items()}
@@ -76,14 +76,14 @@ class PeopleWatch:
 
 
 def known(people: People) -> Known:
-    """What is compared: tokens by names that no user has."""
+    """Returns the state to compare. Tokens are prefixed, so that their names cannot collide with users'."""
     users = {name: (str(user.role), user.stamp) for name, user in people.users.items()}
     tokens = {f"token:{name}": (str(token.role), _digest(token.sha256)) for name, token in people.tokens.items()}
     return {**users, **tokens}
 
 
 def difference(people: Known, others: Known) -> dict[str, str]:
-    """The roles of those who are not among the others just so; of a new password or second factor only that it is."""
+    """Returns the roles of accounts missing or different in ``others``; of changed credentials only the fact."""
     return {
         name: role if name not in others or others[name][0] != role else "other credentials"
         for name, (role, digest) in people.items()

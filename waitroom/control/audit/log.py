@@ -1,12 +1,12 @@
-"""Who did what: a bounded list in the store, each entry chained to the one before it by its hash.
+"""The audit log: a bounded list in the store. Each entry is chained to the one before it by its hash.
 
-An entry's hash is SHA-256 over the hash before it and the entry in canonical JSON. Whoever removes, alters or reorders
-entries in the store breaks the chain where they did, unless they make it anew from there to the end; against that, keep
-a copy of the newest hash, or of an export, elsewhere.
+An entry's hash is SHA-256 over the previous hash and the entry in canonical JSON. Removing, altering or reordering
+entries in the store breaks the chain at that point, unless the attacker rewrites it from there to the end. To detect
+that, keep a copy of the newest hash, or of an export, elsewhere.
 
-The list is a stream, and it is bounded: the oldest entries are let go once there are more than `MOST_ENTRIES`. How many
-were, and the hash of the last of them, is noted in the same step, so that the oldest entry that is kept has something
-to be chained to, and a trimmed list can be told from one with its beginning removed.
+The list is a bounded stream: the oldest entries are dropped once there are more than `MOST_ENTRIES`. The number of
+dropped entries and the hash of the last of them are stored in the same step. So the oldest entry that is kept has
+a predecessor to be chained to, and a trimmed list is distinguishable from one whose beginning was removed.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ PAGE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing that somebody did, or was refused.
+    """An action of an actor, or a refused attempt.
 
     Attributes:
-        id: Where it is in the list.
-        at: When, RFC 3339 in UTC.
+        id: The position in the list.
+        at: The time, RFC 3339 in UTC.
         who, role, address, via: The actor.
-        action: Such as ``change`` or ``login``.
-        room: The room, or "".
-        old, new: What was changed, before and after.
-        note: Why, as the actor said.
+        action: The action, such as ``change`` or ``login``.
+        room: The room's name, or "".
+        old, new: The changed values, before and after.
+        note: The reason, as the actor gave it.
         outcome: ``done`` or ``refused``.
-        previous, hash: The chain.
+        previous, hash: The hash of the entry before, and of this one.
     """
 
     id: str
@@ -70,7 +70,7 @@ class Entry:
     hash: str
 
     def json(self) -> dict[str, Any]:
-        """As the API gives it."""
+        """Returns the entry in the API's format."""
         return asdict(self)
 
 
@@ -79,11 +79,11 @@ class Verdict:
     """Whether the list is as it was written.
 
     Attributes:
-        intact: It is.
-        entries: How many are kept.
-        trimmed: How many older ones were let go.
-        first, last: The ids of the oldest and the newest, or None.
-        said: In words; where it isn't intact, what is wrong and where.
+        intact: Whether the chain is unbroken.
+        entries: The number of entries kept.
+        trimmed: The number of older entries dropped.
+        first, last: The ids of the oldest and the newest entry, or None.
+        said: A summary; if the list isn't intact, what is wrong and where.
     """
 
     intact: bool
@@ -95,23 +95,23 @@ class Verdict:
 
 
 class Audit:
-    """The list of one store, whichever gateways share it.
+    """The list of one store, shared by all its gateways.
 
     Args:
-        redis: A client that answers with bytes.
-        most_entries: How many are kept.
+        redis: A client that returns bytes.
+        most_entries: The number of entries to keep.
     """
 
     def __init__(self, redis: Redis, *, most_entries: int = MOST_ENTRIES) -> None:
         self._redis = redis
         self._most = most_entries
         self._append = redis.register_script(load_script("waitroom.control.audit", "append"))
-        self._writing = asyncio.Lock()  # one process needn't race with itself
+        self._writing = asyncio.Lock()  # avoids races within one process
 
     async def record(self, actor: Actor, action: str, **what: Any) -> None:
         """Appends an entry as `write` does.
 
-        It never raises for the store's sake: what was done is done, and what couldn't be written down goes to the log.
+        It never raises because of the store: the action is done. A failed write is logged.
         """
         try:
             await self.write(actor, action, **what)
@@ -133,12 +133,12 @@ class Audit:
         """Appends an entry. Raises `StoreUnavailable`.
 
         Args:
-            actor: Who.
-            action: Such as ``login``.
-            room: The room, or "".
-            old: What was changed, before.
-            new: And after.
-            note: Why, as the actor said.
+            actor: The actor.
+            action: The action, such as ``login``.
+            room: The room's name, or "".
+            old: The changed values before.
+            new: The changed values after.
+            note: The reason, as the actor gave it.
             outcome: ``done`` or ``refused``.
         """
         said = {
@@ -157,12 +157,12 @@ class Audit:
         await self._write(canonical(said))
 
     async def append_once(self, entry: Mapping[str, object], *, source: str, number: int) -> None:
-        """Appends an entry, unless one of its source with this number or a greater one was. Raises `StoreUnavailable`.
+        """Appends an entry unless one of this source with this or a greater number exists. Raises `StoreUnavailable`.
 
         Args:
-            entry: As `Entry.json` has it, without id and hashes.
-            source: Where it comes from, such as a room.
-            number: Of the entry there. Numbers come in order.
+            entry: In the format of `Entry.json`, without id and hashes.
+            source: The origin of the entry, such as a room.
+            number: The entry's number at its source. Numbers ascend.
         """
         await self._write(canonical(entry), source, number)
 
@@ -184,26 +184,26 @@ class Audit:
             except StoreUnavailable:
                 if asked_again:
                     raise
-                asked_again = True  # perhaps only the answer was lost; the word tells
+                asked_again = True  # perhaps only the reply was lost; the nonce shows it
                 continue
             if added is not None:
                 return
         raise StoreUnavailable("the audit log didn't take an entry")
 
     async def read(self, *, before: str = "+", count: int = 100) -> list[Entry]:
-        """The newest entries, newest first; those before an id, if one is given. Raises `StoreUnavailable`."""
+        """Returns the newest entries, newest first, optionally those before an id. Raises `StoreUnavailable`."""
         end = before
         if before != "+":
             time, number = (int(part) for part in before.split("-"))
             if not time and not number:
-                return []  # the store would take that for a mistake
+                return []  # the store would reject it as an error
             end = f"({time}-{number}"
         with store_errors():
             found: Any = await self._redis.xrevrange(STREAM, max=end, count=count)
         return [_entry(id_, fields) for id_, fields in found]
 
     async def export(self) -> AsyncIterator[Entry]:
-        """All entries, oldest first. Raises `StoreUnavailable`."""
+        """Yields all entries, oldest first. Raises `StoreUnavailable`."""
         after = "-"
         while after:
             _, found, after = await self._page(after)
@@ -211,7 +211,7 @@ class Audit:
                 yield _entry(id_, fields)
 
     async def verify(self) -> Verdict:
-        """Goes through the whole list. Raises `StoreUnavailable`."""
+        """Verifies the whole list. Raises `StoreUnavailable`."""
         state, found, after = await self._page("-")
         chain = Chain(state)
         chain.add(found)
@@ -221,7 +221,7 @@ class Audit:
         return chain.verdict(state)
 
     async def _page(self, after: str) -> tuple[dict[str, str], list[tuple[bytes, dict[bytes, bytes]]], str]:
-        """What is noted beside the list, a piece of the list at the same moment, and where the next one begins."""
+        """Returns the state stored beside the list, a page of the list as of then, and the start of the next page."""
         with store_errors():
             async with self._redis.pipeline(transaction=True) as both:
                 both.hgetall(STATE)
@@ -232,10 +232,10 @@ class Audit:
 
 
 class Chain:
-    """Judges entries, oldest first.
+    """Verifies entries, oldest first.
 
     Args:
-        state: What was noted beside the list when the oldest was read.
+        state: The state stored beside the list when the oldest entry was read.
     """
 
     def __init__(self, state: Mapping[str, str]) -> None:
@@ -247,7 +247,7 @@ class Chain:
         self._last: str | None = None
 
     def add(self, entries: Iterable[tuple[bytes, Mapping[bytes, bytes]]]) -> None:
-        """The next ones."""
+        """Adds the next entries."""
         for id_, fields in entries:
             self._add(id_.decode(), fields)
 
@@ -265,7 +265,7 @@ class Chain:
         self._last = id_
 
     def verdict(self, state: Mapping[str, str]) -> Verdict:
-        """The judgement, given what was noted beside the list when the newest was read."""
+        """Returns the verdict, given the state stored beside the list when the newest entry was read."""
         trimmed, due = self._trimmed, int(state.get("added", "0")) - self._trimmed
         wrong = self._wrong
         if not wrong and self._hash != state.get("hash", FIRST_HASH):
@@ -280,7 +280,7 @@ class Chain:
 
 
 def _entry(id_: bytes, fields: Mapping[bytes, bytes]) -> Entry:
-    """An entry as the stream has it; what can't be read of one that was tampered with is left empty."""
+    """Parses an entry of the stream; unreadable fields of a tampered one are left empty."""
     try:
         said = json.loads(fields.get(b"entry", b""))
     except ValueError:
@@ -296,10 +296,10 @@ _WORDS = ("at", "who", "role", "address", "via", "action", "room", "note", "outc
 
 
 def canonical(value: Mapping[str, object]) -> bytes:
-    """The one JSON text of a value: sorted keys, no blanks, UTF-8."""
+    """Returns the canonical JSON of a value: sorted keys, no whitespace, UTF-8."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def chained(previous: str, entry: bytes) -> str:
-    """The hash of an entry behind another one's."""
+    """Returns the hash of an entry that follows the one with the given hash."""
     return hashlib.sha256(previous.encode() + entry).hexdigest()

@@ -1,4 +1,4 @@
-"""Who may look and who may change: users and API tokens, of the settings and of ``people.json`` in ``data_dir``."""
+"""Accounts: users and API tokens with their roles, from the settings and from ``people.json`` in ``data_dir``."""
 
 from __future__ import annotations
 
@@ -29,36 +29,36 @@ FILE = "people.json"
 LOCAL_TOKEN_FILE = "operator.token"  # noqa: S105 - a file's name
 LOCK_SECONDS = 5.0
 POLL_SECONDS = 0.05
-TOKEN_MARK = "wrt_"  # noqa: S105 - so that a scanner for leaked secrets can tell one
+TOKEN_MARK = "wrt_"  # noqa: S105 - so that secret scanners recognize leaked tokens
 
 _TOKEN_NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
 
 
 class PeopleError(WaitroomError):
-    """``people.json`` can't be read, written or changed so; the message says how to mend it and quotes no secret."""
+    """``people.json`` can't be read, written or changed. The message says how to fix that and quotes no secret."""
 
 
 class Role(StrEnum):
-    """What somebody may do; each may what the one before may."""
+    """The permissions of an account; each role includes those before it."""
 
     VIEWER = "viewer"
     OPERATOR = "operator"
     ADMIN = "admin"
 
     def may(self, least: Role) -> bool:
-        """Whether this role may do what needs at least that one."""
+        """Whether this role includes the permissions of ``least``."""
         ranks = list(Role)
         return ranks.index(self) >= ranks.index(least)
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who does something.
+    """The author of an action.
 
     Attributes:
-        name: A user's; ``token:NAME`` for an API token; ``local`` for whoever is on this machine.
-        role: What they may.
-        address: Where they are, as far as proxies are believed.
+        name: A user's name; ``token:NAME`` for an API token; ``local`` for access from this machine.
+        role: The actor's role.
+        address: The client's address, as reported by trusted proxies.
         via: ``dashboard``, ``api``, ``cli`` or ``autopilot``.
     """
 
@@ -70,7 +70,7 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Somebody who may log in."""
+    """A user who may log in."""
 
     name: str
     role: Role
@@ -80,14 +80,14 @@ class User:
 
     @property
     def stamp(self) -> str:
-        """Goes into a session, and is another one as soon as role, password or second factor are: it ends by that."""
+        """Part of a session: changes with role, password or second factor, which ends the user's sessions."""
         known = json.dumps([self.name, self.role, self.password_hash, self.totp_secret])
         return hashlib.sha256(known.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
 class ApiToken:
-    """A program that may come in. ``created_at``: Unix time in seconds."""
+    """An API token. ``created_at``: Unix time in seconds."""
 
     name: str
     role: Role
@@ -97,13 +97,13 @@ class ApiToken:
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """All whom we know, by name."""
+    """All users and tokens, by name."""
 
     users: Mapping[str, User] = field(default_factory=dict)
     tokens: Mapping[str, ApiToken] = field(default_factory=dict)
 
     def bearer(self, token: str) -> ApiToken | None:
-        """Whose token it is. Takes the same time whichever it is, and whether or not it is one."""
+        """Returns the matching token, in constant time, whether or not there is one."""
         digest, found = token_digest(token), None
         for one in self.tokens.values():
             if hmac.compare_digest(one.sha256, digest):
@@ -112,7 +112,7 @@ class People:
 
 
 def token_digest(token: str) -> str:
-    """What is kept of a token. It is too long to be guessed, so that a plain SHA-256 hides it."""
+    """Returns the digest stored for a token. Tokens are too long to be guessed, so plain SHA-256 is enough."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
@@ -145,14 +145,14 @@ _KEPT = TypeAdapter(_Kept)
 class PeopleFile:
     """``people.json``: read by the control process, changed by the ``waitroom user`` and ``waitroom token`` commands.
 
-    A change is whole or not at all; of two at once, one waits.
+    Changes are atomic; of two concurrent ones, one waits.
     """
 
     def __init__(self, data_dir: Path) -> None:
         self.path = data_dir / FILE
 
     def read(self) -> People:
-        """All in the file; nobody where there is none. Raises `PeopleError`."""
+        """Returns all accounts in the file; none if it is missing. Raises `PeopleError`."""
         try:
             text = self.path.read_bytes()
         except FileNotFoundError:
@@ -162,7 +162,7 @@ class PeopleFile:
         try:
             kept = _KEPT.validate_json(text)
         except ValidationError:
-            pass  # the error would quote what is in the file
+            pass  # the error would quote the file's contents
         else:
             return People(
                 {n: User(n, one.role, one.password_hash, one.totp_secret) for n, one in kept.users.items()},
@@ -183,7 +183,7 @@ class PeopleFile:
         self._change(add)
 
     def change_user(self, name: str, change: Callable[[User], User]) -> None:
-        """Puts what ``change`` makes of a user in their place. Raises `PeopleError`."""
+        """Replaces a user by the result of ``change``. Raises `PeopleError`."""
 
         def replace(people: People) -> People:
             others = _without(people.users, name, "user")
@@ -196,7 +196,7 @@ class PeopleFile:
         self._change(lambda people: People(_without(people.users, name, "user"), people.tokens))
 
     def add_token(self, name: str, role: Role) -> str:
-        """Makes a token, which is kept nowhere. Raises `PeopleError`."""
+        """Creates and returns a token, which is stored only as a digest. Raises `PeopleError`."""
         if not _TOKEN_NAME.fullmatch(name):
             raise PeopleError(f'"{name}" is no name for a token: write 1 to 64 of a-z, 0-9, ".", "_", "@" and "-".')
         token = TOKEN_MARK + secrets.token_urlsafe(32)
@@ -232,9 +232,9 @@ class PeopleFile:
 
 
 class Register:
-    """All whom we know now: those of the settings, and those of the file, which is read again when it has changed.
+    """The current accounts: those of the settings, and those of the file, which is reloaded when it has changed.
 
-    A name in the settings goes before the same one in the file.
+    A name in the settings takes precedence over the same one in the file.
     """
 
     def __init__(self, data_dir: Path, of_settings: Iterable[UserSettings]) -> None:
@@ -243,7 +243,7 @@ class Register:
         self._read: tuple[object, People] | None = None
 
     def now(self) -> People:
-        """Looks, and reads what has changed; blocks for that. Raises `PeopleError`."""
+        """Reloads the file if it has changed, which blocks. Raises `PeopleError`."""
         mark = _mark(self._file.path)
         if self._read is None or self._read[0] != mark:
             people = self._file.read()
@@ -252,12 +252,12 @@ class Register:
 
 
 def users_of(settings: Iterable[UserSettings]) -> list[User]:
-    """The users that the settings name."""
+    """Returns the users that the settings define."""
     return [User(one.name, Role(one.role), one.password_hash, one.totp_secret, in_settings=True) for one in settings]
 
 
 def new_local_token(data_dir: Path) -> str:
-    """Makes the token that whoever may read ``data_dir`` comes in with from this machine, until the next start."""
+    """Creates the token for local access by readers of ``data_dir``; it is valid until the next start."""
     token = secrets.token_urlsafe(32)
     make_folder(data_dir)
     write_private(data_dir / LOCAL_TOKEN_FILE, token + "\n")
@@ -265,12 +265,12 @@ def new_local_token(data_dir: Path) -> str:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Puts a file in place that only its owner may read; whole, or not at all. Raises `PeopleError`."""
+    """Writes a file atomically, readable only by its owner. Raises `PeopleError`."""
     name = ""
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(descriptor, "w") as file:
-            if os.geteuid() == 0:  # the folder's owner is the gateway's user, who must be able to read it
+            if os.geteuid() == 0:  # the directory belongs to the gateway's user, who must be able to read the file
                 owner = path.parent.stat()
                 os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
             file.write(text)
@@ -285,7 +285,7 @@ def write_private(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Holds a lock that others wait for. Raises `PeopleError`."""
+    """Holds an exclusive lock. Raises `PeopleError`."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -313,7 +313,7 @@ def _without(table: Mapping[str, Any], name: str, kind: str) -> dict[str, Any]:
 
 
 def _mark(path: Path) -> object:
-    """Tells one state of a file from another."""
+    """Returns a value that changes with the file."""
     try:
         found = path.stat()
     except FileNotFoundError:

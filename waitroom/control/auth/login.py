@@ -1,4 +1,4 @@
-"""Logging in and out."""
+"""Login and logout."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from waitroom.errors import StoreUnavailable
 LONGEST_FORM = 8 << 10
 LONGEST_NAME = 64
 WRONG = "Name, password or code is wrong."
-# Asked of where a user has no second factor, so that none answers sooner than others.
+# Checked for users without a second factor, so that their responses take as long as others'.
 _NO_SECRET = "A" * 32
 
 
 class Login:
-    """The pages and requests by which somebody comes in and goes."""
+    """The login and logout pages and requests."""
 
     def __init__(self, access: Access, passwords: Passwords) -> None:
         self._access = access
         self._passwords = passwords
 
     def install(self, app: web.Application) -> None:
-        """Adds its handlers to an application; they need `Access` before them."""
+        """Adds its handlers to an application; they require the middleware of `Access`."""
         app.router.add_get(LOGIN, self._form)
         app.router.add_post(LOGIN, self._log_in)
         app.router.add_post(LOGOUT, self._log_out)
@@ -41,7 +41,7 @@ class Login:
         return self._page(200, "", next=own_path(request.query.get("next", "/")))
 
     async def _must_have_users(self, here: Whence) -> dict[str, User]:
-        """The users; where there are none, whoever is on this machine is sent to the rooms."""
+        """Returns the users; if there are none, redirects local visitors to the rooms."""
         people = await self._access.people()
         if not people.users:
             if not here.here:
@@ -57,7 +57,7 @@ class Login:
         form = await _form_of(request)
         name, target = form.get("name", "").strip().lower()[:LONGEST_NAME], own_path(form.get("next", "/"))
         user = users.get(name)
-        # Who is unknown isn't written down by what they typed: it may be a password.
+        # The name of an unknown user is not recorded: it may be a mistyped password.
         actor = Actor("unknown" if user is None else user.name, Role.VIEWER, here.address, "dashboard")
         try:
             wait = await self._access.store.attempt(name, here.address)
@@ -82,7 +82,7 @@ class Login:
         return self._let_in(user, target, secure=here.secure)
 
     async def _reason_against(self, user: User | None, name: str, form: dict[str, str], users: dict[str, User]) -> str:
-        """Why somebody isn't let in, for the audit log; empty where they are. Takes as long whatever the reason."""
+        """Returns why a login is refused, for the audit log; empty if it isn't. Takes as long whatever the reason."""
         hashed = stand_in(name, [one.password_hash for one in users.values()]) if user is None else user.password_hash
         right = await self._passwords.right(form.get("password", ""), hashed)
         secret = None if user is None else user.totp_secret
@@ -132,7 +132,7 @@ class Login:
 
 
 async def _form_of(request: web.Request) -> dict[str, str]:
-    """The form's fields, the first value of each. Raises `Refused`."""
+    """Returns the form's fields, the first value of each. Raises `Refused`."""
     if request.content_type != FORM:
         raise Refused(415, "Content of another kind", f"Send it as {FORM}.")
     if request.content_length is None or request.content_length > LONGEST_FORM:

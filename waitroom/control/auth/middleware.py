@@ -1,8 +1,8 @@
-"""Who may do what on the admin listener: every request is somebody's before any handler sees it.
+"""Authenticates and authorizes every request to the admin listener before any handler sees it.
 
-Who comes is told by a bearer token, by the cookie of somebody who has logged in (`waitroom.control.auth.login`) or,
-while no user is configured, by coming from this very machine. What isn't allowed is refused: a viewer may look, and
-whoever changes something has to be an operator.
+A request is authenticated by a bearer token, by the session cookie of a logged-in user (`waitroom.control.auth.login`)
+or, while no user is configured, by coming from this machine. Requests without permission are rejected: viewers may only
+read, and changes require the operator role.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ log = structlog.get_logger()
 LOGIN = "/login"
 LOGOUT = "/logout"
 API = "/api/"
-# Programs ask for these, and they tell nothing of anybody.
+# Programs request these, and they disclose nothing about anybody.
 FOR_ALL = frozenset({"/healthz", "/readyz", "/metrics", LOGIN})
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
@@ -46,7 +46,7 @@ PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
     "frame-ancestors 'none'; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
-    # With "no-referrer", browsers wouldn't tell the origin of our own forms.
+    # With "no-referrer", browsers would not send the origin of our own forms.
     "Referrer-Policy": "same-origin",
 }
 LONGEST_PATH_TOLD = 200
@@ -70,17 +70,17 @@ class Recorder(Protocol):
         note: str = "",
         outcome: str = "done",
     ) -> None:
-        """Writes down who did what, or tried to."""
+        """Records an action or an attempt."""
 
 
 class Refused(WaitroomError):  # noqa: N818 - an answer, not a mistake
-    """A request isn't answered as it was meant; `Access` turns it into a page or a problem.
+    """A request is rejected; `Access` turns this into a page or a problem response.
 
     Attributes:
         status: The HTTP status.
-        detail: What is wrong and how to mend it, for whoever asked.
-        actor: Who tried, where it is to be written down.
-        retry_after: Seconds until it is worth trying again; 0 where nothing is said of that.
+        detail: What is wrong and how to fix it, for the client.
+        actor: The actor to record, if the attempt is to be recorded.
+        retry_after: Seconds after which to retry; 0 for no such advice.
     """
 
     def __init__(
@@ -101,13 +101,13 @@ def _must(actor: Actor, least: Role) -> None:
 
 
 class Access:
-    """Tells who asks, and answers those who may not.
+    """Authenticates requests and rejects those without permission.
 
     Args:
         settings: With ``secrets`` filled in.
-        store: For what must hold for all controllers.
-        audit: Where logins and refused requests are written down.
-        local_token: What `waitroom.control.auth.accounts.LOCAL_TOKEN_FILE` holds.
+        store: State shared by all controllers.
+        audit: Records logins and rejected requests.
+        local_token: The content of `waitroom.control.auth.accounts.LOCAL_TOKEN_FILE`.
         now: The wall clock, Unix time in seconds.
     """
 
@@ -127,7 +127,7 @@ class Access:
         self._local_token = local_token
         self._register = Register(Path(settings.data_dir), settings.users)
         self._trusted = TrustedProxies(settings.trusted_proxies)
-        # Strangers must not push everything else out of the audit log.
+        # Strangers must not push all other entries out of the audit log.
         self._refusals = TokenBucket(RECORDS_PER_SECOND, RECORDS_AT_ONCE)
         self._left_out = 0
         self._said = ""
@@ -137,12 +137,12 @@ class Access:
         self._page = environment.get_template("login.html")
 
     def install(self, app: web.Application) -> None:
-        """Puts itself before all handlers of an application."""
+        """Installs itself in front of all handlers of an application."""
         app.middlewares.append(self._guard)
         app.router.add_get(f"{API}v1/me", self._me)
 
     async def still_allowed(self, request: web.Request) -> bool:
-        """Whether who sent this request would still be let in, as whom it was, for answers that go on and on."""
+        """Whether the sender of this request would still be admitted as the same actor; for long-lived responses."""
         try:
             actor = await self._actor(request, self.whence(request))
         except Refused:
@@ -150,11 +150,11 @@ class Access:
         return actor == request[ACTOR]
 
     def whence(self, request: web.Request) -> Whence:
-        """Where a request comes from."""
+        """Returns the origin of a request."""
         return whence(request, self._trusted)
 
     async def people(self) -> People:
-        """All whom we know now. Raises `Refused`."""
+        """Returns the current accounts. Raises `Refused`."""
         try:
             people = await asyncio.to_thread(self._register.now)
         except PeopleError as error:
@@ -176,7 +176,7 @@ class Access:
         note: str = "",
         outcome: str = "done",
     ) -> None:
-        """Writes something down; of what was refused, no more than so much in a minute."""
+        """Records an entry; refusals are limited to a number per minute."""
         if outcome == "refused":
             if not self._refusals.take(time.monotonic()):
                 self._left_out += 1
@@ -190,7 +190,7 @@ class Access:
             log.warning("not written to the audit log", action=action, who=actor.name, cause=str(error))
 
     def page(self, status: int, title: str, message: str = "", **shown: Any) -> web.Response:
-        """The page for whoever is not in."""
+        """Returns the page for unauthenticated clients."""
         body = self._page.render({"form": False, "name": "", "next": "/", **shown}, title=title, message=message)
         return web.Response(status=status, text=body, content_type="text/html", headers=PAGE_HEADERS)
 
@@ -208,7 +208,7 @@ class Access:
             return await self._answer(request, refused)
 
     async def _actor(self, request: web.Request, here: Whence) -> Actor:
-        """Who sent a request. Raises `Refused`."""
+        """Returns the sender of a request. Raises `Refused`."""
         if "Authorization" in request.headers:
             return await self._bearer(request.headers["Authorization"], here)
         people = await self.people()
@@ -221,7 +221,7 @@ class Access:
             self.refuse_strangers(here)
         browser = from_own_page(request, here.secure)
         actor = Actor("local", Role.ADMIN, here.address, "api" if browser is None else "dashboard")
-        # A page from anywhere could send its reader's browser here, which is on this machine.
+        # Any page could make its reader's browser send a request here, and that browser may be on this machine.
         if request.method not in SAFE_METHODS and browser is False:
             self.refuse_other_pages(actor)
         return actor
@@ -239,7 +239,7 @@ class Access:
         raise Refused(401, "Who are you?", "This token is none of ours, or it was removed.", actor=unknown)
 
     async def _logged_in(self, request: web.Request, here: Whence, people: People) -> Actor | None:
-        """Who has logged in; None where nobody, or no longer."""
+        """Returns the user that is logged in; None if there is none, or no longer."""
         session = self.session(request)
         user = None if session is None else people.users.get(session.name)
         if session is None or user is None or not hmac.compare_digest(user.stamp, session.stamp):
@@ -249,7 +249,7 @@ class Access:
             if await self.store.ended(session.id):
                 return None
         except StoreUnavailable as error:
-            # Nothing could be changed now, but it must be seen that the store is down.
+            # No change would succeed now, but the operator must be able to see that the store is down.
             if not safe:
                 raise Refused(503, "The store doesn't answer", "Nothing can be changed; try again.") from error
         actor = Actor(user.name, user.role, here.address, "dashboard")
@@ -258,7 +258,7 @@ class Access:
         return actor
 
     def session(self, request: web.Request) -> AdminSession | None:
-        """The session that a request's cookie is of, whether or not it was ended."""
+        """Returns the session of a request's cookie, whether or not it was ended."""
         value = request.cookies.get(COOKIE)
         try:
             return None if value is None else self.cookies.read(value, self.now())
@@ -266,7 +266,7 @@ class Access:
             return None
 
     def refuse_strangers(self, here: Whence) -> NoReturn:
-        """Refuses who isn't on this machine while no user is configured. Raises `Refused`."""
+        """Rejects remote clients while no user is configured. Raises `Refused`."""
         detail = (
             "No user is configured, so only somebody on the gateway's own machine may come in. Add a user there, "
             "with the command: waitroom user add NAME --role admin"
@@ -274,14 +274,14 @@ class Access:
         raise Refused(403, "Not from here", detail, actor=Actor("unknown", Role.VIEWER, here.address, "dashboard"))
 
     def refuse_other_pages(self, actor: Actor) -> NoReturn:
-        """Refuses what another page than ours made a browser send. Raises `Refused`."""
+        """Rejects requests that a foreign page made a browser send. Raises `Refused`."""
         detail = (
             "This didn't come from a page of this address. Behind a proxy, let it pass on the Host header as it came."
         )
         raise Refused(403, "Not from here", detail, actor=actor)
 
     def _must_look_right(self, request: web.Request) -> None:
-        """Refuses content of a kind that nothing here takes: plain forms of other pages send those."""
+        """Rejects content types that no handler accepts, such as the plain forms of foreign pages."""
         if request.method in SAFE_METHODS or not request.body_exists:
             return
         wanted = JSON if request.path.startswith(API) else FORM
@@ -321,5 +321,5 @@ def _say_when(answer: web.Response, refused: Refused) -> None:
 
 
 def _bytes(text: str) -> bytes:
-    """What came in a header, however it is no text."""
+    """Returns the raw bytes of a header value, which need not be valid text."""
     return text.encode("utf-8", "surrogateescape")

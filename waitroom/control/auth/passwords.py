@@ -17,7 +17,7 @@ from waitroom.errors import WaitroomError
 
 SHORTEST = 12
 LONGEST = 256
-# Each takes 64 MiB and a good part of a core while it is checked: nobody may make us check many at once.
+# Each check takes 64 MiB and much of a core: nobody may make us run many at the same time.
 CHECKS_AT_ONCE = 2
 MOST_WAITING = 16
 ISSUER = "Waitroom"
@@ -28,11 +28,11 @@ _CODE = re.compile(r"[0-9]{6}")
 
 
 class TooBusy(WaitroomError):  # noqa: N818 - a state of the world, not a mistake
-    """So many passwords are being checked that one more would have to wait for long."""
+    """Too many password checks are running; one more would wait too long."""
 
 
 def password_flaw(password: str) -> str:
-    """What keeps a password from being taken; empty where nothing does."""
+    """Returns why a password is rejected; empty if it is accepted."""
     if len(password) < SHORTEST:
         return f"is shorter than {SHORTEST} characters: take a few words."
     if len(password) > LONGEST:
@@ -43,19 +43,19 @@ def password_flaw(password: str) -> str:
 
 
 def hash_password(password: str) -> str:
-    """An argon2id hash with the parameters that RFC 9106 calls its second choice."""
+    """Returns an argon2id hash with the parameters of the second choice in RFC 9106."""
     return PasswordHasher().hash(_one_spelling(password))
 
 
 class Passwords:
-    """Checks passwords in threads of its own, few at once."""
+    """Checks passwords in its own threads, few at a time."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(CHECKS_AT_ONCE, thread_name_prefix="password")
         self._asked = 0
 
     async def right(self, password: str, hashed: str) -> bool:
-        """Whether it is the password. Raises `TooBusy`."""
+        """Whether the password is correct. Raises `TooBusy`."""
         if self._asked >= CHECKS_AT_ONCE + MOST_WAITING:
             raise TooBusy("too many are logging in at once")
         self._asked += 1
@@ -66,7 +66,7 @@ class Passwords:
             self._asked -= 1
 
     def close(self) -> None:
-        """Lets the check under way end by itself and begins no other."""
+        """Lets running checks finish and starts no others."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
@@ -78,15 +78,15 @@ def _verified(password: str, hashed: str) -> bool:
 
 
 def _one_spelling(password: str) -> str:
-    """The same however a keyboard composes its letters."""
+    """Normalizes a password, however a keyboard composes its letters."""
     return unicodedata.normalize("NFKC", password)
 
 
 def matching_step(secret: str, code: str, now: float) -> int | None:
-    """Which interval of 30 seconds a code belongs to, out of the one at the Unix time ``now`` and its neighbours.
+    """Returns the 30-second interval that a code belongs to: that of the Unix time ``now`` or a neighbour.
 
     Returns:
-        The interval's number, by which a code can be told from an earlier use of it; None where the code is wrong.
+        The interval's number, by which reuse of a code is detected; None if the code is wrong.
     """
     code = code.replace(" ", "")
     if not _CODE.fullmatch(code):
@@ -99,18 +99,18 @@ def matching_step(secret: str, code: str, now: float) -> int | None:
 
 
 def new_totp_secret() -> str:
-    """A new secret for an authenticator app."""
+    """Returns a new secret for an authenticator app."""
     return pyotp.random_base32()
 
 
 def provisioning_uri(name: str, secret: str) -> str:
-    """What an authenticator app takes in, as text or as a QR code."""
+    """Returns the URI that authenticator apps import, as text or as a QR code."""
     return pyotp.TOTP(secret).provisioning_uri(name=name, issuer_name=ISSUER)
 
 
 def stand_in(name: str, hashes: Sequence[str]) -> str:
-    """A hash to check the password of an unknown user against, so that it takes as long as a known one's.
+    """Returns a hash to check the password of an unknown user against, so that it takes as long as a known one's.
 
-    It is some real user's, always the same for a name, so that users whose hashes take unequal times don't stand out.
+    It is a real user's, always the same for a name. So users whose hashes take different times don't stand out.
     """
     return sorted(hashes)[sum(name.encode()) % len(hashes)]

@@ -1,4 +1,4 @@
-"""Where a request to the admin listener comes from, as far as whoever passed it on is believed."""
+"""The origin of a request to the admin listener, as reported by trusted proxies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from waitroom.net.forwarded import TrustedProxies, first_untrusted_hop, parse_fo
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 LONGEST_NEXT = 2048
 
-# What proxies add. With any of these, a connection from this machine isn't somebody on this machine.
+# Headers that proxies add. A local connection with any of these is not a client on this machine.
 _PASSED_ON = (
     *("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Server", "X-Real-Ip"),
     *("Forwarded", "Via"),
@@ -21,12 +21,12 @@ _PASSED_ON = (
 
 
 class Whence(NamedTuple):
-    """Where a request comes from.
+    """The origin of a request.
 
     Attributes:
-        address: Of whoever asks, in its shortest form; empty where it isn't known.
-        secure: Whether their browser speaks HTTPS.
-        here: Whether they are on this machine, and no proxy of it speaks for somebody else.
+        address: The client's address, in its shortest form; empty if unknown.
+        secure: Whether the client's browser uses HTTPS.
+        here: Whether the client is on this machine, and not behind a proxy on it.
     """
 
     address: str
@@ -35,7 +35,7 @@ class Whence(NamedTuple):
 
 
 def whence(request: web.Request, trusted: TrustedProxies) -> Whence:
-    """Where a request comes from. Only ``trusted_proxies`` are believed."""
+    """Returns the origin of a request. Only ``trusted_proxies`` are believed."""
     peer = plain_address(request.remote or "") or ""
     passed_on = any(name in request.headers for name in _PASSED_ON)
     if not passed_on:
@@ -56,10 +56,10 @@ def whence(request: web.Request, trusted: TrustedProxies) -> Whence:
 
 
 def from_own_page(request: web.Request, secure: bool) -> bool | None:
-    """Whether a page of this very listener sent a request; None where no browser says so or otherwise.
+    """Whether a page of this listener sent a request; None if the browser doesn't say.
 
-    Browsers set both headers by themselves; no page can. Where a page wants no referrer told, Origin is ``null`` even
-    for its own forms, and counts for nothing.
+    Browsers set both headers themselves; pages can't. On a page with a no-referrer policy, Origin is ``null`` even for
+    its own forms, so that value is ignored.
     """
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
     if site is None and origin is None:
@@ -73,11 +73,11 @@ def from_own_page(request: web.Request, secure: bool) -> bool | None:
 
 
 def own_path(target: str) -> str:
-    """Where to go after logging in: the path asked for, or ``/`` where it might lead away from here."""
+    """Returns the path to redirect to after a login: the requested one, or ``/`` if it might lead elsewhere."""
     if not target.startswith("/") or target.startswith("//") or len(target) > LONGEST_NEXT:
         return "/"
     if any(character <= " " or character in "\\\x7f" for character in target):
-        return "/"  # browsers drop some of these, and what is left may begin with two slashes
+        return "/"  # browsers drop some of these, and the rest may begin with two slashes
     if urlsplit(target).path in {"/login", "/logout"}:
         return "/"
     return target

@@ -1,4 +1,4 @@
-"""The cookie of somebody who has logged in, signed as tickets and passes are, under a salt of its own."""
+"""The session cookie of a logged-in user, signed like tickets and passes, with its own salt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from itsdangerous import BadData, URLSafeSerializer
 
 from waitroom.errors import BadToken
 
-# The edge takes cookies with this beginning away before a request goes on to the shop, should both have one host name.
+# The edge removes cookies with this prefix from forwarded requests, in case admin and shop share a host name.
 COOKIE = "waitroom_admin"
 SESSION_SECONDS = 12 * 3600
 LONGEST_COOKIE = 1024
@@ -21,12 +21,12 @@ _COOKIE = re.compile(r"[A-Za-z0-9._-]+")
 
 @dataclass(frozen=True, slots=True)
 class AdminSession:
-    """What the cookie says.
+    """The content of the cookie.
 
     Attributes:
-        name: The user's.
-        id: The session's, by which it can be ended.
-        stamp: The user's when they logged in; see `waitroom.control.auth.accounts.User.stamp`.
+        name: The user's name.
+        id: The session's id, by which it can be ended.
+        stamp: The user's stamp at login; see `waitroom.control.auth.accounts.User.stamp`.
         ends_at: Unix time in seconds.
     """
 
@@ -37,10 +37,10 @@ class AdminSession:
 
 
 class AdminCookies:
-    """Signs and reads them.
+    """Signs and reads session cookies.
 
     Args:
-        secrets: Newest first; the first signs, all verify.
+        secrets: Newest first; the first one signs, all verify.
     """
 
     def __init__(self, secrets: Sequence[str]) -> None:
@@ -51,11 +51,11 @@ class AdminCookies:
         )
 
     def sign(self, session: AdminSession) -> str:
-        """The cookie's value."""
+        """Returns the cookie's value."""
         return str(self._serializer.dumps([session.name, session.id, session.stamp, session.ends_at]))
 
     def read(self, value: str, now: float) -> AdminSession:
-        """The session in a cookie, at the Unix time ``now``. Raises `BadToken`."""
+        """Returns the session in a cookie, at the Unix time ``now``. Raises `BadToken`."""
         if len(value) > LONGEST_COOKIE or not _COOKIE.fullmatch(value):
             raise BadToken("not in the form of a session of ours")
         try:

@@ -1,14 +1,14 @@
-"""Finds the rate a shop can bear: figures and time in, a rate and a sentence out. Pure; `pilot` does the rest.
+"""Finds the rate that a shop can handle: figures and time in, a rate and a sentence out. Pure; `runner` does the I/O.
 
-Visitors who were let in stay for minutes, so that load follows how many are inside and only late the rate. Whoever
-steers the rate by latency alone steers an integrator with a delay, and swings. Hence two different moves:
+Admitted visitors stay for minutes, so load follows the number of active visitors, and the rate only with a delay.
+Steering the rate by latency alone means steering an integrator with a delay: it oscillates. Hence two different moves:
 
-- **Up** at most by a factor for each stay of a visitor, so that what the last step brought is seen before the next one
-  is half done; the factor shrinks to 1 as latency comes near what counts as slow (Vegas, Gradient2), is large until the
-  shop was first seen to be full (slow start) and small around the rate at which that was (CUBIC).
-- **While it is full** by what the shop delivers, visitors' worth of answers a minute, less what it takes to work off
-  those who queue in it (BBR, and Little's law). How many queue is known now, not only once they are done: so the rate
-  is back as soon as the queue is gone, and a moment's hiccup costs a moment.
+- **Up** by at most a factor per stay of a visitor, so that the effect of a step is visible before the next one is half
+  done. The factor shrinks to 1 as latency approaches the slow threshold (Vegas, Gradient2), is large until the shop was
+  first seen to be full (slow start), and small around the rate at which that happened (CUBIC).
+- **While the shop is full**, the rate is what it delivers, in visitors' worth of answers per minute, less what it needs
+  to work off its queue (BBR, and Little's law). The queue is measured now, not when its requests finish: so the rate
+  recovers as soon as the queue is gone, and a short stall costs little.
 
 docs/autopilot.md has the reasons, the sources and the figures.
 """
@@ -30,36 +30,36 @@ from waitroom.control.autopilot.signals import (
     stay,
 )
 
-# Factors of growth: for each stay of a visitor until the knee is known and around it, for each window on the way back.
+# Growth factors: per stay of a visitor until the knee is known and around it, and per window while recovering.
 START_GROWTH: Final = 1.6
 KNEE_GROWTH: Final = 1.08
 RETURN_GROWTH: Final = 1.4
 MOST_HASTE: Final = 4.0
-BEYOND_KNEE: Final = 1.15  # so far beyond it and well all the same, the shop bears more than it did
-AFTER_ERRORS: Final = 0.93  # of the rate at which requests failed: as far as it goes up again at first
-# The knee follows what a full shop delivers by so much at each look, since a look may be chance, and never by more than
-# halving: a shop that falls when it is overrun delivers less than it bears.
+BEYOND_KNEE: Final = 1.15  # the shop handles this much more than the known knee, so the knee has moved
+AFTER_ERRORS: Final = 0.93  # of the rate at which requests failed: the first limit of the recovery
+# At each look, the knee follows what a full shop delivers by this share, since a look may be chance. It is at most
+# halved: an overloaded shop that collapses delivers less than it can handle.
 KNEE_GAIN: Final = 0.3
 DEEPEST_KNEE: Final = 0.5
 KNEE_STEP_AT_ERRORS: Final = 0.8
-UNMEASURED: Final = 0.8  # of the rate is thought to be borne, from when the shop is first full until that is measured
-# Who are too many inside are worked off in this time, by letting in so much less than the shop delivers. It is more
-# than twice what it takes until a change shows, as a loop with a dead time wants it (Ziegler and Nichols, 1942).
+UNMEASURED: Final = 0.8  # share of the rate taken as the knee, from when the shop is first full until it is measured
+# Surplus visitors are worked off in this time, by admitting less than the shop delivers. It is more than twice the time
+# until a change shows, as a loop with dead time requires (Ziegler and Nichols, 1942).
 DRAIN_SECONDS: Final = 15.0
-DEEPEST: Final = 0.3  # of the knee, but for a hold
+DEEPEST: Final = 0.3  # of the knee, except for a hold
 SLOW_FACTOR_OF_RATE: Final = 0.97
 ERRORS_FACTOR_OF_RATE: Final = 0.75
 ERRORS_WEIGHT: Final = 5.0
 DEEPEST_AT_ERRORS: Final = 0.3
 
-CALM_SECONDS: Final = 30.0  # at AFTER_ERRORS of the knee before it is tried again; doubled each time it fails
+CALM_SECONDS: Final = 30.0  # at AFTER_ERRORS of the knee before the next attempt; doubled after each failure
 MOST_STRIKES: Final = 3
 
 LONGEST_HOLD_SECONDS: Final = 60.0
-AGAIN_SECONDS: Final = 120.0  # who must hold again so soon after a hold, holds for longer
+AGAIN_SECONDS: Final = 120.0  # a hold that follows another within this time lasts longer
 RETURN_SHARE: Final = 0.25  # of the knee, when a hold ends
 
-LIMITING_SHARE: Final = 0.8  # of the rate must really come in, or something else is what limits
+LIMITING_SHARE: Final = 0.8  # of the rate must actually be used, or something else is the limit
 SMALLEST_CHANGE: Final = 0.03
 LONGEST_STEP_SECONDS: Final = 10.0
 
@@ -68,9 +68,9 @@ def decide(memory: Memory, bounds: Bounds, figures: Figures, now: float) -> tupl
     """Decides the rate.
 
     Args:
-        memory: What the last decision gave back; ``Memory()`` at first.
-        bounds: What the operator allows.
-        figures: How it stands.
+        memory: Returned with the last decision; ``Memory()`` at first.
+        bounds: The operator's limits.
+        figures: The current state of room and shop.
         now: The room's clock, in seconds; it never goes back.
     """
     passed = 0.0 if memory.at is None else min(max(now - memory.at, 0.0), LONGEST_STEP_SECONDS)
@@ -89,7 +89,7 @@ def decide(memory: Memory, bounds: Bounds, figures: Figures, now: float) -> tupl
 
 
 def _adopted(memory: Memory, figures: Figures, *, first: bool) -> tuple[Memory, str]:
-    """Goes on from a rate that somebody else has set."""
+    """Continues from a rate that somebody else has set."""
     if abs(figures.rate - memory.rate) <= 1e-6 * max(1.0, memory.rate):
         return memory, ""
     said = f"Going on from {_shown(figures.rate)} a minute" + (", as was set." if first else ", as somebody else set.")
@@ -109,7 +109,7 @@ def _adopted(memory: Memory, figures: Figures, *, first: bool) -> tuple[Memory, 
 
 def _hold(memory: Memory, judged: Judged, now: float) -> tuple[Memory, Decision]:
     again = 0 < memory.since > now - AGAIN_SECONDS
-    # What it fails at on the way back says nothing of what it bears when it is well.
+    # Failures during recovery say nothing about the capacity of a healthy shop.
     knee = memory.knee if again and memory.knee else min(memory.knee or memory.rate, memory.rate)
     memory = replace(
         memory,
@@ -148,7 +148,7 @@ def _held(memory: Memory, bounds: Bounds, judged: Judged, figures: Figures, now:
 def _steer(
     memory: Memory, bounds: Bounds, judged: Judged, figures: Figures, now: float, passed: float
 ) -> tuple[Memory, Decision]:
-    """Moves the aim, and the rate once that is worth it."""
+    """Moves the aim, and the rate once the difference is worth a change."""
     if judged.slowness >= 1:
         memory, queued = _queued(memory, judged, figures, now)
         memory = _slow(memory, judged, figures, queued, now)
@@ -175,10 +175,10 @@ def _steer(
 
 
 def _queued(memory: Memory, judged: Judged, figures: Figures, now: float) -> tuple[Memory, float]:
-    """How many requests queue in a slow shop, as far as that is sure.
+    """Estimates how many requests queue in a slow shop, as far as that is certain.
 
-    Latency is that of a whole window, and of those who are done: how many are there now shows sooner that it is over.
-    But where few are there and it stays slow, only some pages are, and the many quick ones hide it.
+    Latency covers a whole window, and only requests that are done; the number in flight shows earlier that the queue is
+    gone. But if few are in flight and latency stays high, only some pages are slow, hidden among the many quick ones.
     """
     if judged.crowded:
         return replace(memory, clear_since=None), min(judged.late, judged.crowded)
@@ -188,7 +188,7 @@ def _queued(memory: Memory, judged: Judged, figures: Figures, now: float) -> tup
 
 
 def _slow(memory: Memory, judged: Judged, figures: Figures, queued: float, now: float) -> Memory:
-    """The shop is full: what it delivers is what it bears."""
+    """Handles a full shop: what it delivers is its capacity."""
     begins = memory.slow_since is None
     since = now if memory.slow_since is None else memory.slow_since
     delivered = figures.admitted if judged.delivered is None else judged.delivered
@@ -196,7 +196,7 @@ def _slow(memory: Memory, judged: Judged, figures: Figures, queued: float, now: 
     if judged.failure_share >= ERROR_SHARE:
         knee = full_at = min(knee, max(delivered, KNEE_STEP_AT_ERRORS * knee))
     elif queued and now - since >= figures.seconds:
-        # Full for the whole of the window, or what it delivered would be what it did while it stood still.
+        # Only if it was full for the whole window; otherwise the figure would include a time at a standstill.
         delivered = max(delivered, DEEPEST_KNEE * knee)
         knee = full_at = knee + (KNEE_GAIN if full_at else 1.0) * (delivered - knee)
     memory = replace(
@@ -213,16 +213,16 @@ def _slow(memory: Memory, judged: Judged, figures: Figures, queued: float, now: 
 
 
 def _drained(memory: Memory, judged: Judged, queued: float) -> float:
-    """The rate at which those who are too many inside are worked off in `DRAIN_SECONDS`."""
+    """Returns the rate at which surplus visitors are worked off in `DRAIN_SECONDS`."""
     knee = memory.knee if memory.full_at else UNMEASURED * memory.knee
     if judged.failure_share >= ERROR_SHARE:
-        # Where requests fail it is too late for working off slowly.
+        # When requests fail, it is too late to work them off slowly.
         return knee * max(DEEPEST_AT_ERRORS, ERRORS_FACTOR_OF_RATE - ERRORS_WEIGHT * judged.failure_share)
     return max(DEEPEST * knee, min(SLOW_FACTOR_OF_RATE * knee, knee - queued * 60 / DRAIN_SECONDS))
 
 
 def _rise(memory: Memory, judged: Judged, figures: Figures, now: float, passed: float) -> tuple[Memory, float]:
-    """Where to aim in a well shop, while the rate is what limits."""
+    """Returns the aim for a healthy shop, while the rate is the limit."""
     ease = (1 - judged.slowness) ** 2
     step = ARRIVAL_SECONDS + stay(figures) + figures.seconds
     stays = passed / step
@@ -233,10 +233,10 @@ def _rise(memory: Memory, judged: Judged, figures: Figures, now: float, passed: 
     else:
         most = memory.knee
         if memory.aim >= 0.98 * memory.knee:
-            # The longer all is well, the likelier the knee isn't where it was.
+            # The longer the shop is healthy, the more likely it is that the knee has moved.
             haste = min(MOST_HASTE, 1 + (now - max(memory.slow_at, memory.calm_until)) / (2 * step))
             memory = replace(memory, knee=memory.knee * (1 + (KNEE_GROWTH - 1) * ease) ** (stays * haste))
-            # Also where it was never measured: it was slow for a moment alone.
+            # Even if it was never measured, because the shop was slow only for a moment.
             if memory.knee > BEYOND_KNEE * memory.full_at:
                 memory = replace(memory, knee=0.0, strikes=0)
     aim = memory.aim * RETURN_GROWTH ** (passed / figures.seconds)
@@ -244,7 +244,7 @@ def _rise(memory: Memory, judged: Judged, figures: Figures, now: float, passed: 
 
 
 def _kept(memory: Memory, bounds: Bounds, figures: Figures) -> str:
-    """Why the rate isn't raised although the shop is well; empty where it may be."""
+    """Returns why the rate isn't raised although the shop is healthy; empty if it may be."""
     come = figures.counted(figures.admitted)
     if memory.rate < bounds.floor:
         return ""

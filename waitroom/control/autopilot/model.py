@@ -1,4 +1,4 @@
-"""What the autopilot is shown, what it remembers and what it decides."""
+"""The autopilot's input, memory and decisions."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from enum import StrEnum
 from typing import Any, Final
 
 SHORTEST_HOLD_SECONDS: Final = 5.0
-# The shortest of these windows that holds enough requests is looked at: what is newer tells more.
+# The shortest of these windows with enough requests is used: newer figures say more.
 WINDOWS: Final = (2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 HELD_WINDOWS: Final = WINDOWS[:3]
 ENOUGH_REQUESTS: Final = 40
 
 
 class Move(StrEnum):
-    """What was decided."""
+    """The kind of a decision."""
 
     KEEP = "keep"
     RAISE = "raise"
@@ -25,11 +25,11 @@ class Move(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What the operator allows. Rates in visitors per minute.
+    """The operator's limits. Rates in visitors per minute.
 
     Attributes:
         floor, ceiling: The rate stays between them; only a hold goes below, to 0.
-        latency_seconds: An answer of which one in twenty takes longer than this is slow; None learns it.
+        latency_seconds: A 95th percentile above this is slow; None learns the threshold.
     """
 
     floor: float
@@ -37,25 +37,25 @@ class Bounds:
     latency_seconds: float | None = None
 
     def within(self, rate: float) -> float:
-        """The nearest rate that is allowed."""
+        """Returns the nearest allowed rate."""
         return min(max(rate, self.floor), self.ceiling)
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """How room and shop stand. Rates are per minute, over the last ``seconds``.
+    """The state of room and shop. Rates are per minute, over the last ``seconds``.
 
     Attributes:
-        seconds: How long the window is.
-        running: Whether the room is open: nobody paused, closed or sold it out.
+        seconds: The length of the window.
+        running: Whether the room is open: not paused, closed or sold out.
         rate: The rate in force.
-        waiting, inside, max_active: Visitors in the line, in the shop or called, and the bound on the latter.
-        admitted, left: Visitors let in, and those inside who left.
-        requests: Answers of the shop, failures included.
-        failures: Of these, those that failed: 5xx, none at all, or what the room names a failure.
-        given_up: Requests whose visitors went away before the answer.
-        p50_seconds, p95_seconds: Latency, the time to an answer's head; None where there were no answers.
-        in_flight: Requests that wait for the shop's answer now; streams and tunnels don't.
+        waiting, inside, max_active: Visitors in the queue, active or called visitors, and the limit on the latter.
+        admitted, left: Visitors admitted, and active visitors who left.
+        requests: Completed requests of the shop, failures included.
+        failures: Those that failed: a 5xx, no response, or what the room defines as a failure.
+        given_up: Requests whose visitors left before the response.
+        p50_seconds, p95_seconds: Latency, the time to a response's head; None if there were no responses.
+        in_flight: Requests waiting for the shop's response now; streams and tunnels don't count.
     """
 
     seconds: float
@@ -74,29 +74,29 @@ class Figures:
     in_flight: int
 
     def counted(self, per_minute: float) -> float:
-        """How many of something there were in the window."""
+        """Returns the number in the window, from a figure per minute."""
         return per_minute * self.seconds / 60
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What must be remembered from one decision to the next. Times are seconds of the room's clock.
+    """The state from one decision to the next. Times are seconds of the room's clock.
 
     Attributes:
-        at: When it was last decided; None before the first time.
+        at: The time of the last decision; None before the first.
         rate: The rate decided then, visitors per minute.
-        aim: What it is on the way to: changes too small to be worth a change add up here.
-        best_p50, best_p95: Latency of the well shop, in seconds; 0 where unknown.
-        served, asked: Visitors' worth of visits lately, and requests they made.
-        knee: The rate that the shop is thought to bear; 0 before it was ever seen full.
-        full_at: The knee as it was last measured, so that one can tell when it has moved; 0 before it was.
-        slow_at: When a measured knee was last passed.
-        slow_since: Since when requests have queued in the shop, without a break; None while they don't.
-        clear_since: Since when the shop has been slow with few requests in it; None while it isn't.
-        calm_until: Not above AFTER_ERRORS of the knee before this.
+        aim: The target rate: changes too small to apply accumulate here.
+        best_p50, best_p95: Latency of the healthy shop, in seconds; 0 if unknown.
+        served, asked: Visitors' worth of recent visits, and the requests they made.
+        knee: The estimated capacity of the shop as a rate; 0 before it was ever full.
+        full_at: The knee as last measured, to detect that it has moved; 0 before the first measurement.
+        slow_at: When a measured knee was last exceeded.
+        slow_since: Since when requests have queued in the shop without a break; None while they don't.
+        clear_since: Since when the shop has been slow with few requests in flight; None while it isn't.
+        calm_until: Until then, the rate stays at or below AFTER_ERRORS of the knee.
         strikes: How often in a row requests failed.
-        since: What was seen before this no longer counts: it is of before a hold, or of before it ended.
-        held_at, hold_seconds: When admission stopped and for how long at the least; None where it goes on.
+        since: Figures from before this no longer count: they are from before a hold, or from before it ended.
+        held_at, hold_seconds: When admission stopped, and for how long at least; None while it continues.
     """
 
     at: float | None = None
@@ -118,23 +118,23 @@ class Memory:
     hold_seconds: float = SHORTEST_HOLD_SECONDS
 
     def windows(self, now: float) -> tuple[float, ...]:
-        """The windows that `Figures` may be of at ``now``, in seconds, shortest first."""
+        """Returns the windows that `Figures` may cover at ``now``, in seconds, shortest first."""
         newest = max(now - self.since, WINDOWS[0])
         return tuple(one for one in (WINDOWS if self.held_at is None else HELD_WINDOWS) if one <= newest)
 
     def dump(self) -> dict[str, Any]:
-        """All of it, for JSON."""
+        """Returns all fields, for JSON."""
         return asdict(self)
 
     @classmethod
     def load(cls, dumped: dict[str, Any]) -> Memory:
-        """What `dump` gave; what is unknown in it, from another version, is left out."""
+        """Loads the output of `dump`; unknown fields, from another version, are ignored."""
         return cls(**{name: value for name, value in dumped.items() if name in cls.__dataclass_fields__})
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is to be done: the rate (0 holds), and why, in words for the operator."""
+    """The rate to set (0 holds), and the reason, in words for the operator."""
 
     move: Move
     rate: float

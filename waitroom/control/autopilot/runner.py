@@ -1,8 +1,8 @@
-"""Flies the rooms that have their autopilot on: looks, lets `autopilot` decide, applies it and keeps what was said.
+"""Runs the autopilot of the rooms that use it: observes, lets `controller` decide, applies and records the decision.
 
-Of several control processes one decides for a room: whoever holds its lease, which is renewed with every look and runs
-out by itself. What must be remembered is kept beside it, so that another one goes on where the last has stopped. While
-the store is away nothing is decided; the rate stays as it is.
+Of several control processes, one decides for a room: the holder of its lease, which is renewed with every look and
+expires by itself. The controller's memory is stored beside it, so that another process can take over. While the store
+is unavailable nothing is decided, and the rate stays as it is.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from waitroom.store.scripts import load_script
 log = structlog.get_logger()
 
 DECIDE_SECONDS = 2.0
-LOOK_SLACK_SECONDS = 1.0  # looks aren't made to the second
-LEASE_MS = 8000  # several looks; who takes over finds the room as it was so long ago
+LOOK_SLACK_SECONDS = 1.0  # looks are not made to the second
+LEASE_MS = 8000  # several looks; a successor finds the room as it was that long ago
 KEPT_DECISIONS = 500
-# After so long a pause what was learnt is of another shop, perhaps of another day.
+# After a pause of this length, the memory may be of a different shop, perhaps of another day.
 FORGET_SECONDS = 900.0
-_LEFT_INSIDE = ("left:expired", "left:released", "left:ended")  # of those who were in the shop
+_LEFT_INSIDE = ("left:expired", "left:released", "left:ended")  # of active visitors
 
 
 class Sight(Protocol):
-    """What is known of a room, see `waitroom.control.rooms.admission_loop.Admission`."""
+    """The state of a room, see `waitroom.control.rooms.admission_loop.Admission`."""
 
     view: RoomView | None
     store_up: bool
@@ -49,7 +49,7 @@ class Sight(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A decision as it was kept: when by the Unix clock, in seconds; what, the rate and the words."""
+    """A recorded decision: its time in Unix seconds, kind, rate and reason."""
 
     at: float
     move: str
@@ -57,20 +57,20 @@ class Said:
     said: str
 
     def described(self) -> dict[str, Any]:
-        """As JSON shows it, the time by RFC 3339."""
+        """Returns the JSON form, with the time by RFC 3339."""
         at = datetime.fromtimestamp(self.at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         return {"at": at, "move": self.move, "rate_per_minute": self.rate, "said": self.said}
 
 
 class Logbook:
-    """A room's lease, what its autopilot remembers, and its decisions, in the store.
+    """A room's lease, its autopilot's memory and its decisions, in the store.
 
     Every method raises `StoreUnavailable` when Redis doesn't answer in time.
 
     Args:
         redis: A client that answers with bytes.
         room: The room's name.
-        who: A word that no other control process has.
+        who: A unique name of this control process.
     """
 
     def __init__(self, redis: Redis, room: str, who: str) -> None:
@@ -81,7 +81,7 @@ class Logbook:
         self._note = redis.register_script(load_script("waitroom.control.autopilot", "note_decision"))
 
     async def take(self) -> tuple[bool, Memory, Said | None]:
-        """Takes or renews the lease. Returns whether it is ours, what is remembered, and the newest decision."""
+        """Acquires or renews the lease. Returns whether it is ours, the memory, and the newest decision."""
         with store_errors():
             mine, state = await self._take(keys=self.keys, args=[self._who, LEASE_MS])
         if not state:
@@ -90,10 +90,10 @@ class Logbook:
         return mine == 1, Memory.load(kept["memory"]), Said(**kept["said"])
 
     async def note(self, memory: Memory, said: Said, *, keep: bool) -> bool:
-        """Notes what is remembered and the newest decision; ``keep`` puts it among those that are kept, too.
+        """Stores the memory and the newest decision; ``keep`` also adds it to the list of kept decisions.
 
         Returns:
-            Whether the lease was still ours; else nothing was noted.
+            Whether the lease was still ours; otherwise nothing was stored.
         """
         decision = {"at": said.at, "move": said.move, "rate": said.rate, "said": said.said}
         state = json.dumps({"memory": memory.dump(), "said": decision})
@@ -102,7 +102,7 @@ class Logbook:
             return bool(await self._note(keys=self.keys, args=[self._who, state, kept, KEPT_DECISIONS]))
 
     async def decisions(self, count: int = 100) -> list[Said]:
-        """The newest decisions that were kept, newest first: all but those to leave the rate as it was."""
+        """Returns the newest kept decisions, newest first: all except those that leave the rate unchanged."""
         with store_errors():
             kept = await self._redis.lrange(self.keys[2], 0, count - 1)
         return [Said(**json.loads(one)) for one in kept]
@@ -113,12 +113,12 @@ class Pilot:
 
     Args:
         settings: The room's.
-        sight: Where its newest view is found.
-        logbook: Its part of the store.
-        change: Sets the rate of the room that was seen so, with a sentence that says why; `WaitroomError` where that
-            can't be done, as when somebody else changed the room meanwhile.
-        switched: Whether the autopilot is on in a room seen so.
-        unix: The wall clock in seconds, for what people read.
+        sight: The room's latest view.
+        logbook: The room's part of the store.
+        change: Sets the rate of the room as of that view, with a reason; raises `WaitroomError` if that is
+            impossible, such as when somebody else changed the room meanwhile.
+        switched: Whether the autopilot is on, given a view of the room.
+        unix: The wall clock in seconds, for display.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class Pilot:
         self._looks: deque[tuple[float, int, int]] = deque()
 
     def described(self) -> dict[str, Any]:
-        """How it stands, as the API's ``autopilot`` object."""
+        """Returns the status as the API's ``autopilot`` object."""
         said = None if self.said is None else self.said.described()
         return {
             "on": self.on if self._sight.view is None else self._switched(self._sight.view),
@@ -153,17 +153,17 @@ class Pilot:
         }
 
     async def step(self, shop: Callable[[float], UpstreamStats]) -> Decision | None:
-        """Decides, and applies it.
+        """Decides on a rate and applies it.
 
         Args:
-            shop: The shop's figures over so many seconds.
+            shop: Returns the shop's figures over a number of seconds.
 
         Returns:
-            What was decided; None where nothing was: it is off, too little is known, or another one decides.
+            The decision; None if it is off, too little is known, or another process decides.
         """
         view = self._sight.view
         if view is None or not self._sight.store_up:
-            self._looks.clear()  # what happens while nobody looks would be taken for what happened lately
+            self._looks.clear()  # figures from an unobserved time would pass for recent ones
             return None
         now = view.clock_ms / 1000
         self._look(view, now)
@@ -187,7 +187,7 @@ class Pilot:
     def _look(self, view: RoomView, now: float) -> None:
         left = sum(view.totals.get(name, 0) for name in _LEFT_INSIDE)
         if self._looks and now <= self._looks[-1][0]:
-            return  # the same view again
+            return  # the view hasn't changed
         self._looks.append((now, view.totals.get("admitted", 0), left))
         while len(self._looks) > 2 and self._looks[1][0] < now - WINDOWS[-1]:
             self._looks.popleft()
@@ -226,7 +226,7 @@ class Pilot:
         )
 
     async def _off(self, view: RoomView, memory: Memory) -> Decision | None:
-        """It was switched off; a hold must not outlive it, for it would look like nobody's doing."""
+        """Handles a room whose autopilot was switched off; a hold must not outlive it, since nothing would explain it."""
         rate = self.bounds.floor if view.rate_per_minute <= 0 else view.rate_per_minute
         said = "The autopilot was switched off: the rate stays as it is."
         if view.rate_per_minute <= 0:
@@ -245,11 +245,11 @@ class Pilot:
 
 
 class Pilots:
-    """All rooms' autopilots, and the looks at their shops.
+    """The autopilots of all rooms, and the observation of their shops.
 
     Args:
-        pilots: One for each room.
-        watch: Reads what the edge workers count.
+        pilots: One per room.
+        watch: Reads the counters of the edge workers.
     """
 
     def __init__(self, pilots: Sequence[Pilot], watch: UpstreamWindow) -> None:
@@ -257,7 +257,7 @@ class Pilots:
         self._watch = watch
 
     async def run(self) -> None:
-        """Looks and decides until cancelled. Nothing that store or shop do ends it."""
+        """Observes and decides until cancelled. Errors of store or shop don't end it."""
         while True:
             await look_at(self._watch)
             for pilot in self._pilots:
@@ -268,19 +268,19 @@ class Pilots:
         try:
             await pilot.step(lambda seconds: self._watch.figures(pilot.name, seconds))
         except StoreUnavailable:
-            pass  # admission has said so, and holds
+            pass  # the admission loop has logged it, and holds
         except WaitroomError as error:
             log.info("the autopilot decides anew", room=pilot.name, cause=str(error))
         except Exception:
-            # A mistake here must not end admission, which runs beside it.
+            # An error here must not end admission, which runs beside it.
             log.exception("the autopilot can't decide", room=pilot.name)
 
 
 async def look_at(window: UpstreamWindow) -> None:
-    """Reads what the edge workers have counted up to now."""
+    """Reads the edge workers' counters up to now."""
     await asyncio.to_thread(window.look, time.monotonic(), time.time())
 
 
 def new_name() -> str:
-    """A word for one control process, which no other has."""
+    """Returns a unique name for a control process."""
     return uuid.uuid4().hex

@@ -1,6 +1,6 @@
-"""What a shop's figures mean: how slow it is, whether it fails, how many queue in it, and how it is when it is well.
+"""Interprets a shop's figures: how slow it is, whether it fails, how many requests queue in it, its healthy latency.
 
-Pure. `autopilot` decides what is done about it; docs/autopilot.md has the reasons and the sources.
+Pure. `controller` decides what to do; docs/autopilot.md has the reasons and the sources.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from typing import Final
 from waitroom.control.autopilot.model import Bounds, Figures, Memory
 from waitroom.control.monitoring.thresholds import BACK_OFF, GIVING_UP, HOLD
 
-# What counts as slow where the operator didn't say: so many times the latency of the well shop, and so much more at the
-# least. A tenth of a second is what people notice (Nielsen, Usability Engineering, 1993).
+# The slow threshold if the operator set none: a multiple of the healthy shop's latency, and at least this much more.
+# A tenth of a second is what people notice (Nielsen, Usability Engineering, 1993).
 SLOW_FACTOR: Final = 3.0
 SLOW_LEAST_SECONDS: Final = 0.1
 SLOW_LEAST_P95_SECONDS: Final = 0.25
 FEWEST_REQUESTS: Final = 20  # in a window, to learn from
-# A second: pages change, so the best that was ever seen isn't believed in for ever; and what stays slow although the
-# load was taken away isn't slow because of it.
+# Drift per second: pages change, so the best latency ever seen is not believed forever; and if the shop stays slow at
+# a reduced load, load is not the cause.
 BASELINE_DRIFT: Final = 0.0003
 BASELINE_DRIFT_IN_VAIN: Final = 0.004
-# The least of many small samples is chance, so a window counts by its requests. And the first visitors see the quickest
-# pages alone: what is seen before the shop was ever full is how it is when it is well.
+# The minimum of many small samples is chance, so a window's weight is its number of requests. And the first visitors
+# see only the fastest pages: latency measured before the shop was ever full is its healthy latency.
 BASELINE_REQUESTS: Final = 200
 BASELINE_SECONDS: Final = 60.0
 
-ARRIVAL_SECONDS: Final = 4.0  # from a change of the rate until those whom it calls are seen at the shop
+ARRIVAL_SECONDS: Final = 4.0  # from a change of the rate until the visitors it calls reach the shop
 LONGEST_STAY_SECONDS: Final = 60.0
 SHORTEST_STAY_SECONDS: Final = 4.0
 
@@ -35,29 +35,29 @@ ERROR_SHARE: Final = BACK_OFF.share
 SLOWNESS_OF_ERRORS: Final = 2.0
 SLOWNESS_OF_GIVING_UP: Final = 1.5
 
-FEWEST_STALLED: Final = 3  # requests that wait while nothing is answered
+FEWEST_STALLED: Final = 3  # requests in flight while nothing is answered
 
 SERVED_MEMORY_SECONDS: Final = 180.0
-SMALLEST_SERVED: Final = 5.0  # visitors, before anything is known of how much one asks for
+SMALLEST_SERVED: Final = 5.0  # visitors, before the number of requests per visitor is known
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What the figures mean. ``slowness``: 0 as fast as ever, 1 at what counts as slow, more beyond."""
+    """The meaning of the figures. ``slowness``: 0 as fast as ever, 1 at the slow threshold, more beyond."""
 
     slowness: float
     failure_share: float
-    failing: str  # why admission must stop; empty where it need not
+    failing: str  # why admission must stop; empty if it need not
     delivered: float | None  # visitors' worth of answers per minute
-    # Requests, and so visitors, that queue in the shop beyond what it bears well: by how long answers took (Little's
-    # law), and by how many are there now.
+    # Requests, and so visitors, that queue in the shop beyond its healthy load: by response times (Little's law) and by
+    # the number in flight now.
     late: float
     crowded: float
     latency: str  # in words
 
 
 def judge(memory: Memory, bounds: Bounds, figures: Figures) -> Judged:
-    """Says what the figures mean, by what is remembered of the well shop and by what the operator calls slow."""
+    """Interprets the figures, given the memory of the healthy shop and the operator's slow threshold."""
     requests = figures.counted(figures.requests)
     share = figures.failures / figures.requests if figures.requests > 0 else 0.0
     failing = ""
@@ -86,7 +86,7 @@ def judge(memory: Memory, bounds: Bounds, figures: Figures) -> Judged:
 
 
 def _slowness(memory: Memory, bounds: Bounds, figures: Figures) -> tuple[float, float, float, str]:
-    """How slow the shop is, as in `Judged`; how many seconds too long an answer takes; how many it may; in words."""
+    """Returns the slowness as in `Judged`, the excess latency and the allowed excess in seconds, and a description."""
     p50, p95 = figures.p50_seconds, figures.p95_seconds
     if p50 is None or p95 is None or figures.counted(figures.requests) < FEWEST_REQUESTS:
         return 0.0, 0.0, 0.0, "too few requests to tell the latency"
@@ -99,7 +99,7 @@ def _slowness(memory: Memory, bounds: Bounds, figures: Figures) -> tuple[float, 
     room50 = max((SLOW_FACTOR - 1) * best50, SLOW_LEAST_SECONDS)
     room95 = max((SLOW_FACTOR - 1) * best95, SLOW_LEAST_P95_SECONDS)
     slow50, slow95 = (p50 - best50) / room50, (p95 - best95) / room95
-    # The mean of what is too long is some half of what it is for one in twenty.
+    # The mean excess is about half of the excess of the 95th percentile.
     too_long = max(_too_long(p50 - best50, room50), _too_long(p95 - best95, room95) / 2)
     if slow95 > slow50:
         latency = f"one in twenty answers took over {_seconds(p95)}, {_seconds(best95)} when all was well"
@@ -113,7 +113,7 @@ def _too_long(longer: float, room: float) -> float:
 
 
 def learnt(memory: Memory, figures: Figures, judged: Judged, now: float, passed: float) -> Memory:
-    """Takes in the latency of the well shop, and how much a visitor asks for."""
+    """Updates the latency of the healthy shop, and the number of requests per visitor."""
     if judged.failing or judged.failure_share > ERROR_SHARE or memory.held_at is not None:
         return memory
     if figures.p50_seconds and figures.p95_seconds and figures.counted(figures.requests) >= FEWEST_REQUESTS:
@@ -127,8 +127,8 @@ def learnt(memory: Memory, figures: Figures, judged: Judged, now: float, passed:
             best_p50=_best(memory.best_p50, figures.p50_seconds, fall, rise, drift),
             best_p95=_best(memory.best_p95, figures.p95_seconds, fall, rise, drift),
         )
-    # Who is inside has on average done half of the visit: what they made inside more counts but half (Little's law
-    # needs a steady state, and a growing crowd is none).
+    # Active visitors are on average halfway through their visit, so growth of their number counts half (Little's law
+    # requires a steady state, which a growing crowd is not).
     served = max(0.0, figures.admitted - (figures.admitted - figures.left) / 2) * passed / 60
     fade = math.exp(-passed / SERVED_MEMORY_SECONDS)
     asked = figures.requests * passed / 60
@@ -136,7 +136,7 @@ def learnt(memory: Memory, figures: Figures, judged: Judged, now: float, passed:
 
 
 def _best(known: float, seen: float, fall: float, rise: float, drift: float) -> float:
-    """The latency of the well shop, from what was known of it and what is seen now, in seconds."""
+    """Returns the latency of the healthy shop from the known and the current value, in seconds."""
     if not known:
         return seen
     if seen < known:
@@ -145,12 +145,12 @@ def _best(known: float, seen: float, fall: float, rise: float, drift: float) -> 
 
 
 def _reaction(figures: Figures) -> float:
-    """How long it takes until the figures show what a change has done, in seconds."""
+    """Returns the time until the figures show the effect of a change, in seconds."""
     return ARRIVAL_SECONDS + figures.seconds + stay(figures) / 2
 
 
 def stay(figures: Figures) -> float:
-    """How long a visitor stays, by Little's law, within what is worth waiting for, in seconds."""
+    """Returns a visitor's stay by Little's law, clamped to what is worth waiting for, in seconds."""
     if figures.left <= 0:
         return LONGEST_STAY_SECONDS
     return min(max(figures.inside * 60 / figures.left, SHORTEST_STAY_SECONDS), LONGEST_STAY_SECONDS)

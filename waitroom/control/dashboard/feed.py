@@ -1,7 +1,7 @@
-"""The live feed of the dashboard: server-sent events, made once for all who listen.
+"""The live feed of the dashboard: server-sent events, rendered once for all listeners.
 
-A frame is made once a second, and at once when something was changed, however many listen and only while somebody
-does. A listener has no queue but the newest frame: who is slow misses those in between, and costs nobody anything.
+A frame is rendered once a second, and immediately after a change, regardless of the number of listeners and only while
+there are any. A listener's queue is only the newest frame: slow listeners skip frames and cost others nothing.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ log = structlog.get_logger()
 
 EVERY_SECONDS = 1.0
 MOST_LISTENERS = 200
-# Whether a listener may still listen is asked before a frame is sent, but not before each of many in a second.
+# A listener's permission is checked before a frame is sent, but at most once a second.
 ASK_SECONDS = 0.5
-# No answer goes on for ever; the browser comes back by itself.
+# No response lasts forever; the browser reconnects.
 LISTEN_SECONDS = 60.0
-# A listener that takes no byte for so long is let go.
+# Listeners that accept no byte for this long are disconnected.
 SEND_SECONDS = 10.0
 
-# The browser's wait before it comes back, in milliseconds.
+# The browser's delay before it reconnects, in milliseconds.
 _GREETING = b"retry: 500\n\n"
 _HEADERS = {
     "Content-Type": "text/event-stream",
@@ -42,10 +42,10 @@ Room = Mapping[str, Any]
 
 
 class Feed:
-    """Makes frames for all listeners.
+    """Renders frames for all listeners.
 
     Args:
-        rooms: Gives all rooms as the API does.
+        rooms: Returns all rooms in the API's format.
         clock: Unix time in seconds.
     """
 
@@ -61,37 +61,37 @@ class Feed:
 
     @property
     def listeners(self) -> int:
-        """How many listen now."""
+        """The number of listeners."""
         return self._listeners
 
     def poke(self) -> None:
-        """Has a frame made now: something was changed."""
+        """Triggers a frame immediately, after a change."""
         self._changed.set()
 
     async def run(self) -> None:
-        """Makes frames until cancelled."""
+        """Renders frames until cancelled."""
         while True:
             self._changed.clear()
             if self._listeners:
                 try:
                     await self._publish()
                 except Exception:
-                    # Whatever is wrong with what is shown, the next frame may be right.
+                    # Even if this frame fails, the next one may succeed.
                     log.exception("the dashboard's feed can't be made")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(EVERY_SECONDS):
                     await self._changed.wait()
 
     async def close(self) -> None:
-        """Sends the listeners away, and takes no more."""
+        """Disconnects the listeners, and accepts no more."""
         async with self._frames:
             self._open = False
             self._frames.notify_all()
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
-        """The newest frame, whenever there is a newer one than was given last; ends with `close`."""
+        """Yields the newest frame whenever there is a newer one than yielded last; ends with `close`."""
         self._listeners += 1
-        # The frame that is there may be from when somebody listened last.
+        # The existing frame may be from a previous listener's time.
         seen = self._number
         self.poke()
         try:
@@ -129,8 +129,8 @@ def add_feed(app: web.Application, feed: Feed, allowed: Allowed) -> None:
 
     Args:
         app: The admin listener's.
-        feed: Makes the frames.
-        allowed: Whether who sent a request, which was let in, still may; asked about once a second for each listener.
+        feed: Renders the frames.
+        allowed: Whether the sender of an admitted request is still allowed; checked once a second per listener.
     """
     app[FEED] = feed
     app[_ALLOWED] = allowed
@@ -176,7 +176,7 @@ async def _send(request: web.Request, response: web.StreamResponse, data: bytes)
         async with asyncio.timeout(SEND_SECONDS):
             await response.write(data)
     except TimeoutError:
-        # Nothing more gets through, the end of the response neither.
+        # Nothing more gets through, not even the end of the response.
         if request.transport is not None:
             request.transport.abort()
         raise

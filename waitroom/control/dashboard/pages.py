@@ -1,4 +1,4 @@
-"""The dashboard: its pages, as they stand before the live feed keeps them so, and the files that belong to them."""
+"""The dashboard: its pages, as rendered before the live feed updates them, and their static files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from waitroom.resources import resource_path
 from waitroom.settings import RoomSettings
 from waitroom.settings.schema import Shape, keys_of
 
-# Nothing from anywhere else and nothing within the page, so that a name or message that is shown can never act.
+# Nothing from other origins and nothing inline, so that a displayed name or message can never execute.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
     "frame-ancestors 'none'; base-uri 'none'"
@@ -29,14 +29,14 @@ PAGE_HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
-    # With "no-referrer", browsers wouldn't tell the origin of our own forms.
+    # With "no-referrer", browsers would not send the origin of our own forms.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 _FOREVER = "public, max-age=31536000, immutable"
 
-# Of the form's numbers: as the settings have them, or the form would refuse what a room rightly has. A least that is
-# excluded is let through all the same: while the autopilot holds, the rate is 0.
+# Limits of the form's numbers, as in the settings; otherwise the form would reject a room's valid values. An exclusive
+# minimum is accepted nevertheless: while the autopilot holds, the rate is 0.
 _KEYS = keys_of(RoomSettings)
 _LIMITS = {
     name: {"least": key.least, "most": key.most, "step": "1" if key.shape is Shape.WHOLE else "any"}
@@ -48,17 +48,17 @@ Room = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """A static file as it is served."""
+    """A static file as served."""
 
     body: bytes
     content_type: str
 
 
 class Assets:
-    """The static files, under a name that changes with what is in any of them: browsers may keep them for good.
+    """The static files, under a name that changes with any of their contents: browsers may cache them indefinitely.
 
     Args:
-        folder: Where they lie; read once.
+        folder: Their directory; read once.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -71,24 +71,24 @@ class Assets:
         self.version = digest.hexdigest()[:12]
 
     def url(self, name: str) -> str:
-        """Where a file is served, relative to the listener.
+        """Returns a file's URL, relative to the listener.
 
         Raises:
-            KeyError: there is none of this name.
+            KeyError: There is no file of this name.
         """
         self._files[name]
         return f"/static/{self.version}/{name}"
 
     def find(self, version: str, name: str) -> Asset | None:
-        """The file; None where there is none, or only one of another version."""
+        """Returns the file; None if it doesn't exist or has another version."""
         return self._files.get(name) if version == self.version else None
 
 
 class Pages:
-    """The admin pages' templates, with what all of them may use.
+    """The templates of the admin pages, with their shared values.
 
     Args:
-        folder: Of the templates, its ``static`` among them.
+        folder: The directory of the templates, including ``static``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -103,7 +103,7 @@ class Pages:
         self._environment.globals.update(asset=self.assets.url, version=__version__, actor=None)
 
     def response(self, template: str, values: Mapping[str, object], *, status: int = 200) -> web.Response:
-        """A page, with the headers that all of them have. ``values`` are what its template uses, ``title`` at least."""
+        """Renders a page with the shared headers. ``values`` are the template's variables, ``title`` at least."""
         body = self._environment.get_template(template).render(values)
         return web.Response(text=body, status=status, content_type="text/html", headers=PAGE_HEADERS)
 
@@ -116,8 +116,8 @@ def add_dashboard(app: web.Application, rooms: Callable[[], Sequence[Room]]) -> 
     """Serves the dashboard.
 
     Args:
-        app: The admin listener's application; who asks is in ``request[ACTOR]``, nobody may do anything without.
-        rooms: Gives all rooms as the API does.
+        app: The admin listener's application; ``request[ACTOR]`` is set on every request that it admits.
+        rooms: Returns all rooms in the API's format.
     """
     app[PAGES] = Pages(resource_path("templates") / "admin")
     app[_ROOMS] = rooms

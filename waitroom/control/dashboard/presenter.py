@@ -1,6 +1,6 @@
-"""How a room stands, in the words and figures that the dashboard shows.
+"""The status of a room in the words and figures of the dashboard.
 
-Both the page as it is served and the live feed take them from here, so that there is one place that writes them.
+The served page and the live feed both use these functions, so that the texts have one source.
 Everything is a pure function of the room as the API describes it.
 """
 
@@ -32,7 +32,7 @@ _LEFT_WORDS = {
     "ended": "ended by an operator",
 }
 _KEYS = {"rate_per_minute": "rate", "max_active": "most inside"}
-# What can be done with a room, by what it is doing now.
+# The available actions, by the room's state.
 _ACTIONS = {
     "open": ["pause", "drain", "close", "sold_out"],
     "paused": ["resume", "drain", "close", "sold_out"],
@@ -43,13 +43,13 @@ _ACTIONS = {
 
 
 def shown(room: Mapping[str, Any]) -> dict[str, Any]:
-    """The texts of a room by their names on the page.
+    """Returns the texts of a room by their names on the page.
 
-    ``tone`` is good, notice, bad or quiet; ``needs`` are sentences on what needs an eye, ``hints`` on what may be worth
-    a change, ``actions`` what can be done, and ``asks`` what is said before it is.
+    ``tone`` is good, notice, bad or quiet; ``needs`` are problems that need attention, ``hints`` suggest changes,
+    ``actions`` are the available actions, and ``asks`` their confirmation texts.
 
     Args:
-        room: As the API describes it; without ``state`` where the store was never reached.
+        room: In the API's format; without ``state`` if the store was never reached.
     """
     if "state" not in room:
         state, tone = _STATES["unknown"]
@@ -109,7 +109,7 @@ def shown(room: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def says(room: Mapping[str, Any]) -> str:
-    """One sentence on what happens in the room now."""
+    """Returns one sentence on what happens in the room now."""
     waiting, going = room["waiting"], f"{rate(room['rate_per_minute'])} a minute"
     if room.get("draining"):
         return f"Nobody goes in. {people(room['active'])} inside may finish; {_wait(waiting)}."
@@ -129,7 +129,7 @@ def says(room: Mapping[str, Any]) -> str:
 
 
 def asks(room: Mapping[str, Any]) -> dict[str, str]:
-    """What an action will do to how many people, to be read before it is done."""
+    """Returns the confirmation text of each action: its effect, and on how many people."""
     waiting, inside, called = people(room["waiting"]), people(room["active"]), room["called"]
     turn = f" {people(called)} whose turn it is may still come in." if called else ""
     late = f" {people(called)} whose turn it is can't come in any more." if called else ""
@@ -190,24 +190,24 @@ def people(number: int) -> str:
 
 
 def count(number: float) -> str:
-    """A whole number with its thousands apart."""
+    """Formats a whole number with thousands separators."""
     return f"{round(number):,}"
 
 
 def rate(number: float | None) -> str:
-    """So many a minute: whole from ten on, else with one decimal where it has one."""
+    """Formats a rate per minute: a whole number from ten on, otherwise with one decimal if it has one."""
     if number is None:
         return NOTHING
     return count(number) if number >= 10 or number == round(number) else f"{number:.1f}"
 
 
 def share(part: float, whole: float) -> int:
-    """The percentage for a bar, 0 to 100."""
+    """Returns the percentage for a bar, 0 to 100."""
     return max(0, min(100, round(100 * part / whole))) if whole > 0 else 0
 
 
 def percent(part: float, whole: float) -> str:
-    """A percentage: a decimal below ten, and never 0 where there is something."""
+    """Formats a percentage: one decimal below ten, and never 0 for more than nothing."""
     if not part or not whole:
         return "0 %"
     value = 100 * part / whole
@@ -215,7 +215,7 @@ def percent(part: float, whole: float) -> str:
 
 
 def failures(shop: Mapping[str, Any]) -> str:
-    """The share of answers that failed, and how many a minute."""
+    """Returns the share of answers that failed, and the number per minute."""
     answers, failed = _answers(shop), shop.get("failures_per_minute")
     if answers is None or failed is None:
         return NOTHING
@@ -223,20 +223,20 @@ def failures(shop: Mapping[str, Any]) -> str:
 
 
 def _answers(shop: Mapping[str, Any]) -> float | None:
-    """How many requests a minute the shop was done with: those whose visitor gave up are none of its answers."""
+    """Returns the answers per minute: requests that the shop completed, without those whose visitor gave up."""
     asked: float | None = shop.get("requests_per_minute")
     return None if asked is None else asked - (shop.get("given_up_per_minute") or 0)
 
 
 def latency(seconds: float | None) -> str:
-    """Milliseconds below a second, else seconds."""
+    """Formats milliseconds below a second, seconds from there on."""
     if seconds is None:
         return NOTHING
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
 def span(wait: Sequence[float] | None, room: Mapping[str, Any]) -> str:
-    """The wait of somebody who comes now."""
+    """Formats the wait of a visitor who joins now."""
     if room["state"] in ("closed", "sold_out") or room.get("draining"):
         return NOTHING
     if room["state"] == "paused":
@@ -250,7 +250,7 @@ def span(wait: Sequence[float] | None, room: Mapping[str, Any]) -> str:
 
 
 def leavers(left: Mapping[str, float | None]) -> list[list[str]]:
-    """Pairs of a reason in words and how many a minute, the most first."""
+    """Returns pairs of a reason in words and the rate per minute, highest first."""
     pairs = sorted(
         ((reason, number) for reason, number in left.items() if number), key=lambda pair: (-pair[1], pair[0])
     )
@@ -258,7 +258,7 @@ def leavers(left: Mapping[str, float | None]) -> list[list[str]]:
 
 
 def what(change: Mapping[str, Any]) -> str:
-    """A change in the page's words."""
+    """Describes a change in the page's words."""
     said: str = change["what"]
     for key, name in _KEYS.items():
         said = said.replace(key, name)
@@ -266,5 +266,5 @@ def what(change: Mapping[str, Any]) -> str:
 
 
 def clock(at: str) -> str:
-    """The time of day of an RFC 3339 time in UTC, which a script turns into the operator's own."""
+    """Formats the time of day of an RFC 3339 time in UTC, which a script converts to the operator's time zone."""
     return f"{at[11:16]} UTC"
