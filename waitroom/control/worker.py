@@ -40,12 +40,12 @@ from waitroom.timing import every
 
 SHUTDOWN_SECONDS = 2.0
 LOOK_SECONDS = 1.0  # as often as the edge workers write
-# No visitor waits for history and audit log, and an operator sooner waits a moment than reads of a mistake.
+# No visitor waits for history and audit log, and for operators a short delay is better than an error.
 RECORDS_TIMEOUT_SECONDS = 2.0
 
 
 async def serve(child: Child) -> None:
-    """Ticks and serves until it is told to stop."""
+    """Ticks and serves until told to stop."""
     settings = child.settings
     assert settings.redis_url is not None
     redis = connect(settings.redis_url)
@@ -109,5 +109,5 @@ def _pilot(settings: RoomSettings, admission: Admission, logbook: Logbook, opera
 
 
 def main() -> None:
-    """Runs it: see `run_child`."""
+    """Runs the control process: see `run_child`."""
     run_child("control", serve)

@@ -78,7 +78,7 @@ class Refused(WaitroomError):  # noqa: N818 - an answer, not a mistake
 
     Attributes:
         status: The HTTP status.
-        detail: What is wrong and how to fix it, for the client.
+        detail: The problem and how to fix it, for the client.
         actor: The actor to record, if the attempt is to be recorded.
         retry_after: Seconds after which to retry; 0 for no such advice.
     """

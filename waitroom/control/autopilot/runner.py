@@ -226,7 +226,7 @@ class Pilot:
         )
 
     async def _off(self, view: RoomView, memory: Memory) -> Decision | None:
-        """Handles a room whose autopilot was switched off; a hold must not outlive it, since nothing would explain it."""
+        """Handles a room whose autopilot was switched off; a hold must not outlive it without an explanation."""
         rate = self.bounds.floor if view.rate_per_minute <= 0 else view.rate_per_minute
         said = "The autopilot was switched off: the rate stays as it is."
         if view.rate_per_minute <= 0:

@@ -1,1 +1,1 @@
-"""The state of the gateway as operators see it."""
+"""The state of the gateway, for operators."""

@@ -1,6 +1,6 @@
-"""Hints: one plain sentence each on what an operator may want to change, and how.
+"""Hints: a plain sentence on each setting that an operator may want to change, and how.
 
-A hint is no alarm: the room works. The API and the dashboard show them as they are here.
+Hints are not alarms: the room works. The API and the dashboard show them verbatim.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from typing import Final
 from waitroom.metrics.upstream_window import Observed
 from waitroom.settings import RoomSettings
 
-MOST_NAMED: Final = 3  # of a kind, in one sentence
-REFUSED_SECONDS: Final = 3600.0  # for how long a refused request is worth a hint
+MOST_NAMED: Final = 3  # per kind, in one sentence
+REFUSED_SECONDS: Final = 3600.0  # how long a refused request is worth a hint
 _SAFE: Final = ("GET ", "HEAD ")
 
 
 def hints(settings: RoomSettings, observed: Observed, now: float) -> list[str]:
-    """The hints on a room at the Unix time ``now``, the most urgent first."""
+    """Returns the hints on a room at the Unix time ``now``, most urgent first."""
     found = [
         _missing_proxies(observed),
         _refused(observed, now),
@@ -36,7 +36,7 @@ def _missing_proxies(observed: Observed) -> str:
 
 
 def _refused(observed: Observed, now: float) -> str:
-    """Of requests that change something: images and scripts of waiting visitors are refused too, and need no rule."""
+    """Hints at refused unsafe requests. Images and scripts of waiting visitors are refused too, but need no rule."""
     kinds = [
         kind
         for kind, at in sorted(observed.refused.items(), key=lambda item: -item[1])
@@ -57,7 +57,7 @@ def _shared_sessions(settings: RoomSettings, observed: Observed) -> str:
     one = len(sessions) == 1
     count = "1 session is" if one else f"{len(sessions)} sessions are"
     bound = ", and bind_pass ties new passes to one browser or network"
-    if settings.bind_pass != "none":  # noqa: S105 - a choice, no password
+    if settings.bind_pass != "none":  # noqa: S105 - a setting's value, not a password
         bound = ""
     return (
         f"{count} in use from many networks ({_named([f'{session:x}' for session in sessions])}): "

@@ -1,7 +1,7 @@
-"""How the rooms stood during the last hours: a sample each five seconds, kept in the store.
+"""The history of the rooms: one sample every five seconds for the last hours, kept in the store.
 
-The times of samples are multiples of five seconds, so that any number of controllers may take them: the first one there
-writes it, and the others find it written.
+Sample times are multiples of five seconds, so that any number of controllers may take them: the first one writes
+a sample, and the others find it written.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ MOST_SAMPLES = KEPT_SECONDS // SAMPLE_SECONDS
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """How a room stood at a moment.
+    """The state of a room at one moment.
 
     Attributes:
         at: Unix time in seconds, a multiple of `SAMPLE_SECONDS`.
-        joined, admitted, left: The counters then; the difference of two samples is what came between.
-        wait_seconds: What a newcomer was told, the least and the most; None where it couldn't be known.
-        shop: The figures of the last ten seconds, of the gateway that took the sample.
+        joined, admitted, left: The counters at that time; the difference of two samples is the number in between.
+        wait_seconds: The wait announced to a newcomer, minimum and maximum; None if unknown.
+        shop: The figures of the last ten seconds, as seen by the gateway that took the sample.
     """
 
     at: int
@@ -56,7 +56,7 @@ class Sample:
 
     @classmethod
     def of(cls, at: int, view: RoomView, wait: tuple[int, int] | None, shop: UpstreamStats) -> Sample:
-        """The sample of a look at a room."""
+        """Builds the sample for a view of a room."""
         return cls(
             at=at,
             state=str(view.state),
@@ -74,12 +74,12 @@ class Sample:
         )
 
     def json(self) -> dict[str, Any]:
-        """As the API gives it, and as the store has it."""
+        """Returns the format of the API and of the store."""
         return asdict(self)
 
 
 def shop_json(stats: UpstreamStats) -> dict[str, Any]:
-    """A shop's figures as the API gives them."""
+    """Returns a shop's figures in the API's format."""
     return {
         "requests_per_minute": round(stats.requests_per_minute, 1),
         "failures_per_minute": round(stats.failures_per_minute, 1),
@@ -98,7 +98,7 @@ class History:
     """The samples of all rooms.
 
     Args:
-        redis: A client that answers with bytes.
+        redis: A client that returns bytes.
     """
 
     def __init__(self, redis: Redis) -> None:
@@ -106,20 +106,20 @@ class History:
         self._add = redis.register_script(load_script("waitroom.control.monitoring", "add_sample"))
 
     async def add(self, room: str, sample: Sample) -> bool:
-        """Keeps a sample unless there is one of that time; returns whether it did. Raises `StoreUnavailable`."""
+        """Stores a sample unless one of that time exists; returns whether it did. Raises `StoreUnavailable`."""
         told = json.dumps(sample.json(), separators=(",", ":"))
         with store_errors():
             added = await self._add(keys=[_key(room)], args=[sample.at, told, MOST_SAMPLES, sample.at - KEPT_SECONDS])
         return bool(added)
 
     async def read(self, room: str, seconds: float) -> list[Sample]:
-        """The samples of the last ``seconds``, oldest first. Raises `StoreUnavailable`."""
+        """Returns the samples of the last ``seconds``, oldest first. Raises `StoreUnavailable`."""
         return [_sample(json.loads(told)) for told in await self.told(room, seconds)]
 
     async def told(self, room: str, seconds: float) -> list[bytes]:
-        """The same as JSON, each for itself, as the store has them. Raises `StoreUnavailable`.
+        """Returns the same samples as separate JSON texts, as stored. Raises `StoreUnavailable`.
 
-        Six hours are too much to be taken apart and put together again while admission waits.
+        Decoding and encoding six hours of samples would take too long on the event loop that admits visitors.
         """
         since = time.time() - seconds
         with store_errors():
@@ -128,11 +128,11 @@ class History:
 
 
 async def keep_history(history: History, look: Callable[[int], Mapping[str, Sample]]) -> None:
-    """Takes samples until cancelled; a store that doesn't answer leaves a gap.
+    """Takes samples until cancelled; an unavailable store leaves a gap.
 
     Args:
-        history: Where they are kept.
-        look: Gives the samples of a time, by room.
+        history: Stores the samples.
+        look: Returns the samples for a time, by room.
     """
     while True:
         now = time.time()

@@ -1,4 +1,4 @@
-"""Asks the public port for a sign of life, in whatever it speaks."""
+"""Probes the public port, in the protocol it uses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
 
 
 async def serves(settings: Settings) -> bool:
-    """Whether a worker answers on the public port. Any answer will do, even one to a host that no room has."""
+    """Whether a worker responds on the public port. Any response will do, even to a host that no room has."""
     host, _, port = settings.listen.rpartition(":")
     host = host.strip("[]")
     writer: asyncio.StreamWriter | None = None
@@ -36,11 +36,11 @@ async def serves(settings: Settings) -> bool:
 
 
 def _any_certificate() -> ssl.SSLContext:
-    """Takes whatever certificate is shown.
+    """Returns a TLS context that accepts any certificate.
 
-    It is for the shop's name, perhaps of an authority that this machine doesn't know, and the probe goes to an address
-    of this very machine. Nothing secret is sent and nothing that comes back is used: all that it tells is that a worker
-    ends a handshake and answers.
+    The certificate is for the shop's name, perhaps from a CA that this machine doesn't trust, and the probe connects to
+    an address of this machine. Nothing secret is sent and no content is used: the probe only shows that a worker
+    completes a handshake and responds.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False

@@ -1,1 +1,1 @@
-"""Rooms as operators see and change them, and the loop that admits visitors."""
+"""Rooms as operators see and change them, and the admission loop."""

@@ -1,4 +1,4 @@
-"""The admission loop: ticks a room, and takes it up again after whatever befell the store."""
+"""The admission loop: ticks a room, and resumes after any failure of the store."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ log = structlog.get_logger()
 
 TICK_SECONDS = 0.1
 VIEW_EVERY_TICKS = 5
-# A tick that had to stop early is followed by the next at once, but others want the store too.
+# A tick that had to stop early is followed by the next one immediately, but others need the store too.
 MOST_TICKS_IN_A_ROW = 20
 
 
 class Admission:
-    """Ticks one room. Any number of these may run, anywhere: the store sees to it that the sum is right.
+    """Ticks one room. Any number of these may run anywhere: the store keeps their sum correct.
 
     Attributes:
-        view: The room as last seen, None before the first look.
-        store_up: Whether the store answered last time.
-        ticked_at: When the last tick went well, as a Unix time; None before the first.
+        view: The latest view of the room, None before the first.
+        store_up: Whether the store answered the last time.
+        ticked_at: The Unix time of the last successful tick; None before the first.
     """
 
     def __init__(self, settings: RoomSettings, store: QueueStore) -> None:
@@ -47,18 +47,18 @@ class Admission:
 
     @property
     def admitted_per_minute(self) -> float | None:
-        """How many were let in over the last minute, a minute; None before there is anything to tell from."""
+        """Visitors admitted per minute, over the last minute; None while there is too little data."""
         return self.per_minute("admitted")
 
     def per_minute(self, counter: str) -> float | None:
-        """How fast one of the view's totals rose over the last minute; None before there is anything to tell from."""
+        """Returns the rate of one of the view's totals over the last minute; None while there is too little data."""
         if len(self._counted) < 2:
             return None
         (since, before), (until, now) = self._counted[0], self._counted[-1]
         return max(0, now.get(counter, 0) - before.get(counter, 0)) * 60 / (until - since)
 
     async def run(self) -> None:
-        """Ticks until cancelled. Nothing that the store does ends it."""
+        """Ticks until cancelled. Failures of the store don't end it."""
         while True:
             try:
                 await self._step()
@@ -82,8 +82,8 @@ class Admission:
             log.info("admission goes on", room=self.name)
 
     async def look(self) -> RoomView:
-        """Looks at the room now, not only twice a second: after a change, and before one. Raises `StoreUnavailable`."""
-        async with self._looking:  # else an older look could take the place of a newer one
+        """Refreshes the view now, before or after a change, besides twice a second. Raises `StoreUnavailable`."""
+        async with self._looking:  # otherwise an older view could replace a newer one
             self.view = view = await self._store.view(self.view)
         return view
 

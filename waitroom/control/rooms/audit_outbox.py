@@ -1,7 +1,7 @@
-"""Writes into the audit log what the rooms' scripts have left for it.
+"""The outbox of the audit log: writes the notes left by the rooms' scripts to the log.
 
-A note is left in the same step as what it tells of, so that nothing is done without one, whoever is killed when. Any
-control process may write it down: the audit log takes each note once.
+A note is left in the same step as its change, so that no change goes unrecorded, even if a process is killed. Any
+control process may write it to the audit log, which accepts each note once.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ LOOK_SECONDS = 1.0
 
 
 def told(actor: Actor, action: str, note: str, new: Mapping[str, object] | None = None) -> str:
-    """What a script is given to be left as a note, of what somebody does.
+    """Returns the note for a script to leave, on an action of an actor.
 
     Args:
-        actor: Who.
-        action: Such as ``change``.
-        note: Why, as they said.
-        new: What the script doesn't say itself.
+        actor: The actor.
+        action: The action, such as ``change``.
+        note: The reason, as the actor gave it.
+        new: New values that the script doesn't add itself.
     """
     who = {"who": actor.name, "role": str(actor.role), "address": actor.address, "via": actor.via}
     return json.dumps({**who, "action": action, "note": note, "new": dict(new or {})})
@@ -41,8 +41,8 @@ class Notes:
     """The notes of all rooms of one gateway.
 
     Args:
-        audit: Where they are written down.
-        stores: By room.
+        audit: The audit log.
+        stores: The stores, by room.
     """
 
     def __init__(self, audit: Audit, stores: Mapping[str, QueueStore]) -> None:
@@ -51,7 +51,7 @@ class Notes:
         self._failing = False
 
     async def settle(self, room: str) -> None:
-        """Writes down all notes of a room, oldest first. Raises `StoreUnavailable`; what is left then stays a note."""
+        """Records all notes of a room, oldest first. Raises `StoreUnavailable`; the remaining ones stay notes then."""
         store = self._stores[room]
         while notes := await store.notes():
             for note in notes:
@@ -60,7 +60,7 @@ class Notes:
                 await store.forget_note(note)
 
     async def look(self) -> None:
-        """Writes down what has been left by others: the shop, the settings file, a control process that was killed."""
+        """Records notes left by others: the shop, the settings file, a control process that was killed."""
         for room in self._stores:
             try:
                 await self.settle(room)
@@ -70,13 +70,13 @@ class Notes:
                 self._failing = True
                 return
             except Exception:
-                # A mistake here must not end admission, which runs beside it.
+                # An error here must not end admission, which runs beside it.
                 log.exception("what was done to a room can't be written to the audit log", room=room)
         self._failing = False
 
 
 def read_note(room: str, note: bytes) -> tuple[int, dict[str, Any]]:
-    """A note's number, and the entry it stands for."""
+    """Returns a note's number, and its audit log entry."""
     left = json.loads(note)
     by = json.loads(left["told"])
     at = datetime.fromtimestamp(int(left["at_ms"]) / 1000, UTC).isoformat(timespec="milliseconds")

@@ -1,6 +1,6 @@
-"""What an operator may do to a room, whether by dashboard, API or command line; and the autopilot.
+"""Operations on a room, by dashboard, API, command line or autopilot.
 
-Everything that is done, and everything that is refused, is written to the audit log.
+Every operation and every refusal is recorded in the audit log.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from waitroom.tokens import TICKET_SECONDS, Tokens
 log = structlog.get_logger()
 
 _KEYS = keys_of(RoomSettings)
-# No change may set what the settings file may not.
+# Changes have the same limits as the settings file.
 MOST_RATE = int(_KEYS["rate_per_minute"].most or 0)
 MOST_ACTIVE = int(_KEYS["max_active"].most or 0)
 LONGEST_TEXT = 500
-LONGEST_WORD_KEPT = 200  # of what somebody sent that couldn't be used, in the audit log
+LONGEST_WORD_KEPT = 200  # of unusable input, in the audit log
 MOST_WORDS_KEPT = 20
 
 TICKET = re.compile(r"[0-9a-f]{1,16}(\.[A-Za-z0-9_.-]{1,239})?")
@@ -52,15 +52,15 @@ _WHY_NOT: dict[Called, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What is to be changed; None leaves it as it is.
+    """A change of a room; None leaves a field unchanged.
 
     Attributes:
-        rate_per_minute: New visitors a minute.
-        max_active: How many may be inside or called.
-        state: What the room is to be; opening it, closing it and selling it out end a drain.
-        message: To those who wait; "" takes it away.
-        draining: Paused, and said to end when the last one inside has left. False leaves it paused.
-        autopilot: Whether the rate is the autopilot's.
+        rate_per_minute: New visitors per minute.
+        max_active: The maximum of active and called visitors.
+        state: The new state; opening, closing or selling out ends a drain.
+        message: The message to waiting visitors; "" clears it.
+        draining: Pauses the room, which is drained when the last active visitor has left. False leaves it paused.
+        autopilot: Whether the autopilot sets the rate.
     """
 
     rate_per_minute: float | None = None
@@ -72,7 +72,7 @@ class Change:
 
 
 class StaleVersion(WaitroomError):  # noqa: N818 - what it is, not what went wrong
-    """Somebody changed the room meanwhile. ``version`` is the room's now."""
+    """Somebody else changed the room meanwhile. ``version`` is the current one."""
 
     def __init__(self, version: int) -> None:
         self.version = version
@@ -80,7 +80,7 @@ class StaleVersion(WaitroomError):  # noqa: N818 - what it is, not what went wro
 
 
 class BadChange(WaitroomError):  # noqa: N818 - what it is, not what went wrong
-    """What was asked for can't be. ``problems`` says of each field what is wrong and how to mend it."""
+    """The change is invalid. ``problems`` has a message for each field: what is wrong, and how to fix it."""
 
     def __init__(self, problems: Mapping[str, str]) -> None:
         self.problems = dict(problems)
@@ -88,22 +88,22 @@ class BadChange(WaitroomError):  # noqa: N818 - what it is, not what went wrong
 
 
 class NotPossible(WaitroomError):  # noqa: N818 - a state of the room, not a mistake
-    """The room doesn't allow it as it stands, such as admitting somebody to a full one."""
+    """The room's state doesn't allow the operation, such as admitting a visitor to a full room."""
 
 
 class Operations:
-    """Does what operators want, in the rooms of one gateway.
+    """Carries out operations on the rooms of one gateway.
 
-    Methods raise `KeyError` for a room that isn't one, `StaleVersion`, `BadChange`, `NotPossible`, and
-    `StoreUnavailable` where it isn't known whether it was done.
+    Methods raise `KeyError` for an unknown room, `StaleVersion`, `BadChange`, `NotPossible`, and `StoreUnavailable` if
+    the outcome is unknown.
 
     Args:
-        rooms: What is known of them.
-        admissions: By room.
-        stores: By room.
-        audit: Where it is written down.
-        secrets: That sign the tickets, newest first.
-        changed: Called after each change, for those who watch.
+        rooms: The state of the rooms.
+        admissions: The admission loops, by room.
+        stores: The stores, by room.
+        audit: The audit log.
+        secrets: Signing keys of the tickets, newest first.
+        changed: Called after each change, to notify listeners.
     """
 
     def __init__(
@@ -124,14 +124,14 @@ class Operations:
         self._changed = changed
 
     async def change(self, room: str, change: Change, *, expected: int | None, actor: Actor, note: str = "") -> int:
-        """Changes a room in one step; returns its new version, the old one if all was so already.
+        """Changes a room in one step; returns its new version, or the current one if nothing had to change.
 
         Args:
-            room: Its name.
-            change: What.
-            expected: The version that was seen; None changes it whatever it is.
-            actor: Who.
-            note: Why.
+            room: The room's name.
+            change: The change.
+            expected: The version that the change is based on; None applies it to any.
+            actor: The actor.
+            note: The reason.
         """
         store = self._stores[room]
         async with _Refusal(self._audit, actor, "change", room, _named(change), note):
@@ -145,7 +145,7 @@ class Operations:
         return done.version
 
     def effect(self, room: str, change: Change) -> Effect:
-        """What a change would do. Raises `BadChange`, and `StoreUnavailable` before the first look at the room."""
+        """Previews a change. Raises `BadChange`, and `StoreUnavailable` before the first view of the room."""
         check(change, "", None)
         view = self._rooms.view(room)
         if view is None:
@@ -159,7 +159,7 @@ class Operations:
         return effect_of(view, after, draining=drains and after.state is RoomState.PAUSED, autopilot_off=off)
 
     async def undo(self, room: str, *, expected: int, actor: Actor, note: str = "") -> int:
-        """Sets what the last change set to what it was before; returns the new version."""
+        """Reverts the fields of the last change to their previous values; returns the new version."""
         store = self._stores[room]
         async with _Refusal(self._audit, actor, "undo", room, {}, note):
             check_note(note)
@@ -181,7 +181,7 @@ class Operations:
         return done.version
 
     async def admit(self, room: str, ticket: str, *, actor: Actor, note: str = "") -> None:
-        """Calls a ticket now, ahead of the line; it may be given by its number alone, the part before the first dot."""
+        """Calls a ticket now, ahead of the queue. Its number, the part before the first dot, is enough."""
         store = self._stores[room]
         number = ticket.partition(".")[0][:16]
         async with _Refusal(self._audit, actor, "admit", room, {"ticket": number}, note):
@@ -197,7 +197,7 @@ class Operations:
         await self._done(room)
 
     async def end_session(self, room: str, session: int, *, actor: Actor, note: str = "") -> None:
-        """Ends a visitor's session in the shop, given its number."""
+        """Ends a visitor's active session, given its number."""
         store = self._stores[room]
         named = {"session": f"{session:x}"}
         async with _Refusal(self._audit, actor, "end_session", room, named, note):
@@ -208,20 +208,20 @@ class Operations:
         await self._done(room)
 
     async def running(self, room: str) -> Limits:
-        """The limits in force."""
+        """Returns the limits in force."""
         return await self._stores[room].limits()
 
     async def look(self, room: str) -> RoomView:
-        """The room as it is at this moment."""
+        """Returns the current state of the room."""
         return await self._admissions[room].look()
 
     def _fields(self, room: str, change: Change, actor: Actor) -> dict[str, str]:
-        """What is set in the room's hash."""
+        """Returns the fields to set in the room's hash."""
         found: dict[str, str] = {}
         if change.rate_per_minute is not None:
             found["rate"] = repr(float(change.rate_per_minute))
             if actor.via != "autopilot" and change.autopilot is None and self._rooms.autopilot_on(room):
-                found["autopilot"] = "off"  # else it would change the rate again at once
+                found["autopilot"] = "off"  # otherwise it would change the rate again immediately
         if change.max_active is not None:
             found["max_active"] = str(change.max_active)
         if change.message is not None:
@@ -239,7 +239,7 @@ class Operations:
         return found
 
     async def _take_back(self, room: str, ticket: str) -> None:
-        """Sees to it that a ticket is one of ours, and back in the line if the store had lost it."""
+        """Verifies that a ticket is one of ours, and restores its place in the queue if the store had lost it."""
         try:
             read = self._tokens[room].read_ticket(ticket.encode())
         except BadToken as error:
@@ -249,23 +249,23 @@ class Operations:
             await self._stores[room].visit([Visit(read.place, read.generation, claim=False, told=False)])
 
     def _is_told(self, room: str, change: Change, actor: Actor) -> bool:
-        """Whether the audit log is told: of the autopilot's many small moves, which its logbook has, only of a hold."""
+        """Whether to audit a change: of the autopilot's many small changes, listed in its logbook, only a hold."""
         view = self._rooms.view(room)
         return actor.via != "autopilot" or change.rate_per_minute == 0 or view is None or view.rate_per_minute == 0
 
     async def _done(self, room: str) -> None:
-        """Writes down what was done and shows it, here at once and by the others' next looks."""
+        """Records the operation and shows its result: here immediately, elsewhere at the next look."""
         try:
             await self._notes.settle(room)
-        except StoreUnavailable as error:  # it is done all the same, and whoever comes next writes it down
+        except StoreUnavailable as error:  # the change is made all the same, and the next process to come records it
             log.warning("not in the audit log yet", room=room, cause=str(error))
-        with contextlib.suppress(StoreUnavailable):  # the next tick looks again
+        with contextlib.suppress(StoreUnavailable):  # the next tick retries
             await self.look(room)
         self._changed()
 
 
 class _Refusal:
-    """Writes down what was refused inside the block, and why."""
+    """Records refusals raised inside the block, and their reasons."""
 
     def __init__(
         self, audit: Audit, actor: Actor, action: str, room: str, wanted: Mapping[str, object], note: str
@@ -281,7 +281,7 @@ class _Refusal:
         pass
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        logged = self._actor.via != "autopilot"  # which decides anew at once, and would crowd out everybody else
+        logged = self._actor.via != "autopilot"  # which decides again immediately, and would crowd out all others
         if logged and isinstance(error, (StaleVersion, BadChange, NotPossible, StoreUnavailable)):
             await record_refusal(self._audit, self._actor, self._action, self._room, error, self._wanted, self._note)
 
@@ -295,7 +295,7 @@ async def record_refusal(
     wanted: Mapping[str, object],
     note: str = "",
 ) -> None:
-    """Writes down what somebody wanted and didn't get, as much of it as is sure to be short."""
+    """Records a refused request, truncated so that the entry is sure to be short."""
     short = {str(_short(name)): _short(value) for name, value in list(wanted.items())[:MOST_WORDS_KEPT]}
     because = str(error)[: 2 * LONGEST_TEXT].encode(errors="replace").decode()
     await audit.record(
@@ -310,7 +310,7 @@ def _short(value: object) -> object:
 
 
 def check(change: Change, note: str, actor: Actor | None) -> None:
-    """Raises `BadChange` with all that is wrong."""
+    """Raises `BadChange` with all problems."""
     problems: dict[str, str] = {}
     rate, most = change.rate_per_minute, change.max_active
     if not _named(change):
@@ -332,13 +332,13 @@ def check(change: Change, note: str, actor: Actor | None) -> None:
 
 
 def check_note(note: str) -> None:
-    """Raises `BadChange` where a note is too long or no text."""
+    """Raises `BadChange` if a note is too long or not text."""
     if problem := text_problem(note):
         raise BadChange({"note": problem})
 
 
 def text_problem(text: str) -> str:
-    """What is wrong with a message or note, or ""."""
+    """Returns the problem with a message or note, or ""."""
     if len(text) > LONGEST_TEXT:
         return f"It has {len(text):,} characters, and {LONGEST_TEXT} is the most."
     if _CONTROL.search(text):
@@ -357,12 +357,12 @@ def _good_rate(rate: float, *, least: float | None) -> bool:
 
 
 def _remembered(actor: Actor) -> str:
-    """Under whose name a change is remembered as the last one; the autopilot's many aren't, nor can they be undone."""
+    """Returns the name under which a change becomes the last one; the autopilot's aren't kept and can't be undone."""
     return "" if actor.via == "autopilot" else actor.name
 
 
 def _named(change: Change) -> dict[str, Any]:
-    """What of a change isn't None."""
+    """Returns the fields of a change that aren't None."""
     every = {one.name: getattr(change, one.name) for one in fields(change)}
     return {
         name: str(value) if isinstance(value, RoomState) else value

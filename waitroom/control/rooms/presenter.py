@@ -1,4 +1,4 @@
-"""The rooms as the API, the dashboard and the command line show them."""
+"""The rooms in the format of the API, the dashboard and the command line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from waitroom.settings import RoomSettings, Settings
 
 _TIMES = ("session_ms", "claim_ms", "away_ms", "keep_ms", "told_ms", "session_max_ms")
 
-# How the room's hash names what may be changed, and how everybody else does.
+# The names of changeable fields in the room's hash, and everywhere else.
 FIELDS = {
     "rate": "rate_per_minute",
     "max_active": "max_active",
@@ -39,13 +39,13 @@ FIELDS = {
 
 @dataclass(frozen=True, slots=True)
 class LastChange:
-    """The last change of a room, as the store remembers it.
+    """The last change of a room, as stored.
 
     Attributes:
-        at: When, RFC 3339 in UTC.
-        who: The actor's name; "the shop" and "the settings file" are those.
-        old, new: The fields of the room's hash that it changed, before and after.
-        undoable: Whether it is a change that may be taken back, whatever has happened since.
+        at: The time, RFC 3339 in UTC.
+        who: The actor's name, "the shop" or "the settings file".
+        old, new: The changed fields of the room's hash, before and after.
+        undoable: Whether this kind of change can be undone, regardless of later ones.
     """
 
     at: str
@@ -56,7 +56,7 @@ class LastChange:
 
     @classmethod
     def of(cls, remembered: str) -> LastChange | None:
-        """Reads a view's ``last_change`` or ``operator_change``."""
+        """Parses a view's ``last_change`` or ``operator_change``."""
         if not remembered:
             return None
         told = json.loads(remembered)
@@ -64,22 +64,22 @@ class LastChange:
         return cls(at.replace("+00:00", "Z"), told["who"], told["old"], told["new"], told["undoable"])
 
     def stands(self, view: RoomView) -> bool:
-        """Whether it may be taken back and what it set is still so: else an undo would undo somebody else's change."""
+        """Whether it can be undone and is still in effect; otherwise an undo would revert somebody else's change."""
         now = fields_of(view)
         return self.undoable and all(now[name] == value for name, value in self.new.items())
 
     def json(self) -> dict[str, str]:
-        """As the API gives it."""
+        """Returns the change in the API's format."""
         return {"at": self.at, "who": self.who, "what": self.said()}
 
     def said(self) -> str:
-        """What was changed, in words."""
+        """Describes the change in words."""
         old, new = plain(self.old), plain(self.new)
         return ", ".join(f"{name} {_word(old[name])} → {_word(new[name])}" for name in new)
 
 
 def fields_of(view: RoomView) -> dict[str, str]:
-    """What an operator may change as the room's hash has it."""
+    """Returns the fields that an operator may change, as in the room's hash."""
     return {
         "rate": repr(float(view.rate_per_minute)),
         "max_active": str(view.max_active),
@@ -91,7 +91,7 @@ def fields_of(view: RoomView) -> dict[str, str]:
 
 
 def plain(fields: Mapping[str, str]) -> dict[str, Any]:
-    """Fields of the room's hash under the names and with the types that everybody else knows."""
+    """Converts fields of the room's hash to the names and types used everywhere else."""
     read: dict[str, Callable[[str], Any]] = {
         "rate": float,
         "max_active": int,
@@ -116,20 +116,20 @@ def _word(value: object) -> str:
 
 
 def wait_of_newcomer(view: RoomView, *, store_up: bool) -> tuple[int, int] | None:
-    """The wait in seconds that somebody who joined now would be told, the least and the most."""
+    """Returns the wait in seconds that a visitor who joined now would see, minimum and maximum."""
     if view.state is not RoomState.OPEN or not store_up or view.method == "passthrough" or view.rate_per_minute <= 0:
         return None
     return Forecast(view.rate_per_minute, view.pace, view.free_slots).wait(view.waiting + 1)
 
 
 class Rooms:
-    """What is known of all rooms.
+    """The state of all rooms.
 
     Args:
-        settings: Of the gateway.
-        admissions: In the order of the settings; they have the newest views.
-        watch: Knows how the shop does.
-        autopilot: A room's autopilot as the API shows it, or None where it has none.
+        settings: The gateway's settings.
+        admissions: The admission loops, in the order of the settings; they hold the latest views.
+        watch: Provides the shop's figures.
+        autopilot: Returns a room's autopilot in the API's format, or None if it has none.
     """
 
     def __init__(
@@ -149,24 +149,24 @@ class Rooms:
         return room in self._admissions
 
     def settings(self, room: str) -> RoomSettings:
-        """A room's, as the file has them. Raises `KeyError`."""
+        """Returns a room's settings, as in the file. Raises `KeyError`."""
         return self._settings[room]
 
     def view(self, room: str) -> RoomView | None:
-        """The newest look at a room, None before the first. Raises `KeyError`."""
+        """Returns the latest view of a room, None before the first. Raises `KeyError`."""
         return self._admissions[room].view
 
     def autopilot_on(self, room: str) -> bool:
-        """Whether a room's rate is the autopilot's now. Raises `KeyError`."""
+        """Whether the autopilot sets a room's rate now. Raises `KeyError`."""
         told = self._autopilot(room)
         return told is not None and bool(told["on"])
 
     def described(self) -> list[dict[str, Any]]:
-        """All of them, as the API gives them."""
+        """Returns all rooms in the API's format."""
         return [self.one(name) for name in self._admissions]
 
     def one(self, name: str) -> dict[str, Any]:
-        """One room, as the API gives it. Raises `KeyError`."""
+        """Returns one room in the API's format. Raises `KeyError`."""
         admission = self._admissions[name]
         view = admission.view
         upstream = ", ".join(self._settings[name].upstreams)
@@ -207,7 +207,7 @@ class Rooms:
         }
 
     def samples(self, at: int) -> dict[str, Sample]:
-        """How those stand now whose store answers, for the history."""
+        """Returns samples of the rooms whose store answers, for the history."""
         return {
             name: Sample.of(
                 at, one.view, wait_of_newcomer(one.view, store_up=True), self._watch.figures(name, SHOP_SECONDS)

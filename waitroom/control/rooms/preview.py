@@ -1,4 +1,4 @@
-"""What a change of a room would do to those who wait, reckoned from one look at it. No clock, no I/O."""
+"""Previews the effect of a change on waiting visitors, computed from one view of the room. No clock, no I/O."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from waitroom.wait_range import short_wait
 
 Wait = tuple[int, int] | None
 
-# A rate that is raised by more than this at once is worth a word.
+# A larger increase of the rate in one step causes a warning.
 STEEP = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """Seconds, the least and the most: for who joins now, and for who is in the middle of the line; None: not known."""
+    """Minimum and maximum in seconds, for a visitor who joins now and for the middle of the queue; None if unknown."""
 
     newcomer: Wait
     middle: Wait
@@ -25,7 +25,7 @@ class Waits:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """The waits now and after the change, one sentence, and what to beware of."""
+    """The waits now and after the change, a summary, and warnings."""
 
     now: Waits
     then: Waits
@@ -33,12 +33,12 @@ class Effect:
     warnings: tuple[str, ...]
 
     def json(self) -> dict[str, Any]:
-        """As the API gives it."""
+        """Returns the preview in the API's format."""
         return asdict(self)
 
 
 def changed_view(view: RoomView, *, rate: float | None, most: int | None, state: RoomState | None) -> RoomView:
-    """The room as it would be right after a change."""
+    """Returns the room as it would be right after a change."""
     most = view.max_active if most is None else most
     return replace(
         view,
@@ -50,12 +50,12 @@ def changed_view(view: RoomView, *, rate: float | None, most: int | None, state:
 
 
 def effect_of(before: RoomView, after: RoomView, *, draining: bool = False, autopilot_off: bool = False) -> Effect:
-    """Compares a room with what it would be.
+    """Compares a room before and after a change.
 
     Args:
-        before: As it is.
-        after: As it would be, see `changed_view`.
-        draining: Whether it would be draining.
+        before: The current state.
+        after: The state after the change, see `changed_view`.
+        draining: Whether the room would be draining.
         autopilot_off: Whether the change would switch the autopilot off.
     """
     now, then = waits(before), waits(after)
@@ -65,7 +65,7 @@ def effect_of(before: RoomView, after: RoomView, *, draining: bool = False, auto
 
 
 def waits(view: RoomView) -> Waits:
-    """Those of a room; None for everybody in one that lets nobody in."""
+    """Returns the waits of a room; all None if it admits nobody."""
     if view.state is not RoomState.OPEN or view.rate_per_minute <= 0 or view.method == "passthrough":
         return Waits(None, None)
     forecast = Forecast(view.rate_per_minute, view.pace, view.free_slots)

@@ -1,9 +1,9 @@
-"""What is worth telling of a room: looks at it, made into events. Pure: no clock and no I/O.
+"""The conditions of webhook events, derived from observations of a room. Pure: no clock and no I/O.
 
-A condition, such as a shop that fails, begins and ends. Either is told only once it has held for some time, and what
-ends a condition is further off than what begins it, so that a room at the border of one isn't told of again and again.
-It must hold for two seconds at the least: of several control processes each has a view of its own, up to a second old,
-and one that lags must not take back what another has told.
+A condition, such as a failing shop, begins and ends. An event is sent only after it has held for some time, and the
+end's threshold is further off than the start's, so that a room near the limit doesn't cause event after event. The
+minimum is two seconds: each of several control processes has its own view, up to a second old, and one that lags must
+not revert what another has reported.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from waitroom.queue.view import RoomState
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A room at one moment.
+    """The observation of a room at one moment.
 
     Attributes:
-        store_up: Whether the store answers. If not, what follows of the line is old.
-        state: What was said of the room; None before it was first seen.
-        waiting: How many are in the line.
-        requests_per_minute: That the shop was done with, over the last minute, those that failed included.
-        failures_per_minute: Of these.
-        failing_elsewhere: Whether a gateway finds that the shop fails, this one or another: each knows only of the
-            requests that went through itself.
+        store_up: Whether the store answers. If not, the figures of the queue are old.
+        state: The room's state; None before the first view.
+        waiting: The number of waiting visitors.
+        requests_per_minute: Requests that the shop completed over the last minute, including failures.
+        failures_per_minute: Those that failed.
+        failing_elsewhere: Whether any gateway, this one included, has found the shop failing: each sees only its own
+            requests.
     """
 
     store_up: bool
@@ -37,7 +37,7 @@ class Look:
     failing_elsewhere: bool = False
 
     def shop_fails(self, *, held: bool) -> bool | None:
-        """Whether the shop fails as seen from here; None where nobody asked it for anything."""
+        """Whether the shop is failing as seen from here; None if it received no requests."""
         if not held:
             return ALERT.reached(self.requests_per_minute, self.failures_per_minute)
         if not self.requests_per_minute:
@@ -47,13 +47,13 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Something that begins and ends.
+    """A condition that begins and ends.
 
     Attributes:
-        name: Its name in the store.
-        begins, ends: The events, as the settings name them; an empty one isn't told.
-        begin_seconds, end_seconds: For how long it must have held, or not held, before that is told.
-        holds: Whether it holds, from a look and whether it did; None where that can't be told.
+        name: The condition's name in the store.
+        begins, ends: The events, as in the settings; an empty one isn't sent.
+        begin_seconds, end_seconds: How long it must have held, or not held, before the event is sent.
+        holds: Whether it holds, given an observation and whether it did before; None if unknown.
     """
 
     name: str
@@ -69,7 +69,7 @@ def _queue(look: Look, _held: bool) -> bool | None:
 
 
 def _paused(look: Look, _held: bool) -> bool | None:
-    # Who closes a paused room hasn't resumed it.
+    # Closing a paused room doesn't resume it.
     said = {RoomState.PAUSED: True, RoomState.OPEN: False}
     return said.get(look.state) if look.store_up and look.state is not None else None
 
@@ -98,17 +98,17 @@ CONDITIONS = (
 
 
 class Changes:
-    """Finds what has changed in one room against what was told of it."""
+    """Compares the state of one room with what was reported."""
 
     def __init__(self) -> None:
-        self._since: dict[str, float] = {}  # since when a condition has been otherwise than it was told
+        self._since: dict[str, float] = {}  # since when a condition has differed from the reported one
 
     def find(self, told: Mapping[str, bool], look: Look, now: float) -> list[Condition]:
-        """The conditions that are to be told of now. Each is found again at the next look, until it was told.
+        """Returns the conditions to report now. Each is returned again at the next look, until it is reported.
 
         Args:
-            told: Whether each condition holds as far as was told, by name; False where nothing was.
-            look: The room now.
+            told: The reported state of each condition, by name; False if nothing was reported.
+            look: The current observation.
             now: The monotonic time in seconds.
         """
         found = []

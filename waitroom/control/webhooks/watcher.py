@@ -1,7 +1,7 @@
-"""Webhooks: watches the rooms and tells of events, signed, again and again until they are taken, and never without end.
+"""Webhooks: watches the rooms and sends signed events, with retries until they are accepted or the time is up.
 
-What was told of a room is kept in the store, so that it outlives this process, and each event is claimed there, so that
-one of several control processes sends it. While the store is lost each sends, under the same id.
+The reported state of a room is kept in the store, so that it outlives this process. Each event is claimed there, so
+that only one of several control processes sends it. While the store is lost all of them do, under the same id.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ log = structlog.get_logger()
 LOOK_SECONDS = 1.0
 FIGURES_SECONDS = 60.0
 CLAIM_SECONDS = 60
-FAILING_SECONDS = 15  # that a gateway's word on its shop is good for
+FAILING_SECONDS = 15  # how long a gateway's report on its shop is valid
 SIGNATURE = "Waitroom-Signature"
 
 _CONNECT_SECONDS = 5.0
-_MOST_BYTES_AHEAD = 1024  # of an answer's body, which nobody reads
-_TRY_AGAIN = frozenset({408, 425, 429})  # besides all from 500 on: what else is refused will be refused again
+_MOST_BYTES_AHEAD = 1024  # of a response's body, which is ignored
+_TRY_AGAIN = frozenset({408, 425, 429})  # besides all from 500 on: other errors would only repeat
 
 
 class UpstreamStats(Protocol):
@@ -48,29 +48,29 @@ class UpstreamStats(Protocol):
 
     @property
     def answers_per_minute(self) -> float:
-        """Those that failed included."""
+        """Including failed ones."""
 
     @property
     def failures_per_minute(self) -> float:
-        """Of these."""
+        """Failed answers per minute."""
 
 
 class UpstreamWindow(Protocol):
     """See `waitroom.metrics.upstream_window`."""
 
     def figures(self, room: str, seconds: float) -> UpstreamStats:
-        """How the shop did over so many seconds."""
+        """Returns the shop's figures over a number of seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event, as it is sent: the same at each try.
+    """An event as it is sent, identical at each attempt.
 
     Attributes:
-        id: Of this event and no other, whoever sends it.
-        name: As the settings name it.
+        id: The unique id of the event, the same from every sender.
+        name: The event's name in the settings.
         room: The room's name.
-        body: The JSON.
+        body: The JSON body.
     """
 
     id: str
@@ -80,21 +80,21 @@ class Event:
 
     @classmethod
     def make(cls, id_: str, name: str, room: str, at: datetime, data: Mapping[str, object]) -> Event:
-        """Writes down what is sent."""
+        """Builds the event and its body."""
         told = {"id": id_, "event": name, "room": room, "at": at.isoformat(timespec="milliseconds"), "data": data}
         return cls(id_, name, room, json.dumps(told).encode())
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long one event is tried, and how many may wait for that.
+    """How long to retry an event, and how many may be queued meanwhile.
 
     Attributes:
-        attempt_seconds: For one try.
-        first_pause_seconds, longest_pause_seconds: Between two tries; each pause is twice the one before, and up to a
-            half shorter by chance.
-        give_up_seconds: After which no further try is begun.
-        most: Events that wait; then the oldest is dropped.
+        attempt_seconds: The timeout of one attempt.
+        first_pause_seconds, longest_pause_seconds: Between two attempts; each pause is twice the one before, and up to
+            half of it shorter at random.
+        give_up_seconds: No further attempt begins after this time.
+        most: The maximum number of queued events; beyond it the oldest is dropped.
     """
 
     attempt_seconds: float = 10.0
@@ -105,7 +105,7 @@ class Patience:
 
 
 def sign(secret: str, at: int, body: bytes) -> str:
-    """The signature's header for a body sent at a Unix time."""
+    """Returns the signature header for a body sent at a Unix time."""
     signature = hmac.new(secret.encode(), b"%d.%b" % (at, body), hashlib.sha256).hexdigest()
     return f"t={at},v1={signature}"
 
@@ -114,11 +114,11 @@ class Sender:
     """Sends events to one webhook, one after the other.
 
     Args:
-        webhook: Its settings.
-        http: Made by `client`.
-        patience: How long it tries.
-        chance: Gives a number from 0 to 1, for the pauses.
-        unix: The Unix time in seconds.
+        webhook: The webhook's settings.
+        http: A session from `client`.
+        patience: The retry policy.
+        chance: Returns a number from 0 to 1, for the pauses.
+        unix: Returns the Unix time in seconds.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Sender:
         self._shown = str(URL(webhook.url).origin())
 
     def put(self, event: Event) -> None:
-        """Takes an event to be sent, if this webhook wants it. Never waits."""
+        """Queues an event if this webhook subscribes to it. Never waits."""
         webhook = self._webhook
         if (webhook.events and event.name not in webhook.events) or (webhook.rooms and event.room not in webhook.rooms):
             return
@@ -151,7 +151,7 @@ class Sender:
         self._came.set()
 
     async def run(self) -> None:
-        """Sends until cancelled; says what is left then."""
+        """Sends until cancelled, then logs what is left."""
         event: Event | None = None
         try:
             while True:
@@ -195,12 +195,12 @@ class Sender:
         try:
             async with (
                 asyncio.timeout(self._patience.attempt_seconds),
-                # Who is redirected would sign for somebody else. The answer's body is left unread.
+                # Following a redirect would send a signed request to another party. The response's body is left unread.
                 self._http.post(self._webhook.url, data=event.body, headers=headers, allow_redirects=False) as answer,
             ):
                 status = answer.status
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            # Only its kind: what such errors say may hold the address.
+            # Only the type: the messages of such errors may contain the address.
             raise _NotTaken(type(error).__name__, again=True) from None
         if not 200 <= status < 300:
             raise _NotTaken(f"status {status}", again=status in _TRY_AGAIN or status >= 500)
@@ -214,10 +214,10 @@ class _NotTaken(Exception):  # noqa: N818 - what became of a try
 
 
 class Told:
-    """What was told of a room: how often each condition began and ended, odd while it holds. Kept in the store.
+    """The reported state of a room: how often each condition began and ended, odd while it holds. Kept in the store.
 
     Attributes:
-        failing: Whether any gateway has lately found that the shop fails.
+        failing: Whether any gateway has recently found the shop failing.
     """
 
     def __init__(self, redis: Redis, room: str) -> None:
@@ -228,11 +228,11 @@ class Told:
 
     @property
     def holding(self) -> dict[str, bool]:
-        """Whether each condition holds, as far as was told."""
+        """Returns whether each condition holds, as far as reported."""
         return {name: count % 2 == 1 for name, count in self._counts.items()}
 
     async def read(self) -> None:
-        """Takes in what others told, or this one before it was started. Raises `StoreUnavailable`."""
+        """Reads the state reported by others, or by this process before a restart. Raises `StoreUnavailable`."""
         with store_errors():
             asked = self._redis.pipeline(transaction=False)
             asked.hgetall(self._key)
@@ -242,16 +242,16 @@ class Told:
         for name, count in kept.items():
             known = name.decode()
             if known in self._counts:
-                # The greater one: what was told while the store was lost is known here alone.
+                # The greater count wins: events sent while the store was lost are known only here.
                 self._counts[known] = max(self._counts[known], int(count))
 
     async def shop_fails(self) -> None:
-        """Lets the other gateways know. Raises `StoreUnavailable`."""
+        """Notifies the other gateways. Raises `StoreUnavailable`."""
         with store_errors():
             await self._redis.set(f"{self._key}:failing", "1", ex=FAILING_SECONDS)
 
     async def claim(self, condition: Condition) -> int | None:
-        """The number of a condition's change, to be told by the caller; None where another control process does."""
+        """Claims a condition's change; returns its number, or None if another control process reports it."""
         count = self._counts[condition.name] + 1
         self._counts[condition.name] = count
         try:
@@ -261,19 +261,19 @@ class Told:
                     return None
                 await self._redis.hset(self._key, condition.name, str(count))
         except StoreUnavailable:
-            pass  # then better twice than not at all; the id is the same
+            pass  # sending twice is better than not at all; the id is the same
         return count
 
 
 class Webhooks:
-    """Looks at the rooms once a second, and tells the webhooks of what has changed.
+    """Observes the rooms once a second, and sends events on changes to the webhooks.
 
     Args:
-        webhooks: Their settings.
+        webhooks: The webhooks' settings.
         rooms: The rooms as this process sees them.
         redis: The store.
-        shop: How the shops do; None where nobody watches them.
-        clock: The monotonic time in seconds.
+        shop: The shops' figures; None if nothing collects them.
+        clock: Returns the monotonic time in seconds.
     """
 
     def __init__(
@@ -292,7 +292,7 @@ class Webhooks:
         self._clock = clock
 
     async def run(self) -> None:
-        """Watches and sends until cancelled."""
+        """Observes and sends until cancelled."""
         async with client() as http, asyncio.TaskGroup() as tasks:
             senders = [Sender(webhook, http, Patience()) for webhook in self._webhooks]
             for sender in senders:
@@ -309,12 +309,12 @@ class Webhooks:
         try:
             return await self.look(room)
         except Exception:
-            # A mistake here must not end admission, which runs beside it.
+            # An error here must not end admission, which runs beside it.
             log.exception("the webhooks can't look at a room", room=room.name)
             return []
 
     async def look(self, room: Ticking) -> list[Event]:
-        """What has changed in a room, for this process to tell. To be asked about once a second."""
+        """Returns the events for this process to send on a room. To be called about once a second."""
         told = self._told[room.name]
         look = self._seen(room, failing_elsewhere=False)
         if room.store_up:
@@ -323,7 +323,7 @@ class Webhooks:
                 if look.shop_fails(held=told.holding["shop"]):
                     await told.shop_fails()
             except StoreUnavailable:
-                return []  # the ticks will notice
+                return []  # the ticks report it
             look = self._seen(room, failing_elsewhere=told.failing)
         events = []
         for condition in self._changes[room.name].find(told.holding, look, self._clock()):
@@ -349,7 +349,7 @@ class Webhooks:
 
 
 def client() -> aiohttp.ClientSession:
-    """The client that events are sent with: no cookies, nothing kept open, nothing taken in that isn't needed."""
+    """Returns the HTTP session for events: no cookies, no connection reuse, no unneeded features."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(force_close=True, limit=16),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -360,7 +360,7 @@ def client() -> aiohttp.ClientSession:
 
 
 def _data(room: Ticking, look: Look) -> dict[str, object]:
-    """How the room stands, as last seen."""
+    """Returns the state of the room, as last seen."""
     view = room.view
     shown: dict[str, object] = {"store_up": look.store_up}
     if view is not None:
