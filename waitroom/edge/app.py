@@ -1,4 +1,4 @@
-"""What one worker does with each request: finds its room, asks the gate, and carries out what that says."""
+"""Handles each request of one worker: finds its room, asks the gate, and carries out the gate's decision."""
 
 # mypyc: compile
 
@@ -47,8 +47,8 @@ from waitroom.tokens import Ticket
 log = structlog.get_logger()
 
 DRAIN_POLL_SECONDS = 0.05
-MOST_SWEPT_SECONDS = 1.0  # of a sweep that comes late: a machine that stood still has seen no client being slow
-# Of the log lines about refused paths, which any client can provoke.
+MOST_SWEPT_SECONDS = 1.0  # the most a late sweep counts: after a stall of the machine, no client counts as slow
+# Limits for log lines about refused paths, which any client can trigger.
 PATH_LOGS_PER_SECOND: Final = 0.1
 PATH_LOGS_AT_ONCE: Final = 5.0
 LOGGED_PATH: Final = 200  # bytes
@@ -58,17 +58,17 @@ class Edge(Server):
     """The public port's server; see `server.Server`.
 
     Args:
-        rooms: By name, in the order of the settings.
+        rooms: The rooms by name, in the order of the settings.
         router: Finds the room of a request.
-        pages: What visitors see.
-        trusted: Whose forwarding headers are believed.
-        limits: What clients may stretch.
-        clock: What time it is.
-        most_buffered: How many bytes may be held of all requests' bodies.
-        most_connections: In all.
-        most_per_address: From one neighbourhood, unless it is a trusted proxy; and how many requests each neighbourhood
-            may have under way without a pass behind trusted proxies.
-        workers: How many share the gateway's traffic.
+        pages: The visitors' pages.
+        trusted: The proxies whose forwarding headers are trusted.
+        limits: The limits on clients.
+        clock: The clocks.
+        most_buffered: How many bytes of request bodies may be buffered in total.
+        most_connections: The maximum number of client connections.
+        most_per_address: The maximum number of connections from one neighbourhood, unless it is a trusted proxy; behind
+            trusted proxies, the maximum number of requests in flight without a pass from each neighbourhood.
+        workers: The number of workers that share the gateway's traffic.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Edge(Server):
         self._flow = VisitorFlow(Arrivals(workers, clock))
         self._endpoints = Endpoints(self._answers, self._flow, router, rooms, self.admit_or_wait)
 
-    # What connections need: see client.Server.
+    # The interface for connections: see client.Server.
 
     def opened(self, client: ClientConnection, address: str) -> Peer | None:
         """See `server.Server`."""
@@ -162,7 +162,7 @@ class Edge(Server):
         return f"{self._id_prefix}{number:08x}"
 
     def now(self) -> float:
-        """See `server.Server`. As of the last sweep: no deadline is finer than that."""
+        """See `server.Server`. The time of the last sweep: no deadline needs more precision than that."""
         return self._now
 
     def date_line(self) -> bytes:
@@ -178,7 +178,7 @@ class Edge(Server):
         """See `server.Server`."""
         request_id = client.request_id
         if status < 500:
-            # Anybody can bring these about, as often as they like; our own and the shop's failures are told elsewhere.
+            # Any client can cause these at any rate; internal errors and the shop's failures are logged elsewhere.
             log.debug("request refused", status=status, cause=cause, request_id=request_id, address=client.visitor)
         return self._answers.error(client.request, request_id, status, head)
 
@@ -197,10 +197,10 @@ class Edge(Server):
             carry_out = request.carry_out = self._plan(request)
         carry_out(client, request)
 
-    # Carrying out what the gate says.
+    # Carrying out the gate's decisions.
 
     def _plan(self, request: Request) -> CarryOut:
-        """What is done with all requests that have a head like this one."""
+        """The handler of all requests that have a head like this one."""
         route = self._router.route(request.fields.get(b"host", b""), request.path)
         if route is None and request.path != CHECK:
             return lambda client, _: client.fail(421)
@@ -219,7 +219,7 @@ class Edge(Server):
         return lambda client, request: self.admit_or_wait(Call(client, request, room))
 
     def _refuse_path(self, route: Route, client: ClientConnection, request: Request) -> None:
-        """A path that no shop should see, or that could lead into several rooms."""
+        """Refuses a path that must not reach a shop, or that could lead into several rooms."""
         if route.rooms and self._path_log.take(self._loop.time()):
             path = request.path[:LOGGED_PATH].decode("latin-1")
             log.warning("path refused", cause=route.refused, rooms=route.rooms, path=path, address=client.visitor)
@@ -227,7 +227,7 @@ class Edge(Server):
         client.fail(400)
 
     def _bypass(self, client: ClientConnection, request: Request, room: Room, rules: Sequence[Bypass]) -> None:
-        """A request whose head fits some rules: the first that fits its visitor too, and is no draft, decides."""
+        """Applies the first of the rules for this head that fits the visitor too and isn't a draft."""
         address = client.visitor
         for rule in rules:
             if not rule.fits_visitor(address, client.cookies):
@@ -245,7 +245,7 @@ class Edge(Server):
         self.admit_or_wait(Call(client, request, room))
 
     def admit_or_wait(self, call: Call) -> None:
-        """Asks the gate, and does what it says."""
+        """Asks the gate, and carries out its decision."""
         room, session = call.room, call.session
         action = decide(
             call.kind,
@@ -296,7 +296,7 @@ class Edge(Server):
         outcome: str,
         cookies: bytes = b"",
     ) -> None:
-        """Sends the request to the shop, or lets it wait where its session sends too much."""
+        """Forwards the request to the shop, or makes it wait if its session exceeds its limits."""
         now = room.clock.steady()
         passage: Passage
         if session is not None:
@@ -328,7 +328,7 @@ class Edge(Server):
         cookies: bytes,
     ) -> None:
         throttle, tunnel = session.throttle, request.upgrade is not None
-        if throttle is None:  # the session came below its bounds before this had begun to wait
+        if throttle is None:  # the session fell below its limits before this request began to wait
             self.forward(client, request, room, session, outcome, cookies)
             return
         if not await throttle.wait(tunnel=tunnel):
@@ -337,14 +337,14 @@ class Edge(Server):
             client.fail(429, b"%bRetry-After: %d\r\n" % (cookies, retry_after))
         elif not session.lets_in(request, room.clock.unix()):
             room.sessions.finish(session, tunnel=tunnel)
-            self.handle(client, request)  # which finds that the pass is no longer valid
+            self.handle(client, request)  # the pass is found to be no longer valid
         else:
             throttle.take_over(tunnel=tunnel)
             passage = Passage(room, session, client, request, outcome, room.clock.steady(), cookies)
             client.forward(Exchange(client, request, room.pool, passage))
 
     def _pass_on(self, call: Call, session: Session | None, outcome: str, lines: bytes = b"") -> None:
-        """Sends an admitted request to the shop, or its visitor to where they wanted to go."""
+        """Forwards an admitted request to the shop, or redirects its visitor to their destination."""
         if call.then is None:
             self.forward(call.client, call.request, call.room, session, outcome, lines)
         else:
@@ -433,17 +433,17 @@ class Edge(Server):
         self._render(call, await self._flow.look_up(call, ticket))
 
     def _render(self, call: Call, outcome: Outcome) -> None:
-        """Sends an admitted visitor in, and tells the others what came of it."""
+        """Admits the visitor if the outcome says so, or else responds with the outcome."""
         if isinstance(outcome, Admitted):
             lines = call.pass_lines(outcome.session, outcome.value)
             self._pass_on(call, outcome.session, "admitted", lines)
         else:
             self._answers.tell_outcome(call, outcome)
 
-    # Kept going by the worker.
+    # Periodic tasks of the worker.
 
     def sweep(self) -> None:
-        """Ends what has been silent for too long."""
+        """Ends connections and exchanges that have been silent for too long."""
         now = self._loop.time()
         passed, self._now = min(now - self._now, MOST_SWEPT_SECONDS), now
         for client in list(self._watched):
@@ -456,7 +456,7 @@ class Edge(Server):
             room.pool.close_idle(now)
 
     async def drain(self, grace_seconds: float) -> None:
-        """Takes no new requests, lets those under way end, and cuts what is left after ``grace_seconds``."""
+        """Accepts no new requests, lets those in flight finish, and aborts the rest after ``grace_seconds``."""
         self.draining = True
         for client in list(self.clients):
             client.close_idle()

@@ -38,7 +38,7 @@ NEIGHBOURS_SECONDS = 0.5
 
 
 async def serve(child: Child) -> None:
-    """Serves until it is told to stop, then lets what is under way end."""
+    """Serves until it is told to stop, then lets requests in flight finish."""
     settings = child.settings
     assert settings.redis_url is not None
     redis = connect(settings.redis_url)
@@ -79,7 +79,7 @@ async def serve(child: Child) -> None:
     ]
 
     async def share_neighbours() -> None:
-        # Without the files a worker knows its own sessions only.
+        # Without the files a worker only knows its own sessions.
         with contextlib.suppress(OSError):
             for room, files in neighbour_files:
                 dumped = room.neighbours.dump(clock.unix()) if room.neighbours.changed else None
@@ -115,7 +115,7 @@ async def serve(child: Child) -> None:
 
 @asynccontextmanager
 async def _listening(child: Child, edge: Edge) -> AsyncIterator[None]:
-    """Accepts connections for as long as the block lasts."""
+    """Accepts connections for the duration of the block."""
     context = None if child.pair is None else child.pair.context()
     door = Door(edge, child.listener, context, proxied=child.settings.proxy_protocol)
 
@@ -161,5 +161,5 @@ def _edge(settings: Settings, rooms: Mapping[str, Room], clock: Clock, *, warn: 
 
 
 def main() -> None:
-    """Runs it: see `run_child`."""
+    """Runs the worker: see `run_child`."""
     run_child("edge", serve)

@@ -1,1 +1,1 @@
-"""Clients' connections on the public port."""
+"""Client connections on the public port."""

@@ -1,7 +1,7 @@
-"""Accepts clients' connections, and lets them in: immediately, or behind the PROXY protocol's header, TLS, or both.
+"""Accepts client connections: directly, or after the PROXY protocol header, the TLS handshake, or both.
 
-The loop's own server would do for plain HTTP, but not once there are no descriptors left: it then closes connections
-that wait, or tries again without a pause and leaves no time for anything else.
+asyncio's own server would do for plain HTTP, but not once file descriptors run out: it then closes waiting connections,
+or retries without a pause and leaves no time for anything else.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ log = structlog.get_logger()
 BACKLOG = 4096
 MOST_AT_ONCE = 64  # connections accepted before other work gets its turn
 MOST_PEEKED = 4096
-BREATHER_SECONDS = 1.0  # after the system had no descriptor or memory left
+BREATHER_SECONDS = 1.0  # pause after the system ran out of descriptors or memory
 COMPLAINT_SECONDS = 60.0  # between two log lines about refused connections
 
 
 class Arrival:
-    """A connection that has been accepted and counts, and has yet to show what it is.
+    """A connection that has been accepted and counted, and has not completed its handshake yet.
 
     Attributes:
-        client: What it becomes.
+        client: The client connection it will become.
         connection: The socket.
-        has_pass: Whether it has shown a pass; it hasn't.
-        peer: The client as it is counted.
-        task: What lets it in.
+        has_pass: Whether it has shown a pass; always False.
+        peer: The client as counted.
+        task: The task that completes the handshake.
     """
 
     __slots__ = ("_since", "client", "connection", "has_pass", "peer", "task")
@@ -51,25 +51,26 @@ class Arrival:
         self.task: asyncio.Task[None] | None = None
 
     def idle_since(self) -> float:
-        """When it was accepted."""
+        """The time it was accepted."""
         return self._since
 
     def displace(self) -> None:
-        """Turns it away: another connection needs the room."""
+        """Closes it: another connection needs the slot."""
         self._since = float("inf")  # not twice
         if self.task is not None:
             self.task.cancel()
 
 
 class Door:
-    """Accepts connections on a listening socket and makes each a `ClientConnection`, once it has shown its papers.
+    """Accepts connections on a listening socket and makes each a `ClientConnection` once its handshake is complete.
 
-    A connection counts from when it is accepted, and has ``head_seconds`` for PROXY header and handshake together.
+    A connection counts from the moment it is accepted, and has ``head_seconds`` for PROXY header and handshake
+    together.
 
     Args:
         host: The worker.
-        listener: Bound and listening; stays the caller's.
-        context: For TLS; None for plain HTTP.
+        listener: A bound and listening socket, owned by the caller.
+        context: The TLS context; None for plain HTTP.
         proxied: Whether connections begin with a PROXY header.
     """
 
@@ -87,13 +88,13 @@ class Door:
         self._refused = 0
 
     def open(self) -> None:
-        """Begins to accept."""
+        """Starts to accept connections."""
         self._resting = None
         self._listener.setblocking(False)
         self._loop.add_reader(self._listener, self._accept)
 
     async def close(self) -> None:
-        """Accepts no more. Clients that have connected already, and have nothing to show, are let in."""
+        """Stops accepting. Clients that have already connected, and need no handshake, are let in."""
         self._closed = True
         if self._resting is not None:
             self._resting.cancel()
@@ -108,7 +109,7 @@ class Door:
         await asyncio.gather(*self._arriving, return_exceptions=True)
 
     def use(self, context: ssl.SSLContext) -> None:
-        """Takes another certificate for whoever comes from now on."""
+        """Uses another certificate for new connections."""
         self._context = context
 
     def _accept(self) -> None:
@@ -117,7 +118,7 @@ class Door:
                 return
 
     def _accept_one(self) -> bool:
-        """Accepts a connection; False where nobody waits, or the system has no room."""
+        """Accepts a connection; False if none is waiting, or the system is out of resources."""
         try:
             connection, name = self._listener.accept()
         except (BlockingIOError, InterruptedError):
@@ -140,7 +141,7 @@ class Door:
         return True
 
     def _rest(self, error: OSError) -> None:
-        """Accepts nobody for a moment. Those who have nothing to say leave their descriptors to others."""
+        """Pauses accepting, and closes idle connections to free their descriptors."""
         now = self._loop.time()
         if now >= self._next_alarm:
             self._next_alarm = now + COMPLAINT_SECONDS
@@ -153,7 +154,7 @@ class Door:
     def _arrived(self, arrival: Arrival, task: asyncio.Task[None]) -> None:
         self._arriving.discard(task)
         self._host.connections.arriving.discard(arrival)
-        # From when it is connected on, the client counts itself out.
+        # Once connected, the client unregisters itself.
         if arrival.client is None or not arrival.client.connected:
             arrival.connection.close()
             if arrival.peer is not None:
@@ -175,7 +176,7 @@ class Door:
         except BadHeader as error:
             self._complain(peer.address, str(error))
         except (OSError, TimeoutError) as error:
-            # Scanners and broken lines, mostly.
+            # Mostly scanners and broken connections.
             cause = str(error) or type(error).__name__
             log.debug("a connection didn't come about", address=peer.address, cause=cause)
 
@@ -194,8 +195,8 @@ class Door:
             )
 
     async def _read_header(self, connection: socket.socket, peer: Peer) -> Peer | None:
-        """The visitor that a proxy's header tells of. Raises `BadHeader`, `OSError`."""
-        # The gateway's own probe comes from this machine and speaks for nobody.
+        """The visitor named by a proxy's header. Raises `BadHeader`, `OSError`."""
+        # The gateway's own probe comes from this machine and represents no visitor.
         own = plain_address(str(connection.getsockname()[0])) == peer.address
         if not own and not self._host.trusts(peer.address):
             raise BadHeader("not one of trusted_proxies")
@@ -203,7 +204,7 @@ class Door:
         while not header.done:
             await self._readable(connection)
             with contextlib.suppress(BlockingIOError):
-                # Not one byte more than the header is taken: what follows may be a handshake.
+                # Not one byte beyond the header is read: the next bytes may be a handshake.
                 seen = connection.recv(MOST_PEEKED, socket.MSG_PEEK)
                 if not seen:
                     raise ConnectionResetError("closed before its PROXY header")

@@ -1,4 +1,4 @@
-"""The parts of request bodies that are held before a connection to the shop is taken. Pure."""
+"""Buffers for request bodies, used before a connection to the shop is acquired. Pure."""
 
 # mypyc: compile
 
@@ -6,10 +6,10 @@ from __future__ import annotations
 
 
 class BufferBudget:
-    """How many bytes may be held of all bodies together.
+    """The limit on buffered bytes of all bodies together.
 
     Attributes:
-        held: How many are.
+        held: How many bytes are buffered.
     """
 
     __slots__ = ("_most", "held")
@@ -19,18 +19,18 @@ class BufferBudget:
         self.held = 0
 
     def fits(self, size: int) -> bool:
-        """Whether there is room for so many bytes more, and for one at least."""
+        """Whether there is room for that many more bytes, and for at least one."""
         return self.held + max(size, 1) <= self._most
 
 
 class BodyBuffer:
     """The first bytes of one body.
 
-    The bytes are joined as they come: a body that arrives byte by byte must not cost an object for each of them.
+    The bytes are joined as they arrive: a body that arrives byte by byte must not cost an object for each byte.
 
     Args:
-        budget: Of all bodies.
-        wanted: How many bytes are waited for.
+        budget: The budget of all bodies.
+        wanted: How many bytes to wait for.
     """
 
     __slots__ = ("_budget", "_data", "_wanted")
@@ -45,23 +45,23 @@ class BodyBuffer:
 
     @property
     def full(self) -> bool:
-        """Whether all that is waited for has come."""
+        """Whether all the wanted bytes have arrived."""
         return len(self._data) >= self._wanted
 
     def add(self, pieces: list[bytes]) -> None:
-        """Holds what has come; the caller has asked whether it fits."""
+        """Buffers pieces; the caller has checked that they fit."""
         before = len(self._data)
         for piece in pieces:
             self._data += piece
         self._budget.held += len(self._data) - before
 
     def take(self) -> bytes:
-        """Gives all that is held away."""
+        """Returns all the buffered bytes and empties the buffer."""
         data = bytes(self._data)
         self.drop()
         return data
 
     def drop(self) -> None:
-        """Forgets all that is held."""
+        """Discards all the buffered bytes."""
         self._budget.held -= len(self._data)
         self._data = bytearray()

@@ -1,4 +1,4 @@
-"""A client's connection on the public port: reads requests one after the other and writes their answers in order."""
+"""A client connection on the public port: reads requests one after the other and writes their responses in order."""
 
 # mypyc: compile
 
@@ -26,13 +26,13 @@ log = structlog.get_logger()
 
 Done = TypeVar("Done")
 
-# What a client may send ahead of its turn.
+# Bytes a client may send ahead of its turn.
 READ_AHEAD: Final = 65536
-# So many requests of one connection are begun in one turn of the event loop: others must not wait for a long pipeline.
+# At most this many requests of one connection begin per turn of the event loop: a long pipeline must not delay others.
 REQUESTS_PER_TURN: Final = 8
 RETRY_LINE: Final = b"Retry-After: 5\r\n"
 LINGER_SECONDS: Final = 2.0
-LAST_REQUEST_SECONDS: Final = 1.0  # for who has connected, and asked nothing yet, when the worker is to stop
+LAST_REQUEST_SECONDS: Final = 1.0  # for new connections that have sent no request yet when the worker stops
 
 _LONGEST_LINE: Final = LONGEST_TARGET + 64
 _EMPTY_LINES: Final = re.compile(rb"\A(?:\r\n)+")
@@ -41,14 +41,14 @@ _LENGTHLESS: Final = (b"1", b"204")
 
 
 class ClientConnection(asyncio.Protocol):
-    """One client. Answers requests strictly in order: the next one is looked at when the last one is answered.
+    """One client. Answers requests strictly in order: the next one is handled once the previous one is answered.
 
     Attributes:
-        has_pass: Whether a request has come under a pass.
+        has_pass: Whether a request with a pass has arrived.
     """
 
     __slots__ = (
-        # the server's
+        # owned by the server
         "_server",
         # per connection
         *("_advancing", "_awaited", "_buffer", "_ended_early", "_idle_from", "_known", "_lingering", "_lost"),
@@ -72,7 +72,7 @@ class ClientConnection(asyncio.Protocol):
         self._lingering = False
         self._lost = False
         self._next_turn: asyncio.Handle | None = None
-        self._partial: PartialHead | None = None  # holds what `_buffer` does, and what came since
+        self._partial: PartialHead | None = None  # the bytes of `_buffer`, and those received since
         self._paused_by_flood = False
         self._paused_by_shop = False
         self._awaited: set[asyncio.Future[Any]] = set()
@@ -87,7 +87,7 @@ class ClientConnection(asyncio.Protocol):
         self._body: Body = NO_BODY
         self._exchange: ExchangeHandle | None = None
         self._held: BodyBuffer | None = None
-        self._hold_ends = 0.0  # while the body is waited for
+        self._hold_ends = 0.0  # while waiting for the body
         self._number = 0
         self._sending: MinimumRate | None = None
         self.answering = False
@@ -97,7 +97,7 @@ class ClientConnection(asyncio.Protocol):
     # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client has connected."""
+        """The client has connected."""
         self.transport = cast(asyncio.Transport, transport)
         if self._known is not None:
             self.peer = self._known
@@ -114,7 +114,7 @@ class ClientConnection(asyncio.Protocol):
         self.deadline = self._idle_from + self._server.limits.head_seconds
 
     def data_received(self, data: bytes) -> None:
-        """Bytes have come."""
+        """Bytes have arrived."""
         if self._lingering:
             return
         exchange = self._exchange
@@ -139,25 +139,25 @@ class ClientConnection(asyncio.Protocol):
             self._set_reading()
 
     def eof_received(self) -> bool:
-        """The client has closed its side; True keeps ours open."""
+        """The client has closed its side; True keeps our side open."""
         if self._lingering:
             return False
         if self._next_turn is not None and self.transport.can_write_eof():
             self._ended_early = True
             return True
-        # Some say all they have and close their side while they wait for the answer, and say so before. Else the
-        # visitor has gone, and the shop need not go on.
+        # Some clients half-close after their last request, which then asks for no keep-alive. Otherwise the visitor has
+        # gone, and the shop need not finish the response.
         if self.request is not None and not self.request.keep_alive and self._body.done:
             self.closing = True
-            return self.transport.can_write_eof()  # in TLS an end ends both directions
+            return self.transport.can_write_eof()  # in TLS an end closes both directions
         self._give_up()
         if self.answering:
-            self.transport.abort()  # the answer is cut short, and must not look complete
+            self.transport.abort()  # the response is cut short, and must not look complete
         self._last_words()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone, and with it all that it waits for."""
+        """The connection is gone; cancels everything it waits for."""
         self.deadline = _NEVER
         if not self._lost:
             self._lost = True
@@ -168,7 +168,7 @@ class ClientConnection(asyncio.Protocol):
         self._give_up()
 
     def pause_writing(self) -> None:
-        """The client takes no more for now."""
+        """The client can't take more for now."""
         self.write_paused = True
         self._untaken = self._left_to_take()
         self._unsent = float(self._untaken)
@@ -182,7 +182,7 @@ class ClientConnection(asyncio.Protocol):
             self._exchange.client_writable(False)
 
     def resume_writing(self) -> None:
-        """The client takes more again."""
+        """The client takes bytes again."""
         self.write_paused = False
         if self._taking is not None:
             self._taking.moved(max(0, self._untaken - self._left_to_take()))
@@ -195,7 +195,7 @@ class ClientConnection(asyncio.Protocol):
             self.allow(_NEVER)
 
     def expire(self) -> None:
-        """The deadline has passed: somebody was silent for too long."""
+        """The deadline has passed: the side being waited for was silent for too long."""
         self.deadline = _NEVER
         exchange = self._exchange
         if self._lingering or self.write_paused:
@@ -217,10 +217,10 @@ class ClientConnection(asyncio.Protocol):
     # Called by the server and by exchanges.
 
     def keeps_pace(self, seconds: float) -> bool:
-        """Cuts the client off if it is too slow. ``seconds`` have passed since the last look.
+        """Aborts the connection if the client is too slow. ``seconds`` have passed since the last check.
 
         Returns:
-            Whether another look is needed.
+            Whether another check is needed.
         """
         exchange = self._exchange
         if self._lost or (exchange is not None and exchange.tunnel):
@@ -245,9 +245,9 @@ class ClientConnection(asyncio.Protocol):
         return False
 
     def idle_since(self) -> float:
-        """Since when no request has been under way; for a head that is coming in, since when it is."""
+        """Since when no request has been in flight; for a head that is arriving, since its start."""
         if self.write_paused:
-            return _NEVER  # an answer is under way still; one that is taken too slowly is cut elsewhere
+            return _NEVER  # a response is still in progress; a client that reads it too slowly is cut elsewhere
         if self._lingering:
             return self._idle_from
         if self.request is not None:
@@ -257,14 +257,14 @@ class ClientConnection(asyncio.Protocol):
         return self._idle_from
 
     def displace(self) -> None:
-        """Closes the connection, which counts no more from now on: another one needs the room."""
+        """Closes the connection, which no longer counts: another one needs the slot."""
         self._lost = True
         self._server.closed(self)
         self.transport.abort()
 
     @property
     def connected(self) -> bool:
-        """Whether `connection_made` was called, and the server told."""
+        """Whether `connection_made` was called, and the server notified."""
         return hasattr(self, "transport")
 
     @property
@@ -274,7 +274,7 @@ class ClientConnection(asyncio.Protocol):
 
     @property
     def request_id(self) -> str:
-        """The request's own, which no other has. Most are answered without anybody asking for it."""
+        """The request's unique id. Most requests are answered without it."""
         return self._server.request_id(self._number)
 
     def now(self) -> float:
@@ -282,25 +282,25 @@ class ClientConnection(asyncio.Protocol):
         return self._server.now()
 
     def date_line(self) -> bytes:
-        """The Date header, now."""
+        """The current Date header."""
         return self._server.date_line()
 
     def allow(self, seconds: float) -> None:
-        """Gives whoever is waited for so much time. While the client takes nothing, it is the one; its time runs."""
+        """Sets the deadline for the side being waited for; a client that isn't reading keeps its write timeout."""
         if not self.write_paused and not self._lingering:
             self.deadline = self._server.now() + seconds
 
     def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Runs what a request has to wait for; it is cancelled when the client goes."""
+        """Runs a coroutine that a request waits for; it is cancelled when the client disconnects."""
         self.when(asyncio.get_running_loop().create_task(coroutine), asyncio.Future.result)
 
     def when(self, awaited: asyncio.Future[Done], then: Callable[[asyncio.Future[Done]], object]) -> None:
-        """Runs ``then`` once there is a result or an error; called off when the client goes. Costs half of `run`."""
+        """Calls ``then`` on a result or an error, unless the client disconnects. Costs half as much as `run`."""
         self._awaited.add(awaited)
         awaited.add_done_callback(partial(self._go_on, then))
 
     def forward(self, exchange: ExchangeHandle) -> None:
-        """Hands the request to an exchange with the shop, which begins once enough of the request's body is here."""
+        """Hands the request to an exchange with the shop, which begins once enough of the body has arrived."""
         assert self.request is not None
         self._exchange = exchange
         if self._body.done:
@@ -309,13 +309,13 @@ class ClientConnection(asyncio.Protocol):
             self._receive_body(self.request, exchange)
 
     def cut_tunnel(self) -> None:
-        """Closes the tunnel that the request has opened, on both sides."""
+        """Closes the request's tunnel on both sides."""
         exchange = self._exchange
         if exchange is not None and exchange.tunnel:
             exchange.timed_out()
 
     def respond(self, status_line: bytes, lines: bytes, body: bytes) -> None:
-        """Answers the request from here. ``status_line`` is such as ``200 OK``; ``lines`` end in line ends each."""
+        """Responds to the request. ``status_line`` is for example ``200 OK``; each of ``lines`` has its line end."""
         request = self.request
         if request is None or self._lost or self._lingering:
             return
@@ -330,7 +330,7 @@ class ClientConnection(asyncio.Protocol):
         self.finish()
 
     def fail(self, status: int, more: bytes = b"") -> None:
-        """Answers with an error; where an answer has begun already, breaks it off. ``more`` are header lines."""
+        """Responds with an error, or aborts a response that has already begun. ``more`` are header lines."""
         self._exchange = None
         self._release_body()
         if self._lost:
@@ -342,7 +342,7 @@ class ClientConnection(asyncio.Protocol):
         self.respond(_ERRORS[status], lines + more, body)
 
     def finish(self) -> None:
-        """The request is answered: on to the next one, or to the end."""
+        """Ends the request: continues with the next one, or closes the connection."""
         self._exchange = None
         request = self.request
         if request is None or self._lost:
@@ -366,17 +366,17 @@ class ClientConnection(asyncio.Protocol):
             self._advance()
 
     def close(self) -> None:
-        """Closes the connection once all is written. What the client still sends must not cost it our last words."""
+        """Closes the connection once all is written; data still arriving must not cost the client the response."""
         if self._lost or self._lingering:
             return
         self._last_words()
         if (self.request is None and self._body.done) or not self.transport.can_write_eof():
-            self.transport.close()  # in TLS that reads on by itself
+            self.transport.close()  # in TLS this keeps reading by itself
         else:
             self.transport.write_eof()
 
     def close_idle(self) -> None:
-        """Closes the connection if no request is under way; where one may just be coming in, it gets a moment."""
+        """Closes the connection if no request is in flight; a request that may just be arriving gets a moment."""
         if self.request is not None or self._lingering:
             return
         if self._buffer or not self._number:
@@ -386,7 +386,7 @@ class ClientConnection(asyncio.Protocol):
             self.transport.close()
 
     def connection_line(self) -> bytes:
-        """The Connection header of the answer, where it needs one."""
+        """The Connection header of the response, if it needs one."""
         request = self.request
         if self.closing or request is None or not request.keep_alive or not self._body.done or self._server.draining:
             self.closing = True
@@ -394,14 +394,14 @@ class ClientConnection(asyncio.Protocol):
         return b"Connection: keep-alive\r\n" if request.http10 else b""
 
     def read_on(self, wanted: bool) -> None:
-        """The shop takes more of the request, or no more for now."""
+        """Resumes or pauses reading the request's body, as the shop can take it."""
         self._paused_by_shop = not wanted
         self._set_reading()
         if wanted and self._buffer:
             self.pump()
 
     def pump(self) -> None:
-        """Passes what has come of the request's body on to the shop."""
+        """Forwards the received part of the request's body to the shop."""
         exchange = self._exchange
         if exchange is None or not exchange.ready:
             return
@@ -428,10 +428,10 @@ class ClientConnection(asyncio.Protocol):
             exchange.end_body(self._body.trailers)
         self._set_reading()
 
-    # The rest is its own.
+    # Internal methods.
 
     def _advance(self) -> None:
-        """Looks at the requests that have come, one after the other, as long as they are answered at once."""
+        """Handles the received requests one after the other, as long as they are answered immediately."""
         if self._advancing or self._next_turn is not None:
             return
         self._advancing = True
@@ -441,7 +441,7 @@ class ClientConnection(asyncio.Protocol):
                 if begun >= REQUESTS_PER_TURN:
                     self._next_turn = asyncio.get_running_loop().call_soon(self._take_turn)
                     break
-                # Who asks on and takes no answers must not fill the memory with them.
+                # Clients that send requests without reading the responses must not fill the memory with them.
                 if self.write_paused or not self._begin():
                     break
                 begun += 1
@@ -457,7 +457,8 @@ class ClientConnection(asyncio.Protocol):
                 self.transport.close()
 
     def _waits_for_turn(self) -> bool:
-        # In a method of its own: compiled, what a method has set to None it takes for None ever after.
+        # In a method of its own: after an assignment of None, mypyc narrows the attribute to None for the rest of a
+        # method.
         return self._next_turn is not None
 
     def _join_pieces(self) -> None:
@@ -466,11 +467,11 @@ class ClientConnection(asyncio.Protocol):
             self._partial = None
 
     def _begin(self) -> bool:
-        """Takes one request's head from the buffer; False where it isn't all there."""
+        """Takes one request head from the buffer; False if it isn't complete."""
         self._join_pieces()
         server, buffer = self._server, self._buffer
         if buffer.startswith(b"\r\n"):
-            # RFC 9112, section 2.2: empty lines before a request are let pass.
+            # RFC 9112, section 2.2: empty lines before a request are ignored.
             buffer = self._buffer = _EMPTY_LINES.sub(b"", buffer, count=1)
         found = None
         if buffer.endswith(b"\r\n\r\n") and len(buffer) <= server.limits.head_bytes:
@@ -514,11 +515,11 @@ class ClientConnection(asyncio.Protocol):
         else:
             if buffer:
                 self._partial = PartialHead(buffer, _LONGEST_LINE, limits.head_bytes)
-            # The clock runs from the head's first byte on: a head that drips in isn't given more time by each drop.
+            # The deadline counts from the head's first byte: further bytes of a slow head don't extend it.
             self.deadline = min(self.deadline, self._server.now() + limits.head_seconds)
 
     def _refuse(self, status: int, head: bytes, cause: str = "") -> None:
-        """Answers what is no request, as far as ``head`` has come, and closes."""
+        """Responds to a malformed request, with as much of its ``head`` as has arrived, and closes."""
         self._number = self._server.count_request()
         lines, body = self._server.error_answer(self, status, head, cause)
         start = b"HTTP/1.1 %b\r\n" % _ERRORS[status]
@@ -535,7 +536,7 @@ class ClientConnection(asyncio.Protocol):
             self.transport.close()
 
     def _last_words(self) -> None:
-        """Nothing is written any more, and what is read is thrown away, until the connection is gone."""
+        """Stops writing, and discards all input until the connection is closed."""
         self._lingering = True
         self._buffer = b""
         self._partial = None
@@ -546,7 +547,7 @@ class ClientConnection(asyncio.Protocol):
         self._set_reading()
 
     def _cut_unless_taking(self) -> None:
-        """Cuts the connection, unless the client has taken some of what is written, however slowly."""
+        """Aborts the connection, unless the client has read some of the response, however slowly."""
         unsent, before = float(self._left_to_take()), self._unsent
         self._unsent = unsent
         if self.transport.get_write_buffer_size() and unsent < before:
@@ -555,12 +556,12 @@ class ClientConnection(asyncio.Protocol):
             self.transport.abort()
 
     def _left_to_take(self) -> int:
-        """How many bytes the client has yet to take, the system's buffer included: it holds megabytes."""
+        """How many bytes the client has yet to read, including the system's buffer, which holds megabytes."""
         left = self.transport.get_write_buffer_size()
         line = self.transport.get_extra_info("socket")
         return left if line is None else left + unacknowledged(line.fileno())
 
-    # The request's body, before the shop is asked.
+    # The request's body, before the shop gets the request.
 
     def _receive_body(self, request: Request, exchange: ExchangeHandle) -> None:
         server = self._server
@@ -596,7 +597,7 @@ class ClientConnection(asyncio.Protocol):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _hold_more(self, exchange: ExchangeHandle) -> None:
-        """Holds what has come of the body, and begins the exchange when that is enough."""
+        """Buffers the received part of the body, and starts the exchange once that is enough."""
         held, server = self._held, self._server
         assert held is not None
         if not server.bodies.fits(len(self._buffer)):
@@ -613,12 +614,12 @@ class ClientConnection(asyncio.Protocol):
             self._start(exchange)
         else:
             self.allow(min(server.limits.body_seconds, self._hold_ends - server.now()))
-            if self._paused_by_flood:  # too much had come before the request's turn
+            if self._paused_by_flood:  # too much had arrived before the request's turn
                 self._paused_by_flood = False
                 self._set_reading()
 
     def _start(self, exchange: ExchangeHandle) -> None:
-        """Begins the exchange with what is held. No more is read before the shop takes it."""
+        """Starts the exchange with the buffered body. No more is read until the shop takes it."""
         self._hold_ends = 0.0
         if not self._body.done:
             self._paused_by_flood = True
@@ -632,7 +633,7 @@ class ClientConnection(asyncio.Protocol):
         self.fail(503, RETRY_LINE)
 
     def _feed(self) -> list[bytes] | None:
-        """The pieces of the body that have arrived; None if they were malformed and the client has been told."""
+        """The received pieces of the body; None if they were malformed and an error response was sent."""
         data, self._buffer = self._buffer, b""
         try:
             pieces, self._buffer = self._body.feed(data)
@@ -657,7 +658,7 @@ class ClientConnection(asyncio.Protocol):
         return self._body.done
 
     def _drain_body(self) -> bool:
-        """Throws away what has come of the body; False where more is to come."""
+        """Discards the received part of the body; False if more is to come."""
         try:
             _, self._buffer = self._body.feed(self._buffer)
         except Malformed:
@@ -665,14 +666,14 @@ class ClientConnection(asyncio.Protocol):
         return self._body.done
 
     def _give_up(self) -> None:
-        """Calls off all that the request waits for: nobody wants it any more."""
+        """Cancels everything the request waits for: nobody needs it any more."""
         for awaited in self._awaited:
             awaited.cancel()
-        self._awaited.clear()  # what is done already, and about to go on, can't be cancelled
+        self._awaited.clear()  # a result that is already there, and about to be handled, can't be cancelled
         self._drop_exchange()
 
     def _break_off(self, status: int) -> None:
-        """Answers with an error in place of the shop; the visitor gets the cookies all the same."""
+        """Responds with an error instead of the shop's response; the visitor gets the cookies all the same."""
         exchange = self._exchange
         lines = b"" if exchange is None else exchange.cookies
         self._drop_exchange()
@@ -707,12 +708,12 @@ class ClientConnection(asyncio.Protocol):
             self._outlived(done.exception())
 
     def _outlived(self, error: BaseException | None) -> None:
-        """What was waited for ended after the client had gone. That the store failed is told by the room."""
+        """Handles a result that came after the client had gone. The room reports failures of the store."""
         if error is not None and not isinstance(error, StoreUnavailable):
             self._broke(error)
 
     def _broke(self, error: BaseException) -> None:
-        """A mistake of ours: the log gets the cause, the visitor the id that leads to it."""
+        """Handles an internal error: the log gets the cause, the visitor the id that leads to it."""
         log.error("a request failed", request_id=self.request_id, address=self.visitor, exc_info=error)
         self._drop_exchange()
         self.fail(500)

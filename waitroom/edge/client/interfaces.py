@@ -1,4 +1,4 @@
-"""What clients' connections need of others: of the worker they belong to, and of what carries a request to the shop."""
+"""The interfaces that client connections depend on: the worker's server, and exchanges with the shop."""
 
 # mypyc: compile
 
@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ClientLimits:
-    """What a client may stretch, and how far. Times in seconds.
+    """Limits on clients. Times in seconds.
 
     Attributes:
-        head_bytes, head_seconds: Of a request's head.
-        body_seconds: How long nothing may come of a body.
-        idle_seconds: Between two requests.
-        write_seconds: How long the client may take nothing.
-        buffer_bytes, buffer_seconds: What is read of a body before the shop is asked, and for how long at most.
-        min_bytes_per_second: What it must send or take while it is waited for; 0 for anything.
+        head_bytes, head_seconds: The size of a request's head, and the time for it to arrive.
+        body_seconds: The longest pause within a body.
+        idle_seconds: The longest pause between two requests.
+        write_seconds: How long the client may stop reading.
+        buffer_bytes, buffer_seconds: How much of a body is read before the request goes to the shop, and for how long
+            at most.
+        min_bytes_per_second: The minimum rate at which a client must send or read while it is waited for; 0 for none.
     """
 
     head_bytes: int
@@ -52,23 +53,23 @@ class Server(ABC):
 
     @abstractmethod
     def opened(self, client: ClientConnection, address: str) -> Peer | None:
-        """A client has connected; None turns it away."""
+        """Registers a client that has connected; None rejects it."""
 
     @abstractmethod
     def entered(self, client: ClientConnection) -> None:
-        """A client has connected whose peer was known and counted before."""
+        """Registers a client whose peer was already counted."""
 
     @abstractmethod
     def closed(self, client: ClientConnection) -> None:
-        """A client has gone."""
+        """Unregisters a client."""
 
     @abstractmethod
     def watch(self, client: ClientConnection) -> None:
-        """Has `ClientConnection.keeps_pace` called with each sweep, as long as it returns True."""
+        """Calls `ClientConnection.keeps_pace` with each sweep, as long as it returns True."""
 
     @abstractmethod
     def find_request(self, received: bytes) -> tuple[Request, Sequence[bytes]] | None:
-        """What `parse_request` returns, where what was received is one head, no more, that has come before."""
+        """The result of `parse_request`, if the received bytes are exactly one head that has been seen before."""
 
     @abstractmethod
     def parse_request(self, head: bytes) -> tuple[Request, Sequence[bytes]]:
@@ -76,21 +77,21 @@ class Server(ABC):
 
     @abstractmethod
     def handle(self, client: ClientConnection, request: Request) -> None:
-        """A request's head is here. Answers it by `ClientConnection.respond` or `ClientConnection.forward`."""
+        """Handles a request whose head has arrived, by `ClientConnection.respond` or `ClientConnection.forward`."""
 
     @abstractmethod
     def error_answer(
         self, client: ClientConnection, status: int, head: bytes = b"", cause: str = ""
     ) -> tuple[bytes, bytes]:
-        """The header lines and body of an error's answer. ``head`` is what has come of one that is no request."""
+        """The header lines and body of an error response. ``head`` is the received part of a malformed request."""
 
     @abstractmethod
     def count_request(self) -> int:
-        """The number of one more request."""
+        """Counts one more request; returns its number."""
 
     @abstractmethod
     def request_id(self, number: int) -> str:
-        """An id that no other worker's requests have."""
+        """An id that is unique across workers."""
 
     @abstractmethod
     def now(self) -> float:
@@ -98,31 +99,31 @@ class Server(ABC):
 
     @abstractmethod
     def date_line(self) -> bytes:
-        """The Date header, now."""
+        """The current Date header."""
 
     @abstractmethod
     def enter(self, address: str, *, tls: bool = False, vouched: bool = True) -> Peer | None:
-        """Counts a connection; None turns it away. ``vouched``: whether the address is surely the other end's."""
+        """Counts a connection; None rejects it. ``vouched``: whether the address is certain to be the other end's."""
 
     @abstractmethod
     def leave(self, peer: Peer) -> None:
-        """Undoes `enter`."""
+        """Reverts `enter`."""
 
     @abstractmethod
     def shed(self, count: int) -> None:
-        """Closes so many of the longest idle connections, as far as there are any."""
+        """Closes up to this many of the longest idle connections."""
 
     @abstractmethod
     def trusts(self, address: str) -> bool:
-        """Whether it is a trusted proxy's."""
+        """Whether the address belongs to a trusted proxy."""
 
 
 class ExchangeHandle(Borrower):
-    """The exchange of one request and its response, as the connection sees it that the request came by.
+    """The exchange of one request and its response, as its client connection sees it.
 
     Attributes:
-        ready: Whether the request's body may flow.
-        tunnel: Whether the protocol has changed, and bytes go through as they are.
+        ready: Whether the request's body may be sent.
+        tunnel: Whether the protocol has changed, and bytes pass through unchanged.
     """
 
     __slots__ = ()
@@ -138,20 +139,20 @@ class ExchangeHandle(Borrower):
     @property
     @abstractmethod
     def cookies(self) -> bytes:
-        """Header lines that the visitor needs whatever becomes of the request."""
+        """Header lines for the visitor, whatever the outcome of the request."""
 
     @property
     @abstractmethod
     def may_stream(self) -> bool:
-        """Whether a connection may be taken for a body of which nobody knows how long it takes to come."""
+        """Whether a connection may be acquired for a body that takes an unknown time to arrive."""
 
     @abstractmethod
     def held(self, held: bool) -> None:
-        """Whether the request waits for its body, and is not the shop's yet. Called only where it has to wait."""
+        """Whether the request waits for its body, and isn't with the shop yet. Called only if it has to wait."""
 
     @abstractmethod
     def refuse(self, outcome: str) -> None:
-        """The request goes to no shop; ``outcome`` says why."""
+        """The request isn't forwarded; ``outcome`` says why."""
 
     @abstractmethod
     def start(self) -> None:
@@ -159,7 +160,7 @@ class ExchangeHandle(Borrower):
 
     @abstractmethod
     def start_late(self) -> None:
-        """Sends the request after a wait for its body, unless its session has ended meanwhile."""
+        """Sends the request after a wait for its body, unless its session has ended in the meantime."""
 
     @abstractmethod
     def send_body(self, pieces: list[bytes]) -> None:
@@ -171,15 +172,15 @@ class ExchangeHandle(Borrower):
 
     @abstractmethod
     def tunnel_data(self, data: bytes) -> None:
-        """Bytes of the client's, after a change of protocols."""
+        """Bytes from the client after a protocol change."""
 
     @abstractmethod
     def client_writable(self, writable: bool) -> None:
-        """The client takes more bytes, or no more for now."""
+        """The client takes more bytes, or can't for now."""
 
     @abstractmethod
     def timed_out(self) -> None:
-        """The side that was waited for has taken too long."""
+        """The side being waited for has taken too long."""
 
     @abstractmethod
     def abort(self) -> None:

@@ -1,8 +1,8 @@
-"""The clients' connections of one worker: how many there may be, and which are closed to make room for others.
+"""The client connections of one worker: limits their number, and closes idle ones to make room for others.
 
-A connection is idle while no request is under way on it, however much of a head may have dripped in. The longest idle
-ones are looked for only when there is no room: keeping them in order would cost every request something, and one walk
-through all connections finds hundreds of them.
+A connection is idle while no request is in flight on it, even if part of a head has arrived. The longest idle
+connections are looked for only when there is no room: keeping them in order would add work to every request, and one
+scan of all connections finds hundreds of them.
 """
 
 # mypyc: compile
@@ -18,29 +18,29 @@ if TYPE_CHECKING:
     from waitroom.edge.client.acceptor import Arrival
     from waitroom.edge.client.connection import ClientConnection
 
-# The first request on a new connection is on its way for a round trip or two, and so is a browser's next one. What has
-# said nothing for longer than this, or not come to the end of a head, can be missed.
+# The first request on a new connection takes a round trip or two to arrive, and so does a browser's next one. A
+# connection that has sent nothing for longer than this, or no complete head, can be closed.
 LEAST_IDLE_SECONDS: Final = 2.0
-KEPT_SHARE: Final = 4  # one of so many connections is kept for clients that have shown a pass
-MOST_FOUND: Final = 512  # by one walk
+KEPT_SHARE: Final = 4  # one in this many connections is reserved for clients that have shown a pass
+MOST_FOUND: Final = 512  # by one scan
 MOST_WALKS: Final = 8  # between two sweeps
 
 
 class Connections:
-    """Counts connections, and closes the longest idle where there are too many.
+    """Counts connections, and closes the longest idle if there are too many.
 
-    Clients that have shown no pass can't have the last quarter of all connections, and as long as those that have shown
-    one hold no more than that quarter, none of theirs is closed for a newcomer.
+    Clients that have shown no pass can't have the last quarter of all connections, and as long as clients that have
+    shown one hold no more than that quarter, none of their connections is closed for a newcomer.
 
     Args:
-        most: In all.
-        most_per_neighbourhood: From one neighbourhood, unless it is exempt.
+        most: The maximum in total.
+        most_per_neighbourhood: The maximum from one neighbourhood, unless it is exempt.
 
     Attributes:
-        clients: All that are connected.
-        arriving: Those that are about to be.
-        per_neighbourhood: How many connections each has.
-        with_pass: How many connections have carried a request under a pass.
+        clients: All connected clients.
+        arriving: Connections that are not set up yet.
+        per_neighbourhood: The number of connections of each neighbourhood.
+        with_pass: How many connections have carried a request with a pass.
     """
 
     __slots__ = (
@@ -53,7 +53,7 @@ class Connections:
         self._most_here = most_per_neighbourhood
         self._total = 0
         self._found: dict[tuple[str, bool], list[ClientConnection | Arrival]] = {}
-        self._barren: set[tuple[str, bool]] = set()  # nobody is idle there before the next sweep
+        self._barren: set[tuple[str, bool]] = set()  # no connection can become idle there before the next sweep
         self._walked_at = 0.0
         self._walks = 0
         self.clients: set[ClientConnection] = set()
@@ -63,11 +63,11 @@ class Connections:
 
     @property
     def most_without_pass(self) -> int:
-        """How many connections clients may have that have shown no pass."""
+        """The maximum number of connections of clients that have shown no pass."""
         return self._most - min(max(1, self._most // KEPT_SHARE), self._most - 1)
 
     def enter(self, address: str, now: float, *, exempt: bool) -> bool:
-        """Counts one connection more; False where there is no room for it, and none can be made."""
+        """Counts one more connection; False if there is no room for it, and none can be made."""
         here = neighbourhood(address)
         if self.per_neighbourhood.get(here, 0) >= self._most_here and not exempt and not self._close(here, False, now):
             return False
@@ -79,7 +79,7 @@ class Connections:
         return True
 
     def leave(self, address: str) -> None:
-        """Undoes `enter`."""
+        """Reverts `enter`."""
         here = neighbourhood(address)
         self._total -= 1
         count = self.per_neighbourhood[here] - 1
@@ -89,12 +89,12 @@ class Connections:
             del self.per_neighbourhood[here]
 
     def shed(self, count: int, now: float) -> None:
-        """Closes so many of the longest idle connections, if there are so many."""
+        """Closes up to this many of the longest idle connections."""
         while count and self._make_room(now, any_of_them=True):
             count -= 1
 
     def _make_room(self, now: float, *, any_of_them: bool) -> bool:
-        """Closes an idle connection; one that has shown a pass only if it may be any of them, and there is no other."""
+        """Closes an idle connection; one that has shown a pass only if ``any_of_them`` is set and there is no other."""
         return self._close("", False, now) or (any_of_them and self._close("", True, now))
 
     def _close(self, here: str, has_pass: bool, now: float) -> bool:
@@ -107,14 +107,14 @@ class Connections:
         key = (here, has_pass)
         while found := self._candidates(key, now):
             client = found.pop()
-            # Since it was found it may have gone, become busy or shown a pass.
+            # Since the scan it may have gone, become busy or shown a pass.
             if self._may_close(client, has_pass, now) and (client in self.clients or client in self.arriving):
                 client.displace()
                 return True
         return False
 
     def _candidates(self, key: tuple[str, bool], now: float) -> list[ClientConnection | Arrival]:
-        """Those that the last walk has found, or another one, as long as walks find any."""
+        """The connections found by the last scan, or by a new one, as long as scans find any."""
         found = self._found.get(key)
         if found or key in self._barren or self._walks >= MOST_WALKS:
             return found or []
@@ -125,7 +125,7 @@ class Connections:
         return found
 
     def _longest_idle(self, here: str, has_pass: bool, now: float) -> list[ClientConnection | Arrival]:
-        """The longest idle of them, the very longest last."""
+        """The longest idle connections of this kind, the very longest last."""
         everybody: list[ClientConnection | Arrival] = [*self.clients, *self.arriving]
         idle = [
             one

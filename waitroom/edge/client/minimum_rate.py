@@ -1,4 +1,4 @@
-"""The least that a client must send or take while it is waited for. Pure."""
+"""The minimum rate at which a client must send or read while it is waited for. Pure."""
 
 # mypyc: compile
 
@@ -10,12 +10,12 @@ WINDOW_SECONDS: Final = 30.0
 
 
 class MinimumRate:
-    """Adds up how long a client was waited for and what it moved meanwhile, one window after the other.
+    """Adds up how long a client was waited for and how much it transferred meanwhile, one window after the other.
 
-    Time in which nobody waits for the client is not counted: a shop that pauses makes no client slow.
+    Time in which nothing waits for the client isn't counted: pauses of the shop don't make a client slow.
 
     Args:
-        per_second: The least number of bytes.
+        per_second: The minimum number of bytes.
     """
 
     __slots__ = ("_bytes", "_per_second", "_seconds")
@@ -26,11 +26,11 @@ class MinimumRate:
         self._bytes = 0
 
     def moved(self, size: int) -> None:
-        """The client has sent or taken so many bytes."""
+        """Counts bytes that the client has sent or read."""
         self._bytes += size
 
     def waited(self, seconds: float) -> bool:
-        """The client was waited for; False where a window has ended in which it was too slow."""
+        """Counts time spent waiting for the client; False if a window has ended in which it was too slow."""
         self._seconds += seconds
         if self._seconds < WINDOW_SECONDS:
             return True

@@ -10,10 +10,10 @@ import termios
 
 
 def unacknowledged(descriptor: int) -> int:
-    """How many bytes wait in the socket's send queue, or are on their way; 0 where the system doesn't say.
+    """How many bytes are unsent or unacknowledged in the socket's send queue; 0 if the system doesn't say.
 
-    A slow client empties megabytes of the system's buffer before the loop may write again. Seen from the loop alone it
-    would take nothing meanwhile.
+    A slow client empties megabytes of the system's buffer before the event loop may write again. To the loop it would
+    seem to read nothing in that time.
     """
     try:
         (size,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, b"\0\0\0\0"))

@@ -1,4 +1,4 @@
-"""The order in which the addresses of an upstream's host name are tried. Pure: times are passed in."""
+"""The order in which the addresses of an upstream's host name are tried. Pure: times are arguments."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from waitroom.bounded import put
 
-# As `socket.getaddrinfo` gives them.
+# As returned by `socket.getaddrinfo`.
 AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]
 _Key = tuple[str, int]
 
@@ -19,7 +19,7 @@ MOST_SILENT: Final = 64
 
 
 def interleaved(infos: Sequence[AddressInfo]) -> list[AddressInfo]:
-    """The addresses in their order, but with the families taking turns (RFC 8305, section 4)."""
+    """The addresses in their order, but alternating between families (RFC 8305, section 4)."""
     families: dict[int, list[AddressInfo]] = {}
     for info in infos:
         families.setdefault(info[0], []).append(info)
@@ -27,10 +27,10 @@ def interleaved(infos: Sequence[AddressInfo]) -> list[AddressInfo]:
 
 
 class SilentAddresses:
-    """Remembers the addresses that didn't take a connection, so that they are tried last for a while.
+    """Remembers the addresses that didn't accept a connection, so that they are tried last for a while.
 
-    For half a minute at first, then twice as long each time, at most five minutes. After that an address is tried in
-    its place again.
+    That is half a minute at first, then twice as long each time, up to five minutes. After that an address is tried in
+    its usual position again.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class SilentAddresses:
         return sorted(infos, key=lambda info: self._is_silent(_key(info[4]), now))
 
     def connected(self, tried: Sequence[AddressInfo], peer: Any, now: float) -> None:
-        """Of the addresses tried in this order, ``peer`` was the first to take a connection."""
+        """Records that ``peer`` was the first to accept a connection, of the addresses tried in this order."""
         addresses = [_key(info[4]) for info in tried]
         if _key(peer) not in addresses:
             return

@@ -1,10 +1,10 @@
-"""Which of a shop's addresses the next request goes to. Pure: times are passed in, in seconds of one clock.
+"""Chooses the shop's address for the next request. Pure: times are arguments, in seconds of one clock.
 
-An address that fails is down for a second, then twice as long with each further failure. When that time is over it is
-on trial: one request a second may go there, until one is answered. Where all are down, all are tried.
+An address that fails is marked down for a second, then twice as long with each further failure. After that time it is
+on trial: it gets one request a second until one is answered. If all are down, all are tried.
 
-A connection that closes without an answer may be the doing of that one request, so it takes several neighbourhoods to
-show that the address is down; see `Balance.hung_up`.
+A connection closed without a response may be caused by that one request, so it takes several neighbourhoods to show
+that the address is down; see `Balance.hung_up`.
 """
 
 # mypyc: compile
@@ -21,15 +21,15 @@ HANG_UP_SECONDS = 10.0
 
 
 class _Address:
-    """What is known of one address.
+    """The state of one address.
 
     Attributes:
-        failed_at: When it was last found to be down.
+        failed_at: When it last failed.
         down_until: When its next trial may begin.
-        trial_until: When the one after that may begin.
-        ill: Whether the last health check said so.
-        hung_up: When it last hung up on a neighbourhood's request, since its last answer; one less than
-            `HANG_UP_NEIGHBOURHOODS` at the most.
+        trial_until: When the trial after that may begin.
+        ill: Whether the last health check found it unhealthy.
+        hung_up: When it last closed the connection of each neighbourhood's request without a response, since its last
+            response; at most one less than `HANG_UP_NEIGHBOURHOODS`.
     """
 
     __slots__ = ("down_until", "failed_at", "failures", "hung_up", "ill", "in_flight", "trial_until")
@@ -53,7 +53,7 @@ class Balance:
     """The load and the health of a shop's addresses, which are numbered from 0.
 
     Args:
-        count: How many there are.
+        count: The number of addresses.
     """
 
     def __init__(self, count: int) -> None:
@@ -64,9 +64,9 @@ class Balance:
         return len(self._addresses)
 
     def pick(self, now: float, tried: Collection[int] = ()) -> int:
-        """The address with the fewest requests in flight of those that are well, or if none is, of all.
+        """The address with the fewest requests in flight of those that are healthy, or of all if none is.
 
-        Of several with equally few it is the next in turn. ``tried`` are left out; not all may be.
+        Addresses with equally few take turns. ``tried`` are left out; they must not be all of them.
         """
         count = len(self._addresses)
         if count == 1:
@@ -77,7 +77,7 @@ class Balance:
         return min(well or left, key=lambda index: self._addresses[index].in_flight)
 
     def begin(self, index: int, now: float) -> None:
-        """A request goes to an address."""
+        """Counts a request that goes to an address."""
         address = self._addresses[index]
         address.in_flight += 1
         self._last = index
@@ -85,11 +85,11 @@ class Balance:
             address.trial_until = now + TRIAL_SECONDS
 
     def end(self, index: int) -> None:
-        """A request is over, whatever became of it."""
+        """A request is over, whatever its outcome."""
         self._addresses[index].in_flight -= 1
 
     def worked(self, index: int, began: float) -> bool:
-        """An address has answered a request that went there at ``began``. True if it was down and is no more."""
+        """Records a response to a request that began at ``began``. True if the address was down and has recovered."""
         address = self._addresses[index]
         if address.hung_up:
             address.hung_up.clear()
@@ -99,10 +99,10 @@ class Balance:
         return not address.ill
 
     def failed(self, index: int, began: float, now: float) -> float:
-        """An address didn't take, or didn't answer, a request that went there at ``began``.
+        """Records that an address didn't accept, or didn't answer, a request that began at ``began``.
 
         Returns:
-            For how many seconds it is down now; 0 where this is no news, as the request began before it came back up.
+            For how many seconds it is down now; 0 if this is no news, as the request began before it recovered.
         """
         address = self._addresses[index]
         if address.failures and began < address.down_until:
@@ -114,11 +114,11 @@ class Balance:
         return seconds
 
     def hung_up(self, index: int, neighbourhood: str, began: float, now: float) -> float:
-        """An address closed a connection without an answer to the request that went there at ``began``.
+        """Records that an address closed a connection without a response to the request that began at ``began``.
 
-        A visitor can bring that about, with a request that crashes the shop's worker. So this counts as a failure of
-        the address only once it has happened to `HANG_UP_NEIGHBOURHOODS` within `HANG_UP_SECONDS`, without any answer
-        in between.
+        A visitor can cause that with a request that crashes the shop's worker. So this counts as a failure of the
+        address only once it has happened to `HANG_UP_NEIGHBOURHOODS` within `HANG_UP_SECONDS`, without any response in
+        between.
 
         Returns:
             As `failed`.
@@ -133,9 +133,10 @@ class Balance:
         return self.failed(index, began, now)
 
     def checked(self, index: int, now: float, *, well: bool) -> bool:
-        """A health check has an answer. True if it differs from that of the last one.
+        """Records the result of a health check. True if it differs from that of the previous one.
 
-        One that is well has its trial at once, not its former load: that comes back when visitors' requests work.
+        A healthy address gets its trial immediately, but not its former load: that returns when visitors' requests
+        succeed.
         """
         address = self._addresses[index]
         changed = address.ill is well

@@ -1,4 +1,4 @@
-"""Makes connections to the shop: to a host and port, with or without TLS, or to a unix socket."""
+"""Opens connections to the shop: to a host and port, with or without TLS, or to a unix socket."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ AnyProtocol = TypeVar("AnyProtocol", bound=asyncio.BaseProtocol)
 
 TLS_GOODBYE_SECONDS = 2.0
 NEXT_ADDRESS_SECONDS = 0.25  # RFC 8305, section 5: the recommended Connection Attempt Delay
-MOST_RESOLVED = 16  # of a name's addresses, this many are used
+MOST_RESOLVED = 16  # how many of a name's addresses are used
 _PORTS = {"http": 80, "https": 443}
 
 
 class UpstreamUnavailable(WaitroomError):  # noqa: N818 - a state of the shop, not a mistake
-    """No connection to the shop.
+    """No connection to the shop is available.
 
     Args:
-        cause: ``connect``: it doesn't take one; ``busy``: all are in use and none came free in time; ``share``: those
-            that requests without a pass may use are, which is no state of the shop.
+        cause: ``connect``: it doesn't accept one; ``busy``: all are in use and none became free in time; ``share``:
+            those available to requests without a pass are in use, which says nothing about the shop.
     """
 
     def __init__(self, cause: Literal["connect", "busy", "share"], detail: str) -> None:
@@ -39,11 +39,11 @@ class UpstreamUnavailable(WaitroomError):  # noqa: N818 - a state of the shop, n
 
 @dataclass(frozen=True, slots=True)
 class UpstreamAddress:
-    """Where the shop is, or a part of it: a host and port, or a unix socket.
+    """An address of the shop: a host and port, or a unix socket.
 
     Attributes:
-        url: As the settings have it.
-        authority: What stands in a Host header where the client sent none.
+        url: The URL as written in the settings.
+        authority: The Host header for requests without one.
         tls: Whether it speaks HTTPS.
     """
 
@@ -65,16 +65,16 @@ class UpstreamAddress:
 
 
 class Connector:
-    """Makes connections to a shop's addresses.
+    """Opens connections to a shop's addresses.
 
-    A host name is resolved for each connection, so that a change of its addresses takes effect with the next one. Where
-    it has several, the next one is tried as soon as one fails or has been silent for `NEXT_ADDRESS_SECONDS`, and the
-    first to connect is taken (RFC 8305).
+    A host name is resolved for each connection, so that a change of its addresses takes effect with the next one. If it
+    has several, the next address is tried as soon as one fails or has been silent for `NEXT_ADDRESS_SECONDS`, and the
+    first to connect is used (RFC 8305).
 
     Args:
-        connect_seconds: How long one may take, the TLS handshake included.
+        connect_seconds: The timeout for connecting, including the TLS handshake.
         tls: Verifies the certificates of addresses that speak HTTPS.
-        server_name: What those must be for; None for the address's own host.
+        server_name: The name the certificates must be valid for; None for the address's own host.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Connector:
 
     @classmethod
     def of(cls, room: RoomSettings) -> Connector:
-        """The connector that a room's settings stand for."""
+        """The connector for a room's settings."""
         tls = None
         if room.upstreams[0].startswith("https:"):
             tls = ssl.create_default_context(cafile=room.upstream_ca_file)
@@ -98,7 +98,7 @@ class Connector:
         """Connects a new ``protocol`` to an address.
 
         Raises:
-            UpstreamUnavailable: The address doesn't take connections, or isn't who it should be.
+            UpstreamUnavailable: The address doesn't accept connections, or its certificate is invalid.
         """
         loop = asyncio.get_running_loop()
         seconds = self._connect_seconds
@@ -141,9 +141,9 @@ class Connector:
         return made
 
     async def _connect_to_first(self, infos: Sequence[AddressInfo]) -> socket.socket:
-        """A socket that is connected to the first address that takes a connection."""
+        """A socket connected to the first address that accepts a connection."""
         loop = asyncio.get_running_loop()
-        # uvloop's create_connection knows no RFC 8305, so it is given a socket that is connected already.
+        # uvloop's create_connection doesn't implement RFC 8305, so it gets a connected socket.
         ordered = self._silent.last(interleaved(infos), loop.time())
         connected = await start_connection(ordered, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS, interleave=0)
         self._silent.connected(ordered, connected.getpeername(), loop.time())

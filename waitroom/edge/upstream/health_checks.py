@@ -1,4 +1,4 @@
-"""Asks each of a shop's addresses now and then whether it is well, on connections of their own."""
+"""Checks the health of each of a shop's addresses periodically, on connections of its own."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from waitroom.edge.upstream.pool import UpstreamPool
 from waitroom.settings import RoomSettings
 
 LONGEST_HEAD = 65536
-# Around health_seconds, so that the workers' questions don't come all at once.
+# Around health_seconds, so that the workers' checks don't all happen at the same time.
 SHORTEST_SHARE, LONGEST_SHARE = 0.8, 1.2
 
 
 class HealthChecks:
-    """The checks of one room's shop by one worker.
+    """One worker's health checks of a room's shop.
 
     Args:
         room: The room; it has a `health_path`.
-        pool: Learns what came of them.
-        chance: Gives the times between two of them.
+        pool: Gets the results.
+        chance: Randomizes the intervals.
     """
 
     def __init__(self, room: RoomSettings, pool: UpstreamPool, chance: random.Random) -> None:
@@ -46,7 +46,7 @@ class HealthChecks:
             await asyncio.sleep(self._seconds * self._chance.uniform(SHORTEST_SHARE, LONGEST_SHARE))
 
     async def _fault(self, index: int) -> str:
-        """What is wrong with an address, or nothing."""
+        """The problem with an address, or an empty text."""
         address = self._pool.addresses[index]
         host = self._host or address.authority
         question = b"GET %b HTTP/1.1\r\nHost: %b\r\nUser-Agent: waitroom\r\nAccept: */*\r\nConnection: close\r\n\r\n"
@@ -68,7 +68,7 @@ class HealthChecks:
 
 
 class _Check(asyncio.Protocol):
-    """One question and the status of its answer."""
+    """One health check and the status of its response."""
 
     transport: asyncio.Transport
 
@@ -103,4 +103,4 @@ class _Check(asyncio.Protocol):
     def _fail(self, error: Exception) -> None:
         if not self.status.done():
             self.status.set_exception(error)
-            self.status.exception()  # nobody may be left to ask: that is no mistake
+            self.status.exception()  # nobody may be left to read it: that isn't an error

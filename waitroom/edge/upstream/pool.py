@@ -1,9 +1,9 @@
-"""Connections to the shop: one protocol a connection, and a pool that lends them out.
+"""Connections to the shop: one protocol per connection, and a pool that lends them to requests.
 
-A pool never holds more than ``max_connections``; a request beyond that waits its turn for a short bounded time. Of
-these, requests without a pass hold at most the share of `upstream_share`. The newest idle connection is lent first, so
-that a shop that closes idle ones closes those nobody needs. Where the shop has several addresses, `balance` says which
-of them a request goes to.
+A pool never holds more than ``max_connections``; a request beyond that waits its turn for a short bounded time.
+Requests without a pass hold at most the share of `upstream_share`. The newest idle connection is lent first, so that a
+shop that closes idle connections closes those not needed. If the shop has several addresses, `balance` chooses the one
+for each request.
 """
 
 # mypyc: compile
@@ -29,13 +29,13 @@ IDLE_SECONDS = 20.0  # under the 60 to 75 s after which most servers close
 
 
 class Borrower(ABC):
-    """Who uses a connection at the time."""
+    """The current user of a connection."""
 
     __slots__ = ()
 
     @abstractmethod
     def upstream_data(self, data: bytes) -> None:
-        """Bytes came from the shop."""
+        """Bytes arrived from the shop."""
 
     @abstractmethod
     def upstream_closed(self, error: Exception | None) -> None:
@@ -43,18 +43,18 @@ class Borrower(ABC):
 
     @abstractmethod
     def upstream_writable(self, writable: bool) -> None:
-        """The shop takes more bytes, or no more for now."""
+        """The shop takes more bytes, or can't for now."""
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """One connection to the shop. Bytes go to whoever borrows it; idle, any byte or the end of it closes it.
+    """One connection to the shop. Bytes go to its borrower; an idle one closes on any byte or on its end.
 
     Attributes:
-        address: Where it leads.
+        address: The address it is connected to.
         index: The address's number in the pool.
-        began: When it was last lent, by the loop's time.
+        began: When it was last lent, by the loop's clock.
         lent: Whether it counts as in flight.
-        neighbourhood: Of the request without a pass that it is lent to; None where there is no such request.
+        neighbourhood: The neighbourhood of the request without a pass that it is lent to; None if there is none.
         used: Whether it was lent before.
     """
 
@@ -78,11 +78,11 @@ class UpstreamConnection(asyncio.Protocol):
         self.idle_since = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The shop took the connection."""
+        """The shop accepted the connection."""
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes have come."""
+        """Bytes have arrived."""
         if self.borrower is not None:
             self.borrower.upstream_data(data)
         else:
@@ -100,18 +100,18 @@ class UpstreamConnection(asyncio.Protocol):
         self._pool.forget(self)
         borrower, self.borrower = self.borrower, None
         if exc is None and self.address.tls and not self._ended:
-            # Anybody on the way can end a TCP connection; only the shop can say that its answer ends here.
+            # Anything along the path can end a TCP connection; only the shop can say that its response ends here.
             exc = ConnectionResetError("the connection ended without the shop's goodbye")
         if borrower is not None:
             borrower.upstream_closed(exc)
 
     def pause_writing(self) -> None:
-        """The shop takes no more for now."""
+        """The shop can't take more for now."""
         if self.borrower is not None:
             self.borrower.upstream_writable(False)
 
     def resume_writing(self) -> None:
-        """The shop takes more again."""
+        """The shop takes bytes again."""
         if self.borrower is not None:
             self.borrower.upstream_writable(True)
 
@@ -120,14 +120,14 @@ class UpstreamPool:
     """The connections of one worker to one shop.
 
     Args:
-        addresses: Where the shop is.
-        max_connections: How many there may be at once, to all addresses together.
-        connect_seconds: How long making one may take.
-        wait_seconds: How long a request may wait for one while all are in use.
-        connector: Makes them; None for one without TLS.
+        addresses: The shop's addresses.
+        max_connections: The maximum number of open connections, to all addresses together.
+        connect_seconds: The timeout for connecting.
+        wait_seconds: How long a request may wait for a connection while all are in use.
+        connector: Opens connections; None for one without TLS.
 
     Attributes:
-        log: For what requests and the shop can cause any number of times.
+        log: The log for events that requests and the shop can cause any number of times.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class UpstreamPool:
 
     @classmethod
     def of(cls, room: RoomSettings) -> UpstreamPool:
-        """The pool that a room's settings stand for."""
+        """The pool for a room's settings."""
         return cls(
             *(UpstreamAddress.parse(url) for url in room.upstreams),
             max_connections=room.upstream_max_connections,
@@ -172,20 +172,20 @@ class UpstreamPool:
 
     @property
     def in_flight(self) -> int:
-        """How many connections are lent out."""
+        """How many connections are lent."""
         return len(self._all) - len(self._idle)
 
     @property
     def has_spare(self) -> bool:
-        """Whether more than half of the connections are free, so that one may be lent for long."""
+        """Whether more than half of the connections are free, so that one may be lent for a long time."""
         return self.in_flight + self._connecting < self._max - self._max // 2
 
     def take_idle(self, has_pass: bool, neighbourhood: str) -> UpstreamConnection | None:
-        """An idle connection to the address whose turn it is, or None. Costs no wait.
+        """An idle connection to the address whose turn it is, or None. Doesn't wait.
 
         Args:
-            has_pass: Whether the request is an admitted visitor's; others are held to their share.
-            neighbourhood: Of a request without a pass.
+            has_pass: Whether the request is an admitted visitor's; others are limited to their share.
+            neighbourhood: The neighbourhood of a request without a pass.
         """
         if not has_pass and not self._share.free(neighbourhood):
             return None
@@ -203,15 +203,15 @@ class UpstreamPool:
     async def take(
         self, has_pass: bool, neighbourhood: str, *, fresh: bool = False, avoid: int = -1
     ) -> UpstreamConnection:
-        """An idle connection or a new one; see `take_idle`. ``fresh``: a new one in any case.
+        """An idle connection or a new one; see `take_idle`. ``fresh``: always a new one.
 
-        ``avoid`` is the number of an address that a new one leads to only where no other takes it.
+        ``avoid`` is the number of an address that a new connection uses only if no other accepts one.
 
-        An address that can't be connected to is no end: others are tried, the second in any case, more of them as
-        long as ``connect_seconds`` are not over.
+        If an address can't be connected to, others are tried: the second in any case, more of them within
+        ``connect_seconds``.
 
         Raises:
-            UpstreamUnavailable: there is none to be had in time.
+            UpstreamUnavailable: No connection became available in time.
         """
         if not fresh and (idle := self.take_idle(has_pass, neighbourhood)) is not None:
             return idle
@@ -224,7 +224,7 @@ class UpstreamPool:
                 if not fresh and not lent.transport.is_closing():
                     return lent
                 self._replace(lent, holder)
-            # Else a slot came free rather than a connection; it is counted for us already.
+            # Otherwise a slot became free rather than a connection; it is already counted for us.
         connection: UpstreamConnection | None = None
         try:
             connection = await self._connect(avoid)
@@ -234,11 +234,11 @@ class UpstreamPool:
             self._connecting -= 1
             if connection is None and holder is not None:
                 self._share.release(holder)
-            # Where it failed there is a slot again, and perhaps a request that waits for it.
+            # After a failure the slot is free again, and a request may be waiting for it.
             self._offer_slot()
 
     def give_back(self, connection: UpstreamConnection, *, reusable: bool) -> None:
-        """Ends a loan. A connection that can't be used again is closed at once, which the shop sees as a cancel."""
+        """Ends a loan. A connection that can't be reused is closed immediately; the shop sees a cancellation."""
         connection.borrower = None
         self._unlend(connection)
         if not reusable or connection.transport.is_closing():
@@ -258,7 +258,7 @@ class UpstreamPool:
         self._idle.append(connection)
 
     def forget(self, connection: UpstreamConnection) -> None:
-        """A connection has gone. Idempotent."""
+        """Removes a connection that has closed. Idempotent."""
         self._unlend(connection)
         if connection in self._all:
             self._all.discard(connection)
@@ -267,19 +267,19 @@ class UpstreamPool:
             self._offer_slot()
 
     def worked(self, connection: UpstreamConnection) -> None:
-        """The shop has begun an answer on a lent connection."""
+        """Records that the shop has begun a response on a lent connection."""
         if self.balance.worked(connection.index, connection.began):
             log.info("upstream address back", address=connection.address.url)
 
     def hung_up(self, connection: UpstreamConnection, neighbourhood: str, cause: str) -> None:
-        """The shop closed a lent connection that was new, without an answer to a neighbourhood's request."""
+        """Records that the shop closed a new lent connection without a response to a neighbourhood's request."""
         now = self._loop.time()
         self._note_down(
             connection.index, self.balance.hung_up(connection.index, neighbourhood, connection.began, now), cause
         )
 
     def checked(self, index: int, fault: str) -> None:
-        """A health check of an address is over; ``fault`` says what is wrong with it, if anything."""
+        """Records the result of a health check; ``fault`` is the problem with the address, if any."""
         address = self.addresses[index].url
         if not self.balance.checked(index, self._loop.time(), well=not fault):
             return
@@ -289,12 +289,12 @@ class UpstreamPool:
             log.info("upstream address well again", address=address)
 
     def close_idle(self, now: float) -> None:
-        """Closes the connections that nobody has used for `IDLE_SECONDS`. ``now`` is the loop's time."""
+        """Closes the connections that have been unused for `IDLE_SECONDS`. ``now`` is the loop's time."""
         while self._idle and now - self._idle[0].idle_since >= IDLE_SECONDS:
             self._idle.pop(0).transport.close()
 
     def close(self) -> None:
-        """Closes all connections and turns away who waits."""
+        """Closes all connections and rejects waiting requests."""
         self._waiters.cancel()
         for connection in list(self._all):
             connection.transport.abort()
@@ -326,7 +326,7 @@ class UpstreamPool:
             self._share.take(neighbourhood)
 
     def _replace(self, connection: UpstreamConnection, holder: str | None) -> None:
-        """Cuts a lent connection; its slot is for one that is being made for the same request."""
+        """Aborts a lent connection; its slot is for a new one that is being opened for the same request."""
         self._unlend(connection)
         self._all.discard(connection)
         self._begin_connecting(holder)
@@ -371,7 +371,7 @@ class UpstreamPool:
             raise UpstreamUnavailable("share", detail) from error
 
     def _return_offer(self, waiter: Waiter) -> None:
-        """The request it was meant for has gone: it is another one's."""
+        """Passes on the offer of a request that has gone."""
         offer: UpstreamConnection | None = waiter.offer.result()
         if offer is not None:
             self.give_back(offer, reusable=True)

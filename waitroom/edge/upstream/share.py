@@ -1,7 +1,7 @@
-"""The share of an upstream pool that requests without a pass may hold, and the requests that wait for a connection.
+"""The share of an upstream pool available to requests without a pass, and the requests waiting for a connection.
 
 Visitors with a pass always have at least half of a pool. Requests without one share the rest, and no neighbourhood
-takes more than half of that, so that slow requests of one client stop neither those inside nor other clients.
+takes more than half of that, so that slow requests of one client block neither admitted visitors nor other clients.
 """
 
 # mypyc: compile
@@ -19,11 +19,11 @@ class PoolShare:
     """Counts the connections that requests without a pass hold.
 
     Args:
-        max_connections: Of the whole pool.
+        max_connections: The size of the whole pool.
 
     Attributes:
-        most: How many they may hold together.
-        most_each: How many of these one neighbourhood may hold.
+        most: The maximum they may hold together.
+        most_each: The maximum one neighbourhood may hold.
         held: How many they hold.
     """
 
@@ -33,19 +33,19 @@ class PoolShare:
         self.most = max(1, max_connections // 2)
         self.most_each = max(1, self.most // 2)
         self.held = 0
-        self._by_neighbourhood: dict[str, int] = {}  # no more entries than connections are held
+        self._by_neighbourhood: dict[str, int] = {}  # no more entries than connections held
 
     def free(self, neighbourhood: str) -> bool:
         """Whether a neighbourhood may hold one more."""
         return self.held < self.most and self._by_neighbourhood.get(neighbourhood, 0) < self.most_each
 
     def take(self, neighbourhood: str) -> None:
-        """One more is held."""
+        """Counts one more connection."""
         self.held += 1
         self._by_neighbourhood[neighbourhood] = self._by_neighbourhood.get(neighbourhood, 0) + 1
 
     def release(self, neighbourhood: str) -> None:
-        """One less is held."""
+        """Counts one connection less."""
         self.held -= 1
         left = self._by_neighbourhood[neighbourhood] - 1
         if left:
@@ -58,8 +58,8 @@ class Waiter:
     """A request that waits for a connection.
 
     Attributes:
-        neighbourhood: Of a request without a pass; None for those with one.
-        offer: A connection, or None for a slot to make one in.
+        neighbourhood: The neighbourhood of a request without a pass; None for requests with one.
+        offer: A connection, or None for a slot to open one in.
     """
 
     __slots__ = ("neighbourhood", "offer")
@@ -70,13 +70,13 @@ class Waiter:
 
 
 class Waiters:
-    """The requests that wait: those with a pass first, the others in turn by neighbourhood.
+    """The waiting requests: those with a pass first, the others in turn by neighbourhood.
 
-    Both kinds have bounds of their own, so that neither costs unbounded memory nor displaces the other.
+    Each kind has its own bound, so that neither costs unbounded memory nor displaces the other.
 
     Args:
-        share: What requests without a pass hold.
-        max_connections: Of the whole pool.
+        share: Counts the connections of requests without a pass.
+        max_connections: The size of the whole pool.
     """
 
     __slots__ = ("_most", "_most_each", "_share", "_with_pass", "_without_pass", "count")
@@ -86,11 +86,11 @@ class Waiters:
         self._most = WAITERS_PER_CONNECTION * max_connections
         self._most_each = WAITERS_PER_CONNECTION * share.most_each
         self._with_pass: deque[Waiter] = deque()
-        self._without_pass: dict[str, deque[Waiter]] = {}  # the neighbourhood whose turn is next stands first
+        self._without_pass: dict[str, deque[Waiter]] = {}  # the next neighbourhood in turn comes first
         self.count = 0
 
     def add(self, waiter: Waiter) -> bool:
-        """Appends a request; False where too many wait already."""
+        """Appends a request; False if too many are already waiting."""
         neighbourhood = waiter.neighbourhood
         if neighbourhood is None:
             if len(self._with_pass) >= self._most:
@@ -108,7 +108,7 @@ class Waiters:
         return True
 
     def remove(self, waiter: Waiter) -> None:
-        """Forgets a request that waits no more. Idempotent."""
+        """Removes a request that no longer waits. Idempotent."""
         neighbourhood = waiter.neighbourhood
         queue = self._with_pass if neighbourhood is None else self._without_pass.get(neighbourhood)
         if queue is None or waiter not in queue:
@@ -119,7 +119,7 @@ class Waiters:
             del self._without_pass[neighbourhood]
 
     def next(self) -> Waiter | None:
-        """Takes out the request whose turn it is; None where none waits that may have a connection."""
+        """Removes and returns the next request in turn; None if no waiting request may have a connection."""
         while self._with_pass:
             waiter = self._with_pass.popleft()
             self.count -= 1
@@ -132,7 +132,7 @@ class Waiters:
         return None
 
     def _next_without_pass(self) -> Waiter | None:
-        # At most three neighbourhoods are at their share while the share of all isn't used up: the walk is short.
+        # At most three neighbourhoods are at their share while the total share isn't used up: the loop is short.
         for neighbourhood, queue in self._without_pass.items():
             if self._share.free(neighbourhood):
                 waiter = queue.popleft()
@@ -144,7 +144,7 @@ class Waiters:
         return None
 
     def cancel(self) -> None:
-        """Turns all of them away."""
+        """Rejects all of them."""
         for queue in (self._with_pass, *self._without_pass.values()):
             for waiter in queue:
                 waiter.offer.cancel()
