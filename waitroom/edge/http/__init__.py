@@ -1,1 +1,1 @@
-"""HTTP/1.1 as the edge reads and writes it: authorities, heads, headers, and what is held of bodies."""
+"""The edge's HTTP/1.1: authorities, heads, headers, and buffered bodies."""

@@ -1,4 +1,4 @@
-"""Which response headers decide whether a cache may keep a response."""
+"""Recognizes response headers that decide whether a cache may store a response."""
 
 # mypyc: compile
 
@@ -9,29 +9,29 @@ from typing import Final
 
 _FOR_ALL_CACHES: Final = frozenset((b"cache-control", b"expires", b"pragma"))
 _FOR_SURROGATES: Final = frozenset((b"surrogate-control", b"edge-control"))
-# nginx's own, in seconds.
+# The targeted header of nginx, in seconds.
 _ACCEL_EXPIRES: Final = b"x-accel-expires"
-# RFC 9213: CDN-Cache-Control, and those of single vendors, such as Cloudflare-CDN-Cache-Control.
+# RFC 9213: CDN-Cache-Control, and vendor-specific ones, such as Cloudflare-CDN-Cache-Control.
 _TARGETED_SUFFIX: Final = b"-cache-control"
 _QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 def directs_caches(name: bytes) -> bool:
-    """Whether some cache takes from a header of this lower-case name if it may keep a response."""
+    """Whether some cache reads a header of this lower-case name to decide if it may store a response."""
     return name in _FOR_ALL_CACHES or is_targeted(name)
 
 
 def is_targeted(name: bytes) -> bool:
-    """Whether a header of this lower-case name overrides Cache-Control in the caches it is meant for."""
+    """Whether a header of this lower-case name overrides Cache-Control in the caches it targets."""
     return name.endswith(_TARGETED_SUFFIX) or name in _FOR_SURROGATES or name == _ACCEL_EXPIRES
 
 
 def forbids_keeping(name: bytes, value: bytes) -> bool:
-    """Whether a Cache-Control header, or a targeted one, says for certain that no shared cache may keep the response.
+    """Whether a Cache-Control header, or a targeted one, clearly forbids every shared cache to store the response.
 
     Args:
-        name: In lower case.
-        value: As sent. What stands in a quoted string is no directive.
+        name: The name in lower case.
+        value: The value as sent. Text in a quoted string isn't a directive.
     """
     if name == _ACCEL_EXPIRES:
         return value == b"0"

@@ -1,8 +1,7 @@
-"""Header lines, each parsed once: browsers send the same dozen of them again and again.
+"""Header lines, each parsed once: browsers send the same dozen of them repeatedly.
 
 Of a head's lines only the cookies, and perhaps the referrer, differ from request to request and from visitor to
-visitor. A line that has been seen is looked up whole, with all that is known of it: its names, its value, and what of
-it goes on.
+visitor. A line seen before is looked up as a whole, together with its parsed names, its value, and the line to forward.
 """
 
 # mypyc: compile
@@ -13,7 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import cast
 
-# White space around the value is left to `strip`: parts of a pattern that overlap make it quadratic.
+# Whitespace around the value is left to `strip`: overlapping parts of a pattern make it quadratic.
 _LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t\x20-\x7e\x80-\xff]*)")
 
 MEMO_SIZE = 8192
@@ -24,9 +23,9 @@ class Field:
     """One header line.
 
     Attributes:
-        name, value: As sent, without white space around the value.
+        name, value: As sent, without whitespace around the value.
         lower: The name in lower case.
-        line: As it is written anew.
+        line: The line as it is rewritten.
     """
 
     __slots__ = ("line", "lower", "name", "value")
@@ -39,10 +38,10 @@ class Field:
 
 
 class FieldMemo:
-    """Parses header lines, and remembers them with a bound.
+    """Parses header lines, and caches them with a bound.
 
     Args:
-        personal: Lower-case names whose lines aren't remembered: they differ anyway, and are nobody else's business.
+        personal: Lower-case names whose lines aren't cached: they differ for each visitor, and are private.
     """
 
     def __init__(self, personal: frozenset[bytes]) -> None:
@@ -50,7 +49,7 @@ class FieldMemo:
         self._known: dict[bytes, Field] = {}
 
     def parse(self, lines: list[bytes]) -> Sequence[Field] | None:
-        """The fields of a head's lines, in their order; None if one of them is no header line."""
+        """The fields of a head's lines, in their order; None if one of them is not a valid header line."""
         known = self._known
         fields = [known.get(line) or self._parse(line) for line in lines]
         return None if None in fields else cast(list[Field], fields)

@@ -1,4 +1,4 @@
-"""Where a message's body ends: by length, by chunks, or with the connection. Pure, fed with bytes as they come."""
+"""Finds the end of a message's body: by length, by chunks, or at the end of the connection. Pure and incremental."""
 
 # mypyc: compile
 
@@ -14,15 +14,15 @@ from waitroom.net.header_policy import OUR_PREFIX, moves_request, plain_name
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
-# Of requests, to the letter: two parsers that see a body's end in two places are how requests are smuggled.
+# For requests, strictly: request smuggling exploits two parsers that see a body's end in two places.
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*\Z")
-# Of responses, what some shops pad it with (old Java servers, for one), where it can only be read in one way.
+# For responses, with the padding some shops send (for example old Java servers), if it has only one interpretation.
 _PADDED_CHUNK_LINE = re.compile(rb"0*([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?\Z")
 _TRAILER_LINE = re.compile(rb"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*)\Z")
 
 LONGEST_CHUNK_LINE = 1024
 LONGEST_TRAILERS = 8192
-# These say how a message is framed, routed or understood: in a trailer they come too late to be true.
+# These decide how a message is framed, routed or interpreted: in a trailer they come too late to be valid.
 _NO_TRAILERS = frozenset(
     (
         *(b"transfer-encoding", b"content-length", b"host", b"connection", b"cookie", b"set-cookie", b"te"),
@@ -33,11 +33,11 @@ _NO_TRAILERS = frozenset(
 
 
 class Body(ABC):
-    """A body under way.
+    """A body being received.
 
     Attributes:
-        done: Whether all of it has come.
-        trailers: What came behind it, once it is done.
+        done: Whether all of it has arrived.
+        trailers: The trailers that followed it, once it is done.
     """
 
     __slots__ = ()
@@ -47,10 +47,10 @@ class Body(ABC):
 
     @abstractmethod
     def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
-        """Takes what came; returns the pieces of the body in it and what came behind the body's end.
+        """Takes received bytes; returns the pieces of the body in them and the bytes after the body's end.
 
         Raises:
-            Malformed: the framing is broken.
+            Malformed: The framing is invalid.
         """
 
 
@@ -97,8 +97,8 @@ class ChunkedBody(Body):
     """A body in chunks (RFC 9112, section 7.1); extensions are dropped.
 
     Args:
-        status: What `Malformed` is to say: 400 for a client's body, read to the letter; 502 for a shop's, whose chunk
-            sizes may be padded.
+        status: The status of `Malformed`: 400 for a client's body, which is parsed strictly; 502 for a shop's, whose
+            chunk sizes may be padded.
     """
 
     __slots__ = ("_at", "_buffer", "_left", "_status", "_step", "_trailer_bytes", "done", "trailers")
@@ -106,7 +106,7 @@ class ChunkedBody(Body):
     def __init__(self, status: int) -> None:
         self._status = status
         self._buffer = b""
-        self._at = 0  # what lies before it in the buffer has been read; cutting that off each time would be quadratic
+        self._at = 0  # the bytes before it have been read; cutting them off each time would be quadratic
         self._left = 0
         self._step = self._size_line
         self._trailer_bytes = 0
@@ -130,7 +130,8 @@ class ChunkedBody(Body):
         if end < 0:
             if len(self._buffer) - start > limit + 1:
                 raise Malformed(self._status, "a line of a chunked body that is too long")
-            # Whoever ends lines in a bare line feed may never send more: no line has one in it, so this is none.
+            # A client that ends lines with a bare line feed may never send more: no valid line has one, so reject it
+            # now.
             bare = self._buffer.find(b"\n", start)
             return None if bare < 0 else self._buffer[start : bare + 1]
         self._at = end + 2
@@ -186,7 +187,7 @@ class ChunkedBody(Body):
 
 
 def chunk(piece: bytes) -> bytes:
-    """One chunk that holds ``piece``, which isn't empty."""
+    """One chunk that contains ``piece``, which isn't empty."""
     return b"%x\r\n%b\r\n" % (len(piece), piece)
 
 

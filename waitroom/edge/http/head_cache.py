@@ -1,9 +1,8 @@
-"""Whole heads that come again and again, each parsed once.
+"""A cache of whole heads that recur, so that each is parsed once.
 
-A browser's requests differ in little but the target and the cookies, a shop's answers in little but the date. The one
-line that always differs is cut out; a head that is the same but for it, to the byte, was parsed before, and all that
-was derived from it is found again as well. Where a head is new, each of its lines has mostly been seen before
-(`http/fields.py`).
+A browser's requests differ in little but the target and the cookies, a shop's responses in little but the date. The one
+line that always differs is cut out; a head that is otherwise identical, to the byte, was parsed before, and everything
+derived from it is found again as well. In a new head, most lines have been seen before (`http/fields.py`).
 """
 
 # mypyc: compile
@@ -21,9 +20,9 @@ LONGEST_KEPT = 2048
 MOST_SEEN_ONCE = 8192
 
 _COOKIE, _DATE = b"\r\nCookie: ", b"\r\nDate: "
-# What a header's value may consist of.
+# The bytes that a header's value may contain.
 _VALUE = bytes(code for code in range(256) if code == 0x09 or 0x20 <= code != 0x7F)
-# What only one visitor says: such heads don't come again from anybody else.
+# Headers specific to one visitor: heads with them never recur from anybody else.
 _PERSONAL = frozenset(
     (b"authorization", b"proxy-authorization", b"waitroom-ticket", b"waitroom-pass", b"waitroom-arrival")
 )
@@ -33,11 +32,11 @@ Head = TypeVar("Head", Request, Response)
 
 
 class _Shelf(Generic[Head]):
-    """Heads that have come twice, so that those that come but once push none of them out.
+    """Heads that were received twice, so that heads received only once displace none of them.
 
     Attributes:
-        heads: By what is left of them when a line is cut out: where it was cut, and the head. The same bytes cut
-            elsewhere, or not at all, would be something else: two messages, say.
+        heads: The heads, by the bytes left after cutting a line out and by where it was cut. The same bytes cut
+            elsewhere, or not at all, would be something else, such as two messages.
     """
 
     def __init__(self) -> None:
@@ -58,10 +57,10 @@ class _Shelf(Generic[Head]):
 
 
 class RequestHeads:
-    """Parses requests' heads, as `parse_request` does."""
+    """Parses requests' heads, like `parse_request`."""
 
     def __init__(self) -> None:
-        # Newcomers' heads, and those of who has been here, are the same but for the cookies.
+        # Newcomers' and returning visitors' heads differ only in the cookies.
         self._without: _Shelf[Request] = _Shelf()
         self._with: _Shelf[Request] = _Shelf()
 
@@ -70,8 +69,8 @@ class RequestHeads:
         return self.find(head) or self._learn(head)
 
     def find(self, received: bytes) -> tuple[Request, Sequence[bytes]] | None:
-        """What `parse` returns, of a head that has come before; None of another, and of what isn't just one head."""
-        at = received.rfind(_COOKIE)  # browsers send them last
+        """The result of `parse` for a head seen before; None for a new one, and for anything but exactly one head."""
+        at = received.rfind(_COOKIE)  # browsers send cookies last
         if at < 0:
             known = self._without.heads.get(received)
             return None if known is None else (known[1], ())
@@ -93,17 +92,17 @@ class RequestHeads:
 
 
 class ResponseHeads:
-    """Parses responses' heads, as `parse_response` does."""
+    """Parses responses' heads, like `parse_response`."""
 
     def __init__(self) -> None:
         self._shelf: _Shelf[Response] = _Shelf()
         self._heads = self._shelf.heads
 
     def parse(self, head: bytes) -> tuple[Response, bytes]:
-        """Parses a head, up to and with its empty line; returns it and the line of its date, where that is kept apart.
+        """Parses a head including its empty line; returns it and the line of its date, if that is kept separately.
 
         Raises:
-            Malformed: it is no response that may go on. The status is 502.
+            Malformed: It isn't a response that may be forwarded. The status is 502.
         """
         at = head.find(_DATE)
         if at < 0:

@@ -1,4 +1,4 @@
-"""What is dropped from, kept in and added to the heads that go on."""
+"""Drops, keeps and adds headers of forwarded heads."""
 
 # mypyc: compile
 
@@ -30,24 +30,24 @@ MOST_OF_A_COOKIE: Final = 8
 _QUOTE: Final = ord('"')
 _SEMICOLON: Final = ord(";")
 
-# RFC 9110, section 7.6.1: meant for the next hop alone. Framing is written anew; Expect was answered by us.
+# RFC 9110, section 7.6.1: only for the next hop. Framing is rewritten; we have answered Expect.
 _HOP_BY_HOP = frozenset(
     (
         *(b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"te", b"upgrade"),
         *(b"proxy-authorization", b"proxy-authenticate", b"expect"),
     )
 )
-# What only the gateway may say to the shop, beside all names of its own.
+# Headers that only the gateway may send to the shop, besides all names of its own.
 _OURS = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id"))
 _DROPPED_FROM_REQUESTS = _HOP_BY_HOP | _OURS
 _DROPPED_FROM_UNTRUSTED = _DROPPED_FROM_REQUESTS | {b"forwarded"}
 _DROPPED_FROM_RESPONSES = _HOP_BY_HOP | {b"waitroom-command"}
-# A Connection header may name further ones, but not to make these vanish on the way to the shop.
+# A Connection header may name further ones, but must not make these disappear on the way to the shop.
 _HARMLESS_OPTIONS = frozenset((b"keep-alive", b"close", b"upgrade"))
 _NEVER_BY_CONNECTION = frozenset(
     (b"host", b"content-length", b"cookie", b"authorization", b"content-type", b"set-cookie", b"cache-control")
 )
-# Nothing of these goes on under another name that shops take for the same.
+# None of these is forwarded under another name that shops treat as the same.
 _NEVER_RESPELLED = _DROPPED_FROM_UNTRUSTED | _NEVER_BY_CONNECTION
 
 _FORWARDED_NAMES: Final = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"))
@@ -56,13 +56,13 @@ _SECURE = frozenset((b"https", b"wss"))
 
 
 class Origin(NamedTuple):
-    """Where a request comes from, as far as whoever passed it on is believed.
+    """The origin of a request, as far as the peers that passed it on are trusted.
 
     Attributes:
-        address: The visitor's.
-        proto: What their browser speaks: ``https`` or ``http``, or another word that a proxy has for it.
-        host: What their browser asked for, with its port; empty where it didn't say.
-        hops: The addresses before the peer's, for X-Forwarded-For; of a long chain the nearest.
+        address: The visitor's address.
+        proto: The protocol of their browser: ``https`` or ``http``, or another word used by a proxy.
+        host: The host their browser asked for, with its port; empty if it named none.
+        hops: The addresses before the peer's, for X-Forwarded-For; only the nearest of a long chain.
     """
 
     address: str
@@ -71,7 +71,7 @@ class Origin(NamedTuple):
     hops: bytes = b""
 
     def told(self, address: str, proto: bytes | None, host: bytes | None, hops: bytes) -> Origin:
-        """This one as proxies tell it; what is missing or none stays."""
+        """A copy with the values that proxies stated; missing or invalid ones stay as they are."""
         proto = proto if proto and _PROTO.match(proto) else self.proto
         known = host is not None and parse_authority(host) is not None
         return Origin(address, proto, host if host is not None and known else self.host, hops)
@@ -79,13 +79,13 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who is at the other end of a client's connection.
+    """The other end of a client connection.
 
     Attributes:
-        address: As the socket tells it, or the PROXY protocol.
+        address: The address given by the socket or the PROXY protocol.
         trusted: Whether it is one of ``trusted_proxies``.
         tls: Whether this connection is encrypted.
-        proxies: Whose word counts of the hops before it.
+        proxies: The proxies trusted to name the hops before them.
     """
 
     address: str
@@ -94,14 +94,14 @@ class Peer:
     proxies: TrustedProxies = NO_PROXIES
 
     def secure(self, request: Request) -> bool:
-        """Whether the visitor's browser speaks HTTPS."""
+        """Whether the visitor's browser uses HTTPS."""
         return self.origin(request).proto.lower() in _SECURE if self.trusted else self.tls
 
     def origin(self, request: Request) -> Origin:
-        """Where a request comes from.
+        """The origin of a request.
 
-        A proxy speaks one of two dialects. Where it sends any X-Forwarded header, Forwarded is none of its words: it
-        passed on what the visitor made up.
+        A proxy uses one of two dialects. If it sends any X-Forwarded header, it doesn't set Forwarded: that header was
+        made up by the visitor and passed on.
         """
         fields = request.fields
         own = Origin(self.address, b"https" if self.tls else b"http", fields.get(b"host", b""))
@@ -119,18 +119,18 @@ class Peer:
         addresses = [hop.address for hop in told]
         address, index = first_untrusted_hop(addresses, self.address, self.proxies.__contains__)
         hops = b", ".join((address or "unknown").encode() for address in addresses)
-        # What a hop before that one says, anybody may have made up.
+        # A hop before an untrusted one could have been made up by anybody.
         return own.told(address, told[index].proto, told[index].host, hops)
 
 
 def own_cookies(cookies: Sequence[bytes], name: bytes) -> list[bytes]:
-    """The values of a cookie of ours in a request's Cookie headers, in order; at most `MOST_OF_A_COOKIE`.
+    """The values of one of our cookies in a request's Cookie headers, in order; at most `MOST_OF_A_COOKIE`.
 
     A neighbouring site can set a cookie of the same name for a common parent domain, and browsers send both.
 
     Args:
         cookies: The headers' values.
-        name: The cookie's, with an equals sign behind it.
+        name: The cookie's name, followed by an equals sign.
     """
     found: list[bytes] = []
     for header in cookies:
@@ -140,7 +140,7 @@ def own_cookies(cookies: Sequence[bytes], name: bytes) -> list[bytes]:
             while before >= 0 and header[before] in b" \t":
                 before -= 1
             at += len(name)
-            if before < 0 or header[before] == _SEMICOLON:  # it is a pair's name, not in the middle of something
+            if before < 0 or header[before] == _SEMICOLON:  # it is a pair's name, not in the middle of another
                 end = header.find(b";", at)
                 value = header[at:] if end < 0 else header[at:end]
                 if value and (value[-1] <= _QUOTE or value[0] == _QUOTE):  # no token has a character up to the quote
@@ -155,11 +155,11 @@ def own_cookies(cookies: Sequence[bytes], name: bytes) -> list[bytes]:
 
 
 def own_tokens(cookies: Sequence[bytes], name: bytes, header: bytes | None) -> list[bytes]:
-    """The tokens of one kind in a request: of our cookies and of the header that apps send, each within the bound.
+    """The tokens of one kind in a request: from our cookies and the header that apps send, each within the bound.
 
     Args:
         cookies: The values of the Cookie headers.
-        name: The cookie's, with an equals sign behind it.
+        name: The cookie's name, followed by an equals sign.
         header: The value of the header; several headers are joined by commas.
     """
     found = own_cookies(cookies, name)
@@ -170,9 +170,9 @@ def own_tokens(cookies: Sequence[bytes], name: bytes, header: bytes | None) -> l
 
 @remember(4096, longest=2048)
 def foreign_cookies(header: bytes) -> bytes:
-    """The Cookie header line without our cookies; empty where nothing is left.
+    """The Cookie header line without our cookies; empty if nothing is left.
 
-    A visitor sends the same header with everything a page consists of.
+    A visitor sends the same header with every part of a page.
     """
     if COOKIE_PREFIX in header:
         pieces = [pair for piece in header.split(b";") if (pair := piece.strip(b" \t"))]
@@ -181,7 +181,7 @@ def foreign_cookies(header: bytes) -> bytes:
 
 
 def request_lines(request: Request, cookies: Sequence[bytes], peer: Peer) -> bytes:
-    """The header lines that go on to the shop, in their order; framing, session and upgrade are added by the caller."""
+    """The header lines to forward to the shop, in their order; the caller adds framing, session and upgrade."""
     trust = 0
     if peer.trusted:
         trust = 2 if _passes_forwarded(request, peer) else 1
@@ -203,7 +203,7 @@ def _kept_of_request(request: Request, peer: Peer, told: bool) -> tuple[bytes, b
 
 
 def _is_forged(lower: bytes, peer: Peer) -> bool:
-    """Whether a header says what this peer has no right to say, under whatever name shops take for the same."""
+    """Whether a header, under any name that shops treat as the same, states what this peer isn't trusted to state."""
     name = plain_name(lower)
     if name.startswith(OUR_PREFIX) or (name != lower and name in _NEVER_RESPELLED):
         return True
@@ -211,7 +211,7 @@ def _is_forged(lower: bytes, peer: Peer) -> bool:
 
 
 def forwarded_lines(request: Request, peer: Peer) -> bytes:
-    """The forwarding headers; what a client that isn't trusted sent under these names is not believed."""
+    """The forwarding headers; those sent by an untrusted client are ignored."""
     if not peer.trusted:
         return _direct_lines(peer.address, b"https" if peer.tls else b"http", request.fields.get(b"host", b""))
     origin = peer.origin(request)
@@ -225,7 +225,7 @@ def forwarded_lines(request: Request, peer: Peer) -> bytes:
 
 @lru_cache(4096)
 def _direct_lines(address: str, proto: bytes, host: bytes) -> bytes:
-    """What is said of a visitor who comes by no proxy: the same with each request."""
+    """The forwarding headers for a visitor who uses no proxy: the same with each request."""
     return _told_lines(address.encode("latin-1"), proto, host)
 
 
@@ -235,7 +235,7 @@ def _told_lines(chain: bytes, proto: bytes, host: bytes) -> bytes:
 
 
 def _passes_forwarded(request: Request, peer: Peer) -> bool:
-    """Whether the Forwarded header is a trusted proxy's own, see `Peer.origin`, and of a length that goes on."""
+    """Whether the Forwarded header is a trusted proxy's own, see `Peer.origin`, and short enough to forward."""
     fields = request.fields
     if not peer.trusted or b"forwarded" not in fields or len(fields[b"forwarded"]) > LONGEST_FORWARDED:
         return False
@@ -243,12 +243,12 @@ def _passes_forwarded(request: Request, peer: Peer) -> bool:
 
 
 def response_lines(response: Response, date: bytes, *, private: bool) -> bytes:
-    """The header lines that go on to the client.
+    """The header lines to forward to the client.
 
     Args:
-        response: The shop's.
-        date: The line of its date, where that is kept apart.
-        private: No cache may keep it, whatever the shop says.
+        response: The shop's response.
+        date: The line of its date, if that is kept separately.
+        private: Whether to forbid caches to store it, whatever the shop's headers allow.
     """
     kept = response.kept.get(private)
     if kept is None:
@@ -272,6 +272,6 @@ def _kept_of_response(response: Response, private: bool) -> tuple[bytes, bytes]:
 
 
 def set_cookie(name: str, value: str, *, secure: bool, max_age: int) -> bytes:
-    """A Set-Cookie line. Over HTTPS it goes on cross-site requests too: payment providers send buyers back by POST."""
+    """A Set-Cookie line. Over HTTPS also sent cross-site: payment providers send buyers back by POST."""
     site = "SameSite=None; Secure" if secure else "SameSite=Lax"
     return f"Set-Cookie: {name}={value}; Path=/; Max-Age={max_age}; HttpOnly; {site}\r\n".encode("latin-1")

@@ -1,8 +1,8 @@
-"""HTTP/1.1 messages: strict heads, and written anew, never passed through.
+"""HTTP/1.1 messages: parsed strictly, and always rewritten, never passed through.
 
-A head is split into lines, and every line must match a grammar without leniencies (`http/fields.py` and below): each
-leniency is a chance for two parsers to disagree about where a message ends. A request that says anything about a body
-or another protocol is parsed by llhttp as well, and refused where the two disagree.
+A head is split into lines, and every line must match a strict grammar (`http/fields.py` and below): each leniency is a
+chance for two parsers to disagree about where a message ends. A request with headers about a body or another protocol
+is parsed by llhttp as well, and refused if the two disagree.
 """
 
 # mypyc: compile
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Headers = list[tuple[bytes, bytes]]
 
-# Some shops cut a target at a "#", others don't: what the gate looks at must be what they see.
+# Some shops cut a target at a "#", others don't: the gate must see the same target as they do.
 REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]{0,31}) ([\x21\x22\x24-\x7e\x80-\xff]+) HTTP/1\.([01])")
 STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _ABSOLUTE = re.compile(rb"(https?)://([^/?#]*)(.*)\Z", re.IGNORECASE | re.DOTALL)
@@ -36,10 +36,10 @@ _DIGITS = re.compile(rb"[0-9]{1,18}\Z")
 
 LONGEST_TARGET = 32768
 MOST_HEADERS = 200
-# TRACE would show a script what it must not see: cookies it can't read, and what only the shop is told.
+# TRACE would reveal to a script cookies it can't read, and headers meant only for the shop.
 _NOT_FOR_US = (b"CONNECT", b"TRACE")
 
-# What is read of a request here; the rest only goes on to the shop.
+# The request headers read here; the others are only forwarded to the shop.
 _READ = frozenset(
     (
         *(b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"expect", b"accept"),
@@ -78,8 +78,8 @@ class Malformed(WaitroomError):  # noqa: N818 - what it is of the message
     """A message that is ambiguous, too large or not HTTP.
 
     Args:
-        status: What a client that sent it is answered.
-        reason: A few plain words for the log and the answer.
+        status: The status of the response to a client that sent it.
+        reason: A few plain words for the log and the response.
     """
 
     def __init__(self, status: int, reason: str) -> None:
@@ -91,26 +91,26 @@ class Malformed(WaitroomError):  # noqa: N818 - what it is of the message
 class Request:
     """The head of a request, without its cookies: requests that differ in nothing else share it.
 
-    Nothing in it is changed once it is parsed. Whoever derives something from it keeps it here, so that it is derived
-    once for all of them.
+    Nothing in it changes after parsing. Values derived from it are stored here, so that they are derived once for all
+    these requests.
 
     Attributes:
-        method, target: As sent; of an absolute target only what follows the host.
+        method, target: As sent; of an absolute target only the part after the host.
         path: The target up to its query.
         http10: Whether the client speaks HTTP/1.0.
         headers: The header lines without the cookies, in their order.
-        cookies_at: How many of them stand before the first Cookie header.
-        fields: Those read here by lower-case name; several values of one name are joined by ", ".
-        content_length: Bytes of the body, None where it has no length.
-        chunked: Whether the body comes in chunks.
+        cookies_at: How many of them precede the first Cookie header.
+        fields: The headers read here, by lower-case name; several values of one name are joined by ", ".
+        content_length: Bytes of the body, None if it has no length.
+        chunked: Whether the body is chunked.
         has_body: Whether a body follows the head.
-        keep_alive: Whether the client wants the connection kept.
+        keep_alive: Whether the client wants to keep the connection open.
         connection: The lower-case options of the Connection header.
         upgrade: The protocol the client wants to change to, or None.
         expects_continue: Whether the client waits for ``100 Continue`` before it sends the body.
-        kind: Derived: what sort of request it is.
-        carry_out: Derived: what is done with such a request, given the client's connection and the request.
-        kept: Derived: the header lines that go on to the shop, those before the cookies and those behind; from an
+        kind: Derived: the kind of request.
+        carry_out: Derived: the handler of such requests, called with the client's connection and the request.
+        kept: Derived: the header lines to forward to the shop, those before the cookies and those after; from an
             untrusted peer (0), from a trusted proxy (1), and from one that sends Forwarded (2).
     """
 
@@ -148,8 +148,8 @@ class Request:
     def _read_upgrade(self) -> bytes | None:
         """The protocol the client wants to change to.
 
-        Protocols that carry HTTP are left out: in a tunnel of these, requests would reach the shop that nobody here
-        has looked at.
+        Protocols that carry HTTP are left out: in such a tunnel, requests would reach the shop without passing the
+        gate.
         """
         wanted = self.fields.get(b"upgrade")
         if wanted is None or b"upgrade" not in self.connection or self.http10 or self.has_body:
@@ -214,20 +214,20 @@ class Response:
     """The head of an upstream's response.
 
     Attributes:
-        status: The code; ``reason`` the words behind it, as sent.
+        status: The code; ``reason`` is the text after it, as sent.
         http10: Whether the upstream speaks HTTP/1.0.
         headers: The header lines, in their order.
-        content_length, chunked: How the body is framed; neither means until the upstream closes.
-        keep_alive: Whether the upstream keeps the connection.
+        content_length, chunked: How the body is framed; if neither is set, it ends when the upstream closes.
+        keep_alive: Whether the upstream keeps the connection open.
         connection: The lower-case options of the Connection header.
         cache_control: The Cache-Control header, or empty.
-        uncacheable: Whether no shared cache may keep the response, neither by Cache-Control nor by a header that
+        uncacheable: Whether no shared cache may store the response, either by Cache-Control or by a header that
             overrides it.
-        commands: What the shop told the gateway by ``Waitroom-Command``, or empty.
+        commands: The shop's commands to the gateway in ``Waitroom-Command``, or empty.
         dated: Whether there is a Date header.
-        date_at: How many header lines stand before it, where that is kept apart.
-        kept: Derived, see `Request`: the header lines that go on to the client, those before the date and those
-            behind, by whether no cache may keep them.
+        date_at: How many header lines precede it, if that is kept separately.
+        kept: Derived, see `Request`: the header lines to forward to the client, those before the date and those after,
+            by whether caches are forbidden to store them.
     """
 
     __slots__ = (
@@ -287,7 +287,7 @@ class Response:
                 self.commands += b"," + value
 
     def _check_framing(self) -> None:
-        # In a method of its own: compiled, what __init__ has set to None it takes for None ever after.
+        # In a method of its own: after __init__ assigns None, mypyc narrows the attribute to None for the rest of it.
         if self.chunked and self.content_length is not None:
             raise Malformed(502, "both Content-Length and Transfer-Encoding")
 
@@ -311,7 +311,7 @@ def options(value: bytes) -> frozenset[bytes]:
 
 
 def glance(head: bytes) -> tuple[bytes, dict[bytes, bytes]]:
-    """What of a refused head says how an answer should look: its method and some fields. For nothing else."""
+    """The method and some fields of a refused head, which decide the form of the response. For nothing else."""
     start, *lines = head.split(b"\r\n")
     fields: dict[bytes, bytes] = {}
     for line in lines:
@@ -322,7 +322,7 @@ def glance(head: bytes) -> tuple[bytes, dict[bytes, bytes]]:
 
 
 class _SecondOpinion:
-    """What llhttp makes of a head."""
+    """The result of parsing a head with llhttp."""
 
     __slots__ = ("count", "target")
 
@@ -338,10 +338,10 @@ class _SecondOpinion:
 
 
 def parse_request(head: bytes) -> tuple[Request, Sequence[bytes]]:
-    """Parses a request's head, up to and with its empty line; returns it and the values of its Cookie headers.
+    """Parses a request's head, up to and including its empty line; returns it and the values of its Cookie headers.
 
     Raises:
-        Malformed: it is no request that may go on.
+        Malformed: It isn't a request that may be forwarded.
     """
     start, *lines, _, _ = head.split(b"\r\n")
     found = REQUEST_LINE.fullmatch(start)
@@ -370,7 +370,7 @@ def _ask_llhttp(head: bytes, method: bytes, target: bytes, count: int) -> None:
     try:
         parser.feed_data(head)
     except httptools.HttpParserUpgrade:
-        pass  # whether to change protocols is decided later; the head is whole
+        pass  # whether to change protocols is decided later; the head is complete
     except httptools.HttpParserError as error:
         raise Malformed(400, "not a request in HTTP/1.1") from error
     if (parser.get_method(), opinion.target, opinion.count) != (method, target, count):
@@ -378,13 +378,13 @@ def _ask_llhttp(head: bytes, method: bytes, target: bytes, count: int) -> None:
 
 
 def parse_response(head: bytes) -> Response:
-    """Parses a response's head, up to and with its empty line. Raises `Malformed`, with the status 502."""
+    """Parses a response's head, up to and including its empty line. Raises `Malformed`, with the status 502."""
     status, reason, http10, fields = response_parts(head)
     return Response(status, reason, http10, fields)
 
 
 def response_parts(head: bytes) -> tuple[int, bytes, bool, Sequence[Field]]:
-    """The arguments of `Response`, of a head up to and with its empty line. Raises `Malformed`, with the status 502."""
+    """The arguments of `Response`, from a head including its empty line. Raises `Malformed`, with the status 502."""
     start, *lines, _, _ = head.split(b"\r\n")
     found = STATUS_LINE.fullmatch(start)
     fields = _RESPONSE_FIELDS.parse(lines)

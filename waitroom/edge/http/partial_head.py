@@ -1,4 +1,4 @@
-"""A request's head that comes in pieces, each of its bytes looked at once."""
+"""A request head that arrives in pieces; each of its bytes is examined only one time."""
 
 # mypyc: compile
 
@@ -9,12 +9,12 @@ from typing import Final
 
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _END: Final = b"\r\n\r\n"
-# So many bytes before a piece may belong to an end that the piece completes.
+# This many bytes before a piece may belong to an end that the piece completes.
 _OVERLAP: Final = 3
 
 
 def has_bare_line_feed(data: bytes, start: int = 0) -> bool:
-    """Whether a line ends without a carriage return, at ``start`` or behind it. No line of a request may."""
+    """Whether a line ends without a carriage return, at ``start`` or after it, which no line of a request may."""
     return _BARE_LF.search(data, start) is not None
 
 
@@ -22,12 +22,12 @@ class PartialHead:
     """A head that isn't complete yet.
 
     Args:
-        begun: Its beginning, already looked at.
-        longest_line: A request line is too long beyond so many bytes.
-        longest: A head is too long from so many bytes on.
+        begun: Its beginning, already examined.
+        longest_line: The longest request line in bytes.
+        longest: The number of bytes from which a head is too long.
 
     Attributes:
-        examined: How many bytes were looked at since.
+        examined: How many bytes have been examined since.
     """
 
     __slots__ = ("_bytes", "_first_line_ended", "_longest", "_longest_line", "examined")
@@ -40,7 +40,7 @@ class PartialHead:
         self.examined = 0
 
     def add(self, piece: bytes) -> bool:
-        """Takes the next piece. True: look at the whole, which is complete, too long, or no head."""
+        """Takes the next piece. True: parse the whole head, which is complete, too long, or invalid."""
         before = bytes(self._bytes[-_OVERLAP:])
         self._bytes += piece
         size = len(self._bytes)
@@ -56,5 +56,5 @@ class PartialHead:
         return not self._first_line_ended and size > self._longest_line
 
     def whole(self) -> bytes:
-        """All that has come."""
+        """All received bytes."""
         return bytes(self._bytes)

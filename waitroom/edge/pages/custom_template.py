@@ -1,4 +1,4 @@
-"""An operator's own waiting page: compiled and tried out at start, so that it can't fail before visitors."""
+"""An operator's own waiting page: compiled and tested at start, so that it can't fail for visitors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jinja2 import Template, TemplateNotFound, TemplateSyntaxError
 from waitroom.edge.pages.templates import Inline, environment, inspect
 from waitroom.errors import Problem
 
-# It is sent to every visitor in the shop's busiest minute, and each worker keeps some hundred variants of it.
+# It is sent to every visitor in the shop's busiest minute, and each worker keeps about a hundred variants of it.
 _MOST_BYTES = 128 * 1024
 
 _INLINE = re.compile(
@@ -26,12 +26,12 @@ class OwnTemplate:
 
     Args:
         path: The template.
-        waitroom_templates: Waitroom's own, which it may build upon.
+        waitroom_templates: Waitroom's own templates, which it may extend.
         where: The setting that names it, for messages.
 
     Attributes:
-        template: What was compiled, or None where it could not be.
-        problems: All that was found wrong so far.
+        template: The compiled template, or None if it could not be compiled.
+        problems: All problems found so far.
     """
 
     def __init__(self, path: Path, waitroom_templates: Path, where: str) -> None:
@@ -45,22 +45,22 @@ class OwnTemplate:
             self._failed(error)
 
     def try_out(self, renderings: Iterable[Callable[[], str]]) -> list[Inline]:
-        """Render the page in every way it may be asked for.
+        """Render the page in every variant that may be needed.
 
         Args:
             renderings: Each renders this template, with its slots marked.
 
         Returns:
-            What each page holds of inline scripts and styles.
+            The inline scripts and styles of each page.
         """
         pages: set[str] = set()
         for render in renderings:
             try:
                 pages.add(render())
-            # A template may raise anything, and all of it is the operator's to see.
+            # A template may raise anything, and the operator should see all of it.
             except Exception as error:
                 self._failed(error)
-        # Reading a page closely takes a millisecond, and most differ in nothing that matters here.
+        # Inspecting a page takes a millisecond, and most pages don't differ in anything that matters here.
         found = [inspect(page) for page in {tuple(_INLINE.findall(page)): page for page in pages}.values()]
         for sentence in dict.fromkeys(sentence for inline in found for sentence in inline.broken):
             self._add(f"{self._path}: {sentence}")
@@ -90,7 +90,7 @@ class OwnTemplate:
     def _place(self, error: BaseException) -> tuple[str, int | None]:
         if isinstance(error, TemplateSyntaxError):
             return error.filename or str(self._path), error.lineno
-        # Jinja puts the templates' own files and lines into the traceback; the innermost of the operator's is meant.
+        # Jinja puts the templates' own files and lines into the traceback; use the innermost of the operator's.
         for frame in reversed(traceback.extract_tb(error.__traceback__)):
             if Path(frame.filename).parent.is_relative_to(self._path.parent):
                 return frame.filename, frame.lineno

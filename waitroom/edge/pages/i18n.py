@@ -1,6 +1,6 @@
-"""The languages of the pages: which one a visitor reads, their catalogues, and numbers and times in each.
+"""The languages of the pages: language negotiation, catalogues, and the format of numbers and times.
 
-Everything here is made once at start and only read afterwards; what is remembered per request is bounded.
+Everything here is created once at start and only read afterwards; per-request caches are bounded.
 """
 
 # mypyc: compile
@@ -20,16 +20,16 @@ from waitroom.wait_range import wait_range
 
 DEFAULT_LANGUAGE = "en"
 
-# Longer headers than any browser sends: their rest is not read, so that no one can fill the memo with them.
+# Longer than any browser's header: the rest isn't read, so that no client can fill the cache with it.
 _HEADER_BYTES = 256
 _NEGOTIATED = 1024
 
-# The codes that old browsers and Java still send, and today's.
+# The codes that old browsers and Java still send, and their current equivalents.
 _OLD_CODES = {"in": "id"}
 
 
 class Language:
-    """One language: its sentences, and how it writes numbers and spans of time.
+    """One language: its sentences, and its format of numbers and time spans.
 
     Attributes:
         code: The language's code, such as ``de``.
@@ -48,11 +48,11 @@ class Language:
             raise ValueError(f"numbers in {code!r} are written in a way that is not known here")
 
     def gettext(self, sentence: str) -> str:
-        """Return an English sentence in this language, or as it is where the catalogue lacks it."""
+        """Return an English sentence in this language, or unchanged if the catalogue lacks it."""
         return self._catalogue.get(sentence, sentence)
 
     def number(self, value: int) -> str:
-        """Return a whole number, zero or more, with the language's marks between its groups of digits."""
+        """Return a whole number, zero or more, with the language's group separators."""
         if self._later_groups == 3:
             return f"{value:,}".replace(",", self._group)
         digits = str(value)
@@ -64,7 +64,7 @@ class Language:
         return self._group.join(reversed(groups))
 
     def span(self, seconds: int) -> str:
-        """Return a span of time in words, such as "90 minutes"; never more than ``seconds``."""
+        """Return a time span in words, such as "90 minutes"; never more than ``seconds``."""
         minutes = seconds // 60
         if minutes < 1:
             return self._unit(seconds, "second")
@@ -75,10 +75,10 @@ class Language:
     def wait(self, low: int, high: int) -> str:
         """Return the range of a wait in words, rounded outwards, such as "about 4 to 7 minutes".
 
-        The waiting page's script does the same (``eta`` in waiting.js); a test holds the two together.
+        The waiting page's script does the same (``eta`` in waiting.js); a test compares the two.
 
         Args:
-            low: The shortest wait that is to be expected, in seconds.
+            low: The shortest expected wait, in seconds.
             high: The longest, in seconds; at least ``low``.
         """
         _ = self.gettext
@@ -100,10 +100,10 @@ class Language:
 
 
 class Languages:
-    """All languages there are catalogues for, and the choice among them.
+    """All languages with catalogues, and the choice among them.
 
     Args:
-        folder: Where the catalogues lie, one ``<code>.po`` a language. English needs none: it is the source.
+        folder: The folder of the catalogues, one ``<code>.po`` per language. English needs none: it is the source.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -114,7 +114,7 @@ class Languages:
         self._negotiate: Callable[[bytes], str] = lru_cache(maxsize=_NEGOTIATED)(self._negotiated)
 
     def negotiate(self, accept_language: bytes | None) -> str:
-        """Return the code of the language that suits an ``Accept-Language`` header best, else English."""
+        """Return the code of the language that best matches an ``Accept-Language`` header, else English."""
         if not accept_language:
             return DEFAULT_LANGUAGE
         return self._negotiate(accept_language[:_HEADER_BYTES])

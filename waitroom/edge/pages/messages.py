@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 - the apostrophes are typographic on purpose
-"""What the pages say, in English: for every state of a room and for every error.
+"""The text of the pages, in English: for every state of a room and for every error.
 
 The sentences are the keys of the catalogues in ``templates/locale``. They promise nothing that may not hold.
 """
@@ -11,7 +11,7 @@ from enum import StrEnum
 
 
 class PageKind(StrEnum):
-    """What a page is about. All but the last two are states of a visitor's wait."""
+    """The subject of a page. All but the last two are states of a visitor's wait."""
 
     WAITING = "waiting"
     PREQUEUE = "prequeue"
@@ -28,7 +28,7 @@ class PageKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What a page says first.
+    """The first words of a page.
 
     Attributes:
         heading: A few words, also the title of the tab.
@@ -142,5 +142,5 @@ SCRIPT_WORDS: dict[str, str] = {
 
 
 def error_words(status: int) -> Words:
-    """Return the words for an HTTP error status; for one without its own, those of its hundred."""
+    """Return the words for an HTTP error status; for one without its own, those of its class."""
     return ERROR_WORDS.get(status) or ERROR_WORDS[400 if status < 500 else 500]

@@ -1,8 +1,8 @@
-"""The pages visitors see: the waiting page, in every state of its room, and the error pages.
+"""The visitors' pages: the waiting page, in every state of its room, and the error pages.
 
-A page is rendered once for each room, language, kind and set of values that are there at all; a visitor's own values
-are then put in by joining bytes, some microseconds a page. The templates lie in ``templates/``; a room's ``template``
-setting puts an operator's own in place of the waiting page (docs/waiting-page.md).
+A page is rendered once for each room, language, kind and set of available values; a visitor's own values are then
+inserted by joining bytes, which takes a few microseconds per page. The templates are in ``templates/``; a room's
+``template`` setting replaces the waiting page with an operator's own (docs/waiting-page.md).
 """
 
 # mypyc: compile
@@ -28,7 +28,7 @@ from waitroom.settings import RoomSettings
 
 __all__ = ["PageKind", "PageValues", "Pages"]
 
-# Pages of some 12 KB; an operator's own may have ten times that.
+# Pages of about 12 KB; an operator's own may have ten times that.
 _PAGES_KEPT = 256
 _ETAS_KEPT = 4096
 
@@ -49,7 +49,7 @@ _SLOTS = (
     "request_id",
 )
 
-# Values that may be missing, each a bit of a page's shape. A template sees None in place of what is missing.
+# Values that may be missing; each adds a bit to a page's variant. A template sees None for a missing value.
 _HAS_POSITION, _HAS_START, _HAS_WAITING, _HAS_REMAINING, _HAS_ETA, _HAS_MESSAGE = (1 << bit for bit in range(6))
 _FULL_SHAPE = (1 << 6) - 1
 _EVERY_SHAPE = range(_FULL_SHAPE, -1, -1)
@@ -65,7 +65,7 @@ _NEEDS = {
 }
 
 _ROOM_KINDS = tuple(ROOM_WORDS)
-# No status speaks of these.
+# Kinds that no visitor's status has.
 _WITHOUT_STATUS = frozenset({PageKind.HELD, PageKind.BUSY})
 
 
@@ -74,15 +74,15 @@ class PageValues:
     """One visitor's numbers at one moment.
 
     Attributes:
-        position: How many are ahead, plus one; None where there is no line to be in or it can't be known.
-        waiting: How many wait in all, or None.
-        eta: The shortest and the longest wait to be expected, in seconds, or None where it can't be known.
-        start_position: The position when they joined, for the progress bar, or None.
-        poll_after: Seconds until the page asks again.
-        message: The operator's, plain text; empty for none.
-        updated_at: When these numbers were true; aware, UTC.
-        request_id: What support asks for.
-        remaining: How many units are left, where the shop tells, or None.
+        position: The number of visitors ahead, plus one; None if there is no queue to be in or it is unknown.
+        waiting: The total number of waiting visitors, or None.
+        eta: The shortest and the longest expected wait, in seconds, or None if unknown.
+        start_position: The position at the time of joining, for the progress bar, or None.
+        poll_after: Seconds until the page's next poll.
+        message: The operator's message, plain text; empty for none.
+        updated_at: The time of these numbers; aware, UTC.
+        request_id: The id that support asks for.
+        remaining: How many units are left, if the shop reports it, or None.
     """
 
     position: int | None
@@ -100,13 +100,13 @@ class Pages:
     """All pages of all rooms.
 
     Args:
-        rooms: The rooms; an operator's own templates are compiled and tried out here.
+        rooms: The rooms; an operator's own templates are compiled and tested here.
 
     Attributes:
         csp: The value of the Content-Security-Policy header for every page.
 
     Raises:
-        SettingsError: An operator's template can't be read, is broken, or prints what no browser would use.
+        SettingsError: An operator's template can't be read, is broken, or prints output that no browser would use.
     """
 
     def __init__(self, rooms: Sequence[RoomSettings]) -> None:
@@ -139,7 +139,7 @@ class Pages:
         self._eta: Callable[[str, int, int], bytes] = lru_cache(_ETAS_KEPT)(self._eta_bytes)
 
     def language(self, accept_language: bytes | None) -> str:
-        """Return the code of the language that suits an ``Accept-Language`` header best, else ``en``."""
+        """Return the code of the language that best matches an ``Accept-Language`` header, else ``en``."""
         return self._languages.negotiate(accept_language)
 
     def room_page(self, room: str, kind: PageKind, language: str, values: PageValues) -> bytes:
@@ -147,7 +147,7 @@ class Pages:
 
         Args:
             room: The room's name.
-            kind: The state the page speaks of; any but ``PageKind.ERROR``.
+            kind: The state to show; any but ``PageKind.ERROR``.
             language: A code that ``language`` returned.
             values: The visitor's numbers.
         """
@@ -198,7 +198,7 @@ class Pages:
         return self._plain(error_words(status), status in _WORTH_ANOTHER_TRY, language, request_id)
 
     def error_text(self, status: int, language: str) -> str:
-        """Return what the error page says, as one plain text."""
+        """Return the text of the error page, as one plain text."""
         _ = self._languages.by_code[language].gettext
         words = error_words(status)
         return f"{_(words.heading)}. {_(words.lead)}"
@@ -232,7 +232,7 @@ class Pages:
             heading=_(ROOM_WORDS[kind].heading),
             lead=_(ROOM_WORDS[kind].lead),
             keep_place=spoken.span(self._keep_place_seconds[room]),
-            # The page itself holds the words of its own state.
+            # The page itself contains the words of its own state.
             other_states={
                 str(each): [_(words.heading), _(words.lead)]
                 for each, words in ROOM_WORDS.items()
@@ -257,9 +257,9 @@ class Pages:
         )
 
     def _renderings(self, room: str) -> Iterator[Callable[[], str]]:
-        """Yield all that an operator's template may be asked for, so that nothing fails later on.
+        """Yield all the variants of an operator's template that may be needed, so that none fails later.
 
-        The fullest pages come first: what they fail with says most.
+        The fullest pages come first: their errors are the most informative.
         """
         for kind in _ROOM_KINDS:
             for language in self._languages.by_code:
@@ -268,12 +268,12 @@ class Pages:
 
 
 def _progress(position: int, start: int) -> int:
-    """Return how much of the line is behind a visitor, in percent; the waiting page's script does the same."""
+    """Return how much of the queue is behind a visitor, in percent; the waiting page's script does the same."""
     return max(0, min(100, 100 * (start - position) // start)) if start > 0 else 0
 
 
 def _id_bytes(request_id: str) -> bytes:
-    """Escaped; ours never need it, and to find that out takes a tenth of the time."""
+    """Return the id, escaped; our own ids never need escaping, and checking that takes a tenth of the time."""
     return (request_id if request_id.isalnum() else escape(request_id)).encode()
 
 

@@ -1,4 +1,4 @@
-"""Pages into bytes: rendered once with marks where a visitor's values belong, filled by joining bytes."""
+"""Compiles pages into bytes with slots: rendered once with marks for a visitor's values, filled by joining bytes."""
 
 # mypyc: compile
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-# Two code points that Unicode keeps free for uses like this: no text holds them.
+# Two code points that Unicode reserves for uses like this: no text contains them.
 OPEN: Final = "\ufdd0"
 CLOSE: Final = "\ufdd1"
 _HOLE: Final = re.compile(f"{OPEN}([a-z_]+){CLOSE}")
@@ -17,18 +17,18 @@ _HOLE: Final = re.compile(f"{OPEN}([a-z_]+){CLOSE}")
 
 @dataclass(slots=True)
 class Segments:
-    """A rendered page, cut where the values belong.
+    """A rendered page, cut at its values.
 
     Attributes:
         parts: The page in order; an empty string in each hole.
-        holes: Where the holes are in ``parts``, and which slot each is, by its number in the names given to ``cut``.
+        holes: The indexes of the holes in ``parts``, and the slot of each, by its number in the names given to ``cut``.
     """
 
     parts: list[bytes]
     holes: tuple[tuple[int, int], ...]
 
     def fill(self, values: Sequence[bytes]) -> bytes:
-        """Return the page with ``values[slot]``, escaped already, in every hole."""
+        """Return the page with ``values[slot]``, already escaped, in every hole."""
         parts = self.parts.copy()
         for at, slot in self.holes:
             parts[at] = values[slot]

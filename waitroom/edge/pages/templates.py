@@ -1,6 +1,6 @@
-"""How templates are rendered: where they lie, what stands in for a visitor's values, what is left out of them.
+"""Renders templates: finds them, provides placeholders for a visitor's values, and minifies them.
 
-Also what the browser may run of a page: the hashes of its inline scripts and styles for Content-Security-Policy.
+Also the Content-Security-Policy of a page: the hashes of its inline scripts and styles.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _JS_SPACE = re.compile(r" ?([-+*/%=<>!&|?:;,(){}]+) ?")
 
 
 class Slot:
-    """Stands for a value that differs from visitor to visitor while a template is rendered.
+    """A placeholder, during rendering, for a value that differs between visitors.
 
-    It can be printed and nothing else: whatever a template made of it would be the same for everyone.
+    It can only be printed: anything that a template computed from it would be the same for everyone.
     """
 
     __slots__ = ("_name",)
@@ -63,7 +63,7 @@ class Slot:
 
 
 def environment(templates: Path, own: Path | None = None) -> SandboxedEnvironment:
-    """Return the environment that templates are compiled in.
+    """Return the environment in which templates are compiled.
 
     Args:
         templates: Waitroom's own templates; they are found under ``waitroom/``.
@@ -85,9 +85,9 @@ def environment(templates: Path, own: Path | None = None) -> SandboxedEnvironmen
 
 
 class _SqueezedLoader(FileSystemLoader):
-    """Loads templates without indentation, and CSS and JavaScript without comments and needless spaces.
+    """Loads templates without indentation, and CSS and JavaScript without comments and unnecessary spaces.
 
-    The page is sent most when bandwidth is dearest, and the templates should stay readable.
+    The page is sent most when bandwidth is most expensive, and the templates should stay readable.
     """
 
     def get_source(self, environment: Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
@@ -108,14 +108,14 @@ def _squeeze_script(line: str) -> str:
 
 @dataclass(slots=True)
 class Inline:
-    """What stands in a page itself that a browser runs or applies only if the policy names its hash.
+    """The inline parts of a page that a browser runs or applies only if the policy contains their hashes.
 
     Attributes:
         scripts: Sources such as ``'sha256-...'`` for ``script-src``.
         styles: The same for ``style-src``.
-        attributes: Whether some of them are attributes, which takes ``'unsafe-hashes'`` besides.
-        goes_on: Whether the page asks again by itself: by Waitroom's script or a refresh outside of noscript.
-        broken: What is wrong with the page, a sentence each.
+        attributes: Whether some of them are attributes, which also require ``'unsafe-hashes'``.
+        goes_on: Whether the page polls by itself: by Waitroom's script or a refresh outside of noscript.
+        broken: The problems of the page, a sentence each.
     """
 
     scripts: set[str] = field(default_factory=set)
@@ -126,7 +126,7 @@ class Inline:
 
 
 def inspect(page: str) -> Inline:
-    """Return what a rendered page, its slots still marked, holds of inline scripts and styles."""
+    """Return the inline scripts and styles of a rendered page with its slots still marked."""
     reader = _InlineReader()
     reader.feed(page)
     reader.close()
@@ -190,10 +190,10 @@ def _runs(attributes: Mapping[str, str]) -> bool:
 
 
 def policy(pages: Iterable[Inline], *, own: bool) -> str:
-    """Return a Content-Security-Policy under which all these pages work, and nothing else does.
+    """Return a Content-Security-Policy that allows exactly what all these pages need.
 
     Args:
-        pages: What was found in them.
+        pages: The inline parts of the pages.
         own: Whether an operator's page is among them: those may load pictures, fonts and styles over https.
     """
     scripts: set[str] = set()

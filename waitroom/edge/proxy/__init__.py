@@ -1,1 +1,1 @@
-"""Requests on their way to the shop, and its answers on their way back."""
+"""Forwards requests to the shop, and its responses to clients."""

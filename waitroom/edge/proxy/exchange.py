@@ -1,4 +1,4 @@
-"""One request on its way to the shop and the answer on its way back."""
+"""One request forwarded to the shop, and its response."""
 
 # mypyc: compile
 
@@ -21,42 +21,42 @@ if TYPE_CHECKING:
 LONGEST_RESPONSE_HEAD: Final = 65536
 TUNNEL_IDLE_SECONDS: Final = 600.0
 RETRY_AFTER_SECONDS: Final = 5
-# May be sent twice without harm (RFC 9110, section 9.2.2), if they carry no body.
+# May be sent twice without harm (RFC 9110, section 9.2.2), if they have no body.
 IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
 
 
 class FailureText:
-    """A text by which the shop says that a request failed, looked for in an answer's body as it passes.
+    """A text that marks a failed request, searched for in the body of a response as it passes.
 
     Attributes:
-        found: Whether it has come.
+        found: Whether it was found.
     """
 
     __slots__ = ("_tail", "_text", "found")
 
     def __init__(self, text: bytes) -> None:
         self._text = text
-        self._tail = b""  # of what has passed, as much as may be the beginning of the text
+        self._tail = b""  # the end of the bytes seen so far, if it may be the beginning of the text
         self.found = False
 
     def look(self, piece: bytes) -> None:
-        """Looks at the next piece of the body."""
+        """Searches the next piece of the body."""
         seen = self._tail + piece
         self.found = self.found or self._text in seen
         self._tail = seen[max(0, len(seen) - len(self._text) + 1) :]
 
 
 class Errand(ABC):
-    """Whose request it is: what the shop is told of it, and what its answer brings.
+    """Hooks of an exchange: the headers for the shop, and the handling of its response.
 
     Attributes:
-        has_pass: Whether it is an admitted visitor's. Others may hold but a share of the pool's connections.
-        neighbourhood: The visitor's, of a request without a pass; else empty.
+        has_pass: Whether it is an admitted visitor's request. Others may hold only a share of the pool's connections.
+        neighbourhood: The visitor's neighbourhood, for a request without a pass; else empty.
         lines: Header lines for the shop.
-        cookies: Header lines for the client, which it needs even where the shop fails.
-        first_byte_seconds: How long the shop may take to begin an answer.
-        idle_seconds: How long it may then fall silent.
-        failure_text: What is looked for in the answer's body, once the head is here; None for most.
+        cookies: Header lines for the client, which it needs even if the shop fails.
+        first_byte_seconds: How long the shop may take to begin a response.
+        idle_seconds: How long the shop may then be silent.
+        failure_text: The text to search the response's body for, once the head has arrived; None for most.
     """
 
     __slots__ = ()
@@ -71,35 +71,34 @@ class Errand(ABC):
 
     @abstractmethod
     def held(self, held: bool) -> None:
-        """Whether the request waits for its body, and is not the shop's yet. Called only where it has to wait."""
+        """Whether the request waits for its body, and isn't with the shop yet. Called only if it has to wait."""
 
     @abstractmethod
     def may_begin(self) -> bool:
-        """Whether the request may still go to the shop. Asked only after it has waited."""
+        """Whether the request may still go to the shop. Called only after it has waited."""
 
     @abstractmethod
     def answered(self, response: Response) -> tuple[bytes, bool]:
-        """The shop's head is here. Returns header lines for the client, and whether no cache may keep the answer.
+        """Handles the shop's head. Returns header lines for the client, and whether caches must not store the response.
 
-        Called once at most, also for a change of protocols; never for a head that isn't final.
+        Called at most once, also for a protocol change; never for an interim response.
         """
 
     @abstractmethod
     def ended(self, outcome: str) -> None:
-        """It is over. Called once, whatever happened.
+        """The exchange is over. Called exactly once.
 
         Args:
-            outcome: ``ok``; ``failed``, by the shop; ``gone``, the client; ``idle``, where we ended a stream that had
-                paused for too long; ``busy``, where a request without a pass got no connection; or the name of a
-                refusal.
+            outcome: ``ok``; ``failed``, by the shop; ``gone``, the client; ``idle``, if we ended a stream that had
+                paused for too long; ``busy``, if a request without a pass got no connection; or the name of a refusal.
         """
 
 
 class Exchange(ExchangeHandle):
-    """Carries one request and its response, under back-pressure on both sides.
+    """Carries one request and its response, with back-pressure on both sides.
 
     The client's connection feeds the request's body in and takes the response's bytes; this object owns the upstream
-    connection from when it has one until `_end`.
+    connection from the moment it has one until `_end`.
     """
 
     __slots__ = (
@@ -114,7 +113,7 @@ class Exchange(ExchangeHandle):
         self._errand = errand
         self._connection: UpstreamConnection | None = None
         self._buffer = b""
-        self._heard = False  # whether the shop has said anything
+        self._heard = False  # whether the shop has sent anything
         self._response: Response | None = None
         self._body: Body = NO_BODY
         self._to_shop_chunked = request.chunked
@@ -122,7 +121,7 @@ class Exchange(ExchangeHandle):
         self._sent_all = not request.has_body
         self._retries = 0
         self._ended = False
-        self.ready = False  # whether the request's body may flow
+        self.ready = False  # whether the request's body may be sent
         self.tunnel = False
 
     @property
@@ -150,7 +149,7 @@ class Exchange(ExchangeHandle):
         self._end(outcome, reusable=False)
 
     def start(self) -> None:
-        """Sends the request, at once where a connection is idle."""
+        """Sends the request, immediately if a connection is idle."""
         errand = self._errand
         connection = self._pool.take_idle(errand.has_pass, errand.neighbourhood)
         if connection is not None:
@@ -225,7 +224,7 @@ class Exchange(ExchangeHandle):
             self._connection.transport.write(last_chunk(trailers))
         self._client.allow(self._errand.first_byte_seconds)
 
-    # What comes from the shop.
+    # Data from the shop.
 
     def upstream_data(self, data: bytes) -> None:
         """See `Borrower`."""
@@ -243,7 +242,7 @@ class Exchange(ExchangeHandle):
         try:
             self._read_heads()
         except Malformed as error:
-            # A visitor can bring this about, so it says nothing about the address.
+            # A visitor can cause this, so it says nothing about the address.
             self._fail(502, "malformed", error.reason)
 
     def _read_heads(self) -> None:
@@ -263,7 +262,7 @@ class Exchange(ExchangeHandle):
             if response.status >= 200:
                 self._begin(response, date)
             elif response.status != 100 and not self._request.http10:
-                # 100 was our own to say. Others, such as 103, are for the client.
+                # We have already sent 100. Others, such as 103, are for the client.
                 self._client.transport.write(_head(response, date, b""))
 
     def _begin(self, response: Response, date: bytes) -> None:
@@ -289,11 +288,11 @@ class Exchange(ExchangeHandle):
         self._relay(head, data)
 
     def _relay(self, head: bytes, data: bytes) -> None:
-        """Writes what came of the body, and before it the head where it is still due."""
+        """Writes the received part of the body, after the head if it hasn't been written yet."""
         try:
             pieces, rest = self._body.feed(data) if data and not self._body.done else ([], data)
         except Malformed as error:
-            # With the head on its way all that is left is to break off, so that the client sees the body is cut.
+            # Once the head is sent, the only option is to abort, so that the client sees that the body is cut.
             self._fail(502, "malformed", error.reason)
             return
         self._client.answering = True
@@ -366,16 +365,16 @@ class Exchange(ExchangeHandle):
                 self._fail(502, "closed", cause)
 
     def _may_retry(self, connection: UpstreamConnection) -> bool:
-        """Only what does no harm twice, and as long as nothing has come of an answer.
+        """Whether to retry: only an idempotent request, and only before any part of a response has arrived.
 
-        Once where the shop closed an idle connection as we took it up; where it has another address, once more.
+        Once if the shop closed an idle connection as we reused it; once more if it has another address.
         """
         request, others = self._request, len(self._pool.addresses) > 1
         unanswered = self._response is None and not self._heard
         left = self._retries < (2 if others else 1) and (connection.used or others)
         return unanswered and left and request.method in IDEMPOTENT and not request.has_body
 
-    # Flow.
+    # Flow control.
 
     def upstream_writable(self, writable: bool) -> None:
         """See `Borrower`."""
@@ -394,18 +393,18 @@ class Exchange(ExchangeHandle):
     # The end.
 
     def timed_out(self) -> None:
-        """The shop, or in a tunnel both sides, kept silent for too long."""
+        """The shop, or both sides of a tunnel, were silent for too long."""
         if self.tunnel:
             self._end("idle", reusable=False)
             self._client.close()
         elif self._response is not None:
-            # The answer is cut, and must not look complete.
+            # The response is cut short, and must not look complete.
             self._fail(504, "idle", "the shop paused for too long within its answer", "idle")
         else:
             self._fail(504, "timeout", "the shop didn't answer in time")
 
     def abort(self) -> None:
-        """The client has gone: the shop need not go on."""
+        """The client has gone: the shop doesn't need to finish."""
         self._end("gone" if not self.tunnel else "ok", reusable=False)
 
     def _fail(self, status: int, kind: str, cause: str, outcome: str = "failed") -> None:

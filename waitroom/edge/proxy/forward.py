@@ -1,4 +1,4 @@
-"""What a request brings to the shop besides itself, and what the shop's answer brings back."""
+"""Forwards requests of a room: adds headers for the shop, and handles those of its response."""
 
 # mypyc: compile
 
@@ -16,12 +16,12 @@ from waitroom.edge.rooms.room import Room
 from waitroom.edge.rooms.sessions import Session, Tunnel
 
 LONGEST_LOGGED_COMMAND: Final = 64
-# A pass is renewed when this share of its life is over: often enough to outlast a pause, rarely enough to be cheap.
+# A pass is renewed after this share of its life: often enough to outlast a pause, rarely enough to be cheap.
 RENEW_SHARE: Final = 0.2
 
 
 class SessionTunnel(Tunnel):
-    """The tunnel that a client's request has opened."""
+    """The tunnel opened by a client's request."""
 
     __slots__ = ("_client",)
 
@@ -34,16 +34,16 @@ class SessionTunnel(Tunnel):
 
 
 class Passage(Errand):
-    """One request's way through a room; see `Errand`.
+    """One forwarded request of a room; see `Errand`.
 
     Args:
         room: The room.
-        session: The visitor's, or None for a request that needs none.
+        session: The visitor's session, or None for a request that needs none.
         client: The visitor's connection.
-        request: What is asked for.
-        outcome: Under what the request is counted if all goes well.
+        request: The request.
+        outcome: The outcome to count the request under if all goes well.
         now: The steady clock's time in seconds.
-        cookies: Set-Cookie lines the answer must carry; no cache may keep it then.
+        cookies: Set-Cookie lines the response must carry; caches must not store it then.
     """
 
     __slots__ = (
@@ -85,7 +85,7 @@ class Passage(Errand):
             if room.sessions.begin(session, unix, request.upgrade is not None):
                 room.neighbours.note(neighbourhood(client.visitor), int(unix))
             peer = client.peer
-            # With most requests it is the same as with the one before, which costs less to see than the address.
+            # For most requests it is the same as for the previous one, which is cheaper to check than the address.
             source: str | bytes | None = peer.address if not peer.trusted else _told_source(request)
             if source is not session.source and source != session.source:
                 session.source = source
@@ -137,7 +137,7 @@ class Passage(Errand):
         return self.cookies + self._pass_cookie(value, session.ends_at - int(now)), private
 
     def _over(self, session: Session, now: float, private: bool) -> tuple[bytes, bool]:
-        """The header lines of an answer to a session that is over. Within its grace its pass stays as it is."""
+        """The header lines of a response to a session that is over. Within its grace its pass stays as it is."""
         if now >= session.grace_until:
             return self.cookies + self._pass_cookie("", 0), True
         if not private:
@@ -152,7 +152,7 @@ class Passage(Errand):
             room.metrics.in_flight -= 1
             if not self._answered:
                 room.metrics.awaiting -= 1
-        if not self._held and outcome != "busy":  # else it never got to the shop
+        if not self._held and outcome != "busy":  # otherwise it never reached the shop
             room.metrics.upstream_request_seconds.observe(room.clock.steady() - self._started)
         told = self.failure_text is not None and self.failure_text.found
         if self._failed or told or outcome == "failed":
@@ -174,7 +174,7 @@ class Passage(Errand):
         )
 
     def _obey(self, commands: bytes, now: float) -> bool:
-        """Does what the shop says; True where the pass must be renewed for it."""
+        """Carries out the shop's commands; True if the pass must be renewed for one."""
         room, session = self._room, self._session
         renew = False
         for command in commands.split(b","):
@@ -210,6 +210,6 @@ class Passage(Errand):
 
 
 def _told_source(request: Request) -> bytes | None:
-    """The header by which a trusted proxy names the source of a request."""
+    """The header in which a trusted proxy names the source of a request."""
     fields = request.fields
     return fields.get(b"x-forwarded-for") or fields.get(b"forwarded")

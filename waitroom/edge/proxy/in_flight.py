@@ -1,6 +1,6 @@
-"""How many requests a visitor behind a trusted proxy may have under way without a pass.
+"""Limits the requests that a visitor behind a trusted proxy may have in flight without a pass.
 
-Those who connect themselves are bounded by their connections; a proxy's connections tell nobody apart.
+Clients that connect directly are limited by their connections; a proxy's connections don't identify visitors.
 """
 
 # mypyc: compile
@@ -14,13 +14,13 @@ from waitroom.edge.rooms.room import Room
 
 
 class InFlight:
-    """Counts requests under way, by whose they are.
+    """Counts requests in flight by visitor.
 
     Args:
-        most: Of each.
+        most: The maximum for each.
 
     Attributes:
-        counts: Those that have any.
+        counts: The counts of those that have any.
     """
 
     __slots__ = ("_most", "counts")
@@ -30,7 +30,7 @@ class InFlight:
         self.counts: dict[str, int] = {}
 
     def begin(self, whose: str) -> bool:
-        """Counts one more, unless there are too many."""
+        """Counts one more, unless the maximum is reached."""
         count = self.counts.get(whose, 0)
         if count >= self._most:
             return False
@@ -38,7 +38,7 @@ class InFlight:
         return True
 
     def end(self, whose: str) -> None:
-        """Undoes `begin`."""
+        """Reverts `begin`."""
         count = self.counts[whose] - 1
         if count:
             self.counts[whose] = count
@@ -47,7 +47,7 @@ class InFlight:
 
 
 class CountedPassage(Passage):
-    """The passage of a request that was counted; see `InFlight`."""
+    """The passage of a counted request; see `InFlight`."""
 
     __slots__ = ("_in_flight", "_whose")
 

@@ -1,1 +1,1 @@
-"""Visitors without a pass: how they join and what they are told."""
+"""Visitors without a pass: how they join, and the responses they get."""

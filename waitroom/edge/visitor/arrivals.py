@@ -1,4 +1,4 @@
-"""Whether a newcomer may take a place now, or is asked for a moment because too many come from one neighbourhood."""
+"""Decides whether a newcomer may take a place now, or must retry because too many come from one neighbourhood."""
 
 # mypyc: compile
 
@@ -26,8 +26,8 @@ class Arrivals:
     """Newcomers to all rooms of one worker.
 
     Args:
-        workers: How many workers share the gateway's traffic.
-        clock: What time it is.
+        workers: The number of workers that share the gateway's traffic.
+        clock: The clocks.
     """
 
     def __init__(self, workers: int, clock: Clock) -> None:
@@ -36,7 +36,7 @@ class Arrivals:
         self._logged_at = float("-inf")
 
     def retry_after(self, call: Call) -> int:
-        """0 where the visitor may join now, else in how many seconds to try again."""
+        """Seconds until the visitor may try again; 0 if they may join now."""
         now = self._clock.steady()
         peer = call.client.peer
         if peer.trusted:
@@ -69,7 +69,7 @@ class Arrivals:
         return exempt
 
     def _arrived_at(self, call: Call) -> int | None:
-        """When the visitor first arrived, if they were asked for a moment lately."""
+        """When the visitor first arrived, if they were recently asked to retry."""
         room = call.room
         name = room.arrival_cookie.encode() + b"="
         header = call.request.fields.get(b"waitroom-arrival")

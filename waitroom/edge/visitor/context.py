@@ -1,4 +1,4 @@
-"""One request to a room, with what its visitor holds."""
+"""The context of one request to a room, including its visitor's tokens."""
 
 # mypyc: compile
 
@@ -16,14 +16,14 @@ from waitroom.tokens import TICKET_SECONDS, Ticket, binding_kind
 
 
 class Call:
-    """One request to a room, and what its visitor holds.
+    """One request to a room, and its visitor's tokens.
 
     Attributes:
-        kind: What sort of request it is.
-        session: Of a pass of ours, perhaps run out.
-        ticket: A ticket of ours, perhaps too old.
+        kind: The kind of request.
+        session: The session of a valid pass, which may have expired.
+        ticket: A valid ticket, which may be too old.
         now: Unix time in seconds.
-        then: Where to send the visitor instead of to the shop, once admitted; None forwards the request.
+        then: The visitor's destination, once admitted, instead of the shop; None forwards the request.
     """
 
     __slots__ = ("client", "kind", "now", "request", "room", "session", "then", "ticket")
@@ -50,7 +50,7 @@ class Call:
                 self.ticket = ticket
 
     def _may_use(self, session: Session, value: bytes) -> bool:
-        """Whether a pass lets this request in: its session isn't over, and nobody else than its holder shows it."""
+        """Whether a pass admits this request: its session isn't over, and only its holder presents it."""
         request, room = self.request, self.room
         if session.over and not (
             self.now < session.grace_until and request.method in (b"GET", b"HEAD") and request.upgrade is None
@@ -59,27 +59,27 @@ class Call:
         if not room.bound_to:
             return True
         binding = room.sessions.binding(value, session)
-        # What is bound to something else, as the setting was before, is good until it is renewed.
+        # A pass bound to something else, by an earlier value of the setting, is valid until it is renewed.
         return binding_kind(binding) != room.bound_to or binding in room.bindings(self.client, request)
 
     def _better(self, session: Session, best: Session) -> bool:
-        """Whether a session is better than the best so far: one that needs no question, then the longest."""
+        """Whether a session is better than the best so far: one that needs no lookup, then the longest."""
         now = self.now
         return (now < session.expires_at, session.ends_at) > (now < best.expires_at, best.ends_at)
 
     def _ahead(self, ticket: Ticket, best: Ticket) -> bool:
-        """Whether a ticket is better than the best so far: one that is good, then the first place."""
+        """Whether a ticket is better than the best so far: a valid one, then the first place."""
         expired = best.expired(self.now)
         return expired if ticket.expired(self.now) != expired else ticket.place < best.place
 
     @property
     def safe(self) -> bool:
-        """Whether the request asks for something and changes nothing."""
+        """Whether the request is safe: it reads and changes nothing."""
         return self.request.method in (b"GET", b"HEAD") and self.request.upgrade is None
 
     @property
     def secure(self) -> bool:
-        """Whether the visitor's browser speaks HTTPS."""
+        """Whether the visitor's browser uses HTTPS."""
         return self.client.peer.secure(self.request)
 
     def cookie(self, name: str, value: str, max_age: int) -> bytes:
@@ -87,7 +87,7 @@ class Call:
         return set_cookie(name, value, secure=self.secure, max_age=max_age)
 
     def admit(self, id_: int, ends_at: int | None = None) -> tuple[Session, str]:
-        """A session for this visitor, that begins or goes on; see `Room.admit`."""
+        """A new or continued session for this visitor; see `Room.admit`."""
         return self.room.admit(id_, self.now, ends_at, binding=self.room.binding(self.client, self.request))
 
     def let_in(self, ticket: Ticket, visited: Visited) -> tuple[Session, str]:
@@ -100,7 +100,7 @@ class Call:
         return self.room.admit_offline(self.now, binding=self.room.binding(self.client, self.request))
 
     def ticket_lines(self, ticket: Ticket) -> bytes:
-        """What hands a visitor the ticket."""
+        """Header lines that give the visitor the ticket."""
         return self.ticket_cookie(self.room.tokens.sign_ticket(ticket))
 
     def ticket_cookie(self, value: str) -> bytes:
@@ -108,14 +108,14 @@ class Call:
         return self.cookie(self.room.ticket_cookie, value, TICKET_SECONDS)
 
     def pass_lines(self, session: Session, value: str) -> bytes:
-        """What hands a visitor the pass, and takes the ticket back, which is used up."""
+        """Header lines that give the visitor the pass, and remove the used ticket."""
         self.room.neighbours.note(neighbourhood(self.client.visitor), int(self.now))
         lines = self.cookie(self.room.pass_cookie, value, session.ends_at - int(self.now))
         return lines + self.cookie(self.room.ticket_cookie, "", 0)
 
 
 def kind_of(request: Request) -> Kind:
-    """What sort of request it is; found out once for all that have its head in common."""
+    """The kind of a request; determined once for all requests that share its head."""
     if request.kind is None:
         request.kind = classify(request.method, request.fields)
     return request.kind

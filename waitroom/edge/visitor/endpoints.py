@@ -30,7 +30,7 @@ CONFLICT = b"409 Conflict"
 
 CHECK = b"/.waitroom/check"
 CLAIM = b"/.waitroom/claim"
-# A page with more time takes the visitor in by itself so long before that ends: a hidden tab has one timer a minute.
+# A page with extended time admits the visitor by itself this long before its end: a hidden tab has one timer a minute.
 _ENTER_AHEAD_SECONDS: Final = 75
 _READS, _WRITES = (b"GET", b"HEAD"), (b"POST",)
 
@@ -39,11 +39,11 @@ class Endpoints:
     """Answers requests to our own addresses.
 
     Args:
-        answers: Says how it stands.
-        flow: What becomes of visitors.
-        router: Finds the room that a forward-auth request is about.
-        rooms: By name.
-        admit_or_wait: What is done with a navigation, for the waiting page's own address.
+        answers: Renders responses.
+        flow: The visitor flow.
+        router: Finds the room of a forward-auth request.
+        rooms: The rooms by name.
+        admit_or_wait: Handles a navigation, for the waiting page's own address.
     """
 
     def __init__(
@@ -69,17 +69,17 @@ class Endpoints:
         }
 
     def plan(self, request: Request, route: Route | None) -> CarryOut:
-        """What is done with requests under the reserved prefix that have a head like this one.
+        """The handler of requests under the reserved prefix that have a head like this one.
 
         Args:
             request: One of them.
-            route: Of its host and path; None for `CHECK` alone, which may be about a host that isn't its own.
+            route: The route of its host and path; only for `CHECK`, which may be about a host other than its own, None.
         """
         methods, handler = self._handlers.get(request.path, ((), None))
         if handler is None:
             return _failing(404)
         if request.path == CLAIM and request.method == b"GET" and kind_of(request) is Kind.NAVIGATION:
-            methods, handler = _READS, self._wait  # from the page that says that there is more time
+            methods, handler = _READS, self._wait  # from the page that offers more time
         if request.method not in methods:
             return self._refusing(b"405 Method Not Allowed", 405, b"Allow: %b\r\n" % b", ".join(methods))
         if request.method == b"POST" and _cross_site(request):
@@ -88,7 +88,7 @@ class Endpoints:
         if name is None and request.path == CHECK:
             route = self._router.route(*_asked_about(request))
             if route is not None and route.refused:
-                # To nginx, whose auth_request knows 401 and 403 alone, a 400 would be a fault of ours.
+                # nginx's auth_request only knows 401 and 403; it would treat a 400 as an internal error.
                 return self._refusing(b"403 Forbidden", 403)
             if route is not None and not route.gated:
                 return _let_pass
@@ -159,7 +159,7 @@ class Endpoints:
             self._render(call, outcome, CONFLICT if isinstance(outcome, TicketStatus) else OK)
 
     def _render(self, call: Call, outcome: Outcome, status: bytes) -> None:
-        """Answers a program with what came of a step of the flow; ``status`` where it came to anything."""
+        """Responds to a program with the outcome of a step of the flow; ``status`` is used if there is one."""
         if isinstance(outcome, Admitted):
             self._let_in(call, status, outcome.session, outcome.value)
             return
@@ -174,7 +174,7 @@ class Endpoints:
             self._say(call, UNAVAILABLE, standing, retry)
 
     async def _more(self, call: Call) -> None:
-        """Gives a called visitor the time to come once more, and lets nobody in."""
+        """Extends a called visitor's time to claim the turn once, and admits nobody."""
         room, ticket = call.room, call.ticket
         is_page = call.kind is Kind.NAVIGATION
         if _inside(call) or ticket is None or ticket.expired(call.now):
@@ -212,7 +212,7 @@ class Endpoints:
         self._answers.left(call, lines)
 
     def _check(self, call: Call) -> None:
-        """Forward-auth: another proxy asks whether a request of its may go on."""
+        """Forward-auth: another proxy asks whether one of its requests may proceed."""
         room, session = call.room, call.session
         if session is not None and _inside(call):
             room.sessions.begin(session, call.now)
@@ -226,13 +226,13 @@ class Endpoints:
         call.client.respond(b"401 Unauthorized", lines, b'{"waiting_page":"%b"}' % address)
 
     def _wait(self, call: Call) -> None:
-        """The waiting page at an address of its own; who is admitted is sent on to ``to``, a path of this host."""
+        """The waiting page at its own address; an admitted visitor is redirected to ``to``, a path of this host."""
         to = _query(call.request).get("to", "/")
         call.then = quote(to, safe="/?&=%:;,@!$'()*+~-._").encode() if _own_path(to) else b"/"
         self._admit_or_wait(call)
 
     def _let_in(self, call: Call, status: bytes, session: Session, value: str) -> None:
-        """Hands over a pass, in a cookie, a header and the body: whichever the client can keep."""
+        """Returns a pass, in a cookie, a header and the body: the client uses the form it can store."""
         lines = call.pass_lines(session, value) + b"Waitroom-Pass: %b\r\n" % value.encode()
         body = self._answers.standing(call.room, "admitted").json(call.room.name)
         body = body[:-1] + b',"pass":"%b"}' % value.encode()
@@ -262,12 +262,12 @@ def _ticket_lines(call: Call, ticket: str) -> bytes:
 
 
 def _asked_for(request: Request) -> bytes:
-    """The target that a forward-auth request is about."""
+    """The target of a forward-auth request."""
     return request.fields.get(b"x-forwarded-uri") or request.fields.get(b"x-original-uri") or b"/"
 
 
 def _asked_about(request: Request) -> tuple[bytes, bytes]:
-    """The host and path that a forward-auth request is about."""
+    """The host and path of a forward-auth request."""
     host = request.fields.get(b"x-forwarded-host") or request.fields.get(b"host", b"")
     return host, _asked_for(request).partition(b"?")[0]
 
@@ -278,7 +278,7 @@ def _query(request: Request) -> dict[str, str]:
 
 
 def _cross_site(request: Request) -> bool:
-    """Whether another site's page sent this: it must not make a visitor leave the line."""
+    """Whether another site's page sent this: it must not be able to give up a visitor's place."""
     fields = request.fields
     site = fields.get(b"sec-fetch-site")
     if site is not None:
@@ -291,5 +291,5 @@ def _cross_site(request: Request) -> bool:
 
 
 def _own_path(to: str) -> bool:
-    """Whether it is a path of this host: browsers take two slashes, of either sort, for another one."""
+    """Whether it is a path of this host: browsers take two slashes, of either kind, for another host."""
     return to.startswith("/") and not to.startswith(("//", "/\\")) and to.isprintable()

@@ -1,7 +1,7 @@
-"""The visitor flow: joining, claiming a turn, looking up a ticket, and what a failing store means to each.
+"""The visitor flow: joining, claiming a turn, looking up a ticket, and the effect of a failing store on each.
 
 Every step returns its outcome as a value. Pages (`answers`, `app`) and the JSON API (`endpoints`) only render it, so
-that both tell a visitor the same.
+that both give a visitor the same result.
 """
 
 # mypyc: compile
@@ -23,7 +23,7 @@ from waitroom.tokens import Ticket
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The visitor goes in: a session that begins or goes on, and the pass for it."""
+    """The visitor is admitted: a new or continued session, and its pass."""
 
     session: Session
     value: str
@@ -42,10 +42,10 @@ class TicketStatus:
     """The store has looked up a ticket.
 
     Attributes:
-        ticket: As its holder should keep it.
-        changed: Whether it differs from the one that was shown.
-        fate: What became of it.
-        left_ms: How long a called visitor has left.
+        ticket: The ticket as its holder should store it.
+        changed: Whether it differs from the one presented.
+        fate: The ticket's status.
+        left_ms: How many milliseconds a called visitor has left.
     """
 
     ticket: Ticket
@@ -56,10 +56,10 @@ class TicketStatus:
 
 @dataclass(frozen=True, slots=True)
 class Delayed:
-    """A newcomer is asked to try again: too many come from one neighbourhood.
+    """A newcomer must try again later: too many come from one neighbourhood.
 
     Attributes:
-        seconds: After how long.
+        seconds: The delay.
         lines: Header lines with the signed time of first arrival.
     """
 
@@ -69,14 +69,14 @@ class Delayed:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The room takes nobody: it is closed or sold out."""
+    """The room accepts nobody: it is closed or sold out."""
 
     state: RoomState
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The store can't be asked. The visitor keeps the ticket; without one, a place is given later."""
+    """The store is unavailable. The visitor keeps the ticket; without one, a place is given later."""
 
     ticket: Ticket | None
 
@@ -85,17 +85,17 @@ Outcome = Admitted | Queued | TicketStatus | Delayed | Rejected | Held
 
 
 class VisitorFlow:
-    """What becomes of visitors to one worker's rooms.
+    """Takes the visitors of one worker's rooms through the flow.
 
     Args:
-        arrivals: Says whether a newcomer may join now.
+        arrivals: Decides whether a newcomer may join now.
     """
 
     def __init__(self, arrivals: Arrivals) -> None:
         self._arrivals = arrivals
 
     def before_join(self, call: Call) -> Outcome | None:
-        """The outcome for a newcomer who gets no place now; None where the store is to be asked for one."""
+        """The outcome for a newcomer who gets no place now; None if the store is to be asked for one."""
         if not call.room.store_up:
             return self.store_failed(call)
         wait = self._arrivals.retry_after(call)
@@ -124,7 +124,7 @@ class VisitorFlow:
         return self._placed(call, placed)
 
     async def visit_or_join(self, call: Call, ticket: Ticket, *, claim: bool) -> Outcome:
-        """Looks a ticket up, see `claim` and `look_up`; the holder of one that the store doesn't know is a newcomer."""
+        """Looks a ticket up, see `claim` and `look_up`; the holder of one unknown to the store is a newcomer."""
         outcome = await (self.claim(call, ticket) if claim else self.look_up(call, ticket))
         if isinstance(outcome, TicketStatus) and outcome.fate == "unknown":
             call.ticket = None
@@ -132,7 +132,7 @@ class VisitorFlow:
         return outcome
 
     async def claim(self, call: Call, ticket: Ticket) -> Outcome:
-        """Lets the holder of a ticket in if the turn has come."""
+        """Admits the holder of a ticket if the turn has come."""
         try:
             visited = await call.room.visit(ticket, claim=True)
         except StoreUnavailable:
@@ -142,11 +142,11 @@ class VisitorFlow:
         return _status(call.room, ticket, visited)
 
     async def look_up(self, call: Call, ticket: Ticket, *, more: bool = False) -> Outcome:
-        """Looks a ticket up that memory can't tell about, and lets nobody in.
+        """Looks up a ticket whose status memory doesn't show, and admits nobody.
 
         Args:
             call: The request.
-            ticket: The visitor's.
+            ticket: The visitor's ticket.
             more: Whether a called visitor asks for more time.
         """
         try:
@@ -156,15 +156,15 @@ class VisitorFlow:
         return _status(call.room, ticket, visited)
 
     async def resume(self, call: Call, session: Session) -> Admitted | None:
-        """Renews the pass of a session if it is still there; None where it has ended."""
+        """Renews the pass of a session if it still exists; None if it has ended."""
         try:
             alive = await call.room.resume(session, call.now)
         except StoreUnavailable:
-            alive = True  # passes go on working while the store can't be asked
+            alive = True  # passes stay valid while the store is unavailable
         return Admitted(*call.admit(session.id, session.ends_at)) if alive else None
 
     def store_failed(self, call: Call) -> Outcome:
-        """The outcome for a newcomer while the store can't be asked: the room's ``on_store_error``."""
+        """The outcome for a newcomer while the store is unavailable: the room's ``on_store_error``."""
         match call.room.settings.on_store_error:
             case "admit":
                 return self.admit_offline(call)
@@ -174,12 +174,12 @@ class VisitorFlow:
                 return Rejected(RoomState.CLOSED)
 
     def admit_offline(self, call: Call) -> Outcome:
-        """Lets newcomers in at the room's rate without the store, and holds the rest."""
+        """Admits newcomers at the room's rate without the store, and holds the rest."""
         admitted = call.admit_offline()
         return self.hold(call) if admitted is None else Admitted(*admitted)
 
     def hold(self, call: Call) -> Held:
-        """The store can't be asked about a visitor."""
+        """The outcome for a visitor while the store is unavailable."""
         return Held(call.ticket)
 
     def _placed(self, call: Call, placed: Placed) -> Outcome:
@@ -198,10 +198,10 @@ def _status(room: Room, ticket: Ticket, visited: Visited) -> TicketStatus:
 
 
 def _renewed(room: Room, ticket: Ticket, visited: Visited) -> Ticket:
-    """The ticket as its holder should keep it.
+    """The ticket as its holder should store it.
 
-    One of an older generation that has been looked up is renewed, and so is one that stands for another place now; what
-    its holder was promised at first doesn't hold for that one.
+    A looked-up ticket of an older generation is renewed, and so is one that now stands for another place; the wait
+    promised at first doesn't apply to that place.
     """
     view = room.view
     generation = ticket.generation if view is None else view.generation

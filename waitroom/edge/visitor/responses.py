@@ -1,4 +1,4 @@
-"""What visitors are answered from here: how it stands, as a page or as JSON, and errors."""
+"""Responses to visitors from the edge itself: their status, as a page or as JSON, and errors."""
 
 # mypyc: compile
 
@@ -27,11 +27,11 @@ UNAVAILABLE: Final = b"503 Service Unavailable"
 
 
 class Answers:
-    """Says how it stands.
+    """Renders a visitor's status.
 
     Args:
-        pages: What visitors see.
-        spread: Spreads polls, so that visitors don't come in step; guards nothing.
+        pages: The visitors' pages.
+        spread: Spreads polls, so that visitors don't poll in step; not used for security.
     """
 
     def __init__(self, pages: Pages, spread: random.Random) -> None:
@@ -43,7 +43,7 @@ class Answers:
         ) % pages.csp.encode()
 
     def tell(self, call: Call, standing: Standing, lines: bytes = b"") -> None:
-        """Answers a request that has to wait with the page, or the JSON, that says how it stands."""
+        """Responds to a request that has to wait with the status, as the page or as JSON."""
         lines += b"Retry-After: %d\r\n" % standing.poll_after
         status = UNAVAILABLE if call.room.settings.waiting_status == 503 else OK
         if call.kind is Kind.NAVIGATION and standing.kind is not None:
@@ -52,7 +52,7 @@ class Answers:
             call.client.respond(status, lines + JSON_LINES, standing.json(call.room.name))
 
     def tell_outcome(self, call: Call, outcome: Outcome) -> None:
-        """Tells a visitor who doesn't go in why, and counts it."""
+        """Responds to a visitor who isn't admitted with the reason, and counts the request."""
         room, standing = call.room, self.of_outcome(call, outcome)
         if isinstance(outcome, Queued):
             room.count("queued")
@@ -67,12 +67,12 @@ class Answers:
             self.tell(call, standing)
 
     def later(self, call: Call) -> None:
-        """Answers a prefetch so that no cache keeps the answer and the browser asks again when the visitor clicks."""
+        """Answers a prefetch so that no cache stores the response and the browser asks again on the click."""
         body = self.standing(call.room, "unknown").json(call.room.name)
         call.client.respond(UNAVAILABLE, JSON_LINES, body)
 
     def left(self, call: Call, lines: bytes) -> None:
-        """Answers somebody who gave up the place or the session."""
+        """Responds to a visitor who gave up the place or the session."""
         if call.kind is Kind.NAVIGATION:
             body = self._pages.left_page(self._language(call.request), call.client.request_id)
             call.client.respond(OK, lines + self.page_lines, body)
@@ -80,7 +80,7 @@ class Answers:
             call.client.respond(OK, lines + JSON_LINES, self.standing(call.room, "unknown").json(call.room.name))
 
     def error(self, request: Request | None, request_id: str, status: int, head: bytes = b"") -> tuple[bytes, bytes]:
-        """The header lines and body for an error. ``head`` is what has come of one that is no request."""
+        """The header lines and body of an error. ``head`` is the received part of a malformed request."""
         if request is None:
             method, fields = glance(head)
             language, kind = self._pages.language(fields.get(b"accept-language")), classify(method, fields)
@@ -102,7 +102,7 @@ class Answers:
         state: str | None = None,
         position: int | None = None,
     ) -> Standing:
-        """How it stands with a visitor; ``kind``, ``state`` and ``position`` override what the view tells."""
+        """The status of a visitor; ``kind``, ``state`` and ``position`` override the view."""
         view = room.view
         start = None
         if ticket is not None and fate == "waiting":
@@ -126,7 +126,7 @@ class Answers:
         return found
 
     def of_outcome(self, call: Call, outcome: Outcome) -> Standing:
-        """How it stands with a visitor after a step of the flow."""
+        """The status of a visitor after a step of the flow."""
         room = call.room
         if isinstance(outcome, Queued):
             return self.standing(room, "waiting", outcome.ticket, position=outcome.position)
@@ -145,7 +145,7 @@ class Answers:
         return self.standing(room, "admitted")
 
     def _room_page(self, call: Call, standing: Standing) -> bytes:
-        """The page that says how it stands."""
+        """The page that shows the status."""
         assert standing.kind is not None
         language = self._language(call.request)
         values = PageValues(

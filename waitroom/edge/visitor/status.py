@@ -1,4 +1,4 @@
-"""How it stands with a visitor, and the JSON that says so. Pure."""
+"""A visitor's status, and its JSON. Pure."""
 
 # mypyc: compile
 
@@ -17,7 +17,7 @@ from waitroom.queue.view import RoomState, RoomView
 
 HELD_POLL_SECONDS: Final = 12
 
-# What the contract calls the states of a visitor, for those who are in line while the room is in such a state.
+# The contract's visitor states for those in the queue while the room is in such a state.
 _WHILE_WAITING = {
     RoomState.OPEN: (PageKind.WAITING, "waiting"),
     RoomState.PAUSED: (PageKind.PAUSED, "paused"),
@@ -29,18 +29,18 @@ _BEFORE_THE_FIRST_LOOK: Final = _WHILE_WAITING[RoomState.OPEN]
 
 @dataclass(slots=True)
 class Standing:
-    """What a visitor is told.
+    """The status of a visitor.
 
     Attributes:
         state: One of the contract's states.
-        kind: Which page says it; None where none does.
-        position, waiting, start_position: Numbers in the line, or None where they don't apply or can't be known.
+        kind: The page that shows it; None if none does.
+        position, waiting, start_position: Numbers of the queue, or None if they don't apply or are unknown.
         eta: The range of the wait in seconds, or None.
-        poll_after: Seconds until they should ask again.
-        claim_by: Until when a called one may go in.
-        message: The operator's.
-        remaining: Units left, as the shop told.
-        updated_at: When this was known to be true; aware.
+        poll_after: Seconds until the visitor's next poll.
+        claim_by: The deadline for a called visitor to claim the turn.
+        message: The operator's message.
+        remaining: Units left, as reported by the shop.
+        updated_at: The time of these numbers; aware.
     """
 
     state: str
@@ -56,7 +56,7 @@ class Standing:
     updated_at: datetime
 
     def said(self, state: str, kind: PageKind | None) -> Standing:
-        """The same numbers under another state."""
+        """The same numbers with another state."""
         return replace(self, state=state, kind=kind)
 
     def json(self, room: str) -> bytes:
@@ -88,18 +88,18 @@ def stand(
     store_up: bool,
     jitter: float,
 ) -> Standing:
-    """What to tell a visitor.
+    """Builds a visitor's status.
 
     Args:
-        fate: What became of the ticket.
-        view: The room as last seen.
-        viewed_at: When that was; aware.
-        position: Where the ticket stands, for a waiting one.
-        start_position: Where it stood at first.
-        eta: The range of the wait from there.
-        claim_left_ms: How long a called one has left.
+        fate: The ticket's status in the store.
+        view: The last view of the room.
+        viewed_at: The time of the view; aware.
+        position: The ticket's position, for a waiting one.
+        start_position: Its first position.
+        eta: The range of the wait from its position.
+        claim_left_ms: How long a called visitor has left.
         store_up: Whether the view is fresh.
-        jitter: Uniform in [0, 1), so that visitors don't come in step.
+        jitter: Uniform in [0, 1), so that visitors don't poll in step.
     """
     state: str = fate
     kind: PageKind | None = None
@@ -111,7 +111,7 @@ def stand(
             if store_up:
                 after = poll_after(eta, position or 1, jitter)
             else:
-                # Nothing changes until the store is back: there is no use in asking often.
+                # Nothing changes until the store is back: frequent polls are of no use.
                 kind = PageKind.HELD
                 after = round(HELD_POLL_SECONDS * (0.5 + jitter / 2))
         else:
@@ -142,13 +142,13 @@ def stand(
 
 @lru_cache(maxsize=64)
 def rfc3339(at: datetime) -> bytes:
-    """A moment as JSON and HTML want it, to the second."""
+    """A time in the format for JSON and HTML, to the second."""
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
 
 
 @lru_cache(maxsize=64)
 def _told_to_all(message: str, remaining: int | None, updated_at: datetime) -> bytes:
-    """The rest of the JSON: what everybody is told who asks between two looks at the room."""
+    """The rest of the JSON: the part common to all visitors who poll between two views of the room."""
     left = b"null" if remaining is None else b"%d" % remaining
     text = json.dumps(message).encode()
     return b'"message":%b,"remaining":%b,"updated_at":"%b"}' % (text, left, rfc3339(updated_at))
