@@ -1,4 +1,4 @@
-"""What a byte costs that drips in, as slow attacks send a request's head: one byte at a time, over many connections."""
+"""The cost of a byte in slow attacks: a request's head sent one byte at a time, over many connections."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from benchmarks.servers import Server
 CONNECTIONS = 100
 SIZES = (100, 55_000)
 LINE = 4_000
-# Between two bytes of one connection, so that each is read by itself.
+# Between two bytes of one connection, so that each is read separately.
 PAUSE_SECONDS = 0.02
 SETTLE_SECONDS = 1.0
 
 
 def drip_rows(servers: Sequence[Server], rounds: int, seconds: float) -> list[Row]:
-    """CPU time per dripped byte of nginx and Waitroom, for heads of which little or much has come."""
+    """Measures CPU time per dripped byte of nginx and Waitroom, early and late in a head."""
     count = round(seconds / PAUSE_SECONDS)
     idle = {server.name: _spent(server, [], count) for server in servers}
     rows = []
@@ -41,7 +41,7 @@ def drip_rows(servers: Sequence[Server], rounds: int, seconds: float) -> list[Ro
 
 
 def _client(stack: contextlib.ExitStack, server: Server, size: int) -> socket.socket:
-    """A connection on which so much of a head has come, in lines that any server takes."""
+    """Opens a connection and sends this much of a head, in lines that any server accepts."""
     client = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     begun = b"GET / HTTP/1.1\r\nHost: shop\r\n"
@@ -52,7 +52,7 @@ def _client(stack: contextlib.ExitStack, server: Server, size: int) -> socket.so
 
 
 def _spent(server: Server, clients: Sequence[socket.socket], count: int) -> float:
-    """The server's CPU time in seconds while each client sends so many bytes."""
+    """Returns the server's CPU time in seconds while each client sends this many bytes."""
     time.sleep(SETTLE_SECONDS)
     before = cpu_seconds(server.pids)
     for _ in range(count):

@@ -1,8 +1,8 @@
 """How fast the edge is, measured against nginx and HAProxy in one run: ``python -m benchmarks.edge``.
 
-The server under test has a core to itself; the load, the shop, the control process and the store have the others.
+The server under test has its own core; the load, the shop, the control process and the store share the others.
 Servers take turns within a round, and a figure is the median of the rounds. The figure to trust is CPU time per
-request, as a ratio to nginx's in the same round: what else runs on the machine disturbs it least.
+request, as a ratio to nginx's in the same round: it is least affected by other load on the machine.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ STATUS_PATH = f"/.waitroom/status?room={ROOM}"
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One run, with what it cost besides the server itself; zeros where there is nothing besides.
+    """One run, with its costs outside the server under test; zeros if there are none.
 
     Attributes:
         store_us: CPU time of the store per request, in microseconds.
-        control_us: That of the control process.
-        calls: Store commands per request, the gateway's own regular ones included.
+        control_us: CPU time of the control process per request, in microseconds.
+        calls: Store commands per request, including the gateway's own regular ones.
     """
 
     figures: Figures
@@ -55,12 +55,12 @@ class Sample:
 
 
 class Bench:
-    """The benchmarks, and what they have found.
+    """The benchmarks and their results.
 
     Args:
-        field: Where servers are started.
-        rounds: How often everything is measured.
-        seconds: How long one run lasts.
+        field: Starts the servers.
+        rounds: The number of rounds.
+        seconds: The length of one run.
     """
 
     def __init__(self, field: Field, rounds: int, seconds: float) -> None:
@@ -96,10 +96,10 @@ class Bench:
             yield gateway
             self.complaints += [f"{name}: {line}" for line in gateway.complaints()]
 
-    # The parts.
+    # The benchmarks.
 
     def _memory(self, shop: Server, nginx: Server) -> None:
-        """Memory of an idle connection on which a waiting visitor has asked once."""
+        """Memory of an idle connection on which a waiting visitor has sent one request."""
 
         def per_connection(server: Server, work: Work) -> float:
             for one in open_idle(server, work, 500):
@@ -124,7 +124,7 @@ class Bench:
         self.rows.append(Row("memory", what, "KB", ours, 12, 6, lower=True, nginx=theirs))
 
     def _admitted(self, shop: Server, nginx: Server, haproxy: Server) -> None:
-        """Admitted requests, downloads, and what the way through the edge adds."""
+        """Admitted requests, downloads, and the latency that the edge adds."""
         with self._waitroom("admitted", shop, max_active=INSIDE + 10) as gateway:
             passes = [self._go_in(gateway) for _ in range(INSIDE)]
             work = Work("/concerts/autumn/", NAVIGATION, passes)
@@ -142,7 +142,7 @@ class Bench:
             self._added_latency(per_second, Work(work.path, NAVIGATION, passes[:1]), shop, nginx, haproxy, gateway)
 
     def _go_in(self, gateway: Gateway) -> str:
-        """A newcomer's navigation to a room with free slots; returns the pass."""
+        """Sends a newcomer's navigation to a room with free slots; returns the pass."""
         status, _, cookies = fetch(gateway, Work("/", NAVIGATION))
         found = next((line.partition(";")[0] for line in cookies if line.startswith("waitroom_pass_")), None)
         if status != 200 or found is None:
@@ -181,7 +181,7 @@ class Bench:
             self.rows.append(row)
 
     def _waiting(self, shop: Server, nginx: Server, haproxy: Server) -> None:
-        """Polls and newcomers while 60,542 wait."""
+        """Polls and newcomers while 60,542 visitors wait."""
         static = Work("/.waitroom/status", POLL)
         with self._waitroom("waiting", shop) as gateway:
             first, generation = gateway.fill(VISITORS)
@@ -225,7 +225,7 @@ class Bench:
         self._rate("new visitor", "Waitroom", ours)
 
     def _must_wait(self, gateway: Gateway, work: Work, waiting: int) -> None:
-        """Makes sure that the poll answers what it is to be measured for, as soon as the worker has had a look."""
+        """Verifies the response of the poll under test, once the worker has seen the room's state."""
         deadline = time.monotonic() + VIEW_SECONDS
         told = b'"state":"waiting","position":1,"waiting":%d,' % waiting
         while True:
@@ -237,7 +237,7 @@ class Bench:
             time.sleep(0.2)
 
     def _length(self, shop: Server) -> None:
-        """Whether a long line makes polls dearer."""
+        """Whether a long queue makes polls more expensive."""
         with self._waitroom("few", shop) as short, self._waitroom("many", shop) as long:
             works = {}
             for name, gateway, waiting in (("few", short, FEW), ("many", long, MANY)):
@@ -256,12 +256,12 @@ class Bench:
         self.rows.append(row)
 
     def _drip(self, shop: Server, nginx: Server) -> None:
-        """What a byte costs a slow attack's victim."""
+        """The cost of a byte for the target of a slow attack."""
         with self._waitroom("drip", shop) as gateway:
             self.rows += drip_rows([nginx, gateway], self._rounds, self._seconds)
 
     def _crowd(self, shop: Server) -> None:
-        """Everybody comes at once."""
+        """All visitors arrive at the same time."""
         took = []
         work = Work("/concerts/autumn/", NAVIGATION, refused=True)
         for number in range(min(self._rounds, 5)):
@@ -274,12 +274,12 @@ class Bench:
         what = f"{VISITORS:,} newcomers at once, 2 workers, over {CROWD_CONNECTIONS} connections"
         self.rows.append(Row("crowd", what, "s", took, 10, 5, lower=True))
 
-    # What they share.
+    # Helpers.
 
     def _take_turns(
         self, runs: Mapping[str, tuple[Server, Work]], connections: int = CONNECTIONS
     ) -> dict[str, list[Sample]]:
-        """Measures each once a round, after a short warm-up."""
+        """Measures each server once per round, after a short warm-up."""
         for server, work in runs.values():
             self._wrk.run(server, work, 1, connections)
         found: dict[str, list[Sample]] = {name: [] for name in runs}
@@ -299,13 +299,13 @@ class Bench:
         return Sample(figures, store * 1e6 / requests, control * 1e6 / requests, calls / requests)
 
     def _idle_calls(self, gateway: Gateway) -> float:
-        """Store commands per second of a gateway without visitors."""
+        """Returns store commands per second of a gateway without visitors."""
         before, since = gateway.store_calls(), time.monotonic()
         time.sleep(max(2.0, self._seconds))
         return (gateway.store_calls() - before) / (time.monotonic() - since)
 
     def _against(self, key: str, what: str, samples: Mapping[str, list[Sample]], at_least: float, aim: float) -> None:
-        """Compares the CPU time per request with nginx's."""
+        """Compares CPU time per request with nginx's."""
         costs = {name: [sample.figures.cpu_us for sample in found] for name, found in samples.items()}
         ratios = [theirs / ours for theirs, ours in zip(costs["nginx"], costs["Waitroom"], strict=True)]
         row = Row(key, what, "nginx ÷ Waitroom", ratios, at_least, aim)
@@ -340,7 +340,7 @@ class Bench:
 
 
 def main() -> None:
-    """Measures, shows and writes down."""
+    """Measures, prints and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (5)")
     parser.add_argument("--seconds", type=float, default=3, help="how long one run lasts (3)")

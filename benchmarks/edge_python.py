@@ -1,6 +1,6 @@
 """Microseconds of Python per request in one edge worker: ``python -m benchmarks.edge_python [--profile poll]``.
 
-There are no sockets and no store: bytes go in and out of the protocols by hand. What is left is what can be profiled.
+There are no sockets and no store: bytes go directly in and out of the protocols. The rest can be profiled.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ ANSWER = (
 
 
 class Wire(asyncio.Transport):
-    """A connection without a network: notes the last bytes written and how many writes there were."""
+    """A connection without a network: records the last bytes written and the number of writes."""
 
     def __init__(self, on_write: Callable[[], None] | None = None) -> None:
         super().__init__({"peername": ("127.0.0.1", 5)})
@@ -57,34 +57,34 @@ class Wire(asyncio.Transport):
         self.writes = 0
 
     def write(self, data: Any) -> None:
-        """Takes bytes."""
+        """Accepts bytes."""
         self.last = data
         self.writes += 1
         if self._on_write is not None:
             self._on_write()
 
     def is_closing(self) -> bool:
-        """Never."""
+        """Returns False."""
         return False
 
     def is_reading(self) -> bool:
-        """Always."""
+        """Returns True."""
         return True
 
     def can_write_eof(self) -> bool:
-        """Always."""
+        """Returns True."""
         return True
 
     def get_write_buffer_size(self) -> int:
-        """All is sent at once."""
+        """Returns 0: all bytes are sent immediately."""
         return 0
 
     def abort(self) -> None:
-        """Nothing is there to be broken off."""
+        """Does nothing."""
 
 
 class ShopConnector(Connector):
-    """Connects to a shop that answers within the write."""
+    """Connects to a shop that responds within the write."""
 
     async def connect(self, address: UpstreamAddress, protocol: Callable[[], AnyProtocol]) -> AnyProtocol:
         """See `Connector.connect`."""
@@ -95,7 +95,7 @@ class ShopConnector(Connector):
 
 
 class Line:
-    """A line in memory, as much of one as an edge asks for here."""
+    """A queue in memory, reduced to what the edge uses here."""
 
     def __init__(self, first_place: int) -> None:
         self._places = itertools.count(first_place)

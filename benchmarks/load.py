@@ -53,13 +53,13 @@ POLL["Cache-Control"] = "no-cache"
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Requests to be sent over and over.
+    """Requests to be sent repeatedly.
 
     Attributes:
         path: The target.
         headers: As a browser sends them, without cookies.
-        cookies: Of the visitors; the shop's own are added.
-        refused: Whether the answers are such that wrk takes them for errors, as a waiting page's 503 is.
+        cookies: The visitors' cookies; the shop's own are added.
+        refused: Whether wrk counts the responses as errors, such as the waiting page's 503.
     """
 
     path: str
@@ -68,22 +68,22 @@ class Work:
     refused: bool = False
 
     def cookie_line(self, cookie: str) -> str:
-        """What stands in the Cookie header of that visitor."""
+        """Returns the Cookie header of that visitor."""
         return f"{SHOP_COOKIES}; {cookie}" if cookie else SHOP_COOKIES
 
     def template(self) -> str:
-        """The request, with a mark where the cookies go."""
+        """Returns the request, with a placeholder for the cookies."""
         lines = [f"GET {self.path} HTTP/1.1", *(f"{name}: {value}" for name, value in self.headers.items())]
         return "\r\n".join([*lines, "Cookie: @COOKIE@", "", ""])
 
     def request(self) -> bytes:
-        """The first visitor's request."""
+        """Returns the first visitor's request."""
         return self.template().replace("@COOKIE@", self.cookie_line(self.cookies[0])).encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One run against one server. Times in microseconds; ``cpu_us`` is that of the server, per request."""
+    """One run against one server. Times in microseconds; ``cpu_us`` is the server's CPU time per request."""
 
     requests: int
     seconds: float
@@ -99,15 +99,15 @@ class Figures:
 
     @property
     def cpu_ns_per_byte(self) -> float:
-        """The server's CPU time in nanoseconds for each byte of the answers."""
+        """The server's CPU time in nanoseconds per byte of the responses."""
         return self.cpu_us * 1000 * self.requests / self.bytes if self.requests else self.cpu_us * 1000 / self.bytes
 
 
 class Wrk:
-    """wrk, always with the same connections and one thread.
+    """wrk, always with one thread and the same number of connections.
 
     Args:
-        folder: For its input.
+        folder: The directory for its input.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -116,10 +116,10 @@ class Wrk:
         self._kept: list[Work] = []
 
     def run(self, server: Server, work: Work, seconds: float, connections: int = CONNECTIONS) -> Figures:
-        """Loads a server as much as it bears.
+        """Loads a server to its capacity.
 
         Raises:
-            SystemExit: an answer was lost, or another one than wanted.
+            SystemExit: A response was missing or unexpected.
         """
         request, cookies = self._files(work)
         command = [program("wrk"), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "30s"]
@@ -145,7 +145,7 @@ class Wrk:
 
     def _files(self, work: Work) -> tuple[Path, Path]:
         if id(work) not in self._written:
-            self._kept.append(work)  # so that its id stays its own
+            self._kept.append(work)  # so that its id stays unique
             number = len(self._kept)
             request, cookies = self._folder / f"request-{number}", self._folder / f"cookies-{number}"
             request.write_bytes(work.template().encode())
@@ -155,7 +155,7 @@ class Wrk:
 
 
 def fetch(server: Server, work: Work) -> tuple[int, bytes, list[str]]:
-    """One request on a connection of its own: the status, the body and the cookies set."""
+    """Sends one request on its own connection; returns the status, the body and the cookies set."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     try:
         cookie = {"Cookie": work.cookie_line(work.cookies[0])}
@@ -169,12 +169,12 @@ def fetch(server: Server, work: Work) -> tuple[int, bytes, list[str]]:
 
 
 def crowd(server: Server, work: Work, visitors: int, connections: int) -> float:
-    """So many requests at once by h2load, over so many connections; returns the seconds until the last answer.
+    """Sends many requests at the same time by h2load; returns the seconds until the last response.
 
     Raises:
-        SystemExit: an answer was lost, or another one than wanted.
+        SystemExit: A response was missing or unexpected.
     """
-    # h2load writes these two itself.
+    # h2load adds these two itself.
     headers = {name: value for name, value in work.headers.items() if name not in ("Host", "Connection")}
     headers["Cookie"] = work.cookie_line("")
     command = [program("h2load"), "--h1", f"-n{visitors}", f"-c{connections}", "-t1", "-m1"]
@@ -189,10 +189,10 @@ def crowd(server: Server, work: Work, visitors: int, connections: int) -> float:
 
 
 def at_rate(server: Server, work: Work, per_second: float, seconds: float) -> tuple[float, float]:
-    """Requests at a fixed rate on average, whether or not answers have come; returns p50 and p99 in microseconds.
+    """Sends requests at a fixed average rate, regardless of responses; returns p50 and p99 in microseconds.
 
-    The gaps are those of visitors who know nothing of each other (exponential), and the same for every server. Times
-    run from when a request was due.
+    The gaps are those of independent visitors (exponential), and the same for every server. Times run from when a
+    request was due.
     """
     gaps = random.Random(60542)
     due = 0.0
@@ -248,7 +248,7 @@ def _small_answer(server: Server, one: socket.socket) -> None:
 
 
 def open_idle(server: Server, work: Work, count: int) -> list[socket.socket]:
-    """Opens so many connections, asks once on each and leaves them open."""
+    """Opens idle connections, after one request on each."""
     request = work.request()
     made = []
     for _ in range(count):

@@ -1,4 +1,4 @@
-"""Processes for the benchmarks: started here, pinned to a core, their CPU time and memory read from the system."""
+"""Processes for the benchmarks: started here, pinned to a core, with CPU time and memory read from the system."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from pathlib import Path
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
 POLL_SECONDS = 0.05
-# Below what the system gives to outgoing connections.
+# Below the ports that the system uses for outgoing connections.
 PORTS = range(20000, 32000)
 
 
-class StartFailed(Exception):  # noqa: N818 - what happened, to be told with the log
-    """A process didn't come up, or didn't stay."""
+class StartFailed(Exception):  # noqa: N818 - an event, reported together with the log
+    """A process didn't start, or ended early."""
 
 
 def cores() -> tuple[set[int], set[int]]:
-    """The core for the server under test, and those for everything else."""
+    """Returns the core for the server under test, and those for everything else."""
     usable = sorted(os.sched_getaffinity(0))
     if len(usable) < 2:
         raise SystemExit("two cores at least are needed: one for the server under test, one for the load and the shop")
@@ -34,14 +34,14 @@ def cores() -> tuple[set[int], set[int]]:
 
 
 def raise_file_limit() -> int:
-    """Raises the limit of open files as far as it goes, for us and all we start; returns it."""
+    """Raises the limit of open files to its maximum, for this process and its children; returns it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
 
 
 def program(name: str) -> str:
-    """The path of a program of the system's."""
+    """Returns the path of an installed program."""
     path = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
     if path is None:
         raise SystemExit(f"{name} is missing; benchmarks/system-packages.sh installs it on Debian")
@@ -49,7 +49,7 @@ def program(name: str) -> str:
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody listens on."""
+    """Returns a free port of the loopback address."""
     for port in random.sample(PORTS, 100):
         with socket.socket() as one, contextlib.suppress(OSError):
             one.bind(("127.0.0.1", port))
@@ -58,7 +58,7 @@ def free_port() -> int:
 
 
 def wait_until_answers(port: int, process: subprocess.Popen[bytes], path: str = "/") -> None:
-    """Waits until a process answers HTTP there, or has ended."""
+    """Waits until a process answers HTTP on the port, or has ended."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=START_SECONDS)
@@ -75,7 +75,7 @@ def wait_until_answers(port: int, process: subprocess.Popen[bytes], path: str = 
 
 @contextlib.contextmanager
 def running(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs a program until the block ends, then asks it to end. Its output goes to ``log``."""
+    """Runs a program until the block ends, then terminates it. Its output goes to ``log``."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("WAITROOM_")}
     with log.open("ab") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env)
@@ -96,7 +96,7 @@ def running(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[byte
 
 
 def tree(pid: int) -> list[int]:
-    """A process and all that descend from it."""
+    """Returns a process and its descendants."""
     found = [pid]
     for parent in found:
         with contextlib.suppress(OSError):
@@ -106,7 +106,7 @@ def tree(pid: int) -> list[int]:
 
 
 def command_line(pid: int) -> str:
-    """The arguments a process was started with; "" if it is gone."""
+    """Returns the arguments of a process; "" if it is gone."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     return ""
@@ -120,7 +120,7 @@ def pin(pids: Sequence[int], to: set[int]) -> None:
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
-    """User and system time of all threads of these processes, as the scheduler counts it, in nanoseconds at best."""
+    """Returns user and system time of all threads, as the scheduler counts it, in nanoseconds at best."""
     total = 0
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -130,7 +130,7 @@ def cpu_seconds(pids: Sequence[int]) -> float:
 
 
 def memory_bytes(pids: Sequence[int]) -> int:
-    """The memory that is these processes' own, with their shares of what they share (PSS)."""
+    """Returns the processes' own memory, plus their shares of shared memory (PSS)."""
     total = 0
     for pid in pids:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():

@@ -1,16 +1,16 @@
-"""The line's figures at 100,000 and 1,000,000 waiting, on a server of its own; fails where a target is missed.
+"""Benchmarks the queue with 100,000 and 1,000,000 waiting visitors, on its own server; fails if a target is missed.
 
 python benchmarks/queue.py [--server /usr/bin/redis-server] [--waiting 100000 --waiting 1000000]
 """
 
-# ruff: noqa: E402 - the path must be mended before anything is imported
+# ruff: noqa: E402 - the path must be set before anything is imported
 
 from __future__ import annotations
 
 import os
 import sys
 
-# Run as a script, this folder comes first, and this file would stand for the standard library's module of its name.
+# When run as a script, this folder comes first, and this file would shadow the standard library's ``queue`` module.
 sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != os.path.dirname(os.path.abspath(__file__))]
 
 import argparse
@@ -53,7 +53,7 @@ LIMITS = Limits(
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What was measured at one size. Server times are the median, in the unit named."""
+    """The measurements at one size. Server times are medians, in the unit of the name."""
 
     waiting: int
     joins_per_second_by_100: float
@@ -69,20 +69,20 @@ class Figures:
 
     @property
     def bytes_per_visitor(self) -> float:
-        """All that Redis keeps for one who waits."""
+        """All Redis memory per waiting visitor."""
         return self.bytes_line + self.bytes_marks
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table: what, in which unit, the target in words, and whether a figure meets it."""
+    """A row of the table: the figure, its unit, the target in words, and whether a figure meets it."""
 
     what: str
     of: Callable[[Figures], float]
     shape: str = "{:,.0f}"
     target: str = ""
     meets: Callable[[float], bool] = lambda _figure: True
-    alike: bool = False  # at both sizes within a factor of two
+    alike: bool = False  # within a factor of two at both sizes
 
 
 ROWS = (
@@ -101,7 +101,7 @@ ROWS = (
 
 
 class Room:
-    """The room under test, with a clock that is moved by hand."""
+    """The room under test, with a manual clock."""
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
@@ -109,16 +109,16 @@ class Room:
         self.store = QueueStore(redis, "bench", clock=lambda: self.now)
 
     async def used_memory(self) -> int:
-        """In bytes, of the server."""
+        """Returns the server's memory in bytes."""
         return int((await self.redis.info("memory"))["used_memory"])
 
     async def cpu_seconds(self) -> float:
-        """Of this process and of the server."""
+        """Returns the CPU time of this process and of the server."""
         info = await self.redis.info("cpu")
         return time.process_time() + float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
 
     async def server_ms(self, ask: Callable[[], Awaitable[Any]]) -> float:
-        """The time the server spends in the scripts that ``ask`` calls."""
+        """Returns the server's time in the scripts that ``ask`` calls."""
 
         async def spent() -> float:
             stats = await self.redis.info("commandstats")
@@ -129,7 +129,7 @@ class Room:
         return await spent() - before
 
     async def wait(self, ms: int) -> None:
-        """Lets the room's time pass."""
+        """Advances the room's time."""
         while ms > 0:
             step = min(ms, LOOK_MS)
             self.now += step
@@ -138,12 +138,12 @@ class Room:
 
 
 async def measure(url: str, waiting: int) -> Figures:
-    """Fills a room and measures it. The server is emptied first."""
+    """Fills a room and measures it. The server is flushed first."""
     async with connect(url, timeout_seconds=30) as redis:
         await redis.flushall()
         room = Room(redis)
         await room.store.open(LIMITS)
-        first = (await room.store.join(1)).first_place + 1  # who finds the room empty goes in
+        first = (await room.store.join(1)).first_place + 1  # the first visitor of an empty room is admitted
         places = range(first, first + waiting)
         empty = await room.used_memory()
         cpu = await room.cpu_seconds()
@@ -172,7 +172,7 @@ async def measure(url: str, waiting: int) -> Figures:
 
 
 async def joins_per_second(room: Room, count: int, together: int) -> float:
-    """Joins as a worker sends them under load: one call under way, the next ones gathering."""
+    """Measures joins as a worker sends them under load: one call in progress while the next joins collect."""
     started = time.perf_counter()
     for _ in range(count // together):
         await room.store.join(together)
@@ -180,7 +180,7 @@ async def joins_per_second(room: Room, count: int, together: int) -> float:
 
 
 async def tick_ms(room: Room) -> float:
-    """The server's time for a tick that calls `TICKED` visitors."""
+    """Returns the server's time for a tick that calls `TICKED` visitors."""
     times = []
     for _ in range(ROUNDS):
         room.now += 1000
@@ -193,7 +193,7 @@ async def tick_ms(room: Room) -> float:
 
 
 async def view_ms(room: Room) -> float:
-    """The server's time for a view that makes a new table."""
+    """Returns the server's time for a view that builds a new table."""
     times = []
     for _ in range(ROUNDS):
         room.now += 1001
@@ -202,7 +202,7 @@ async def view_ms(room: Room) -> float:
 
 
 async def step_over(room: Room) -> dict[str, float]:
-    """The server's time for a tick that finds nobody there, and how many it steps over before it stops."""
+    """Returns the server's time for a tick that finds nobody present, and how many it skips before it stops."""
     await room.wait(AWAY_SECONDS * 1000 + 2 * WINDOW_MS)
     times, counts = [], []
     for _ in range(ROUNDS):
@@ -218,7 +218,7 @@ async def step_over(room: Room) -> dict[str, float]:
 
 
 async def run(sizes: Sequence[int], server: str | None) -> list[Figures]:
-    """Measures every size on a server of its own: the one that comes with Waitroom, or the one at ``server``."""
+    """Measures every size on its own server: the bundled one, or the one at ``server``."""
     chosen = patch("waitroom.process.embedded_store.get_binary_path", return_value=server) if server else nullcontext()
     with tempfile.TemporaryDirectory(prefix="waitroom-bench-") as folder, chosen:
         store = EmbeddedStore(Path(folder))
@@ -230,7 +230,7 @@ async def run(sizes: Sequence[int], server: str | None) -> list[Figures]:
 
 
 def misses(figures: Sequence[Figures]) -> list[str]:
-    """What misses its target, in words."""
+    """Returns the missed targets, in words."""
     found = []
     for row in ROWS:
         values = [row.of(figure) for figure in figures]

@@ -26,18 +26,18 @@ SERVERS = ("nginx", "HAProxy", "Waitroom")
 
 @dataclass(slots=True)
 class Row:
-    """One of the figures that have a target.
+    """A figure with a target.
 
     Attributes:
-        key: For the JSON.
-        what: What was measured.
-        unit: Of the figure.
+        key: The key in the JSON.
+        what: A description of the figure.
+        unit: The unit of the figure.
         rounds: The figure in each round.
-        at_least, aim: What it should be.
+        at_least, aim: The lower and the actual target.
         lower: Whether less is better.
-        nginx: nginx's figure in each round, where it is a figure of its own and not part of a ratio.
-        costs: What each server took, with the unit.
-        note: What else there is to know.
+        nginx: nginx's figure in each round, if it is a separate figure and not part of a ratio.
+        costs: The cost on each server, with the unit.
+        note: A remark.
     """
 
     key: str
@@ -58,7 +58,7 @@ class Row:
 
     @property
     def reached(self) -> str:
-        """``the aim``, ``at least``, ``no``, or ``can't tell`` where the noise was greater than what was sought."""
+        """``the aim``, ``at least``, ``no``, or ``can't tell`` if noise exceeds the difference to be detected."""
         if isnan(self.figure):
             return "can't tell"
         for name, target in (("the aim", self.aim), ("at least", self.at_least)):
@@ -68,12 +68,12 @@ class Row:
 
     @property
     def share_of_aim(self) -> float:
-        """How much of the aim is reached; 1 is all of it."""
+        """The share of the aim that is reached; 1 is all of it."""
         return self.aim / self.figure if self.lower else self.figure / self.aim
 
     @property
     def share_at_least(self) -> float:
-        """Where on that scale the lower target is."""
+        """The position of the lower target on that scale."""
         return self.aim / self.at_least if self.lower else self.at_least / self.aim
 
 
@@ -92,7 +92,7 @@ class Rate:
 
 
 def machine(rounds: int, seconds: float, load_before: float) -> dict[str, str]:
-    """On what the figures were taken, and when."""
+    """Describes the machine and the time of the measurement."""
     model = next(
         (
             line.partition(":")[2].strip()
@@ -122,7 +122,7 @@ def _said(*command: str) -> str:
 
 
 def number(value: float) -> str:
-    """A figure with as many digits as mean something."""
+    """Formats a figure with its significant digits."""
     if value == 0:
         return "0"
     digits = (
@@ -142,7 +142,7 @@ def number(value: float) -> str:
 def show(
     console: Console, rows: Sequence[Row], rates: Sequence[Rate], complaints: Sequence[str], about: Mapping[str, str]
 ) -> None:
-    """Prints everything."""
+    """Prints all results."""
     console.print(", ".join(f"{name} {value}" for name, value in about.items()))
     table = Table(title="Against the targets")
     for name in ("what", *SERVERS, "figure", "rounds", "at least", "the aim", "reached"):
@@ -175,7 +175,7 @@ def show(
 def write_json(
     path: Path, rows: Sequence[Row], rates: Sequence[Rate], complaints: Sequence[str], about: Mapping[str, str]
 ) -> None:
-    """Writes everything, every round's figure included."""
+    """Writes all results, including every round's figure."""
     path.parent.mkdir(exist_ok=True)
     told = {
         "about": about,
@@ -193,7 +193,7 @@ def _told(row: Row) -> dict[str, object]:
 
 
 def write_chart(path: Path, rows: Sequence[Row], about: Mapping[str, str]) -> None:
-    """Draws how much of each aim is reached, as SVG."""
+    """Draws the reached share of each aim, as SVG."""
     drawn = [row for row in rows if not isnan(row.figure)]
     left, width, line, top, longest = 470, 1120, 30, 86, 1.5
     scale = (width - left - 200) / longest

@@ -1,4 +1,4 @@
-"""What is measured: the shop, nginx and HAProxy before it, and Waitroom as people run it."""
+"""The servers under test: the shop, nginx and HAProxy in front of it, and Waitroom as deployed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from waitroom.tokens import Ticket, Tokens
 
 SECRET = "the secret that signs in the benchmarks"
 ROOM = "shop"
-# The newcomers of one call: short enough for the gateway's own calls to get their turn.
+# Newcomers per call: few enough for the gateway's own calls to get their turn.
 JOIN_AT_ONCE = 2000
 STORE_SECONDS = 30.0
 PAGE = "<!doctype html><title>Shop</title><p>In stock.</p>".ljust(72)
@@ -46,8 +46,8 @@ class Server:
     """A server under test.
 
     Attributes:
-        name: For tables.
-        port: On 127.0.0.1.
+        name: The name in tables.
+        port: The port on 127.0.0.1.
         pids: The processes whose CPU time counts.
     """
 
@@ -67,7 +67,7 @@ class Gateway(Server):
     tokens: Tokens = field(default_factory=lambda: Tokens([SECRET], ROOM))
 
     def ask(self, question: Callable[[QueueStore, Redis], Awaitable[Found]]) -> Found:
-        """Asks the gateway's store something, past the gateway."""
+        """Queries the gateway's store directly."""
 
         async def run() -> Found:
             async with connect(f"unix://{self.socket}", timeout_seconds=STORE_SECONDS) as redis:
@@ -76,7 +76,7 @@ class Gateway(Server):
         return asyncio.run(run())
 
     def fill(self, waiting: int) -> tuple[int, int]:
-        """Takes the room's only slot and puts so many in line; returns the first one's place and the generation."""
+        """Takes the room's only slot and fills its queue; returns the first visitor's place and the generation."""
 
         async def join(store: QueueStore, _: Redis) -> tuple[int, int]:
             taken = await store.join(1)
@@ -89,7 +89,7 @@ class Gateway(Server):
         return self.ask(join)
 
     def waiting(self) -> int:
-        """How many stand in line."""
+        """Returns the number of waiting visitors."""
 
         async def count(store: QueueStore, _: Redis) -> int:
             return (await store.view()).waiting
@@ -97,7 +97,7 @@ class Gateway(Server):
         return self.ask(count)
 
     def tickets(self, first: int, generation: int, waiting: int, count: int) -> list[str]:
-        """The cookies of ``count`` visitors, spread evenly over the line."""
+        """Returns the cookies of ``count`` visitors, spread evenly over the queue."""
         now = int(time.time())
         ranks = (index * waiting // count for index in range(count))
         signed = (
@@ -106,7 +106,7 @@ class Gateway(Server):
         return [f"waitroom_ticket_{ROOM}={value}" for value in signed]
 
     def store_calls(self) -> int:
-        """How many commands clients have sent to the store so far; all that matter are calls of scripts."""
+        """Returns the number of commands that clients have sent to the store; all that matter are script calls."""
 
         async def count(_: QueueStore, redis: Redis) -> int:
             stats = await redis.info("commandstats")
@@ -115,16 +115,16 @@ class Gateway(Server):
         return self.ask(count)
 
     def complaints(self) -> list[str]:
-        """What the log has of warnings and errors, tracebacks included."""
+        """Returns warnings and errors of the log, including tracebacks."""
         lines = self.log.read_text(errors="replace").splitlines()
         return [line for line in lines if '"level": "info"' not in line and _COMPLAINT.search(line)]
 
 
 class Field:
-    """Everything that is started for the benchmarks, in one folder, on two sets of cores.
+    """Starts everything for the benchmarks, in one folder, on two sets of cores.
 
     Args:
-        folder: For configurations, logs and data.
+        folder: The directory for configurations, logs and data.
         tested: The cores of the server under test.
         rest: The cores of everything else.
     """
@@ -149,7 +149,7 @@ class Field:
 
     @contextlib.contextmanager
     def nginx(self, shop: Server) -> Iterator[Server]:
-        """Debian's nginx before the shop, with a static answer as well."""
+        """Debian's nginx in front of the shop, also with a static response."""
         port = free_port()
         location = f"""location / {{ proxy_http_version 1.1; proxy_set_header Connection "";
             proxy_set_header Host $host; proxy_max_temp_file_size 0; proxy_pass http://shop; }}
@@ -160,7 +160,7 @@ class Field:
 
     @contextlib.contextmanager
     def haproxy(self, shop: Server) -> Iterator[Server]:
-        """Debian's HAProxy before the shop, with a static answer as well."""
+        """Debian's HAProxy in front of the shop, also with a static response."""
         port = free_port()
         config = self.folder / "haproxy.cfg"
         config.write_text(f"""global
@@ -191,7 +191,7 @@ backend shop
     ) -> Iterator[Gateway]:
         """Waitroom with a room that nobody leaves and, once it is full, nobody enters.
 
-        The load comes from one address and under few passes, so that what bounds these is raised.
+        The load comes from one address with few passes, so the limits on these are raised.
         """
         port = free_port()
         home = self.folder / name
@@ -258,7 +258,7 @@ http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 300s; {
             yield Server(name, port, tuple(pids))
 
     def _children(self, supervisor: int, workers: int) -> dict[str, list[int]]:
-        """The gateway's processes by what they are."""
+        """Returns the gateway's processes by role."""
         marks = {"edge": "waitroom.edge.worker", "control": "waitroom.control.worker", "store": "valkey-server"}
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:

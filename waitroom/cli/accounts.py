@@ -1,4 +1,4 @@
-"""``waitroom user`` and ``waitroom token``: who may come in on the admin listener."""
+"""``waitroom user`` and ``waitroom token``: accounts of the admin listener."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def list_tokens(config: Config = None, data_dir: DataDir = None) -> None:
 
 
 def _file_with(name: str, config: Path | None, data_dir: str | None) -> PeopleFile:
-    """The file of people, which has this user."""
+    """Returns the accounts file, which must contain this user."""
     file, named = _people(config, data_dir)
     _must_be_in_file(name, named)
     if name not in file.read().users:
@@ -190,7 +190,7 @@ def _file_with(name: str, config: Path | None, data_dir: str | None) -> PeopleFi
 
 
 def _shared_secret(name: str) -> str:
-    """A new secret, once an authenticator app has it: else its user would be locked out."""
+    """Returns a new secret, after it was added to an authenticator app; otherwise the user would be locked out."""
     secret = new_totp_secret()
     typer.echo(f"Take this into the authenticator app; it is shown only now:\n{provisioning_uri(name, secret)}")
     for _ in range(CODE_TRIES):
@@ -201,11 +201,11 @@ def _shared_secret(name: str) -> str:
 
 
 def _people(config: Path | None, data_dir: str | None) -> tuple[PeopleFile, dict[str, User]]:
-    """The file of people, and the users that the settings name."""
+    """Returns the accounts file, and the users that the settings define."""
     if config is not None:
         settings = load_settings(config, os.environ, {"data_dir": data_dir})
     else:
-        # Without a file there need be no room here, where `waitroom run` would have been given an upstream.
+        # Without a settings file no room is needed here; `waitroom run` would have been given an upstream.
         folder = data_dir or os.environ.get("WAITROOM_DATA_DIR", "").strip() or Settings(rooms=()).data_dir
         settings = Settings(rooms=(), data_dir=folder)
     return PeopleFile(Path(settings.data_dir)), {user.name: user for user in users_of(settings.users)}
@@ -217,7 +217,7 @@ def _must_be_in_file(name: str, named: dict[str, User]) -> None:
 
 
 def _new_password() -> str:
-    """Asks twice on a terminal; else takes the first line of the standard input."""
+    """Prompts twice on a terminal; otherwise reads the first line of standard input."""
     if _on_a_terminal():
         password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
     else:
@@ -233,7 +233,7 @@ def _on_a_terminal() -> bool:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Says what is wrong in a line, and ends."""
+    """Reports an error in one line, and exits."""
     try:
         yield
     except SettingsError as error:

@@ -1,6 +1,6 @@
 """A small client of the admin API, for commands: one call at a time, each bounded in time and size.
 
-It goes to the address it was given and nowhere else: no proxy of the environment, no redirect, for it carries a token.
+It carries a token, so it connects only to the given address: no proxy from the environment, no redirects.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from waitroom.cli.api_models import AuditPage, Decisions, Diff, DryRun, History,
 from waitroom.errors import WaitroomError
 
 SECONDS = 5.0
-# More than any answer has but the whole audit, which comes line by line.
+# Larger than any response except the whole audit log, which is read line by line.
 MOST_BYTES = 16_777_216
 PIECE_BYTES = 65_536
 PROBLEM = "application/problem+json"
@@ -44,14 +44,14 @@ Wanted = TypeVar("Wanted")
 
 
 class AdminError(WaitroomError):
-    """A call that didn't do what it was made for; one of the two below."""
+    """A failed call; one of the two below."""
 
 
 class NoAnswer(AdminError):  # noqa: N818 - a state of the world, not a mistake
-    """Nobody answered in time, or what answered is no gateway.
+    """No response in time, or the responder is not a gateway.
 
     Attributes:
-        unsure: Whether it may have been done all the same.
+        unsure: Whether the request may have been carried out nevertheless.
     """
 
     def __init__(self, why: str, *, unsure: bool = False) -> None:
@@ -59,15 +59,15 @@ class NoAnswer(AdminError):  # noqa: N818 - a state of the world, not a mistake
         super().__init__(why)
 
 
-class Refused(AdminError):  # noqa: N818 - the gateway's word
-    """The gateway answered that it won't.
+class Refused(AdminError):  # noqa: N818 - the gateway's response
+    """The gateway rejected the call.
 
     Attributes:
-        status: The answer's status: 400 and above.
-        detail: Why, in a sentence; may be empty.
-        errors: What is wrong with the fields that were sent, by field.
-        room: The room as it stands now, where the change was made on stale values.
-        had_token: Whether the call said who makes it.
+        status: The response's status: 400 and above.
+        detail: The reason, in a sentence; may be empty.
+        errors: The problems of the fields sent, by field.
+        room: The current state of the room, if the change was based on stale values.
+        had_token: Whether the call carried a token.
     """
 
     def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
@@ -81,7 +81,7 @@ class Refused(AdminError):  # noqa: N818 - the gateway's word
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[Wanted]):
-    """What came back: as we read it, as it was, and its tag."""
+    """A response: the parsed value, the raw data, and its tag."""
 
     value: Wanted
     raw: dict[str, Any]
@@ -93,12 +93,12 @@ class AdminClient:
 
     Args:
         url: The admin listener, such as ``http://127.0.0.1:8081``.
-        token: Gives the bearer token, or None for none; asked before each call, for a gateway that was started anew
-            may have made a new one.
-        seconds: How long a call may take.
+        token: Returns the bearer token, or None; called before each request, since a restarted gateway may have created
+            a new one.
+        seconds: The timeout of a call.
 
     Raises:
-        ValueError: ``url`` is none that can be called; says why, for whoever typed it.
+        ValueError: ``url`` is invalid; the message is for the user who entered it.
     """
 
     def __init__(self, url: str, token: Callable[[], str | None] = lambda: None, seconds: float = SECONDS) -> None:
@@ -118,39 +118,39 @@ class AdminClient:
         self._host = parts.hostname
         self._prefix = parts.path
 
-    # What there is to see. Each of these, and of those below, raises `NoAnswer` and `Refused`.
+    # Queries. All methods from here on raise `NoAnswer` and `Refused`.
 
     def rooms(self) -> Answer[Rooms]:
-        """All rooms."""
+        """Returns all rooms."""
         return self._ask(_ROOMS, "GET", "/rooms")
 
     def room(self, name: str) -> Answer[Room]:
-        """One room, with the tag that a change of it needs."""
+        """Returns one room, with the tag that a change of it requires."""
         return self._ask(_ROOM, "GET", _path(name))
 
     def history(self, name: str, seconds: int) -> Answer[History]:
-        """The room's samples of the last so many seconds, oldest first."""
+        """Returns the room's samples of the last ``seconds``, oldest first."""
         return self._ask(_HISTORY, "GET", _path(name, "history"), query={"seconds": seconds})
 
     def diff(self, name: str) -> Answer[Diff]:
-        """The settings file's values beside those in force."""
+        """Returns the values of the settings file and those in force."""
         return self._ask(_DIFF, "GET", _path(name, "diff"))
 
     def decisions(self, name: str, count: int) -> Answer[Decisions]:
-        """So many of what the room's autopilot decided, newest first."""
+        """Returns the latest ``count`` decisions of the room's autopilot, newest first."""
         return self._ask(_DECISIONS, "GET", _path(name, "decisions"), query={"count": count})
 
     def audit(self, count: int, before: str | None = None) -> Answer[AuditPage]:
-        """So many entries, newest first, older than the one with the id ``before``."""
+        """Returns ``count`` entries, newest first, older than the one with the id ``before``."""
         query: dict[str, object] = {"count": count} | ({} if before is None else {"before": before})
         return self._ask(_AUDIT, "GET", "/audit", query=query)
 
     def verify(self) -> Answer[Verdict]:
-        """Whether the audit's chain is whole."""
+        """Verifies the audit log's hash chain."""
         return self._ask(_VERDICT, "GET", "/audit/verify")
 
     def export(self) -> Iterator[bytes]:
-        """The lines of the whole audit, each with its end. `NoAnswer` after some of them: there were more."""
+        """Yields the lines of the whole audit log with their line ends; `NoAnswer` if it is incomplete."""
         with self._answer("GET", "/audit/export") as answer:
             self._expect(answer, JSON_LINES)
             rest = b""
@@ -160,18 +160,18 @@ class AdminClient:
             if rest:
                 yield rest + b"\n"
 
-    # What there is to do.
+    # Changes.
 
     def change(self, name: str, change: Mapping[str, object], tag: str) -> Answer[Room]:
-        """Changes a room as long as it is what was seen under ``tag``; the room thereafter."""
+        """Changes a room if ``tag`` is still its version; returns the new state."""
         return self._ask(_ROOM, "PATCH", _path(name), body=change, tag=tag)
 
     def effect(self, name: str, change: Mapping[str, object], tag: str) -> Answer[DryRun]:
-        """What a change would do. Changes nothing."""
+        """Previews a change, without making it."""
         return self._ask(_DRY_RUN, "PATCH", _path(name), query={"dry_run": "true"}, body=change, tag=tag)
 
     def undo(self, name: str, note: str, tag: str) -> Answer[Room]:
-        """Takes the last change of a room back, as long as it is what was seen under ``tag``."""
+        """Undoes the last change of a room if ``tag`` is still its version."""
         return self._ask(_ROOM, "POST", _path(name, "undo"), body=_noted({}, note), tag=tag)
 
     def admit(self, name: str, ticket: str, note: str) -> None:
@@ -179,10 +179,10 @@ class AdminClient:
         self._tell(_path(name, "admit"), _noted({"ticket": ticket}, note))
 
     def end_session(self, name: str, session: str, note: str) -> None:
-        """Ends a session, named as the shop knows it."""
+        """Ends a session, given its id at the shop."""
         self._tell(_path(name, "end-session"), _noted({"session": session}, note))
 
-    # How.
+    # Transport.
 
     def _ask(
         self,
@@ -257,7 +257,7 @@ class AdminClient:
             connection.close()
 
     def _expect(self, answer: HTTPResponse, kinds: tuple[str, ...]) -> None:
-        """Raises unless the answer is a success of one of these kinds."""
+        """Raises unless the response is a success with one of these content types."""
         kind = answer.headers.get_content_type()
         if answer.status >= 400 and kind == PROBLEM:
             try:
@@ -279,14 +279,14 @@ class AdminClient:
 
 
 def checked_token(token: str) -> str:
-    """The token, if it can be one. Raises `AdminError`, which doesn't quote it."""
+    """Returns the token if it is well-formed. Raises `AdminError`, which doesn't quote it."""
     if not _TOKEN.fullmatch(token):
         raise AdminError("the token has spaces, line ends or other characters in it that no token has")
     return token
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine and no other."""
+    """Whether a host is always this machine."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -294,7 +294,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _whole(answer: HTTPResponse, seconds: float) -> bytes:
-    """The body. Each read has the connection's time-out, and all of them together have ``seconds``."""
+    """Reads the body. Each read has the connection's timeout, and all of them together have ``seconds``."""
     until = time.monotonic() + seconds
     body = b""
     for piece in _pieces(answer):
@@ -307,7 +307,7 @@ def _whole(answer: HTTPResponse, seconds: float) -> bytes:
 
 
 def _pieces(answer: HTTPResponse) -> Iterator[bytes]:
-    """The body as it comes. Raises `HTTPException` where it was cut short, which other ways to read it don't tell."""
+    """Yields the body as it arrives. Raises `HTTPException` if it is incomplete, unlike other ways to read it."""
     while piece := answer.read1(PIECE_BYTES):
         yield piece
     if answer.length:

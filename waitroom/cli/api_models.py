@@ -1,7 +1,7 @@
-"""What the admin API answers, as far as commands read it.
+"""The responses of the admin API, as far as the commands use them.
 
-A member that is missing has a value of its own here, so that a gateway of another version is read as far as it goes;
-one of the wrong kind is refused (`pydantic.ValidationError`).
+Missing members have defaults here, so that responses of other versions are read as far as possible. Members of the
+wrong type are rejected (`pydantic.ValidationError`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Shop:
-    """How the shop does, by this machine's workers: the last ten seconds' requests, failures and times."""
+    """The shop's figures, by this machine's workers: requests, failures and latency of the last ten seconds."""
 
     requests_per_minute: float = 0.0
     failures_per_minute: float = 0.0
@@ -26,7 +26,7 @@ class Shop:
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """Edge workers: how many live, and how many there should be."""
+    """Edge workers: the number alive, and the configured number."""
 
     alive: int = 0
     wanted: int | None = None
@@ -34,7 +34,7 @@ class Workers:
 
 @dataclass(frozen=True, slots=True)
 class Autopilot:
-    """What moves the rate by itself, between two rates a minute; what it last said, and when (RFC 3339)."""
+    """The autopilot: its rate limits per minute, its latest decision, and the time of that (RFC 3339)."""
 
     on: bool = False
     floor: float | None = None
@@ -45,7 +45,7 @@ class Autopilot:
 
 @dataclass(frozen=True, slots=True)
 class LastChange:
-    """A change of a room: when (RFC 3339), by whom, what in words, and of the newest whether it can be taken back."""
+    """A change of a room: time (RFC 3339), author and summary; for the latest, whether it can be undone."""
 
     at: str | None = None
     who: str = ""
@@ -55,14 +55,14 @@ class LastChange:
 
 @dataclass(frozen=True, slots=True)
 class WaitSeconds:
-    """How long who comes now will wait; None where it can't be known."""
+    """The wait of a visitor who joins now; None if unknown."""
 
     newcomer: Span | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """One room. ``state`` is None until the gateway has seen it in its store. ``undo`` is what an undo takes back."""
+    """One room. ``state`` is None until the gateway has seen it in its store. ``undo`` is the change it would revert."""
 
     name: str
     store_up: bool = False
@@ -96,7 +96,7 @@ class Rooms:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What a change would do: in a sentence, what to beware of, and the waits now and then, by who waits."""
+    """The preview of a change: a summary, warnings, and the waits before and after, by kind of visitor."""
 
     said: str
     warnings: tuple[str, ...] = ()
@@ -106,14 +106,14 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """The answer to a change that was only tried."""
+    """The response to a dry run of a change."""
 
     effect: Effect
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """How a room stood at a time, seconds since 1970; ``joined`` and ``admitted`` are counters."""
+    """The state of a room at a time, in seconds since 1970; ``joined`` and ``admitted`` are counters."""
 
     at: float
     state: str = ""
@@ -137,7 +137,7 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """A room's limits in the settings file as it was read at the start, those in force, and which of them differ."""
+    """A room's limits in the settings file as of the start, the limits in force, and the names of differing ones."""
 
     file: dict[str, float | str | None]
     running: dict[str, float | str | None]
@@ -146,7 +146,7 @@ class Diff:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a room's autopilot decided: when (RFC 3339), what, the rate from then on, and in words."""
+    """A decision of a room's autopilot: time (RFC 3339), kind, the new rate, and the reason."""
 
     at: str
     move: str = ""
@@ -163,7 +163,7 @@ class Decisions:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry of the audit."""
+    """One entry of the audit log."""
 
     id: str
     at: str = ""
@@ -187,7 +187,7 @@ class AuditPage:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether the audit is whole and unaltered, and in words what is wrong where it isn't."""
+    """Whether the audit log is complete and unaltered, and a summary of the problem if it isn't."""
 
     intact: bool
     said: str

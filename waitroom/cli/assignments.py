@@ -1,4 +1,4 @@
-"""What ``waitroom set`` is given, ``name=value``, as a change of a room. Pure."""
+"""Parses ``name=value`` arguments of ``waitroom set`` into a change of a room. Pure."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _SWITCH = {"on": True, "true": True, "yes": True, "off": False, "false": False, 
 
 
 def parse(pairs: Iterable[str]) -> dict[str, object]:
-    """The change that pairs such as ``rate_per_minute=600`` ask for.
+    """Returns the change for pairs such as ``rate_per_minute=600``.
 
     Raises:
-        End: with all that is wrong with them, and how to mend it.
+        End: With all problems, and how to fix them.
     """
     change: dict[str, object] = {}
     problems: list[str] = []
@@ -65,7 +65,7 @@ _WANTED = {
 
 
 def _value(name: str, text: str) -> float | int | bool | str | None:
-    """The value in the type it has, or None where it can't be read."""
+    """Returns the value in its type, or None if it is invalid."""
     if name == "autopilot":
         return _SWITCH.get(text.lower())
     if name == "rate_per_minute" and text.lower() == AUTO:
@@ -78,7 +78,7 @@ def _value(name: str, text: str) -> float | int | bool | str | None:
 
 
 def _unknown(name: str) -> str:
-    """What is to be said of a name that isn't set here."""
+    """Returns the message about an unknown name."""
     if name in _ELSEWHERE:
         return _ELSEWHERE[name]
     meant = nearest(name, (*SETTABLE, *_ELSEWHERE))

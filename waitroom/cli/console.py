@@ -1,4 +1,4 @@
-"""What all commands share: where they print, how they end, and the settings."""
+"""Shared by all commands: output, exit codes and the settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from waitroom.settings import Settings
 
 TOKEN_VARIABLE = "WAITROOM_TOKEN"  # noqa: S105 - a name
-# No terminal, no lines to break: whoever reads a pipe wants each row in one.
+# Without a terminal there is no line width: readers of a pipe expect each row on one line.
 PIPE_COLUMNS = 1000
 
 out = Console(highlight=False)
@@ -31,15 +31,15 @@ ConfigFile = Annotated[
 
 
 class Code(IntEnum):
-    """How a command ends.
+    """Exit codes.
 
     Attributes:
-        DONE: It did what it was asked to.
-        NOT_DONE: It could not, or should not, and changed nothing; or what it looked at isn't as it should be.
-        BAD_USE: Something that was given can't be used: settings, names, values.
-        NO_ANSWER: It can't start, or no gateway answers, or its store doesn't.
-        NOT_ALLOWED: The gateway asks who is there, or doesn't let this one do it.
-        CHANGED_MEANWHILE: Somebody else changed the room in between; nothing was changed by this one.
+        DONE: The command succeeded.
+        NOT_DONE: The command failed or was declined, and changed nothing; or a check found a problem.
+        BAD_USE: Invalid input: settings, names, values.
+        NO_ANSWER: The gateway can't start or doesn't answer, or its store doesn't.
+        NOT_ALLOWED: Authentication is required, or permission is missing.
+        CHANGED_MEANWHILE: Somebody else changed the room in between; this command changed nothing.
     """
 
     DONE = 0
@@ -51,7 +51,7 @@ class Code(IntEnum):
 
 
 class End(Exception):  # noqa: N818 - how a command ends, not a mistake of ours
-    """Ends a command with a reason for whoever typed it: what didn't work, and in a sentence why."""
+    """Ends a command with a message for the user: what failed, and the reason in a sentence."""
 
     def __init__(self, code: Code, what: str, why: str) -> None:
         self.code = code
@@ -61,7 +61,7 @@ class End(Exception):  # noqa: N818 - how a command ends, not a mistake of ours
 
 
 def load(config: Path | None, overrides: Mapping[str, object], *, pages: bool = False) -> Settings:
-    """The settings, or an end with all that is wrong with them. ``pages``: operators' templates are tried out, too."""
+    """Loads the settings, or ends with all problems. ``pages``: also compiles operators' templates."""
     from waitroom.settings import load_settings
 
     environment = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
@@ -80,34 +80,34 @@ def load(config: Path | None, overrides: Mapping[str, object], *, pages: bool = 
 
 
 def reachable(address: str) -> str:
-    """The address as one types it into a browser on this machine."""
+    """Returns the address to open in a browser on this machine."""
     host, _, port = address.rpartition(":")
     anywhere = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "": "127.0.0.1"}  # noqa: S104 - compared, not bound
     return f"{anywhere.get(host, host)}:{port}"
 
 
 def plain(text: object) -> str:
-    """Text from elsewhere as one line, without what a terminal would obey: a name in the audit may be anybody's."""
+    """Returns foreign text as one line without terminal control sequences: names in the audit log may be anybody's."""
     letters = (" " if letter.isspace() else letter for letter in str(text))
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in letters)
 
 
 def show(what: RenderableType) -> None:
-    """Prints a table or text; as wide as it likes where it goes to a pipe."""
+    """Prints a table or text, with unlimited width if the output is a pipe."""
     console = out if out.is_terminal else Console(file=out.file, highlight=False, width=PIPE_COLUMNS)
     console.print(what)
 
 
 def say(text: str) -> None:
-    """Prints a sentence with no markup in it, whoever wrote it."""
+    """Prints a sentence without interpreting markup."""
     out.print(escape(plain(text)), soft_wrap=True)
 
 
 def complain(what: str, why: str) -> None:
-    """Says on standard error what went wrong."""
+    """Prints an error to standard error."""
     err.print(f"[bold red]{escape(plain(what))}:[/bold red] {escape(plain(why))}", soft_wrap=True)
 
 
 def at_a_terminal() -> bool:
-    """Whether there is somebody to ask."""
+    """Whether a user can be asked."""
     return sys.stdin.isatty() and sys.stdout.isatty()

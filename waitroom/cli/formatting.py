@@ -1,4 +1,4 @@
-"""Figures in the words and the widths of a terminal. Pure: times of day are given in the zone they are wanted in."""
+"""Formats figures for a terminal. Pure: times of day are given in the requested zone."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 
 def number(value: float | None) -> str:
-    """Such as ``1,234`` or ``12.5``; a dash where there is none."""
+    """Formats a number, such as ``1,234`` or ``12.5``; a dash for None."""
     if value is None:
         return UNKNOWN
     return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:,.1f}"
 
 
 def of(value: float | None, limit: float | None) -> str:
-    """Such as ``580 of 600``; the value alone where there is no limit."""
+    """Formats a share, such as ``580 of 600``; only the value if there is no limit."""
     return number(value) if limit is None else f"{number(value)} of {number(limit)}"
 
 
 def milliseconds(seconds: float | None) -> str:
-    """Such as ``85 ms`` or ``2.4 s``."""
+    """Formats a duration, such as ``85 ms`` or ``2.4 s``."""
     if seconds is None:
         return UNKNOWN
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
 def wait(span: Span | None) -> str:
-    """Such as ``none``, ``under 1 min``, ``5 to 8 min`` or ``30 min to 3 h``."""
+    """Formats a wait, such as ``none``, ``under 1 min``, ``5 to 8 min`` or ``30 min to 3 h``."""
     if span is None:
         return UNKNOWN
     low, high = sorted(span)
@@ -40,7 +40,7 @@ def wait(span: Span | None) -> str:
 
 
 def moment(at: str | float | None, pattern: str = "%d %b %H:%M:%S", zone: tzinfo | None = None) -> str:
-    """A time of day, RFC 3339 or seconds since 1970, in the machine's zone unless told; as it came if it's neither."""
+    """Formats a time (RFC 3339 or seconds since 1970) in ``zone``, by default the machine's; other text is kept."""
     if at is None:
         return UNKNOWN
     try:
@@ -51,14 +51,14 @@ def moment(at: str | float | None, pattern: str = "%d %b %H:%M:%S", zone: tzinfo
 
 
 def change_words(change: LastChange) -> str:
-    """Such as ``ann, 24 Nov 12:03:05: rate_per_minute 300 -> 600``."""
+    """Formats a change, such as ``ann, 24 Nov 12:03:05: rate_per_minute 300 -> 600``."""
     return f"{change.who or 'somebody'}, {moment(change.at)}: {change.what or 'changed it'}"
 
 
 def sparkline(values: Sequence[float | None], width: int) -> str:
-    """The values as little bars from nought to the greatest, at most ``width`` of them; a gap where nothing is known.
+    """Draws the values as at most ``width`` small bars from 0 to the maximum; a gap for unknown values.
 
-    Where there are more values than bars, each bar is the greatest of its share: a short peak is what one looks for.
+    If there are more values than bars, each bar is the maximum of its share, so that short peaks stay visible.
     """
     if not values:
         return ""

@@ -1,4 +1,4 @@
-"""How commands find a running gateway, say who they are, and tell what came of it."""
+"""How commands find a running gateway, authenticate, and report the result."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from waitroom.cli.formatting import change_words
 from waitroom.control.auth.accounts import LOCAL_TOKEN_FILE
 from waitroom.settings.sources import nearest
 
-# In data_dir, made anew at each start, and good from this machine only.
-# Any shop will do to read the other settings from the environment, where there is no file.
+# In data_dir, created at each start, and valid only on this machine.
+# Without a settings file, any upstream will do to read the other settings from the environment.
 ANY_SHOP = "http://127.0.0.1"
 
 AdminUrl = Annotated[
@@ -39,7 +39,7 @@ RoomName = Annotated[str, typer.Argument(metavar="ROOM", help="The room's name."
 
 
 def gateway(config: Path | None, admin: str | None, token_file: Path | None) -> AdminClient:
-    """The client of the gateway that the settings, or a URL, lead to. Ends with what is wrong with these."""
+    """Returns the client of the gateway given by the settings or a URL. Ends if these are invalid."""
     settings = load(config, {} if config else {"upstream": ANY_SHOP})
     url = admin or f"http://{reachable(settings.admin_listen)}"
     try:
@@ -55,7 +55,7 @@ def gateway(config: Path | None, admin: str | None, token_file: Path | None) -> 
 
 @contextmanager
 def room_known(client: AdminClient, name: str) -> Iterator[None]:
-    """Ends with the names there are where the gateway has no room of this one."""
+    """Ends with the names of the rooms if the gateway has no room of this name."""
     try:
         yield
     except Refused as error:
@@ -70,7 +70,7 @@ def room_known(client: AdminClient, name: str) -> Iterator[None]:
 
 
 def tell(error: AdminError) -> Code:
-    """Says why a call came to nothing; the code to end with."""
+    """Reports a failed call; returns the exit code."""
     match error:
         case NoAnswer():
             unsure = "; it may have been done all the same, so look before you do it again"
@@ -117,7 +117,7 @@ def _who(error: Refused) -> str:
 
 
 def _token_giver(token_file: Path | None, local: Path, is_local: bool) -> Callable[[], str | None]:
-    """Reads the token each time: what the gateway made for this machine is another after each of its starts."""
+    """Returns a function that reads the token each time: the gateway's local token changes with each of its starts."""
 
     def token() -> str | None:
         if token_file is not None:
@@ -126,7 +126,7 @@ def _token_giver(token_file: Path | None, local: Path, is_local: bool) -> Callab
         if given:
             return given
         if is_local:
-            with suppress(OSError):  # not there, or somebody else's: then the gateway says whether it wants one
+            with suppress(OSError):  # missing, or owned by somebody else: the gateway decides whether it requires one
                 return local.read_text(errors="replace").strip() or None
         return None
 
@@ -143,7 +143,7 @@ def _token_of(path: Path) -> str:
 
 
 def _without_password(url: str) -> str:
-    """A URL as it may be printed."""
+    """Returns a URL that is safe to print."""
     scheme, found, rest = url.partition("://")
     authority, slash, path = rest.partition("/")
     return f"{scheme}{found}{authority.rpartition('@')[2]}{slash}{path.partition('?')[0]}"

@@ -1,7 +1,7 @@
-"""The ``waitroom`` command: what runs a gateway, and where the commands that talk to a running one are found.
+"""The ``waitroom`` command: runs a gateway, and looks up the commands that control a running one.
 
-A command imports what it needs when it runs: the gateway, the settings and the client of the admin API take most of a
-start, and no command needs all of them.
+A command imports its dependencies when it runs: the gateway, the settings and the client of the admin API take most of
+the start time, and no command needs all of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from waitroom.errors import StartError, WaitroomError
 if TYPE_CHECKING:
     from waitroom.settings import Settings
 
-# The commands that are defined in other modules, in the order in which --help lists them.
+# The commands that are defined in other modules, in the order of --help.
 ELSEWHERE = {
     "status": "waitroom.cli.status:status",
     "set": "waitroom.cli.operations:set_",
@@ -44,7 +44,7 @@ ELSEWHERE = {
 
 
 class Commands(TyperGroup):
-    """All commands. Those of other modules are imported when they are asked for; errors are reported here, in one way.
+    """All commands. Those of other modules are imported on demand; errors are reported here, uniformly.
 
     The names are known from the start, for suggestions and for --help.
     """
@@ -53,7 +53,7 @@ class Commands(TyperGroup):
         super().__init__(commands=commands | dict.fromkeys(ELSEWHERE), **rest)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of this name, or None."""
+        """Returns the command of this name, or None."""
         if self.commands.get(cmd_name) is None and cmd_name in ELSEWHERE:
             self.commands[cmd_name] = _imported(cmd_name)
         return super().get_command(ctx, cmd_name)
@@ -141,7 +141,7 @@ def run(
         ]
         lines.append(f"Visitors come in at [bold]{scheme}://{escape(reachable(settings.listen))}[/bold]")
         lines.append(f"Operators look in at http://{escape(reachable(settings.admin_listen))}")
-        out.print("\n".join(lines))  # at once, so that no process's log comes between them
+        out.print("\n".join(lines))  # in one piece, so that no other process's log comes between the lines
 
     try:
         asyncio.run(Supervisor(settings, announce).run())
@@ -197,7 +197,7 @@ def secret() -> None:
 
 
 def _version(wanted: bool) -> None:
-    """Says it, and whether an installation has fallen back to what any machine can run."""
+    """Prints the version, and whether the installation has fallen back to portable code."""
     if wanted:
         from waitroom import gate
 

@@ -1,4 +1,4 @@
-"""The commands that change a running room. Each is decided on what was seen, and refused if that is no longer so."""
+"""The commands that change a running room. Each is based on the state shown, and rejected if that has changed."""
 
 from __future__ import annotations
 
@@ -212,23 +212,23 @@ def carry_out(
     yes: bool,
     question: Callable[[Room], str] | None = None,
 ) -> Room | None:
-    """Says what a change does, asks where that is called for, and makes it on the version that was seen.
+    """Previews a change, asks for confirmation if required, and applies it to the version that was shown.
 
     Args:
-        client: Of the gateway.
-        name: The room's.
-        change: As the API takes it.
-        note: Why.
-        dry_run: Say it only.
+        client: The gateway's client.
+        name: The room's name.
+        change: The change, in the API's format.
+        note: The reason.
+        dry_run: Only preview the change.
         yes: Don't ask.
-        question: What to ask in any case. Without it nobody is asked, unless the gateway warns.
+        question: The confirmation to ask in any case. Without it, only the gateway's warnings are confirmed.
 
     Returns:
-        The room thereafter; None after a dry run.
+        The room after the change; None after a dry run.
     """
     seen = _seen(client, name)
     warned = False
-    if change.keys() != {"message"}:  # which no wait depends on
+    if change.keys() != {"message"}:  # which doesn't affect any wait
         effect = client.effect(name, change, seen.tag).value.effect
         _tell_effect(effect)
         warned = bool(effect.warnings)
@@ -243,7 +243,7 @@ def carry_out(
 
 
 def until_empty(client: AdminClient, room: Room, pause: Callable[[float], None]) -> None:
-    """Waits until nobody is inside; says so whenever there are fewer, and ends early if somebody takes it back."""
+    """Waits until no visitor is active; reports each decrease, and ends early if the room is reopened."""
     told = -1
     lost = False
     seen = room
@@ -261,7 +261,7 @@ def until_empty(client: AdminClient, room: Room, pause: Callable[[float], None])
             continue
         lost = False
         if (newest.version or 0) < (room.version or 0):
-            continue  # a look from before the change
+            continue  # a view from before the change
         seen = newest
         if not seen.draining:
             who = "" if seen.last_change is None else change_words(seen.last_change)
@@ -278,7 +278,7 @@ def _seen(client: AdminClient, name: str) -> Answer[Room]:
 
 
 def _ask(question: str, *, yes: bool) -> None:
-    """Asks whoever sits there. Without a terminal there is nobody, and the command is its own word."""
+    """Asks the user. Without a terminal, the command itself is the confirmation."""
     if not yes and at_a_terminal() and not typer.confirm(question):
         raise End(Code.NOT_DONE, "Not done", "nothing was changed")
 

@@ -1,4 +1,4 @@
-"""The commands that look back: a room's history, its autopilot, its values beside the file's, and who did what."""
+"""The commands that query a room's history, its autopilot, its differences from the settings file and the audit log."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ def _series(samples: Sequence[Sample]) -> Iterator[tuple[str, list[float | None]
 
 
 def _paces(samples: Sequence[Sample]) -> list[float | None]:
-    """Admitted a minute between each sample and the one before; None for the first, and where a counter began anew."""
+    """Returns admissions per minute between consecutive samples; None for the first, and after a counter restarted."""
     paces: list[float | None] = [None]
     for before, after in itertools.pairwise(samples):
         seconds, admitted = after.at - before.at, after.admitted - before.admitted
@@ -238,7 +238,7 @@ def _shop_ms(sample: Sample) -> float | None:
 
 
 def _history_table(samples: Sequence[Sample]) -> Table:
-    """At most `ROWS` of the samples, evenly chosen, the newest last; the pace is over the time between two rows."""
+    """Shows at most `ROWS` samples, evenly chosen, the newest last; the rate covers the time between two rows."""
     count = min(ROWS, len(samples))
     chosen = [samples[(index + 1) * len(samples) // count - 1] for index in range(count)]
     table = Table("at", "state", "waiting", "called", "active", "a minute", "wait", "shop p95", "errors", box=None)
@@ -259,13 +259,13 @@ def _cell(value: float | str | None) -> str:
 
 
 def _difference(old: Mapping[str, object], new: Mapping[str, object]) -> str:
-    """What an entry changed, such as ``rate_per_minute 300 -> 600``."""
+    """Describes the difference in an entry, such as ``rate_per_minute 300 -> 600``."""
     parts = [f"{name} {old[name]} -> {new.get(name)}" if name in old else f"{name} {new[name]}" for name in new]
     return ", ".join(parts + [f"{name} {value}" for name, value in old.items() if name not in new])
 
 
 def _write_whole(path: Path, lines: Iterator[bytes]) -> int:
-    """Writes the lines to a file that takes its name when all are there; how many there were."""
+    """Writes the lines to a file atomically; returns their number."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     count = 0
     try:

@@ -1,4 +1,4 @@
-"""``waitroom status``: how the rooms of a running gateway stand, once or live."""
+"""``waitroom status``: the status of a running gateway's rooms, once or live."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _STYLES = {"open": "green", "paused": "yellow", "closed": "red", "sold_out": "re
 
 @dataclass(slots=True)
 class Sight:
-    """What is known of the rooms, whatever the newest look gave.
+    """The last known state of the rooms.
 
     Attributes:
-        answer: The newest there was.
-        failure: Why looks came to nothing since then; empty where they didn't.
-        since: When that began, a time of day.
+        answer: The newest response.
+        failure: Why later attempts failed; empty if they didn't.
+        since: When the failures began, a time of day.
     """
 
     answer: Answer[Rooms] | None = None
@@ -43,7 +43,7 @@ class Sight:
     since: str = ""
 
     def look(self, client: AdminClient) -> None:
-        """Looks once. What can't be seen leaves what was. Raises `Refused`."""
+        """Refreshes once. On failure, the last state is kept. Raises `Refused`."""
         try:
             self.answer = client.rooms()
         except NoAnswer as error:
@@ -52,19 +52,19 @@ class Sight:
             self.failure = self.since = ""
 
     def missed(self, why: str) -> None:
-        """Notes that a look came to nothing."""
+        """Records a failed attempt."""
         self.since = self.since or moment(time.time(), "%H:%M:%S")
         self.failure = why
 
     def picture(self, console: Console) -> RenderableType:
-        """What was seen, and from when on nothing was."""
+        """Renders the last state, and since when there is no newer one."""
         parts: list[RenderableType] = [] if self.answer is None else [picture(self.answer.value.rooms, console)]
         if self.failure:
             parts.append(Text(f"No answer since {self.since}: {plain(self.failure)}", "bold red"))
         return Group(*parts)
 
     def as_json(self) -> dict[str, object]:
-        """The same, for a program that reads it."""
+        """Returns the same, for programs."""
         if self.failure or self.answer is None:
             return {"no_answer_since": self.since, "why": self.failure}
         return {"rooms": self.answer.raw["rooms"]}
@@ -91,7 +91,7 @@ def status(
 
 
 def watching(client: AdminClient, *, as_json: bool, pause: Callable[[float], None]) -> None:
-    """Looks again and again, until ``pause`` raises. Who is refused at the first look is not asked a second time."""
+    """Refreshes until ``pause`` raises. If the first attempt is rejected, there is no second one."""
     sight = Sight()
     live = out.is_terminal and not as_json
     with Live(console=out, auto_refresh=False) if live else nullcontext() as screen:
@@ -112,7 +112,7 @@ def watching(client: AdminClient, *, as_json: bool, pause: Callable[[float], Non
 
 
 def picture(rooms: Sequence[Room], console: Console) -> RenderableType:
-    """The rooms: a row each, or where the terminal is too narrow for that a column each."""
+    """Renders the rooms: a row each, or a column each if the terminal is too narrow."""
     if not rooms:
         return Text("There is no room.")
     columns = [(heading, [cell(room) for room in rooms]) for heading, cell in _COLUMNS]
@@ -156,7 +156,7 @@ def _workers(room: Room) -> Text:
 
 
 def _known(cell: Callable[[Room], str]) -> Callable[[Room], Text]:
-    """A cell with a dash in it for a room that was never seen."""
+    """Wraps a cell to show a dash for a room that was never seen."""
     return lambda room: Text(UNKNOWN if room.state is None else cell(room))
 
 
@@ -176,7 +176,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Room], Text]], ...] = (
 
 
 def _words(room: Room) -> Iterator[Text]:
-    """What there is to say of a room beside its figures."""
+    """Yields remarks on a room besides its figures."""
     name = plain(room.name)
     if room.message:
         yield Text(f"{name} tells the waiting: {plain(room.message)}")
