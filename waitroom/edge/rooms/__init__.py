@@ -1,1 +1,1 @@
-"""What one worker keeps of a room."""
+"""The state and operations of a room in one worker."""

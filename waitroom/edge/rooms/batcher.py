@@ -1,4 +1,4 @@
-"""Gathers what many visitors ask of the store while one call is under way: the next call takes them all."""
+"""Batches visitors' requests to the store: those made during one call all go into the next call."""
 
 # mypyc: compile
 
@@ -23,10 +23,10 @@ MOST_AT_ONCE = 500
 
 
 class Batch(Generic[Asked, Told]):
-    """Calls ``call`` with as many questions as have gathered; it answers each, in order.
+    """Calls ``call`` with all the questions gathered so far; it returns an answer to each, in order.
 
-    No timer is involved: when it is quiet a question goes out at once, and under load the store's own time decides
-    how many go together.
+    No timer is involved: without load a question is sent immediately, and under load the store's own latency decides
+    how many are sent together.
     """
 
     def __init__(self, call: Callable[[Sequence[Asked]], Awaitable[Sequence[Told]]]) -> None:
@@ -35,7 +35,7 @@ class Batch(Generic[Asked, Told]):
         self._task: asyncio.Task[None] | None = None
 
     def ask(self, question: Asked) -> asyncio.Future[Told]:
-        """Asks along with the next call. What comes of it raises `StoreUnavailable` as the call does."""
+        """Includes a question in the next call. Its result raises `StoreUnavailable` if the call does."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Told] = loop.create_future()
         self._waiting.append((question, answer))
@@ -44,7 +44,7 @@ class Batch(Generic[Asked, Told]):
         return answer
 
     async def close(self) -> None:
-        """Ends the call under way; who still waits is told that the store is gone."""
+        """Ends the current call; the questions still waiting fail as if the store were unavailable."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

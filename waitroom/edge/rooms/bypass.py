@@ -1,4 +1,4 @@
-"""Bypass rules as one worker applies them: which requests a rule lets by, and how many of them.
+"""Bypass rules in one worker: which requests a rule lets through, and how many of them.
 
 A rule's paths are compared once for each path (`routing`), its other conditions on a request's head once for each head,
 and only cookies, addresses and budgets with each request.
@@ -26,11 +26,11 @@ Pairs = list[tuple[bytes, bytes | None]]
 
 
 class BypassPaths:
-    """The conditions of a rule that depend on the path alone.
+    """The conditions of a rule that depend only on the path.
 
     Args:
         rule: The rule.
-        forms_of: What a path of the rule may be read as itself.
+        forms_of: Returns all interpretations of a path in the rule.
     """
 
     def __init__(self, rule: BypassRule, forms_of: Callable[[str], frozenset[bytes]]) -> None:
@@ -41,10 +41,10 @@ class BypassPaths:
         self._preset = [(PathPattern(entry.path), entry) for entry in entries]
 
     def fit(self, path: bytes, read_as: frozenset[bytes]) -> tuple[PresetEntry, ...] | None:
-        """Whether a path meets all of them, as it was sent and in every reading.
+        """Whether a path meets all of them, as it was sent and in every interpretation.
 
         Returns:
-            The entries of the rule's preset that it fits, none where the rule has no preset; None if it doesn't fit.
+            The entries of the rule's preset that it fits, empty if the rule has no preset; None if it doesn't fit.
         """
         if self._prefixes and not any(
             path.startswith(raw) and all(any(within(form, reading) for form in forms) for reading in read_as)
@@ -81,11 +81,11 @@ class Bypass:
         self._networks = TrustedProxies(rule.addresses) if rule.addresses else None
 
     def fits_head(self, request: Request, entries: Sequence[PresetEntry]) -> bool:
-        """Whether all requests with a head like this one fit, as far as the head tells.
+        """Whether all requests with a head like this one fit, based on the head.
 
         Args:
             request: One of them.
-            entries: Those of the rule's preset that the path fits; see `BypassPaths.fit`.
+            entries: The entries of the rule's preset that the path fits; see `BypassPaths.fit`.
         """
         if self._methods and request.method not in self._methods:
             return False
@@ -103,10 +103,10 @@ class Bypass:
         return not self._cookies or _any_holds(self._cookies, _cookies_of(cookies))
 
     def take(self, address: str, now: float) -> tuple[int, float]:
-        """Takes one request off the budgets at the monotonic time ``now``.
+        """Takes one request from the budgets at the monotonic time ``now``.
 
         Returns:
-            The status to refuse it with and the seconds to wait, or zeros where it may go by.
+            The status to refuse it with and the seconds to wait, or zeros if it may pass.
         """
         key = neighbourhood(address)
         if not self._each.take(key, now):
@@ -117,18 +117,18 @@ class Bypass:
 
 
 def within(prefix: bytes, reading: bytes) -> bool:
-    """Whether a reading of a path is this prefix or one below it."""
+    """Whether an interpretation of a path is this prefix or below it."""
     return reading.startswith(prefix) and (len(reading) == len(prefix) or reading[len(prefix)] == _SLASH)
 
 
 def _pair(text: str, between: str) -> tuple[bytes, bytes | None]:
-    """A name, and the value it has to have, or None for any."""
+    """A name, and its required value, or None for any."""
     name, found, value = text.partition(between)
     return name.encode(), value.encode() if found else None
 
 
 def _any_holds(wanted: Pairs, given: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether one of the pairs is there. Values may be secrets: how much of one was right must not show."""
+    """Whether one of the pairs is present. Values may be secrets, so the comparison must not leak partial matches."""
     holds = False
     for name, value in given:
         for wanted_name, wanted_value in wanted:
@@ -153,12 +153,12 @@ def _cookies_of(cookies: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
 
 
 def _entry_fits(entry: PresetEntry, request: Request, query: Sequence[tuple[bytes, bytes]]) -> bool:
-    """Whether a request is one that a preset's entry means, and can't be anything else to the shop besides."""
+    """Whether a request matches a preset's entry, and can't mean anything else to the shop."""
     if request.method.decode() not in entry.methods:
         return False
     if entry.query is not None:
         names = [name.decode("latin-1") for name, _ in query]
-        # One name twice, or what some take for another &, is for the shop to understand in its own way.
+        # Repeated names, and characters that some parsers treat as another &, are interpreted differently by each shop.
         if b";" in request.target or len(set(names)) < len(names) or any(name not in entry.query for name in names):
             return False
     if not all(_pair(text, "=") in query for text in entry.required):

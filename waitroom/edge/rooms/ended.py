@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Final
 
-MOST_ENDED: Final = 65_536  # some 10 MB at the most
+MOST_ENDED: Final = 65_536  # at most about 10 MB
 
 
 class EndedSessions:
@@ -30,7 +30,7 @@ class EndedSessions:
         return len(self._ended)
 
     def add(self, session: int, now: float, grace_until: float) -> None:
-        """Remembers one, and until when its reads may still reach the shop."""
+        """Remembers a session, and until when its reads may still reach the shop."""
         known = self._ended.get(session)
         until = now + self._seconds if known is None else known[0]
         self._ended[session] = (until, grace_until)
@@ -39,15 +39,15 @@ class EndedSessions:
             self._forgot_until = max(self._forgot_until, self._ended.pop(oldest)[0])
 
     def grace_until(self, session: int) -> float:
-        """When the grace of an ended session ends; 0 where it has none."""
+        """When the grace of an ended session ends; 0 if it has none."""
         return self._ended[session][1]
 
     def complete(self, now: float) -> bool:
-        """Whether every session that ended is remembered. Else only the store can tell."""
+        """Whether every ended session is remembered. Otherwise only the store knows."""
         return now >= self._forgot_until
 
     def forget(self, now: float) -> None:
-        """Forgets those whose passes have all expired. All are kept equally long: the first to go stand first."""
+        """Forgets sessions whose passes have all expired. All are kept equally long, so the oldest come first."""
         while self._ended:
             session = next(iter(self._ended))
             if self._ended[session][0] > now:

@@ -1,6 +1,6 @@
-"""How fast visitors of one neighbourhood may take places, and how a forgotten ``trusted_proxies`` shows. Pure.
+"""Limits joins per neighbourhood, and detects proxies missing from ``trusted_proxies``. Pure.
 
-Times are seconds of one steady clock, but for times of arrival, which are Unix times.
+Times are seconds of one steady clock, except times of arrival, which are Unix times.
 """
 
 # mypyc: compile
@@ -23,7 +23,7 @@ WINDOW_SECONDS: Final = 60.0
 SUSPICIOUS_JOINS: Final = 100
 MOST_PEERS: Final = 1024
 
-# Not `is_private`, which holds for networks of documentation, too. 100.64.0.0/10 is shared by providers (RFC 6598).
+# Not `is_private`, which also includes documentation networks. 100.64.0.0/10 is used by providers (RFC 6598).
 _PRIVATE: Final = tuple(
     ipaddress.ip_network(network)
     for network in (
@@ -36,12 +36,12 @@ _PRIVATE: Final = tuple(
 class JoinLimiter:
     """One worker's share of ``join_rate`` for each neighbourhood.
 
-    A visitor who is sent back gets a signed time of first arrival. As many tokens as were sent back lately are kept
-    for those who return with one, so that newcomers do not overtake them.
+    A visitor who must retry gets a signed time of first arrival. Tokens are reserved for as many returning visitors as
+    were recently asked to retry, so that newcomers don't overtake them.
 
     Args:
-        per_second: Places a second and neighbourhood, of all workers together.
-        workers: How many share it.
+        per_second: Places per second and neighbourhood, for all workers together.
+        workers: The number of workers that share it.
     """
 
     def __init__(self, per_second: float, workers: int) -> None:
@@ -50,7 +50,7 @@ class JoinLimiter:
         self._sent_back: dict[str, tuple[int, float]] = {}
 
     def ask(self, key: str, *, returning: bool, now: float) -> float:
-        """Takes a place's token of a neighbourhood.
+        """Takes a token of a neighbourhood for a place.
 
         Args:
             key: The neighbourhood.
@@ -58,7 +58,7 @@ class JoinLimiter:
             now: The steady time.
 
         Returns:
-            0 if the visitor may join now, else the seconds after which to try again.
+            0 if the visitor may join now, else the seconds after which to retry.
         """
         count, at = self._sent_back.get(key, (0, now))
         if now - at >= ARRIVAL_SECONDS:
@@ -82,15 +82,15 @@ class JoinLimiter:
 
 
 class ProxyDetector:
-    """Finds peers that look like a proxy which ``trusted_proxies`` does not name.
+    """Finds peers that look like a proxy missing from ``trusted_proxies``.
 
-    Such a peer brings most of a minute's joins and has a private or loopback address, or passes on forwarding headers.
+    Such a peer sends most of a minute's joins and has a private or loopback address, or adds forwarding headers.
 
     Args:
-        workers: How many share the traffic: the fewest joins that count are shared by them.
+        workers: The number of workers that share the traffic, and with it the minimum number of joins that counts.
 
     Attributes:
-        found: The address found last, or empty. It stays for as long as windows keep finding one.
+        found: The address found last, or empty. It is kept as long as windows continue to find one.
     """
 
     def __init__(self, workers: int) -> None:
@@ -102,7 +102,7 @@ class ProxyDetector:
         self.found = ""
 
     def observe(self, address: str, *, forwards: bool, now: float) -> bool:
-        """Notes a join by a peer that is no trusted proxy.
+        """Records a join by a peer that isn't a trusted proxy.
 
         Args:
             address: The peer's.
@@ -110,7 +110,7 @@ class ProxyDetector:
             now: The steady time.
 
         Returns:
-            Whether ``join_rate`` does not apply to the peer: it is on a private network and brings most joins.
+            Whether ``join_rate`` does not apply to the peer: it is on a private network and sends most joins.
         """
         if now - self._since >= WINDOW_SECONDS:
             self._begin_window(now)
@@ -127,7 +127,7 @@ class ProxyDetector:
         return address == self._exempt
 
     def trusted_join(self, now: float) -> None:
-        """Notes a join by way of a trusted proxy."""
+        """Records a join through a trusted proxy."""
         if now - self._since >= WINDOW_SECONDS:
             self._begin_window(now)
         self._joins += 1
@@ -147,5 +147,5 @@ def is_private(address: str) -> bool:
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
-        return True  # a unix socket's peer
+        return True  # the peer of a unix socket
     return any(parsed in network for network in _PRIVATE)

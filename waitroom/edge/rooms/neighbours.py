@@ -1,8 +1,8 @@
 """Neighbourhoods with active sessions, known to all workers of a gateway.
 
-A CORS preflight carries no cookie, so the address is all that tells whether a session stands behind it. Each worker
-keeps the neighbourhoods of the sessions it serves, and writes them to a file of its own from which the others read.
-A neighbourhood is stored as a keyed digest: the files hold no addresses.
+A CORS preflight carries no cookie, so only the address can show whether it belongs to a session. Each worker keeps the
+neighbourhoods of the sessions it serves, and writes them to its own file, which the others read. A neighbourhood is
+stored as a keyed digest: the files contain no addresses.
 """
 
 # mypyc: compile
@@ -19,12 +19,12 @@ from typing import Final
 from waitroom.bounded import put
 
 MOST_KEPT: Final = 16_384
-REFRESH_SECONDS: Final = 15  # a neighbourhood is noted again no sooner
+REFRESH_SECONDS: Final = 15  # the minimum interval between two records of a neighbourhood
 _DIGEST_BYTES: Final = 8
 
 
 class Neighbours:
-    """The neighbourhoods of one room's sessions, as one worker knows them.
+    """The neighbourhoods of one room's sessions, as known to one worker.
 
     Args:
         key: Keys the digests; the same for all workers, at most 64 bytes.
@@ -39,7 +39,7 @@ class Neighbours:
         self.changed = False
 
     def note(self, neighbourhood: str, now: int) -> None:
-        """A session is active there at the Unix time ``now``."""
+        """Records a session that is active there at the Unix time ``now``."""
         digest = self._digest(neighbourhood)
         until = self._own.get(digest, 0)
         if until - self._lasts > now - REFRESH_SECONDS:
@@ -48,18 +48,18 @@ class Neighbours:
         self.changed = True
 
     def active(self, neighbourhood: str, now: float) -> bool:
-        """Whether a session was active there lately, as far as this worker knows."""
+        """Whether a session was active there recently, as far as this worker knows."""
         digest = self._digest(neighbourhood)
         return max(self._own.get(digest, 0), self._others.get(digest, 0)) > now
 
     def dump(self, now: float) -> bytes:
-        """The neighbourhoods that the other workers are to know, as their file has them."""
+        """The contents of this worker's file: the neighbourhoods for the other workers."""
         self._own = {digest: until for digest, until in self._own.items() if until > now}
         self.changed = False
         return array("Q", [part for pair in self._own.items() for part in pair]).tobytes()
 
     def learn(self, dumped: list[bytes]) -> None:
-        """Takes what the other workers dumped; replaces what they dumped before."""
+        """Takes the other workers' dumps; replaces their previous ones."""
         others: dict[int, int] = {}
         for data in dumped:
             parts = array("Q", data[: len(data) - len(data) % (2 * _DIGEST_BYTES)])
@@ -76,7 +76,7 @@ class NeighbourFiles:
     """One worker's file of a room's neighbourhoods, and those of the other workers.
 
     Args:
-        folder: Where they lie.
+        folder: The folder of the files.
         room: The room's name.
         slot: The worker's number.
     """
@@ -88,10 +88,10 @@ class NeighbourFiles:
         self._known: dict[Path, tuple[tuple[int, int], bytes]] = {}
 
     def exchange(self, dumped: bytes | None) -> list[bytes] | None:
-        """Writes this worker's, if it changed, and reads the others'. Blocks: not for the event loop.
+        """Writes this worker's file, if it changed, and reads the others'. Blocks: not for the event loop.
 
         Returns:
-            What the other workers dumped, or None where nothing has changed.
+            The other workers' dumps, or None if nothing has changed.
         """
         if dumped is not None:
             written = self._own.with_name(self._own.name + "~")

@@ -1,7 +1,7 @@
-"""CORS preflights: answered from memory where possible, else by asking the shop within a budget.
+"""CORS preflights: answered from the cache if possible, otherwise by asking the shop within a budget.
 
-A preflight carries no cookie by design, so its sender is unknown. The shop sees no body, no query and few headers of
-it, and one question for all that are alike (Fetch standard, section 3.2).
+A preflight carries no cookie by design, so its sender is unknown. The shop gets no body, no query and few of its
+headers, and only one question for all identical preflights (Fetch standard, section 3.2).
 """
 
 # mypyc: compile
@@ -27,7 +27,7 @@ MOST_CACHED: Final = 4096
 LONGEST_KEY: Final = 2048  # bytes of origin, path and headers together
 SHORTEST_CACHED_SECONDS: Final = 5.0
 LONGEST_CACHED_SECONDS: Final = 86_400.0
-OWN_MAX_AGE: Final = 600  # of the answers to ``cors_origins``
+OWN_MAX_AGE: Final = 600  # for the answers to ``cors_origins``
 LONGEST_ANSWER_SECONDS: Final = 10.0
 LONGEST_HEAD: Final = 16_384
 MOST_WAITING: Final = 256
@@ -48,9 +48,9 @@ class PreflightAnswer:
     """The answer to a preflight.
 
     Attributes:
-        status_line: Such as ``204 No Content``.
+        status_line: The status line, such as ``204 No Content``.
         lines: Header lines.
-        until: The steady time until which it may be used again.
+        until: The steady time until which it may be reused.
     """
 
     status_line: bytes
@@ -59,16 +59,16 @@ class PreflightAnswer:
 
 
 class NoAnswerError(WaitroomError):
-    """The shop gave no answer to a preflight that could be passed on."""
+    """The shop gave no usable answer to a preflight."""
 
 
 class Preflights:
     """The preflights of one room in one worker.
 
     Args:
-        settings: The room's.
-        pool: The shop's connections.
-        neighbours: Where sessions are active.
+        settings: The room's settings.
+        pool: The connections to the shop.
+        neighbours: The neighbourhoods with active sessions.
         workers: How many workers share the budgets.
         time: The steady time.
     """
@@ -98,7 +98,7 @@ class Preflights:
         self._waiting = 0
 
     def find(self, request: Request) -> PreflightAnswer | None:
-        """The answer from memory, if there is one."""
+        """The cached answer, if there is one."""
         if self._own:
             origin = request.fields.get(b"origin", b"").lower()
             return self._own.get(origin) or self._own[b""]
@@ -108,21 +108,22 @@ class Preflights:
     async def ask(
         self, request: Request, peer: Peer, address: str, *, open_: bool, now: float
     ) -> PreflightAnswer | None:
-        """Asks the shop, together with all who ask the same, as soon as a budget allows it.
+        """Asks the shop as soon as a budget allows it, once for all identical preflights.
 
         Args:
-            request: A preflight that `find` has no answer to.
-            peer: The client's.
-            address: The visitor's.
-            open_: Whether the room lets newcomers in or wait; else only preflights of sessions go on.
+            request: A preflight without a cached answer.
+            peer: The client's peer.
+            address: The visitor's address.
+            open_: Whether the room admits newcomers or lets them wait; otherwise only preflights of sessions are
+                forwarded.
             now: The Unix time.
 
         Returns:
-            The answer; None where no budget allowed it in time.
+            The answer; None if no budget allowed it in time.
 
         Raises:
-            NoAnswerError: The shop gave none.
-            UpstreamUnavailable: There was no connection to it.
+            NoAnswerError: The shop gave no usable answer.
+            UpstreamUnavailable: No connection to the shop was available.
         """
         key = _key(request)
         task = self._asking.get(key)
@@ -141,14 +142,14 @@ class Preflights:
         return await asyncio.shield(task)
 
     async def close(self) -> None:
-        """Calls off the questions under way."""
+        """Cancels the pending questions."""
         tasks = list(self._asking.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _allowed(self, request: Request, key: Key, where: str, *, open_: bool, now: float) -> bool:
-        """Waits, for a short while, until a budget allows a question, or until it is no longer needed."""
+        """Waits, for a short time, until a budget allows a question, or until it is no longer needed."""
         if self._take(where, open_=open_, now=now):
             return True
         if self._waiting >= MOST_WAITING:
@@ -192,7 +193,7 @@ class Preflights:
     def _asked(self, key: Key, done: asyncio.Task[PreflightAnswer]) -> None:
         self._asking.pop(key, None)
         if not done.cancelled():
-            done.exception()  # those who asked may have gone
+            done.exception()  # the requests that asked may have gone
 
 
 class _Question(Borrower):
@@ -217,7 +218,7 @@ class _Question(Borrower):
         self._connection.transport.write(lines + self._lines + forwarded_lines(request, peer) + b"\r\n")
 
     def end(self) -> None:
-        """Gives the connection back."""
+        """Returns the connection to the pool."""
         self._pool.give_back(self._connection, reusable=self._reusable)
         if not self.answer.done():
             self.answer.cancel()
@@ -251,7 +252,7 @@ class _Question(Borrower):
         self._fail("the shop closed the connection" if error is None else str(error))
 
     def upstream_writable(self, writable: bool) -> None:
-        """See `Borrower`. A question is too short to wait for that."""
+        """See `Borrower`. A question is too short to wait for this."""
 
     def _fail(self, cause: str) -> None:
         if not self.answer.done():
@@ -264,7 +265,7 @@ def _key(request: Request) -> Key:
 
 
 def _answer(response: Response, now: float) -> PreflightAnswer:
-    """The shop's answer without its body and without what is meant for one client alone."""
+    """The shop's answer without its body and without headers meant for only one client."""
     seconds = SHORTEST_CACHED_SECONDS
     lines = b""
     for field in response.headers:
@@ -278,7 +279,7 @@ def _answer(response: Response, now: float) -> PreflightAnswer:
 
 
 def _own_answers(settings: RoomSettings) -> dict[bytes, PreflightAnswer]:
-    """By origin, what ``cors_origins`` are answered; under "" what all others are. Empty where there are none."""
+    """The answers to ``cors_origins`` by origin, and the answer to all others under "". Empty if there are none."""
     if not settings.cors_origins:
         return {}
     methods = ", ".join(settings.cors_methods or _METHODS)

@@ -1,4 +1,4 @@
-"""One room as one worker runs it: its view, its sessions, and what it has to tell and ask the store."""
+"""One room in one worker: its view, its sessions, and its exchange with the store."""
 
 # mypyc: compile
 
@@ -42,20 +42,20 @@ log = structlog.get_logger()
 REFRESH_SECONDS = 0.5
 FLUSH_SECONDS = 1.0
 LONGEST_GAP_SECONDS: Final = 20.0  # between views; the store lists ended sessions for somewhat longer
-CHANGES_AT_ONCE = 1000  # after an outage there are many: in one script they would take longer than a call may
-# Bytes of an answer that says by a text in it that the request failed: a longer one brings what was asked for.
+CHANGES_AT_ONCE = 1000  # after an outage there are many: in one script they would exceed the timeout of a call
+# Bytes of a response that reports a failure by a text: a longer one counts as a success.
 LONGEST_TOLD_FAILURE: Final = 4096
 REFUSED_KINDS_NOTED = 20
-# Verified tickets kept in a worker: some 25 MB at the most, however many wait.
+# Verified tickets kept in a worker: at most about 25 MB, however many visitors wait.
 TICKETS_KEPT = 65536
 _BOUND_TO: Final = {"none": 0, "agent": BOUND_TO_AGENT, "network": BOUND_TO_NETWORK}
-# Sessions that begin while the store can't be asked get numbers above all places.
+# Sessions that begin while the store is unavailable get numbers above all places.
 OFFLINE_SESSIONS = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """What a newcomer got: a place, or at once a session; neither where the room takes nobody."""
+    """The result of a join: a place, or immediately a session; neither if the room accepts nobody."""
 
     place: int
     generation: int
@@ -68,9 +68,9 @@ class Room:
     """One room in one worker.
 
     Args:
-        settings: As the file has them; what is in force comes with the view.
-        workers: How many workers share the bypass rules' caps.
-        clock: What time it is.
+        settings: The settings from the file; the values in force come with the view.
+        workers: The number of workers that share the bypass rules' caps.
+        clock: The clocks.
     """
 
     def __init__(
@@ -129,11 +129,11 @@ class Room:
         self._visits: Batch[Visit, Visited] = Batch(self._visit_all)
 
     def count(self, outcome: str) -> None:
-        """Counts a request by what became of it."""
+        """Counts a request by its outcome."""
         self.metrics.requests[outcome] += 1
 
     def names_failure(self, response: Response) -> bool:
-        """Whether the shop says by the room's ``failure_header`` that the request failed."""
+        """Whether the shop reports a failed request in the room's ``failure_header``."""
         name = self._failure_name
         if not name:
             return False
@@ -143,7 +143,7 @@ class Room:
         return False
 
     def may_tell_failure(self, response: Response) -> bool:
-        """Whether the room's ``failure_text`` is looked for in an answer: in small JSON that isn't compressed."""
+        """Whether to search a response for the room's ``failure_text``: only small JSON that isn't compressed."""
         length = response.content_length
         if length is None or not len(self.failure_text) <= length <= LONGEST_TOLD_FAILURE:
             return False
@@ -156,21 +156,21 @@ class Room:
                 is_json = kind == b"application/json" or kind.endswith(b"+json")
         return is_json
 
-    # Asked of the store by many at once.
+    # Batched calls to the store.
 
     def join(self) -> asyncio.Future[Placed]:
-        """Takes a place for a newcomer. What comes of it may raise `StoreUnavailable`."""
+        """Takes a place for a newcomer. The result may raise `StoreUnavailable`."""
         return self._joins.ask(None)
 
     def visit(self, ticket: Ticket, *, claim: bool, more: bool = False) -> asyncio.Future[Visited]:
-        """What became of a ticket that memory can't tell. What comes of it may raise `StoreUnavailable`.
+        """Looks up a ticket whose status memory doesn't show. The result may raise `StoreUnavailable`.
 
-        The visitor must be told of the answer: a called one has less time from then on.
+        The visitor must get the answer: a called visitor has less time from then on.
         """
         return self._visits.ask(Visit(ticket.place, ticket.generation, claim, more))
 
     async def resume(self, session: Session, now: float) -> bool:
-        """Whether a session whose pass ran out is still there. Raises `StoreUnavailable`."""
+        """Whether a session whose pass has expired still exists. Raises `StoreUnavailable`."""
         self._require_store()
         self.sessions.command(session, "resume", max(0, round((session.ends_at - now) * 1000)))
         changes = self.sessions.collect(now)
@@ -178,7 +178,7 @@ class Room:
         return not session.over
 
     async def leave(self, place: int, *, has_pass: bool) -> bool:
-        """Gives up a place, or a session whose pass was shown. Raises `StoreUnavailable`."""
+        """Gives up a place, or a session whose pass was presented. Raises `StoreUnavailable`."""
         self._require_store()
         try:
             left = await self._store.leave(place, self.settings.session_max_seconds * 1000, has_pass=has_pass)
@@ -190,7 +190,7 @@ class Room:
         return left
 
     def release(self, session: Session, now: float) -> None:
-        """The shop frees a session's slot, here immediately and in the store as soon as it answers."""
+        """Frees a session's slot for the shop, here immediately and in the store as soon as it answers."""
         self.sessions.release(session, now, self.settings.release_grace_seconds)
         if self._telling is None:
             self._telling = asyncio.get_running_loop().create_task(self._tell_ends())
@@ -198,7 +198,7 @@ class Room:
     # From memory.
 
     def read_ticket(self, value: bytes) -> Ticket | None:
-        """The ticket, or None if it is none of ours. Verified once, then found again for as long as it is kept."""
+        """The ticket, or None if it isn't one of ours. It is verified once, then cached."""
         ticket = self._tickets.get(value)
         if ticket is None:
             try:
@@ -209,21 +209,21 @@ class Room:
         return ticket
 
     def mark_seen(self, ticket: Ticket) -> None:
-        """A waiting visitor is there."""
+        """Marks a waiting visitor as present."""
         self._seen.add(ticket.place)
 
     def in_line(self, ticket: Ticket) -> bool:
-        """Whether memory tells that this ticket waits."""
+        """Whether memory shows that this ticket is waiting."""
         return not must_look_up(ticket, self.view)
 
     def ticket_for(self, placed: Placed, now: float) -> Ticket:
-        """The ticket of somebody who has just joined at the Unix time ``now``."""
+        """The ticket of a visitor who has just joined at the Unix time ``now``."""
         eta = self.expected_wait(placed.position)
         promised = 0 if eta is None else max(1, sum(eta) // 2)
         return Ticket(placed.place, placed.generation, int(now), placed.position, promised)
 
     def expected_wait(self, position: int) -> tuple[int, int] | None:
-        """The range of the wait in seconds from a position on, where it can be known."""
+        """The range of the wait in seconds from a position, if it is known."""
         view = self.view
         if view is None or view.state is not RoomState.OPEN or not self.store_up:
             return None
@@ -233,13 +233,13 @@ class Room:
         return self._forecast.wait(position)
 
     def admit(self, id_: int, now: float, ends_at: int | None = None, *, binding: int) -> tuple[Session, str]:
-        """A session from now on, or going on, and its pass.
+        """A new or continued session, and its pass.
 
         Args:
             id_: The session's number.
             now: Unix time in seconds.
-            ends_at: When it ends, Unix time in seconds; None for one that begins.
-            binding: What the pass is bound to, see `binding`.
+            ends_at: When it ends, Unix time in seconds; None for a new session.
+            binding: The binding of the pass, see `binding`.
         """
         lasts = self.view.session_ms // 1000 if self.view is not None else self.settings.session_seconds
         if ends_at is None:
@@ -248,7 +248,7 @@ class Room:
         return self.sessions.admit(id_, expires_at=expires_at, ends_at=ends_at, binding=binding)
 
     def admit_offline(self, now: float, *, binding: int) -> tuple[Session, str] | None:
-        """A session without the store, where the room's settings want that; None where the rate allows none now."""
+        """A session without the store, if the room's settings allow that; None if the rate allows none now."""
         rate = self.settings.rate_per_minute if self.view is None else self.view.rate_per_minute
         steady = self.clock.steady()
         self._offline.change_rate(rate / 60 / self._workers, 1.0, steady)
@@ -257,7 +257,7 @@ class Room:
         return self.admit(OFFLINE_SESSIONS + secrets.randbits(61), now, binding=binding)
 
     def bindings(self, client: ClientConnection, request: Request) -> tuple[int, ...]:
-        """What a pass in this request may be bound to, and what a new one is bound to first; see ``bind_pass``."""
+        """The possible bindings of a pass in this request, the one for a new pass first; see ``bind_pass``."""
         if self.bound_to == BOUND_TO_AGENT:
             value = request.fields.get(b"user-agent", b"")
         else:
@@ -265,33 +265,33 @@ class Room:
         return self.tokens.bindings(self.bound_to, value)
 
     def binding(self, client: ClientConnection, request: Request) -> int:
-        """What a new pass is bound to; 0 for nothing."""
+        """The binding of a new pass; 0 for none."""
         return self.bindings(client, request)[0] if self.bound_to else 0
 
     def admitted(self, ticket: Ticket, now: float) -> None:
-        """Notes how long somebody waited, against what they were told."""
+        """Records how long a visitor waited, compared with the promised wait."""
         waited = max(0.0, now - ticket.joined_at)
         self.metrics.wait_seconds.observe(waited)
         if ticket.promised_seconds:
             self.metrics.eta_error_seconds.observe(abs(waited - ticket.promised_seconds))
 
     def note_refused(self, kind: str, now: float) -> None:
-        """Notes a kind of request that was refused for lack of a pass, for a hint to operators."""
+        """Records a kind of request that was refused for lack of a pass, for a hint to operators."""
         put(self.metrics.refused, kind, now, REFUSED_KINDS_NOTED)
 
     def tell_remaining(self, remaining: int) -> None:
-        """The shop says how many units are left."""
+        """Records the number of units left, as reported by the shop."""
         self._remaining = remaining
 
     def tell_sold_out(self) -> None:
-        """The shop says that nothing is left."""
+        """Records that nothing is left, as reported by the shop."""
         if self.view is not None and self.view.state in (RoomState.OPEN, RoomState.PAUSED):
             self._sold_out_told = True
 
-    # Kept going by the worker.
+    # Periodic tasks of the worker.
 
     async def refresh(self) -> None:
-        """Looks at the room; opens it where the store knows nothing of it."""
+        """Refreshes the view; opens the room if the store doesn't know it."""
         try:
             try:
                 view = await self._store.view(self.view)
@@ -314,7 +314,7 @@ class Room:
             log.info("store reached", room=self.name)
 
     async def flush(self) -> None:
-        """Tells the store who was seen, which sessions go on, and what the shop said."""
+        """Sends the store the visitors seen, the sessions to keep, and the shop's reports."""
         if not self.store_up:
             return
         seen, self._seen = self._seen, set()
@@ -333,13 +333,13 @@ class Room:
             raise
 
     def sweep(self) -> None:
-        """Ends what has come to its end. Called twice a second."""
+        """Ends expired sessions and tunnels. Called twice a second."""
         now = self.clock.unix()
         self.sessions.sweep(now)
         self.metrics.shared_sessions = self.sessions.shared(now)
 
     async def close(self) -> None:
-        """Sends what is left to be told, and ends."""
+        """Sends all pending updates, and ends."""
         if self._telling is not None:
             await asyncio.gather(self._telling, return_exceptions=True)
         await self.flush()
@@ -349,7 +349,7 @@ class Room:
         self.pool.close()
 
     def store_failed(self, error: StoreUnavailable | None = None) -> None:
-        """Notes that the store didn't answer; it isn't asked again until a refresh has reached it."""
+        """Records that the store didn't answer; it isn't called again until a refresh has reached it."""
         self.metrics.store_errors += 1
         if self.store_up:
             self.store_up = False
@@ -360,12 +360,12 @@ class Room:
             raise StoreUnavailable("not asked again until it answers")
 
     async def _tell_ends(self) -> None:
-        """Tells the store of sessions that ended here, so that the other workers learn of it with their next look."""
+        """Sends the store the sessions that ended here, so that the other workers learn of it with their next view."""
         try:
             while self.store_up and self.sessions.has_commands:
                 await self._tell(self.sessions.collect(self.clock.unix()))
         except StoreUnavailable:
-            pass  # told to the log; the next flush tries again
+            pass  # already logged; the next flush tries again
         finally:
             self._telling = None
 
@@ -392,7 +392,7 @@ class Room:
                 self._remaining = None
 
     async def _join_all(self, questions: Sequence[None]) -> Sequence[Placed]:
-        self._require_store()  # it may have failed those who came before these
+        self._require_store()  # it may have failed the calls before this one
         count = len(questions)
         try:
             joined = await self._store.join(count)
@@ -405,7 +405,7 @@ class Room:
         if not joined.first_place:
             return Placed(0, joined.generation, False, 0, joined.state)
         admitted = index < joined.admitted
-        # Newcomers stand at the end, in order: who is behind this one is known exactly.
+        # Newcomers are at the end, in order: the number behind each is known exactly.
         position = joined.waiting - (count - 1 - index)
         return Placed(joined.first_place + index, joined.generation, admitted, max(1, position), joined.state)
 

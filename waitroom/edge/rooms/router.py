@@ -1,9 +1,9 @@
-"""Which room a request belongs to, and which rules let it by.
+"""Determines the room of a request, and the bypass rules that fit it.
 
 No other spelling of a path escapes its room: a shop may well serve ``/Sale``, ``//sale/`` or ``/%73ale`` as ``/sale``.
-Whether it follows dots, cuts parameters off segments or runs ``/index.php/sale`` can't be known here, so that such a
-path is taken in all the ways it may be read: any of them leads into a room, and only all of them past its line. A path
-that leads into several rooms belongs to none of them. The shop itself gets the target as it was sent.
+Whether the shop resolves dot segments, cuts parameters off segments or runs ``/index.php/sale`` is unknown here, so
+such a path is taken in all its possible interpretations: any of them leads into a room, and only all of them past its
+queue. A path that leads into several rooms belongs to none of them. The shop itself gets the target as it was sent.
 """
 
 # mypyc: compile
@@ -21,7 +21,7 @@ from waitroom.settings.presets import PresetEntry
 
 MEMO_SIZE = 8192
 LONGEST_KEPT = 512
-# Reading a path in all ways takes a few milliseconds for so many bytes; no shop has longer ones with what is odd in it.
+# Computing all interpretations takes a few milliseconds for a path this long; no shop has longer ones with odd parts.
 LONGEST_ODD = 4096
 RESERVED = b"/.waitroom"
 
@@ -30,26 +30,27 @@ _ODD = re.compile(rb"[;%\\]|/[./]|[. ]/")
 _SLASHES = (b"/", b"\\")
 _PARAMETERS = re.compile(rb";[^/]*")
 _CONTROLS = re.compile(rb"[\x00-\x1f\x7f]")
-# An escape of old Windows servers.
+# An escape sequence of old Windows servers.
 _WIDE_ESCAPE = re.compile(rb"%u([0-9a-f]{4})")
-# Scripts that real servers run with the rest of the path behind them (PATH_INFO).
+# Scripts that real servers run with the rest of the path after them (PATH_INFO).
 _SCRIPT = re.compile(rb".+\.(?:php\d?|phtml|phar|aspx?|ashx|cgi|fcgi|pl|py|rb|wsgi|cfm|jspx?)")
-# Besides a slash, where a covered prefix ends: shops serve /sale.json, /sale;v=1, /sale%20 and the like as /sale.
+# Characters besides a slash that end a covered prefix: shops serve /sale.json, /sale;v=1, /sale%20 and the like as
+# /sale.
 _ENDS = frozenset(b"/.;%~:?# \x7f") | frozenset(range(0x20))
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where a request goes.
+    """The route of a request.
 
     Attributes:
         room: The name of the room whose upstream serves it.
-        gated: Whether the room's paths cover it; an uncovered path of a room's host is forwarded as it is.
-        reserved: Whether it is one of our own addresses, which no shop ever sees.
-        bypass: The index of every bypass rule whose paths fit, with the entries of its preset that do; their other
-            conditions are still to be looked at.
-        refused: Why it goes nowhere: it is answered with 400. Empty where it does.
-        rooms: The names of all rooms that it may be read as a path of, where that is why.
+        gated: Whether the room's paths cover it; an uncovered path of a room's host is forwarded without the gate.
+        reserved: Whether it is one of our own addresses, which are never forwarded.
+        bypass: The index of every bypass rule whose paths fit, with the matching entries of its preset; their other
+            conditions are checked later.
+        refused: Why it isn't forwarded but answered with 400; empty if it isn't refused.
+        rooms: The names of all rooms it may be a path of, if that is the reason.
     """
 
     room: str
@@ -64,8 +65,8 @@ class Router:
     """Finds rooms; the most specific host wins, then the longest path. Memoised with a bound.
 
     Args:
-        rooms: Their settings.
-        strict: Whether a path that may be read as one of several rooms is refused. Otherwise the longest path wins.
+        rooms: The rooms' settings.
+        strict: Whether a path with interpretations in several rooms is refused. Otherwise the longest path wins.
     """
 
     def __init__(self, rooms: Sequence[RoomSettings], *, strict: bool = True) -> None:
@@ -76,7 +77,7 @@ class Router:
         self._memo: dict[tuple[bytes, bytes], Route | None] = {}
 
     def route(self, host: bytes, path: bytes) -> Route | None:
-        """The route of a request by its Host header and path as sent; None where no room has the host."""
+        """The route of a request by its Host header and path as sent; None if no room has the host."""
         key = (host, path)
         try:
             return self._memo[key]
@@ -116,10 +117,10 @@ class Router:
     def _owners(
         self, ranked: Sequence[tuple[tuple[int, int], RoomSettings]], reading: bytes
     ) -> list[tuple[tuple[int, int], int, str]]:
-        """The rooms that one reading of a path may belong to.
+        """The rooms that one interpretation of a path may belong to.
 
-        They are the one with the longest prefix that is there whole, and the one with a longer prefix that ends where
-        a shop may take the path to end.
+        They are the one with the longest prefix contained in whole segments, and the one with a longer prefix that ends
+        where a shop may consider the path to end.
         """
         found = [
             (rank, len(prefix), room.name, within(prefix, reading))
@@ -137,7 +138,7 @@ class Router:
 
 
 def host_name(host: bytes) -> str:
-    """The lower-case name or address in a Host header, without its port and a last dot."""
+    """The lower-case name or address in a Host header, without its port and trailing dot."""
     name = host.decode("latin-1").lower()
     if name.startswith("["):
         return name.partition("]")[0] + "]"
@@ -145,10 +146,10 @@ def host_name(host: bytes) -> str:
 
 
 def readings(path: bytes) -> frozenset[bytes]:
-    """All that a shop may take a path for, in lower case and without empty segments and a last slash.
+    """All possible interpretations of a path by a shop, in lower case and without empty segments and a trailing slash.
 
-    Escapes are undone once or twice, parameters (``;v=1``) cut off or not, dot segments followed or not, dots and
-    blanks at the end of segments dropped or not, and a script in front of the rest left out or not.
+    They result from undoing escapes once or twice, cutting parameters (``;v=1``) off or not, resolving dot segments or
+    not, dropping dots and blanks at the end of segments or not, and leaving out a script in front of the rest or not.
     """
     found: set[bytes] = set()
     sent = [path]
@@ -179,7 +180,7 @@ def _add_readings(path: bytes, found: set[bytes]) -> None:
     if b"." in path:
         followed = {tuple(_without_dots(way)) for way in ways}
         if b".." in path:
-            # To some a dot segment undoes the empty one before it, to others the last that isn't empty.
+            # In some servers a dot segment removes the empty one before it, in others the last non-empty one.
             followed |= {tuple(_without_dots(way, merge=False)) for way in ways if b"" in way}
         if b" " in path:
             followed |= {tuple([segment.rstrip(b" .") for segment in way]) for way in followed}
@@ -190,7 +191,7 @@ def _add_readings(path: bytes, found: set[bytes]) -> None:
 
 
 def _behind_scripts(segments: Sequence[bytes]) -> list[list[bytes]]:
-    """How a path is read that names a script with the rest behind it: without the script, or from behind it on."""
+    """The interpretations of a path that has a script before the rest: without the script, or from after it on."""
     scripts = [index for index, segment in enumerate(segments[:-1]) if _SCRIPT.fullmatch(segment)]
     if not scripts:
         return []
@@ -208,12 +209,12 @@ def _wide(found: re.Match[bytes]) -> bytes:
 
 
 def _trimmed(segments: Sequence[bytes]) -> list[bytes]:
-    """Segments as Windows names files: without dots and blanks at the end."""
+    """Segments as file names in Windows: without trailing dots and blanks."""
     return [bare if (bare := segment.rstrip(b" ")) in (b".", b"..") else segment.rstrip(b" .") for segment in segments]
 
 
 def _forms(path: str) -> frozenset[bytes]:
-    """A path of the settings, which says what it means, as readings are compared with it: with and without scripts."""
+    """A path of the settings, which is unambiguous, in the form of interpretations: with and without scripts."""
     segments = [segment for segment in _SEPARATOR.split(unquote_to_bytes(path).lower()) if segment]
     return frozenset([_joined(way) for way in (segments, *_behind_scripts(segments))])
 
@@ -238,7 +239,7 @@ def _covers(prefix: bytes, reading: bytes) -> bool:
 
 
 def _host_rank(hosts: Sequence[str], host: str) -> tuple[int, int] | None:
-    """How well a room's hosts fit: exactly, by the longest wildcard, or because it has none. None: not at all."""
+    """How well a room's hosts match: exactly, by the longest wildcard, or because it has none. None: not at all."""
     if not hosts:
         return (0, 0)
     ranks = [

@@ -1,7 +1,7 @@
-"""The sessions one worker has seen, by the passes that stand for them.
+"""The sessions one worker has seen, by their passes.
 
-A pass is verified once; after that a request under it costs a look into a dict. What the store must know of them is
-collected here and sent once a second, or immediately where a session ends. What ended elsewhere comes with the view.
+A pass is verified once; after that a request with it costs one dict lookup. Updates for the store are collected here
+and sent once a second, or immediately if a session ends. Ends on other workers come with the view.
 """
 
 # mypyc: compile
@@ -22,12 +22,12 @@ from waitroom.queue.store import SessionChange, SessionOperation
 from waitroom.tokens import Pass, Tokens
 
 MOST_KEPT = 65536
-# A slot outlives its pass by 30 s (scripts/common.lua); it is moved on well before that is used up.
+# A slot outlives its pass by 30 s (scripts/common.lua); it is extended well before that time is used up.
 LONGEST_UNKEPT_SECONDS: Final = 15.0
-# What the store calls over may have been released a moment ago; the next view tells.
+# A session that the store considers over may have been released a moment ago; the next view shows it.
 UNSURE_SECONDS: Final = 1.0
 
-NETWORKS_KEPT: Final = 8  # of a session
+NETWORKS_KEPT: Final = 8  # per session
 MANY_NETWORKS: Final = 4  # an honest visitor's phone, home, work and VPN
 NETWORK_SECONDS: Final = 600.0
 MOST_SHARED: Final = 1000  # sessions
@@ -48,21 +48,21 @@ class Session:
     """An admitted visitor.
 
     Attributes:
-        id: The session's number, for the store and the shop.
-        expires_at, ends_at: Unix times in seconds: of the newest pass, and of the session's end, holds included.
+        id: The session's number, used in the store and in headers for the shop.
+        expires_at, ends_at: Unix times in seconds: of the newest pass, and of the session's end, including holds.
         hard_end: The end without holds, Unix time in seconds.
-        kept_at: When the store was last told of activity, Unix time; 0 for never.
-        passes: How many that stand for it are remembered.
-        requests: How many are under way, tunnels included; an open WebSocket or a long download is activity.
-        tunnels: How many of them are tunnels, or ask for one.
+        kept_at: When the store last received activity, Unix time; 0 for never.
+        passes: How many of its passes are cached.
+        requests: Requests in flight, tunnels included; an open WebSocket or a long download is activity.
+        tunnels: How many of them are tunnels, or request one.
         over: Whether it was released or ended.
-        grace_until: Until when its reads still reach the shop although it is over, Unix time; 0 for not at all.
-        binding: What the newest of its passes is bound to; see `Pass`.
-        second_at, second_requests: When the current second began by the steady clock, and the requests since.
-        throttle: Holds its requests back; None while it stays below its bounds.
-        source: Where its newest request came from, as its peer or a trusted proxy's header has it.
+        grace_until: Until when its reads still reach the shop although it is over, Unix time; 0 for no grace.
+        binding: The binding of its newest pass; see `Pass`.
+        second_at, second_requests: The start of the current second by the steady clock, and the requests since then.
+        throttle: Delays its requests; None while it stays below its limits.
+        source: The source of its newest request, as the peer or a trusted proxy's header gives it.
         network: The first neighbourhood it was seen from.
-        networks: Those it was seen from lately, and when, once there are several.
+        networks: The neighbourhoods it was seen from recently, and when, once there are several.
     """
 
     id: int
@@ -84,7 +84,7 @@ class Session:
     networks: dict[str, float] | None = None
 
     def lets_in(self, request: Request, now: float) -> bool:
-        """Whether a request that was let in may still begin: it has waited, and the session may have ended since."""
+        """Whether an admitted request may still begin: it has waited, and the session may have ended since."""
         if not self.over:
             return now < self.ends_at
         return now < self.grace_until and request.method in (b"GET", b"HEAD") and request.upgrade is None
@@ -94,9 +94,9 @@ class Sessions:
     """One worker's sessions of one room.
 
     Args:
-        tokens: The room's.
-        limits: What one of them may send.
-        max_seconds: How long one lasts at the most, and by how much holds may prolong it.
+        tokens: The room's tokens.
+        limits: The limits of each session.
+        max_seconds: The maximum duration of a session, and by how much holds may extend it.
     """
 
     def __init__(self, tokens: Tokens, limits: SessionLimits | None = None, max_seconds: int = 14_400) -> None:
@@ -107,7 +107,7 @@ class Sessions:
         self._max_seconds = max_seconds
         self._by_pass: dict[bytes, Session] = {}
         self._by_id: dict[int, Session] = {}
-        self._bindings: dict[bytes, int] = {}  # of the passes that have one
+        self._bindings: dict[bytes, int] = {}  # for passes that have one
         self._busy: set[Session] = set()
         self._due: dict[int, Session] = {}
         self._commands: list[SessionChange] = []
@@ -116,10 +116,10 @@ class Sessions:
         self._ends_known = True
         self._many_networks: dict[int, Session] = {}
 
-    # By passes.
+    # Sessions by pass.
 
     def find(self, value: bytes) -> Session | None:
-        """The session a pass stands for, be it over or not; None if it is no pass of ours."""
+        """The session of a pass, whether over or not; None if it isn't one of our passes."""
         session = self._by_pass.get(value)
         if session is None:
             try:
@@ -130,18 +130,18 @@ class Sessions:
         return session
 
     def read(self, value: bytes) -> Session | None:
-        """The session a pass stands for; None if it is no pass of ours, or the session is over."""
+        """The session of a pass; None if it isn't one of our passes, or the session is over."""
         session = self.find(value)
         return None if session is None or session.over else session
 
     def binding(self, value: bytes, session: Session) -> int:
-        """What a pass is bound to, or where it isn't, the newest of its session; 0 for nothing."""
+        """The binding of a pass, or else of the newest pass of its session; 0 for none."""
         return self._bindings.get(value, session.binding)
 
     def admit(self, id_: int, *, expires_at: int, ends_at: int, binding: int = 0) -> tuple[Session, str]:
-        """A session that begins or goes on, and the pass for it, which lasts at least as long as those before.
+        """A new or continued session, and its pass, which lasts at least as long as earlier ones.
 
-        Where the session is known, its end stands: a ticket that is claimed twice doesn't prolong it.
+        A known session keeps its end: claiming a ticket twice doesn't extend it.
         """
         known, held = self._by_id.get(id_), 0
         if known is not None and not known.over:
@@ -153,13 +153,13 @@ class Sessions:
         return self._remember(value.encode(), found, certain=True), value
 
     def farewell(self, session: Session) -> str:
-        """A pass for a session that was released, good until its grace ends."""
+        """A pass for a released session, valid until its grace ends."""
         return self._tokens.sign_pass(Pass(session.id, session.expires_at, session.ends_at, 0, session.binding))
 
-    # Requests under way.
+    # Requests in flight.
 
     def may_enter(self, session: Session, now: float, tunnel: bool) -> bool:
-        """Whether the session's bounds let one more request go on at the steady clock's ``now``; counts it if so."""
+        """Whether the session's limits allow one more request at the steady clock's ``now``; counts it if so."""
         throttle = session.throttle
         if throttle is not None and throttle.idle(now):
             throttle = session.throttle = None
@@ -168,7 +168,7 @@ class Sessions:
             under_way = session.tunnels if tunnel else session.requests - session.tunnels
             if now - session.second_at >= 1.0:
                 session.second_at, session.second_requests = now, 0
-            # While no second has more requests than the rate, a bucket of two seconds' worth would never be empty.
+            # If no second has more requests than the rate, a bucket of two seconds' worth would never be empty.
             if under_way < self._in_flight and session.second_requests < self._per_second - 1:
                 session.second_requests += 1
                 return True
@@ -176,7 +176,7 @@ class Sessions:
         return throttle.enter(now, tunnel=tunnel)
 
     def begin(self, session: Session, now: float, tunnel: bool = False) -> bool:
-        """A request starts under it, at the Unix time ``now``. Returns whether the store must now be told."""
+        """Starts a request at the Unix time ``now``. Returns whether the store must now be notified."""
         session.requests += 1
         if tunnel:
             session.tunnels += 1
@@ -187,7 +187,7 @@ class Sessions:
         return True
 
     def finish(self, session: Session, tunnel: bool = False) -> None:
-        """A request under it has ended."""
+        """Ends a request."""
         session.requests -= 1
         if tunnel:
             session.tunnels -= 1
@@ -198,60 +198,60 @@ class Sessions:
             session.throttle.wake()
 
     def open_tunnel(self, session: Session, tunnel: Tunnel) -> None:
-        """A tunnel is open; it is cut when the session ends."""
+        """Registers an open tunnel; it is cut when the session ends."""
         self._tunnels.setdefault(session, []).append(tunnel)
 
     def close_tunnel(self, session: Session, tunnel: Tunnel) -> None:
-        """A tunnel has ended."""
+        """Unregisters a tunnel that has ended."""
         tunnels = self._tunnels[session]
         tunnels.remove(tunnel)
         if not tunnels:
             del self._tunnels[session]
 
-    # The end of them.
+    # The end of sessions.
 
     def command(self, session: Session, operation: SessionOperation, ms: int) -> None:
-        """Notes for the store what the shop, or a pass that ran out, wants of a session."""
+        """Records an operation for the store, requested by the shop or caused by an expired pass."""
         self._commands.append(SessionChange(operation, session.id, ms))
 
     def release(self, session: Session, now: float, grace_seconds: int) -> None:
-        """Ends a session for the shop, but for reads within ``grace_seconds``. The store is told by `collect`."""
+        """Ends a session for the shop, except for reads within ``grace_seconds``. `collect` notifies the store."""
         self.command(session, "release", self._pass_ms(session, now))
         self._close(session.id, now, now + grace_seconds if grace_seconds else 0.0)
 
     def ended_elsewhere(self, ended: Iterable[int], released: Iterable[int], now: float, grace_seconds: int) -> None:
-        """Takes up what the view tells of ends: nobody comes in with such a session any more, seen here or not."""
+        """Applies ends from the view: such a session no longer admits requests, whether seen here or not."""
         for id_ in released:
-            if id_ not in self._ended:  # else it was released from here, or ended since
+            if id_ not in self._ended:  # otherwise it was released here, or ended since
                 self._close(id_, now, now + grace_seconds if grace_seconds else 0.0)
         for id_ in ended:
             self._close(id_, now, 0.0)
 
     def ask_again(self) -> None:
-        """Has the store asked about each session with its next request: the views may have left out ends."""
+        """Makes the next request of each session ask the store: the views may have left out ends."""
         for session in self._by_id.values():
             session.kept_at = 0.0
 
     def sweep(self, now: float) -> None:
-        """Cuts the tunnels of sessions that are over, and forgets ends that matter no more. Called twice a second."""
+        """Cuts the tunnels of sessions that are over, and forgets ends that no longer matter. Called twice a second."""
         for session in [one for one in self._tunnels if one.over or now >= one.ends_at]:
             self._cut(session)
         self._ended.forget(now)
         self._ends_known = self._ended.complete(now)
 
-    # What the store is told.
+    # Updates for the store.
 
     @property
     def has_commands(self) -> bool:
-        """Whether there is more to tell than that sessions go on."""
+        """Whether there are updates other than that sessions continue."""
         return bool(self._commands)
 
     def collect(self, now: float) -> Sequence[SessionChange]:
-        """What the store must be told now. Hand it back by `uncollect` if that fails."""
+        """Returns the pending updates for the store. If sending fails, return them with `uncollect`."""
         for session in self._busy:
             if now - session.kept_at >= LONGEST_UNKEPT_SECONDS and not session.over:
                 self._due[session.id] = session
-        # Past its end a session is kept by nothing, however long a download or a tunnel of it goes on.
+        # Nothing extends a session past its end, however long a download or a tunnel of it continues.
         changes = [
             SessionChange("keep", session.id, round((session.ends_at - now) * 1000))
             for session in self._due.values()
@@ -265,7 +265,7 @@ class Sessions:
         return changes
 
     def uncollect(self, changes: Sequence[SessionChange]) -> None:
-        """The store couldn't be told: try again with the next ones."""
+        """Requeues updates that couldn't be sent: they are sent again with the next ones."""
         for change in changes:
             session = self._by_id.get(change.session)
             if change.operation == "keep" and session is not None and not session.over:
@@ -273,17 +273,17 @@ class Sessions:
         self._commands = [change for change in changes if change.operation != "keep"] + self._commands
 
     def told(self, changes: Sequence[SessionChange], alive: Sequence[bool], now: float) -> None:
-        """The store's answer to `collect`: sessions that are over let nobody in any more."""
+        """Applies the store's answer to `collect`: sessions that are over no longer admit requests."""
         for change, is_alive in zip(changes, alive, strict=True):
             session = self._by_id.get(change.session)
             if session is not None and not is_alive and not session.over:
-                # One whose pass ran out has no claim to a grace: it asked whether it is still there.
+                # A session whose pass expired gets no grace: its request asked whether it still exists.
                 self._end(session, 0.0 if change.operation == "resume" else now + UNSURE_SECONDS)
 
-    # Where they are seen from.
+    # The networks of sessions.
 
     def seen_from(self, session: Session, network: str, now: float) -> None:
-        """Notes a neighbourhood that a session's requests come from, other than the last."""
+        """Records a new neighbourhood of a session's requests, different from the last."""
         if session.networks is None:
             if session.network in ("", network):
                 session.network = network
@@ -291,14 +291,14 @@ class Sessions:
             session.networks = {session.network: now}
         networks = session.networks
         networks.pop(network, None)
-        networks[network] = now  # the most recently seen stand last
+        networks[network] = now  # the most recently seen come last
         if len(networks) > NETWORKS_KEPT:
             del networks[next(iter(networks))]
         if len(networks) > MANY_NETWORKS and len(self._many_networks) < MOST_SHARED:
             self._many_networks[session.id] = session
 
     def shared(self, now: float) -> list[int]:
-        """The sessions that were seen from more than `MANY_NETWORKS` neighbourhoods of late."""
+        """The sessions that were recently seen from more than `MANY_NETWORKS` neighbourhoods."""
         shared = []
         for session in list(self._many_networks.values()):
             networks = session.networks or {}
@@ -308,7 +308,7 @@ class Sessions:
                 del self._many_networks[session.id]
         return shared
 
-    # The rest is its own.
+    # Internal methods.
 
     def _pass_ms(self, session: Session, now: float) -> int:
         """How long a pass for it may still be presented: another worker may have granted it a hold."""
@@ -339,7 +339,7 @@ class Sessions:
             if found.session in self._ended:
                 self._end(session, self._ended.grace_until(found.session))
             elif not certain and not self._ends_known:
-                session.expires_at = 0  # the gate has the store asked, as for a pass that ran out
+                session.expires_at = 0  # the gate makes the store confirm it, as for an expired pass
         elif not session.over:
             session.expires_at = max(session.expires_at, found.expires_at)
             session.ends_at = max(session.ends_at, found.ends_at)
@@ -358,7 +358,7 @@ class Sessions:
         return session
 
     def _forget_unused(self, session: Session) -> None:
-        """Forgets a session that nobody here can come back to: what the store says of it would reach nobody."""
+        """Forgets a session that no pass or request here refers to: updates about it would affect nothing."""
         if session.passes == 0 and session.requests == 0:
             self._by_id.pop(session.id, None)
             self._many_networks.pop(session.id, None)

@@ -1,6 +1,6 @@
-"""Holds back the requests of a session that sends more than its bounds allow.
+"""Delays the requests of a session that exceeds its limits.
 
-A session has none of this while it stays below them: two counters suffice to see that.
+A session has no throttle while it stays below them: two counters are enough to detect that.
 """
 
 # mypyc: compile
@@ -23,12 +23,12 @@ MOST_WAITING: Final = 256  # requests of one session in one worker
 
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
-    """The bounds of one session, in one worker.
+    """The limits of one session, in one worker.
 
     Attributes:
-        in_flight: Requests under way at a time; tunnels are counted apart, with the same limit.
+        in_flight: Requests in flight at a time; tunnels are counted separately, with the same limit.
         per_second: Requests per second.
-        wait_seconds: How long a request beyond that may wait.
+        wait_seconds: How long a request beyond these limits may wait.
     """
 
     in_flight: int = 1 << 30
@@ -47,13 +47,13 @@ class _Waiter:
 
 
 class Throttle:
-    """Decides when the requests of one session go on: first come, first served, those for tunnels beside the others.
+    """Decides when the requests of one session proceed: first come, first served, with tunnels in a queue of their own.
 
     Args:
-        sessions: Those of the room.
-        session: The session; its counters tell what is under way.
-        limits: Its bounds.
-        used: Requests of the current second that went on before.
+        sessions: The sessions of the room.
+        session: The session; its counters give the requests in flight.
+        limits: Its limits.
+        used: Requests of the current second that have already proceeded.
         now: The steady clock's time in seconds.
     """
 
@@ -73,23 +73,23 @@ class Throttle:
             self._bucket.change_rate(limits.per_second, burst, now)
 
     def enter(self, now: float, *, tunnel: bool) -> bool:
-        """Whether a request may go on now, ahead of nobody who waits."""
+        """Whether a request may proceed now, without overtaking any that wait."""
         if self._timer is not None or any(one.tunnel == tunnel for one in self._waiting):
             return False
         return self._has_slot(tunnel) and (self._bucket is None or self._bucket.take(now))
 
     def idle(self, now: float) -> bool:
-        """Whether nothing is held back, and the session might as well have no throttle."""
+        """Whether nothing is delayed, so that the session no longer needs a throttle."""
         return not self._waiting and (self._bucket is None or self._bucket.left(now) >= self._bucket.burst)
 
     def retry_seconds(self, now: float) -> int:
-        """After how many seconds a refused client may try again."""
+        """The number of seconds after which a refused client may retry."""
         return 1 if self._bucket is None else 1 + int(self._bucket.wait_seconds(now))
 
     async def wait(self, *, tunnel: bool) -> bool:
-        """Waits until a request may go on; False where that takes too long or too many wait already.
+        """Waits until a request may proceed; False if that takes too long or too many are already waiting.
 
-        Where it may, it counts as under way: until `take_over`, when it begins in its own name, or `Sessions.finish`.
+        A request that may proceed counts as in flight: until `take_over`, when it starts, or `Sessions.finish`.
         """
         if len(self._waiting) >= MOST_WAITING:
             return False
@@ -110,12 +110,12 @@ class Throttle:
                 self.wake()
 
     def take_over(self, *, tunnel: bool) -> None:
-        """A request that `wait` let go on begins now."""
+        """Starts a request that `wait` let proceed."""
         self._session.requests -= 1
         self._session.tunnels -= tunnel
 
     def wake(self) -> None:
-        """Lets those go on who may, in their order."""
+        """Lets waiting requests proceed as far as the limits allow, in their order."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,4 +1,4 @@
-"""Requests that carry neither pass nor ticket and take no place: what they may do, and a hint for each refused kind."""
+"""Requests with neither pass nor ticket that take no place: their budget, and a hint for each refused kind."""
 
 # mypyc: compile
 
@@ -15,17 +15,17 @@ from waitroom.settings import RoomSettings
 log = structlog.get_logger()
 
 LOG_INTERVAL_SECONDS: Final = 3600.0
-# Of a worker where nothing is set: a monitor that asks every ten seconds keeps to one connection, so to one worker.
+# Per worker, if no rate is set: a monitor that polls every ten seconds uses one connection, so one worker.
 LEAST_PER_SECOND: Final = 0.1
 MOST_KINDS: Final = 256
 LONGEST_SHOWN: Final = 64
 
 
 class WithoutPass:
-    """One worker's share of what may reach the shop without a pass.
+    """One worker's share of the budget for requests to the shop without a pass.
 
     Args:
-        settings: The room's.
+        settings: The room's settings.
         workers: How many workers share the budget.
     """
 
@@ -38,17 +38,17 @@ class WithoutPass:
         self._logged: dict[tuple[bytes, bytes], float] = {}
 
     def take(self, view: RoomView, now: float) -> bool:
-        """Whether one more request may go on at the steady time ``now``."""
+        """Whether one more request may proceed at the steady time ``now``."""
         if self._configured is None:
             per_second = self._per_second(view.rate_per_minute)
             self._budget.change_rate(per_second, per_second, now)
         return self._budget.take(now)
 
     def log_refused(self, method: bytes, path: bytes, now: float) -> str:
-        """Logs a refused request: each method and first path segment once an hour, with the rule that lets it by.
+        """Logs a refused request: each method and first path segment once an hour, with the rule that would allow it.
 
         Returns:
-            The method and segment where they were logged, else nothing.
+            The method and segment if they were logged, else an empty text.
         """
         segment = b"/" + path[1:].partition(b"/")[0][:LONGEST_SHOWN]
         key = (method, segment)
@@ -59,7 +59,7 @@ class WithoutPass:
         if len(self._logged) >= MOST_KINDS:
             oldest = next(iter(self._logged))
             if now - self._logged[oldest] < LOG_INTERVAL_SECONDS:
-                return ""  # as many kinds as this come from a scanner
+                return ""  # this many kinds come from a scanner
             del self._logged[oldest]
         self._logged[key] = now
         verb, shown = method.decode(), segment.decode("latin-1")
