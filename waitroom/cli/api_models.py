@@ -62,7 +62,7 @@ class WaitSeconds:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """One room. ``state`` is None until the gateway has seen it in its store. ``undo`` is the change it would revert."""
+    """One room. ``state`` is None until the gateway has seen it in its store. ``undo`` is what an undo reverts."""
 
     name: str
     store_up: bool = False

@@ -1,4 +1,4 @@
-"""Rehearsals: a small real shop, a crowd to storm it, and the report of what happened."""
+"""Drills: a small real shop, simulated visitors to overload it, and a report of the result."""
 
 DEFAULT_SECONDS = 60.0
 DEFAULT_VISITORS = 400

@@ -49,16 +49,16 @@ class _Stopped(Exception):  # noqa: N818 - not an error
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How large everything is, so that the crowd is served in time and the shop stays well.
+    """The sizes of shop and crowd, chosen so that the crowd is served in time and the shop stays healthy.
 
     Attributes:
         visitors: Visitors in the crowd.
-        seconds: How long the crowd may take.
-        contrast_seconds: How long the crowd is let at the shop without the gateway.
+        seconds: The time limit for the crowd.
+        contrast_seconds: How long the crowd visits the shop without the gateway.
         rate_per_minute: The room's rate.
-        max_active: The room's bound on visitors inside.
+        max_active: The room's maximum of active visitors.
         capacity: The shop's database connections.
-        stock: Units for sale: enough for all, and for whoever plays along in a browser.
+        stock: Units for sale: enough for all, and for users who join in with a browser.
     """
 
     visitors: int
@@ -71,16 +71,16 @@ class Scale:
 
     @classmethod
     def of(cls, visitors: int, seconds: float) -> Scale:
-        """Choose the scale for so many visitors in so many seconds overall.
+        """Choose the scale for a number of visitors and an overall duration.
 
         Raises:
-            ValueError: There is no visitor, or less than five seconds.
+            ValueError: There are no visitors, or less than five seconds.
         """
         if visitors < 1 or seconds < LEAST_SECONDS:
             raise ValueError(f"a demo needs at least 1 visitor and {LEAST_SECONDS:g} seconds")
         contrast = min(_CONTRAST_SECONDS, seconds / 5)
         crowd = seconds - contrast
-        # The last ones let in need time to shop, too.
+        # The last visitors admitted need time to shop, too.
         per_second = visitors / max(crowd - _LAST_VISITORS_SECONDS, crowd / 2)
         return cls(
             visitors=visitors,
@@ -93,23 +93,23 @@ class Scale:
         )
 
     def plan(self) -> Plan:
-        """Who comes when."""
+        """Return the arrival plan of the visitors."""
         return Plan(self.visitors, burst_seconds=min(2.0, self.seconds / 10), trickle_seconds=self.seconds * 0.4)
 
 
 def gateway_command(config: Path) -> Sequence[str]:
-    """The command that runs the gateway on a settings file."""
+    """Return the command that runs the gateway on a settings file."""
     return python_command("waitroom", "run", "--config", str(config))
 
 
 def shop_command(scale: Scale, data: Path) -> Sequence[str]:
-    """The command that runs the shop on a free port."""
+    """Return the command that runs the shop on a free port."""
     options = {"--port": 0, "--stock": scale.stock, "--capacity": scale.capacity, "--data": data}
     return python_command("waitroom.drill.shop.app", *(str(word) for pair in options.items() for word in pair))
 
 
 def settings_text(scale: Scale, *, listen: str, admin: str, upstream: str, data_dir: Path) -> str:
-    """The gateway's settings file, as TOML."""
+    """Return the gateway's settings file, as TOML."""
     return f"""\
 listen = {json.dumps(listen)}
 admin_listen = {json.dumps(admin)}
@@ -129,10 +129,10 @@ session_seconds = 300
 
 
 def free_port(preferred: int, *, taken: Sequence[int] = ()) -> int:
-    """The preferred port of the loopback address where it is free, else any other free one."""
+    """Return the preferred port of the loopback address if it is free, otherwise another free one."""
     for port in (preferred, 0):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            # As servers do: a port whose old connections are only waiting to be forgotten is free.
+            # As servers do: a port with only old connections in TIME_WAIT is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((_HOST, port))
@@ -146,18 +146,18 @@ def free_port(preferred: int, *, taken: Sequence[int] = ()) -> int:
 
 
 async def run_demo(*, keep: bool, seconds: float, visitors: int, console: Console) -> int:
-    """Show Waitroom at work, and clean up whatever happens.
+    """Run the demonstration, and clean up however it ends.
 
-    SIGINT (Ctrl-C), SIGTERM and SIGHUP end it early, with the summary of what was seen.
+    SIGINT (Ctrl-C), SIGTERM and SIGHUP end it early, with a summary so far.
 
     Args:
-        keep: Leave the shop and the gateway up afterwards, until Ctrl-C.
-        seconds: How long it takes, at least 5; it ends sooner when all visitors have left.
-        visitors: How many come, at least 1.
-        console: Where to show it.
+        keep: Keep the shop and the gateway running afterwards, until Ctrl-C.
+        seconds: The duration, at least 5; it ends sooner when all visitors have left.
+        visitors: The number of visitors, at least 1.
+        console: The console for the output.
 
     Returns:
-        The exit code: 0, or 1 where the shop or the gateway didn't start or ended too early.
+        The exit code: 0, or 1 if the shop or the gateway failed to start or ended too early.
 
     Raises:
         ValueError: Too few visitors or seconds.
@@ -177,7 +177,7 @@ async def run_demo(*, keep: bool, seconds: float, visitors: int, console: Consol
 
 
 class _Demo:
-    """One demonstration in one temporary folder."""
+    """One demonstration in one temporary directory."""
 
     def __init__(self, scale: Scale, folder: Path, stop: asyncio.Event, console: Console) -> None:
         self._scale = scale
@@ -186,7 +186,7 @@ class _Demo:
         self._console = console
 
     async def run(self, keep: bool) -> None:
-        """Show all of it; `_Stopped` where there is nothing to sum up yet."""
+        """Run all steps; raise `_Stopped` if there is nothing to summarize yet."""
         contrast = await self._without_gateway()
         async with Children() as children:
             shop = await self._start_shop(children, "shop")
@@ -200,7 +200,7 @@ class _Demo:
                     await self._unless_stopped(self._stop.wait(), children)
 
     async def _without_gateway(self) -> Contrast:
-        """Let the crowd at the bare shop for a moment."""
+        """Send the crowd to the shop directly, for a short time."""
         seconds = self._scale.contrast_seconds
         async with Children() as children, aiohttp.ClientSession() as session:
             shop = await self._start_shop(children, "bare-shop")
@@ -223,7 +223,7 @@ class _Demo:
         admin: str,
         shop: str,
     ) -> None:
-        """Let the crowd at the gateway, show the numbers, and sum up."""
+        """Send the crowd to the gateway, show the figures, and summarize."""
         crowd, loop = self._crowd(origin), asyncio.get_running_loop()
         started = loop.time()
 
@@ -264,7 +264,7 @@ class _Demo:
         )
 
     def _crowd(self, origin: str) -> Crowd:
-        # The same seed each time: it is the same crowd that storms the shop with and without the gateway.
+        # The same seed each time: the same crowd visits the shop with and without the gateway.
         return Crowd(origin, ROOM, self._scale.plan(), random.Random(_SEED))  # noqa: S311 - dice, not secrets
 
     async def _start_shop(self, children: Children, name: str) -> str:
@@ -289,7 +289,7 @@ class _Demo:
         return f"http://{listen}", f"http://{admin}"
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, T], children: Children) -> T:
-        """Do the work and return its result, unless we are told to stop or a child ends under it."""
+        """Run the work and return its result, unless a signal arrives or a child process ends."""
         task, stopped = asyncio.create_task(work), asyncio.create_task(self._stop.wait())
         ended = asyncio.create_task(children.any_end())
         try:
@@ -336,7 +336,7 @@ async def _until_ready(admin: str) -> None:
 
 @asynccontextmanager
 async def _temporary_folder() -> AsyncIterator[Path]:
-    # A short name: a socket's path within it may have no more than some hundred bytes.
+    # A short name: the path of a Unix socket is limited to about a hundred bytes.
     folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="waitroom-"))
     try:
         yield folder

@@ -1,4 +1,4 @@
-"""The processes a rehearsal starts, and their certain end."""
+"""The child processes of a drill, and their reliable termination."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _KILL_SECONDS = 5.0
 _LOG_TAIL_BYTES = 2000
 
 
-class ChildFailed(WaitroomError):  # noqa: N818 - what happened to it
-    """A process of the rehearsal didn't start, or ended before its time."""
+class ChildFailed(WaitroomError):  # noqa: N818 - an event
+    """A process of the drill failed to start, or ended early."""
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A process that we started.
+    """A child process.
 
     Attributes:
-        name: What it is, for messages.
-        process: The process; it leads a process group of its own.
-        log: The file that takes its standard error, and its output where that isn't piped.
+        name: The name for messages.
+        process: The process; it leads its own process group.
+        log: The file for its standard error, and for its output unless that is piped.
     """
 
     name: str
@@ -39,10 +39,10 @@ class Child:
     log: Path
 
     async def first_line(self, seconds: float) -> str:
-        """The first line of its piped output, without the line's end.
+        """Return the first line of the piped output, without the line end.
 
         Raises:
-            ChildFailed: It ended or said nothing for so many seconds.
+            ChildFailed: The process ended, or printed nothing within ``seconds``.
         """
         if self.process.stdout is None:
             raise ValueError(f"the output of {self.name} isn't piped")
@@ -56,7 +56,7 @@ class Child:
         return line.decode("utf-8", "replace").rstrip()
 
     def failed(self, what: str) -> ChildFailed:
-        """An error that says what went wrong, with the end of the log."""
+        """Return an error with this message and the end of the log."""
         try:
             tail = self.log.read_bytes()[-_LOG_TAIL_BYTES:].decode("utf-8", "replace").strip()
         except OSError:
@@ -64,7 +64,7 @@ class Child:
         return ChildFailed(f"the {self.name} {what}" + (f"\n{tail}" if tail else ""))
 
     async def stop(self) -> None:
-        """End it: SIGTERM and time to finish, then SIGKILL. Whatever it started and left behind goes too."""
+        """Stop the process: SIGTERM and time to finish, then SIGKILL. All processes it started are killed too."""
         try:
             if self.process.returncode is None:
                 with suppress(ProcessLookupError):
@@ -73,7 +73,7 @@ class Child:
                     async with asyncio.timeout(_STOP_SECONDS):
                         await self.process.wait()
         finally:
-            # The group is ours alone, since the child was started as its leader.
+            # No other process is in the group, since the child was started as its leader.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
         with suppress(TimeoutError):
@@ -82,7 +82,7 @@ class Child:
 
 
 class Children:
-    """Some children that end together, the last started first, when the block is left."""
+    """Child processes that are stopped together when the block is left, the last started first."""
 
     def __init__(self) -> None:
         self._children: list[Child] = []
@@ -107,15 +107,15 @@ class Children:
             raise
 
     async def start(self, name: str, command: Sequence[str], folder: Path, *, pipe: bool = False) -> Child:
-        """Start a process in a session of its own, so that Ctrl-C reaches it through us alone.
+        """Start a process in its own session, so that Ctrl-C reaches it only through this process.
 
-        It is tethered to us: where the system can do it, it ends even when we are killed outright.
+        Where the system supports it, the process ends even if this one is killed.
 
         Args:
-            name: What it is, for messages and for the log's name.
+            name: The name for messages and for the log file.
             command: The program's path and its arguments.
-            folder: Where its log goes.
-            pipe: Whether its output is read by us instead of going to the log.
+            folder: The directory of the log.
+            pipe: Whether its output is piped to this process instead of the log.
 
         Raises:
             ChildFailed: The program can't be run.
@@ -141,7 +141,7 @@ class Children:
         return child
 
     async def any_end(self) -> Child:
-        """Wait until one of them ends by itself, and return it. At least one must have been started."""
+        """Wait until one of the processes ends by itself, and return it. At least one must have been started."""
         ends = {asyncio.create_task(child.process.wait()): child for child in self._children}
         try:
             done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""What the gateway's metrics say of its room, and what the shop says of itself."""
+"""Scrapes the gateway's metrics of its room, and the shop's own figures."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _READ_TIMEOUT = aiohttp.ClientTimeout(total=2.0)
 
 @dataclass(frozen=True, slots=True)
 class RoomFigures:
-    """One room's numbers at one moment; None where the gateway doesn't tell.
+    """One room's figures at one moment; None if the gateway doesn't report them.
 
     Attributes:
-        waiting: Visitors in line.
+        waiting: Visitors in the queue.
         called: Visitors whose turn it is.
         active: Visitors in the shop.
-        joined: Visitors who have taken a place so far.
-        admitted: Visitors let in so far.
-        overshoots: Times that a limit was exceeded.
+        joined: Visitors who have joined so far.
+        admitted: Visitors admitted so far.
+        overshoots: The number of times that a limit was exceeded.
     """
 
     waiting: int | None = None
@@ -33,14 +33,14 @@ class RoomFigures:
 
 @dataclass(frozen=True, slots=True)
 class ShopFigures:
-    """The demo shop's own count.
+    """The demo shop's own figures.
 
     Attributes:
         orders: Orders placed.
         stock: Units left.
-        requests: Requests taken.
+        requests: Requests received.
         failures: Requests answered 500 or above.
-        peak_in_flight: The most requests there ever were at once.
+        peak_in_flight: The highest number of concurrent requests so far.
     """
 
     orders: int
@@ -51,7 +51,7 @@ class ShopFigures:
 
 
 def parse_figures(text: str, room: str) -> RoomFigures:
-    """Read a room's figures out of Prometheus text.
+    """Parse a room's figures from Prometheus text.
 
     Raises:
         ValueError: The text isn't in Prometheus' format.
@@ -72,15 +72,15 @@ def parse_figures(text: str, room: str) -> RoomFigures:
 
 
 async def read_figures(session: aiohttp.ClientSession, admin: str, room: str) -> RoomFigures | None:
-    """Ask the admin listener for a room's figures.
+    """Request a room's figures from the admin listener.
 
     Args:
-        session: The session to ask with.
+        session: The HTTP session.
         admin: The admin listener's origin, such as ``http://127.0.0.1:8081``.
         room: The room's name.
 
     Returns:
-        The figures; None where no usable answer came within two seconds.
+        The figures; None if there was no usable response within two seconds.
     """
     try:
         async with session.get(f"{admin}/metrics", timeout=_READ_TIMEOUT) as answer:
@@ -92,14 +92,14 @@ async def read_figures(session: aiohttp.ClientSession, admin: str, room: str) ->
 
 
 async def read_shop(session: aiohttp.ClientSession, shop: str) -> ShopFigures | None:
-    """Ask the demo shop how it is.
+    """Request the demo shop's figures.
 
     Args:
-        session: The session to ask with.
+        session: The HTTP session.
         shop: The shop's origin, such as ``http://127.0.0.1:3000``.
 
     Returns:
-        Its figures; None where no usable answer came within two seconds.
+        The figures; None if there was no usable response within two seconds.
     """
     try:
         async with session.get(f"{shop}/stats", timeout=_READ_TIMEOUT) as answer:

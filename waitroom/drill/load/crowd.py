@@ -1,4 +1,4 @@
-"""A crowd of simulated visitors over real connections: who comes when, and what each of them meets."""
+"""A crowd of simulated visitors over real connections: their arrivals and what each of them experiences."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ _LONGEST_POLL_SECONDS = 120.0
 _FIRST_POLL_SECONDS = 2.0
 _MOST_CONNECTIONS = 500
 _RECENT_SECONDS = 10.0
-# Visitors' addresses, of the network for benchmarks (RFC 2544).
+# The visitors' addresses, from the network reserved for benchmarks (RFC 2544).
 _ADDRESSES = ip_network("198.18.0.0/15")
 _PAGE_NAME = re.compile(rb'<body data-page="([a-z_]{1,20})"')
 _SHOP_PAGES = {page.value.encode(): page for page in Page if page is not Page.WAITING}
@@ -66,18 +66,18 @@ _SHOP_PAGES = {page.value.encode(): page for page in Page if page is not Page.WA
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Who comes and when.
+    """The arrivals and the behavior of the visitors.
 
     Attributes:
-        visitors: How many in all, at least 1.
-        burst_share: The share of them who come at once, 0 to 1; the others trickle in afterwards.
-        burst_seconds: How long the burst takes.
-        trickle_seconds: How long the trickle takes, on average.
-        impatient_share: The share who give up when their patience ends.
-        patience_seconds: Shortest and longest patience of those, in seconds.
-        returning_share: The share who close the tab in line and come back.
-        closes_tab_seconds: Shortest and longest time in line before that, in seconds.
-        away_seconds: Shortest and longest time with the tab closed, in seconds.
+        visitors: The number of visitors, at least 1.
+        burst_share: The share of visitors who arrive in the burst, 0 to 1; the others trickle in afterwards.
+        burst_seconds: The length of the burst.
+        trickle_seconds: The average length of the trickle.
+        impatient_share: The share of visitors who give up when their patience ends.
+        patience_seconds: Minimum and maximum of their patience, in seconds.
+        returning_share: The share of visitors who close the tab while waiting and come back.
+        closes_tab_seconds: Minimum and maximum wait before that, in seconds.
+        away_seconds: Minimum and maximum time with the tab closed, in seconds.
     """
 
     visitors: int
@@ -91,7 +91,7 @@ class Plan:
     away_seconds: tuple[float, float] = (3.0, 8.0)
 
     def arrivals(self, dice: random.Random) -> list[float]:
-        """Seconds after the start at which each visitor comes, in order: a burst, then a Poisson trickle."""
+        """Return the arrival times in seconds after the start, in order: a burst, then a Poisson trickle."""
         burst = round(self.visitors * self.burst_share)
         times = sorted(dice.uniform(0, self.burst_seconds) for _ in range(burst))
         at, late = self.burst_seconds, self.visitors - burst
@@ -101,7 +101,7 @@ class Plan:
         return times
 
     def character(self, dice: random.Random) -> Character:
-        """Draw what kind of person a visitor is."""
+        """Draw the behavior of a visitor."""
         patience = dice.uniform(*self.patience_seconds) if dice.random() < self.impatient_share else None
         closes = dice.uniform(*self.closes_tab_seconds) if dice.random() < self.returning_share else None
         return Character(
@@ -114,13 +114,13 @@ class Plan:
 
 @dataclass(slots=True)
 class Guest:
-    """A visitor with what a browser keeps for them.
+    """A visitor with the state of their browser.
 
     Attributes:
-        visitor: The one who decides.
-        address: Theirs, as a proxy in front would tell it.
-        cookies: Their own cookies, by name.
-        statuses: How often each HTTP status was answered to them.
+        visitor: Decides the next step.
+        address: The visitor's address, as a proxy in front would report it.
+        cookies: The visitor's cookies, by name.
+        statuses: The number of responses by HTTP status.
     """
 
     visitor: Visitor
@@ -130,24 +130,24 @@ class Guest:
 
     @property
     def waiting(self) -> bool:
-        """In line now, called or not."""
+        """Whether the visitor is in the queue now, called or not."""
         it = self.visitor
         return it.joined_at is not None and it.admitted_at is None and it.outcome is None
 
     @property
     def shopping(self) -> bool:
-        """In the shop now."""
+        """Whether the visitor is in the shop now."""
         return self.visitor.admitted_at is not None and self.visitor.outcome is None
 
 
 @dataclass(slots=True)
 class Tally:
-    """What the crowd counts as it goes.
+    """The counters of a crowd.
 
     Attributes:
-        requests: Requests that came to an end: answered, failed or timed out.
-        failures: Those that were answered 500 or above (the waiting page aside), failed or timed out.
-        statuses: Answers by HTTP status.
+        requests: Completed requests: answered, failed or timed out.
+        failures: Requests answered 500 or above (except for the waiting page), failed or timed out.
+        statuses: Responses by HTTP status.
         kinds: Failures by kind: ``status``, ``connection``, ``timeout``.
         slowest_seconds: The longest time a page took.
     """
@@ -160,14 +160,14 @@ class Tally:
 
 
 class Crowd:
-    """A crowd in front of one shop, through the gateway or straight to it.
+    """A crowd that visits one shop, through the gateway or directly.
 
     Args:
         origin: Scheme, host and port, such as ``http://127.0.0.1:8080``.
         room: The room's name, for its status and its cookies.
-        plan: Who comes and when.
-        dice: Where all randomness comes from; seed it to see the same crowd again.
-        request_seconds: How long a visitor waits for an answer.
+        plan: The arrivals and behavior of the visitors.
+        dice: The source of all randomness; seed it to repeat the same crowd.
+        request_seconds: The timeout of a request.
     """
 
     def __init__(
@@ -187,12 +187,12 @@ class Crowd:
         self._admissions: deque[float] = deque()
 
     async def run(self, seconds: float) -> None:
-        """Let them come; returns when all have left, or after so many seconds.
+        """Run the crowd until all visitors have left, or for this many seconds.
 
-        However it ends, by cancellation too, no visit is left under way and each has its outcome.
+        However it ends, even by cancellation, all visits are finished and have an outcome.
         """
         limit = min(self.plan.visitors, _MOST_CONNECTIONS)
-        # The session keeps no cookies: one jar for all would make them one visitor. Each guest has their own.
+        # The session keeps no cookies: a shared jar would make all guests one visitor. Each guest has their own.
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=limit),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -210,35 +210,35 @@ class Crowd:
                 guest.visitor.end()
 
     def count(self, outcome: Outcome) -> int:
-        """How many visits ended so."""
+        """Return the number of visits with this outcome."""
         return sum(guest.visitor.outcome is outcome for guest in self.guests)
 
     def arrived(self) -> int:
-        """How many have come, so far."""
+        """Return how many visitors have arrived so far."""
         return sum(guest.visitor.arrived_at is not None for guest in self.guests)
 
     def waiting(self) -> int:
-        """How many are in line now."""
+        """Return how many visitors are waiting now."""
         return sum(guest.waiting for guest in self.guests)
 
     def shopping(self) -> int:
-        """How many are in the shop now."""
+        """Return how many visitors are in the shop now."""
         return sum(guest.shopping for guest in self.guests)
 
     def joined(self) -> int:
-        """How many had to wait, so far."""
+        """Return how many visitors had to wait so far."""
         return sum(guest.visitor.joined_at is not None for guest in self.guests)
 
     def admitted(self) -> int:
-        """How many have seen a page of the shop, so far."""
+        """Return how many visitors have seen a page of the shop so far."""
         return sum(guest.visitor.admitted_at is not None for guest in self.guests)
 
     def waits(self) -> list[float]:
-        """Seconds waited by each who waited and came in, shortest first."""
+        """Return the waits of admitted visitors in seconds, shortest first."""
         return sorted(wait for guest in self.guests if (wait := guest.visitor.wait_seconds) is not None)
 
     def admitted_per_minute(self) -> float:
-        """How fast visitors came in during the last ten seconds."""
+        """Return the admission rate over the last ten seconds."""
         now = asyncio.get_running_loop().time()
         while self._admissions and self._admissions[0] < now - _RECENT_SECONDS:
             self._admissions.popleft()

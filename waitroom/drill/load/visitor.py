@@ -1,4 +1,4 @@
-"""What one simulated visitor does next: pure decisions, with the clock and the dice passed in."""
+"""The behavior of a simulated visitor: pure decisions, with the clock and the dice passed in."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LONGEST_BACK_OFF_SECONDS = 30.0
 
 
 class Page(StrEnum):
-    """A page that a visitor can find themselves on; the shop's own are named in its ``data-page``."""
+    """A page that a visitor may see; the shop's pages are named in their ``data-page``."""
 
     PRODUCT = "product"
     SOLD_OUT = "sold_out"
@@ -41,15 +41,15 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Character:
-    """What kind of person it is.
+    """The behavior of a visitor.
 
     Attributes:
-        patience_seconds: Waits no longer than this; None waits to the end.
-        says_goodbye: Tells the room on giving up, instead of just closing the tab.
-        closes_tab_after: Closes the tab once, after so many seconds in line; None never.
+        patience_seconds: The maximum wait; None waits to the end.
+        says_goodbye: Sends a leave request on giving up, instead of only closing the tab.
+        closes_tab_after: Closes the tab once, after this many seconds in the queue; None never does.
         away_seconds: How long the tab then stays closed.
-        think_seconds: Shortest and longest look at a shop page, in seconds.
-        retry_seconds: Shortest and longest pause before a failed page is tried again, in seconds.
+        think_seconds: Minimum and maximum time on a shop page, in seconds.
+        retry_seconds: Minimum and maximum pause before a failed page is retried, in seconds.
     """
 
     patience_seconds: float | None = None
@@ -62,11 +62,11 @@ class Character:
 
 @dataclass(frozen=True, slots=True)
 class PageSeen:
-    """A page came, of the shop or the waiting page.
+    """A page was received, from the shop or the waiting page.
 
     Attributes:
-        page: Which.
-        poll_after: On the waiting page, seconds to the first look at the status.
+        page: The page.
+        poll_after: On the waiting page, seconds until the first status request.
     """
 
     page: Page
@@ -78,8 +78,8 @@ class LineSeen:
     """The status endpoint answered.
 
     Attributes:
-        state: The room's word for the visitor's state, such as ``waiting`` or ``called``.
-        poll_after: Seconds to the next look.
+        state: The visitor's state in the room, such as ``waiting`` or ``called``.
+        poll_after: Seconds until the next status request.
     """
 
     state: str
@@ -88,7 +88,7 @@ class LineSeen:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """No usable answer came: an error page, a broken connection, or none in time."""
+    """No usable response: an error page, a broken connection or a timeout."""
 
 
 Seen = PageSeen | LineSeen | Failed
@@ -96,7 +96,7 @@ Seen = PageSeen | LineSeen | Failed
 
 @dataclass(frozen=True, slots=True)
 class Navigate:
-    """Open a page, as a browser does, after so many seconds."""
+    """Open a page, as a browser does, after a delay."""
 
     path: str
     after: float = 0.0
@@ -104,7 +104,7 @@ class Navigate:
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Send a form after so many seconds."""
+    """Send a form after a delay."""
 
     path: str
     form: tuple[tuple[str, str], ...] = ()
@@ -113,14 +113,14 @@ class Submit:
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """Ask the room for the status after so many seconds."""
+    """Request the status from the room after a delay."""
 
     after: float
 
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Be done after so many seconds, perhaps telling the room."""
+    """End the visit after a delay, optionally with a leave request."""
 
     outcome: Outcome
     after: float = 0.0
@@ -132,16 +132,16 @@ Move = Navigate | Submit | Poll | Leave
 
 @dataclass(slots=True)
 class Visitor:
-    """One visit and what is remembered of it. Times are seconds of any one clock.
+    """One visit and its history. Times are seconds of any one clock.
 
     Attributes:
-        character: What kind of person it is.
-        arrived_at: When they came; None before.
-        joined_at: When they first saw the waiting page; None where they never had to wait.
-        called_at: When the room first said it is their turn.
-        admitted_at: When they first saw a page of the shop.
-        errors: Failures met, in line and in the shop.
-        outcome: How it ended; None while it goes on.
+        character: The visitor's behavior.
+        arrived_at: The time of arrival; None before.
+        joined_at: When the waiting page was first seen; None if the visitor never had to wait.
+        called_at: When the room first reported the visitor's turn.
+        admitted_at: When a page of the shop was first seen.
+        errors: Failures, in the queue and in the shop.
+        outcome: The outcome; None while the visit continues.
     """
 
     character: Character
@@ -159,18 +159,18 @@ class Visitor:
 
     @property
     def wait_seconds(self) -> float | None:
-        """From the waiting page to the shop; None where there was no wait or it isn't over."""
+        """The time from the waiting page to the shop; None if there was no wait or it isn't over."""
         if self.joined_at is None or self.admitted_at is None:
             return None
         return self.admitted_at - self.joined_at
 
     def arrive(self, now: float) -> Move:
-        """The first move: open the shop's address."""
+        """Return the first move: open the shop's address."""
         self.arrived_at = now
         return self._shop_move
 
     def next(self, seen: Seen, now: float, dice: random.Random) -> Move:
-        """Take in what came of the last move and decide the next one."""
+        """Process the result of the last move and decide the next one."""
         if isinstance(seen, Failed):
             return self._after_failure(now, dice)
         self._failures = 0
@@ -184,7 +184,7 @@ class Visitor:
         return self._in_shop(seen.page, now, dice)
 
     def end(self) -> None:
-        """The drill is over: say where this visitor stands, if the visit hadn't ended by itself."""
+        """End the drill: set this visitor's outcome, unless the visit has ended already."""
         if self.outcome is not None:
             return
         if self.arrived_at is None:
@@ -222,7 +222,7 @@ class Visitor:
                 return self._wait(seen.poll_after, now)
 
     def _reload(self, now: float) -> Navigate:
-        # As the waiting page does, so that a state the room can't agree on never makes a tight loop.
+        # As on the waiting page, so that disagreement about the state never causes a tight loop.
         after = max(0.0, self._reloaded_at + _RELOAD_AGAIN_SECONDS - now)
         self._reloaded_at = now + after
         return Navigate("/", after)

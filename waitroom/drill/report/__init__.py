@@ -1,1 +1,1 @@
-"""What a drill shows while it runs, and its summary."""
+"""The live figures of a drill, and its summary."""

@@ -1,4 +1,4 @@
-"""What a rehearsal shows: the numbers while it runs, and the summary when it is over."""
+"""The output of a drill: figures while it runs, and the summary at its end."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _PLAIN_EVERY_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """The rehearsal at one moment.
+    """The drill at one moment.
 
     Attributes:
-        elapsed: Seconds since the crowd began to come.
-        seconds: Seconds it may take at most.
-        arrived: Visitors who have come so far.
-        waiting: Visitors in line.
-        called: Visitors whose turn it is; None where the gateway didn't tell.
+        elapsed: Seconds since the first arrival.
+        seconds: The maximum duration in seconds.
+        arrived: Visitors who have arrived so far.
+        waiting: Visitors in the queue.
+        called: Visitors whose turn it is; None if the gateway didn't report it.
         active: Visitors in the shop.
-        max_active: The most that may be in the shop.
-        admitted: Visitors let in so far.
-        per_minute: Visitors let in a minute, lately.
+        max_active: The maximum of visitors in the shop.
+        admitted: Visitors admitted so far.
+        per_minute: The recent admission rate.
         sold: Orders placed.
         errors: Requests that failed.
     """
@@ -57,12 +57,12 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """What the same crowd did to the same shop without a gateway.
+    """The effect of the same crowd on the same shop without a gateway.
 
     Attributes:
-        seconds: How long it was let.
-        requests: Requests that came to an end.
-        failures: Those that failed.
+        seconds: The duration.
+        requests: Completed requests.
+        failures: Failed requests.
         sold: Orders placed.
     """
 
@@ -74,22 +74,22 @@ class Contrast:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How a rehearsal went.
+    """The result of a drill.
 
     Attributes:
-        seconds: How long it took.
+        seconds: The duration.
         visitors: Visitors planned.
-        arrived: Visitors who came.
-        joined: Visitors who had to wait in line.
-        admitted: Visitors who came into the shop.
-        outcomes: How many visits ended how.
-        waits: Seconds waited by each who waited and came in, shortest first.
-        requests: Requests that came to an end.
-        errors: Those that failed, by kind.
+        arrived: Visitors who arrived.
+        joined: Visitors who had to wait in the queue.
+        admitted: Visitors who reached the shop.
+        outcomes: The number of visits by outcome.
+        waits: The waits of admitted visitors in seconds, shortest first.
+        requests: Completed requests.
+        errors: Failed requests, by kind.
         slowest_seconds: The longest time a page took.
-        shop: The shop's own count; None where it didn't answer any more.
-        room: The gateway's own count; None where it didn't answer any more.
-        contrast: The same without the gateway; None where that wasn't tried.
+        shop: The shop's own figures; None if it no longer responded.
+        room: The gateway's own figures; None if it no longer responded.
+        contrast: The result without the gateway; None if that wasn't tried.
     """
 
     seconds: float
@@ -115,7 +115,7 @@ class Summary:
         room: RoomFigures | None,
         contrast: Contrast | None,
     ) -> Self:
-        """Sum up what a crowd met."""
+        """Summarize the results of a crowd."""
         return cls(
             seconds=seconds,
             visitors=crowd.plan.visitors,
@@ -134,7 +134,7 @@ class Summary:
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """The smallest value that at least so large a share of the values doesn't exceed.
+    """Return the smallest value such that at least this share of the values doesn't exceed it.
 
     Args:
         ordered: The values, smallest first.
@@ -149,7 +149,7 @@ def quantile(ordered: Sequence[float], share: float) -> float:
 
 
 def summary_report(summary: Summary) -> RenderableType:
-    """The summary as it is printed at the end."""
+    """Render the summary for the end of a drill."""
     parts: list[RenderableType] = [_visitors(summary), _shop(summary)]
     if summary.contrast is not None:
         parts.append(_comparison(summary, summary.contrast))
@@ -216,15 +216,15 @@ def _duration(seconds: float) -> str:
 
 
 class Progress:
-    """The numbers while a rehearsal runs: live in a terminal, else a plain line every few seconds.
+    """The figures while a drill runs: live in a terminal, otherwise one line every few seconds.
 
     Args:
-        console: Where to show them.
+        console: The console for the output.
     """
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        # Drawn from the event loop alone: rich's own refresh thread would only draw the same numbers again.
+        # Drawn only from the event loop: rich's own refresh thread would just draw the same figures again.
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._next_line = 0.0
 
@@ -242,7 +242,7 @@ class Progress:
         self._live.stop()
 
     def show(self, moment: Moment) -> None:
-        """Show a moment; without a terminal, only now and then."""
+        """Show a moment; without a terminal, only every few seconds."""
         if self._console.is_terminal:
             self._live.update(_panel(moment), refresh=True)
         elif moment.elapsed >= self._next_line:

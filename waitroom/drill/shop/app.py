@@ -1,7 +1,7 @@
-"""A small shop that really sells and really breaks: what the rehearsals put behind the gateway.
+"""A small shop that really sells and really fails under load: the upstream of the drills.
 
-Its capacity is that of its database pool. Within it a page takes some ten milliseconds; beyond it requests queue,
-pages take seconds, and past the queue's bounds they fail, as in any shop on its day.
+Its database pool is its capacity. Within it, a page takes about ten milliseconds. Beyond it requests queue and pages
+take seconds, and past the queue's limits requests fail, as in any shop on a busy day.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(slots=True)
 class Load:
-    """What the shop has to do, counted since its start.
+    """The load on the shop, counted since its start.
 
     Attributes:
-        requests: Requests taken, those for `/stats`, `/capacity` and the icon aside.
+        requests: Requests received, except for `/stats`, `/capacity` and the icon.
         failures: Requests answered 500 or above.
-        in_flight: Requests being worked on now.
-        peak_in_flight: The most there ever were at once.
+        in_flight: Requests in progress.
+        peak_in_flight: The highest number of requests in progress so far.
     """
 
     requests: int = 0
@@ -58,7 +58,7 @@ class Load:
 
 @dataclass(slots=True)
 class Shop:
-    """The shop's pages over its ledger and its pool."""
+    """The shop's pages over its database and its pool."""
 
     ledger: LedgerThread
     pool: Pool
@@ -73,7 +73,7 @@ class Shop:
     )
 
     def application(self) -> web.Application:
-        """The shop as an aiohttp application."""
+        """Build the shop as an aiohttp application."""
         app = web.Application(middlewares=[self._count], client_max_size=_FORM_BYTES)
         app.add_routes(
             [
@@ -92,7 +92,7 @@ class Shop:
         return app
 
     async def product(self, request: web.Request) -> web.StreamResponse:
-        """The product, with what is left of it."""
+        """Show the product and the remaining stock."""
         async with self.pool.connection():
             stock = await self.ledger.run(Ledger.stock)
         return self._stock_page(stock)
@@ -114,7 +114,7 @@ class Shop:
         return _see_other("/basket")
 
     async def basket(self, request: web.Request) -> web.StreamResponse:
-        """What is in the basket."""
+        """Show the contents of the basket."""
         filled = await self._has_basket(request)
         return self._page("basket", label="basket" if filled else "empty_basket", filled=filled)
 
@@ -133,7 +133,7 @@ class Shop:
         session = _session(request)
         if session is None:
             return _see_other("/basket")
-        # Two visits to the database, as a checkout has: look first, then write.
+        # Two queries to the database, as a checkout has: read first, then write.
         async with self.pool.connection():
             stock = await self.ledger.run(Ledger.stock)
         async with self.pool.connection():
@@ -143,7 +143,7 @@ class Shop:
         return _see_other("/basket") if stock else self._stock_page(0)
 
     async def order(self, request: web.Request) -> web.StreamResponse:
-        """The confirmation, for the one who ordered alone. The visitor is done: the slot is free."""
+        """Show the confirmation, only to the visitor who ordered. The visit is over, so the slot is free."""
         number, session = int(request.match_info["number"]), _session(request) or ""
         async with self.pool.connection():
             order = await self.ledger.run(lambda ledger: ledger.order(number, session))
@@ -154,7 +154,7 @@ class Shop:
         return answer
 
     async def icon(self, request: web.Request) -> web.StreamResponse:
-        """The shop's icon: no database, and caches may keep it."""
+        """Serve the icon: no database, and caches may keep it."""
         drawing = (
             '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24"><circle cx="12" cy="12" r="6" fill="#c2410c"/>'
             '<path d="M12 1v4M12 19v4M1 12h4M19 12h4" stroke="#c2410c" stroke-width="2"/></svg>'
@@ -164,7 +164,7 @@ class Shop:
         )
 
     async def stats(self, request: web.Request) -> web.StreamResponse:
-        """How the shop is, as JSON; it takes no connection, so it answers in the worst moment too."""
+        """Return the shop's figures as JSON, without a database connection, so that it responds even under overload."""
         orders, stock = await self.ledger.run(lambda ledger: (ledger.orders(), ledger.stock()))
         return web.json_response(
             {
@@ -182,9 +182,9 @@ class Shop:
         )
 
     async def resize(self, request: web.Request) -> web.StreamResponse:
-        """Have another number of database connections, as when a shop's machine fails or another one is added.
+        """Change the number of database connections, as when a shop's machine fails or another one is added.
 
-        For whoever rehearses, straight at the shop and on its own machine; not for visitors.
+        For drill operators, directly at the shop and on its own machine; not for visitors.
         """
         straight = request.remote in _LOOPBACK and ROOM_HEADER not in request.headers
         connections = request.query.get("connections", "")
@@ -260,14 +260,14 @@ def _wrong_fields(buyer: str, email: str) -> dict[str, str]:
 
 
 async def serve(host: str, port: int, *, stock: int, capacity: int, query_seconds: float, data: Path) -> None:
-    """Run the shop until SIGTERM or SIGINT, and say on standard output when it is ready.
+    """Run the shop until SIGTERM or SIGINT, and print a line to standard output when it is ready.
 
     Args:
         host: The address to listen on.
-        port: The port; 0 takes a free one, which the ready line names.
+        port: The port; 0 chooses a free one, which the ready line contains.
         stock: Units for sale when the database is new.
         capacity: Connections in the database pool.
-        query_seconds: How long a query takes in an idle database.
+        query_seconds: The duration of a query in an idle database.
         data: The database file.
 
     Raises:
@@ -301,7 +301,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Read the command line and run the shop.
 
     Returns:
-        The exit code: 0 after SIGTERM, 1 where it couldn't start.
+        The exit code: 0 after SIGTERM, 1 if it failed to start.
     """
     parser = argparse.ArgumentParser(prog="python -m waitroom.drill.shop.app", description="A shop to rehearse with.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")

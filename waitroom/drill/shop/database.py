@@ -1,4 +1,4 @@
-"""What the demo shop knows: stock, baskets and orders in SQLite, and the pool that bounds who may ask."""
+"""The demo shop's data: stock, baskets and orders in SQLite, and the connection pool that limits its load."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _AGAIN_SECONDS = 0.01
 
 
 class PoolExhausted(Exception):  # noqa: N818 - a state of the shop, not a mistake
-    """No database connection: too many wait for one already, or this one waited too long."""
+    """No database connection is available: the queue is full, or this request waited too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Order:
         number: The order's number, counted from 1.
         session: The shop session that placed it.
         buyer: The name given at the checkout.
-        email: The address given at the checkout.
+        email: The email address given at the checkout.
     """
 
     number: int
@@ -44,14 +44,14 @@ class Order:
 class Pool:
     """A bounded pool of database connections with a bounded queue in front of it.
 
-    A connection is a share of one database, so the busier the pool, the longer each query takes. That, the queue
-    and its bounds are the shop's whole capacity: at most ``size / (2 * query_seconds)`` queries a second.
+    A connection is a share of one database, so the busier the pool, the longer each query takes. The pool, the queue
+    and its limits are the shop's whole capacity: at most ``size / (2 * query_seconds)`` queries per second.
 
     Args:
-        size: How many connections there are, at least 1.
-        backlog: How many requests may wait for one; further ones are refused at once.
-        wait_seconds: How long a request waits for one before it is refused.
-        query_seconds: How long a query takes in an idle database; twice as long in a full one.
+        size: The number of connections, at least 1.
+        backlog: The maximum number of waiting requests; further ones are rejected immediately.
+        wait_seconds: How long a request waits for a connection before it is rejected.
+        query_seconds: The duration of a query in an idle database; twice as long in a full one.
     """
 
     def __init__(self, size: int, *, backlog: int, wait_seconds: float, query_seconds: float) -> None:
@@ -65,10 +65,10 @@ class Pool:
         self._too_many = 0
 
     def resize(self, size: int) -> None:
-        """Have so many connections from now on, and a queue to match. Those in use are finished with first.
+        """Change the number of connections, and the queue with it. Connections in use finish their query first.
 
         Raises:
-            ValueError: There is to be none.
+            ValueError: The number is below 1.
         """
         if size < 1:
             raise ValueError("a pool needs at least one connection")
@@ -81,10 +81,10 @@ class Pool:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[None]:
-        """Hold a connection for the time of a query.
+        """Hold a connection for the duration of a query.
 
         Raises:
-            PoolExhausted: The queue is full, or no connection came free in time.
+            PoolExhausted: The queue is full, or no connection became free in time.
         """
         await self._take()
         try:
@@ -101,7 +101,7 @@ class Pool:
         try:
             async with asyncio.timeout(self._wait_seconds):
                 await self._free.acquire()
-                while self._too_many:  # it was one of a larger pool, and is gone
+                while self._too_many:  # the connection belonged to a larger pool, and is gone
                     self._too_many -= 1
                     await self._free.acquire()
         except TimeoutError as error:
@@ -112,10 +112,10 @@ class Pool:
 
 
 class Ledger:
-    """The shop's tables. Every method runs in the one thread that owns the SQLite connection.
+    """The shop's tables. Every method runs in the thread that owns the SQLite connection.
 
     Args:
-        path: The database file; made where it is missing.
+        path: The database file; created if missing.
         stock: Units for sale, used only when the file is new.
 
     Raises:
@@ -136,7 +136,7 @@ class Ledger:
             raise
 
     def _write_ahead(self) -> None:
-        # Here SQLite doesn't wait for a lock by itself: of two shops that open a new file at once, one would fail.
+        # SQLite doesn't wait for a lock here: if two shops opened a new file at the same time, one would fail.
         until = time.monotonic() + _LOCK_SECONDS
         while True:
             try:
@@ -157,11 +157,11 @@ class Ledger:
         return int(self._db.execute("SELECT count(*) FROM orders").fetchone()[0])
 
     def fill_basket(self, session: str) -> None:
-        """Put one unit into the session's basket; a second one changes nothing: one for each customer."""
+        """Put one unit into the session's basket; a second one changes nothing: one per customer."""
         self._db.execute("INSERT OR IGNORE INTO baskets (session) VALUES (?)", (session,))
 
     def empty_basket(self, session: str) -> None:
-        """Take the unit out again."""
+        """Remove the unit from the basket."""
         self._db.execute("DELETE FROM baskets WHERE session = ?", (session,))
 
     def basket(self, session: str) -> bool:
@@ -170,12 +170,12 @@ class Ledger:
         return found is not None
 
     def place_order(self, session: str, buyer: str, email: str) -> Order | None:
-        """Turn the basket into an order, all or nothing.
+        """Turn the basket into an order, atomically.
 
-        Sent twice, as by a double click or a repeated form, it returns the order of the first time.
+        Repeated, such as by a double click or a resent form, it returns the first order.
 
         Returns:
-            The order; None where the stock is gone or there is nothing in the basket.
+            The order; None if the stock is gone or the basket is empty.
         """
         with self._transaction():
             if self._db.execute("DELETE FROM baskets WHERE session = ?", (session,)).rowcount == 0:
@@ -189,7 +189,7 @@ class Ledger:
             return Order(int(added.lastrowid or 0), session, buyer, email)
 
     def order(self, number: int, session: str) -> Order | None:
-        """The session's order of that number; None where there is none or it is somebody else's."""
+        """Return the session's order of that number; None if it doesn't exist or is somebody else's."""
         row = self._db.execute(
             "SELECT number, session, buyer, email FROM orders WHERE number = ? AND session = ?",
             (number, session),
@@ -209,7 +209,7 @@ class Ledger:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        # Immediate: two shops on one file then queue for the write lock instead of failing half-way.
+        # Immediate: two shops on one file then queue for the write lock instead of failing halfway.
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -220,7 +220,7 @@ class Ledger:
 
 
 class LedgerThread:
-    """The ledger in a thread of its own, so that no query ever blocks the event loop."""
+    """The ledger in its own thread, so that no query ever blocks the event loop."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
