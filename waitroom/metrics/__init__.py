@@ -1,1 +1,1 @@
-"""What the gateway counts, and how Prometheus is told."""
+"""The gateway's counters, and their export to Prometheus."""

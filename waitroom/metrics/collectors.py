@@ -1,7 +1,7 @@
 """The metrics of the contract: prefix ``waitroom_``, base units, label ``room``.
 
-The edge's figures are the sums over the files of its workers; the queue's come from the store, by the control process
-alone.
+The edge's figures are sums over the files of its workers. The queue's figures come from the store, only through the
+control process.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from waitroom.queue.view import RoomState
 if TYPE_CHECKING:
     from waitroom.queue.view import RoomView
 
-# An edge worker that is alive writes its file once a second; a machine may stand still for a moment or two.
+# A live edge worker writes its file once a second; a machine may stall for a moment.
 ALIVE_SECONDS = 5.0
 
-# Shown from the start, at 0: of a counter that begins at 1 Prometheus can't tell that it rose.
+# Exported from the start, as 0: Prometheus can't see the increase of a counter that begins at 1.
 _OUTCOMES = ("admitted", "failed")
 _REASONS = ("away", "ended", "expired", "left", "missed", "released")
 
-# What edges count.
+# The counters of the edge.
 _COUNTERS = {
     "requests": "Requests by what became of them.",
     "store_errors": "Calls that the store didn't answer.",
@@ -58,7 +58,7 @@ class EdgeCollector(Collector):
     """The sums over all edge workers of one gateway.
 
     Args:
-        folder: Where they write down what they count.
+        folder: The directory of the workers' files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -91,7 +91,7 @@ class EdgeCollector(Collector):
 
 
 class QueueCollector(Collector):
-    """The queue's figures, from the newest view of each room.
+    """The queue's figures, from the latest view of each room.
 
     Args:
         views: The control process's views by room; read at every scrape.
@@ -139,7 +139,7 @@ class QueueCollector(Collector):
 
 
 class Ticking(Protocol):
-    """What is known of a room's ticks, see `waitroom.control.rooms.admission_loop.Admission`."""
+    """The state of a room's ticks, see `waitroom.control.rooms.admission_loop.Admission`."""
 
     name: str
     view: RoomView | None
@@ -148,12 +148,12 @@ class Ticking(Protocol):
 
 
 class ControlCollector(Collector):
-    """How the gateway itself stands, as its control process sees it.
+    """The status of the gateway itself, as its control process sees it.
 
     Args:
         rooms: Read at every scrape.
-        folder: Where the edge workers write down what they count; who lives, does so all the time.
-        workers: How many there should be.
+        folder: The directory of the edge workers' files, which live workers keep updating.
+        workers: The configured number of workers.
     """
 
     def __init__(self, rooms: Iterable[Ticking], folder: Path, workers: int) -> None:
@@ -186,17 +186,17 @@ class ControlCollector(Collector):
 
 @dataclass(frozen=True, slots=True)
 class WorkerFile:
-    """What one edge worker has written down: whether it did so lately, and its counts by room."""
+    """The content of one edge worker's file: whether it is recent, and the counts by room."""
 
     alive: bool
     rooms: Mapping[str, Mapping[str, Any]]
 
 
 def read_workers(folder: Path, now: float) -> list[WorkerFile]:
-    """What the edge workers of one gateway have written down. Reads files: not for the event loop.
+    """Reads the files of one gateway's edge workers. Blocks: not for the event loop.
 
     Args:
-        folder: Where they do.
+        folder: The directory of the files.
         now: The Unix time in seconds.
     """
     found = []
@@ -208,7 +208,7 @@ def read_workers(folder: Path, now: float) -> list[WorkerFile]:
 
 
 def exposition(*collectors: Collector) -> bytes:
-    """All metrics in Prometheus' text format. Reads files: not for the event loop."""
+    """Returns all metrics in Prometheus' text format. Reads files: not for the event loop."""
     registry = CollectorRegistry()
     for collector in collectors:
         registry.register(collector)
@@ -216,7 +216,7 @@ def exposition(*collectors: Collector) -> bytes:
 
 
 def totals(workers: Iterable[WorkerFile]) -> dict[str, RoomMetrics]:
-    """The sums over all edge workers of one gateway, by room."""
+    """Returns the sums over all edge workers of one gateway, by room."""
     sums: dict[str, RoomMetrics] = {}
     for worker in workers:
         for room, dumped in worker.rooms.items():
@@ -229,13 +229,13 @@ def _add(total: RoomMetrics, dumped: Mapping[str, Any], *, alive: bool) -> None:
         total.requests[outcome] += count
     total.store_errors += dumped["store_errors"]
     total.upstream_failures += dumped["upstream_failures"]
-    if alive:  # what is so now at a dead worker ended with it
+    if alive:  # a dead worker's gauges ended with it
         total.in_flight += dumped["upstream_in_flight"]
         total.awaiting += dumped.get("upstream_awaiting_response", dumped["upstream_in_flight"])
-        # A session may be shared in several workers. The files of the release before don't have them.
+        # Several workers may report a session as shared. Files of the previous release lack these fields.
         total.shared_sessions = {*total.shared_sessions, *dumped.get("shared_sessions", ())}
     for name in DISTRIBUTIONS:
-        if name not in dumped:  # by a worker of a former version
+        if name not in dumped:  # by a worker of an earlier version
             continue
         one: Distribution = getattr(total, name)
         one.counts = [mine + other for mine, other in zip(one.counts, dumped[name]["counts"], strict=True)]

@@ -1,8 +1,8 @@
 """The counts of an edge worker, by room.
 
-Workers count in plain numbers and write them to a file each once a second, which the control process sums up when it is
-scraped. prometheus-client's own mode for several processes writes to a mapped file for every number at every request,
-which was a fifth of an edge's time. Compiled: every request is counted, by several numbers.
+Workers count in plain numbers and write them to a file each once a second. The control process sums these up when it
+is scraped. prometheus-client's own multiprocess mode writes every number to a mapped file at every request, which took
+a fifth of an edge's time. Compiled: every request is counted, in several numbers.
 """
 
 # mypyc: compile
@@ -18,7 +18,7 @@ from typing import Any, Final
 FOLDER: Final = "metrics"
 UPSTREAM_BOUNDS: Final[tuple[float, ...]] = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 MOST_SHARED_NAMED: Final = 100  # sessions named in a worker's file: as many as are counted
-# The upper bounds of the distributions' buckets, in seconds.
+# The upper bounds of the histograms' buckets, in seconds.
 DISTRIBUTIONS: Final[dict[str, tuple[float, ...]]] = {
     "upstream_request_seconds": UPSTREAM_BOUNDS,
     "upstream_response_seconds": UPSTREAM_BOUNDS,
@@ -28,7 +28,7 @@ DISTRIBUTIONS: Final[dict[str, tuple[float, ...]]] = {
 
 
 class Distribution:
-    """How values are spread over a histogram's buckets."""
+    """A distribution of values over a histogram's buckets."""
 
     __slots__ = ("_bounds", "counts", "sum")
 
@@ -49,16 +49,16 @@ class Distribution:
 
 
 class RoomMetrics:
-    """What one edge worker counts of one room.
+    """One edge worker's counts for one room.
 
     Attributes:
-        requests: By outcome.
+        requests: Requests by outcome.
         store_errors: Calls that the store didn't answer.
-        upstream_failures: Requests that the shop failed.
-        in_flight: Requests that are at the shop now.
-        awaiting: Of these, the ones whose answer hasn't begun.
+        upstream_failures: Requests that failed at the shop.
+        in_flight: Requests at the shop now.
+        awaiting: Those whose response hasn't begun.
         shared_sessions: Numbers of sessions in use from many networks.
-        missing_proxy: The address of a peer that looks like a proxy which ``trusted_proxies`` does not name, or empty.
+        missing_proxy: The address of a peer that looks like a proxy missing from ``trusted_proxies``, or empty.
         refused: Methods and first path segments of requests refused for lack of a pass, with the Unix time of the log
             line about each.
         upstream_request_seconds, upstream_response_seconds, wait_seconds, eta_error_seconds: Distributions.
@@ -94,7 +94,7 @@ class RoomMetrics:
         self.eta_error_seconds = Distribution(DISTRIBUTIONS["eta_error_seconds"])
 
     def dump(self) -> dict[str, Any]:
-        """All of it, for a file."""
+        """Returns all counts, for a file."""
         spread = {name: getattr(self, name) for name in DISTRIBUTIONS}
         return {
             "requests": self.requests,
@@ -109,22 +109,22 @@ class RoomMetrics:
         }
 
     def resume(self, dumped: Mapping[str, Any]) -> None:
-        """Goes on from what the worker before this one had counted; what was in flight there is gone."""
+        """Continues from the counts of the worker's predecessor, except for its requests in flight."""
         self.requests = Counter(dumped["requests"])
         self.store_errors = dumped["store_errors"]
         self.upstream_failures = dumped["upstream_failures"]
         for name in DISTRIBUTIONS:
-            if name in dumped:  # not in what a former version wrote
+            if name in dumped:  # missing in files of an earlier version
                 one = getattr(self, name)
                 one.counts, one.sum = list(dumped[name]["counts"]), dumped[name]["sum"]
 
 
 class EdgeMetrics:
-    """What one edge worker counts, by room.
+    """One edge worker's counts, by room.
 
     Args:
-        folder: Where it is written down.
-        slot: The worker's number; one that takes another's place goes on with its counts.
+        folder: The directory of the worker's file.
+        slot: The worker's number; a replacement continues with the counts of its predecessor.
         rooms: The rooms' names.
     """
 
@@ -136,18 +136,18 @@ class EdgeMetrics:
                 self.rooms[room].resume(dumped)
 
     def dump(self) -> bytes:
-        """All of it, for `save`."""
+        """Returns all counts, for `save`."""
         return json.dumps({room: metrics.dump() for room, metrics in self.rooms.items()}).encode()
 
     def save(self, dumped: bytes) -> None:
-        """Writes down what `dump` gave. Writes a file: not for the event loop."""
+        """Writes the output of `dump` to the file. Blocks: not for the event loop."""
         written = self._path.with_suffix(".new")
         written.write_bytes(dumped)
         written.replace(self._path)
 
 
 def read_counts(path: Path) -> dict[str, Any]:
-    """What a worker has written down, by room; empty where it is gone."""
+    """Reads a worker's file, by room; empty if it is gone."""
     try:
         dumped: dict[str, Any] = json.loads(path.read_bytes())
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""How the upstream does, from what this gateway's edge workers have written down: one window for all who ask.
+"""The upstream's figures, from the files of this gateway's edge workers: one window for all users.
 
-Each worker writes its counts to a file once a second (see `waitroom.metrics.recorder`). The differences between two
-looks tell what came between; a worker that is replaced goes on with the counts of the one before it.
+Each worker writes its counts to a file once a second (see `waitroom.metrics.recorder`). The difference of two looks is
+the number in between; a replaced worker continues with the counts of its predecessor.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from waitroom.metrics.collectors import read_workers, totals
 from waitroom.metrics.recorder import UPSTREAM_BOUNDS, RoomMetrics
 
 LONGEST_WINDOW_SECONDS = 60.0
-# Several may look; of two looks closer than this the later one counts, or one write of a worker would make a peak.
+# There may be several observers; of two looks closer than this the later one counts, or one write would make a peak.
 CLOSEST_LOOKS_SECONDS = 0.5
-SHOP_SECONDS = 10.0  # of the figures that API, dashboard and history show
+SHOP_SECONDS = 10.0  # the window of API, dashboard and history
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """Recent observations of the edge workers that hints on a room may follow from.
+    """Recent observations of the edge workers, for hints on a room.
 
     Attributes:
         shared_sessions: Numbers of sessions in use from many networks.
-        missing_proxies: Addresses of peers that look like proxies which ``trusted_proxies`` does not name.
+        missing_proxies: Addresses of peers that look like proxies missing from ``trusted_proxies``.
         refused: Methods and first path segments of requests refused for lack of a pass, with the newest Unix time.
     """
 
@@ -37,7 +37,7 @@ class Observed:
 
     @classmethod
     def of(cls, dumped: Mapping[str, Any]) -> Observed:
-        """The observations in one worker's file, which may be of a former version."""
+        """Reads the observations in one worker's file, which may be of an earlier version."""
         missing = dumped.get("missing_proxy", "")
         return cls(
             frozenset(dumped.get("shared_sessions", ())),
@@ -60,16 +60,16 @@ NOTHING: Final = Observed()
 
 @dataclass(frozen=True, slots=True)
 class UpstreamStats:
-    """What was asked of the upstream during some seconds, by the workers of this gateway. Rates are per minute.
+    """The upstream's figures over a window, from the workers of this gateway. Rates are per minute.
 
     Attributes:
-        seconds: How long the window really is; 0 while there are no two looks, and then all rates are 0.
-        requests_per_minute: Requests that ended, whatever became of them.
-        failures_per_minute: Of those, the ones that failed: 5xx, no answer, or what the room names a failure.
-        given_up_per_minute: Of those, the ones whose visitor went away before the answer was complete.
-        p50_seconds, p95_seconds: Latency, the time to the head of an answer; None where there were no answers.
-        in_flight: Requests that are at the upstream now.
-        awaiting: Of these, the ones whose answer hasn't begun: neither streams nor tunnels.
+        seconds: The actual length of the window; 0 before there are two looks, and then all rates are 0.
+        requests_per_minute: Completed requests, whatever their result.
+        failures_per_minute: Those that failed: a 5xx, no response, or what the room defines as a failure.
+        given_up_per_minute: Those whose visitor left before the response was complete.
+        p50_seconds, p95_seconds: Latency, the time to a response's head; None if there were no responses.
+        in_flight: Requests at the upstream now.
+        awaiting: Those whose response hasn't begun: neither streams nor tunnels.
     """
 
     seconds: float = 0.0
@@ -83,7 +83,7 @@ class UpstreamStats:
 
     @property
     def answers_per_minute(self) -> float:
-        """Requests that the upstream is done with, failures included: what shares of failures are of."""
+        """Requests that the upstream completed, failures included: the base of failure shares."""
         return self.requests_per_minute - self.given_up_per_minute
 
 
@@ -96,24 +96,24 @@ class _Look:
 
 
 class UpstreamWindow:
-    """Looks at the workers' files and remembers what they said during the last minute.
+    """Reads the workers' files and keeps their content of the last minute.
 
     Args:
-        folder: Where they are.
+        folder: The directory of the files.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        # Replaced, never changed: threads look while the event loop reads.
+        # Replaced, never modified: threads write while the event loop reads.
         self._looks: tuple[_Look, ...] = ()
 
     def look(self, now: float, unix: float) -> None:
-        """Reads the files, once a second or so. Reads files: not for the event loop.
+        """Reads the files, about once a second. Blocks: not for the event loop.
 
         Args:
             now: The monotonic time in seconds.
-            unix: The Unix time in seconds, which tells the workers that are alive.
+            unix: The Unix time in seconds, to recognize live workers.
         """
         with self._lock:
             workers = read_workers(self._folder, unix)
@@ -124,35 +124,35 @@ class UpstreamWindow:
                         observed[room] = observed.get(room, NOTHING) | Observed.of(dumped)
             seen = _Look(now, sum(worker.alive for worker in workers), totals(workers), observed)
             looks = [look for look in self._looks if look.at <= now - CLOSEST_LOOKS_SECONDS]
-            # One look more than the longest window holds, so that it is whole when a look comes late.
+            # One look more than the longest window needs, so that it is complete if a look is late.
             while len(looks) > 1 and looks[1].at <= now - LONGEST_WINDOW_SECONDS:
                 del looks[0]
             self._looks = (*looks, seen)
 
     @property
     def workers_alive(self) -> int:
-        """Edge workers that had written of late when last looked at."""
+        """The number of edge workers with a recent file at the last look."""
         return self._looks[-1].alive if self._looks else 0
 
     def observed(self, room: str) -> Observed:
-        """What hints on a room follow from, when last looked at."""
+        """Returns the observations for hints on a room, as of the last look."""
         return self._looks[-1].observed.get(room, NOTHING) if self._looks else NOTHING
 
     def figures(self, room: str, seconds: float) -> UpstreamStats:
-        """Of the last ``seconds``, at most `LONGEST_WINDOW_SECONDS`; of less where less is known."""
+        """Returns the figures of the last ``seconds``, at most `LONGEST_WINDOW_SECONDS`; of less if less is known."""
         looks = [(look.at, look.rooms[room]) for look in self._looks if room in look.rooms]
         if not looks:
             return UpstreamStats()
         until, now = looks.pop()
         if not looks:
             return UpstreamStats(in_flight=now.in_flight, awaiting=now.awaiting)
-        # Looks aren't made to the second.
+        # Looks are not made to the second.
         since, before = min(looks, key=lambda look: abs(look[0] - (until - seconds)))
         per_minute = 60 / (until - since)
         ended = sum(now.upstream_request_seconds.counts) - sum(before.upstream_request_seconds.counts)
         given_up = max(0, now.requests["gone"] - before.requests["gone"])
         latency, earlier = now.upstream_response_seconds.counts, before.upstream_response_seconds.counts
-        # A worker's file that has vanished takes its counts with it.
+        # The counts of a worker whose file has vanished are lost.
         counts = [max(0, new - old) for new, old in zip(latency, earlier, strict=True)]
         return UpstreamStats(
             seconds=until - since,
@@ -167,15 +167,14 @@ class UpstreamWindow:
 
 
 def quantile(bounds: Sequence[float], counts: Sequence[float], share: float) -> float | None:
-    """The value below which a share of a histogram's observations lies; None where there are none.
+    """Returns the quantile of a histogram at ``share``; None if it is empty.
 
-    Within a bucket it is interpolated on a logarithmic scale, as the buckets are spaced: latencies lie towards the
-    lower end of a wide bucket, and a linear scale would tell too much. What is beyond the last bound counts as that
-    bound.
+    Within a bucket it interpolates on a logarithmic scale, as the buckets are spaced: latencies lie towards the lower
+    end of a wide bucket, and a linear scale would overestimate them. Values beyond the last bound count as that bound.
 
     Args:
         bounds: The buckets' upper bounds, ascending.
-        counts: How many are in each, and in one more beyond the last bound.
+        counts: The number in each bucket, and in one more beyond the last bound.
         share: Between 0 and 1.
     """
     total = sum(counts)

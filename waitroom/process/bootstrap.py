@@ -1,8 +1,8 @@
-"""How each of our processes begins: with the collector of garbage out of the way.
+"""The start of each of our processes, without garbage collection.
 
-What is imported stays for as long as the process. While it comes, the collector would go through it time and again, a
-third of the time that a start takes; later every full collection would, while all who are served wait for it. So
-nothing is collected before all is there, and what is there then is never looked at again (`gc.freeze`).
+Imported modules stay for the life of the process. During imports the collector would scan them repeatedly, a third of
+the start time; later each full collection would scan them, while all requests wait for it. So nothing is collected
+until all imports are done, and these objects are never scanned again (`gc.freeze`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a child of the supervisor has in common with the others: its settings, its signals, and its end.
+"""Shared by the supervisor's child processes: settings, signals and termination.
 
-A child holds one end of a socket pair. It reads its settings from it, then the certificate and key of the public
-listener where it needs them, and new ones whenever they come. It writes ``ready`` to it. When the other end is gone, so
-is the supervisor: the child then stops by itself.
+A child holds one end of a socket pair. It reads its settings from it, then, if needed, the certificate and key of the
+public listener, and later replacements of these. It writes ``ready`` to it. When the other end closes, the supervisor
+is gone: the child then stops by itself.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ NO_PAIR = b"\n"
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """What a child knows.
+    """The state of a child process.
 
     Attributes:
-        slot: Its number; one that takes another's place has the same.
+        slot: The child's number; a replacement has the same.
         settings: With the store's address and the secrets filled in.
-        listener: The socket it serves, made by the supervisor, so that nothing is lost while a child is replaced.
-        stop: Set when the child is to finish what is under way and end.
+        listener: The socket to serve, created by the supervisor, so that no connection is lost during a replacement.
+        stop: Set when the child should finish its work and exit.
         pair: Certificate and key of the public listener, or None for plain HTTP.
-        new_pairs: Those that take its place, as they come.
+        new_pairs: Replacements of the pair.
     """
 
     slot: int
@@ -51,7 +51,7 @@ class Child:
     new_pairs: asyncio.Queue[Pair]
 
     async def ready(self) -> None:
-        """Tells the supervisor that the child serves."""
+        """Notifies the supervisor that the child is ready."""
         self.writer.write(READY)
         await self.writer.drain()
 
@@ -72,8 +72,8 @@ async def _run(name: str, slot: int, channel: int, listener: int, serve: Callabl
         stop.set()
         serving.cancel()
 
-    # Service managers send SIGTERM to every process of a service, and the supervisor sends it too: twice means no more
-    # than once. Only the supervisor sends SIGINT, since a child is in a session of its own.
+    # Service managers send SIGTERM to every process of a service, and the supervisor sends it too, so a second one has
+    # no effect. Only the supervisor sends SIGINT, since a child is in its own session.
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGINT, asked_to_stop_at_once)
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=channel), limit=LONGEST_SETTINGS)

@@ -1,4 +1,4 @@
-"""How our own processes are started."""
+"""The command line of our own processes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import sys
 
 
 def python_command(module: str, *arguments: str) -> tuple[str, ...]:
-    """The command that runs a module of ours with the Python, and the installation, that run here.
+    """Returns the command that runs one of our modules with the current Python and installation.
 
-    ``-P`` keeps out what the working folder holds: a checkout there may be of another version.
+    ``-P`` excludes the working directory: a checkout there may be of another version.
     """
     return sys.executable, "-P", "-m", module, *arguments

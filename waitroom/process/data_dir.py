@@ -1,4 +1,4 @@
-"""The ``data_dir``: its lock, and the secret that is kept there where the settings have none."""
+"""The ``data_dir``: its lock, and the secret stored there if the settings have none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ POLL_SECONDS = 0.02
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder that only we may enter, if it isn't there. Raises `StartError`."""
+    """Creates a directory accessible only to its owner, if it is missing. Raises `StartError`."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -24,17 +24,17 @@ def make_folder(path: Path) -> None:
 
 
 async def lock_folder(path: Path, while_locked: Callable[[], Awaitable[None]] | None = None) -> int:
-    """Makes the folder and locks it; the lock holds as long as anyone has the descriptor open. No file is left by it.
+    """Creates and locks the directory, without a lock file; the lock holds while any process has the descriptor open.
 
     Args:
         path: The folder.
-        while_locked: Called again and again while another one has the lock.
+        while_locked: Called repeatedly while another process has the lock.
 
     Returns:
         The descriptor.
 
     Raises:
-        StartError: the folder can't be used, or another gateway uses it.
+        StartError: The directory can't be used, or another gateway uses it.
     """
     make_folder(path)
     try:
@@ -59,7 +59,7 @@ async def lock_folder(path: Path, while_locked: Callable[[], Awaitable[None]] | 
 
 
 def kept_secret(path: Path) -> str:
-    """The secret in the file, made on first use with mode 0600. Raises `StartError`."""
+    """Returns the secret in the file, created on first use with mode 0600. Raises `StartError`."""
     try:
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

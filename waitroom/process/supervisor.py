@@ -1,7 +1,7 @@
-"""``waitroom run``: keeps N edge workers, one control process and, where no other is given, a store of its own.
+"""``waitroom run``: runs N edge workers, one control process and, unless another is configured, its own store.
 
-The supervisor makes the listening sockets and keeps them open, one for each worker: who connects while a worker is
-being replaced waits in its queue and is served by the next one.
+The supervisor creates the listening sockets and keeps them open, one for each worker: connections that arrive while
+a worker is replaced wait in the socket's backlog for the next one.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ log = structlog.get_logger()
 
 BACKLOG = 4096
 START_SECONDS = 30.0
-RESTART_SECONDS = 0.5  # between two tries of a child that can't keep up
-LONGEST_RESTART_SECONDS = 10.0  # between two tries of a store that can't be started
-STEADY_SECONDS = 2.0  # who has run so long and then dies is replaced at once
+RESTART_SECONDS = 0.5  # between two starts of a child that keeps failing
+LONGEST_RESTART_SECONDS = 10.0  # between two starts of a store that keeps failing
+STEADY_SECONDS = 2.0  # a child that ran this long before it died is replaced immediately
 STOP_MARGIN_SECONDS = 5.0
 
 
 class Process:
-    """One child, replaced whenever it ends by itself.
+    """One child process, replaced whenever it ends by itself.
 
     Args:
-        name: For the log.
-        module: What it runs.
-        slot: Its number.
-        settings: What it is handed.
-        listener: The socket it serves.
+        name: The name in the log.
+        module: The module to run.
+        slot: The child's number.
+        settings: The settings to pass on.
+        listener: The socket to serve.
         pair: Certificate and key of the public listener, if the child needs them.
     """
 
@@ -64,7 +64,7 @@ class Process:
         self.ready = asyncio.Event()
 
     async def run(self) -> None:
-        """Starts it, and again whenever it ends, until `stop`. Cancelled, it kills the child."""
+        """Starts the child, and restarts it whenever it ends, until `stop`. If cancelled, kills the child."""
         loop = asyncio.get_running_loop()
         try:
             while not self._stopping:
@@ -81,7 +81,7 @@ class Process:
                 await self._process.wait()
 
     def stop(self) -> None:
-        """Asks it to finish what is under way and end; asked again, to end at once."""
+        """Asks the child to finish its work and exit; a second call, to exit immediately."""
         number = signal.SIGINT if self._stopping else signal.SIGTERM  # see process/child.py
         self._stopping = True
         if self._process is not None and self._process.returncode is None:
@@ -89,7 +89,7 @@ class Process:
                 self._process.send_signal(number)
 
     def use(self, pair: Pair) -> None:
-        """Hands it another certificate and key, which its successors get too."""
+        """Passes another certificate and key to the child and its successors."""
         self._pair = pair
         if self._writer is not None:
             self._writer.write(pair.to_json() + b"\n")
@@ -120,7 +120,7 @@ class Process:
                     if await reader.read(len(READY)) == READY:
                         self.ready.set()
             except ConnectionError:
-                pass  # it has ended already; its exit code says more
+                pass  # it has exited already; its exit code says more
             except TimeoutError:
                 log.error("a process doesn't come up", process=self._name, seconds=START_SECONDS)
                 self._process.kill()
@@ -135,7 +135,7 @@ class Supervisor:
 
     Args:
         settings: As loaded.
-        announce: Called once, when everything serves, with the settings and the ports that the system chose for them.
+        announce: Called once, when everything serves, with the settings including the ports that the system chose.
     """
 
     def __init__(self, settings: Settings, announce: Callable[[Settings], None]) -> None:
@@ -192,7 +192,7 @@ class Supervisor:
             for edge in self._edges:
                 edge.stop()
             for listener in listeners:
-                listener.close()  # who comes now is refused by the system, and doesn't wait for nobody
+                listener.close()  # the system refuses new connections now, instead of leaving them in a backlog
             await asyncio.wait(edges, timeout=settings.grace_seconds + STOP_MARGIN_SECONDS)
             self._control.stop()
             await asyncio.wait([control], timeout=STOP_MARGIN_SECONDS)
@@ -217,7 +217,7 @@ class Supervisor:
                 process.stop()
 
     def _first_pair(self) -> Pair | None:
-        """Certificate and key as the settings name them. An expired one serves: a start isn't the time to be strict."""
+        """Loads the configured certificate and key. An expired one is accepted: a start is no time to be strict."""
         try:
             pair = self._read_pair()
         except BadCertificate as error:
@@ -231,7 +231,7 @@ class Supervisor:
         return read_pair(Path(certificate), Path(key)) if certificate is not None and key is not None else None
 
     def _asked_to_reload(self) -> None:
-        """Reads certificate and key anew. Nothing else is: to change settings is to start again."""
+        """Reloads certificate and key, and nothing else: other settings require a restart."""
         try:
             pair = self._read_pair()
             flaw = None if pair is None else pair.flaw()
@@ -285,7 +285,7 @@ class Supervisor:
 
 
 def listen(address: str, count: int) -> list[socket.socket]:
-    """Sockets bound to one address, to be shared by ``count`` processes. Raises `StartError`."""
+    """Returns sockets bound to one address, to be shared by ``count`` processes. Raises `StartError`."""
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     made: list[socket.socket] = []
@@ -293,7 +293,7 @@ def listen(address: str, count: int) -> list[socket.socket]:
         family, kind, protocol, _, target = socket.getaddrinfo(
             host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        # With SO_REUSEPORT alone a second gateway of the same user would silently get half of the visitors.
+        # With only SO_REUSEPORT, a second gateway of the same user would silently get half of the visitors.
         with socket.socket(family, kind, protocol) as alone:
             alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             alone.bind(target)
@@ -303,7 +303,7 @@ def listen(address: str, count: int) -> list[socket.socket]:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             one.bind(target)
-            target = one.getsockname()  # where the system chose the port, all take the one it chose for the first
+            target = one.getsockname()  # if the system chose the port, all others use that of the first
             one.listen(BACKLOG)
             one.setblocking(False)
     except OSError as error:
@@ -314,5 +314,5 @@ def listen(address: str, count: int) -> list[socket.socket]:
 
 
 def _with_port(address: str, bound: socket.socket) -> str:
-    """The address with the port that the socket has: the settings may leave it to the system."""
+    """Returns the address with the socket's actual port, which the settings may leave to the system."""
     return f"{address.rpartition(':')[0]}:{bound.getsockname()[1]}"

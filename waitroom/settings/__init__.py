@@ -1,4 +1,4 @@
-"""The settings: every key, its type, default, bounds and description, and how a set of them is loaded."""
+"""The settings: every key with its type, default, bounds and description, and how they are loaded."""
 
 from waitroom.settings.admin import UserSettings
 from waitroom.settings.bypass import BypassRule

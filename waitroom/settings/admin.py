@@ -14,7 +14,7 @@ from waitroom.settings.schema import About
 
 @dataclass(frozen=True, slots=True)
 class UserSettings:
-    """Somebody who may log in, named in the settings file and not by ``waitroom user add``."""
+    """A user who may log in, defined in the settings file instead of by ``waitroom user add``."""
 
     __pydantic_config__: ClassVar[ConfigDict] = CONFIG
 

@@ -19,7 +19,7 @@ _Text = Annotated[str, Strict()]
 
 
 def _path_regex(value: str) -> str:
-    """Refuse what RE2 doesn't take, and what no path can match."""
+    """Refuse a pattern that RE2 rejects or that no path can match."""
     try:
         PathPattern(value)
     except BadPattern as error:
@@ -33,7 +33,7 @@ def _path_regex(value: str) -> str:
 
 
 def _preset(value: str) -> str:
-    """Refuse the name of a preset that there isn't."""
+    """Refuse the name of an unknown preset."""
     if value not in PRESETS:
         meant = nearest(value.lower(), PRESETS)
         raise values.refusal(

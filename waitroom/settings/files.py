@@ -1,4 +1,4 @@
-"""Reads the files that settings name, and says what is wrong with them without a word of their content."""
+"""Reads the files named in the settings, and reports problems without quoting their content."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _SECRETS_FILE: KeyPath = ("secrets_file",)
 
 
 def with_files(settings: Settings, source: Source) -> tuple[Settings, list[Problem]]:
-    """Take the secrets out of the secrets file, and make its path and those that rooms name absolute.
+    """Read the secrets file, and make its path and those in rooms absolute.
 
     Args:
-        settings: The settings, each value checked alone.
-        source: Where they came from, for the folders that relative paths start at.
+        settings: The settings, each value validated by itself.
+        source: Where they came from, to resolve relative paths.
 
     Returns:
-        The settings so completed, and what is wrong with the files.
+        The completed settings, and the problems of the files.
     """
     problems: list[Problem] = []
     rooms = list(settings.rooms)
@@ -56,7 +56,7 @@ def with_files(settings: Settings, source: Source) -> tuple[Settings, list[Probl
 
 
 def _fault_of_authorities(file: Path) -> str:
-    """Return what is wrong with a file of certificate authorities, or nothing."""
+    """Return the problem with a CA file, or an empty text."""
     try:
         ssl.create_default_context(cafile=file)
     except ssl.SSLError:
@@ -67,7 +67,7 @@ def _fault_of_authorities(file: Path) -> str:
 
 
 def _with_pair(settings: Settings, source: Source) -> tuple[Settings, list[Problem]]:
-    """Make the paths of certificate and key absolute; a pair that can't be used is a problem."""
+    """Make the paths of certificate and key absolute; an unusable pair is a problem."""
     if settings.tls_certificate is None or settings.tls_key is None:
         return settings, []
     certificate = source.folder_of(("tls_certificate",)) / settings.tls_certificate
@@ -81,7 +81,7 @@ def _with_pair(settings: Settings, source: Source) -> tuple[Settings, list[Probl
 
 
 def _read_secrets(file: Path) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
-    """Return one secret a line, and each fault with what mends it."""
+    """Return one secret per line, and each problem with its fix."""
     try:
         lines = file.read_bytes().decode().splitlines()
     except OSError as error:

@@ -1,8 +1,8 @@
 """The settings: every key, its type, default, bounds and description.
 
-A key is defined here, in `settings.room` for a room or in `settings.webhook` for a webhook, and nowhere else. The
-reference (docs/settings.md), the example file (config/waitroom.toml) and the error messages are made from these
-definitions. What comes out are frozen dataclasses with slots, cheap to read on the path of every request.
+Each key is defined only once: here, in `settings.room` for a room or in `settings.webhook` for a webhook. The reference
+(docs/settings.md), the example file (config/waitroom.toml) and the error messages are generated from these definitions.
+The results are frozen dataclasses with slots, which are cheap to read for every request.
 """
 
 from __future__ import annotations

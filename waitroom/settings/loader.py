@@ -1,4 +1,4 @@
-"""Loads a whole set of settings, and carries it to the child processes."""
+"""Loads all settings, and passes them to the child processes."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ _ADAPTER: TypeAdapter[Settings] = TypeAdapter(Settings)
 
 
 def load_settings(path: Path | None, env: Mapping[str, str], overrides: Mapping[str, object]) -> Settings:
-    """Load the settings. Flags go before the environment, that before the file, that before the defaults.
+    """Load the settings. Precedence: flags, then the environment, then the file, then the defaults.
 
     Args:
         path: The settings file in TOML, or None for none.
-        env: The environment; names that don't begin with ``WAITROOM_`` are none of ours, and an empty value is
-            as good as none.
-        overrides: What flags gave, by key: keys of the top level, and of the only room; None is as good as none.
+        env: The environment; only names with the prefix ``WAITROOM_`` are used, and empty values are ignored.
+        overrides: Values of flags, by key: keys of the top level, and of the only room; None is ignored.
 
     Returns:
-        The settings, their secrets read from ``secrets_file`` if there is one, ``template`` an absolute path.
+        The settings, with secrets from ``secrets_file`` if configured, and ``template`` as an absolute path.
 
     Raises:
-        SettingsError: All that is wrong, at once.
+        SettingsError: Contains all problems.
     """
     source = gather(path, env, overrides, Settings, RoomSettings)
     accepted = accept(_ADAPTER, source, Settings)
@@ -44,15 +43,15 @@ def load_settings(path: Path | None, env: Mapping[str, str], overrides: Mapping[
 
 
 def to_json(settings: Settings) -> bytes:
-    """Write settings for `from_json`, secrets included: for a pipe to a child process, never for a log."""
+    """Serialize settings for `from_json`, secrets included: for a pipe to a child process, never for a log."""
     return _ADAPTER.dump_json(settings)
 
 
 def from_json(data: bytes) -> Settings:
-    """Read what `to_json` wrote.
+    """Parse the output of `to_json`.
 
     Raises:
-        SettingsError: ``data`` isn't that.
+        SettingsError: ``data`` is invalid.
     """
     try:
         return _ADAPTER.validate_json(data)

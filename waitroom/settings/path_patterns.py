@@ -1,4 +1,4 @@
-"""Regular expressions over paths, in time that grows with the path and never faster: RE2's, without backtracking."""
+"""Regular expressions over paths, by RE2: linear time without backtracking."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 MOST_CHARACTERS = 500
 LONGEST_PATH = 2048
-_MOST_MEMORY = 1 << 20  # bytes, for each expression
+_MOST_MEMORY = 1 << 20  # bytes, per expression
 
 
-class BadPattern(ValueError):  # noqa: N818 - what it is of the expression
-    """An expression that RE2 doesn't take, and why."""
+class BadPattern(ValueError):  # noqa: N818 - describes the expression
+    """An expression that RE2 rejects, and the reason."""
 
 
 class PathPattern:
@@ -21,7 +21,7 @@ class PathPattern:
         text: In the syntax of RE2.
 
     Raises:
-        BadPattern: It is too long, too large, or no expression at all.
+        BadPattern: It is too long, too large, or invalid.
     """
 
     __slots__ = ("_any_case", "_as_sent")
@@ -31,7 +31,7 @@ class PathPattern:
         self._any_case = _compiled(text, case_sensitive=False)
 
     def fits(self, path: bytes, read_as: Iterable[bytes]) -> bool:
-        """Whether it matches a path as it was sent, and in every reading of it (see `routing.readings`)."""
+        """Whether it matches a path as sent, and in every interpretation of it (see `routing.readings`)."""
         if len(path) > LONGEST_PATH or self._as_sent.fullmatch(path) is None:
             return False
         end = b"/" if path.endswith(b"/") else b""
@@ -40,7 +40,7 @@ class PathPattern:
 
 
 def _compiled(text: str, *, case_sensitive: bool) -> Any:
-    import re2  # many gateways have no expressions, and need not load it
+    import re2  # most gateways have no expressions, and need not load it
 
     if len(text) > MOST_CHARACTERS:
         raise BadPattern(f"it has {len(text)} characters, more than {MOST_CHARACTERS}")

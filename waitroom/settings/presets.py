@@ -1,8 +1,8 @@
 """Presets of bypass rules: the return and webhook paths of payment providers' plugins, and of shops.
 
-An entry says what a request may carry besides its path. Shops in PHP take parameters, of the query and of a form, for
-another page or an order wherever they are sent; so that where a shop does, only parameters that the plugin itself uses
-may be there, and no form, or one too short to order anything.
+An entry defines what a request may contain besides its path. PHP shops accept parameters of the query and of a form for
+another page, or for an order, on any path. For shops that do, an entry allows only parameters that the plugin itself
+uses, and no form, or only one too short for an order.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ _FORM: Final = "application/x-www-form-urlencoded"
 
 @dataclass(frozen=True, slots=True)
 class PresetEntry:
-    """Requests of one kind that a preset lets by.
+    """Requests of one kind that a preset lets through.
 
     Attributes:
         path: A regular expression (RE2) for the whole path.
         methods: The methods.
-        source: Where the path is documented or defined.
-        query: The only parameters that the query may hold; None for any.
-        required: Parameters, "name=value", that it has to hold.
-        body: The media type that a body has to have, `ANY_BODY` for any; empty where there may be none.
-        most_body: The most bytes of a body; None for any number.
+        source: The documentation or definition of the path.
+        query: The only parameters that the query may contain; None for any.
+        required: Required parameters, as "name=value".
+        body: The required media type of the body, `ANY_BODY` for any; empty if a body isn't allowed.
+        most_body: The maximum size of a body in bytes; None for no limit.
     """
 
     path: str
@@ -43,7 +43,7 @@ class PresetEntry:
 _READS = ("GET", "HEAD")
 _POST = ("POST",)
 _BOTH = ("GET", "HEAD", "POST")
-# "id=" and an identifier of Mollie's: shorter than any form that a shop would take an order by.
+# "id=" and a Mollie identifier: shorter than any form that a shop would accept as an order.
 _MOLLIE_BODY = 32
 
 _GITHUB = "https://github.com/"
@@ -58,7 +58,7 @@ _PRESTA = r"(/[a-z]{2}(-[a-z]{2})?)?"  # the language
 
 
 def _presta_module(module: str, controller: str, source: str, body: str, most_body: int | None) -> list[PresetEntry]:
-    """A module's page in PrestaShop, by its pretty address and by the other one."""
+    """Build entries for a module's page in PrestaShop, by its pretty and its plain address."""
     pretty = PresetEntry(f"{_PRESTA}/module/{module}/{controller}", _POST, source, (), (), body, most_body)
     names = ("fc", "module", "controller", "id_lang")
     required = ("fc=module", f"module={module}", f"controller={controller}")

@@ -1,6 +1,6 @@
-"""Makes the reference of the settings and the commented example file from the settings' own definitions.
+"""Generates the reference of the settings and the commented example file from the definitions of the settings.
 
-``python -m waitroom.settings.reference`` in the repository's root writes both anew.
+``python -m waitroom.settings.reference`` in the repository's root rewrites both.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def example_toml() -> str:
 
 
 def _plain_keys(table: type) -> Iterator[Key]:
-    """Yield the keys of a table that aren't tables themselves: those have a part of their own."""
+    """Yield the keys of a table that aren't tables themselves: those have their own part."""
     return (key for key in keys_of(table).values() if key.shape is not Shape.TABLES)
 
 
@@ -121,7 +121,7 @@ def _section(key: Key, header: str) -> str:
 
 
 def _facts(key: Key) -> Iterator[tuple[str, str]]:
-    """Yield what can be said of a key in a word or two, each with its label."""
+    """Yield the short facts about a key, each with its label."""
     if key.about.unit:
         yield "Unit", key.about.unit
     if key.choices:
@@ -132,7 +132,7 @@ def _facts(key: Key) -> Iterator[tuple[str, str]]:
 
 
 def default_words(key: Key) -> str:
-    """Return a key's default as the reference and the example file give it."""
+    """Return a key's default in the words of the reference and the example file."""
     if key.required:
         return "none, it must be given"
     if key.default is None:
@@ -148,7 +148,7 @@ def _sample(key: Key) -> str:
 
 
 def toml_value(value: object) -> str:
-    """Write a default as a TOML value: text, a number, or a list of those."""
+    """Format a default as a TOML value: text, a number, or a list of those."""
     if isinstance(value, tuple):
         return "[" + ", ".join(toml_value(item) for item in value) + "]"
     return json.dumps(plain_number(value) if isinstance(value, float) else value)

@@ -13,7 +13,7 @@ from waitroom.settings.schema import About
 
 CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-# Without Strict, pydantic would take "900" for 900 and true for 1: a wrong unit or a slip would go unseen.
+# Without Strict, pydantic would accept "900" as 900 and true as 1: a wrong unit or a typo would go unnoticed.
 Text = Annotated[str, Strict()]
 Switch = Annotated[bool, Strict()]
 Whole = Annotated[int, Strict()]
@@ -451,5 +451,5 @@ class RoomSettings:
 
     @property
     def upstreams(self) -> tuple[str, ...]:
-        """The shop's addresses, whether one or several were given."""
+        """The shop's addresses, from either form of the setting."""
         return (self.upstream,) if isinstance(self.upstream, str) else self.upstream

@@ -1,4 +1,4 @@
-"""Reads the definitions of the settings: which keys there are, of what shape, and what is to be said of each."""
+"""Reads the definitions of the settings: their keys, shapes and descriptions."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from pydantic.fields import FieldInfo
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What the reference, the example file and the error messages say of a key. Written at the key alone.
+    """The description of a key in the reference, the example file and the error messages. Written only at the key.
 
     Attributes:
-        what: What the key is for, in full sentences.
+        what: The purpose of the key, in full sentences.
         change: When to change it, in full sentences; may be empty.
-        unit: The unit of its number, such as ``seconds``; empty where it has none.
-        example: A value in TOML for keys whose default says nothing about their form.
-        unset: What happens where the key has no value, for keys that may be left without one.
-        reason: Why its bounds are what they are; shown with the error.
+        unit: The unit of its number, such as ``seconds``; empty if it has none.
+        example: A value in TOML for keys whose default doesn't show their form.
+        unset: The behavior without a value, for optional keys.
+        reason: The reason for its bounds; shown with the error.
         confidential: Whether the value must never be shown.
     """
 
@@ -54,14 +54,14 @@ class Key:
     """One key of a table.
 
     Attributes:
-        name: The key.
+        name: The key's name.
         shape: The shape of its value.
-        about: What is to be said of it.
+        about: The key's description.
         required: Whether it has no default.
-        default: The default; None where there is none, or where it is found out at start.
-        choices: The values it may have, for `Shape.CHOICE`.
-        bounds: Its bounds in words, such as ``at least 90``; empty where it has none.
-        least, most: The same as numbers; None where it has none. The least itself may be excluded.
+        default: The default; None if there is none, or if it is determined at start.
+        choices: The allowed values, for `Shape.CHOICE`.
+        bounds: Its bounds in words, such as ``at least 90``; empty if it has none.
+        least, most: The same as numbers; None if it has none. The minimum itself may be excluded.
         table: The dataclass of one of its tables, for `Shape.TABLES`.
     """
 
@@ -78,7 +78,7 @@ class Key:
 
 
 def plain_number(number: float) -> float:
-    """Return a number such that it is written without a fraction where it has none: ``600`` for 600.0."""
+    """Return a number that is formatted without a fraction if it has none: ``600`` for 600.0."""
     return int(number) if float(number).is_integer() else number
 
 
@@ -99,7 +99,7 @@ def keys_of(table: type) -> dict[str, Key]:
 
 @cache
 def tables_of(table: type, header: str = "") -> dict[str, type]:
-    """Return a settings dataclass and all those inside of it by their TOML headers, the outermost by ``""``."""
+    """Return a settings dataclass and all nested ones by their TOML headers, the outermost by ``""``."""
     tables = {header: table}
     for key in keys_of(table).values():
         if key.table is not None:

@@ -1,4 +1,4 @@
-"""Gathers the raw settings from file, environment and flags, and remembers where each value came from."""
+"""Gathers the raw settings from file, environment and flags, and records the origin of each value."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEFAULT_ROOM = "shop"
 KeyPath = tuple[str | int, ...]
 """A key's place in the settings, such as ``("rooms", 0, "bypass", 1, "paths")``."""
 
-# A Kubernetes service called "waitroom" puts these into the environment of every pod beside it.
+# A Kubernetes service named "waitroom" adds these to the environment of every pod in its namespace.
 _SERVICE_LINK = re.compile(
     PREFIX + r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
@@ -29,11 +29,11 @@ _SERVICE_LINK_PORT_VALUE = re.compile(r"(tcp|udp|sctp)://")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a value came from.
+    """The origin of a value.
 
     Attributes:
-        where: The variable or flag that gave it; empty for the file.
-        line: Its line in the file, counted from 1.
+        where: The variable or flag; empty for the file.
+        line: The line in the file, counted from 1.
     """
 
     where: str = ""
@@ -45,10 +45,10 @@ class Source:
     """The raw settings, merged.
 
     Attributes:
-        folder: The settings file's folder, absolute; the working directory where there is no file.
-        data: What was given, in the form of the TOML file.
-        origins: Where it came from; a key without an entry came with the nearest table around it.
-        problems: What could not be merged.
+        folder: The settings file's directory, absolute; the working directory if there is no file.
+        data: The values, in the form of the TOML file.
+        origins: The origins of values; a key without an entry has that of the nearest enclosing table.
+        problems: Problems of merging.
     """
 
     folder: Path
@@ -57,16 +57,16 @@ class Source:
     problems: list[Problem] = field(default_factory=list)
 
     def problem(self, key: KeyPath, what: str, mend: str) -> Problem:
-        """Make the problem of a key, naming the place its value came from."""
+        """Build the problem of a key, with the origin of its value."""
         origin = self._origin(key)
         return Problem(origin.where or self._label(key), what, mend, origin.line)
 
     def folder_of(self, key: KeyPath) -> Path:
-        """Return the absolute folder that a relative path in a value starts at."""
+        """Return the absolute directory that relative paths in a value are resolved against."""
         return Path.cwd() if self._origin(key).where else self.folder
 
     def put(self, key: KeyPath, value: object, where: str) -> None:
-        """Set a value that the variable or flag ``where`` gave, in the place of what the file said."""
+        """Set a value of the variable or flag ``where``, which replaces that of the file."""
         table: Any = self.data
         for part in key[:-1]:
             table = table[part]
@@ -76,7 +76,7 @@ class Source:
         self.origins[key] = Origin(where)
 
     def rooms(self) -> list[dict[str, Any]]:
-        """Return the raw rooms that can be amended: those that are tables."""
+        """Return the raw rooms that can be modified: those that are tables."""
         rooms = self.data.get("rooms")
         return rooms if isinstance(rooms, list) and all(isinstance(room, dict) for room in rooms) else []
 
@@ -100,17 +100,17 @@ class Source:
 
 
 def gather(path: Path | None, env: Mapping[str, str], overrides: Mapping[str, object], top: type, room: type) -> Source:
-    """Gather the settings from file, environment and flags, the later before the earlier.
+    """Gather the settings from file, environment and flags; later ones take precedence.
 
     Args:
         path: The settings file, or None.
         env: The environment.
-        overrides: What flags gave, by key.
+        overrides: Values of flags, by key.
         top: The dataclass of the top level.
         room: The dataclass of a room.
 
     Raises:
-        SettingsError: The file can't be read or is no TOML, so that nothing more can be said.
+        SettingsError: The file is unreadable or invalid TOML, so that no further checks are possible.
     """
     source = _read_file(path) if path is not None else Source(Path.cwd())
     flags = {f"--{key.replace('_', '-')}": (key, value) for key, value in overrides.items() if value is not None}
@@ -126,19 +126,19 @@ def gather(path: Path | None, env: Mapping[str, str], overrides: Mapping[str, ob
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
-    """Return which of ``words`` was probably meant by ``word``, or None."""
+    """Return the closest of ``words`` to a misspelled ``word``, or None."""
     return next(iter(difflib.get_close_matches(word, list(words), n=1)), None)
 
 
 def key_lines(text: str, data: Mapping[str, Any]) -> dict[KeyPath, int]:
-    """Find the line that each key and table of a TOML document stands on.
+    """Find the line of each key and table in a TOML document.
 
     Args:
         text: The document.
-        data: What it parses to.
+        data: The parsed document.
 
     Returns:
-        Lines, counted from 1, by path. Values inside of lists have none of their own.
+        Lines, counted from 1, by path. Values inside lists have none of their own.
     """
     lines: dict[KeyPath, int] = {}
     seen: dict[KeyPath, int] = {}
@@ -156,7 +156,7 @@ def key_lines(text: str, data: Mapping[str, Any]) -> dict[KeyPath, int]:
 def _statements(text: str) -> Iterable[tuple[int, str]]:
     """Yield a valid document's statements with their first lines.
 
-    A statement ends at the first line with which it parses alone: TOML lets one go on only inside of brackets or
+    A statement ends at the first line with which it parses by itself: TOML continues one only inside brackets or
     a multi-line string, and either is an error until it is closed.
     """
     first, statement = 1, ""
@@ -226,7 +226,7 @@ def _read_file(path: Path) -> Source:
 def _put_environment(
     source: Source, given: Mapping[str, str], top_keys: Mapping[str, Key], room_keys: Mapping[str, Key]
 ) -> None:
-    """Put what the environment gives, names with a room's name in them after those without."""
+    """Apply the environment; names with a room's name are applied after those without."""
     targets: dict[str, list[tuple[KeyPath, Key]]] = {}
     for name, key in top_keys.items():
         targets[PREFIX + name.upper()] = [((name,), key)]
@@ -255,7 +255,7 @@ def _is_service_link(variable: str, value: str) -> bool:
 
 
 def _unknown_variable(variable: str, known: Iterable[str]) -> Problem:
-    # without the prefix, which would make any two of them look alike
+    # without the prefix, which would make any two names look similar
     meant = nearest(variable.removeprefix(PREFIX), (name.removeprefix(PREFIX) for name in known))
     if meant:
         mend = f"Did you mean {PREFIX}{meant}?"
@@ -300,7 +300,7 @@ def _put_flags(
 
 
 def _spell_out_auto(source: Source) -> None:
-    """Turn ``rate_per_minute = "auto"`` into the switch that it stands for."""
+    """Expand ``rate_per_minute = "auto"`` to the switch that it stands for."""
     for index, room in enumerate(source.rooms()):
         if room.get("rate_per_minute") != "auto":
             continue
@@ -315,7 +315,7 @@ def _spell_out_auto(source: Source) -> None:
 
 
 def _from_text(key: Key, text: str) -> object:
-    """Turn a variable's or flag's text into what the file would hold; left as it is where that can't be done."""
+    """Convert the text of a variable or flag to the file's type; unchanged if that fails."""
     text = text.strip()
     match key.shape:
         case Shape.LIST:

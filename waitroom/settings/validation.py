@@ -1,4 +1,4 @@
-"""Finds what is wrong with gathered settings: single values by pydantic, contradictions between them by hand.
+"""Validates gathered settings: single values by pydantic, contradictions between them by hand.
 
 Nothing here quotes a confidential value.
 """
@@ -37,12 +37,12 @@ _STAND_IN_UPSTREAM = "http://missing.invalid:80"
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What came of checking each value alone.
+    """The result of validating each value by itself.
 
     Attributes:
-        settings: The settings, with a stand-in wherever a value was refused: for further checks only.
+        settings: The settings, with a placeholder for each refused value: only for further checks.
         problems: Why values were refused.
-        doubtful: The keys that hold a stand-in. What is wrong because of one is not worth telling.
+        doubtful: The keys with a placeholder. Problems caused by one are not worth reporting.
     """
 
     settings: Settings
@@ -59,11 +59,11 @@ class _Contradiction:
 
 
 def accept(adapter: TypeAdapter[Settings], source: Source, top: type) -> Accepted:
-    """Check each value alone.
+    """Validate each value by itself.
 
     Args:
         adapter: The validator of the whole.
-        source: The settings as they were gathered.
+        source: The gathered settings.
         top: The dataclass of the top level.
     """
     data = {"rooms": [], **source.data}
@@ -71,7 +71,7 @@ def accept(adapter: TypeAdapter[Settings], source: Source, top: type) -> Accepte
         return Accepted(adapter.validate_python(data), [], frozenset())
     except ValidationError as error:
         details = error.errors(include_url=False)
-    # pydantic calls a list too short as well when an item of it was refused
+    # pydantic also reports a list as too short when an item of it was refused
     around = {detail["loc"][:-1] for detail in details}
     details = [detail for detail in details if detail["loc"] not in around]
     problems = [_problem(detail, source, top) for detail in details]
@@ -80,12 +80,12 @@ def accept(adapter: TypeAdapter[Settings], source: Source, top: type) -> Accepte
 
 
 def contradictions(settings: Settings, source: Source, doubtful: frozenset[KeyPath]) -> list[Problem]:
-    """Find values that are fine alone but not together.
+    """Find values that are valid by themselves but not together.
 
     Args:
         settings: The settings.
-        source: Where they came from, for the places.
-        doubtful: Keys whose values are stand-ins.
+        source: Where they came from, to report the places.
+        doubtful: Keys with placeholders.
     """
     found = [*_between_rooms(settings), *_between_addresses(settings)]
     if settings.secrets and settings.secrets_file is not None:
@@ -263,14 +263,14 @@ def _between_users(settings: Settings) -> Iterator[_Contradiction]:
 
 
 def _clash(one: Address, other: Address) -> bool:
-    """Whether two listeners get into each other's way. Port 0 is a different one each time."""
+    """Whether two listeners conflict. Port 0 is a different one each time."""
     wildcard = bool({one.host, other.host} & WILDCARD_HOSTS)
     return one.port == other.port != 0 and (wildcard or _same_host(one.host, other.host))
 
 
 def _reaches(upstream: Address, listener: Address) -> bool:
-    """Whether connecting to an upstream reaches a listener of our own, as far as the addresses tell."""
-    # one that listens everywhere is reached on this machine's own name, and so is what connects to "everywhere"
+    """Whether connecting to an upstream reaches our own listener, as far as the addresses show."""
+    # a wildcard listener is reached by this machine's own name, and so is a connection to a wildcard address
     here = ("localhost" if address.host in WILDCARD_HOSTS else address.host for address in (upstream, listener))
     return upstream.port == listener.port and _same_host(*here)
 
@@ -287,7 +287,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _with_stand_ins(data: dict[str, Any], doubtful: frozenset[KeyPath]) -> dict[str, Any]:
-    """Return the data with every doubtful value gone, so that its default takes its place."""
+    """Return the data without the doubtful values, so that their defaults apply."""
     kept = {key: value for key, value in data.items() if (key,) not in doubtful}
     rooms = [{} if ("rooms", index) in doubtful else room for index, room in enumerate(kept.get("rooms", []))]
     kept["rooms"] = [
@@ -302,7 +302,7 @@ def _with_stand_ins(data: dict[str, Any], doubtful: frozenset[KeyPath]) -> dict[
 
 
 def _problem(detail: ErrorDetails, source: Source, top: type) -> Problem:
-    """Put a pydantic error into our words."""
+    """Convert a pydantic error to our words."""
     path = detail["loc"]
     if detail["type"] == "unexpected_keyword_argument":
         return source.problem(path, *_unknown_key(path, top))
@@ -311,7 +311,7 @@ def _problem(detail: ErrorDetails, source: Source, top: type) -> Problem:
 
 
 def _key_at(path: KeyPath, top: type) -> Key:
-    """Return the key that a path leads to; that of the list, where it leads to a list's item."""
+    """Return the key at a path; for an item of a list, that of the list."""
     while isinstance(path[-1], int):
         path = path[:-1]
     return keys_of(tables_of(top)[_header(path[:-1])])[path[-1]]
@@ -334,7 +334,7 @@ def _unknown_key(path: KeyPath, top: type) -> tuple[str, str]:
 
 
 def _words(detail: ErrorDetails, key: Key) -> tuple[str, str]:
-    """Return what is wrong with a value and how to mend it."""
+    """Return the problem with a value, and its fix."""
     value, context = detail["input"], detail.get("ctx", {})
     header = f"[[{_header(detail['loc'])}]]"
     match detail["type"]:
@@ -373,7 +373,7 @@ def _words(detail: ErrorDetails, key: Key) -> tuple[str, str]:
 
 
 def _shown(value: object, key: Key) -> str:
-    """Describe a value for an error message; a confidential one by its kind alone."""
+    """Describe a value for an error message; of a confidential one only its type."""
     match value:
         case list():
             return "a list"
@@ -391,7 +391,7 @@ def _shown(value: object, key: Key) -> str:
 
 
 def _as_number(value: object, key: Key) -> str:
-    """Say how to write as a number what was meant as one."""
+    """Suggest how to write a text as the number that was meant."""
     unit = key.about.unit
     noun = "a whole number" if key.shape is Shape.WHOLE else "a number"
     meant: float | None = None

@@ -1,7 +1,7 @@
-"""What a single value of the settings has to look like, each rule in a function that also says how to mend it.
+"""Validators of single values, each of which also says how to fix the value.
 
-The functions are pydantic validators: they return the value in its normal form, or raise the error that
-`settings.validation` turns into a problem. What they raise never quotes a secret or a password.
+The functions are pydantic validators: they return the normalized value, or raise the error that
+`settings.validation` turns into a problem. The errors never quote a secret or a password.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SECRET_LENGTH = 16
 MIN_FAILURE_TEXT, MAX_FAILURE_TEXT = 4, 200  # characters
 WILDCARD_HOSTS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not listened on
 
-# Who acts besides users, in the audit log.
+# Names of actors other than users, in the audit log.
 NO_USERS = frozenset({"local", "unknown", "autopilot", "shop", "gateway"})
 ARGON2_MOST_KIB = 1 << 20
 ARGON2_MOST_PASSES = 64
@@ -29,7 +29,7 @@ _ARGON2 = re.compile(
 )
 _BASE32 = re.compile(r"[A-Z2-7]{26,128}")
 _USER_NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
-# What webhooks may tell of; docs/webhooks.md says when.
+# The events of webhooks; docs/webhooks.md defines when each occurs.
 WEBHOOK_EVENTS = (
     *("queue_formed", "queue_empty", "paused", "resumed", "sold_out", "shop_failing", "shop_well"),
     *("store_lost", "store_back"),
@@ -58,17 +58,17 @@ class Address:
 
 
 def refusal(what: str, mend: str) -> PydanticCustomError:
-    """Make the error by which a validator refuses a value.
+    """Build the error with which a validator refuses a value.
 
     Args:
-        what: What is wrong, to be read after the key's name: ``must begin with "/".``
-        mend: What to write instead.
+        what: The problem, to be read after the key's name: ``must begin with "/".``
+        mend: The fix: what to write instead.
     """
     return PydanticCustomError("refused", "refused", {"what": what, "mend": mend})
 
 
 def room_name(value: str) -> str:
-    """Refuse a name that would not fit into a cookie's name."""
+    """Refuse a name that is not valid in a cookie's name."""
     if not _NAME.fullmatch(value):
         raise refusal(
             f'can\'t be "{value}": it becomes part of cookie names.',
@@ -78,7 +78,7 @@ def room_name(value: str) -> str:
 
 
 def host_pattern(value: str) -> str:
-    """Return a host, or ``*.`` and a host, in lower case; refuse a scheme, a port or a path with it."""
+    """Return a host, or ``*.`` and a host, in lower case; refuse a scheme, a port or a path."""
     host = value.lower().rstrip(".")
     labels = host.removeprefix("*.").split(".")
     if all(_HOST_LABEL.fullmatch(label) for label in labels):
@@ -112,7 +112,7 @@ def http_method(value: str) -> str:
 
 
 def header_line(value: str) -> str:
-    """Return a header's name in lower case, with its value after a colon where one was given."""
+    """Return a header's name in lower case, with its value after a colon if there is one."""
     name, colon, rest = value.partition(":")
     if not _METHOD.fullmatch(name.strip().upper()):
         raise refusal(f'"{value}" begins with no header\'s name.', 'Write such as "X-Order-Status: failed".')
@@ -120,7 +120,7 @@ def header_line(value: str) -> str:
 
 
 def header_name(value: str) -> str:
-    """Refuse what is no header's name; the case it was written in is kept."""
+    """Refuse an invalid header name; the case is kept."""
     if not _METHOD.fullmatch(value.upper()):
         raise refusal(f'"{value}" is no header\'s name.', 'Write such as "X-Requested-With".')
     return value
@@ -143,7 +143,7 @@ def bypass_header(value: str) -> str:
 
 
 def bypass_pair(value: str) -> str:
-    """Refuse what is no name, or a name, "=" and a value. A value may be a secret: it is not quoted."""
+    """Refuse anything but a name, or a name, "=" and a value. A value may be a secret: it is not quoted."""
     name, equals, rest = value.partition("=")
     if not name or name != name.strip() or not value.isprintable() or set(name) & set(";&"):
         raise refusal("begins with no name.", 'Write "name=value", or "name" for any value.')
@@ -164,7 +164,7 @@ def cors_origin(value: str) -> str:
 
 
 def failure_text(value: str) -> str:
-    """Refuse what can't stand in a small JSON answer, or would be found in any."""
+    """Refuse text that can't occur in a small JSON response, or that would occur in any."""
     if not MIN_FAILURE_TEXT <= len(value) <= MAX_FAILURE_TEXT:
         raise refusal(
             f"can't have {len(value)} characters.",
@@ -176,10 +176,10 @@ def failure_text(value: str) -> str:
 
 
 def split_address(value: str) -> Address | None:
-    """Take ``host:port`` or ``[v6]:port`` apart.
+    """Split ``host:port`` or ``[v6]:port``.
 
     Returns:
-        The address, or None where ``value`` is none.
+        The address, or None if ``value`` is invalid.
     """
     host, _, port = value.rpartition(":")
     if not _PORT.fullmatch(port) or int(port) > 65535:
@@ -197,7 +197,7 @@ def split_address(value: str) -> Address | None:
 
 
 def listen_address(value: str) -> str:
-    """Refuse what is no ``host:port`` or ``[v6]:port``."""
+    """Refuse anything but ``host:port`` or ``[v6]:port``."""
     if split_address(value) is None:
         port = value.lstrip(":")
         example = f"0.0.0.0:{port}" if _PORT.fullmatch(port) and int(port) <= 65535 else "0.0.0.0:8080"
@@ -209,7 +209,7 @@ def listen_address(value: str) -> str:
 
 
 def upstream_url(value: str) -> str:
-    """Return an upstream as ``http://host:port``, ``https://host:port`` or ``unix:///path``; refuse all else."""
+    """Return an upstream as ``http://host:port``, ``https://host:port`` or ``unix:///path``; refuse anything else."""
     if value.startswith("unix:"):
         path = value.removeprefix("unix://")
         if path == value or not path.startswith("/") or _PATH_FORBIDDEN.search(path) or path.endswith("/"):
@@ -241,17 +241,17 @@ def upstream_url(value: str) -> str:
 
 
 def upstream_address(value: str) -> Address | None:
-    """Return where an upstream listens, or None for a unix socket.
+    """Return the address of an upstream, or None for a Unix socket.
 
     Args:
-        value: As `upstream_url` returned it.
+        value: The output of `upstream_url`.
     """
     scheme, _, address = value.partition("://")
     return split_address(address) if scheme in _PORTS else None
 
 
 def upstream_urls(value: object) -> str | tuple[str, ...]:
-    """Return an upstream, or those of a list, in their normal forms; a list of one as that one."""
+    """Return an upstream, or a list of them, in normal form; a list of one as a single upstream."""
     if isinstance(value, str):
         return upstream_url(value)
     if not isinstance(value, list | tuple):
@@ -279,21 +279,21 @@ def _listed_upstream(number: int, value: object) -> str:
 
 
 def server_name(value: str) -> str:
-    """Return the name a certificate is checked for, in lower case; refuse a port or a scheme with it."""
+    """Return the name that a certificate is checked for, in lower case; refuse a port or a scheme."""
     if value.startswith("*"):
         raise refusal(f'can\'t be "{value}": the shop is asked for under one name.', 'Write "shop.example.com".')
     return host_pattern(value)
 
 
 def url_path(value: str) -> str:
-    """Refuse what can't be asked for: a path, perhaps with a query, in ASCII."""
+    """Refuse anything but a path, optionally with a query, in ASCII."""
     if not _REQUEST_PATH.fullmatch(value):
         raise refusal(f'"{value}" is no path to ask for.', 'Write such as "/healthz".')
     return value
 
 
 def trusted_network(value: str) -> str:
-    """Refuse what is neither an IP address nor a network."""
+    """Refuse anything but an IP address or a network."""
     try:
         return str(ip_network(value)) if "/" in value else str(ip_address(value))
     except ValueError:
@@ -311,7 +311,7 @@ def trusted_network(value: str) -> str:
 
 
 def redis_address(value: str) -> str:
-    """Refuse what no Redis client could connect to. The value may hold a password, so it is not quoted."""
+    """Refuse a URL that Redis clients can't connect to. The value may contain a password, so it is not quoted."""
     url = _split_url(value)
     if url is None or url.scheme not in {"redis", "rediss", "unix"}:
         raise refusal(
@@ -336,7 +336,7 @@ def signing_secret(value: str) -> str:
 
 
 def user_name(value: str) -> str:
-    """Refuse a name that can't be typed the same everywhere, or that stands for somebody who is no user."""
+    """Refuse a name that can't be typed the same everywhere, or that is reserved for an actor other than a user."""
     if not _USER_NAME.fullmatch(value):
         raise refusal(
             f'can\'t be "{value}".',
@@ -348,7 +348,7 @@ def user_name(value: str) -> str:
 
 
 def password_hash(value: str) -> str:
-    """Refuse what is no argon2id hash, or takes more memory to check than a gateway can spare. It is not quoted."""
+    """Refuse anything but an argon2id hash that a gateway has the memory to check. It is not quoted."""
     mend = "Make one with the command: waitroom user hash"
     found = _ARGON2.fullmatch(value)
     if found is None or any(len(part) % 4 == 1 for part in found.group("salt", "hash")):
@@ -362,7 +362,7 @@ def password_hash(value: str) -> str:
 
 
 def totp_secret(value: str) -> str:
-    """Return an authenticator's secret in capitals without blanks; refuse what is none. It is not quoted."""
+    """Return an authenticator's secret in capitals without blanks; refuse an invalid one. It is not quoted."""
     secret = re.sub(r"[\s-]", "", value).upper().rstrip("=")
     if not _BASE32.fullmatch(secret) or len(secret) % 8 in {1, 3, 6}:
         raise refusal(
@@ -373,14 +373,14 @@ def totp_secret(value: str) -> str:
 
 
 def admin_host(value: str) -> str:
-    """Return a name that operators ask for, in lower case; refuse a pattern, a port or a scheme."""
+    """Return a host name of the admin listener, in lower case; refuse a pattern, a port or a scheme."""
     if value.startswith("*"):
         raise refusal(f'can\'t be "{value}": every name counts by itself.', 'Write "waitroom.example.com".')
     return host_pattern(value)
 
 
 def webhook_url(value: str) -> str:
-    """Refuse what events can't be sent to. The value may hold a secret, so it is not quoted."""
+    """Refuse a URL that events can't be sent to. The value may contain a secret, so it is not quoted."""
     example = 'Write such as "https://hooks.example.com/waitroom".'
     url = _split_url(value)
     if url is None or url.scheme not in _PORTS:
@@ -397,7 +397,7 @@ def webhook_url(value: str) -> str:
 
 
 def webhook_event(value: str) -> str:
-    """Refuse an event that there isn't."""
+    """Refuse an unknown event."""
     if value not in WEBHOOK_EVENTS:
         meant = difflib.get_close_matches(value, WEBHOOK_EVENTS, 1)
         mend = f"Did you mean {meant[0]}?" if meant else f"Take some of {', '.join(WEBHOOK_EVENTS)}."
@@ -406,7 +406,7 @@ def webhook_event(value: str) -> str:
 
 
 def file_path(value: str) -> str:
-    """Refuse what can't be a path."""
+    """Refuse text that can't be a path."""
     if not value.strip() or "\0" in value:
         raise refusal("must be a path.", "Give it one, or leave the key out.")
     return value
@@ -426,7 +426,7 @@ def _with_port(url: SplitResult) -> str:
 
 
 def _split_url(value: str) -> SplitResult | None:
-    """Split a URL; None where it is none, or none that could be connected to."""
+    """Split a URL; None if it is invalid, or can't be connected to."""
     if not value.isascii() or re.search(r"[\s\x00-\x1f\x7f\\]", value):
         return None
     try:

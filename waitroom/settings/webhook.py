@@ -14,7 +14,7 @@ from waitroom.settings.schema import About
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """Somebody who is told of events: an address, and what of."""
+    """A receiver of events: its address, and the events that it receives."""
 
     __pydantic_config__: ClassVar[ConfigDict] = CONFIG
 

@@ -1,4 +1,4 @@
-"""Connections to Redis or Valkey, with bounded waits and one error for all that can go wrong."""
+"""Connections to Redis or Valkey, with bounded waits and one error for all failures."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ POOL_CONNECTIONS = 16
 
 
 def connect(url: str, *, timeout_seconds: float = STORE_TIMEOUT_SECONDS) -> Redis:
-    """A client for ``redis://``, ``rediss://`` or ``unix://`` with bounded waits and no retries of its own.
+    """Returns a client for ``redis://``, ``rediss://`` or ``unix://``, with bounded waits and without its own retries.
 
     Raises:
-        ValueError: the URL is of another kind.
+        ValueError: The URL has another scheme.
     """
     options: dict[str, Any] = dict(parse_url(url))
     kind = options.pop("connection_class", Connection)
@@ -43,7 +43,7 @@ def connect(url: str, *, timeout_seconds: float = STORE_TIMEOUT_SECONDS) -> Redi
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Turns whatever keeps Redis from answering into `StoreUnavailable`. To be entered in a task."""
+    """Turns all failures of Redis to answer into `StoreUnavailable`. To be entered in a task."""
     task = asyncio.current_task()
     asked_to_end = 0 if task is None else task.cancelling()
     try:

@@ -8,12 +8,12 @@ from importlib.resources import files
 
 @cache
 def load_script(package: str, name: str, *, prelude: str = "") -> str:
-    """The text of ``scripts/<name>.lua`` in a package.
+    """Returns the text of ``scripts/<name>.lua`` in a package.
 
     Args:
         package: The package's full name.
-        name: The script's.
-        prelude: Of a script in the same folder that goes before it, with the functions that several share.
+        name: The script's name.
+        prelude: A script in the same folder to prepend, with shared functions.
     """
     folder = files(package) / "scripts"
     before = (folder / f"{prelude}.lua").read_text() if prelude else ""
