@@ -184,7 +184,7 @@ class Audit:
             except StoreUnavailable:
                 if asked_again:
                     raise
-                asked_again = True  # perhaps only the reply was lost; the nonce shows it
+                asked_again = True  # perhaps only the reply was lost; the script detects the retry
                 continue
             if added is not None:
                 return

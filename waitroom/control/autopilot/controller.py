@@ -35,7 +35,7 @@ START_GROWTH: Final = 1.6
 KNEE_GROWTH: Final = 1.08
 RETURN_GROWTH: Final = 1.4
 MOST_HASTE: Final = 4.0
-BEYOND_KNEE: Final = 1.15  # the shop handles this much more than the known knee, so the knee has moved
+BEYOND_KNEE: Final = 1.15  # healthy at this multiple of the knee, the shop handles more than it used to
 AFTER_ERRORS: Final = 0.93  # of the rate at which requests failed: the first limit of the recovery
 # At each look, the knee follows what a full shop delivers by this share, since a look may be chance. It is at most
 # halved: an overloaded shop that collapses delivers less than it can handle.
@@ -236,7 +236,7 @@ def _rise(memory: Memory, judged: Judged, figures: Figures, now: float, passed: 
             # The longer the shop is healthy, the more likely it is that the knee has moved.
             haste = min(MOST_HASTE, 1 + (now - max(memory.slow_at, memory.calm_until)) / (2 * step))
             memory = replace(memory, knee=memory.knee * (1 + (KNEE_GROWTH - 1) * ease) ** (stays * haste))
-            # Even if it was never measured, because the shop was slow only for a moment.
+            # This also holds if it was never measured: then the shop was slow only for a moment.
             if memory.knee > BEYOND_KNEE * memory.full_at:
                 memory = replace(memory, knee=0.0, strikes=0)
     aim = memory.aim * RETURN_GROWTH ** (passed / figures.seconds)

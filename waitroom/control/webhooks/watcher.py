@@ -349,7 +349,7 @@ class Webhooks:
 
 
 def client() -> aiohttp.ClientSession:
-    """Returns the HTTP session for events: no cookies, no connection reuse, no unneeded features."""
+    """Returns the HTTP session for events: no cookies, no connection reuse, and responses are hardly read."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(force_close=True, limit=16),
         cookie_jar=aiohttp.DummyCookieJar(),
