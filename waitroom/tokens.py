@@ -40,7 +40,7 @@ class Ticket:
     """A place in the queue.
 
     Attributes:
-        place: The visitor's number, which orders the queue and never changes.
+        place: The number that orders the queue; never changes.
         generation: The generation of the store that gave the place.
         joined_at: Unix time in seconds.
         start_position: The position at the time of joining, for the progress bar.

@@ -9,7 +9,7 @@ from typing import Final
 
 _FOR_ALL_CACHES: Final = frozenset((b"cache-control", b"expires", b"pragma"))
 _FOR_SURROGATES: Final = frozenset((b"surrogate-control", b"edge-control"))
-# The targeted header of nginx, in seconds.
+# The header for nginx; its value is in seconds.
 _ACCEL_EXPIRES: Final = b"x-accel-expires"
 # RFC 9213: CDN-Cache-Control, and vendor-specific ones, such as Cloudflare-CDN-Cache-Control.
 _TARGETED_SUFFIX: Final = b"-cache-control"

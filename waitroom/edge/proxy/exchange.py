@@ -36,7 +36,7 @@ class FailureText:
 
     def __init__(self, text: bytes) -> None:
         self._text = text
-        self._tail = b""  # the end of the bytes seen so far, if it may be the beginning of the text
+        self._tail = b""  # the end of the bytes so far, as much as may be the beginning of the text
         self.found = False
 
     def look(self, piece: bytes) -> None:

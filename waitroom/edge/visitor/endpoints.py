@@ -73,7 +73,7 @@ class Endpoints:
 
         Args:
             request: One of them.
-            route: The route of its host and path; only for `CHECK`, which may be about a host other than its own, None.
+            route: The route of its host and path; None only for `CHECK`, which may be about another host.
         """
         methods, handler = self._handlers.get(request.path, ((), None))
         if handler is None:
@@ -159,7 +159,7 @@ class Endpoints:
             self._render(call, outcome, CONFLICT if isinstance(outcome, TicketStatus) else OK)
 
     def _render(self, call: Call, outcome: Outcome, status: bytes) -> None:
-        """Responds to a program with the outcome of a step of the flow; ``status`` is used if there is one."""
+        """Responds to a program with a step's outcome: with ``status``, unless the visitor must try again."""
         if isinstance(outcome, Admitted):
             self._let_in(call, status, outcome.session, outcome.value)
             return
