@@ -271,7 +271,7 @@ class Bench:
                 took.append(crowd(gateway, work, VISITORS, CROWD_CONNECTIONS))
                 if gateway.waiting() != VISITORS + 1:
                     self.complaints.append(f"crowd: {gateway.waiting():,} in line, not {VISITORS + 1:,}")
-        what = f"{VISITORS:,} newcomers at once, 2 workers, over {CROWD_CONNECTIONS} connections"
+        what = f"{VISITORS:,} newcomers at the same time, 2 workers, over {CROWD_CONNECTIONS} connections"
         self.rows.append(Row("crowd", what, "s", took, 10, 5, lower=True))
 
     # Helpers.

@@ -46,7 +46,7 @@ async def live(page: Page) -> None:
 async def test_without_scripts_the_figures_are_there(admin: FakeAdmin, comes: Operator) -> None:
     page = await comes(admin.address, java_script_enabled=False)
     await expect(figure(page, "waiting")).to_have_text("12,431")
-    await expect(figure(page, "newcomer")).to_have_text("18–24 min")  # noqa: RUF001
+    await expect(figure(page, "newcomer")).to_have_text("15 to 25 min")
     await expect(page.locator("aside noscript p")).to_be_visible()
 
 

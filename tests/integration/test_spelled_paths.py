@@ -100,7 +100,7 @@ async def reached(gateway: Gateway, nginx: Nginx, host: bytes, mark: bytes) -> l
 
 async def test_no_spelling_enters_a_room_by_another(gateway: Gateway, nginx: Nginx) -> None:
     await fill(gateway, "sale", b"two.test")
-    before = len(nginx.paths())
+    before = len(await reached(gateway, nginx, b"two.test", b"/information/begun"))
 
     statuses = [await ask(gateway, b"two.test", target) for target in SPELLED]
 
@@ -115,7 +115,7 @@ async def test_no_spelling_enters_a_room_by_another(gateway: Gateway, nginx: Ngi
 
 async def test_a_prefix_covers_what_the_shop_serves_under_the_same_name(gateway: Gateway, nginx: Nginx) -> None:
     await fill(gateway, "covered", b"one.test")
-    before = len(nginx.paths())
+    before = len(await reached(gateway, nginx, b"one.test", b"/begun"))
 
     for target in SAME_NAME:
         assert await ask(gateway, b"one.test", target) in (400, 503), target

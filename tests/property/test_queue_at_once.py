@@ -102,4 +102,4 @@ async def test_everybody_at_once(each_server: str) -> None:
     assert [view.head for view in views] == sorted(view.head for view in views)
     elapsed = (views[-1].clock_ms - views[0].clock_ms) / 1000
     assert len(places) <= RATE_PER_SECOND * (elapsed + 1)
-    assert views[-1].totals == {"joined": len(places), "admitted": len(places), "left:released": len(places)}
+    assert views[-1].totals == {"joined": len(places), "admitted": len(places), "left:ended": len(places)}
