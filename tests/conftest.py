@@ -21,7 +21,7 @@ from waitroom.store.connection import connect
 
 # Whether the path of a request is compiled: then nothing in it can be replaced or watched by a test.
 COMPILED = not str(gate.__file__).endswith(".py")
-# What Hypothesis finds by itself where CI is set tries the same examples each time; this one always others.
+# With CI set, Hypothesis's own profile repeats the same examples in every run; this one tries new ones.
 settings.register_profile(LONG, deadline=None, derandomize=False, print_blob=True)
 SERVER_SECONDS = 10.0  # tests wait for answers on a busy machine
 BROWSER = "tests/browser/"

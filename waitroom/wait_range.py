@@ -9,6 +9,7 @@ from dataclasses import dataclass
 _FINE_MINUTES = 20  # beyond, in steps of five minutes
 _STEP_MINUTES = 5
 _MOST_MINUTES = 120  # beyond, in hours
+_SHORT = {"minute": "min", "hour": "h"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,3 @@ def short_wait(low: float, high: float) -> str:
     if found.low_unit != found.high_unit:
         return f"{found.low} {_SHORT[found.low_unit]} to {longest}"
     return longest if found.low == found.high else f"{found.low} to {longest}"
-
-
-_SHORT = {"minute": "min", "hour": "h"}

@@ -185,7 +185,7 @@ async def is_cut(socket: ClientConnection) -> None:
 
 @asynccontextmanager
 async def store_commands(gateway: Gateway) -> AsyncIterator[list[str]]:
-    """What the store is asked meanwhile, as it comes."""
+    """The commands that the store receives within the block, in order."""
     commands: list[str] = []
 
     async def listen(monitor: Monitor) -> None:

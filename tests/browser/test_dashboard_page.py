@@ -14,6 +14,7 @@ from playwright.async_api import Browser, Page, Route, expect
 from support.admin_page import DESK, PHONE, Operator, fits, operators, violations
 from support.fake_admin import FakeAdmin, decision, room, serving
 from waitroom.control.auth.accounts import Role
+from waitroom.wait_range import short_wait
 
 pytestmark = pytest.mark.slow
 
@@ -41,6 +42,23 @@ async def live(page: Page) -> None:
 
 
 # What it shows.
+
+
+async def test_script_and_server_round_waits_alike(admin: FakeAdmin, comes: Operator) -> None:
+    waits = [(0, 59), (0, 60), (60, 60), (240, 400), (601, 1201), (1080, 1460), (239, 1300), (3500, 7500)]
+    waits += [(3600, 7200), (3600, 7201), (2400, 9000), (100, 9000), (10_800, 10_800), (36_000, 90_000)]
+    page = await comes(admin.address)
+
+    written = await page.evaluate(
+        """async (ranges) => {
+            const controls = document.querySelector("script[src$='controls.js']").src;
+            const { waits } = await import(controls.replace("controls.js", "waits.js"));
+            return ranges.map(waits);
+        }""",
+        [list(wait) for wait in waits],
+    )
+
+    assert written == [short_wait(low, high) for low, high in waits]
 
 
 async def test_without_scripts_the_figures_are_there(admin: FakeAdmin, comes: Operator) -> None:

@@ -1,1 +1,1 @@
-"""What tests share: stand-ins, clients, servers and readers."""
+"""Shared test helpers: stand-ins, clients, servers and readers."""

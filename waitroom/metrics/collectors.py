@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -19,10 +19,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from waitroom.metrics.recorder import DISTRIBUTIONS, Distribution, RoomMetrics, read_counts
-from waitroom.queue.view import RoomState
-
-if TYPE_CHECKING:
-    from waitroom.queue.view import RoomView
+from waitroom.queue.view import RoomState, RoomView
 
 # A live edge worker writes its file once a second; a machine may stall for a moment.
 ALIVE_SECONDS = 5.0

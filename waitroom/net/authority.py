@@ -8,7 +8,7 @@ import ipaddress
 import re
 from typing import NamedTuple
 
-from waitroom.lru import remember
+from waitroom.bounded import bounded_lru_cache
 
 # User information is invalid: in ``127.0.0.1:80@evil`` some parsers see one host, others another.
 _FORM = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]+)(?::([0-9]{1,5}))?\Z")
@@ -22,7 +22,7 @@ class Authority(NamedTuple):
     port: int | None
 
 
-@remember(1024, longest=300)
+@bounded_lru_cache(1024, longest=300)
 def parse_authority(value: bytes) -> Authority | None:
     """Parses an authority; None if it is invalid."""
     found = _FORM.match(value)

@@ -1,6 +1,7 @@
 // What an operator may change. Each change says on which version of the room it was decided; who decided on an older one
 // is shown what was changed meanwhile, and asked to look again.
 import { element, listen, toast } from "./page.js";
+import { waits } from "./waits.js";
 
 const CALL_MS = 10_000;
 // The feed may tell for so long yet how it was before a change that has been answered.
@@ -137,21 +138,6 @@ function edited() {
   draftBox.hidden = false;
   apply.disabled = true;
   if ($("limits-stale").hidden) asking = setTimeout(ask, EFFECT_AFTER_MS);
-}
-
-function waits(range) {
-  if (!range) return "not known";
-  // As waitroom.wait_range.short_wait.
-  if (range[1] < 60) return "under 1 min";
-  let [low, high, unit] = [Math.floor(range[0] / 60), Math.ceil(range[1] / 60), "min"];
-  if (high > 20) [low, high] = [Math.floor(low / 5) * 5, Math.ceil(high / 5) * 5];
-  if (high > 120) {
-    [high, unit] = [Math.ceil(high / 60), "h"];
-    if (low >= 60) low = Math.floor(low / 60);
-    else if (low) return `${low} min to ${high} h`;
-  }
-  if (!low) return `up to ${high} ${unit}`;
-  return low === high ? `${high} ${unit}` : `${low} to ${high} ${unit}`;
 }
 
 async function ask() {

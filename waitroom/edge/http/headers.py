@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from waitroom.bounded import bounded_lru_cache
 from waitroom.edge.http.caching import directs_caches
 from waitroom.edge.http.message import Request, Response
-from waitroom.lru import remember
 from waitroom.net.authority import parse_authority
 from waitroom.net.forwarded import (
     LONGEST_CHAIN,
@@ -168,7 +168,7 @@ def own_tokens(cookies: Sequence[bytes], name: bytes, header: bytes | None) -> l
     return found
 
 
-@remember(4096, longest=2048)
+@bounded_lru_cache(4096, longest=2048)
 def foreign_cookies(header: bytes) -> bytes:
     """The Cookie header line without our cookies; empty if nothing is left.
 

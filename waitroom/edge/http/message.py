@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import httptools
 
+from waitroom.bounded import bounded_lru_cache
 from waitroom.edge.http.caching import forbids_keeping, is_targeted
 from waitroom.edge.http.fields import Field, FieldMemo
 from waitroom.errors import WaitroomError
-from waitroom.lru import remember
 from waitroom.net.authority import parse_authority, same_authority
 
 if TYPE_CHECKING:
@@ -304,7 +304,7 @@ class Response:
         return self.status < 200 or self.status in (204, 304)
 
 
-@remember(256, longest=512)
+@bounded_lru_cache(256, longest=512)
 def options(value: bytes) -> frozenset[bytes]:
     """The lower-case members of a comma-separated list."""
     return frozenset(part for piece in value.lower().split(b",") if (part := piece.strip(b" \t")))
