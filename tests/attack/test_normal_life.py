@@ -17,8 +17,9 @@ import pytest
 import pytest_asyncio
 
 from support.attackers import Flood, address, flood, preflight, request
-from support.gateway_process import Gateway, eventually, free_port, needs, room, running_gateway
+from support.gateway_process import Gateway, eventually, needs, room, running_gateway
 from support.nginx import nginx_command
+from support.ports import free_port
 from support.third_party import running
 from support.upstreams.real_shops import RealShop, nginx_shop
 from support.visitor_client import NAVIGATE, Visitor

@@ -15,7 +15,8 @@ from websockets.exceptions import ConnectionClosed
 
 from support.admin_client import Operator
 from support.attackers import Flood, address, dial, flood, read_answer, request
-from support.gateway_process import Gateway, eventually, free_port, room, running_gateway
+from support.gateway_process import Gateway, eventually, room, running_gateway
+from support.ports import free_port
 from support.third_party import uvicorn
 from support.upstreams.real_shops import BIG, DjangoShop, RealShop, django_shop, nginx_shop
 from support.visitor_client import Visitor

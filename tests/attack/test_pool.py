@@ -11,7 +11,8 @@ import pytest
 import pytest_asyncio
 
 from support.attackers import Shopper, SlowClient, besieged, slow_clients
-from support.gateway_process import Gateway, eventually, free_port, room, running_gateway
+from support.gateway_process import Gateway, eventually, room, running_gateway
+from support.ports import free_port
 from support.third_party import uvicorn
 from support.upstreams.real_shops import RealShop, nginx_shop
 from support.visitor_client import Visitor

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from support.attackers import ONE_ADDRESS, address, flood, navigation, request
-from support.gateway_process import Gateway, eventually, room, running_gateway, system_redis
+from support.gateway_process import Gateway, eventually, room, running_gateway
+from support.redis_server import system_redis
 from support.upstreams.real_shops import nginx_shop
 from support.visitor_client import Visitor
 

@@ -12,7 +12,8 @@ from playwright.async_api import Browser, Page, expect
 
 from support.admin_client import Operator
 from support.ca import Authority
-from support.gateway_process import Gateway, SystemRedis, eventually, room, running_gateway, system_redis
+from support.gateway_process import Gateway, eventually, room, running_gateway
+from support.redis_server import SystemRedis, system_redis
 from support.upstreams.browser_shop import BrowserShop, Order, browser_shop, one_page, provider_page, served
 from support.waiting_page import PATIENCE_MS
 

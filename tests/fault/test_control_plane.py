@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from support.admin_client import Operator
-from support.gateway_process import Gateway, eventually, room, running_gateway, system_redis
+from support.gateway_process import Gateway, eventually, room, running_gateway
+from support.redis_server import system_redis
 from support.upstreams.server import Shop
 from support.visitor_client import Visitor
 

@@ -8,15 +8,9 @@ from pathlib import Path
 import pytest
 
 from support.crowd import Crowd, coming
-from support.gateway_process import (
-    Gateway,
-    assert_unlocked,
-    eventually,
-    port_is_free,
-    room,
-    running_gateway,
-    system_redis,
-)
+from support.gateway_process import Gateway, assert_unlocked, eventually, room, running_gateway
+from support.ports import port_is_free
+from support.redis_server import system_redis
 from support.upstreams.server import Shop
 from support.visitor_client import Visitor
 from waitroom.process.embedded_store import EmbeddedStore

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from support.gateway_process import Gateway, eventually, free_port, port_is_free, room, running_gateway
+from support.gateway_process import Gateway, eventually, room, running_gateway
+from support.ports import free_port, port_is_free
 from support.upstreams.server import PAGE, Seen, Shop
 from support.visitor_client import Visitor, Wire
 

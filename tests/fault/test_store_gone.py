@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from support.gateway_process import Gateway, SystemRedis, eventually, room, running_gateway, system_redis
+from support.gateway_process import Gateway, eventually, room, running_gateway
+from support.redis_server import SystemRedis, system_redis
 from support.upstreams.server import Shop, response
 from support.visitor_client import Visitor
 from waitroom.queue.store import QueueStore, RoomNotOpen

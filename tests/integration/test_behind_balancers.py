@@ -13,7 +13,8 @@ import pytest
 import pytest_asyncio
 
 from support.certificates import NAME, make_pair
-from support.gateway_process import Gateway, eventually, free_port, needs, running_gateway
+from support.gateway_process import Gateway, eventually, needs, running_gateway
+from support.ports import free_port
 from support.upstreams.server import Shop
 from waitroom.net.proxy_protocol import LOCAL
 

@@ -10,7 +10,8 @@ import pytest
 import pytest_asyncio
 
 from support.bulk_transfer import SECONDS, Torrent
-from support.gateway_process import Gateway, free_port, room
+from support.gateway_process import Gateway, room
+from support.ports import free_port
 from support.visitor_client import Visitor
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.asyncio(loop_scope="module")]

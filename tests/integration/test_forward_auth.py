@@ -11,8 +11,9 @@ from urllib.parse import quote, urlsplit
 import pytest
 import pytest_asyncio
 
-from support.gateway_process import Gateway, eventually, free_port, port_is_free, room
+from support.gateway_process import Gateway, eventually, room
 from support.nginx import nginx_command
+from support.ports import free_port, port_is_free
 from support.upstreams.server import Shop
 from support.visitor_client import Visitor, Wire
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from support.gateway_process import Gateway, eventually, room, running_gateway, system_redis
+from support.gateway_process import Gateway, eventually, room, running_gateway
+from support.redis_server import system_redis
 from support.upstreams.server import Shop
 from support.visitor_client import FETCH, NAVIGATE, Answer, Visitor, filled
 

@@ -19,7 +19,8 @@ import pytest
 import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
-from support.gateway_process import Gateway, eventually, free_port, needs, room
+from support.gateway_process import Gateway, eventually, needs, room
+from support.ports import free_port
 from support.visitor_client import Visitor, filled
 
 pytestmark = [pytest.mark.slow, pytest.mark.interpreted, pytest.mark.asyncio(loop_scope="module")]

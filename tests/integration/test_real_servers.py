@@ -16,7 +16,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from support.gateway_process import Gateway, eventually, free_port, needs, room
+from support.gateway_process import Gateway, eventually, needs, room
+from support.ports import free_port
 from support.third_party import Client, Got, clients, gunicorn, nginx, uvicorn
 from support.visitor_client import Visitor
 

@@ -15,7 +15,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 
-from support.gateway_process import Gateway, eventually, free_port, room
+from support.gateway_process import Gateway, eventually, room
+from support.ports import free_port
 from support.third_party import uvicorn
 from support.visitor_client import Visitor, Wire
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from support.gateway_process import Gateway, eventually, free_port, room
+from support.gateway_process import Gateway, eventually, room
+from support.ports import free_port
 from support.upstreams.server import Seen, Shop, running_shop
 from support.visitor_client import Answer, Visitor, Wire
 

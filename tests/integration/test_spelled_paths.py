@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from support.gateway_process import Gateway, eventually, free_port, port_is_free, room, running_gateway
+from support.gateway_process import Gateway, eventually, room, running_gateway
 from support.nginx import nginx_command
+from support.ports import free_port, port_is_free
 from support.visitor_client import Visitor, Wire
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]

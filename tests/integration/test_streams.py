@@ -13,7 +13,8 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from support.gateway_process import Gateway, eventually, free_port, room
+from support.gateway_process import Gateway, eventually, room
+from support.ports import free_port
 from support.upstreams.server import Seen, Shop
 from support.visitor_client import Visitor, Wire
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from support.gateway_process import Gateway, eventually, free_port, running_gateway
+from support.gateway_process import Gateway, eventually, running_gateway
 from support.gateway_process import room as any_room
+from support.ports import free_port
 from support.upstreams.server import Handler, Seen, Shop, response, running_shop
 
 pytestmark = [pytest.mark.slow]

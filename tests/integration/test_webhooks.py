@@ -17,7 +17,8 @@ import pytest_asyncio
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from support.gateway_process import eventually, free_port, room, running_gateway
+from support.gateway_process import eventually, room, running_gateway
+from support.ports import free_port
 from support.upstreams.server import response, running_shop
 from support.visitor_client import Visitor
 from support.webhook_receiver import (

@@ -11,7 +11,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from support.attackers import address, dial
-from support.gateway_process import eventually, free_port, room, running_gateway
+from support.gateway_process import eventually, room, running_gateway
+from support.ports import free_port
 from support.third_party import uvicorn
 from support.upstreams.real_shops import nginx_shop
 from support.visitor_client import Visitor

@@ -21,8 +21,9 @@ import pytest
 import pytest_asyncio
 
 from support.attackers import Shopper, besieged, slow_clients
-from support.gateway_process import Gateway, free_port, needs, room, running_gateway
+from support.gateway_process import Gateway, needs, room, running_gateway
 from support.nginx import nginx_command
+from support.ports import free_port
 from support.third_party import running, uvicorn
 from support.upstreams.real_shops import nginx_shop
 from support.visitor_client import Visitor

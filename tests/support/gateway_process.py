@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import fcntl
 import json
 import os
-import random
 import shutil
 import signal
-import socket
 import sys
 import time
 import uuid
@@ -25,6 +22,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
+from support.ports import free_port, port_is_free
 from waitroom.process.embedded_store import EmbeddedStore
 from waitroom.store.connection import connect
 from waitroom.tokens import Tokens
@@ -37,8 +35,6 @@ START_SECONDS = 120.0
 WAIT_SECONDS = 60.0
 LOOK_SECONDS = 0.05
 STORE_SECONDS = 10.0
-# Below what the system gives to outgoing connections, so that none of these takes a port between choice and use.
-PORTS = range(20000, 32000)
 
 Found = TypeVar("Found")
 
@@ -75,33 +71,6 @@ def needs(program: str) -> str:
         assert not os.environ.get("CI"), f"{program} is missing: install it"
         pytest.skip(f"{program} is missing")
     return path
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody listens on, and nobody else is given until this process ends."""
-    for port in random.sample(PORTS, 100):
-        one = socket.socket()
-        try:
-            one.bind(("127.0.0.1", port))
-        except OSError:
-            one.close()
-            continue
-        # It stays bound, and shared from now on with whoever asks for that, as servers do and another's choice doesn't.
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        atexit.register(one.close)
-        return port
-    raise AssertionError("no port is free")
-
-
-def port_is_free(port: int) -> bool:
-    with socket.socket() as one:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            one.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def room(name: str, **settings: Any) -> dict[str, Any]:
@@ -386,70 +355,6 @@ async def running_gateway(
         yield gateway
     finally:
         await gateway.close()
-
-
-@dataclass
-class SystemRedis:
-    """The system's redis-server on a unix socket, with or without a file."""
-
-    folder: Path
-    program: str
-    process: asyncio.subprocess.Process | None = None
-
-    @property
-    def url(self) -> str:
-        return f"unix://{self.folder}/redis.sock"
-
-    async def start(self) -> None:
-        """Starts it over what its folder holds, and waits until it answers."""
-        os.makedirs(self.folder, exist_ok=True)
-        options = {
-            "port": "0",
-            "unixsocket": f"{self.folder}/redis.sock",
-            "dir": str(self.folder),
-            "appendonly": "yes",
-            "save": "",
-            "logfile": f"{self.folder}/redis.log",
-        }
-        self.process = await asyncio.create_subprocess_exec(
-            *(self.program, *(part for key, value in options.items() for part in (f"--{key}", value))),
-            stdin=asyncio.subprocess.DEVNULL,
-            start_new_session=True,
-        )
-
-        async def answers() -> bool:
-            async with connect(self.url, timeout_seconds=STORE_SECONDS) as redis:
-                try:
-                    return bool(await redis.ping())
-                except Exception as error:
-                    raise AssertionError(repr(error)) from error
-
-        await eventually(answers)
-
-    def signal(self, number: signal.Signals) -> None:
-        assert self.process is not None
-        self.process.send_signal(number)
-
-    async def kill(self) -> None:
-        """Ends it at once, also when it was stopped by SIGSTOP."""
-        assert self.process is not None
-        if self.process.returncode is None:
-            self.process.kill()
-        await self.process.wait()
-
-    def forget(self) -> None:
-        """Takes its file away, as if it ran on another machine from now on."""
-        shutil.rmtree(self.folder / "appendonlydir", ignore_errors=True)
-
-
-@contextlib.asynccontextmanager
-async def system_redis(folder: Path) -> AsyncIterator[SystemRedis]:
-    redis = SystemRedis(folder, needs("redis-server"))
-    await redis.start()
-    try:
-        yield redis
-    finally:
-        await redis.kill()
 
 
 def assert_unlocked(folder: Path) -> None:

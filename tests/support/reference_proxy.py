@@ -17,9 +17,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from support.gateway_process import Gateway, eventually, free_port, port_is_free, room
+from support.gateway_process import Gateway, eventually, room
 from support.http_reader import Message, read_whole_responses
 from support.nginx import nginx_command
+from support.ports import free_port, port_is_free
 from support.upstreams.recording import MARK, PAGE, Arrived, Pairs, RecordingShop, Reply, pairs
 
 HOST = b"pair.test"

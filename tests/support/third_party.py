@@ -16,8 +16,9 @@ import aiohttp
 import httpx
 from yarl import URL
 
-from support.gateway_process import eventually, needs, port_is_free
+from support.gateway_process import eventually, needs
 from support.nginx import nginx_command
+from support.ports import port_is_free
 
 UPSTREAMS = Path(__file__).with_name("upstreams")
 NGINX = """

@@ -16,8 +16,9 @@ from typing import Any
 
 import aiohttp
 
-from support.gateway_process import eventually, free_port, needs
+from support.gateway_process import eventually, needs
 from support.nginx import nginx_command
+from support.ports import free_port
 from support.third_party import running
 
 HERE = Path(__file__).parent
