@@ -50,7 +50,7 @@ test: $(VENV)/.installed system ## every test: unit, property, integration, faul
 
 test-long: $(VENV)/.installed system ## slow attacks beside nginx and HAProxy, turns and sessions in real time: 20 minutes and more
 	ATTACK_APPS=1000 $(BIN)/pytest -q -k app tests/attack/test_normal_life.py
-	$(BIN)/pytest -q -s -m long tests/long
+	$(BIN)/pytest -q -s -m long tests/long tests/attack
 	$(BIN)/pytest -q $(AT_ONCE) --hypothesis-profile=long $(PROPERTIES)
 
 test-slow:
