@@ -285,6 +285,12 @@ def test_unknown_commands_of_the_shop_make_one_line_in_ten_seconds(world):
     assert [line["event"] for line in world.logs] == ["ignoring unknown Waitroom-Command"]
 
 
+def test_a_logged_command_is_cut_to_64_bytes(world):
+    sent(world)
+    world.shop.wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nWaitroom-Command: %b\r\n\r\n" % (b"x" * 4_000))
+    assert [line["command"] for line in world.logs] == [repr(b"x" * 64)]
+
+
 # Deadlines.
 
 
