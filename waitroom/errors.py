@@ -45,7 +45,7 @@ class StoreUnavailable(WaitroomError):  # noqa: N818 - a state of the world, not
     """Redis didn't answer in time, or answered that it is unavailable."""
 
 
-class BadToken(WaitroomError):  # noqa: N818 - the field's word
+class InvalidTokenError(WaitroomError):
     """An invalid ticket or pass: altered, of another room, expired, or not a token."""
 
 

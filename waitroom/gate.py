@@ -15,7 +15,7 @@ from waitroom.queue.view import RoomState, RoomView
 from waitroom.tokens import Ticket
 
 
-class Lasting(Protocol):
+class Expiring(Protocol):
     """The part of a pass or session that the gate needs. Unix times in seconds."""
 
     expires_at: int
@@ -36,7 +36,7 @@ class Action(Enum):
     """The gate's decision."""
 
     FORWARD = "forward"  # with the visitor's pass
-    TRANSIT = "transit"  # forward without a session: the room only counts
+    PASS_THROUGH = "pass_through"  # forward without a session: the room only counts
     WITHOUT_PASS = "without_pass"  # forward without a session, within the budget for such requests
     PREFLIGHT = "preflight"  # answer from the cache or, within its budget, by asking the shop
     RESUME = "resume"  # the pass has expired: ask the store whether its session still exists
@@ -45,14 +45,14 @@ class Action(Enum):
     WAIT = "wait"  # respond with the status, from memory or, if that isn't enough, from the store
     HOLD = "hold"  # the store is unavailable: the visitor keeps the place, or gets one later
     ADMIT = "admit"  # the store is unavailable, and the room's setting admits newcomers, at its rate
-    CLOSE = "close"  # the store is unavailable, and the room's setting turns newcomers away
-    LATER = "later"  # a prefetch without a pass: make the browser ask again on the click
+    REJECT = "reject"  # the store is unavailable, and the room's setting turns newcomers away
+    DEFER = "defer"  # a prefetch without a pass: make the browser ask again on the click
     REFUSE = "refuse"  # neither pass nor ticket, and not a kind of request that may take a place
 
 
 # How browsers and apps mark speculative requests: Chromium, Firefox, Safari and in-app browsers.
-_SPECULATION: Final = (b"sec-purpose", b"purpose", b"x-purpose", b"x-moz")
-_SPECULATIVE: Final = (b"prefetch", b"prerender", b"preview", b"preload")
+_SPECULATION_HEADERS: Final = (b"sec-purpose", b"purpose", b"x-purpose", b"x-moz")
+_SPECULATION_VALUES: Final = (b"prefetch", b"prerender", b"preview", b"preload")
 _FRAMES: Final = frozenset((b"iframe", b"frame", b"embed", b"object", b"fencedframe"))
 
 
@@ -69,9 +69,9 @@ def classify(method: bytes, fields: Mapping[bytes, bytes]) -> Kind:
         return Kind.PREFLIGHT if asks and bare else Kind.OTHER
     if method not in (b"GET", b"POST"):
         return Kind.OTHER
-    for name in _SPECULATION:
+    for name in _SPECULATION_HEADERS:
         value = fields.get(name)
-        if value is not None and _speculative(value):
+        if value is not None and _is_speculative(value):
             return Kind.PREFETCH
     mode = fields.get(b"sec-fetch-mode")
     if mode is not None:
@@ -87,15 +87,15 @@ def classify(method: bytes, fields: Mapping[bytes, bytes]) -> Kind:
     return Kind.NAVIGATION if html else Kind.OTHER
 
 
-def _speculative(value: bytes) -> bool:
+def _is_speculative(value: bytes) -> bool:
     lower = value.lower()
-    return any(word in lower for word in _SPECULATIVE)
+    return any(word in lower for word in _SPECULATION_VALUES)
 
 
 def decide(
     kind: Kind,
     safe: bool,
-    pass_: Lasting | None,
+    pass_: Expiring | None,
     ticket: Ticket | None,
     view: RoomView | None,
     *,
@@ -125,11 +125,11 @@ def decide(
             return Action.FORWARD
         return Action.RESUME
     if kind is Kind.PREFETCH:
-        return Action.LATER
+        return Action.DEFER
     if ticket is not None and not ticket.expired(now):
         if kind is not Kind.NAVIGATION:
             return Action.WAIT
-        if not must_look_up(ticket, view):
+        if not needs_lookup(ticket, view):
             return Action.WAIT
         return Action.CLAIM if reachable else Action.HOLD
     if kind is Kind.NAVIGATION:
@@ -141,27 +141,27 @@ def decide(
             case "hold":
                 return Action.HOLD
             case _:
-                return Action.CLOSE
+                return Action.REJECT
     return _without_pass(safe, view, reachable, on_store_error, without_pass)
 
 
 def _without_pass(safe: bool, view: RoomView | None, reachable: bool, on_store_error: str, without_pass: str) -> Action:
     """The action for a request that has neither pass nor ticket and takes no place."""
     if view is not None and view.method == "passthrough" and view.state is RoomState.OPEN:
-        return Action.TRANSIT
-    nobody_waits = quiet(view) if reachable and view is not None else on_store_error == "admit"
+        return Action.PASS_THROUGH
+    nobody_waits = has_capacity(view) if reachable and view is not None else on_store_error == "admit"
     allowed = without_pass == "all" or (without_pass == "safe" and safe)
     return Action.WITHOUT_PASS if nobody_waits and allowed else Action.REFUSE
 
 
-def must_look_up(ticket: Ticket, view: RoomView | None) -> bool:
+def needs_lookup(ticket: Ticket, view: RoomView | None) -> bool:
     """Whether a ticket needs a store lookup: it may have been called, or is of another generation."""
     if view is None or ticket.place <= view.head or ticket.generation != view.generation:
         return True
     return ticket.place in view.invited
 
 
-def quiet(view: RoomView) -> bool:
+def has_capacity(view: RoomView) -> bool:
     """Whether a newcomer would be admitted immediately: the room is open, nobody waits, and a slot is free."""
     if view.state is not RoomState.OPEN:
         return False

@@ -20,7 +20,7 @@ from itsdangerous.encoding import base64_encode
 from itsdangerous.signer import SigningAlgorithm
 
 from waitroom.bounded import put
-from waitroom.errors import BadToken
+from waitroom.errors import InvalidTokenError
 
 TICKET_SECONDS: Final = 7 * 86400
 LONGEST_TOKEN: Final = 256
@@ -107,7 +107,7 @@ class Tokens:
         )
 
     def read_ticket(self, value: bytes) -> Ticket:
-        """The ticket in a cookie or header. Raises `BadToken`."""
+        """The ticket in a cookie or header. Raises `InvalidTokenError`."""
         return Ticket(*_read(self._tickets, value, 5, 5))
 
     def sign_pass(self, pass_: Pass) -> str:
@@ -121,7 +121,7 @@ class Tokens:
         return _sign(self._passes, *fields)
 
     def read_pass(self, value: bytes) -> Pass:
-        """The pass in a cookie or header, which may have expired. Raises `BadToken`."""
+        """The pass in a cookie or header, which may have expired. Raises `InvalidTokenError`."""
         return Pass(*_read(self._passes, value, 3, 5))
 
     def sign_arrival(self, arrived_at: int) -> str:
@@ -129,7 +129,7 @@ class Tokens:
         return _sign(self._arrivals, arrived_at)
 
     def read_arrival(self, value: bytes) -> int:
-        """The time passed to `sign_arrival`. Raises `BadToken`."""
+        """The time passed to `sign_arrival`. Raises `InvalidTokenError`."""
         return _read(self._arrivals, value, 1, 1)[0]
 
     def bindings(self, kind: int, value: bytes) -> tuple[int, ...]:
@@ -198,13 +198,13 @@ def _sign(signer: Signer, *fields: int) -> str:
 
 def _read(signer: Signer, value: bytes, least: int, most: int) -> list[int]:
     if len(value) > LONGEST_TOKEN:
-        raise BadToken("too long for a token of ours")
+        raise InvalidTokenError("too long for a token of ours")
     if not _TOKEN.fullmatch(value):
-        raise BadToken("not in the form of a token of ours")
+        raise InvalidTokenError("not in the form of a token of ours")
     try:
         fields = signer.unsign(value).split(b".")
     except BadSignature as error:
-        raise BadToken("not signed by us for this") from error
+        raise InvalidTokenError("not signed by us for this") from error
     if not least <= len(fields) <= most:
-        raise BadToken("of another format")
+        raise InvalidTokenError("of another format")
     return [int(field, 16) for field in fields]

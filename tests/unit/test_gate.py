@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from waitroom.gate import Action, Kind, classify, decide, must_look_up, quiet
+from waitroom.gate import Action, Kind, classify, decide, has_capacity, needs_lookup
 from waitroom.queue.positions import Pace, PositionTable
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.tokens import TICKET_SECONDS, Pass, Ticket
@@ -129,10 +129,10 @@ def test_a_pass_at_its_hard_end_is_as_good_as_none():
         (Kind.EMBEDDED, CALLED, BUSY, Action.WAIT),
         (Kind.EMBEDDED, None, BUSY, Action.REFUSE),
         (Kind.EMBEDDED, None, QUIET, Action.WITHOUT_PASS),
-        (Kind.PREFETCH, WAITING, BUSY, Action.LATER),
-        (Kind.PREFETCH, CALLED, BUSY, Action.LATER),
-        (Kind.PREFETCH, None, BUSY, Action.LATER),
-        (Kind.PREFETCH, None, QUIET, Action.LATER),
+        (Kind.PREFETCH, WAITING, BUSY, Action.DEFER),
+        (Kind.PREFETCH, CALLED, BUSY, Action.DEFER),
+        (Kind.PREFETCH, None, BUSY, Action.DEFER),
+        (Kind.PREFETCH, None, QUIET, Action.DEFER),
     ],
 )
 def test_without_a_pass_while_the_store_can_be_asked(kind, ticket, view, expected):
@@ -146,10 +146,10 @@ def test_without_a_pass_while_the_store_can_be_asked(kind, ticket, view, expecte
     [
         (Kind.NAVIGATION, "hold", Action.HOLD),
         (Kind.NAVIGATION, "admit", Action.ADMIT),
-        (Kind.NAVIGATION, "close", Action.CLOSE),
+        (Kind.NAVIGATION, "close", Action.REJECT),
         (Kind.OTHER, "hold", Action.REFUSE),
         (Kind.OTHER, "admit", Action.WITHOUT_PASS),
-        (Kind.PREFETCH, "admit", Action.LATER),
+        (Kind.PREFETCH, "admit", Action.DEFER),
         (Kind.OTHER, "close", Action.REFUSE),
     ],
 )
@@ -184,7 +184,7 @@ METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"
 def test_a_room_that_only_counts_refuses_requests_without_a_pass_unless_it_is_open(state):
     view = replace(PASSTHROUGH, state=state)
     assert action(Kind.OTHER, view=view, method=b"GET", without_pass="all") is Action.REFUSE
-    assert action(Kind.OTHER, view=PASSTHROUGH, method=b"GET", without_pass="all") is Action.TRANSIT
+    assert action(Kind.OTHER, view=PASSTHROUGH, method=b"GET", without_pass="all") is Action.PASS_THROUGH
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -203,7 +203,7 @@ def test_what_a_request_without_a_pass_may_do_while_nobody_waits(method, kind):
 def test_a_room_that_only_counts_refuses_nothing(method):
     for without_pass, store_up in product(("refuse", "safe", "all"), (True, False)):
         got = action(Kind.OTHER, view=PASSTHROUGH, method=method, without_pass=without_pass, store_up=store_up)
-        assert got is Action.TRANSIT
+        assert got is Action.PASS_THROUGH
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_a_room_that_only_counts_refuses_nothing(method):
     ],
 )
 def test_when_a_room_is_quiet(changes, expected):
-    assert quiet(replace(QUIET, **changes)) is expected
+    assert has_capacity(replace(QUIET, **changes)) is expected
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_when_a_room_is_quiet(changes, expected):
     ],
 )
 def test_what_memory_can_not_tell(ticket, view, expected):
-    assert must_look_up(ticket, view) is expected
+    assert needs_lookup(ticket, view) is expected
 
 
 # What sort of request it is.

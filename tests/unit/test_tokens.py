@@ -8,7 +8,7 @@ import string
 import pytest
 from itsdangerous import Signer
 
-from waitroom.errors import BadToken
+from waitroom.errors import InvalidTokenError
 from waitroom.tokens import (
     BOUND_TO_AGENT,
     BOUND_TO_NETWORK,
@@ -116,7 +116,7 @@ def test_a_token_altered_in_any_byte_is_none(value):
     for at in range(len(value)):
         for other in (*b"0aAzZ9-_.=+/ \x00\xff", value[at] ^ 1):
             if other != value[at]:
-                with pytest.raises(BadToken):
+                with pytest.raises(InvalidTokenError):
                     read(value[:at] + bytes([other]) + value[at + 1 :])
 
 
@@ -124,20 +124,20 @@ def test_a_token_has_one_spelling():
     """Base64 has several for the same bytes: bits that are left over, and characters that are skipped."""
     value = tokens.sign_ticket(TICKET).encode()
     for other in (value[:-1] + bytes([last]) for last in string.printable.encode() if last != value[-1]):
-        with pytest.raises(BadToken):
+        with pytest.raises(InvalidTokenError):
             tokens.read_ticket(other)
     for junk in (b"!", b"=", b" ", b"\n", b"\x00", b"\xff", b"A"):
         for at in range(len(value) + 1):
-            with pytest.raises(BadToken):
+            with pytest.raises(InvalidTokenError):
                 tokens.read_ticket(value[:at] + junk + value[at:])
 
 
 def test_a_token_that_is_cut_short_is_none():
     value = tokens.sign_ticket(TICKET).encode()
     for length in range(len(value)):
-        with pytest.raises(BadToken):
+        with pytest.raises(InvalidTokenError):
             tokens.read_ticket(value[:length])
-        with pytest.raises(BadToken):
+        with pytest.raises(InvalidTokenError):
             tokens.read_ticket(value[-length:] if length else b"")
 
 
@@ -146,9 +146,9 @@ def test_a_token_that_is_cut_short_is_none():
     [b"", b".", b"..", b".....", b"0", b"\xff\xfe", "Schlüssel.ü".encode(), b"a.b.c.d.e.", b".a", b"\x00" * 40, b"%00"],
 )
 def test_what_is_no_token_is_none(value):
-    with pytest.raises(BadToken):
+    with pytest.raises(InvalidTokenError):
         tokens.read_ticket(value)
-    with pytest.raises(BadToken):
+    with pytest.raises(InvalidTokenError):
         tokens.read_pass(value)
 
 
@@ -172,25 +172,25 @@ def test_what_is_no_token_is_none(value):
     ],
 )
 def test_other_fields_are_none_even_under_a_good_signature(text):
-    with pytest.raises(BadToken):
+    with pytest.raises(InvalidTokenError):
         tokens.read_ticket(signed(text))
 
 
 def test_a_ticket_with_as_many_fields_as_a_pass_is_no_pass():
-    with pytest.raises(BadToken):
+    with pytest.raises(InvalidTokenError):
         tokens.read_pass(signed("1.2.3"))
-    with pytest.raises(BadToken):
+    with pytest.raises(InvalidTokenError):
         tokens.read_pass(signed("1.2", "pass"))
     assert tokens.read_pass(signed("1.2.3", "pass")) == Pass(1, 2, 3)
-    with pytest.raises(BadToken):
+    with pytest.raises(InvalidTokenError):
         tokens.read_pass(signed("1.2.3.4.5.6", "pass"))
 
 
 def test_an_over_long_token_is_none_even_under_a_good_signature():
     """A number of thousands of digits would cost more to read than the whole request."""
-    with pytest.raises(BadToken, match="long"):
+    with pytest.raises(InvalidTokenError, match="long"):
         tokens.read_ticket(signed("f" * LONGEST_TOKEN + ".2.3.4.5"))
-    with pytest.raises(BadToken, match="long"):
+    with pytest.raises(InvalidTokenError, match="long"):
         tokens.read_ticket(b"f" * (LONGEST_TOKEN + 1))
 
 
@@ -203,31 +203,31 @@ def test_a_token_of_the_greatest_length_is_read():
 
 
 def test_a_pass_is_no_ticket_and_a_ticket_no_pass():
-    with pytest.raises(BadToken):
+    with pytest.raises(InvalidTokenError):
         tokens.read_ticket(tokens.sign_pass(PASS).encode())
-    with pytest.raises(BadToken):
+    with pytest.raises(InvalidTokenError):
         tokens.read_pass(tokens.sign_ticket(TICKET).encode())
 
 
 def test_another_room_s_tokens_are_none():
     other = Tokens([SECRET], "shop2")
-    with pytest.raises(BadToken):
+    with pytest.raises(InvalidTokenError):
         other.read_ticket(tokens.sign_ticket(TICKET).encode())
-    with pytest.raises(BadToken):
+    with pytest.raises(InvalidTokenError):
         other.read_pass(tokens.sign_pass(PASS).encode())
 
 
 def test_another_secret_s_tokens_are_none():
     other = Tokens(["another secret altogether"], "shop")
-    with pytest.raises(BadToken):
+    with pytest.raises(InvalidTokenError):
         other.read_ticket(tokens.sign_ticket(TICKET).encode())
-    with pytest.raises(BadToken):
+    with pytest.raises(InvalidTokenError):
         other.read_pass(tokens.sign_pass(PASS).encode())
 
 
 def test_another_format_s_tokens_are_none():
     other = Signer(SECRET, salt="waitroom.ticket.0.shop", digest_method=tokens._tickets.digest_method)
-    with pytest.raises(BadToken):
+    with pytest.raises(InvalidTokenError):
         tokens.read_ticket(other.sign("1.2.3.4.5"))
 
 
@@ -236,9 +236,9 @@ def test_secrets_rotate():
     old, new = before.sign_ticket(TICKET).encode(), between.sign_ticket(TICKET).encode()
     assert new == after.sign_ticket(TICKET).encode(), "the newest signs"
     assert between.read_ticket(old) == between.read_ticket(new) == TICKET, "all verify"
-    with pytest.raises(BadToken):
+    with pytest.raises(InvalidTokenError):
         after.read_ticket(old)  # the older one is rotated out
-    with pytest.raises(BadToken):
+    with pytest.raises(InvalidTokenError):
         before.read_ticket(new)  # and this one doesn't know the newest
 
 
@@ -246,13 +246,13 @@ def test_secrets_rotate_for_passes_too():
     between, after = Tokens([SECRET, OLDER], "shop"), Tokens([SECRET], "shop")
     old = Tokens([OLDER], "shop").sign_pass(PASS).encode()
     assert between.read_pass(old) == PASS
-    with pytest.raises(BadToken):
+    with pytest.raises(InvalidTokenError):
         after.read_pass(old)
 
 
 def test_nothing_of_a_secret_is_shown():
     both = Tokens([SECRET, OLDER], "shop")
-    with pytest.raises(BadToken) as raised:
+    with pytest.raises(InvalidTokenError) as raised:
         both.read_ticket(both.sign_pass(PASS).encode())
     cause: BaseException | None = raised.value
     shown = repr(both) + str(both)
@@ -266,7 +266,7 @@ def test_nothing_of_a_secret_is_shown():
 def test_the_error_shows_nothing_of_the_token():
     """Logs are read by more people than may hold a pass."""
     value = tokens.sign_pass(PASS)
-    with pytest.raises(BadToken) as raised:
+    with pytest.raises(InvalidTokenError) as raised:
         tokens.read_ticket(value.encode())
     assert value[:8] not in str(raised.value)
 

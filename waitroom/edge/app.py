@@ -28,7 +28,7 @@ from waitroom.edge.proxy.exchange import Exchange
 from waitroom.edge.proxy.forward import Passage
 from waitroom.edge.proxy.in_flight import CountedPassage, InFlight
 from waitroom.edge.rooms.bypass import Bypass
-from waitroom.edge.rooms.preflight import NoAnswerError
+from waitroom.edge.rooms.preflight import NoResponseError
 from waitroom.edge.rooms.room import Placed, Room
 from waitroom.edge.rooms.router import Route, Router
 from waitroom.edge.rooms.sessions import Session
@@ -261,7 +261,7 @@ class Edge(Server):
         match action:
             case Action.FORWARD:
                 self._pass_on(call, session, "admitted")
-            case Action.TRANSIT:
+            case Action.PASS_THROUGH:
                 self._pass_on(call, None, "transit")
             case Action.WAIT:
                 self._wait(call)
@@ -279,9 +279,9 @@ class Edge(Server):
                 call.client.run(self._resume(call))
             case Action.HOLD:
                 self._render(call, self._flow.hold(call))
-            case Action.CLOSE:
+            case Action.REJECT:
                 self._render(call, Rejected(RoomState.CLOSED))
-            case Action.LATER:
+            case Action.DEFER:
                 room.count("prefetch")
                 self._answers.later(call)
             case Action.REFUSE:
@@ -382,7 +382,7 @@ class Edge(Server):
         open_ = room.view is not None and room.view.state in (RoomState.OPEN, RoomState.PAUSED)
         try:
             answer = await room.preflights.ask(call.request, client.peer, client.visitor, open_=open_, now=call.now)
-        except NoAnswerError:
+        except NoResponseError:
             client.fail(502)
         except UpstreamUnavailable as error:
             client.fail(502 if error.cause == "connect" else 503)

@@ -27,7 +27,7 @@ from waitroom.control.auth.login_store import AccessStore
 from waitroom.control.auth.request_origin import SAFE_METHODS, Whence, from_own_page, whence
 from waitroom.control.auth.session_cookie import COOKIE, AdminCookies, AdminSession
 from waitroom.control.http import problem
-from waitroom.errors import BadToken, StoreUnavailable, WaitroomError
+from waitroom.errors import InvalidTokenError, StoreUnavailable, WaitroomError
 from waitroom.net.forwarded import TrustedProxies
 from waitroom.resources import resource_path
 from waitroom.settings import Settings
@@ -262,7 +262,7 @@ class Access:
         value = request.cookies.get(COOKIE)
         try:
             return None if value is None else self.cookies.read(value, self.now())
-        except BadToken:
+        except InvalidTokenError:
             return None
 
     def refuse_strangers(self, here: Whence) -> NoReturn:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from itsdangerous import BadData, URLSafeSerializer
 
-from waitroom.errors import BadToken
+from waitroom.errors import InvalidTokenError
 
 # The edge removes cookies with this prefix from forwarded requests, in case admin and shop share a host name.
 COOKIE = "waitroom_admin"
@@ -55,15 +55,15 @@ class AdminCookies:
         return str(self._serializer.dumps([session.name, session.id, session.stamp, session.ends_at]))
 
     def read(self, value: str, now: float) -> AdminSession:
-        """Returns the session in a cookie, at the Unix time ``now``. Raises `BadToken`."""
+        """Returns the session in a cookie, at the Unix time ``now``. Raises `InvalidTokenError`."""
         if len(value) > LONGEST_COOKIE or not _COOKIE.fullmatch(value):
-            raise BadToken("not in the form of a session of ours")
+            raise InvalidTokenError("not in the form of a session of ours")
         try:
             session = AdminSession(*self._serializer.loads(value))
         except BadData as error:
-            raise BadToken("not signed by us for this") from error
+            raise InvalidTokenError("not signed by us for this") from error
         except TypeError as error:
-            raise BadToken("of another format") from error
+            raise InvalidTokenError("of another format") from error
         if now >= session.ends_at:
-            raise BadToken("expired")
+            raise InvalidTokenError("expired")
         return session

@@ -20,7 +20,7 @@ from waitroom.control.rooms.admission_loop import Admission
 from waitroom.control.rooms.audit_outbox import Notes, told
 from waitroom.control.rooms.presenter import LastChange, Rooms
 from waitroom.control.rooms.preview import Effect, changed_view, effect_of
-from waitroom.errors import BadToken, StoreUnavailable, WaitroomError
+from waitroom.errors import InvalidTokenError, StoreUnavailable, WaitroomError
 from waitroom.queue.limits import Limits
 from waitroom.queue.store import Called, QueueStore, Visit
 from waitroom.queue.view import RoomState, RoomView
@@ -242,7 +242,7 @@ class Operations:
         """Verifies that a ticket is one of ours, and restores its place in the queue if the store had lost it."""
         try:
             read = self._tokens[room].read_ticket(ticket.encode())
-        except BadToken as error:
+        except InvalidTokenError as error:
             raise NotPossible(f"The ticket is none of this room's: {error}.") from error
         view = self._rooms.view(room)
         if view is None or view.generation != read.generation:

@@ -58,7 +58,7 @@ class PreflightAnswer:
     until: float
 
 
-class NoAnswerError(WaitroomError):
+class NoResponseError(WaitroomError):
     """The shop gave no usable answer to a preflight."""
 
 
@@ -122,7 +122,7 @@ class Preflights:
             The answer; None if no budget allowed it in time.
 
         Raises:
-            NoAnswerError: The shop gave no usable answer.
+            NoResponseError: The shop gave no usable answer.
             UpstreamUnavailable: No connection to the shop was available.
         """
         key = _key(request)
@@ -184,7 +184,7 @@ class Preflights:
                 finally:
                     question.end()
         except TimeoutError as error:
-            raise NoAnswerError("no answer in time") from error
+            raise NoResponseError("no answer in time") from error
         answer = _answer(response, self._time())
         if sum(map(len, key)) <= LONGEST_KEY:
             put(self._cached, key, answer, MOST_CACHED)
@@ -256,7 +256,7 @@ class _Question(Borrower):
 
     def _fail(self, cause: str) -> None:
         if not self.answer.done():
-            self.answer.set_exception(NoAnswerError(cause))
+            self.answer.set_exception(NoResponseError(cause))
 
 
 def _key(request: Request) -> Key:

@@ -26,8 +26,8 @@ from waitroom.edge.rooms.sessions import Session, Sessions
 from waitroom.edge.rooms.throttle import SessionLimits
 from waitroom.edge.rooms.without_pass import WithoutPass
 from waitroom.edge.upstream.pool import UpstreamPool
-from waitroom.errors import BadToken, StoreUnavailable
-from waitroom.gate import must_look_up
+from waitroom.errors import InvalidTokenError, StoreUnavailable
+from waitroom.gate import needs_lookup
 from waitroom.metrics.recorder import RoomMetrics
 from waitroom.queue.limits import limits_of
 from waitroom.queue.positions import Forecast
@@ -203,7 +203,7 @@ class Room:
         if ticket is None:
             try:
                 ticket = self.tokens.read_ticket(value)
-            except BadToken:
+            except InvalidTokenError:
                 return None
             put(self._tickets, value, ticket, TICKETS_KEPT)
         return ticket
@@ -214,7 +214,7 @@ class Room:
 
     def in_line(self, ticket: Ticket) -> bool:
         """Whether memory shows that this ticket is waiting."""
-        return not must_look_up(ticket, self.view)
+        return not needs_lookup(ticket, self.view)
 
     def ticket_for(self, placed: Placed, now: float) -> Ticket:
         """The ticket of a visitor who has just joined at the Unix time ``now``."""

@@ -17,7 +17,7 @@ from typing import Final
 from waitroom.edge.http.message import Request
 from waitroom.edge.rooms.ended import EndedSessions
 from waitroom.edge.rooms.throttle import SessionLimits, Throttle
-from waitroom.errors import BadToken
+from waitroom.errors import InvalidTokenError
 from waitroom.queue.store import SessionChange, SessionOperation
 from waitroom.tokens import Pass, Tokens
 
@@ -124,7 +124,7 @@ class Sessions:
         if session is None:
             try:
                 found = self._tokens.read_pass(value)
-            except BadToken:
+            except InvalidTokenError:
                 return None
             session = self._remember(value, found, certain=False)
         return session

@@ -13,7 +13,7 @@ from waitroom.budgets import neighbourhood
 from waitroom.edge.http.headers import own_tokens
 from waitroom.edge.rooms.joins import ARRIVAL_SECONDS, ProxyDetector
 from waitroom.edge.visitor.context import Call
-from waitroom.errors import BadToken
+from waitroom.errors import InvalidTokenError
 from waitroom.timing import Clock
 
 log = structlog.get_logger()
@@ -77,7 +77,7 @@ class Arrivals:
         for value in own_tokens(call.client.cookies, name, header):
             try:
                 arrived_at = room.tokens.read_arrival(value)
-            except BadToken:
+            except InvalidTokenError:
                 continue
             if 0 <= call.now - arrived_at < ARRIVAL_SECONDS:
                 arrivals.append(arrived_at)

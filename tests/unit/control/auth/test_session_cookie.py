@@ -10,7 +10,7 @@ from itsdangerous import URLSafeSerializer
 
 from waitroom.control.auth.session_cookie import COOKIE, LONGEST_COOKIE, AdminCookies, AdminSession
 from waitroom.edge.http.headers import foreign_cookies
-from waitroom.errors import BadToken
+from waitroom.errors import InvalidTokenError
 from waitroom.tokens import Ticket, Tokens
 
 NEW, OLD, STRANGE = "the newest secret 0", "an older secret 0000", "somebody else's 0000"
@@ -28,14 +28,14 @@ def forged(payload: object, secret: str = NEW, salt: str = "waitroom.admin-sessi
 def test_what_is_signed_is_read_until_it_ends():
     value = COOKIES.sign(SESSION)
     assert COOKIES.read(value, 999.9) == SESSION
-    with pytest.raises(BadToken, match="expired"):
+    with pytest.raises(InvalidTokenError, match="expired"):
         COOKIES.read(value, 1000)
 
 
 def test_secrets_can_be_rotated():
     before = AdminCookies([OLD]).sign(SESSION)
     assert COOKIES.read(before, 0) == SESSION
-    with pytest.raises(BadToken):
+    with pytest.raises(InvalidTokenError):
         AdminCookies([NEW]).read(before, 0)
     assert AdminCookies([NEW]).read(COOKIES.sign(SESSION), 0) == SESSION, "the newest signs"
 
@@ -45,7 +45,7 @@ def test_every_character_counts():
     for at in range(len(value)):
         # The last character of base64 holds bits of which some count for nothing.
         other = "A" if value[at] not in "ABCD" else "z"
-        with pytest.raises(BadToken):
+        with pytest.raises(InvalidTokenError):
             COOKIES.read(value[:at] + other + value[at + 1 :], 0)
 
 
@@ -69,7 +69,7 @@ def test_every_character_counts():
     ],
 )
 def test_what_is_not_ours_is_none(value):
-    with pytest.raises(BadToken):
+    with pytest.raises(InvalidTokenError):
         COOKIES.read(value, 0)
 
 
