@@ -167,7 +167,7 @@ async def measure(profiled: str) -> None:
     client.connection_made(wire)
     pool.give_back(await pool.take(True, ""), reusable=True)
     now = time.time()
-    _, pass_ = room.admit(5, now, binding=0)
+    _, pass_ = room.start_session(5, now, binding=0)
     tickets = [
         tokens.sign_ticket(Ticket(FIRST_PLACE + 1 + rank, 1, int(now), rank + 1, 3600))
         for rank in range(0, WAITING, WAITING // 500)

@@ -29,7 +29,7 @@ from waitroom.edge.proxy.forward import Passage
 from waitroom.edge.proxy.in_flight import CountedPassage, InFlight
 from waitroom.edge.rooms.bypass import Bypass
 from waitroom.edge.rooms.preflight import NoResponseError
-from waitroom.edge.rooms.room import Placed, Room
+from waitroom.edge.rooms.room import JoinResult, Room
 from waitroom.edge.rooms.router import Route, Router
 from waitroom.edge.rooms.sessions import Session
 from waitroom.edge.upstream.connector import UpstreamUnavailable
@@ -212,7 +212,7 @@ class Edge(Server):
         if not route.gated:
             return lambda client, request: self.forward(client, request, room, None, "uncovered")
         rules = [
-            room.bypass[index] for index, entries in route.bypass if room.bypass[index].fits_head(request, entries)
+            room.bypass[index] for index, entries in route.bypass if room.bypass[index].matches_head(request, entries)
         ]
         if rules:
             return lambda client, request: self._bypass(client, request, room, rules)
@@ -230,10 +230,10 @@ class Edge(Server):
         """Applies the first of the rules for this head that fits the visitor too and isn't a draft."""
         address = client.visitor
         for rule in rules:
-            if not rule.fits_visitor(address, client.cookies):
+            if not rule.matches_visitor(address, client.cookies):
                 continue
             status, wait = rule.take(address, self._loop.time())
-            if rule.draft:
+            if rule.dry_run:
                 room.count("bypass_draft_capped" if status else "bypass_draft")
             elif status:
                 room.count("bypass_capped")
@@ -303,7 +303,7 @@ class Edge(Server):
             if not client.has_pass:
                 client.has_pass = True
                 self.connections.with_pass += 1
-            if not room.sessions.may_enter(session, now, request.upgrade is not None):
+            if not room.sessions.allow_request(session, now, request.upgrade is not None):
                 client.run(self._forward_later(client, request, room, session, outcome, cookies))
                 return
             passage = Passage(room, session, client, request, outcome, now, cookies)
@@ -335,7 +335,7 @@ class Edge(Server):
             room.count("session_limited")
             retry_after = throttle.retry_seconds(room.clock.steady())
             client.fail(429, b"%bRetry-After: %d\r\n" % (cookies, retry_after))
-        elif not session.lets_in(request, room.clock.unix()):
+        elif not session.allows(request, room.clock.unix()):
             room.sessions.finish(session, tunnel=tunnel)
             self.handle(client, request)  # the pass is found to be no longer valid
         else:
@@ -363,7 +363,7 @@ class Edge(Server):
         room.count("refused")
         kind = room.without_pass.log_refused(request.method, request.path, self._clock.steady())
         if kind:
-            room.note_refused(kind, call.now)
+            room.record_refused(kind, call.now)
         if call.kind is Kind.EMBEDDED:
             call.client.fail(503)
         else:
@@ -375,13 +375,13 @@ class Edge(Server):
             call.room.count("preflight_cached")
             call.client.respond(answer.status_line, answer.lines, b"")
         else:
-            call.client.run(self._ask_preflight(call))
+            call.client.run(self._fetch_preflight(call))
 
-    async def _ask_preflight(self, call: Call) -> None:
+    async def _fetch_preflight(self, call: Call) -> None:
         room, client = call.room, call.client
         open_ = room.view is not None and room.view.state in (RoomState.OPEN, RoomState.PAUSED)
         try:
-            answer = await room.preflights.ask(call.request, client.peer, client.visitor, open_=open_, now=call.now)
+            answer = await room.preflights.fetch(call.request, client.peer, client.visitor, open_=open_, now=call.now)
         except NoResponseError:
             client.fail(502)
         except UpstreamUnavailable as error:
@@ -401,7 +401,7 @@ class Edge(Server):
         else:
             self._render(call, outcome)
 
-    def _joined(self, call: Call, answer: asyncio.Future[Placed]) -> None:
+    def _joined(self, call: Call, answer: asyncio.Future[JoinResult]) -> None:
         self._render(call, self._flow.joined(call, answer))
 
     async def _claim(self, call: Call) -> None:
@@ -420,7 +420,7 @@ class Edge(Server):
     def _wait(self, call: Call) -> None:
         room, ticket = call.room, call.ticket
         assert ticket is not None
-        if room.in_line(ticket):
+        if room.is_waiting(ticket):
             room.mark_seen(ticket)
             room.count("waiting")
             self._answers.tell(call, self._answers.standing(room, "waiting", ticket))

@@ -85,7 +85,7 @@ async def serve(child: Child) -> None:
                 dumped = room.neighbours.dump(clock.unix()) if room.neighbours.changed else None
                 learned = await asyncio.to_thread(files.exchange, dumped)
                 if learned is not None:
-                    room.neighbours.learn(learned)
+                    room.neighbours.load(learned)
 
     async with asyncio.TaskGroup() as tasks:
         keeping = [

@@ -12,7 +12,7 @@ from support.edge_world import BUSY, OK, PAGE, QUIET, WALL, World, answer, at_sh
 from support.http_reader import Message, read_requests
 from waitroom.edge.rooms import room as room_module
 from waitroom.edge.rooms.bypass import Bypass
-from waitroom.edge.rooms.sessions import UNSURE_SECONDS
+from waitroom.edge.rooms.sessions import UNCONFIRMED_END_SECONDS
 from waitroom.queue.store import SessionChange, Visit, Visited
 from waitroom.queue.view import RoomState
 from waitroom.settings import BypassRule
@@ -310,7 +310,7 @@ def test_a_session_that_the_store_ended_ends_here_with_the_next_word_of_it(world
     world.store.over.add(90)
     world.loop.wait(world.room.flush())
     assert world.ask(get(b"/a", world.inside(), method=b"POST")).status == 503
-    world.pass_time(UNSURE_SECONDS)  # until then it may have been released, which the view will tell
+    world.pass_time(UNCONFIRMED_END_SECONDS)  # until then it may have been released, which the view will tell
     assert world.ask(get(b"/a", world.inside())).status == 503
 
 

@@ -251,7 +251,7 @@ def test_many_words_at_once_are_told_in_pieces(world):
 
 def test_of_many_words_those_that_were_not_told_are_told_later(world):
     for id_ in range(2500):
-        world.room.sessions.command(world.room.sessions.read(world.pass_(id_)), "hold", 1000)
+        world.room.sessions.enqueue(world.room.sessions.read(world.pass_(id_)), "hold", 1000)
 
     async def change(changes: list[SessionChange]) -> list[bool]:
         told.append(changes)

@@ -28,8 +28,8 @@ class SessionTunnel(Tunnel):
     def __init__(self, client: ClientConnection) -> None:
         self._client = client
 
-    def cut(self) -> None:
-        """See `Tunnel.cut`."""
+    def close(self) -> None:
+        """See `Tunnel.close`."""
         self._client.cut_tunnel()
 
 
@@ -78,18 +78,18 @@ class Passage(Errand):
         self._tunnel: Tunnel | None = None
         self.first_byte_seconds = room.settings.upstream_first_byte_seconds
         self.idle_seconds = room.settings.upstream_idle_seconds
-        self.lines = b"%bX-Request-Id: %b\r\n" % (room.told_line, client.request_id.encode())
+        self.lines = b"%bX-Request-Id: %b\r\n" % (room.room_header, client.request_id.encode())
         if session is not None:
             self.lines += b"Waitroom-Session: %x\r\n" % session.id
             unix = room.clock.unix()
             if room.sessions.begin(session, unix, request.upgrade is not None):
-                room.neighbours.note(neighbourhood(client.visitor), int(unix))
+                room.neighbours.record(neighbourhood(client.visitor), int(unix))
             peer = client.peer
             # For most requests it is the same as for the previous one, which is cheaper to check than the address.
             source: str | bytes | None = peer.address if not peer.trusted else _told_source(request)
             if source is not session.source and source != session.source:
                 session.source = source
-                room.sessions.seen_from(session, neighbourhood(peer.origin(request).address), unix)
+                room.sessions.record_network(session, neighbourhood(peer.origin(request).address), unix)
         room.metrics.in_flight += 1
         room.metrics.awaiting += 1
 
@@ -105,7 +105,7 @@ class Passage(Errand):
     def may_begin(self) -> bool:
         """See `Errand.may_begin`."""
         session = self._session
-        return session is None or session.lets_in(self._request, self._room.clock.unix())
+        return session is None or session.allows(self._request, self._room.clock.unix())
 
     def answered(self, response: Response) -> tuple[bytes, bool]:
         """See `Errand.answered`."""
@@ -114,8 +114,8 @@ class Passage(Errand):
         self._answered = True
         room.metrics.awaiting -= 1
         room.metrics.upstream_response_seconds.observe(room.clock.steady() - self._started)
-        self._failed = response.status >= 500 or room.names_failure(response)
-        if room.failure_text and room.may_tell_failure(response):
+        self._failed = response.status >= 500 or room.has_failure_header(response)
+        if room.failure_text and room.may_have_failure_text(response):
             self.failure_text = FailureText(room.failure_text)
         renew = private = False
         if response.commands:
@@ -133,7 +133,7 @@ class Passage(Errand):
         if not renew:
             return self.cookies, private
         binding = room.binding(self._client, self._request)
-        _, value = room.admit(session.id, now, session.ends_at, binding=binding)
+        _, value = room.start_session(session.id, now, session.ends_at, binding=binding)
         return self.cookies + self._pass_cookie(value, session.ends_at - int(now)), private
 
     def _over(self, session: Session, now: float, private: bool) -> tuple[bytes, bool]:
@@ -142,7 +142,7 @@ class Passage(Errand):
             return self.cookies + self._pass_cookie("", 0), True
         if not private:
             return b"", False
-        farewell = self._pass_cookie(self._room.sessions.farewell(session), math.ceil(session.grace_until - now))
+        farewell = self._pass_cookie(self._room.sessions.grace_pass(session), math.ceil(session.grace_until - now))
         return self.cookies + farewell, True
 
     def ended(self, outcome: str) -> None:
@@ -184,9 +184,9 @@ class Passage(Errand):
                 case b"", _:
                     pass
                 case b"sold-out", _:
-                    room.tell_sold_out()
+                    room.set_sold_out()
                 case b"remaining", int():
-                    room.tell_remaining(number)
+                    room.set_remaining(number)
                 case b"release", _ if session is not None and not session.over:
                     room.release(session, now)
                     renew = True
@@ -194,12 +194,12 @@ class Passage(Errand):
                     until = min(int(now) + number, session.hard_end + room.settings.session_max_seconds)
                     session.ends_at = max(session.ends_at, until)
                     session.expires_at = max(session.expires_at, until)
-                    room.sessions.command(session, "hold", max(0, round((until - now) * 1000)))
+                    room.sessions.enqueue(session, "hold", max(0, round((until - now) * 1000)))
                     renew = True
                 case b"extend", int() if session is not None and not session.over:
                     until = min(int(now) + number, session.ends_at)
                     session.expires_at = max(session.expires_at, until)
-                    room.sessions.command(session, "extend", max(0, round((until - now) * 1000)))
+                    room.sessions.enqueue(session, "extend", max(0, round((until - now) * 1000)))
                     renew = True
                 case (b"release", _) | (b"hold" | b"extend", int()):
                     pass  # of no session, as on a bypassed webhook, or of one that is over

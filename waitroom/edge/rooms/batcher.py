@@ -16,28 +16,28 @@ from waitroom.errors import StoreUnavailable
 
 log = structlog.get_logger()
 
-Asked = TypeVar("Asked")
-Told = TypeVar("Told")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 MOST_AT_ONCE = 500
 
 
-class Batch(Generic[Asked, Told]):
+class Batcher(Generic[Item, Result]):
     """Calls ``call`` with all the questions gathered so far; it returns an answer to each, in order.
 
     No timer is involved: without load a question is sent immediately, and under load the store's own latency decides
     how many are sent together.
     """
 
-    def __init__(self, call: Callable[[Sequence[Asked]], Awaitable[Sequence[Told]]]) -> None:
+    def __init__(self, call: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]]) -> None:
         self._call = call
-        self._waiting: deque[tuple[Asked, asyncio.Future[Told]]] = deque()
+        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._task: asyncio.Task[None] | None = None
 
-    def ask(self, question: Asked) -> asyncio.Future[Told]:
+    def submit(self, question: Item) -> asyncio.Future[Result]:
         """Includes a question in the next call. Its result raises `StoreUnavailable` if the call does."""
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Told] = loop.create_future()
+        answer: asyncio.Future[Result] = loop.create_future()
         self._waiting.append((question, answer))
         if self._task is None:
             self._task = loop.create_task(self._run())
@@ -55,11 +55,11 @@ class Batch(Generic[Asked, Told]):
         try:
             while self._waiting:
                 gathered = [self._waiting.popleft() for _ in islice(range(len(self._waiting)), MOST_AT_ONCE)]
-                await self._ask(gathered)
+                await self._run_batch(gathered)
         finally:
             self._task = None
 
-    async def _ask(self, gathered: Sequence[tuple[Asked, asyncio.Future[Told]]]) -> None:
+    async def _run_batch(self, gathered: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:
             told = await self._call([question for question, _ in gathered])
             answered = list(zip(gathered, told, strict=True))

@@ -40,22 +40,23 @@ class BypassPaths:
         entries = PRESETS[rule.preset] if rule.preset is not None else ()
         self._preset = [(PathPattern(entry.path), entry) for entry in entries]
 
-    def fit(self, path: bytes, read_as: frozenset[bytes]) -> tuple[PresetEntry, ...] | None:
+    def match(self, path: bytes, interpretations: frozenset[bytes]) -> tuple[PresetEntry, ...] | None:
         """Whether a path meets all of them, as it was sent and in every interpretation.
 
         Returns:
             The entries of the rule's preset that it fits, empty if the rule has no preset; None if it doesn't fit.
         """
         if self._prefixes and not any(
-            path.startswith(raw) and all(any(within(form, reading) for form in forms) for reading in read_as)
+            path.startswith(raw)
+            and all(any(is_within(form, interpretation) for form in forms) for interpretation in interpretations)
             for raw, forms in self._prefixes
         ):
             return None
-        if self._exact and not any(path == raw and read_as <= forms for raw, forms in self._exact):
+        if self._exact and not any(path == raw and interpretations <= forms for raw, forms in self._exact):
             return None
-        if self._pattern is not None and not self._pattern.fits(path, read_as):
+        if self._pattern is not None and not self._pattern.fits(path, interpretations):
             return None
-        entries = tuple([entry for pattern, entry in self._preset if pattern.fits(path, read_as)])
+        entries = tuple([entry for pattern, entry in self._preset if pattern.fits(path, interpretations)])
         return None if self._preset and not entries else entries
 
 
@@ -68,7 +69,7 @@ class Bypass:
     """
 
     def __init__(self, rule: BypassRule, workers: int) -> None:
-        self.draft = rule.dry_run
+        self.dry_run = rule.dry_run
         share = rule.max_per_second / workers
         self.budget = TokenBucket(share, share)
         each = rule.max_per_second_per_address
@@ -80,27 +81,29 @@ class Bypass:
         self._cookies = [_pair(text, "=") for text in rule.cookies]
         self._networks = TrustedProxies(rule.addresses) if rule.addresses else None
 
-    def fits_head(self, request: Request, entries: Sequence[PresetEntry]) -> bool:
+    def matches_head(self, request: Request, entries: Sequence[PresetEntry]) -> bool:
         """Whether all requests with a head like this one fit, based on the head.
 
         Args:
             request: One of them.
-            entries: The entries of the rule's preset that the path fits; see `BypassPaths.fit`.
+            entries: The entries of the rule's preset that the path fits; see `BypassPaths.match`.
         """
         if self._methods and request.method not in self._methods:
             return False
-        if self._headers and not _any_holds(self._headers, [(field.lower, field.value) for field in request.headers]):
+        if self._headers and not _contains_any(
+            self._headers, [(field.lower, field.value) for field in request.headers]
+        ):
             return False
         query = _query_of(request)
-        if self._query and not _any_holds(self._query, query):
+        if self._query and not _contains_any(self._query, query):
             return False
-        return not entries or any(_entry_fits(entry, request, query) for entry in entries)
+        return not entries or any(_matches_entry(entry, request, query) for entry in entries)
 
-    def fits_visitor(self, address: str, cookies: Sequence[bytes]) -> bool:
+    def matches_visitor(self, address: str, cookies: Sequence[bytes]) -> bool:
         """Whether a request fits by its visitor's address and the values of its Cookie headers."""
         if self._networks is not None and address not in self._networks:
             return False
-        return not self._cookies or _any_holds(self._cookies, _cookies_of(cookies))
+        return not self._cookies or _contains_any(self._cookies, _cookies_of(cookies))
 
     def take(self, address: str, now: float) -> tuple[int, float]:
         """Takes one request from the budgets at the monotonic time ``now``.
@@ -116,9 +119,11 @@ class Bypass:
         return 0, 0.0
 
 
-def within(prefix: bytes, reading: bytes) -> bool:
+def is_within(prefix: bytes, interpretation: bytes) -> bool:
     """Whether an interpretation of a path is this prefix or below it."""
-    return reading.startswith(prefix) and (len(reading) == len(prefix) or reading[len(prefix)] == _SLASH)
+    return interpretation.startswith(prefix) and (
+        len(interpretation) == len(prefix) or interpretation[len(prefix)] == _SLASH
+    )
 
 
 def _pair(text: str, between: str) -> tuple[bytes, bytes | None]:
@@ -127,7 +132,7 @@ def _pair(text: str, between: str) -> tuple[bytes, bytes | None]:
     return name.encode(), value.encode() if found else None
 
 
-def _any_holds(wanted: Pairs, given: Iterable[tuple[bytes, bytes]]) -> bool:
+def _contains_any(wanted: Pairs, given: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether one of the pairs is present. Values may be secrets, so the comparison must not leak partial matches."""
     holds = False
     for name, value in given:
@@ -152,7 +157,7 @@ def _cookies_of(cookies: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
     return [(name.strip(b" \t"), value.strip(b" \t").strip(b'"')) for name, _, value in pairs]
 
 
-def _entry_fits(entry: PresetEntry, request: Request, query: Sequence[tuple[bytes, bytes]]) -> bool:
+def _matches_entry(entry: PresetEntry, request: Request, query: Sequence[tuple[bytes, bytes]]) -> bool:
     """Whether a request matches a preset's entry, and can't mean anything else to the shop."""
     if request.method.decode() not in entry.methods:
         return False

@@ -17,7 +17,7 @@ from waitroom.budgets import NeighbourhoodBudget
 ARRIVAL_SECONDS: Final = 120  # how long a signed time of first arrival counts
 BURST_SECONDS: Final = 10.0
 LONGEST_RETRY_SECONDS: Final = 30.0
-MOST_SENT_BACK: Final = 4096
+MOST_DEFERRED: Final = 4096
 
 WINDOW_SECONDS: Final = 60.0
 SUSPICIOUS_JOINS: Final = 100
@@ -47,9 +47,9 @@ class JoinLimiter:
     def __init__(self, per_second: float, workers: int) -> None:
         self._per_second = per_second / workers
         self._budget = NeighbourhoodBudget(self._per_second, BURST_SECONDS * self._per_second)
-        self._sent_back: dict[str, tuple[int, float]] = {}
+        self._deferred: dict[str, tuple[int, float]] = {}
 
-    def ask(self, key: str, *, returning: bool, now: float) -> float:
+    def acquire(self, key: str, *, returning: bool, now: float) -> float:
         """Takes a token of a neighbourhood for a place.
 
         Args:
@@ -60,7 +60,7 @@ class JoinLimiter:
         Returns:
             0 if the visitor may join now, else the seconds after which to retry.
         """
-        count, at = self._sent_back.get(key, (0, now))
+        count, at = self._deferred.get(key, (0, now))
         if now - at >= ARRIVAL_SECONDS:
             count = 0
         in_turn = returning or count == 0 or self._budget.left(key, now) >= count + 1
@@ -69,16 +69,16 @@ class JoinLimiter:
                 self._note(key, count - 1, at)
             return 0.0
         if not returning:
-            count = min(count + 1, MOST_SENT_BACK)
+            count = min(count + 1, MOST_DEFERRED)
             self._note(key, count, now)
         wait = max(self._budget.wait_seconds(key, now), count / self._per_second / 2)
         return min(LONGEST_RETRY_SECONDS, max(1.0, wait))
 
     def _note(self, key: str, count: int, at: float) -> None:
         if count:
-            put(self._sent_back, key, (count, at), MOST_SENT_BACK)
+            put(self._deferred, key, (count, at), MOST_DEFERRED)
         else:
-            self._sent_back.pop(key, None)
+            self._deferred.pop(key, None)
 
 
 class ProxyDetector:
@@ -126,7 +126,7 @@ class ProxyDetector:
                     self._exempt = address
         return address == self._exempt
 
-    def trusted_join(self, now: float) -> None:
+    def observe_trusted(self, now: float) -> None:
         """Records a join through a trusted proxy."""
         if now - self._since >= WINDOW_SECONDS:
             self._begin_window(now)

@@ -38,7 +38,7 @@ class Neighbours:
         self._others: Mapping[int, int] = {}
         self.changed = False
 
-    def note(self, neighbourhood: str, now: int) -> None:
+    def record(self, neighbourhood: str, now: int) -> None:
         """Records a session that is active there at the Unix time ``now``."""
         digest = self._digest(neighbourhood)
         until = self._own.get(digest, 0)
@@ -58,7 +58,7 @@ class Neighbours:
         self.changed = False
         return array("Q", [part for pair in self._own.items() for part in pair]).tobytes()
 
-    def learn(self, dumped: list[bytes]) -> None:
+    def load(self, dumped: list[bytes]) -> None:
         """Takes the other workers' dumps; replaces their previous ones."""
         others: dict[int, int] = {}
         for data in dumped:

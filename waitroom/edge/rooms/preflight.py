@@ -28,10 +28,10 @@ LONGEST_KEY: Final = 2048  # bytes of origin, path and headers together
 SHORTEST_CACHED_SECONDS: Final = 5.0
 LONGEST_CACHED_SECONDS: Final = 86_400.0
 OWN_MAX_AGE: Final = 600  # for the answers to ``cors_origins``
-LONGEST_ANSWER_SECONDS: Final = 10.0
+LONGEST_RESPONSE_SECONDS: Final = 10.0
 LONGEST_HEAD: Final = 16_384
 MOST_WAITING: Final = 256
-LOOK_AGAIN_SECONDS: Final = 0.25
+RETRY_SECONDS: Final = 0.25
 BURST_SECONDS: Final = 2.0
 
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
@@ -44,7 +44,7 @@ Key = tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class PreflightAnswer:
+class PreflightResponse:
     """The answer to a preflight.
 
     Attributes:
@@ -86,28 +86,28 @@ class Preflights:
         self._neighbours = neighbours
         self._time = time
         self._wait_seconds = settings.upstream_wait_seconds
-        self._answer_seconds = min(settings.upstream_first_byte_seconds, LONGEST_ANSWER_SECONDS)
+        self._answer_seconds = min(settings.upstream_first_byte_seconds, LONGEST_RESPONSE_SECONDS)
         share = settings.preflights_per_second / workers
         self._budget = TokenBucket(share, BURST_SECONDS * share)
         self._by_neighbourhood = NeighbourhoodBudget(share / 2, share)
-        of_sessions = settings.session_requests_per_second / workers
-        self._of_sessions = NeighbourhoodBudget(of_sessions, BURST_SECONDS * of_sessions)
-        self._own = _own_answers(settings)
-        self._cached: dict[Key, PreflightAnswer] = {}
-        self._asking: dict[Key, asyncio.Task[PreflightAnswer]] = {}
+        per_session = settings.session_requests_per_second / workers
+        self._session_budget = NeighbourhoodBudget(per_session, BURST_SECONDS * per_session)
+        self._configured = _configured_responses(settings)
+        self._cached: dict[Key, PreflightResponse] = {}
+        self._fetching: dict[Key, asyncio.Task[PreflightResponse]] = {}
         self._waiting = 0
 
-    def find(self, request: Request) -> PreflightAnswer | None:
+    def find(self, request: Request) -> PreflightResponse | None:
         """The cached answer, if there is one."""
-        if self._own:
+        if self._configured:
             origin = request.fields.get(b"origin", b"").lower()
-            return self._own.get(origin) or self._own[b""]
+            return self._configured.get(origin) or self._configured[b""]
         answer = self._cached.get(_key(request))
         return answer if answer is not None and self._time() < answer.until else None
 
-    async def ask(
+    async def fetch(
         self, request: Request, peer: Peer, address: str, *, open_: bool, now: float
-    ) -> PreflightAnswer | None:
+    ) -> PreflightResponse | None:
         """Asks the shop as soon as a budget allows it, once for all identical preflights.
 
         Args:
@@ -126,7 +126,7 @@ class Preflights:
             UpstreamUnavailable: No connection to the shop was available.
         """
         key = _key(request)
-        task = self._asking.get(key)
+        task = self._fetching.get(key)
         where = neighbourhood(address)
         if task is None:
             if not await self._allowed(request, key, where, open_=open_, now=now):
@@ -134,16 +134,16 @@ class Preflights:
             answer = self.find(request)
             if answer is not None:
                 return answer
-            task = self._asking.get(key)
+            task = self._fetching.get(key)
         if task is None:
-            task = asyncio.get_running_loop().create_task(self._ask(request, peer, where, key))
-            self._asking[key] = task
-            task.add_done_callback(lambda done: self._asked(key, done))
+            task = asyncio.get_running_loop().create_task(self._fetch(request, peer, where, key))
+            self._fetching[key] = task
+            task.add_done_callback(lambda done: self._fetched(key, done))
         return await asyncio.shield(task)
 
     async def close(self) -> None:
         """Cancels the pending questions."""
-        tasks = list(self._asking.values())
+        tasks = list(self._fetching.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -158,8 +158,8 @@ class Preflights:
         try:
             ends = self._time() + self._wait_seconds
             while self._time() < ends:
-                await asyncio.sleep(LOOK_AGAIN_SECONDS)
-                if key in self._asking or self.find(request) is not None or self._take(where, open_=open_, now=now):
+                await asyncio.sleep(RETRY_SECONDS)
+                if key in self._fetching or self.find(request) is not None or self._take(where, open_=open_, now=now):
                     return True
         finally:
             self._waiting -= 1
@@ -168,16 +168,16 @@ class Preflights:
     def _take(self, where: str, *, open_: bool, now: float) -> bool:
         steady = self._time()
         if self._neighbours.active(where, now):
-            return self._of_sessions.take(where, steady)
+            return self._session_budget.take(where, steady)
         if not open_ or self._budget.left(steady) < 1.0 or not self._by_neighbourhood.take(where, steady):
             return False
         return self._budget.take(steady)
 
-    async def _ask(self, request: Request, peer: Peer, where: str, key: Key) -> PreflightAnswer:
+    async def _fetch(self, request: Request, peer: Peer, where: str, key: Key) -> PreflightResponse:
         try:
             async with asyncio.timeout(self._answer_seconds + self._wait_seconds):
                 connection = await self._pool.take(False, where)
-                question = _Question(connection, self._pool, self._lines)
+                question = _PreflightExchange(connection, self._pool, self._lines)
                 try:
                     question.send(request, peer)
                     response = await question.answer
@@ -190,13 +190,13 @@ class Preflights:
             put(self._cached, key, answer, MOST_CACHED)
         return answer
 
-    def _asked(self, key: Key, done: asyncio.Task[PreflightAnswer]) -> None:
-        self._asking.pop(key, None)
+    def _fetched(self, key: Key, done: asyncio.Task[PreflightResponse]) -> None:
+        self._fetching.pop(key, None)
         if not done.cancelled():
             done.exception()  # the requests that asked may have gone
 
 
-class _Question(Borrower):
+class _PreflightExchange(Borrower):
     """One preflight on a connection to the shop."""
 
     def __init__(self, connection: UpstreamConnection, pool: UpstreamPool, lines: bytes) -> None:
@@ -264,7 +264,7 @@ def _key(request: Request) -> Key:
     return (request.path, fields.get(b"host", b""), *[fields.get(name, b"") for name in _ASKED])
 
 
-def _answer(response: Response, now: float) -> PreflightAnswer:
+def _answer(response: Response, now: float) -> PreflightResponse:
     """The shop's answer without its body and without headers meant for only one client."""
     seconds = SHORTEST_CACHED_SECONDS
     lines = b""
@@ -275,21 +275,21 @@ def _answer(response: Response, now: float) -> PreflightAnswer:
             if name == b"access-control-max-age" and _MAX_AGE.match(field.value):
                 seconds = min(LONGEST_CACHED_SECONDS, max(seconds, float(field.value)))
     status = b"204 No Content" if response.status < 300 else b"%d %b" % (response.status, response.reason)
-    return PreflightAnswer(status, lines, now + seconds)
+    return PreflightResponse(status, lines, now + seconds)
 
 
-def _own_answers(settings: RoomSettings) -> dict[bytes, PreflightAnswer]:
+def _configured_responses(settings: RoomSettings) -> dict[bytes, PreflightResponse]:
     """The answers to ``cors_origins`` by origin, and the answer to all others under "". Empty if there are none."""
     if not settings.cors_origins:
         return {}
     methods = ", ".join(settings.cors_methods or _METHODS)
     headers = ", ".join(settings.cors_headers or _HEADERS)
-    found = {b"": PreflightAnswer(b"204 No Content", b"Vary: Origin\r\n", 0.0)}
+    found = {b"": PreflightResponse(b"204 No Content", b"Vary: Origin\r\n", 0.0)}
     for origin in settings.cors_origins:
         lines = (
             f"Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Allow-Credentials: true\r\n"
             f"Access-Control-Allow-Methods: {methods}\r\nAccess-Control-Allow-Headers: {headers}\r\n"
             f"Access-Control-Max-Age: {OWN_MAX_AGE}\r\nVary: Origin\r\n"
         )
-        found[origin.encode()] = PreflightAnswer(b"204 No Content", lines.encode(), 0.0)
+        found[origin.encode()] = PreflightResponse(b"204 No Content", lines.encode(), 0.0)
     return found

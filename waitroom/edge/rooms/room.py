@@ -17,14 +17,14 @@ from waitroom.bounded import put
 from waitroom.budgets import TokenBucket, neighbourhood
 from waitroom.edge.client.connection import ClientConnection
 from waitroom.edge.http.message import Request, Response
-from waitroom.edge.rooms.batcher import Batch
+from waitroom.edge.rooms.batcher import Batcher
 from waitroom.edge.rooms.bypass import Bypass
 from waitroom.edge.rooms.joins import JoinLimiter
 from waitroom.edge.rooms.neighbours import Neighbours
 from waitroom.edge.rooms.preflight import Preflights
 from waitroom.edge.rooms.sessions import Session, Sessions
 from waitroom.edge.rooms.throttle import SessionLimits
-from waitroom.edge.rooms.without_pass import WithoutPass
+from waitroom.edge.rooms.without_pass import WithoutPassBudget
 from waitroom.edge.upstream.pool import UpstreamPool
 from waitroom.errors import InvalidTokenError, StoreUnavailable
 from waitroom.gate import needs_lookup
@@ -44,8 +44,8 @@ FLUSH_SECONDS = 1.0
 LONGEST_GAP_SECONDS: Final = 20.0  # between views; the store lists ended sessions for somewhat longer
 CHANGES_AT_ONCE = 1000  # after an outage there are many: in one script they would exceed the timeout of a call
 # Bytes of a response that reports a failure by a text: a longer one counts as a success.
-LONGEST_TOLD_FAILURE: Final = 4096
-REFUSED_KINDS_NOTED = 20
+LONGEST_FAILURE_BODY: Final = 4096
+REFUSED_KINDS_KEPT = 20
 # Verified tickets kept in a worker: at most about 25 MB, however many visitors wait.
 TICKETS_KEPT = 65536
 _BOUND_TO: Final = {"none": 0, "agent": BOUND_TO_AGENT, "network": BOUND_TO_NETWORK}
@@ -54,7 +54,7 @@ OFFLINE_SESSIONS = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class JoinResult:
     """The result of a join: a place, or immediately a session; neither if the room accepts nobody."""
 
     place: int
@@ -97,11 +97,11 @@ class Room:
         self.bound_to = _BOUND_TO[settings.bind_pass]
         self.view: RoomView | None = None
         self.viewed_at = datetime.now(UTC)
-        self._looked_at = 0.0
+        self._refreshed_at = 0.0
         self.store_up = False
         self.bypass = [Bypass(rule, workers) for rule in settings.bypass]
         self.join_limiter = JoinLimiter(settings.join_rate, workers)
-        self.without_pass = WithoutPass(settings, workers)
+        self.without_pass = WithoutPassBudget(settings, workers)
         self.neighbours = Neighbours(tokens.digest_key, settings.session_seconds)
         self.preflights = Preflights(settings, pool, self.neighbours, workers, clock.steady)
         self._workers = workers
@@ -111,7 +111,7 @@ class Room:
         self.pass_cookie = f"waitroom_pass_{settings.name}"
         self.ticket_cookie_name = self.ticket_cookie.encode() + b"="
         self.pass_cookie_name = self.pass_cookie.encode() + b"="
-        self.told_line = b"Waitroom-Room: %b\r\n" % settings.name.encode()
+        self.room_header = b"Waitroom-Room: %b\r\n" % settings.name.encode()
         self.metrics = metrics
         name, self._failure_by_value, value = (settings.failure_header or "").encode().partition(b":")
         self._failure_name, self._failure_value = name, value
@@ -122,17 +122,17 @@ class Room:
         self._tickets: dict[bytes, Ticket] = {}
         self._forecast: Forecast | None = None
         self._forecast_of: RoomView | None = None
-        self._sold_out_told = False
-        self._remaining: int | None = None
-        self._telling: asyncio.Task[None] | None = None
-        self._joins: Batch[None, Placed] = Batch(self._join_all)
-        self._visits: Batch[Visit, Visited] = Batch(self._visit_all)
+        self._sold_out_pending = False
+        self._pending_remaining: int | None = None
+        self._sending_ends: asyncio.Task[None] | None = None
+        self._joins: Batcher[None, JoinResult] = Batcher(self._join_batch)
+        self._visits: Batcher[Visit, Visited] = Batcher(self._visit_batch)
 
     def count(self, outcome: str) -> None:
         """Counts a request by its outcome."""
         self.metrics.requests[outcome] += 1
 
-    def names_failure(self, response: Response) -> bool:
+    def has_failure_header(self, response: Response) -> bool:
         """Whether the shop reports a failed request in the room's ``failure_header``."""
         name = self._failure_name
         if not name:
@@ -142,10 +142,10 @@ class Room:
                 return True
         return False
 
-    def may_tell_failure(self, response: Response) -> bool:
+    def may_have_failure_text(self, response: Response) -> bool:
         """Whether to search a response for the room's ``failure_text``: only small JSON that isn't compressed."""
         length = response.content_length
-        if length is None or not len(self.failure_text) <= length <= LONGEST_TOLD_FAILURE:
+        if length is None or not len(self.failure_text) <= length <= LONGEST_FAILURE_BODY:
             return False
         is_json = False
         for field in response.headers:
@@ -158,23 +158,23 @@ class Room:
 
     # Batched calls to the store.
 
-    def join(self) -> asyncio.Future[Placed]:
+    def join(self) -> asyncio.Future[JoinResult]:
         """Takes a place for a newcomer. The result may raise `StoreUnavailable`."""
-        return self._joins.ask(None)
+        return self._joins.submit(None)
 
     def visit(self, ticket: Ticket, *, claim: bool, more: bool = False) -> asyncio.Future[Visited]:
         """Looks up a ticket whose status memory doesn't show. The result may raise `StoreUnavailable`.
 
         The visitor must get the answer: a called visitor has less time from then on.
         """
-        return self._visits.ask(Visit(ticket.place, ticket.generation, claim, more))
+        return self._visits.submit(Visit(ticket.place, ticket.generation, claim, more))
 
     async def resume(self, session: Session, now: float) -> bool:
         """Whether a session whose pass has expired still exists. Raises `StoreUnavailable`."""
         self._require_store()
-        self.sessions.command(session, "resume", max(0, round((session.ends_at - now) * 1000)))
-        changes = self.sessions.collect(now)
-        await self._tell(changes)
+        self.sessions.enqueue(session, "resume", max(0, round((session.ends_at - now) * 1000)))
+        changes = self.sessions.take_pending(now)
+        await self._send_changes(changes)
         return not session.over
 
     async def leave(self, place: int, *, has_pass: bool) -> bool:
@@ -186,14 +186,14 @@ class Room:
             self.store_failed()
             raise
         if has_pass:
-            self.sessions.ended_elsewhere((place,), (), self.clock.unix(), 0)
+            self.sessions.apply_ends((place,), (), self.clock.unix(), 0)
         return left
 
     def release(self, session: Session, now: float) -> None:
         """Frees a session's slot for the shop, here immediately and in the store as soon as it answers."""
         self.sessions.release(session, now, self.settings.release_grace_seconds)
-        if self._telling is None:
-            self._telling = asyncio.get_running_loop().create_task(self._tell_ends())
+        if self._sending_ends is None:
+            self._sending_ends = asyncio.get_running_loop().create_task(self._send_ends())
 
     # From memory.
 
@@ -212,15 +212,15 @@ class Room:
         """Marks a waiting visitor as present."""
         self._seen.add(ticket.place)
 
-    def in_line(self, ticket: Ticket) -> bool:
+    def is_waiting(self, ticket: Ticket) -> bool:
         """Whether memory shows that this ticket is waiting."""
         return not needs_lookup(ticket, self.view)
 
-    def ticket_for(self, placed: Placed, now: float) -> Ticket:
+    def ticket_for(self, result: JoinResult, now: float) -> Ticket:
         """The ticket of a visitor who has just joined at the Unix time ``now``."""
-        eta = self.expected_wait(placed.position)
+        eta = self.expected_wait(result.position)
         promised = 0 if eta is None else max(1, sum(eta) // 2)
-        return Ticket(placed.place, placed.generation, int(now), placed.position, promised)
+        return Ticket(result.place, result.generation, int(now), result.position, promised)
 
     def expected_wait(self, position: int) -> tuple[int, int] | None:
         """The range of the wait in seconds from a position, if it is known."""
@@ -232,7 +232,7 @@ class Room:
             self._forecast_of = view
         return self._forecast.wait(position)
 
-    def admit(self, id_: int, now: float, ends_at: int | None = None, *, binding: int) -> tuple[Session, str]:
+    def start_session(self, id_: int, now: float, ends_at: int | None = None, *, binding: int) -> tuple[Session, str]:
         """A new or continued session, and its pass.
 
         Args:
@@ -245,16 +245,16 @@ class Room:
         if ends_at is None:
             ends_at = int(now) + self.settings.session_max_seconds
         expires_at = min(int(now) + lasts, ends_at)
-        return self.sessions.admit(id_, expires_at=expires_at, ends_at=ends_at, binding=binding)
+        return self.sessions.issue_pass(id_, expires_at=expires_at, ends_at=ends_at, binding=binding)
 
-    def admit_offline(self, now: float, *, binding: int) -> tuple[Session, str] | None:
+    def start_offline_session(self, now: float, *, binding: int) -> tuple[Session, str] | None:
         """A session without the store, if the room's settings allow that; None if the rate allows none now."""
         rate = self.settings.rate_per_minute if self.view is None else self.view.rate_per_minute
         steady = self.clock.steady()
         self._offline.change_rate(rate / 60 / self._workers, 1.0, steady)
         if not self._offline.take(steady):
             return None
-        return self.admit(OFFLINE_SESSIONS + secrets.randbits(61), now, binding=binding)
+        return self.start_session(OFFLINE_SESSIONS + secrets.randbits(61), now, binding=binding)
 
     def bindings(self, client: ClientConnection, request: Request) -> tuple[int, ...]:
         """The possible bindings of a pass in this request, the one for a new pass first; see ``bind_pass``."""
@@ -268,25 +268,25 @@ class Room:
         """The binding of a new pass; 0 for none."""
         return self.bindings(client, request)[0] if self.bound_to else 0
 
-    def admitted(self, ticket: Ticket, now: float) -> None:
+    def observe_wait(self, ticket: Ticket, now: float) -> None:
         """Records how long a visitor waited, compared with the promised wait."""
         waited = max(0.0, now - ticket.joined_at)
         self.metrics.wait_seconds.observe(waited)
         if ticket.promised_seconds:
             self.metrics.eta_error_seconds.observe(abs(waited - ticket.promised_seconds))
 
-    def note_refused(self, kind: str, now: float) -> None:
+    def record_refused(self, kind: str, now: float) -> None:
         """Records a kind of request that was refused for lack of a pass, for a hint to operators."""
-        put(self.metrics.refused, kind, now, REFUSED_KINDS_NOTED)
+        put(self.metrics.refused, kind, now, REFUSED_KINDS_KEPT)
 
-    def tell_remaining(self, remaining: int) -> None:
+    def set_remaining(self, remaining: int) -> None:
         """Records the number of units left, as reported by the shop."""
-        self._remaining = remaining
+        self._pending_remaining = remaining
 
-    def tell_sold_out(self) -> None:
+    def set_sold_out(self) -> None:
         """Records that nothing is left, as reported by the shop."""
         if self.view is not None and self.view.state in (RoomState.OPEN, RoomState.PAUSED):
-            self._sold_out_told = True
+            self._sold_out_pending = True
 
     # Periodic tasks of the worker.
 
@@ -301,13 +301,13 @@ class Room:
         except StoreUnavailable as error:
             self.store_failed(error)
             return
-        looked_at, self._looked_at = self._looked_at, self.clock.steady()
-        if self.view is not None and self._looked_at - looked_at > LONGEST_GAP_SECONDS:
-            self.sessions.ask_again()
+        last_refresh, self._refreshed_at = self._refreshed_at, self.clock.steady()
+        if self.view is not None and self._refreshed_at - last_refresh > LONGEST_GAP_SECONDS:
+            self.sessions.recheck_all()
         self.view = view
         if view.ended or view.released:
             grace = self.settings.release_grace_seconds
-            self.sessions.ended_elsewhere(view.ended, view.released, self.clock.unix(), grace)
+            self.sessions.apply_ends(view.ended, view.released, self.clock.unix(), grace)
         self.viewed_at = datetime.now(UTC)
         if not self.store_up:
             self.store_up = True
@@ -321,10 +321,10 @@ class Room:
         try:
             if seen:
                 await self._store.seen(seen)
-            changes = self.sessions.collect(self.clock.unix())
+            changes = self.sessions.take_pending(self.clock.unix())
             if changes:
-                await self._tell(changes)
-            await self._tell_stock()
+                await self._send_changes(changes)
+            await self._send_stock()
         except StoreUnavailable as error:
             self._seen |= seen
             self.store_failed(error)
@@ -336,12 +336,12 @@ class Room:
         """Ends expired sessions and tunnels. Called twice a second."""
         now = self.clock.unix()
         self.sessions.sweep(now)
-        self.metrics.shared_sessions = self.sessions.shared(now)
+        self.metrics.shared_sessions = self.sessions.find_shared(now)
 
     async def close(self) -> None:
         """Sends all pending updates, and ends."""
-        if self._telling is not None:
-            await asyncio.gather(self._telling, return_exceptions=True)
+        if self._sending_ends is not None:
+            await asyncio.gather(self._sending_ends, return_exceptions=True)
         await self.flush()
         await self._joins.close()
         await self._visits.close()
@@ -359,39 +359,39 @@ class Room:
         if not self.store_up:
             raise StoreUnavailable("not asked again until it answers")
 
-    async def _tell_ends(self) -> None:
+    async def _send_ends(self) -> None:
         """Sends the store the sessions that ended here, so that the other workers learn of it with their next view."""
         try:
-            while self.store_up and self.sessions.has_commands:
-                await self._tell(self.sessions.collect(self.clock.unix()))
+            while self.store_up and self.sessions.has_operations:
+                await self._send_changes(self.sessions.take_pending(self.clock.unix()))
         except StoreUnavailable:
             pass  # already logged; the next flush tries again
         finally:
-            self._telling = None
+            self._sending_ends = None
 
-    async def _tell(self, changes: Sequence[SessionChange]) -> None:
+    async def _send_changes(self, changes: Sequence[SessionChange]) -> None:
         for start in range(0, len(changes), CHANGES_AT_ONCE):
             piece = changes[start : start + CHANGES_AT_ONCE]
             try:
                 alive = await self._store.change_sessions(piece)
             except BaseException as error:
-                self.sessions.uncollect(changes[start:])
+                self.sessions.requeue(changes[start:])
                 if isinstance(error, StoreUnavailable):
                     self.store_failed(error)
                 raise
-            self.sessions.told(piece, alive, self.clock.unix())
+            self.sessions.acknowledge(piece, alive, self.clock.unix())
 
-    async def _tell_stock(self) -> None:
-        if self._sold_out_told:
+    async def _send_stock(self) -> None:
+        if self._sold_out_pending:
             await self._store.set_state(RoomState.SOLD_OUT)
-            self._sold_out_told = False
-        if self._remaining is not None:
-            remaining = self._remaining
+            self._sold_out_pending = False
+        if self._pending_remaining is not None:
+            remaining = self._pending_remaining
             await self._store.set_remaining(remaining)
-            if self._remaining == remaining:
-                self._remaining = None
+            if self._pending_remaining == remaining:
+                self._pending_remaining = None
 
-    async def _join_all(self, questions: Sequence[None]) -> Sequence[Placed]:
+    async def _join_batch(self, questions: Sequence[None]) -> Sequence[JoinResult]:
         self._require_store()  # it may have failed the calls before this one
         count = len(questions)
         try:
@@ -399,17 +399,17 @@ class Room:
         except StoreUnavailable as error:
             self.store_failed(error)
             raise
-        return [self._placed(joined, index, count) for index in range(count)]
+        return [self._join_result(joined, index, count) for index in range(count)]
 
-    def _placed(self, joined: Joined, index: int, count: int) -> Placed:
+    def _join_result(self, joined: Joined, index: int, count: int) -> JoinResult:
         if not joined.first_place:
-            return Placed(0, joined.generation, False, 0, joined.state)
+            return JoinResult(0, joined.generation, False, 0, joined.state)
         admitted = index < joined.admitted
         # Newcomers are at the end, in order: the number behind each is known exactly.
         position = joined.waiting - (count - 1 - index)
-        return Placed(joined.first_place + index, joined.generation, admitted, max(1, position), joined.state)
+        return JoinResult(joined.first_place + index, joined.generation, admitted, max(1, position), joined.state)
 
-    async def _visit_all(self, visits: Sequence[Visit]) -> Sequence[Visited]:
+    async def _visit_batch(self, visits: Sequence[Visit]) -> Sequence[Visited]:
         self._require_store()
         try:
             return await self._store.visit(visits)

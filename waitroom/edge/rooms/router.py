@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
-from waitroom.edge.rooms.bypass import BypassPaths, within
+from waitroom.edge.rooms.bypass import BypassPaths, is_within
 from waitroom.settings import RoomSettings
 from waitroom.settings.presets import PresetEntry
 
-MEMO_SIZE = 8192
+CACHE_SIZE = 8192
 LONGEST_KEPT = 512
 # Computing all interpretations takes a few milliseconds for a path this long; no shop has longer ones with odd parts.
 LONGEST_ODD = 4096
@@ -74,20 +74,20 @@ class Router:
         self._strict = strict
         self._prefixes = {room.name: {form for path in room.paths for form in _forms(path)} or {b""} for room in rooms}
         self._bypass = {room.name: [BypassPaths(rule, _forms) for rule in room.bypass] for room in rooms}
-        self._memo: dict[tuple[bytes, bytes], Route | None] = {}
+        self._cache: dict[tuple[bytes, bytes], Route | None] = {}
 
     def route(self, host: bytes, path: bytes) -> Route | None:
         """The route of a request by its Host header and path as sent; None if no room has the host."""
         key = (host, path)
         try:
-            return self._memo[key]
+            return self._cache[key]
         except KeyError:
             pass
         route = self._find(host_name(host), path)
         if len(host) + len(path) <= LONGEST_KEPT:
-            if len(self._memo) >= MEMO_SIZE:
-                self._memo.clear()
-            self._memo[key] = route
+            if len(self._cache) >= CACHE_SIZE:
+                self._cache.clear()
+            self._cache[key] = route
         return route
 
     def _find(self, host: str, path: bytes) -> Route | None:
@@ -97,25 +97,25 @@ class Router:
         default = max(ranked, key=lambda entry: entry[0])[1].name
         if len(path) > LONGEST_ODD and _ODD.search(path):
             return Route(default, False, False, (), "a long path with escapes or dots")
-        read_as = readings(path)
-        if any(_CONTROLS.search(reading) for reading in read_as):
+        interpretations = path_interpretations(path)
+        if any(_CONTROLS.search(interpretation) for interpretation in interpretations):
             return Route(default, False, False, (), "control characters in the path")
-        reserved = any(within(RESERVED, reading) for reading in read_as)
+        reserved = any(is_within(RESERVED, interpretation) for interpretation in interpretations)
         owners: dict[str, tuple[tuple[int, int], int]] = {}
-        for reading in read_as:
-            for rank, length, name in self._owners(ranked, reading):
+        for interpretation in interpretations:
+            for rank, length, name in self._owners(ranked, interpretation):
                 owners[name] = max(owners.get(name, (rank, length)), (rank, length))
         if not owners:
             return Route(default, False, reserved, ())
         if len(owners) > 1 and self._strict:
             return Route(default, False, reserved, (), "a path of several rooms", tuple(sorted(owners)))
         name = max(owners, key=lambda one: owners[one])
-        fitting = [(index, paths.fit(path, read_as)) for index, paths in enumerate(self._bypass[name])]
+        fitting = [(index, paths.match(path, interpretations)) for index, paths in enumerate(self._bypass[name])]
         bypass = tuple([(index, entries) for index, entries in fitting if entries is not None])
         return Route(name, True, reserved, bypass)
 
     def _owners(
-        self, ranked: Sequence[tuple[tuple[int, int], RoomSettings]], reading: bytes
+        self, ranked: Sequence[tuple[tuple[int, int], RoomSettings]], interpretation: bytes
     ) -> list[tuple[tuple[int, int], int, str]]:
         """The rooms that one interpretation of a path may belong to.
 
@@ -123,10 +123,10 @@ class Router:
         where a shop may consider the path to end.
         """
         found = [
-            (rank, len(prefix), room.name, within(prefix, reading))
+            (rank, len(prefix), room.name, is_within(prefix, interpretation))
             for rank, room in ranked
             for prefix in self._prefixes[room.name]
-            if _covers(prefix, reading)
+            if _covers(prefix, interpretation)
         ]
         if not found:
             return []
@@ -145,7 +145,7 @@ def host_name(host: bytes) -> str:
     return name.partition(":")[0].rstrip(".")
 
 
-def readings(path: bytes) -> frozenset[bytes]:
+def path_interpretations(path: bytes) -> frozenset[bytes]:
     """All possible interpretations of a path by a shop, in lower case and without empty segments and a trailing slash.
 
     They result from undoing escapes once or twice, cutting parameters (``;v=1``) off or not, resolving dot segments or
@@ -166,11 +166,11 @@ def readings(path: bytes) -> frozenset[bytes]:
         if b"%u" in twice:
             decoded.add(_WIDE_ESCAPE.sub(_wide, twice).lower())
     for one in decoded:
-        _add_readings(one, found)
+        _add_interpretations(one, found)
     return frozenset(found)
 
 
-def _add_readings(path: bytes, found: set[bytes]) -> None:
+def _add_interpretations(path: bytes, found: set[bytes]) -> None:
     segments = _SEPARATOR.split(path)[1:] if path[:1] in _SLASHES else _SEPARATOR.split(path)
     ways = [segments]
     if b";" in path:
@@ -234,8 +234,10 @@ def _joined(segments: Sequence[bytes]) -> bytes:
     return b"".join([b"/" + segment for segment in segments if segment])
 
 
-def _covers(prefix: bytes, reading: bytes) -> bool:
-    return reading.startswith(prefix) and (not prefix or len(reading) == len(prefix) or reading[len(prefix)] in _ENDS)
+def _covers(prefix: bytes, interpretation: bytes) -> bool:
+    return interpretation.startswith(prefix) and (
+        not prefix or len(interpretation) == len(prefix) or interpretation[len(prefix)] in _ENDS
+    )
 
 
 def _host_rank(hosts: Sequence[str], host: str) -> tuple[int, int] | None:

@@ -23,9 +23,9 @@ from waitroom.tokens import Pass, Tokens
 
 MOST_KEPT = 65536
 # A slot outlives its pass by 30 s (scripts/common.lua); it is extended well before that time is used up.
-LONGEST_UNKEPT_SECONDS: Final = 15.0
+KEEP_INTERVAL_SECONDS: Final = 15.0
 # A session that the store considers over may have been released a moment ago; the next view shows it.
-UNSURE_SECONDS: Final = 1.0
+UNCONFIRMED_END_SECONDS: Final = 1.0
 
 NETWORKS_KEPT: Final = 8  # per session
 MANY_NETWORKS: Final = 4  # an honest visitor's phone, home, work and VPN
@@ -39,7 +39,7 @@ class Tunnel(ABC):
     __slots__ = ()
 
     @abstractmethod
-    def cut(self) -> None:
+    def close(self) -> None:
         """Closes it on both sides."""
 
 
@@ -83,7 +83,7 @@ class Session:
     network: str = ""
     networks: dict[str, float] | None = None
 
-    def lets_in(self, request: Request, now: float) -> bool:
+    def allows(self, request: Request, now: float) -> bool:
         """Whether an admitted request may still begin: it has waited, and the session may have ended since."""
         if not self.over:
             return now < self.ends_at
@@ -110,7 +110,7 @@ class Sessions:
         self._bindings: dict[bytes, int] = {}  # for passes that have one
         self._busy: set[Session] = set()
         self._due: dict[int, Session] = {}
-        self._commands: list[SessionChange] = []
+        self._operations: list[SessionChange] = []
         self._tunnels: dict[Session, list[Tunnel]] = {}
         self._ended = EndedSessions(2 * max_seconds)
         self._ends_known = True
@@ -126,7 +126,7 @@ class Sessions:
                 found = self._tokens.read_pass(value)
             except InvalidTokenError:
                 return None
-            session = self._remember(value, found, certain=False)
+            session = self._cache_pass(value, found, certain=False)
         return session
 
     def read(self, value: bytes) -> Session | None:
@@ -138,7 +138,7 @@ class Sessions:
         """The binding of a pass, or else of the newest pass of its session; 0 for none."""
         return self._bindings.get(value, session.binding)
 
-    def admit(self, id_: int, *, expires_at: int, ends_at: int, binding: int = 0) -> tuple[Session, str]:
+    def issue_pass(self, id_: int, *, expires_at: int, ends_at: int, binding: int = 0) -> tuple[Session, str]:
         """A new or continued session, and its pass, which lasts at least as long as earlier ones.
 
         A known session keeps its end: claiming a ticket twice doesn't extend it.
@@ -150,26 +150,26 @@ class Sessions:
             held = ends_at - known.hard_end
         found = Pass(id_, expires_at, ends_at, held, binding)
         value = self._tokens.sign_pass(found)
-        return self._remember(value.encode(), found, certain=True), value
+        return self._cache_pass(value.encode(), found, certain=True), value
 
-    def farewell(self, session: Session) -> str:
+    def grace_pass(self, session: Session) -> str:
         """A pass for a released session, valid until its grace ends."""
         return self._tokens.sign_pass(Pass(session.id, session.expires_at, session.ends_at, 0, session.binding))
 
     # Requests in flight.
 
-    def may_enter(self, session: Session, now: float, tunnel: bool) -> bool:
+    def allow_request(self, session: Session, now: float, tunnel: bool) -> bool:
         """Whether the session's limits allow one more request at the steady clock's ``now``; counts it if so."""
         throttle = session.throttle
         if throttle is not None and throttle.idle(now):
             throttle = session.throttle = None
             session.second_at, session.second_requests = now, 0
         if throttle is None:
-            under_way = session.tunnels if tunnel else session.requests - session.tunnels
+            in_flight = session.tunnels if tunnel else session.requests - session.tunnels
             if now - session.second_at >= 1.0:
                 session.second_at, session.second_requests = now, 0
             # If no second has more requests than the rate, a bucket of two seconds' worth would never be empty.
-            if under_way < self._in_flight and session.second_requests < self._per_second - 1:
+            if in_flight < self._in_flight and session.second_requests < self._per_second - 1:
                 session.second_requests += 1
                 return True
             throttle = session.throttle = Throttle(self, session, self._limits, session.second_requests, now)
@@ -181,7 +181,7 @@ class Sessions:
         if tunnel:
             session.tunnels += 1
         self._busy.add(session)
-        if now - session.kept_at < LONGEST_UNKEPT_SECONDS or session.over or session.id in self._due:
+        if now - session.kept_at < KEEP_INTERVAL_SECONDS or session.over or session.id in self._due:
             return False
         self._due[session.id] = session
         return True
@@ -193,7 +193,7 @@ class Sessions:
             session.tunnels -= 1
         if session.requests == 0:
             self._busy.discard(session)
-            self._forget_unused(session)
+            self._evict_unused(session)
         if session.throttle is not None:
             session.throttle.wake()
 
@@ -210,16 +210,16 @@ class Sessions:
 
     # The end of sessions.
 
-    def command(self, session: Session, operation: SessionOperation, ms: int) -> None:
+    def enqueue(self, session: Session, operation: SessionOperation, ms: int) -> None:
         """Records an operation for the store, requested by the shop or caused by an expired pass."""
-        self._commands.append(SessionChange(operation, session.id, ms))
+        self._operations.append(SessionChange(operation, session.id, ms))
 
     def release(self, session: Session, now: float, grace_seconds: int) -> None:
-        """Ends a session for the shop, except for reads within ``grace_seconds``. `collect` notifies the store."""
-        self.command(session, "release", self._pass_ms(session, now))
+        """Ends a session for the shop, except for reads within ``grace_seconds``. `take_pending` notifies the store."""
+        self.enqueue(session, "release", self._pass_ms(session, now))
         self._close(session.id, now, now + grace_seconds if grace_seconds else 0.0)
 
-    def ended_elsewhere(self, ended: Iterable[int], released: Iterable[int], now: float, grace_seconds: int) -> None:
+    def apply_ends(self, ended: Iterable[int], released: Iterable[int], now: float, grace_seconds: int) -> None:
         """Applies ends from the view: such a session no longer admits requests, whether seen here or not."""
         for id_ in released:
             if id_ not in self._ended:  # otherwise it was released here, or ended since
@@ -227,7 +227,7 @@ class Sessions:
         for id_ in ended:
             self._close(id_, now, 0.0)
 
-    def ask_again(self) -> None:
+    def recheck_all(self) -> None:
         """Makes the next request of each session ask the store: the views may have left out ends."""
         for session in self._by_id.values():
             session.kept_at = 0.0
@@ -235,21 +235,21 @@ class Sessions:
     def sweep(self, now: float) -> None:
         """Cuts the tunnels of sessions that are over, and forgets ends that no longer matter. Called twice a second."""
         for session in [one for one in self._tunnels if one.over or now >= one.ends_at]:
-            self._cut(session)
+            self._close_tunnels(session)
         self._ended.forget(now)
         self._ends_known = self._ended.complete(now)
 
     # Updates for the store.
 
     @property
-    def has_commands(self) -> bool:
+    def has_operations(self) -> bool:
         """Whether there are updates other than that sessions continue."""
-        return bool(self._commands)
+        return bool(self._operations)
 
-    def collect(self, now: float) -> Sequence[SessionChange]:
-        """Returns the pending updates for the store. If sending fails, return them with `uncollect`."""
+    def take_pending(self, now: float) -> Sequence[SessionChange]:
+        """Returns the pending updates for the store. If sending fails, return them with `requeue`."""
         for session in self._busy:
-            if now - session.kept_at >= LONGEST_UNKEPT_SECONDS and not session.over:
+            if now - session.kept_at >= KEEP_INTERVAL_SECONDS and not session.over:
                 self._due[session.id] = session
         # Nothing extends a session past its end, however long a download or a tunnel of it continues.
         changes = [
@@ -259,30 +259,30 @@ class Sessions:
         ]
         for session in self._due.values():
             session.kept_at = now
-        changes += self._commands
+        changes += self._operations
         self._due = {}
-        self._commands = []
+        self._operations = []
         return changes
 
-    def uncollect(self, changes: Sequence[SessionChange]) -> None:
+    def requeue(self, changes: Sequence[SessionChange]) -> None:
         """Requeues updates that couldn't be sent: they are sent again with the next ones."""
         for change in changes:
             session = self._by_id.get(change.session)
             if change.operation == "keep" and session is not None and not session.over:
                 self._due.setdefault(session.id, session)
-        self._commands = [change for change in changes if change.operation != "keep"] + self._commands
+        self._operations = [change for change in changes if change.operation != "keep"] + self._operations
 
-    def told(self, changes: Sequence[SessionChange], alive: Sequence[bool], now: float) -> None:
-        """Applies the store's answer to `collect`: sessions that are over no longer admit requests."""
+    def acknowledge(self, changes: Sequence[SessionChange], alive: Sequence[bool], now: float) -> None:
+        """Applies the store's answer to `take_pending`: sessions that are over no longer admit requests."""
         for change, is_alive in zip(changes, alive, strict=True):
             session = self._by_id.get(change.session)
             if session is not None and not is_alive and not session.over:
                 # A session whose pass expired gets no grace: its request asked whether it still exists.
-                self._end(session, 0.0 if change.operation == "resume" else now + UNSURE_SECONDS)
+                self._end(session, 0.0 if change.operation == "resume" else now + UNCONFIRMED_END_SECONDS)
 
     # The networks of sessions.
 
-    def seen_from(self, session: Session, network: str, now: float) -> None:
+    def record_network(self, session: Session, network: str, now: float) -> None:
         """Records a new neighbourhood of a session's requests, different from the last."""
         if session.networks is None:
             if session.network in ("", network):
@@ -297,7 +297,7 @@ class Sessions:
         if len(networks) > MANY_NETWORKS and len(self._many_networks) < MOST_SHARED:
             self._many_networks[session.id] = session
 
-    def shared(self, now: float) -> list[int]:
+    def find_shared(self, now: float) -> list[int]:
         """The sessions that were recently seen from more than `MANY_NETWORKS` neighbourhoods."""
         shared = []
         for session in list(self._many_networks.values()):
@@ -325,13 +325,13 @@ class Sessions:
         session.grace_until = grace_until
         session.expires_at = session.ends_at = math.ceil(grace_until)
         self._due.pop(session.id, None)
-        self._cut(session)
+        self._close_tunnels(session)
 
-    def _cut(self, session: Session) -> None:
+    def _close_tunnels(self, session: Session) -> None:
         for tunnel in list(self._tunnels.get(session, ())):
-            tunnel.cut()
+            tunnel.close()
 
-    def _remember(self, value: bytes, found: Pass, *, certain: bool) -> Session:
+    def _cache_pass(self, value: bytes, found: Pass, *, certain: bool) -> Session:
         session = self._by_id.get(found.session)
         hard_end = found.ends_at - found.held
         if session is None:
@@ -354,10 +354,10 @@ class Sessions:
                 oldest = self._by_pass.pop(forgotten)
                 self._bindings.pop(forgotten, None)
                 oldest.passes -= 1
-                self._forget_unused(oldest)
+                self._evict_unused(oldest)
         return session
 
-    def _forget_unused(self, session: Session) -> None:
+    def _evict_unused(self, session: Session) -> None:
         """Forgets a session that no pass or request here refers to: updates about it would affect nothing."""
         if session.passes == 0 and session.requests == 0:
             self._by_id.pop(session.id, None)

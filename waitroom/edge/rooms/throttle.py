@@ -139,8 +139,8 @@ class Throttle:
 
     def _has_slot(self, tunnel: bool) -> bool:
         session = self._session
-        under_way = session.tunnels if tunnel else session.requests - session.tunnels
-        return under_way < self._limits.in_flight
+        in_flight = session.tunnels if tunnel else session.requests - session.tunnels
+        return in_flight < self._limits.in_flight
 
 
 def _too_late(future: asyncio.Future[bool]) -> None:

@@ -21,7 +21,7 @@ MOST_KINDS: Final = 256
 LONGEST_SHOWN: Final = 64
 
 
-class WithoutPass:
+class WithoutPassBudget:
     """One worker's share of the budget for requests to the shop without a pass.
 
     Args:

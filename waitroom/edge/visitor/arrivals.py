@@ -40,12 +40,12 @@ class Arrivals:
         now = self._clock.steady()
         peer = call.client.peer
         if peer.trusted:
-            self._proxies.trusted_join(now)
+            self._proxies.observe_trusted(now)
         elif self._observe(call, now):
             return 0
         key = neighbourhood(call.client.visitor)
         returning = self._arrived_at(call) is not None
-        return math.ceil(call.room.join_limiter.ask(key, returning=returning, now=now))
+        return math.ceil(call.room.join_limiter.acquire(key, returning=returning, now=now))
 
     def lines(self, call: Call) -> bytes:
         """Header lines with the signed time of the visitor's first arrival."""

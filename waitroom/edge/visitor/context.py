@@ -86,18 +86,18 @@ class Call:
         """A Set-Cookie line for this visitor."""
         return set_cookie(name, value, secure=self.secure, max_age=max_age)
 
-    def admit(self, id_: int, ends_at: int | None = None) -> tuple[Session, str]:
-        """A new or continued session for this visitor; see `Room.admit`."""
-        return self.room.admit(id_, self.now, ends_at, binding=self.room.binding(self.client, self.request))
+    def start_session(self, id_: int, ends_at: int | None = None) -> tuple[Session, str]:
+        """A new or continued session for this visitor; see `Room.start_session`."""
+        return self.room.start_session(id_, self.now, ends_at, binding=self.room.binding(self.client, self.request))
 
-    def let_in(self, ticket: Ticket, visited: Visited) -> tuple[Session, str]:
+    def start_claimed_session(self, ticket: Ticket, visited: Visited) -> tuple[Session, str]:
         """The session of a visitor who has claimed the turn, now or before: its hard end stays the same."""
-        self.room.admitted(ticket, self.now)
-        return self.admit(visited.moved_to or ticket.place, int(self.now) + visited.left_ms // 1000)
+        self.room.observe_wait(ticket, self.now)
+        return self.start_session(visited.moved_to or ticket.place, int(self.now) + visited.left_ms // 1000)
 
-    def admit_offline(self) -> tuple[Session, str] | None:
-        """A session for this visitor without the store; see `Room.admit_offline`."""
-        return self.room.admit_offline(self.now, binding=self.room.binding(self.client, self.request))
+    def start_offline_session(self) -> tuple[Session, str] | None:
+        """A session for this visitor without the store; see `Room.start_offline_session`."""
+        return self.room.start_offline_session(self.now, binding=self.room.binding(self.client, self.request))
 
     def ticket_lines(self, ticket: Ticket) -> bytes:
         """Header lines that give the visitor the ticket."""
@@ -109,7 +109,7 @@ class Call:
 
     def pass_lines(self, session: Session, value: str) -> bytes:
         """Header lines that give the visitor the pass, and remove the used ticket."""
-        self.room.neighbours.note(neighbourhood(self.client.visitor), int(self.now))
+        self.room.neighbours.record(neighbourhood(self.client.visitor), int(self.now))
         lines = self.cookie(self.room.pass_cookie, value, session.ends_at - int(self.now))
         return lines + self.cookie(self.room.ticket_cookie, "", 0)
 

@@ -115,7 +115,7 @@ class Endpoints:
             self._say(call, OK, self._answers.standing(room, "admitted"))
         elif ticket is None or ticket.expired(call.now):
             self._say(call, OK, self._answers.standing(room, "unknown"))
-        elif room.in_line(ticket):
+        elif room.is_waiting(ticket):
             room.mark_seen(ticket)
             self._say(call, OK, self._answers.standing(room, "waiting", ticket))
         elif room.store_up:
@@ -138,7 +138,7 @@ class Endpoints:
         elif ticket is None or ticket.expired(call.now):
             call.ticket = None
             self._render(call, await self._flow.join(call), CREATED)
-        elif room.in_line(ticket):
+        elif room.is_waiting(ticket):
             room.mark_seen(ticket)
             self._say(call, OK, self._answers.standing(room, "waiting", ticket), ticket=room.tokens.sign_ticket(ticket))
         else:
@@ -151,7 +151,7 @@ class Endpoints:
         if _query(call.request).get("more") == "1":
             await self._more(call)
         elif session is not None and _inside(call):
-            self._let_in(call, OK, *call.admit(session.id, session.ends_at))
+            self._let_in(call, OK, *call.start_session(session.id, session.ends_at))
         elif ticket is None or ticket.expired(call.now):
             self._say(call, CONFLICT, self._answers.standing(room, "unknown"))
         else:

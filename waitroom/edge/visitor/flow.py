@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from waitroom.edge.rooms.room import Placed, Room
+from waitroom.edge.rooms.room import JoinResult, Room
 from waitroom.edge.rooms.sessions import Session
 from waitroom.edge.visitor.arrivals import Arrivals
 from waitroom.edge.visitor.context import Call
@@ -104,13 +104,13 @@ class VisitorFlow:
             return Delayed(wait, self._arrivals.lines(call))
         return None
 
-    def joined(self, call: Call, answer: asyncio.Future[Placed]) -> Outcome:
+    def joined(self, call: Call, answer: asyncio.Future[JoinResult]) -> Outcome:
         """The outcome of `Room.join`."""
         try:
-            placed = answer.result()
+            result = answer.result()
         except StoreUnavailable:
             return self.store_failed(call)
-        return self._placed(call, placed)
+        return self._join_outcome(call, result)
 
     async def join(self, call: Call) -> Outcome:
         """Takes a place for a newcomer."""
@@ -118,10 +118,10 @@ class VisitorFlow:
         if outcome is not None:
             return outcome
         try:
-            placed = await call.room.join()
+            result = await call.room.join()
         except StoreUnavailable:
             return self.store_failed(call)
-        return self._placed(call, placed)
+        return self._join_outcome(call, result)
 
     async def visit_or_join(self, call: Call, ticket: Ticket, *, claim: bool) -> Outcome:
         """Looks a ticket up, see `claim` and `look_up`; the holder of one unknown to the store is a newcomer."""
@@ -138,7 +138,7 @@ class VisitorFlow:
         except StoreUnavailable:
             return Held(ticket)
         if visited.fate == "admitted":
-            return Admitted(*call.let_in(ticket, visited))
+            return Admitted(*call.start_claimed_session(ticket, visited))
         return _status(call.room, ticket, visited)
 
     async def look_up(self, call: Call, ticket: Ticket, *, more: bool = False) -> Outcome:
@@ -161,7 +161,7 @@ class VisitorFlow:
             alive = await call.room.resume(session, call.now)
         except StoreUnavailable:
             alive = True  # passes stay valid while the store is unavailable
-        return Admitted(*call.admit(session.id, session.ends_at)) if alive else None
+        return Admitted(*call.start_session(session.id, session.ends_at)) if alive else None
 
     def store_failed(self, call: Call) -> Outcome:
         """The outcome for a newcomer while the store is unavailable: the room's ``on_store_error``."""
@@ -175,21 +175,21 @@ class VisitorFlow:
 
     def admit_offline(self, call: Call) -> Outcome:
         """Admits newcomers at the room's rate without the store, and holds the rest."""
-        admitted = call.admit_offline()
+        admitted = call.start_offline_session()
         return self.hold(call) if admitted is None else Admitted(*admitted)
 
     def hold(self, call: Call) -> Held:
         """The outcome for a visitor while the store is unavailable."""
         return Held(call.ticket)
 
-    def _placed(self, call: Call, placed: Placed) -> Outcome:
+    def _join_outcome(self, call: Call, result: JoinResult) -> Outcome:
         room = call.room
-        if placed.admitted:
+        if result.admitted:
             room.metrics.wait_seconds.observe(0)
-            return Admitted(*call.admit(placed.place))
-        if not placed.place:
-            return Rejected(placed.state)
-        return Queued(room.ticket_for(placed, call.now), placed.position)
+            return Admitted(*call.start_session(result.place))
+        if not result.place:
+            return Rejected(result.state)
+        return Queued(room.ticket_for(result, call.now), result.position)
 
 
 def _status(room: Room, ticket: Ticket, visited: Visited) -> TicketStatus:

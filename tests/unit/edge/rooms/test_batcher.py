@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from support.asyncio_fakes import VirtualLoop
-from waitroom.edge.rooms.batcher import MOST_AT_ONCE, Batch
+from waitroom.edge.rooms.batcher import MOST_AT_ONCE, Batcher
 from waitroom.errors import StoreUnavailable
 
 
@@ -21,7 +21,7 @@ class Asking:
         self.calls: list[list[int]] = []
         self.gates: list[asyncio.Future[None]] = []
         self.held = False
-        self.batch: Batch[int, str] = Batch(self.call)
+        self.batch: Batcher[int, str] = Batcher(self.call)
 
     async def call(self, questions: Sequence[int]) -> Sequence[str]:
         self.calls.append(list(questions))

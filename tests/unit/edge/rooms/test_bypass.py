@@ -36,7 +36,7 @@ def let_by(made: BypassRule, target: bytes, *lines: bytes, method: bytes = b"POS
     room = RoomSettings(name="shop", upstream="http://127.0.0.1:3000", bypass=(made,))
     route = Router([room]).route(b"shop.example", asked.path)
     assert route is not None
-    return any(Bypass(made, 1).fits_head(asked, entries) for _, entries in route.bypass)
+    return any(Bypass(made, 1).matches_head(asked, entries) for _, entries in route.bypass)
 
 
 def outcomes(world: World) -> dict[str, int]:
@@ -196,7 +196,7 @@ def test_the_query(query, fits):
     ],
 )
 def test_cookies(cookies, fits):
-    assert Bypass(rule(cookies=("staff=s3cret", "crew")), 1).fits_visitor("192.0.2.1", cookies) is fits
+    assert Bypass(rule(cookies=("staff=s3cret", "crew")), 1).matches_visitor("192.0.2.1", cookies) is fits
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_cookies(cookies, fits):
 )
 def test_addresses(address, fits):
     made = rule(addresses=("192.0.2.7", "198.51.100.0/24", "2001:db8::/32"))
-    assert Bypass(made, 1).fits_visitor(address, ()) is fits
+    assert Bypass(made, 1).matches_visitor(address, ()) is fits
 
 
 def test_the_address_is_the_one_that_trusted_proxies_name():

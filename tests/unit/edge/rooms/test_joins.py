@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from support.edge_world import BUSY, PAGE, World, get
 from support.http_reader import Message
-from waitroom.edge.rooms.joins import ARRIVAL_SECONDS, MOST_PEERS, MOST_SENT_BACK, JoinLimiter, ProxyDetector
+from waitroom.edge.rooms.joins import ARRIVAL_SECONDS, MOST_DEFERRED, MOST_PEERS, JoinLimiter, ProxyDetector
 
 VISITOR = "203.0.113.9"
 
@@ -33,7 +33,7 @@ def test_no_window_gets_more_places_than_the_rate_and_one_burst(steps: list[tupl
     limiter, now, joined = JoinLimiter(2.0, 1), 0.0, []
     for step, returning in steps:
         now += step
-        wait = limiter.ask("a", returning=returning, now=now)
+        wait = limiter.acquire("a", returning=returning, now=now)
         assert wait == 0 or 1 <= wait <= 30
         if not wait:
             joined.append(now)
@@ -44,20 +44,20 @@ def test_no_window_gets_more_places_than_the_rate_and_one_burst(steps: list[tupl
 def test_a_returning_visitor_goes_before_newcomers() -> None:
     limiter = JoinLimiter(1.0, 1)
     for _ in range(10):
-        assert limiter.ask("a", returning=False, now=0.0) == 0
-    waits = [limiter.ask("a", returning=False, now=0.0) for _ in range(3)]
+        assert limiter.acquire("a", returning=False, now=0.0) == 0
+    waits = [limiter.acquire("a", returning=False, now=0.0) for _ in range(3)]
     assert all(waits)
-    assert limiter.ask("a", returning=False, now=1.0) > 0, "a newcomer must not take what the others came for"
-    assert limiter.ask("a", returning=True, now=1.0) == 0
-    assert limiter.ask("a", returning=True, now=1.0) > 0
-    assert limiter.ask("b", returning=False, now=1.0) == 0, "another neighbourhood has tokens of its own"
+    assert limiter.acquire("a", returning=False, now=1.0) > 0, "a newcomer must not take what the others came for"
+    assert limiter.acquire("a", returning=True, now=1.0) == 0
+    assert limiter.acquire("a", returning=True, now=1.0) > 0
+    assert limiter.acquire("b", returning=False, now=1.0) == 0, "another neighbourhood has tokens of its own"
 
 
 def test_visitors_who_do_not_return_keep_nobody_out_for_long() -> None:
     limiter = JoinLimiter(1.0, 1)
     for _ in range(500):
-        limiter.ask("a", returning=False, now=0.0)
-    assert limiter.ask("a", returning=False, now=ARRIVAL_SECONDS + 1.0) == 0
+        limiter.acquire("a", returning=False, now=0.0)
+    assert limiter.acquire("a", returning=False, now=ARRIVAL_SECONDS + 1.0) == 0
 
 
 def test_workers_share_the_rate() -> None:
@@ -68,10 +68,10 @@ def test_workers_share_the_rate() -> None:
 
 def test_as_many_neighbourhoods_as_one_likes_take_bounded_memory() -> None:
     limiter = JoinLimiter(0.01, 1)
-    for number in range(2 * MOST_SENT_BACK):
+    for number in range(2 * MOST_DEFERRED):
         for _ in range(2):
-            limiter.ask(str(number), returning=False, now=0.0)
-    assert len(limiter._sent_back) <= MOST_SENT_BACK
+            limiter.acquire(str(number), returning=False, now=0.0)
+    assert len(limiter._deferred) <= MOST_DEFERRED
 
 
 # Visitors.
@@ -186,8 +186,8 @@ def test_a_proxy_is_forgotten_once_it_is_one_among_many() -> None:
         detector.observe("10.0.0.9", forwards=True, now=0.0)
     assert detector.found == "10.0.0.9"
     for number in range(200):
-        detector.trusted_join(61.0 + number / 100)
-    detector.trusted_join(130.0)
+        detector.observe_trusted(61.0 + number / 100)
+    detector.observe_trusted(130.0)
     assert detector.found == ""
     assert not detector.observe("10.0.0.9", forwards=True, now=130.0)
 

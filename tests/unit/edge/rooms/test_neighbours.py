@@ -12,22 +12,22 @@ KEY = b"a key that all workers share"
 def test_a_neighbourhood_is_active_for_as_long_as_a_session_lasts() -> None:
     known = Neighbours(KEY, 900)
     assert not known.active("203.0.113.9", 0)
-    known.note("203.0.113.9", 1000)
+    known.record("203.0.113.9", 1000)
     assert known.active("203.0.113.9", 1899)
     assert not known.active("203.0.113.9", 1900)
     assert not known.active("203.0.113.8", 1000)
-    known.note("203.0.113.9", 1500)
+    known.record("203.0.113.9", 1500)
     assert known.active("203.0.113.9", 2399)
 
 
 def test_noting_it_again_at_once_changes_nothing() -> None:
     known = Neighbours(KEY, 900)
-    known.note("203.0.113.9", 1000)
+    known.record("203.0.113.9", 1000)
     assert known.changed
     known.dump(1000)
-    known.note("203.0.113.9", 1014)
+    known.record("203.0.113.9", 1014)
     assert not known.changed
-    known.note("203.0.113.9", 1015)
+    known.record("203.0.113.9", 1015)
     assert known.changed
 
 
@@ -36,25 +36,25 @@ def test_workers_learn_of_each_other_s(tmp_path: Path) -> None:
     files = [NeighbourFiles(tmp_path, "shop", slot) for slot in range(3)]
     other_room = NeighbourFiles(tmp_path, "shop-2", 0)
     other_room.exchange(Neighbours(KEY, 900).dump(0))
-    known[0].note("203.0.113.9", 1000)
+    known[0].record("203.0.113.9", 1000)
     assert files[0].exchange(known[0].dump(1000)) is None, "there are no others yet"
     for one, file in zip(known[1:], files[1:], strict=True):
         learned = file.exchange(None)
         assert learned is not None
-        one.learn(learned)
+        one.load(learned)
         assert one.active("203.0.113.9", 1000)
         assert file.exchange(None) is None, "nothing has changed"
     known[0].dump(2000)  # run out by now
     assert files[0].exchange(known[0].dump(2000)) is None
     learned = files[1].exchange(None)
     assert learned is not None
-    known[1].learn(learned)
+    known[1].load(learned)
     assert not known[1].active("203.0.113.9", 1000)
 
 
 def test_the_files_hold_no_addresses(tmp_path: Path) -> None:
     known = Neighbours(KEY, 900)
-    known.note("203.0.113.9", 1000)
+    known.record("203.0.113.9", 1000)
     NeighbourFiles(tmp_path, "shop", 0).exchange(known.dump(1000))
     (file,) = tmp_path.iterdir()
     assert b"203" not in file.read_bytes()
@@ -66,7 +66,7 @@ def test_a_damaged_file_harms_nobody(tmp_path: Path) -> None:
         (tmp_path / "neighbours-shop.7").write_bytes(content)
         known = Neighbours(KEY, 900)
         learned = NeighbourFiles(tmp_path, "shop", 0).exchange(None)
-        known.learn(learned or [])
+        known.load(learned or [])
         assert not known.active("203.0.113.9", 1000)
         (tmp_path / "neighbours-shop.7").unlink()
 
@@ -74,7 +74,7 @@ def test_a_damaged_file_harms_nobody(tmp_path: Path) -> None:
 def test_what_is_kept_is_bounded() -> None:
     known = Neighbours(KEY, 900)
     for number in range(MOST_KEPT + 100):
-        known.note(str(number), 1000)
+        known.record(str(number), 1000)
     assert len(known.dump(1000)) == 16 * MOST_KEPT
     assert known.active(str(MOST_KEPT + 99), 1000)
     assert not known.active("0", 1000)

@@ -171,7 +171,7 @@ def test_those_who_wait_for_the_budget_are_bounded() -> None:
 @pytest.mark.parametrize("state", list(RoomState))
 def test_sessions_preflights_have_a_budget_of_their_own(state: RoomState) -> None:
     with World(view=replace(BUSY, state=state), session_requests_per_second=50.0) as world:
-        world.room.neighbours.note("203.0.113.9", int(world.unix_time()))
+        world.room.neighbours.record("203.0.113.9", int(world.unix_time()))
         for number in range(80):
             ask(world, preflight(b"/%d" % number))
         assert asked(world) == 80
@@ -217,7 +217,7 @@ def test_a_session_that_is_busy_keeps_its_neighbourhood() -> None:
 def test_one_refused_for_lack_of_budget_goes_on_as_soon_as_a_session_is_known() -> None:
     with World(view=replace(BUSY, state=RoomState.CLOSED)) as world:
         wire = ask(world, preflight(), reply=None)
-        world.room.neighbours.note("203.0.113.9", int(world.unix_time()))
+        world.room.neighbours.record("203.0.113.9", int(world.unix_time()))
         world.pass_time(0.5)
         serve(world)
         assert answer(wire, b"OPTIONS").status == 204

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.examples import examples
-from waitroom.edge.rooms.router import LONGEST_KEPT, MEMO_SIZE, Route, Router, host_name, readings
+from waitroom.edge.rooms.router import CACHE_SIZE, LONGEST_KEPT, Route, Router, host_name, path_interpretations
 from waitroom.settings import BypassRule, RoomSettings
 
 
@@ -279,7 +279,7 @@ def _below(prefix: bytes, segments: list[bytes]) -> bool:
 @settings(max_examples=examples(100, long=5000), deadline=None)
 @given(PATHS)
 def test_no_server_reads_a_path_in_another_way(path):
-    found = readings(path)
+    found = path_interpretations(path)
     for server in SERVERS:
         assert b"".join(b"/" + segment for segment in server(path)) in found, server
 
@@ -443,24 +443,24 @@ def test_an_uncovered_path_needs_no_bypass():
 def test_what_has_been_found_is_remembered_with_a_bound():
     router = Router([room()])
     assert route(router, b"/a") is route(router, b"/a")
-    for number in range(MEMO_SIZE + 10):
+    for number in range(CACHE_SIZE + 10):
         route(router, b"/%d" % number)
-        assert len(router._memo) <= MEMO_SIZE
-    router._memo.clear()
+        assert len(router._cache) <= CACHE_SIZE
+    router._cache.clear()
     route(router, b"/" + b"a" * LONGEST_KEPT)
     route(router, b"/", b"a" * LONGEST_KEPT)
-    assert not router._memo, "thousands of the longest ones would fill the memory"
+    assert not router._cache, "thousands of the longest ones would fill the memory"
 
 
 def test_a_plain_path_has_one_reading():
-    assert readings(b"/A/b%20c/") == {b"/a/b c"}
-    assert readings(b"/assets/app.js") == {b"/assets/app.js"}
+    assert path_interpretations(b"/A/b%20c/") == {b"/a/b c"}
+    assert path_interpretations(b"/assets/app.js") == {b"/assets/app.js"}
 
 
 def test_the_readings_of_a_long_path_are_few():
     """And those that would take long are not read at all: anybody can send them."""
     odd = (b"/x.php/%2e./a.;%75", b"/.a.%20;/b.php", b"/%u0061;.%2520/c.php/..;%2f")
     for path in (b"/..;/a;b/." * 3000, b"/%25" * 8000, b"/%" + b"25" * 16000, *(one * 1000 for one in odd)):
-        assert len(readings(path)) <= 64
+        assert len(path_interpretations(path)) <= 64
         assert route(SALE, path).refused == "a long path with escapes or dots"
     assert route(SALE, b"/sale" + b"/a" * 16000) == Route("shop", True, False, ())

@@ -219,7 +219,7 @@ def test_over_any_stretch_a_session_sends_no_more_than_its_rate_and_one_burst_ea
         now, passed = 100.0, []
         for _ in range(5000):
             now += chance.choice((0.0, 0.0, 0.01, 0.05, 0.1, 0.3, 1.5))
-            if limited.may_enter(session, now, False):
+            if limited.allow_request(session, now, False):
                 passed.append(now)
         for start in range(0, len(passed), 7):
             for end in range(start, min(len(passed), start + 200)):

@@ -7,7 +7,7 @@ import pytest
 from support.edge_world import get
 from waitroom.edge.http.message import Request, parse_request
 from waitroom.edge.rooms import sessions as module
-from waitroom.edge.rooms.sessions import LONGEST_UNKEPT_SECONDS, UNSURE_SECONDS, Session, Sessions
+from waitroom.edge.rooms.sessions import KEEP_INTERVAL_SECONDS, UNCONFIRMED_END_SECONDS, Session, Sessions
 from waitroom.queue.store import SessionChange
 from waitroom.tokens import Pass, Tokens
 
@@ -79,23 +79,23 @@ def asks(method: bytes, *lines: bytes) -> Request:
 
 def test_a_request_that_has_waited_begins_only_within_the_session_s_time(sessions):
     session = known(sessions, pass_(ends=1000))
-    assert session.lets_in(asks(b"POST"), NOW + 999)
-    assert not session.lets_in(asks(b"POST"), NOW + 1000)
+    assert session.allows(asks(b"POST"), NOW + 999)
+    assert not session.allows(asks(b"POST"), NOW + 1000)
 
 
 def test_of_a_released_session_s_requests_that_have_waited_only_reads_begin(sessions):
     session = known(sessions, pass_())
     sessions.release(session, NOW, 30)
-    assert session.lets_in(asks(b"GET"), NOW + 29)
-    assert session.lets_in(asks(b"HEAD"), NOW + 29)
-    assert not session.lets_in(asks(b"POST"), NOW + 29)
-    assert not session.lets_in(asks(b"GET", b"Connection: Upgrade", b"Upgrade: websocket"), NOW + 29)
-    assert not session.lets_in(asks(b"GET"), NOW + 30)
+    assert session.allows(asks(b"GET"), NOW + 29)
+    assert session.allows(asks(b"HEAD"), NOW + 29)
+    assert not session.allows(asks(b"POST"), NOW + 29)
+    assert not session.allows(asks(b"GET", b"Connection: Upgrade", b"Upgrade: websocket"), NOW + 29)
+    assert not session.allows(asks(b"GET"), NOW + 30)
 
 
 def test_a_pass_never_outlasts_its_session(sessions):
     known(sessions, pass_(ends=1000))
-    _, value = sessions.admit(1, expires_at=NOW + 5000, ends_at=NOW + 9000)
+    _, value = sessions.issue_pass(1, expires_at=NOW + 5000, ends_at=NOW + 9000)
     found = tokens.read_pass(value.encode())
     assert (found.expires_at, found.ends_at) == (NOW + 1000, NOW + 1000)
 
@@ -109,14 +109,14 @@ def test_another_pass_of_a_session_that_is_over_changes_nothing(sessions):
 
 @pytest.mark.interpreted
 def test_an_admitted_visitor_is_known_at_once(sessions, monkeypatch):
-    session, value = sessions.admit(5, expires_at=NOW + 900, ends_at=NOW + 14400)
+    session, value = sessions.issue_pass(5, expires_at=NOW + 900, ends_at=NOW + 14400)
     monkeypatch.setattr(tokens, "read_pass", None)
     assert sessions.read(value.encode()) is session
 
 
 def test_a_new_pass_lasts_as_long_as_those_before(sessions):
-    sessions.admit(5, expires_at=NOW + 900, ends_at=NOW + 14400)
-    session, value = sessions.admit(5, expires_at=NOW + 100, ends_at=NOW + 100)
+    sessions.issue_pass(5, expires_at=NOW + 900, ends_at=NOW + 14400)
+    session, value = sessions.issue_pass(5, expires_at=NOW + 100, ends_at=NOW + 100)
     assert Sessions(tokens).read(value.encode()).expires_at == NOW + 900
     assert session.ends_at == NOW + 14400
 
@@ -129,45 +129,45 @@ def test_activity_is_told_once_in_a_while(sessions):
     for second in range(30):
         sessions.begin(session, NOW + second)
         sessions.finish(session)
-        changes = sessions.collect(NOW + second)
-        assert list(changes) == ([keep(left=14400 - second)] if second in (0, LONGEST_UNKEPT_SECONDS) else [])
+        changes = sessions.take_pending(NOW + second)
+        assert list(changes) == ([keep(left=14400 - second)] if second in (0, KEEP_INTERVAL_SECONDS) else [])
 
 
 def test_a_request_under_way_is_activity(sessions):
     """An open WebSocket, or a long download."""
     session = known(sessions, pass_())
     sessions.begin(session, NOW)
-    told = [second for second in range(60) if sessions.collect(NOW + second)]
+    told = [second for second in range(60) if sessions.take_pending(NOW + second)]
     assert told == [0, 15, 30, 45]
     sessions.finish(session)
-    assert sessions.collect(NOW + 60) == []
+    assert sessions.take_pending(NOW + 60) == []
 
 
 def test_several_requests_under_way(sessions):
     session = known(sessions, pass_())
     sessions.begin(session, NOW)
     sessions.begin(session, NOW)
-    sessions.collect(NOW)
+    sessions.take_pending(NOW)
     sessions.finish(session)
-    assert sessions.collect(NOW + 20) == [keep(left=14380)]
+    assert sessions.take_pending(NOW + 20) == [keep(left=14380)]
     sessions.finish(session)
-    assert sessions.collect(NOW + 40) == []
+    assert sessions.take_pending(NOW + 40) == []
 
 
 def test_a_session_past_its_end_is_kept_by_nothing(sessions):
     """Else an open WebSocket would hold its slot for ever, a margin at a time."""
     session = known(sessions, pass_(ends=20))
     sessions.begin(session, NOW)
-    assert sessions.collect(NOW) == [keep(left=20)]
-    assert sessions.collect(NOW + 19) == [keep(left=1)]
+    assert sessions.take_pending(NOW) == [keep(left=20)]
+    assert sessions.take_pending(NOW + 19) == [keep(left=1)]
     for second in (20, 40, 60):
-        assert sessions.collect(NOW + second) == []
+        assert sessions.take_pending(NOW + second) == []
     sessions.finish(session)
 
 
 def test_who_does_nothing_is_not_kept(sessions):
     known(sessions, pass_())
-    assert sessions.collect(NOW) == []
+    assert sessions.take_pending(NOW) == []
 
 
 def test_what_could_not_be_told_is_told_with_the_next(sessions):
@@ -175,22 +175,22 @@ def test_what_could_not_be_told_is_told_with_the_next(sessions):
     other = known(sessions, pass_(2))
     sessions.begin(session, NOW)
     sessions.finish(session)
-    sessions.command(session, "hold", 1000)
-    changes = sessions.collect(NOW)
+    sessions.enqueue(session, "hold", 1000)
+    changes = sessions.take_pending(NOW)
     assert changes == [keep(), SessionChange("hold", 1, 1000)]
-    sessions.uncollect(changes)
-    sessions.command(other, "extend", 2000)
-    again = sessions.collect(NOW + 1)
+    sessions.requeue(changes)
+    sessions.enqueue(other, "extend", 2000)
+    again = sessions.take_pending(NOW + 1)
     assert again == [keep(left=14399), SessionChange("hold", 1, 1000), SessionChange("extend", 2, 2000)]
-    assert sessions.collect(NOW + 1) == []
+    assert sessions.take_pending(NOW + 1) == []
 
 
 def test_what_could_not_be_told_twice_is_told_once(sessions):
     session = known(sessions, pass_())
     sessions.begin(session, NOW)
     for second in range(3):
-        sessions.uncollect(sessions.collect(NOW + 20 * second))
-    assert sessions.collect(NOW + 60) == [keep(left=14340)]
+        sessions.requeue(sessions.take_pending(NOW + 20 * second))
+    assert sessions.take_pending(NOW + 60) == [keep(left=14340)]
 
 
 # The end of them.
@@ -205,8 +205,8 @@ def test_an_ended_session_lets_nobody_in(sessions):
     assert sessions.read(old) is None
     assert sessions.read(new) is None
     assert sessions.read(pass_(left=200)) is None, "nor by a pass that wasn't seen before"
-    assert sessions.collect(NOW) == [SessionChange("release", 1, 28800_000)], "it isn't kept as well"
-    assert sessions.collect(NOW + 60) == [], "not even by the request that still runs"
+    assert sessions.take_pending(NOW) == [SessionChange("release", 1, 28800_000)], "it isn't kept as well"
+    assert sessions.take_pending(NOW + 60) == [], "not even by the request that still runs"
     sessions.finish(session)
 
 
@@ -214,7 +214,7 @@ def test_a_session_that_the_store_says_is_over_lets_nobody_in(sessions):
     first, second = known(sessions, pass_(1)), known(sessions, pass_(2))
     for session in (first, second):
         sessions.begin(session, NOW)
-    sessions.told(sessions.collect(NOW), [True, False], NOW)
+    sessions.acknowledge(sessions.take_pending(NOW), [True, False], NOW)
     assert sessions.read(pass_(1)) is first
     assert sessions.read(pass_(2)) is None
 
@@ -222,35 +222,35 @@ def test_a_session_that_the_store_says_is_over_lets_nobody_in(sessions):
 def test_a_session_that_ended_meanwhile_is_not_kept_by_another_try(sessions):
     session = known(sessions, pass_())
     sessions.begin(session, NOW)
-    changes = sessions.collect(NOW)
+    changes = sessions.take_pending(NOW)
     sessions.release(session, NOW, 30)
-    sessions.uncollect(changes)
-    assert [change.operation for change in sessions.collect(NOW + 1)] == ["release"]
+    sessions.requeue(changes)
+    assert [change.operation for change in sessions.take_pending(NOW + 1)] == ["release"]
 
 
 def test_what_the_store_says_of_a_released_session_takes_nothing_of_its_grace(sessions):
     session = known(sessions, pass_())
     sessions.begin(session, NOW)
-    changes = sessions.collect(NOW)
+    changes = sessions.take_pending(NOW)
     sessions.release(session, NOW, 30)
-    sessions.told(changes, [False], NOW)
+    sessions.acknowledge(changes, [False], NOW)
     assert session.grace_until == NOW + 30
 
 
-@pytest.mark.parametrize(("operation", "grace_until"), [("keep", NOW + UNSURE_SECONDS), ("resume", 0.0)])
+@pytest.mark.parametrize(("operation", "grace_until"), [("keep", NOW + UNCONFIRMED_END_SECONDS), ("resume", 0.0)])
 def test_only_a_session_with_a_good_pass_is_given_a_moment_when_the_store_calls_it_over(
     sessions, operation, grace_until
 ):
     session = known(sessions, pass_())
-    sessions.told([SessionChange(operation, 1, 0)], [False], NOW)
+    sessions.acknowledge([SessionChange(operation, 1, 0)], [False], NOW)
     assert session.over
     assert session.grace_until == grace_until
 
 
 def test_what_the_store_says_of_sessions_that_are_forgotten_is_nobody_s_business(sessions):
-    sessions.told([keep(99)], [False], NOW)
-    sessions.uncollect([keep(99)])
-    assert sessions.collect(NOW) == []
+    sessions.acknowledge([keep(99)], [False], NOW)
+    sessions.requeue([keep(99)])
+    assert sessions.take_pending(NOW) == []
 
 
 # The bound.
@@ -284,7 +284,7 @@ def test_when_an_old_pass_is_forgotten_the_session_of_a_newer_one_is_not(small):
         known(small, pass_(id_))
     assert small.read(newer) is session
     small.begin(session, NOW)
-    small.told(small.collect(NOW), [False], NOW)
+    small.acknowledge(small.take_pending(NOW), [False], NOW)
     assert small.read(newer) is None
 
 
@@ -308,7 +308,7 @@ def test_but_when_the_request_has_ended_it_is(small):
         for other in range(1000, 1005):
             known(small, pass_(other))
         small.finish(session)
-        small.collect(NOW)
+        small.take_pending(NOW)
         assert len(small._by_id) <= 5
     assert not small._busy
 
@@ -316,7 +316,7 @@ def test_but_when_the_request_has_ended_it_is(small):
 def test_the_same_pass_twice_counts_once(small):
     """Two tabs that were let in within one second are given the same one."""
     for _ in range(3):
-        small.admit(1, expires_at=NOW + 900, ends_at=NOW + 14400)
+        small.issue_pass(1, expires_at=NOW + 900, ends_at=NOW + 14400)
     for id_ in range(2, 12):
         known(small, pass_(id_))
     assert 1 not in small._by_id

@@ -72,13 +72,13 @@ def test_as_many_networks_as_a_visitor_may_have_are_nothing_odd_once_others_are_
 @pytest.mark.interpreted
 def test_requests_from_where_the_last_one_came_cost_no_look_at_the_network(monkeypatch):
     looked: list[str] = []
-    seen_from = Sessions.seen_from
+    record_network = Sessions.record_network
 
     def counting(sessions: Sessions, session: Session, network: str, now: float) -> None:
         looked.append(network)
-        seen_from(sessions, session, network, now)
+        record_network(sessions, session, network, now)
 
-    monkeypatch.setattr(Sessions, "seen_from", counting)
+    monkeypatch.setattr(Sessions, "record_network", counting)
     with World() as world:
         for address in ("198.51.100.1", "198.51.100.1", "198.51.100.1", "198.51.100.2"):
             ask(world, world.pass_(), address=address)
@@ -109,12 +109,12 @@ def test_behind_a_trusted_proxy_the_visitors_addresses_count():
 def test_what_is_remembered_of_a_session_is_bounded():
     sessions = Sessions(Tokens(["a secret of sixteen characters"], "shop"))
     session = Session(1, 0, 0, 0)
-    sessions.seen_from(session, "a", 0)
+    sessions.record_network(session, "a", 0)
     assert session.networks is None, "most visitors stay in one network"
     for number in range(1000):
-        sessions.seen_from(session, f"n{number}", number)
+        sessions.record_network(session, f"n{number}", number)
     assert len(session.networks) == NETWORKS_KEPT
-    assert sessions.shared(1000) == [1]
+    assert sessions.find_shared(1000) == [1]
 
 
 def test_a_forgotten_session_is_not_reported():
@@ -124,7 +124,7 @@ def test_a_forgotten_session_is_not_reported():
             ask(world, world.pass_(), address=f"198.51.100.{number}")
         session = sessions.find(world.pass_())
         session.passes = 0
-        sessions._forget_unused(session)
+        sessions._evict_unused(session)
         assert seen(world) == []
 
 

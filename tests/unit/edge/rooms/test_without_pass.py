@@ -10,7 +10,7 @@ import pytest
 from support.edge_world import BUSY, OK, PAGE, QUIET, World, answer, get, room_settings
 from support.http_reader import read_requests
 from waitroom.edge.rooms.room import REFUSED_KINDS_NOTED
-from waitroom.edge.rooms.without_pass import LOG_INTERVAL_SECONDS, MOST_KINDS, WithoutPass
+from waitroom.edge.rooms.without_pass import LOG_INTERVAL_SECONDS, MOST_KINDS, WithoutPassBudget
 from waitroom.queue.view import RoomState
 
 JSON = b"Accept: application/json"
@@ -62,15 +62,15 @@ def test_a_monitor_that_asks_now_and_then_is_let_by() -> None:
 
 
 def test_many_workers_leave_each_enough_for_a_monitor() -> None:
-    budget = WithoutPass(room_settings(), 64)
+    budget = WithoutPassBudget(room_settings(), 64)
     assert [budget.take(QUIET, 10.0 * number) for number in range(10)] == [True] * 10
     assert not budget.take(QUIET, 91.0)
-    told = WithoutPass(room_settings(without_pass_per_second=1.0), 64)
+    told = WithoutPassBudget(room_settings(without_pass_per_second=1.0), 64)
     assert [told.take(QUIET, 10.0 * number) for number in range(3)] == [True, False, False]
 
 
 def test_workers_share_the_budget() -> None:
-    budgets = [WithoutPass(room_settings(without_pass_per_second=8.0), 4) for _ in range(4)]
+    budgets = [WithoutPassBudget(room_settings(without_pass_per_second=8.0), 4) for _ in range(4)]
     assert sum(budget.take(QUIET, 0.0) for budget in budgets for _ in range(100)) == 8
 
 

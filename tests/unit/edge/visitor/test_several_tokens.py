@@ -70,7 +70,7 @@ def test_among_passes_an_active_session_counts_and_of_those_the_longest():
             world.pass_(72, left=5, ends=500),
             world.pass_(73, left=5, ends=600),
         )
-        world.room.sessions.ended_elsewhere((70,), (), world.unix_time(), 0)
+        world.room.sessions.apply_ends((70,), (), world.unix_time(), 0)
         for order in ((over, run_out, short, long), (long, short, run_out, over), (short, long, over, run_out)):
             assert session_of(world, b"Cookie: " + cookies(b"pass", *order)) == 73
         assert session_of(world, b"Cookie: " + cookies(b"pass", run_out, short)) == 72
