@@ -230,7 +230,7 @@ class World:
             )
 
         self.edge = self.loop.do(build)
-        self.edge._answers._spread = random.Random(1)
+        self.edge._responder._spread = random.Random(1)
         self.rooms = self.edge.rooms
         self.room: Room = self.rooms[given[0].name]
         self.store: FakeStore = self.room._store  # type: ignore[assignment]

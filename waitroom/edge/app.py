@@ -34,10 +34,10 @@ from waitroom.edge.rooms.router import Route, Router
 from waitroom.edge.rooms.sessions import Session
 from waitroom.edge.upstream.connector import UpstreamUnavailable
 from waitroom.edge.visitor.arrivals import Arrivals
-from waitroom.edge.visitor.context import Call
-from waitroom.edge.visitor.endpoints import CHECK, CarryOut, Endpoints
+from waitroom.edge.visitor.context import RequestContext
+from waitroom.edge.visitor.endpoints import CHECK, Endpoints, Handler
 from waitroom.edge.visitor.flow import Admitted, Outcome, Rejected, VisitorFlow
-from waitroom.edge.visitor.responses import Answers
+from waitroom.edge.visitor.responses import Responder
 from waitroom.gate import Action, Kind, decide
 from waitroom.net.forwarded import TrustedProxies, plain_address
 from waitroom.queue.view import RoomState
@@ -98,14 +98,14 @@ class Edge(Server):
         self._in_flight = InFlight(most_per_address)
         self._loop = asyncio.get_running_loop()
         self._now = self._loop.time()
-        self._answers = Answers(pages, random.Random())  # noqa: S311 - see Answers
+        self._responder = Responder(pages, random.Random())  # noqa: S311 - see Responder
         self._id_prefix = secrets.token_hex(4)
         self._requests = 0
         self._dated = (0, b"")
         self._heads = RequestHeads()
         self._path_log = TokenBucket(PATH_LOGS_PER_SECOND, PATH_LOGS_AT_ONCE)
         self._flow = VisitorFlow(Arrivals(workers, clock))
-        self._endpoints = Endpoints(self._answers, self._flow, router, rooms, self.admit_or_wait)
+        self._endpoints = Endpoints(self._responder, self._flow, router, rooms, self.admit_or_wait)
 
     # The interface for connections: see client.Server.
 
@@ -180,7 +180,7 @@ class Edge(Server):
         if status < 500:
             # Any client can cause these at any rate; internal errors and the shop's failures are logged elsewhere.
             log.debug("request refused", status=status, cause=cause, request_id=request_id, address=client.visitor)
-        return self._answers.error(client.request, request_id, status, head)
+        return self._responder.error(client.request, request_id, status, head)
 
     def find_request(self, received: bytes) -> tuple[Request, Sequence[bytes]] | None:
         """See `server.Server`."""
@@ -194,12 +194,12 @@ class Edge(Server):
         """See `server.Server`."""
         carry_out = request.carry_out
         if carry_out is None:
-            carry_out = request.carry_out = self._plan(request)
+            carry_out = request.carry_out = self._resolve_handler(request)
         carry_out(client, request)
 
     # Carrying out the gate's decisions.
 
-    def _plan(self, request: Request) -> CarryOut:
+    def _resolve_handler(self, request: Request) -> Handler:
         """The handler of all requests that have a head like this one."""
         route = self._router.route(request.fields.get(b"host", b""), request.path)
         if route is None and request.path != CHECK:
@@ -207,7 +207,7 @@ class Edge(Server):
         if route is not None and route.refused:
             return partial(self._refuse_path, route)
         if route is None or route.reserved:
-            return self._endpoints.plan(request, route)
+            return self._endpoints.resolve_handler(request, route)
         room = self.rooms[route.room]
         if not route.gated:
             return lambda client, request: self.forward(client, request, room, None, "uncovered")
@@ -216,7 +216,7 @@ class Edge(Server):
         ]
         if rules:
             return lambda client, request: self._bypass(client, request, room, rules)
-        return lambda client, request: self.admit_or_wait(Call(client, request, room))
+        return lambda client, request: self.admit_or_wait(RequestContext(client, request, room))
 
     def _refuse_path(self, route: Route, client: ClientConnection, request: Request) -> None:
         """Refuses a path that must not reach a shop, or that could lead into several rooms."""
@@ -242,50 +242,50 @@ class Edge(Server):
             else:
                 self.forward(client, request, room, None, "bypass")
                 return
-        self.admit_or_wait(Call(client, request, room))
+        self.admit_or_wait(RequestContext(client, request, room))
 
-    def admit_or_wait(self, call: Call) -> None:
+    def admit_or_wait(self, context: RequestContext) -> None:
         """Asks the gate, and carries out its decision."""
-        room, session = call.room, call.session
+        room, session = context.room, context.session
         action = decide(
-            call.kind,
-            call.safe,
+            context.kind,
+            context.safe,
             session,
-            call.ticket,
+            context.ticket,
             room.view,
             store_up=room.store_up,
             on_store_error=room.settings.on_store_error,
             without_pass=room.settings.without_pass,
-            now=call.now,
+            now=context.now,
         )
         match action:
             case Action.FORWARD:
-                self._pass_on(call, session, "admitted")
+                self._forward_or_redirect(context, session, "admitted")
             case Action.PASS_THROUGH:
-                self._pass_on(call, None, "transit")
+                self._forward_or_redirect(context, None, "transit")
             case Action.WAIT:
-                self._wait(call)
+                self._wait(context)
             case Action.WITHOUT_PASS:
-                self._without_pass(call)
+                self._without_pass(context)
             case Action.PREFLIGHT:
-                self._preflight(call)
+                self._preflight(context)
             case Action.ADMIT:
-                self._render(call, self._flow.admit_offline(call))
+                self._render(context, self._flow.admit_offline(context))
             case Action.JOIN:
-                self._join(call)
+                self._join(context)
             case Action.CLAIM:
-                call.client.run(self._claim(call))
+                context.client.run(self._claim(context))
             case Action.RESUME:
-                call.client.run(self._resume(call))
+                context.client.run(self._resume(context))
             case Action.HOLD:
-                self._render(call, self._flow.hold(call))
+                self._render(context, self._flow.held(context))
             case Action.REJECT:
-                self._render(call, Rejected(RoomState.CLOSED))
+                self._render(context, Rejected(RoomState.CLOSED))
             case Action.DEFER:
                 room.count("prefetch")
-                self._answers.later(call)
+                self._responder.respond_to_prefetch(context)
             case Action.REFUSE:
-                self._refuse(call)
+                self._refuse(context)
 
     def forward(
         self,
@@ -343,45 +343,49 @@ class Edge(Server):
             passage = Passage(room, session, client, request, outcome, room.clock.steady(), cookies)
             client.forward(Exchange(client, request, room.pool, passage))
 
-    def _pass_on(self, call: Call, session: Session | None, outcome: str, lines: bytes = b"") -> None:
+    def _forward_or_redirect(
+        self, context: RequestContext, session: Session | None, outcome: str, lines: bytes = b""
+    ) -> None:
         """Forwards an admitted request to the shop, or redirects its visitor to their destination."""
-        if call.then is None:
-            self.forward(call.client, call.request, call.room, session, outcome, lines)
+        if context.destination is None:
+            self.forward(context.client, context.request, context.room, session, outcome, lines)
         else:
-            location = b"Location: %b\r\nCache-Control: no-store\r\n" % call.then
-            call.client.respond(b"303 See Other", lines + location, b"")
+            location = b"Location: %b\r\nCache-Control: no-store\r\n" % context.destination
+            context.client.respond(b"303 See Other", lines + location, b"")
 
-    def _without_pass(self, call: Call) -> None:
-        room = call.room
+    def _without_pass(self, context: RequestContext) -> None:
+        room = context.room
         if room.view is not None and room.without_pass.take(room.view, self._clock.steady()):
-            self._pass_on(call, None, "without_pass")
+            self._forward_or_redirect(context, None, "without_pass")
         else:
-            self._refuse(call)
+            self._refuse(context)
 
-    def _refuse(self, call: Call) -> None:
-        room, request = call.room, call.request
+    def _refuse(self, context: RequestContext) -> None:
+        room, request = context.room, context.request
         room.count("refused")
         kind = room.without_pass.log_refused(request.method, request.path, self._clock.steady())
         if kind:
-            room.record_refused(kind, call.now)
-        if call.kind is Kind.EMBEDDED:
-            call.client.fail(503)
+            room.record_refused(kind, context.now)
+        if context.kind is Kind.EMBEDDED:
+            context.client.fail(503)
         else:
-            self._answers.tell(call, self._answers.standing(room, "unknown"))
+            self._responder.respond(context, self._responder.status(room, "unknown"))
 
-    def _preflight(self, call: Call) -> None:
-        answer = call.room.preflights.find(call.request)
+    def _preflight(self, context: RequestContext) -> None:
+        answer = context.room.preflights.find(context.request)
         if answer is not None:
-            call.room.count("preflight_cached")
-            call.client.respond(answer.status_line, answer.lines, b"")
+            context.room.count("preflight_cached")
+            context.client.respond(answer.status_line, answer.lines, b"")
         else:
-            call.client.run(self._fetch_preflight(call))
+            context.client.run(self._fetch_preflight(context))
 
-    async def _fetch_preflight(self, call: Call) -> None:
-        room, client = call.room, call.client
+    async def _fetch_preflight(self, context: RequestContext) -> None:
+        room, client = context.room, context.client
         open_ = room.view is not None and room.view.state in (RoomState.OPEN, RoomState.PAUSED)
         try:
-            answer = await room.preflights.fetch(call.request, client.peer, client.visitor, open_=open_, now=call.now)
+            answer = await room.preflights.fetch(
+                context.request, client.peer, client.visitor, open_=open_, now=context.now
+            )
         except NoResponseError:
             client.fail(502)
         except UpstreamUnavailable as error:
@@ -389,56 +393,56 @@ class Edge(Server):
         else:
             if answer is None:
                 room.count("preflight_refused")
-                self._answers.tell(call, self._answers.standing(room, "unknown"))
+                self._responder.respond(context, self._responder.status(room, "unknown"))
             else:
                 room.count("preflight")
                 client.respond(answer.status_line, answer.lines, b"")
 
-    def _join(self, call: Call) -> None:
-        outcome = self._flow.before_join(call)
+    def _join(self, context: RequestContext) -> None:
+        outcome = self._flow.before_join(context)
         if outcome is None:
-            call.client.when(call.room.join(), partial(self._joined, call))
+            context.client.when(context.room.join(), partial(self._joined, context))
         else:
-            self._render(call, outcome)
+            self._render(context, outcome)
 
-    def _joined(self, call: Call, answer: asyncio.Future[JoinResult]) -> None:
-        self._render(call, self._flow.joined(call, answer))
+    def _joined(self, context: RequestContext, answer: asyncio.Future[JoinResult]) -> None:
+        self._render(context, self._flow.join_outcome(context, answer))
 
-    async def _claim(self, call: Call) -> None:
-        assert call.ticket is not None
-        self._render(call, await self._flow.visit_or_join(call, call.ticket, claim=True))
+    async def _claim(self, context: RequestContext) -> None:
+        assert context.ticket is not None
+        self._render(context, await self._flow.visit_or_join(context, context.ticket, claim=True))
 
-    async def _resume(self, call: Call) -> None:
-        assert call.session is not None
-        admitted = await self._flow.resume(call, call.session)
+    async def _resume(self, context: RequestContext) -> None:
+        assert context.session is not None
+        admitted = await self._flow.resume(context, context.session)
         if admitted is None:
-            call.session = None
-            self.admit_or_wait(call)
+            context.session = None
+            self.admit_or_wait(context)
         else:
-            self._render(call, admitted)
+            self._render(context, admitted)
 
-    def _wait(self, call: Call) -> None:
-        room, ticket = call.room, call.ticket
+    def _wait(self, context: RequestContext) -> None:
+        room, ticket = context.room, context.ticket
         assert ticket is not None
         if room.is_waiting(ticket):
             room.mark_seen(ticket)
             room.count("waiting")
-            self._answers.tell(call, self._answers.standing(room, "waiting", ticket))
+            self._responder.respond(context, self._responder.status(room, "waiting", ticket))
         elif room.store_up:
-            call.client.run(self._ask(call, ticket))
+            context.client.run(self._look_up(context, ticket))
         else:
-            self._render(call, self._flow.hold(call))
+            self._render(context, self._flow.held(context))
 
-    async def _ask(self, call: Call, ticket: Ticket) -> None:
-        self._render(call, await self._flow.look_up(call, ticket))
+    async def _look_up(self, context: RequestContext, ticket: Ticket) -> None:
+        self._render(context, await self._flow.look_up(context, ticket))
 
-    def _render(self, call: Call, outcome: Outcome) -> None:
+    def _render(self, context: RequestContext, outcome: Outcome) -> None:
         """Admits the visitor if the outcome says so, or else responds with the outcome."""
         if isinstance(outcome, Admitted):
-            lines = call.pass_lines(outcome.session, outcome.value)
-            self._pass_on(call, outcome.session, "admitted", lines)
+            lines = context.pass_headers(outcome.session, outcome.value)
+            self._forward_or_redirect(context, outcome.session, "admitted", lines)
         else:
-            self._answers.tell_outcome(call, outcome)
+            self._responder.respond_outcome(context, outcome)
 
     # Periodic tasks of the worker.
 

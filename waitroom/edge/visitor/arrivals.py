@@ -12,7 +12,7 @@ import structlog
 from waitroom.budgets import neighbourhood
 from waitroom.edge.http.headers import own_tokens
 from waitroom.edge.rooms.joins import ARRIVAL_SECONDS, ProxyDetector
-from waitroom.edge.visitor.context import Call
+from waitroom.edge.visitor.context import RequestContext
 from waitroom.errors import InvalidTokenError
 from waitroom.timing import Clock
 
@@ -35,30 +35,32 @@ class Arrivals:
         self._proxies = ProxyDetector(workers)
         self._logged_at = float("-inf")
 
-    def retry_after(self, call: Call) -> int:
+    def retry_after(self, context: RequestContext) -> int:
         """Seconds until the visitor may try again; 0 if they may join now."""
         now = self._clock.steady()
-        peer = call.client.peer
+        peer = context.client.peer
         if peer.trusted:
             self._proxies.observe_trusted(now)
-        elif self._observe(call, now):
+        elif self._observe(context, now):
             return 0
-        key = neighbourhood(call.client.visitor)
-        returning = self._arrived_at(call) is not None
-        return math.ceil(call.room.join_limiter.acquire(key, returning=returning, now=now))
+        key = neighbourhood(context.client.visitor)
+        returning = self._arrived_at(context) is not None
+        return math.ceil(context.room.join_limiter.acquire(key, returning=returning, now=now))
 
-    def lines(self, call: Call) -> bytes:
+    def lines(self, context: RequestContext) -> bytes:
         """Header lines with the signed time of the visitor's first arrival."""
-        room = call.room
-        arrived_at = self._arrived_at(call)
-        value = room.tokens.sign_arrival(int(call.now) if arrived_at is None else arrived_at)
-        return call.cookie(room.arrival_cookie, value, ARRIVAL_SECONDS) + b"Waitroom-Arrival: %b\r\n" % value.encode()
+        room = context.room
+        arrived_at = self._arrived_at(context)
+        value = room.tokens.sign_arrival(int(context.now) if arrived_at is None else arrived_at)
+        return (
+            context.cookie(room.arrival_cookie, value, ARRIVAL_SECONDS) + b"Waitroom-Arrival: %b\r\n" % value.encode()
+        )
 
-    def _observe(self, call: Call, now: float) -> bool:
-        fields, address = call.request.fields, call.client.peer.address
+    def _observe(self, context: RequestContext, now: float) -> bool:
+        fields, address = context.request.fields, context.client.peer.address
         forwards = any(name in fields for name in _FORWARDING)
         exempt = self._proxies.observe(address, forwards=forwards, now=now)
-        call.room.metrics.missing_proxy = self._proxies.found
+        context.room.metrics.missing_proxy = self._proxies.found
         if self._proxies.found and now - self._logged_at >= LOG_INTERVAL_SECONDS:
             self._logged_at = now
             log.warning(
@@ -68,17 +70,17 @@ class Arrivals:
             )
         return exempt
 
-    def _arrived_at(self, call: Call) -> int | None:
+    def _arrived_at(self, context: RequestContext) -> int | None:
         """When the visitor first arrived, if they were recently asked to retry."""
-        room = call.room
+        room = context.room
         name = room.arrival_cookie.encode() + b"="
-        header = call.request.fields.get(b"waitroom-arrival")
+        header = context.request.fields.get(b"waitroom-arrival")
         arrivals: list[int] = []
-        for value in own_tokens(call.client.cookies, name, header):
+        for value in own_tokens(context.client.cookies, name, header):
             try:
                 arrived_at = room.tokens.read_arrival(value)
             except InvalidTokenError:
                 continue
-            if 0 <= call.now - arrived_at < ARRIVAL_SECONDS:
+            if 0 <= context.now - arrived_at < ARRIVAL_SECONDS:
                 arrivals.append(arrived_at)
         return min(arrivals) if arrivals else None

@@ -15,7 +15,7 @@ from waitroom.queue.store import Visited
 from waitroom.tokens import TICKET_SECONDS, Ticket, binding_kind
 
 
-class Call:
+class RequestContext:
     """One request to a room, and its visitor's tokens.
 
     Attributes:
@@ -23,13 +23,15 @@ class Call:
         session: The session of a valid pass, which may have expired.
         ticket: A valid ticket, which may be too old.
         now: Unix time in seconds.
-        then: The visitor's destination, once admitted, instead of the shop; None forwards the request.
+        destination: The visitor's destination, once admitted, instead of the shop; None forwards the request.
     """
 
-    __slots__ = ("client", "kind", "now", "request", "room", "session", "then", "ticket")
+    __slots__ = ("client", "destination", "kind", "now", "request", "room", "session", "ticket")
 
-    def __init__(self, client: ClientConnection, request: Request, room: Room, then: bytes | None = None) -> None:
-        self.then = then
+    def __init__(
+        self, client: ClientConnection, request: Request, room: Room, destination: bytes | None = None
+    ) -> None:
+        self.destination = destination
         self.client = client
         self.request = request
         self.room = room
@@ -41,12 +43,12 @@ class Call:
             session = room.sessions.find(value)
             if session is None or ((session.over or room.bound_to) and not self._may_use(session, value)):
                 continue
-            if self.session is None or self._better(session, self.session):
+            if self.session is None or self._is_better(session, self.session):
                 self.session = session
         self.ticket: Ticket | None = None
         for value in own_tokens(cookies, room.ticket_cookie_name, fields.get(b"waitroom-ticket")):
             ticket = room.read_ticket(value)
-            if ticket is not None and (self.ticket is None or self._ahead(ticket, self.ticket)):
+            if ticket is not None and (self.ticket is None or self._is_ahead(ticket, self.ticket)):
                 self.ticket = ticket
 
     def _may_use(self, session: Session, value: bytes) -> bool:
@@ -62,12 +64,12 @@ class Call:
         # A pass bound to something else, by an earlier value of the setting, is valid until it is renewed.
         return binding_kind(binding) != room.bound_to or binding in room.bindings(self.client, request)
 
-    def _better(self, session: Session, best: Session) -> bool:
+    def _is_better(self, session: Session, best: Session) -> bool:
         """Whether a session is better than the best so far: one that needs no lookup, then the longest."""
         now = self.now
         return (now < session.expires_at, session.ends_at) > (now < best.expires_at, best.ends_at)
 
-    def _ahead(self, ticket: Ticket, best: Ticket) -> bool:
+    def _is_ahead(self, ticket: Ticket, best: Ticket) -> bool:
         """Whether a ticket is better than the best so far: a valid one, then the first place."""
         expired = best.expired(self.now)
         return expired if ticket.expired(self.now) != expired else ticket.place < best.place
@@ -99,7 +101,7 @@ class Call:
         """A session for this visitor without the store; see `Room.start_offline_session`."""
         return self.room.start_offline_session(self.now, binding=self.room.binding(self.client, self.request))
 
-    def ticket_lines(self, ticket: Ticket) -> bytes:
+    def ticket_headers(self, ticket: Ticket) -> bytes:
         """Header lines that give the visitor the ticket."""
         return self.ticket_cookie(self.room.tokens.sign_ticket(ticket))
 
@@ -107,7 +109,7 @@ class Call:
         """A Set-Cookie line with a signed ticket."""
         return self.cookie(self.room.ticket_cookie, value, TICKET_SECONDS)
 
-    def pass_lines(self, session: Session, value: str) -> bytes:
+    def pass_headers(self, session: Session, value: str) -> bytes:
         """Header lines that give the visitor the pass, and remove the used ticket."""
         self.room.neighbours.record(neighbourhood(self.client.visitor), int(self.now))
         lines = self.cookie(self.room.pass_cookie, value, session.ends_at - int(self.now))

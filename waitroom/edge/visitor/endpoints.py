@@ -14,16 +14,16 @@ from waitroom.edge.http.message import Request
 from waitroom.edge.rooms.room import Room
 from waitroom.edge.rooms.router import Route, Router
 from waitroom.edge.rooms.sessions import Session
-from waitroom.edge.visitor.context import Call, kind_of
+from waitroom.edge.visitor.context import RequestContext, kind_of
 from waitroom.edge.visitor.flow import Admitted, Delayed, Outcome, Queued, TicketStatus, VisitorFlow
-from waitroom.edge.visitor.responses import JSON_LINES, OK, TOO_MANY, UNAVAILABLE, Answers
-from waitroom.edge.visitor.status import Standing
+from waitroom.edge.visitor.responses import JSON_HEADERS, OK, TOO_MANY, UNAVAILABLE, Responder
+from waitroom.edge.visitor.status import VisitorStatus
 from waitroom.errors import StoreUnavailable
 from waitroom.gate import Kind
 from waitroom.queue.store import Fate
 from waitroom.tokens import Ticket
 
-CarryOut = Callable[[ClientConnection, Request], None]
+Handler = Callable[[ClientConnection, Request], None]
 
 CREATED = b"201 Created"
 CONFLICT = b"409 Conflict"
@@ -31,15 +31,15 @@ CONFLICT = b"409 Conflict"
 CHECK = b"/.waitroom/check"
 CLAIM = b"/.waitroom/claim"
 # A page with extended time admits the visitor by itself this long before its end: a hidden tab has one timer a minute.
-_ENTER_AHEAD_SECONDS: Final = 75
+_ENTER_EARLY_SECONDS: Final = 75
 _READS, _WRITES = (b"GET", b"HEAD"), (b"POST",)
 
 
 class Endpoints:
-    """Answers requests to our own addresses.
+    """Responder requests to our own addresses.
 
     Args:
-        answers: Renders responses.
+        responder: Renders responses.
         flow: The visitor flow.
         router: Finds the room of a forward-auth request.
         rooms: The rooms by name.
@@ -48,27 +48,27 @@ class Endpoints:
 
     def __init__(
         self,
-        answers: Answers,
+        responder: Responder,
         flow: VisitorFlow,
         router: Router,
         rooms: Mapping[str, Room],
-        admit_or_wait: Callable[[Call], None],
+        admit_or_wait: Callable[[RequestContext], None],
     ) -> None:
-        self._answers = answers
+        self._responder = responder
         self._flow = flow
         self._router = router
         self._rooms = rooms
         self._admit_or_wait = admit_or_wait
-        self._handlers: dict[bytes, tuple[tuple[bytes, ...], Callable[[Call], None]]] = {
+        self._handlers: dict[bytes, tuple[tuple[bytes, ...], Callable[[RequestContext], None]]] = {
             b"/.waitroom/status": (_READS, self._status),
-            b"/.waitroom/join": (_WRITES, lambda call: call.client.run(self._join(call))),
-            CLAIM: (_WRITES, lambda call: call.client.run(self._claim(call))),
-            b"/.waitroom/leave": (_WRITES, lambda call: call.client.run(self._leave(call))),
+            b"/.waitroom/join": (_WRITES, lambda context: context.client.run(self._join(context))),
+            CLAIM: (_WRITES, lambda context: context.client.run(self._claim(context))),
+            b"/.waitroom/leave": (_WRITES, lambda context: context.client.run(self._leave(context))),
             CHECK: (_READS, self._check),
             b"/.waitroom/wait": (_READS, self._wait),
         }
 
-    def plan(self, request: Request, route: Route | None) -> CarryOut:
+    def resolve_handler(self, request: Request, route: Route | None) -> Handler:
         """The handler of requests under the reserved prefix that have a head like this one.
 
         Args:
@@ -82,16 +82,16 @@ class Endpoints:
             methods, handler = _READS, self._wait  # from the page that offers more time
         if request.method not in methods:
             return self._refusing(b"405 Method Not Allowed", 405, b"Allow: %b\r\n" % b", ".join(methods))
-        if request.method == b"POST" and _cross_site(request):
+        if request.method == b"POST" and _is_cross_site(request):
             return self._refusing(b"403 Forbidden", 403)
         name = _query(request).get("room")
         if name is None and request.path == CHECK:
-            route = self._router.route(*_asked_about(request))
+            route = self._router.route(*_checked_host_and_path(request))
             if route is not None and route.refused:
                 # nginx's auth_request only knows 401 and 403; it would treat a 400 as an internal error.
                 return self._refusing(b"403 Forbidden", 403)
             if route is not None and not route.gated:
-                return _let_pass
+                return _allow
         if name is None:
             name = None if route is None else route.room
         if name is None:
@@ -99,177 +99,181 @@ class Endpoints:
         if name not in self._rooms:
             return _failing(404)
         room, answer = self._rooms[name], handler
-        return lambda client, request: answer(Call(client, request, room))
+        return lambda client, request: answer(RequestContext(client, request, room))
 
-    def _refusing(self, status_line: bytes, status: int, more: bytes = b"") -> CarryOut:
+    def _refusing(self, status_line: bytes, status: int, more: bytes = b"") -> Handler:
         def refuse(client: ClientConnection, request: Request) -> None:
-            lines, body = self._answers.error(request, client.request_id, status)
+            lines, body = self._responder.error(request, client.request_id, status)
             client.respond(status_line, lines + more, body)
 
         return refuse
 
-    def _status(self, call: Call) -> None:
-        room, ticket = call.room, call.ticket
+    def _status(self, context: RequestContext) -> None:
+        room, ticket = context.room, context.ticket
         room.count("status")
-        if _inside(call):
-            self._say(call, OK, self._answers.standing(room, "admitted"))
-        elif ticket is None or ticket.expired(call.now):
-            self._say(call, OK, self._answers.standing(room, "unknown"))
+        if _is_admitted(context):
+            self._respond_json(context, OK, self._responder.status(room, "admitted"))
+        elif ticket is None or ticket.expired(context.now):
+            self._respond_json(context, OK, self._responder.status(room, "unknown"))
         elif room.is_waiting(ticket):
             room.mark_seen(ticket)
-            self._say(call, OK, self._answers.standing(room, "waiting", ticket))
+            self._respond_json(context, OK, self._responder.status(room, "waiting", ticket))
         elif room.store_up:
-            call.client.run(self._ask(call, ticket))
+            context.client.run(self._look_up(context, ticket))
         else:
-            self._say(call, OK, self._answers.standing(room, "waiting", ticket))
+            self._respond_json(context, OK, self._responder.status(room, "waiting", ticket))
 
-    async def _ask(self, call: Call, ticket: Ticket) -> None:
-        outcome = await self._flow.look_up(call, ticket)
+    async def _look_up(self, context: RequestContext, ticket: Ticket) -> None:
+        outcome = await self._flow.look_up(context, ticket)
         lines = b""
         if isinstance(outcome, TicketStatus) and outcome.changed:
-            lines = _ticket_lines(call, call.room.tokens.sign_ticket(outcome.ticket))
-        self._say(call, OK, self._answers.of_outcome(call, outcome), lines)
+            lines = _ticket_headers(context, context.room.tokens.sign_ticket(outcome.ticket))
+        self._respond_json(context, OK, self._responder.outcome_status(context, outcome), lines)
 
-    async def _join(self, call: Call) -> None:
-        room, ticket = call.room, call.ticket
+    async def _join(self, context: RequestContext) -> None:
+        room, ticket = context.room, context.ticket
         room.count("join")
-        if _inside(call):
-            self._say(call, OK, self._answers.standing(room, "admitted"))
-        elif ticket is None or ticket.expired(call.now):
-            call.ticket = None
-            self._render(call, await self._flow.join(call), CREATED)
+        if _is_admitted(context):
+            self._respond_json(context, OK, self._responder.status(room, "admitted"))
+        elif ticket is None or ticket.expired(context.now):
+            context.ticket = None
+            self._render(context, await self._flow.join(context), CREATED)
         elif room.is_waiting(ticket):
             room.mark_seen(ticket)
-            self._say(call, OK, self._answers.standing(room, "waiting", ticket), ticket=room.tokens.sign_ticket(ticket))
+            self._respond_json(
+                context, OK, self._responder.status(room, "waiting", ticket), ticket=room.tokens.sign_ticket(ticket)
+            )
         else:
-            outcome = await self._flow.visit_or_join(call, ticket, claim=False)
-            self._render(call, outcome, OK if isinstance(outcome, TicketStatus) else CREATED)
+            outcome = await self._flow.visit_or_join(context, ticket, claim=False)
+            self._render(context, outcome, OK if isinstance(outcome, TicketStatus) else CREATED)
 
-    async def _claim(self, call: Call) -> None:
-        room, ticket, session = call.room, call.ticket, call.session
+    async def _claim(self, context: RequestContext) -> None:
+        room, ticket, session = context.room, context.ticket, context.session
         room.count("claim")
-        if _query(call.request).get("more") == "1":
-            await self._more(call)
-        elif session is not None and _inside(call):
-            self._let_in(call, OK, *call.start_session(session.id, session.ends_at))
-        elif ticket is None or ticket.expired(call.now):
-            self._say(call, CONFLICT, self._answers.standing(room, "unknown"))
+        if _query(context.request).get("more") == "1":
+            await self._extend_claim(context)
+        elif session is not None and _is_admitted(context):
+            self._respond_admitted(context, OK, *context.start_session(session.id, session.ends_at))
+        elif ticket is None or ticket.expired(context.now):
+            self._respond_json(context, CONFLICT, self._responder.status(room, "unknown"))
         else:
-            outcome = await self._flow.claim(call, ticket)
-            self._render(call, outcome, CONFLICT if isinstance(outcome, TicketStatus) else OK)
+            outcome = await self._flow.claim(context, ticket)
+            self._render(context, outcome, CONFLICT if isinstance(outcome, TicketStatus) else OK)
 
-    def _render(self, call: Call, outcome: Outcome, status: bytes) -> None:
+    def _render(self, context: RequestContext, outcome: Outcome, status: bytes) -> None:
         """Responds to a program with a step's outcome: with ``status``, unless the visitor must try again."""
         if isinstance(outcome, Admitted):
-            self._let_in(call, status, outcome.session, outcome.value)
+            self._respond_admitted(context, status, outcome.session, outcome.value)
             return
-        standing = self._answers.of_outcome(call, outcome)
+        standing = self._responder.outcome_status(context, outcome)
         retry = b"Retry-After: %d\r\n" % standing.poll_after
         if isinstance(outcome, (Queued, TicketStatus)):
-            ticket = call.room.tokens.sign_ticket(outcome.ticket)
-            self._say(call, status, standing, _ticket_lines(call, ticket), ticket=ticket)
+            ticket = context.room.tokens.sign_ticket(outcome.ticket)
+            self._respond_json(context, status, standing, _ticket_headers(context, ticket), ticket=ticket)
         elif isinstance(outcome, Delayed):
-            self._say(call, TOO_MANY, standing, outcome.lines + retry)
+            self._respond_json(context, TOO_MANY, standing, outcome.lines + retry)
         else:
-            self._say(call, UNAVAILABLE, standing, retry)
+            self._respond_json(context, UNAVAILABLE, standing, retry)
 
-    async def _more(self, call: Call) -> None:
+    async def _extend_claim(self, context: RequestContext) -> None:
         """Extends a called visitor's time to claim the turn once, and admits nobody."""
-        room, ticket = call.room, call.ticket
-        is_page = call.kind is Kind.NAVIGATION
-        if _inside(call) or ticket is None or ticket.expired(call.now):
-            fate: Fate = "admitted" if _inside(call) else "unknown"
+        room, ticket = context.room, context.ticket
+        is_page = context.kind is Kind.NAVIGATION
+        if _is_admitted(context) or ticket is None or ticket.expired(context.now):
+            fate: Fate = "admitted" if _is_admitted(context) else "unknown"
             if is_page:
-                self._wait(call)
+                self._wait(context)
             else:
-                self._say(call, OK if fate == "admitted" else CONFLICT, self._answers.standing(room, fate))
+                self._respond_json(context, OK if fate == "admitted" else CONFLICT, self._responder.status(room, fate))
             return
-        outcome = await self._flow.look_up(call, ticket, more=True)
+        outcome = await self._flow.look_up(context, ticket, more=True)
         if not is_page:
             came = isinstance(outcome, TicketStatus) and outcome.fate in ("called", "admitted")
-            self._render(call, outcome, OK if came else CONFLICT)
+            self._render(context, outcome, OK if came else CONFLICT)
             return
-        standing = self._answers.of_outcome(call, outcome)
+        standing = self._responder.outcome_status(context, outcome)
         if isinstance(outcome, TicketStatus) and standing.state == "called":
-            after = max(1, outcome.left_ms // 1000 - _ENTER_AHEAD_SECONDS)
-            lines = call.ticket_lines(outcome.ticket) if outcome.changed else b""
-            self._answers.tell(call, replace(standing, poll_after=after), lines)
+            after = max(1, outcome.left_ms // 1000 - _ENTER_EARLY_SECONDS)
+            lines = context.ticket_headers(outcome.ticket) if outcome.changed else b""
+            self._responder.respond(context, replace(standing, poll_after=after), lines)
         else:
-            self._wait(call)
+            self._wait(context)
 
-    async def _leave(self, call: Call) -> None:
-        room = call.room
+    async def _leave(self, context: RequestContext) -> None:
+        room = context.room
         room.count("leave")
         try:
-            if call.ticket is not None:
-                await room.leave(call.ticket.place, has_pass=False)
-            if call.session is not None:
-                await room.leave(call.session.id, has_pass=True)
+            if context.ticket is not None:
+                await room.leave(context.ticket.place, has_pass=False)
+            if context.session is not None:
+                await room.leave(context.session.id, has_pass=True)
         except StoreUnavailable:
-            call.client.fail(503)
+            context.client.fail(503)
             return
-        lines = call.cookie(room.ticket_cookie, "", 0) + call.cookie(room.pass_cookie, "", 0)
-        self._answers.left(call, lines)
+        lines = context.cookie(room.ticket_cookie, "", 0) + context.cookie(room.pass_cookie, "", 0)
+        self._responder.respond_left(context, lines)
 
-    def _check(self, call: Call) -> None:
+    def _check(self, context: RequestContext) -> None:
         """Forward-auth: another proxy asks whether one of its requests may proceed."""
-        room, session = call.room, call.session
-        if session is not None and _inside(call):
-            room.sessions.begin(session, call.now)
+        room, session = context.room, context.session
+        if session is not None and _is_admitted(context):
+            room.sessions.begin(session, context.now)
             room.sessions.finish(session)
             lines = b"Waitroom-Room: %b\r\nWaitroom-Session: %x\r\n" % (room.name.encode(), session.id)
-            call.client.respond(b"204 No Content", lines + b"Cache-Control: no-store\r\n", b"")
+            context.client.respond(b"204 No Content", lines + b"Cache-Control: no-store\r\n", b"")
             return
-        uri = _asked_for(call.request)
+        uri = _checked_target(context.request)
         address = f"/.waitroom/wait?room={room.name}&to={quote(uri, safe='/')}".encode()
-        lines = b"Location: %b\r\n" % address + JSON_LINES
-        call.client.respond(b"401 Unauthorized", lines, b'{"waiting_page":"%b"}' % address)
+        lines = b"Location: %b\r\n" % address + JSON_HEADERS
+        context.client.respond(b"401 Unauthorized", lines, b'{"waiting_page":"%b"}' % address)
 
-    def _wait(self, call: Call) -> None:
+    def _wait(self, context: RequestContext) -> None:
         """The waiting page at its own address; an admitted visitor is redirected to ``to``, a path of this host."""
-        to = _query(call.request).get("to", "/")
-        call.then = quote(to, safe="/?&=%:;,@!$'()*+~-._").encode() if _own_path(to) else b"/"
-        self._admit_or_wait(call)
+        to = _query(context.request).get("to", "/")
+        context.destination = quote(to, safe="/?&=%:;,@!$'()*+~-._").encode() if _is_local_path(to) else b"/"
+        self._admit_or_wait(context)
 
-    def _let_in(self, call: Call, status: bytes, session: Session, value: str) -> None:
+    def _respond_admitted(self, context: RequestContext, status: bytes, session: Session, value: str) -> None:
         """Returns a pass, in a cookie, a header and the body: the client uses the form it can store."""
-        lines = call.pass_lines(session, value) + b"Waitroom-Pass: %b\r\n" % value.encode()
-        body = self._answers.standing(call.room, "admitted").json(call.room.name)
+        lines = context.pass_headers(session, value) + b"Waitroom-Pass: %b\r\n" % value.encode()
+        body = self._responder.status(context.room, "admitted").json(context.room.name)
         body = body[:-1] + b',"pass":"%b"}' % value.encode()
-        call.client.respond(status, lines + JSON_LINES, body)
+        context.client.respond(status, lines + JSON_HEADERS, body)
 
-    def _say(self, call: Call, status: bytes, standing: Standing, lines: bytes = b"", *, ticket: str = "") -> None:
-        body = standing.json(call.room.name)
+    def _respond_json(
+        self, context: RequestContext, status: bytes, standing: VisitorStatus, lines: bytes = b"", *, ticket: str = ""
+    ) -> None:
+        body = standing.json(context.room.name)
         if ticket:
             body = body[:-1] + b',"ticket":"%b"}' % ticket.encode()
-        call.client.respond(status, lines + JSON_LINES, body)
+        context.client.respond(status, lines + JSON_HEADERS, body)
 
 
-def _failing(status: int) -> CarryOut:
+def _failing(status: int) -> Handler:
     return lambda client, _: client.fail(status)
 
 
-def _let_pass(client: ClientConnection, _: Request) -> None:
+def _allow(client: ClientConnection, _: Request) -> None:
     client.respond(b"204 No Content", b"Cache-Control: no-store\r\n", b"")
 
 
-def _inside(call: Call) -> bool:
-    return call.session is not None and not call.session.over and call.now < call.session.expires_at
+def _is_admitted(context: RequestContext) -> bool:
+    return context.session is not None and not context.session.over and context.now < context.session.expires_at
 
 
-def _ticket_lines(call: Call, ticket: str) -> bytes:
-    return call.ticket_cookie(ticket) + b"Waitroom-Ticket: %b\r\n" % ticket.encode()
+def _ticket_headers(context: RequestContext, ticket: str) -> bytes:
+    return context.ticket_cookie(ticket) + b"Waitroom-Ticket: %b\r\n" % ticket.encode()
 
 
-def _asked_for(request: Request) -> bytes:
+def _checked_target(request: Request) -> bytes:
     """The target of a forward-auth request."""
     return request.fields.get(b"x-forwarded-uri") or request.fields.get(b"x-original-uri") or b"/"
 
 
-def _asked_about(request: Request) -> tuple[bytes, bytes]:
+def _checked_host_and_path(request: Request) -> tuple[bytes, bytes]:
     """The host and path of a forward-auth request."""
     host = request.fields.get(b"x-forwarded-host") or request.fields.get(b"host", b"")
-    return host, _asked_for(request).partition(b"?")[0]
+    return host, _checked_target(request).partition(b"?")[0]
 
 
 def _query(request: Request) -> dict[str, str]:
@@ -277,7 +281,7 @@ def _query(request: Request) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(query.decode("latin-1")).items()} if query else {}
 
 
-def _cross_site(request: Request) -> bool:
+def _is_cross_site(request: Request) -> bool:
     """Whether another site's page sent this: it must not be able to give up a visitor's place."""
     fields = request.fields
     site = fields.get(b"sec-fetch-site")
@@ -290,6 +294,6 @@ def _cross_site(request: Request) -> bool:
     return origin.partition(b"://")[2] not in own
 
 
-def _own_path(to: str) -> bool:
+def _is_local_path(to: str) -> bool:
     """Whether it is a path of this host: browsers take two slashes, of either kind, for another host."""
     return to.startswith("/") and not to.startswith(("//", "/\\")) and to.isprintable()

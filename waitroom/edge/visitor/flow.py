@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from waitroom.edge.rooms.room import JoinResult, Room
 from waitroom.edge.rooms.sessions import Session
 from waitroom.edge.visitor.arrivals import Arrivals
-from waitroom.edge.visitor.context import Call
+from waitroom.edge.visitor.context import RequestContext
 from waitroom.errors import StoreUnavailable
 from waitroom.queue.store import Fate, Visited
 from waitroom.queue.view import RoomState
@@ -94,102 +94,102 @@ class VisitorFlow:
     def __init__(self, arrivals: Arrivals) -> None:
         self._arrivals = arrivals
 
-    def before_join(self, call: Call) -> Outcome | None:
+    def before_join(self, context: RequestContext) -> Outcome | None:
         """The outcome for a newcomer who gets no place now; None if the store is to be asked for one."""
-        if not call.room.store_up:
-            return self.store_failed(call)
-        wait = self._arrivals.retry_after(call)
+        if not context.room.store_up:
+            return self.on_store_error(context)
+        wait = self._arrivals.retry_after(context)
         if wait:
-            call.room.count("join_limited")
-            return Delayed(wait, self._arrivals.lines(call))
+            context.room.count("join_limited")
+            return Delayed(wait, self._arrivals.lines(context))
         return None
 
-    def joined(self, call: Call, answer: asyncio.Future[JoinResult]) -> Outcome:
+    def join_outcome(self, context: RequestContext, answer: asyncio.Future[JoinResult]) -> Outcome:
         """The outcome of `Room.join`."""
         try:
             result = answer.result()
         except StoreUnavailable:
-            return self.store_failed(call)
-        return self._join_outcome(call, result)
+            return self.on_store_error(context)
+        return self._join_outcome(context, result)
 
-    async def join(self, call: Call) -> Outcome:
+    async def join(self, context: RequestContext) -> Outcome:
         """Takes a place for a newcomer."""
-        outcome = self.before_join(call)
+        outcome = self.before_join(context)
         if outcome is not None:
             return outcome
         try:
-            result = await call.room.join()
+            result = await context.room.join()
         except StoreUnavailable:
-            return self.store_failed(call)
-        return self._join_outcome(call, result)
+            return self.on_store_error(context)
+        return self._join_outcome(context, result)
 
-    async def visit_or_join(self, call: Call, ticket: Ticket, *, claim: bool) -> Outcome:
+    async def visit_or_join(self, context: RequestContext, ticket: Ticket, *, claim: bool) -> Outcome:
         """Looks a ticket up, see `claim` and `look_up`; the holder of one unknown to the store is a newcomer."""
-        outcome = await (self.claim(call, ticket) if claim else self.look_up(call, ticket))
+        outcome = await (self.claim(context, ticket) if claim else self.look_up(context, ticket))
         if isinstance(outcome, TicketStatus) and outcome.fate == "unknown":
-            call.ticket = None
-            return await self.join(call)
+            context.ticket = None
+            return await self.join(context)
         return outcome
 
-    async def claim(self, call: Call, ticket: Ticket) -> Outcome:
+    async def claim(self, context: RequestContext, ticket: Ticket) -> Outcome:
         """Admits the holder of a ticket if the turn has come."""
         try:
-            visited = await call.room.visit(ticket, claim=True)
+            visited = await context.room.visit(ticket, claim=True)
         except StoreUnavailable:
             return Held(ticket)
         if visited.fate == "admitted":
-            return Admitted(*call.start_claimed_session(ticket, visited))
-        return _status(call.room, ticket, visited)
+            return Admitted(*context.start_claimed_session(ticket, visited))
+        return _status(context.room, ticket, visited)
 
-    async def look_up(self, call: Call, ticket: Ticket, *, more: bool = False) -> Outcome:
+    async def look_up(self, context: RequestContext, ticket: Ticket, *, more: bool = False) -> Outcome:
         """Looks up a ticket whose status memory doesn't show, and admits nobody.
 
         Args:
-            call: The request.
+            context: The request.
             ticket: The visitor's ticket.
             more: Whether a called visitor asks for more time.
         """
         try:
-            visited = await call.room.visit(ticket, claim=False, more=more)
+            visited = await context.room.visit(ticket, claim=False, more=more)
         except StoreUnavailable:
             return Held(ticket)
-        return _status(call.room, ticket, visited)
+        return _status(context.room, ticket, visited)
 
-    async def resume(self, call: Call, session: Session) -> Admitted | None:
+    async def resume(self, context: RequestContext, session: Session) -> Admitted | None:
         """Renews the pass of a session if it still exists; None if it has ended."""
         try:
-            alive = await call.room.resume(session, call.now)
+            alive = await context.room.resume(session, context.now)
         except StoreUnavailable:
             alive = True  # passes stay valid while the store is unavailable
-        return Admitted(*call.start_session(session.id, session.ends_at)) if alive else None
+        return Admitted(*context.start_session(session.id, session.ends_at)) if alive else None
 
-    def store_failed(self, call: Call) -> Outcome:
+    def on_store_error(self, context: RequestContext) -> Outcome:
         """The outcome for a newcomer while the store is unavailable: the room's ``on_store_error``."""
-        match call.room.settings.on_store_error:
+        match context.room.settings.on_store_error:
             case "admit":
-                return self.admit_offline(call)
+                return self.admit_offline(context)
             case "hold":
-                return self.hold(call)
+                return self.held(context)
             case _:
                 return Rejected(RoomState.CLOSED)
 
-    def admit_offline(self, call: Call) -> Outcome:
+    def admit_offline(self, context: RequestContext) -> Outcome:
         """Admits newcomers at the room's rate without the store, and holds the rest."""
-        admitted = call.start_offline_session()
-        return self.hold(call) if admitted is None else Admitted(*admitted)
+        admitted = context.start_offline_session()
+        return self.held(context) if admitted is None else Admitted(*admitted)
 
-    def hold(self, call: Call) -> Held:
+    def held(self, context: RequestContext) -> Held:
         """The outcome for a visitor while the store is unavailable."""
-        return Held(call.ticket)
+        return Held(context.ticket)
 
-    def _join_outcome(self, call: Call, result: JoinResult) -> Outcome:
-        room = call.room
+    def _join_outcome(self, context: RequestContext, result: JoinResult) -> Outcome:
+        room = context.room
         if result.admitted:
             room.metrics.wait_seconds.observe(0)
-            return Admitted(*call.start_session(result.place))
+            return Admitted(*context.start_session(result.place))
         if not result.place:
             return Rejected(result.state)
-        return Queued(room.ticket_for(result, call.now), result.position)
+        return Queued(room.ticket_for(result, context.now), result.position)
 
 
 def _status(room: Room, ticket: Ticket, visited: Visited) -> TicketStatus:

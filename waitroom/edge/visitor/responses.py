@@ -12,21 +12,21 @@ from waitroom.edge.http.message import Request, glance
 from waitroom.edge.pages.messages import PageKind
 from waitroom.edge.pages.renderer import Pages, PageValues
 from waitroom.edge.rooms.room import Room
-from waitroom.edge.visitor.context import Call, kind_of
+from waitroom.edge.visitor.context import RequestContext, kind_of
 from waitroom.edge.visitor.flow import Delayed, Held, Outcome, Queued, Rejected, TicketStatus
-from waitroom.edge.visitor.status import Standing, stand
+from waitroom.edge.visitor.status import VisitorStatus, build_status
 from waitroom.gate import Kind, classify
 from waitroom.queue.store import Fate
 from waitroom.queue.view import RoomState
 from waitroom.tokens import Ticket
 
-JSON_LINES: Final = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
+JSON_HEADERS: Final = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
 OK: Final = b"200 OK"
 TOO_MANY: Final = b"429 Too Many Requests"
 UNAVAILABLE: Final = b"503 Service Unavailable"
 
 
-class Answers:
+class Responder:
     """Renders a visitor's status.
 
     Args:
@@ -37,47 +37,49 @@ class Answers:
     def __init__(self, pages: Pages, spread: random.Random) -> None:
         self._pages = pages
         self._spread = spread
-        self.page_lines = (
+        self.page_headers = (
             b"Content-Type: text/html; charset=utf-8\r\nCache-Control: no-store\r\nReferrer-Policy: same-origin\r\n"
             b"X-Content-Type-Options: nosniff\r\nVary: Accept-Language\r\nContent-Security-Policy: %b\r\n"
         ) % pages.csp.encode()
 
-    def tell(self, call: Call, standing: Standing, lines: bytes = b"") -> None:
+    def respond(self, context: RequestContext, standing: VisitorStatus, lines: bytes = b"") -> None:
         """Responds to a request that has to wait with the status, as the page or as JSON."""
         lines += b"Retry-After: %d\r\n" % standing.poll_after
-        status = UNAVAILABLE if call.room.settings.waiting_status == 503 else OK
-        if call.kind is Kind.NAVIGATION and standing.kind is not None:
-            call.client.respond(status, lines + self.page_lines, self._room_page(call, standing))
+        status = UNAVAILABLE if context.room.settings.waiting_status == 503 else OK
+        if context.kind is Kind.NAVIGATION and standing.kind is not None:
+            context.client.respond(status, lines + self.page_headers, self._room_page(context, standing))
         else:
-            call.client.respond(status, lines + JSON_LINES, standing.json(call.room.name))
+            context.client.respond(status, lines + JSON_HEADERS, standing.json(context.room.name))
 
-    def tell_outcome(self, call: Call, outcome: Outcome) -> None:
+    def respond_outcome(self, context: RequestContext, outcome: Outcome) -> None:
         """Responds to a visitor who isn't admitted with the reason, and counts the request."""
-        room, standing = call.room, self.of_outcome(call, outcome)
+        room, standing = context.room, self.outcome_status(context, outcome)
         if isinstance(outcome, Queued):
             room.count("queued")
-            self.tell(call, standing, call.ticket_lines(outcome.ticket))
+            self.respond(context, standing, context.ticket_headers(outcome.ticket))
         elif isinstance(outcome, TicketStatus):
             room.count("waiting")
-            self.tell(call, standing, call.ticket_lines(outcome.ticket) if outcome.changed else b"")
+            self.respond(context, standing, context.ticket_headers(outcome.ticket) if outcome.changed else b"")
         elif isinstance(outcome, Delayed):
-            self.tell(call, standing, outcome.lines)
+            self.respond(context, standing, outcome.lines)
         else:
             room.count("turned_away" if isinstance(outcome, Rejected) else "held")
-            self.tell(call, standing)
+            self.respond(context, standing)
 
-    def later(self, call: Call) -> None:
-        """Answers a prefetch so that no cache stores the response and the browser asks again on the click."""
-        body = self.standing(call.room, "unknown").json(call.room.name)
-        call.client.respond(UNAVAILABLE, JSON_LINES, body)
+    def respond_to_prefetch(self, context: RequestContext) -> None:
+        """Responder a prefetch so that no cache stores the response and the browser asks again on the click."""
+        body = self.status(context.room, "unknown").json(context.room.name)
+        context.client.respond(UNAVAILABLE, JSON_HEADERS, body)
 
-    def left(self, call: Call, lines: bytes) -> None:
+    def respond_left(self, context: RequestContext, lines: bytes) -> None:
         """Responds to a visitor who gave up the place or the session."""
-        if call.kind is Kind.NAVIGATION:
-            body = self._pages.left_page(self._language(call.request), call.client.request_id)
-            call.client.respond(OK, lines + self.page_lines, body)
+        if context.kind is Kind.NAVIGATION:
+            body = self._pages.left_page(self._language(context.request), context.client.request_id)
+            context.client.respond(OK, lines + self.page_headers, body)
         else:
-            call.client.respond(OK, lines + JSON_LINES, self.standing(call.room, "unknown").json(call.room.name))
+            context.client.respond(
+                OK, lines + JSON_HEADERS, self.status(context.room, "unknown").json(context.room.name)
+            )
 
     def error(self, request: Request | None, request_id: str, status: int, head: bytes = b"") -> tuple[bytes, bytes]:
         """The header lines and body of an error. ``head`` is the received part of a malformed request."""
@@ -87,11 +89,11 @@ class Answers:
         else:
             language, kind = self._language(request), kind_of(request)
         if kind is Kind.NAVIGATION or kind is Kind.EMBEDDED:
-            return self.page_lines, self._pages.error_page(status, language, request_id)
+            return self.page_headers, self._pages.error_page(status, language, request_id)
         text = self._pages.error_text(status, language)
-        return JSON_LINES, json.dumps({"error": text, "status": status, "request_id": request_id}).encode()
+        return JSON_HEADERS, json.dumps({"error": text, "status": status, "request_id": request_id}).encode()
 
-    def standing(
+    def status(
         self,
         room: Room,
         fate: Fate,
@@ -101,7 +103,7 @@ class Answers:
         kind: PageKind | None = None,
         state: str | None = None,
         position: int | None = None,
-    ) -> Standing:
+    ) -> VisitorStatus:
         """The status of a visitor; ``kind``, ``state`` and ``position`` override the view."""
         view = room.view
         start = None
@@ -110,7 +112,7 @@ class Answers:
                 position = view.table.position(ticket.place)
             start = max(ticket.start_position, position or 0)
         eta = room.expected_wait(position) if position is not None else None
-        found = stand(
+        found = build_status(
             fate,
             view,
             room.viewed_at,
@@ -122,32 +124,32 @@ class Answers:
             jitter=self._spread.random(),
         )
         if kind is not None or state is not None:
-            found = found.said(state or found.state, kind or found.kind)
+            found = found.with_state(state or found.state, kind or found.kind)
         return found
 
-    def of_outcome(self, call: Call, outcome: Outcome) -> Standing:
+    def outcome_status(self, context: RequestContext, outcome: Outcome) -> VisitorStatus:
         """The status of a visitor after a step of the flow."""
-        room = call.room
+        room = context.room
         if isinstance(outcome, Queued):
-            return self.standing(room, "waiting", outcome.ticket, position=outcome.position)
+            return self.status(room, "waiting", outcome.ticket, position=outcome.position)
         if isinstance(outcome, TicketStatus):
-            return self.standing(room, outcome.fate, outcome.ticket, outcome.left_ms)
+            return self.status(room, outcome.fate, outcome.ticket, outcome.left_ms)
         if isinstance(outcome, Rejected):
             kind = PageKind.SOLD_OUT if outcome.state is RoomState.SOLD_OUT else PageKind.CLOSED
-            return self.standing(room, "unknown", kind=kind, state=kind.value)
+            return self.status(room, "unknown", kind=kind, state=kind.value)
         if isinstance(outcome, Held):
             state = "unknown" if outcome.ticket is None else None
-            return self.standing(room, "waiting", outcome.ticket, kind=PageKind.HELD, state=state)
+            return self.status(room, "waiting", outcome.ticket, kind=PageKind.HELD, state=state)
         if isinstance(outcome, Delayed):
-            standing = self.standing(room, "unknown", kind=PageKind.BUSY, state="unknown")
+            standing = self.status(room, "unknown", kind=PageKind.BUSY, state="unknown")
             standing.poll_after = outcome.seconds + int(outcome.seconds * self._spread.random() / 4)
             return standing
-        return self.standing(room, "admitted")
+        return self.status(room, "admitted")
 
-    def _room_page(self, call: Call, standing: Standing) -> bytes:
+    def _room_page(self, context: RequestContext, standing: VisitorStatus) -> bytes:
         """The page that shows the status."""
         assert standing.kind is not None
-        language = self._language(call.request)
+        language = self._language(context.request)
         values = PageValues(
             position=standing.position,
             waiting=standing.waiting,
@@ -156,10 +158,10 @@ class Answers:
             poll_after=standing.poll_after,
             message=standing.message,
             updated_at=standing.updated_at,
-            request_id=call.client.request_id,
+            request_id=context.client.request_id,
             remaining=standing.remaining,
         )
-        return self._pages.room_page(call.room.name, standing.kind, language, values)
+        return self._pages.room_page(context.room.name, standing.kind, language, values)
 
     def _language(self, request: Request) -> str:
         return self._pages.language(request.fields.get(b"accept-language"))

@@ -18,17 +18,17 @@ from waitroom.queue.view import RoomState, RoomView
 HELD_POLL_SECONDS: Final = 12
 
 # The contract's visitor states for those in the queue while the room is in such a state.
-_WHILE_WAITING = {
+_STATUS_BY_ROOM_STATE = {
     RoomState.OPEN: (PageKind.WAITING, "waiting"),
     RoomState.PAUSED: (PageKind.PAUSED, "paused"),
     RoomState.CLOSED: (PageKind.CLOSED, "closed"),
     RoomState.SOLD_OUT: (PageKind.SOLD_OUT, "sold_out"),
 }
-_BEFORE_THE_FIRST_LOOK: Final = _WHILE_WAITING[RoomState.OPEN]
+_WITHOUT_VIEW: Final = _STATUS_BY_ROOM_STATE[RoomState.OPEN]
 
 
 @dataclass(slots=True)
-class Standing:
+class VisitorStatus:
     """The status of a visitor.
 
     Attributes:
@@ -55,7 +55,7 @@ class Standing:
     remaining: int | None
     updated_at: datetime
 
-    def said(self, state: str, kind: PageKind | None) -> Standing:
+    def with_state(self, state: str, kind: PageKind | None) -> VisitorStatus:
         """The same numbers with another state."""
         return replace(self, state=state, kind=kind)
 
@@ -72,11 +72,11 @@ class Standing:
             b"null" if eta is None else b"[%d,%d]" % eta,
             self.poll_after,
             b"null" if self.claim_by is None else b'"%b"' % rfc3339(self.claim_by),
-            _told_to_all(self.message, self.remaining, self.updated_at),
+            _common_json(self.message, self.remaining, self.updated_at),
         )
 
 
-def stand(
+def build_status(
     fate: Fate,
     view: RoomView | None,
     viewed_at: datetime,
@@ -87,7 +87,7 @@ def stand(
     claim_left_ms: int = 0,
     store_up: bool,
     jitter: float,
-) -> Standing:
+) -> VisitorStatus:
     """Builds a visitor's status.
 
     Args:
@@ -106,7 +106,7 @@ def stand(
     claim_by = None
     after = SHORTEST_POLL_SECONDS
     if fate == "waiting":
-        kind, state = _BEFORE_THE_FIRST_LOOK if view is None else _WHILE_WAITING[view.state]
+        kind, state = _WITHOUT_VIEW if view is None else _STATUS_BY_ROOM_STATE[view.state]
         if state == "waiting":
             if store_up:
                 after = poll_after(eta, position or 1, jitter)
@@ -123,9 +123,9 @@ def stand(
             kind = PageKind.CALLED
             claim_by = viewed_at + timedelta(milliseconds=claim_left_ms)
             if view is not None and view.state in (RoomState.CLOSED, RoomState.SOLD_OUT):
-                kind, state = _WHILE_WAITING[view.state]
+                kind, state = _STATUS_BY_ROOM_STATE[view.state]
                 claim_by = None
-    return Standing(
+    return VisitorStatus(
         state=state,
         kind=kind,
         position=position,
@@ -147,7 +147,7 @@ def rfc3339(at: datetime) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def _told_to_all(message: str, remaining: int | None, updated_at: datetime) -> bytes:
+def _common_json(message: str, remaining: int | None, updated_at: datetime) -> bytes:
     """The rest of the JSON: the part common to all visitors who poll between two views of the room."""
     left = b"null" if remaining is None else b"%d" % remaining
     text = json.dumps(message).encode()

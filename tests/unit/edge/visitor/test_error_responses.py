@@ -178,7 +178,7 @@ def test_a_person_gets_a_page_in_their_language(happens: Happens, status: int, l
         assert answer[b"Vary"] == b"Accept-Language"
         assert b"Content-Security-Policy" in answer
         id_ = re.findall(rb"<code>([0-9a-f]+)</code>", answer.body)[0].decode()
-        assert answer.body == world.edge._answers._pages.error_page(status, language, id_)
+        assert answer.body == world.edge._responder._pages.error_page(status, language, id_)
 
 
 @every_error
@@ -193,7 +193,7 @@ def test_a_program_gets_json_in_their_language(happens: Happens, status: int, la
         told = json.loads(answer.body)
         assert told.keys() == {"error", "status", "request_id"}
         assert told["status"] == status
-        assert told["error"] == world.edge._answers._pages.error_text(status, language)
+        assert told["error"] == world.edge._responder._pages.error_text(status, language)
 
 
 @every_error
@@ -244,4 +244,4 @@ def test_rubbish_is_answered_in_english(head: bytes) -> None:
         wire = world.client()
         wire.send(head)
         (answer,) = read_responses(wire.got, [b"GET"], closed=True)
-        assert json.loads(answer.body)["error"] == world.edge._answers._pages.error_text(answer.status, "en")
+        assert json.loads(answer.body)["error"] == world.edge._responder._pages.error_text(answer.status, "en")

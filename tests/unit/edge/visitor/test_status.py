@@ -10,7 +10,7 @@ import pytest
 
 from support.edge_world import BUSY
 from waitroom.edge.pages.messages import PageKind
-from waitroom.edge.visitor.status import Standing, rfc3339, stand
+from waitroom.edge.visitor.status import VisitorStatus, build_status, rfc3339
 from waitroom.queue.positions import LONGEST_POLL_SECONDS, SHORTEST_POLL_SECONDS
 from waitroom.queue.view import RoomState, RoomView
 
@@ -23,9 +23,9 @@ STATES = {
 }
 
 
-def standing(fate: str = "waiting", view: RoomView | None = BUSY, **more: object) -> Standing:
+def standing(fate: str = "waiting", view: RoomView | None = BUSY, **more: object) -> VisitorStatus:
     given = {"position": 20, "start_position": 30, "eta": (100, 200), "store_up": True, "jitter": 0.5} | more
-    return stand(fate, view, SEEN, **given)  # type: ignore[arg-type]
+    return build_status(fate, view, SEEN, **given)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("state", RoomState)
