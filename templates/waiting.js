@@ -5,7 +5,7 @@
 (() => {
   "use strict";
   const box = document.getElementById("waitroom");
-  const { language, states, say } = JSON.parse(box.textContent);
+  const { language, states, messages } = JSON.parse(box.textContent);
   const { room, position } = box.dataset;
   const memory = "waitroom_went_" + room;
   const born = Date.now();
@@ -44,8 +44,8 @@
 
   // The same as Language.wait in pages/i18n.py.
   function wait(range) {
-    if (!range) return say.unknown;
-    if (range[1] < 60) return say.soon;
+    if (!range) return messages.unknown;
+    if (range[1] < 60) return messages.soon;
     let least = Math.floor(range[0] / 60), most = Math.ceil(range[1] / 60), name = "minute";
     if (most > 20) {
       least -= least % 5;
@@ -61,7 +61,7 @@
         least = -1;
       }
     }
-    const pattern = least === 0 ? say.most : least === most ? say.about : say.range;
+    const pattern = least === 0 ? messages.most : least === most ? messages.about : messages.range;
     return pattern.replace("{low}", shortest).replace("{high}", number(most, name));
   }
 
@@ -121,7 +121,7 @@
       // Sparingly: at most once a minute, and only when nearer by a tenth or at the very front.
       if ((place <= toldPlace * 0.9 || (place <= 10 && place < toldPlace)) && Date.now() - toldAt >= 60000) {
         toldPlace = place;
-        announce(say.place.replace("{position}", number(place)) + " " + text);
+        announce(messages.place.replace("{position}", number(place)) + " " + text);
       }
     }
     updated();
@@ -170,8 +170,8 @@
   function failed(request) {
     failures += 1;
     if (failures === 2) {
-      notice(say.lost);
-      announce(say.lost);
+      notice(messages.lost);
+      announce(messages.lost);
     }
     updated();
     const asked = Math.min(Number(request.getResponseHeader("Retry-After")) || 0, 300);
@@ -193,7 +193,7 @@
     notice("");
     pollAfter = seconds(status.poll_after);
     if (status.state === "unknown" && !navigator.cookieEnabled) {
-      notice(say.cookies);
+      notice(messages.cookies);
       return schedule(60);
     }
     if (status.state === "unknown") return goOn();

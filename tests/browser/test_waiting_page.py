@@ -16,7 +16,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from support.waiting_page import LANGUAGES, NOW, STATUS, VALUES, Line, Open, asked, hide, marked, poll
-from waitroom.edge.pages.messages import ROOM_WORDS
+from waitroom.edge.pages.messages import ROOM_MESSAGES
 from waitroom.edge.pages.renderer import PageKind, Pages
 from waitroom.settings import RoomSettings
 
@@ -333,11 +333,11 @@ async def test_a_change_of_state_needs_no_new_page(line: Line, visit: Open, stat
     page = await visit()
     line.now(state, eta_seconds=None)
     await poll(page)
-    words = ROOM_WORDS[PageKind(state)]
-    await expect(page.get_by_role("heading", level=1)).to_have_text(words.heading)
-    await expect(page.locator(marked("lead"))).to_have_text(words.lead)
-    await expect(page.get_by_role("status")).to_have_text(words.heading)
-    await expect(page).to_have_title(words.heading)
+    message = ROOM_MESSAGES[PageKind(state)]
+    await expect(page.get_by_role("heading", level=1)).to_have_text(message.heading)
+    await expect(page.locator(marked("lead"))).to_have_text(message.lead)
+    await expect(page.get_by_role("status")).to_have_text(message.heading)
+    await expect(page).to_have_title(message.heading)
     over = state in ("sold_out", "closed")
     assert await page.get_by_text("Leave the line").is_visible() is not over
     assert await page.locator(marked("eta")).is_visible() is not over

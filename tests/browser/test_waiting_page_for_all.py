@@ -8,7 +8,7 @@ import pytest
 from playwright.async_api import expect
 
 from support.waiting_page import LANGUAGES, STATUS, VALUES, Line, Open, marked
-from waitroom.edge.pages.messages import ROOM_WORDS
+from waitroom.edge.pages.messages import ROOM_MESSAGES
 from waitroom.edge.pages.renderer import PageKind
 
 pytestmark = pytest.mark.slow
@@ -69,7 +69,7 @@ async def test_it_can_be_read_and_fits_the_smallest_phone(line: Line, visit: Ope
     for code in LANGUAGES:
         page = await visit(locale=code, color_scheme=scheme, viewport={"width": 320, "height": 600})
         # German has the longest words of them all.
-        for kind in ROOM_WORDS if code == "de" else (PageKind.WAITING,):
+        for kind in ROOM_MESSAGES if code == "de" else (PageKind.WAITING,):
             line.kind = kind
             await page.goto(line.address)
             await expect(page.locator("html")).to_have_attribute("lang", code)

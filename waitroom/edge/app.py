@@ -227,7 +227,7 @@ class Edge(Server):
         client.fail(400)
 
     def _bypass(self, client: ClientConnection, request: Request, room: Room, rules: Sequence[Bypass]) -> None:
-        """Applies the first of the rules for this head that fits the visitor too and isn't a draft."""
+        """Applies the first of the rules for this head that matches the visitor too and isn't a dry run."""
         address = client.visitor
         for rule in rules:
             if not rule.matches_visitor(address, client.cookies):
@@ -344,14 +344,14 @@ class Edge(Server):
             client.forward(Exchange(client, request, room.pool, passage))
 
     def _forward_or_redirect(
-        self, context: RequestContext, session: Session | None, outcome: str, lines: bytes = b""
+        self, context: RequestContext, session: Session | None, outcome: str, headers: bytes = b""
     ) -> None:
         """Forwards an admitted request to the shop, or redirects its visitor to their destination."""
         if context.destination is None:
-            self.forward(context.client, context.request, context.room, session, outcome, lines)
+            self.forward(context.client, context.request, context.room, session, outcome, headers)
         else:
             location = b"Location: %b\r\nCache-Control: no-store\r\n" % context.destination
-            context.client.respond(b"303 See Other", lines + location, b"")
+            context.client.respond(b"303 See Other", headers + location, b"")
 
     def _without_pass(self, context: RequestContext) -> None:
         room = context.room
@@ -372,10 +372,10 @@ class Edge(Server):
             self._responder.respond(context, self._responder.status(room, "unknown"))
 
     def _preflight(self, context: RequestContext) -> None:
-        answer = context.room.preflights.find(context.request)
-        if answer is not None:
+        response = context.room.preflights.find(context.request)
+        if response is not None:
             context.room.count("preflight_cached")
-            context.client.respond(answer.status_line, answer.lines, b"")
+            context.client.respond(response.status_line, response.headers, b"")
         else:
             context.client.run(self._fetch_preflight(context))
 
@@ -383,7 +383,7 @@ class Edge(Server):
         room, client = context.room, context.client
         open_ = room.view is not None and room.view.state in (RoomState.OPEN, RoomState.PAUSED)
         try:
-            answer = await room.preflights.fetch(
+            response = await room.preflights.fetch(
                 context.request, client.peer, client.visitor, open_=open_, now=context.now
             )
         except NoResponseError:
@@ -391,12 +391,12 @@ class Edge(Server):
         except UpstreamUnavailable as error:
             client.fail(502 if error.cause == "connect" else 503)
         else:
-            if answer is None:
+            if response is None:
                 room.count("preflight_refused")
                 self._responder.respond(context, self._responder.status(room, "unknown"))
             else:
                 room.count("preflight")
-                client.respond(answer.status_line, answer.lines, b"")
+                client.respond(response.status_line, response.headers, b"")
 
     def _join(self, context: RequestContext) -> None:
         outcome = self._flow.before_join(context)
@@ -405,8 +405,8 @@ class Edge(Server):
         else:
             self._render(context, outcome)
 
-    def _joined(self, context: RequestContext, answer: asyncio.Future[JoinResult]) -> None:
-        self._render(context, self._flow.join_outcome(context, answer))
+    def _joined(self, context: RequestContext, joined: asyncio.Future[JoinResult]) -> None:
+        self._render(context, self._flow.on_joined(context, joined))
 
     async def _claim(self, context: RequestContext) -> None:
         assert context.ticket is not None
@@ -439,8 +439,8 @@ class Edge(Server):
     def _render(self, context: RequestContext, outcome: Outcome) -> None:
         """Admits the visitor if the outcome says so, or else responds with the outcome."""
         if isinstance(outcome, Admitted):
-            lines = context.pass_headers(outcome.session, outcome.value)
-            self._forward_or_redirect(context, outcome.session, "admitted", lines)
+            headers = context.pass_headers(outcome.session, outcome.value)
+            self._forward_or_redirect(context, outcome.session, "admitted", headers)
         else:
             self._responder.respond_outcome(context, outcome)
 

@@ -31,7 +31,7 @@ class PathPattern:
         self._any_case = _compiled(text, case_sensitive=False)
 
     def fits(self, path: bytes, read_as: Iterable[bytes]) -> bool:
-        """Whether it matches a path as sent, and in every interpretation of it (see `routing.readings`)."""
+        """Whether it matches a path as sent, and in every interpretation of it (see `router.path_interpretations`)."""
         if len(path) > LONGEST_PATH or self._as_sent.fullmatch(path) is None:
             return False
         end = b"/" if path.endswith(b"/") else b""

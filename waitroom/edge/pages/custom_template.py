@@ -21,7 +21,7 @@ _INLINE = re.compile(
 )
 
 
-class OwnTemplate:
+class CustomTemplate:
     """One operator's template.
 
     Args:
@@ -44,7 +44,7 @@ class OwnTemplate:
         except (TemplateNotFound, TemplateSyntaxError, OSError, UnicodeDecodeError) as error:
             self._failed(error)
 
-    def try_out(self, renderings: Iterable[Callable[[], str]]) -> list[Inline]:
+    def check(self, renderings: Iterable[Callable[[], str]]) -> list[Inline]:
         """Render the page in every variant that may be needed.
 
         Args:
@@ -62,9 +62,9 @@ class OwnTemplate:
                 self._failed(error)
         # Inspecting a page takes a millisecond, and most pages don't differ in anything that matters here.
         found = [inspect(page) for page in {tuple(_INLINE.findall(page)): page for page in pages}.values()]
-        for sentence in dict.fromkeys(sentence for inline in found for sentence in inline.broken):
+        for sentence in dict.fromkeys(sentence for inline in found for sentence in inline.problems):
             self._add(f"{self._path}: {sentence}")
-        if not all(inline.goes_on for inline in found):
+        if not all(inline.polls for inline in found):
             self._add(
                 f"{self._path}: the page never asks whether it is the visitor's turn.",
                 'Put {% include "waitroom/script.html" %} at the end of its body, in every state.',

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from markupsafe import escape
 
-from waitroom.edge.pages.custom_template import OwnTemplate
+from waitroom.edge.pages.custom_template import CustomTemplate
 from waitroom.edge.pages.i18n import DEFAULT_LANGUAGE, Languages
-from waitroom.edge.pages.messages import LEFT_WORDS, ROOM_WORDS, SCRIPT_WORDS, PageKind, Words, error_words
-from waitroom.edge.pages.segments import Segments, cut
+from waitroom.edge.pages.messages import LEFT_MESSAGE, ROOM_MESSAGES, SCRIPT_MESSAGES, Message, PageKind, error_message
+from waitroom.edge.pages.segments import CompiledPage, compile_slots
 from waitroom.edge.pages.templates import Slot, environment, inspect, policy
 from waitroom.errors import Problem, SettingsError
 from waitroom.resources import resource_path
@@ -32,7 +32,7 @@ __all__ = ["PageKind", "PageValues", "Pages"]
 _PAGES_KEPT = 256
 _ETAS_KEPT = 4096
 
-_WORTH_ANOTHER_TRY = frozenset({408, 429, 500, 502, 503, 504})
+_RETRYABLE = frozenset({408, 429, 500, 502, 503, 504})
 
 _SLOTS = (
     "position",
@@ -64,7 +64,7 @@ _NEEDS = {
     "message": _HAS_MESSAGE,
 }
 
-_ROOM_KINDS = tuple(ROOM_WORDS)
+_ROOM_KINDS = tuple(ROOM_MESSAGES)
 # Kinds that no visitor's status has.
 _WITHOUT_STATUS = frozenset({PageKind.HELD, PageKind.BUSY})
 
@@ -118,24 +118,24 @@ class Pages:
         self._templates = {room.name: waiting for room in rooms}
         self._keep_place_seconds = {room.name: room.keep_place_seconds for room in rooms}
 
-        inline = [inspect(self._render_plain(LEFT_WORDS, False, DEFAULT_LANGUAGE))]
+        inline = [inspect(self._render_plain(LEFT_MESSAGE, False, DEFAULT_LANGUAGE))]
         problems: list[Problem] = []
         for index, room in enumerate(rooms):
             if room.template is None:
                 page = self._render_room(room.name, PageKind.WAITING, DEFAULT_LANGUAGE, _FULL_SHAPE)
                 inline.append(inspect(page))
                 continue
-            own = OwnTemplate(Path(room.template), folder, f'rooms[{index}] "{room.name}".template')
-            if own.template is not None:
-                self._templates[room.name] = own.template
-                inline += own.try_out(self._renderings(room.name))
-            problems += own.problems
+            custom = CustomTemplate(Path(room.template), folder, f'rooms[{index}] "{room.name}".template')
+            if custom.template is not None:
+                self._templates[room.name] = custom.template
+                inline += custom.check(self._renderings(room.name))
+            problems += custom.problems
         if problems:
             raise SettingsError(problems)
-        self.csp = policy(inline, own=any(room.template is not None for room in rooms))
+        self.csp = policy(inline, custom=any(room.template is not None for room in rooms))
 
-        self._room_page: Callable[[str, PageKind, str, int], Segments] = lru_cache(_PAGES_KEPT)(self._cut_room)
-        self._plain_page: Callable[[Words, bool, str], Segments] = lru_cache(_PAGES_KEPT)(self._cut_plain)
+        self._room_page: Callable[[str, PageKind, str, int], CompiledPage] = lru_cache(_PAGES_KEPT)(self._compile_room)
+        self._plain_page: Callable[[Message, bool, str], CompiledPage] = lru_cache(_PAGES_KEPT)(self._compile_plain)
         self._eta: Callable[[str, int, int], bytes] = lru_cache(_ETAS_KEPT)(self._eta_bytes)
 
     def language(self, accept_language: bytes | None) -> str:
@@ -176,7 +176,7 @@ class Pages:
             shape |= _HAS_MESSAGE
             message = _escaped(values.message)
         updated_at, updated_time = _moment(values.updated_at)
-        return self._room_page(room, kind, language, shape).fill(
+        return self._room_page(room, kind, language, shape).render(
             (
                 place,
                 place_number,
@@ -195,26 +195,26 @@ class Pages:
 
     def error_page(self, status: int, language: str, request_id: str) -> bytes:
         """Return the page for an HTTP error status, UTF-8."""
-        return self._plain(error_words(status), status in _WORTH_ANOTHER_TRY, language, request_id)
+        return self._plain(error_message(status), status in _RETRYABLE, language, request_id)
 
     def error_text(self, status: int, language: str) -> str:
         """Return the text of the error page, as one plain text."""
         _ = self._languages.by_code[language].gettext
-        words = error_words(status)
-        return f"{_(words.heading)}. {_(words.lead)}"
+        message = error_message(status)
+        return f"{_(message.heading)}. {_(message.lead)}"
 
     def left_page(self, language: str, request_id: str) -> bytes:
         """Return the page for someone who gave up their place or session, UTF-8."""
-        return self._plain(LEFT_WORDS, False, language, request_id)
+        return self._plain(LEFT_MESSAGE, False, language, request_id)
 
-    def _plain(self, words: Words, again: bool, language: str, request_id: str) -> bytes:
-        return self._plain_page(words, again, language).fill((_id_bytes(request_id),))
+    def _plain(self, message: Message, again: bool, language: str, request_id: str) -> bytes:
+        return self._plain_page(message, again, language).render((_id_bytes(request_id),))
 
-    def _cut_room(self, room: str, kind: PageKind, language: str, shape: int) -> Segments:
-        return cut(self._render_room(room, kind, language, shape), _SLOTS)
+    def _compile_room(self, room: str, kind: PageKind, language: str, shape: int) -> CompiledPage:
+        return compile_slots(self._render_room(room, kind, language, shape), _SLOTS)
 
-    def _cut_plain(self, words: Words, again: bool, language: str) -> Segments:
-        return cut(self._render_plain(words, again, language), ("request_id",))
+    def _compile_plain(self, message: Message, again: bool, language: str) -> CompiledPage:
+        return compile_slots(self._render_plain(message, again, language), ("request_id",))
 
     def _eta_bytes(self, language: str, low: int, high: int) -> bytes:
         return escape(self._languages.by_code[language].wait(low, high)).encode()
@@ -229,20 +229,20 @@ class Pages:
             direction=spoken.direction,
             room=room,
             kind=str(kind),
-            heading=_(ROOM_WORDS[kind].heading),
-            lead=_(ROOM_WORDS[kind].lead),
+            heading=_(ROOM_MESSAGES[kind].heading),
+            lead=_(ROOM_MESSAGES[kind].lead),
             keep_place=spoken.span(self._keep_place_seconds[room]),
-            # The page itself contains the words of its own state.
+            # The page itself contains the text of its own state.
             other_states={
-                str(each): [_(words.heading), _(words.lead)]
-                for each, words in ROOM_WORDS.items()
+                str(each): [_(message.heading), _(message.lead)]
+                for each, message in ROOM_MESSAGES.items()
                 if each is not kind and each not in _WITHOUT_STATUS
             },
-            script_words={name: _(sentence) for name, sentence in SCRIPT_WORDS.items()},
+            script_messages={name: _(sentence) for name, sentence in SCRIPT_MESSAGES.items()},
             **slots,
         )
 
-    def _render_plain(self, words: Words, again: bool, language: str) -> str:
+    def _render_plain(self, message: Message, again: bool, language: str) -> str:
         spoken = self._languages.by_code[language]
         _ = spoken.gettext
         return self._error_template.render(
@@ -250,8 +250,8 @@ class Pages:
             language=language,
             direction=spoken.direction,
             kind=str(PageKind.ERROR),
-            heading=_(words.heading),
-            lead=_(words.lead),
+            heading=_(message.heading),
+            lead=_(message.lead),
             again=again,
             request_id=Slot("request_id"),
         )

@@ -12,30 +12,30 @@ from typing import Final
 # Two code points that Unicode reserves for uses like this: no text contains them.
 OPEN: Final = "\ufdd0"
 CLOSE: Final = "\ufdd1"
-_HOLE: Final = re.compile(f"{OPEN}([a-z_]+){CLOSE}")
+_SLOT: Final = re.compile(f"{OPEN}([a-z_]+){CLOSE}")
 
 
 @dataclass(slots=True)
-class Segments:
+class CompiledPage:
     """A rendered page, cut at its values.
 
     Attributes:
-        parts: The page in order; an empty string in each hole.
-        holes: The indexes of the holes in ``parts``, and the slot of each, by its number in the names given to ``cut``.
+        parts: The page in order; an empty string in each slot.
+        slots: The index of each slot in ``parts``, and the slot's number in the names given to ``compile_slots``.
     """
 
     parts: list[bytes]
-    holes: tuple[tuple[int, int], ...]
+    slots: tuple[tuple[int, int], ...]
 
-    def fill(self, values: Sequence[bytes]) -> bytes:
-        """Return the page with ``values[slot]``, already escaped, in every hole."""
+    def render(self, values: Sequence[bytes]) -> bytes:
+        """Return the page with ``values[slot]``, already escaped, in every slot."""
         parts = self.parts.copy()
-        for at, slot in self.holes:
+        for at, slot in self.slots:
             parts[at] = values[slot]
         return b"".join(parts)
 
 
-def cut(text: str, names: Sequence[str]) -> Segments:
+def compile_slots(text: str, names: Sequence[str]) -> CompiledPage:
     """Cut a rendered page at its slots.
 
     Args:
@@ -43,11 +43,11 @@ def cut(text: str, names: Sequence[str]) -> Segments:
         names: All slots' names; a slot's number is its index here.
     """
     parts: list[bytes] = []
-    holes: list[tuple[int, int]] = []
-    for index, piece in enumerate(_HOLE.split(text)):
+    slots: list[tuple[int, int]] = []
+    for index, piece in enumerate(_SLOT.split(text)):
         if index % 2:
-            holes.append((index, names.index(piece)))
+            slots.append((index, names.index(piece)))
             parts.append(b"")
         else:
             parts.append(piece.encode())
-    return Segments(parts, tuple(holes))
+    return CompiledPage(parts, tuple(slots))

@@ -62,16 +62,16 @@ class Slot:
         return True
 
 
-def environment(templates: Path, own: Path | None = None) -> SandboxedEnvironment:
+def environment(templates: Path, custom: Path | None = None) -> SandboxedEnvironment:
     """Return the environment in which templates are compiled.
 
     Args:
         templates: Waitroom's own templates; they are found under ``waitroom/``.
-        own: An operator's folder of templates, found under their bare names, or None.
+        custom: An operator's folder of templates, found under their bare names, or None.
     """
-    loaders: list[BaseLoader] = [PrefixLoader({"waitroom": _SqueezedLoader(templates)})]
-    if own is not None:
-        loaders.append(FileSystemLoader(own))
+    loaders: list[BaseLoader] = [PrefixLoader({"waitroom": _MinifyingLoader(templates)})]
+    if custom is not None:
+        loaders.append(FileSystemLoader(custom))
     made = SandboxedEnvironment(
         loader=ChoiceLoader(loaders),
         autoescape=True,
@@ -84,7 +84,7 @@ def environment(templates: Path, own: Path | None = None) -> SandboxedEnvironmen
     return made
 
 
-class _SqueezedLoader(FileSystemLoader):
+class _MinifyingLoader(FileSystemLoader):
     """Loads templates without indentation, and CSS and JavaScript without comments and unnecessary spaces.
 
     The page is sent most when bandwidth is most expensive, and the templates should stay readable.
@@ -96,11 +96,11 @@ class _SqueezedLoader(FileSystemLoader):
             source = _CSS_SPACE.sub(r"\1", _CSS_COMMENT.sub("", source))
         lines = [line.strip() for line in source.splitlines()]
         if template.endswith(".js"):
-            lines = [_squeeze_script(line) for line in lines if not line.startswith("//")]
+            lines = [_minify_script(line) for line in lines if not line.startswith("//")]
         return "\n".join(filter(None, lines)), path, up_to_date
 
 
-def _squeeze_script(line: str) -> str:
+def _minify_script(line: str) -> str:
     pieces = _JS_STRING.split(line)
     pieces[::2] = [_JS_SPACE.sub(r"\1", piece) for piece in pieces[::2]]
     return "".join(pieces)
@@ -114,15 +114,15 @@ class Inline:
         scripts: Sources such as ``'sha256-...'`` for ``script-src``.
         styles: The same for ``style-src``.
         attributes: Whether some of them are attributes, which also require ``'unsafe-hashes'``.
-        goes_on: Whether the page polls by itself: by Waitroom's script or a refresh outside of noscript.
+        polls: Whether the page polls by itself: by Waitroom's script or a refresh outside of noscript.
         broken: The problems of the page, a sentence each.
     """
 
     scripts: set[str] = field(default_factory=set)
     styles: set[str] = field(default_factory=set)
     attributes: bool = False
-    goes_on: bool = False
-    broken: list[str] = field(default_factory=list)
+    polls: bool = False
+    problems: list[str] = field(default_factory=list)
 
 
 def inspect(page: str) -> Inline:
@@ -148,7 +148,7 @@ class _InlineReader(HTMLParser):
             elif name.startswith("on"):
                 self._add(self.found.scripts, value, f"an {name} attribute", attribute=True)
         if tag == "script" and "src" in given:
-            self.found.broken.append(
+            self.found.problems.append(
                 f"It loads a script from {given['src']!r}, which browsers would refuse for security; "
                 "put the script into the page itself."
             )
@@ -159,7 +159,7 @@ class _InlineReader(HTMLParser):
         elif given.get("id") == "waitroom" or (
             tag == "meta" and given.get("http-equiv", "").lower() == "refresh" and not self._in_noscript
         ):
-            self.found.goes_on = True
+            self.found.polls = True
 
     def handle_data(self, data: str) -> None:
         if self._content is not None:
@@ -176,7 +176,7 @@ class _InlineReader(HTMLParser):
 
     def _add(self, sources: set[str], content: str, where: str, *, attribute: bool = False) -> None:
         if OPEN in content:
-            self.found.broken.append(
+            self.found.problems.append(
                 f"A visitor's value stands in {where}, which browsers would refuse to use for security; "
                 "put it in a data- attribute and read it from there."
             )
@@ -189,12 +189,12 @@ def _runs(attributes: Mapping[str, str]) -> bool:
     return kind in ("", "module") or "javascript" in kind
 
 
-def policy(pages: Iterable[Inline], *, own: bool) -> str:
+def policy(pages: Iterable[Inline], *, custom: bool) -> str:
     """Return a Content-Security-Policy that allows exactly what all these pages need.
 
     Args:
         pages: The inline parts of the pages.
-        own: Whether an operator's page is among them: those may load pictures, fonts and styles over https.
+        custom: Whether an operator's page is among them: those may load pictures, fonts and styles over https.
     """
     scripts: set[str] = set()
     styles: set[str] = set()
@@ -204,7 +204,7 @@ def policy(pages: Iterable[Inline], *, own: bool) -> str:
         styles |= page.styles
         if page.attributes:
             hashed_attributes = {"'unsafe-hashes'"}
-    elsewhere = " 'self' https:" if own else ""
+    elsewhere = " 'self' https:" if custom else ""
     rules = [
         "default-src 'none'",
         f"script-src {' '.join(sorted(scripts | hashed_attributes))}",

@@ -23,9 +23,9 @@ MOST_AT_ONCE = 500
 
 
 class Batcher(Generic[Item, Result]):
-    """Calls ``call`` with all the questions gathered so far; it returns an answer to each, in order.
+    """Calls ``call`` with all the items submitted so far; it returns a result for each, in order.
 
-    No timer is involved: without load a question is sent immediately, and under load the store's own latency decides
+    No timer is involved: without load an item is sent immediately, and under load the store's own latency decides
     how many are sent together.
     """
 
@@ -34,17 +34,17 @@ class Batcher(Generic[Item, Result]):
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._task: asyncio.Task[None] | None = None
 
-    def submit(self, question: Item) -> asyncio.Future[Result]:
-        """Includes a question in the next call. Its result raises `StoreUnavailable` if the call does."""
+    def submit(self, item: Item) -> asyncio.Future[Result]:
+        """Includes an item in the next call. The result raises `StoreUnavailable` if the call does."""
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Result] = loop.create_future()
-        self._waiting.append((question, answer))
+        result: asyncio.Future[Result] = loop.create_future()
+        self._waiting.append((item, result))
         if self._task is None:
             self._task = loop.create_task(self._run())
-        return answer
+        return result
 
     async def close(self) -> None:
-        """Ends the current call; the questions still waiting fail as if the store were unavailable."""
+        """Ends the current call; the items still waiting fail as if the store were unavailable."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -54,30 +54,30 @@ class Batcher(Generic[Item, Result]):
     async def _run(self) -> None:
         try:
             while self._waiting:
-                gathered = [self._waiting.popleft() for _ in islice(range(len(self._waiting)), MOST_AT_ONCE)]
-                await self._run_batch(gathered)
+                batch = [self._waiting.popleft() for _ in islice(range(len(self._waiting)), MOST_AT_ONCE)]
+                await self._run_batch(batch)
         finally:
             self._task = None
 
-    async def _run_batch(self, gathered: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
+    async def _run_batch(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:
-            told = await self._call([question for question, _ in gathered])
-            answered = list(zip(gathered, told, strict=True))
+            results = await self._call([item for item, _ in batch])
+            completed = list(zip(batch, results, strict=True))
         except StoreUnavailable as error:
-            _fail(gathered, error)
-        except Exception as mistake:
-            log.error("a call of the store broke", exc_info=mistake)
-            _fail(gathered, StoreUnavailable(repr(mistake)))
+            _fail(batch, error)
+        except Exception as unexpected:
+            log.error("a call of the store broke", exc_info=unexpected)
+            _fail(batch, StoreUnavailable(repr(unexpected)))
         except BaseException:
-            _fail(gathered, StoreUnavailable("the worker stops"))
+            _fail(batch, StoreUnavailable("the worker stops"))
             raise
         else:
-            for (_, answer), one in answered:
-                if not answer.done():
-                    answer.set_result(one)
+            for (_, future), result in completed:
+                if not future.done():
+                    future.set_result(result)
 
 
-def _fail(asked: Iterable[tuple[Any, asyncio.Future[Any]]], error: StoreUnavailable) -> None:
-    for _, answer in asked:
-        if not answer.done():
-            answer.set_exception(error)
+def _fail(batch: Iterable[tuple[Any, asyncio.Future[Any]]], error: StoreUnavailable) -> None:
+    for _, future in batch:
+        if not future.done():
+            future.set_exception(error)

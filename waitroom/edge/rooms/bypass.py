@@ -1,6 +1,6 @@
 """Bypass rules in one worker: which requests a rule lets through, and how many of them.
 
-A rule's paths are compared once for each path (`routing`), its other conditions on a request's head once for each head,
+A rule's paths are compared once for each path (`router`), its other conditions on a request's head once for each head,
 and only cookies, addresses and budgets with each request.
 """
 
@@ -47,8 +47,7 @@ class BypassPaths:
             The entries of the rule's preset that it fits, empty if the rule has no preset; None if it doesn't fit.
         """
         if self._prefixes and not any(
-            path.startswith(raw)
-            and all(any(is_within(form, interpretation) for form in forms) for interpretation in interpretations)
+            path.startswith(raw) and all(any(is_within(form, one) for form in forms) for one in interpretations)
             for raw, forms in self._prefixes
         ):
             return None
@@ -90,12 +89,10 @@ class Bypass:
         """
         if self._methods and request.method not in self._methods:
             return False
-        if self._headers and not _contains_any(
-            self._headers, [(field.lower, field.value) for field in request.headers]
-        ):
+        if self._headers and not _has_any(self._headers, [(field.lower, field.value) for field in request.headers]):
             return False
         query = _query_of(request)
-        if self._query and not _contains_any(self._query, query):
+        if self._query and not _has_any(self._query, query):
             return False
         return not entries or any(_matches_entry(entry, request, query) for entry in entries)
 
@@ -103,7 +100,7 @@ class Bypass:
         """Whether a request fits by its visitor's address and the values of its Cookie headers."""
         if self._networks is not None and address not in self._networks:
             return False
-        return not self._cookies or _contains_any(self._cookies, _cookies_of(cookies))
+        return not self._cookies or _has_any(self._cookies, _cookies_of(cookies))
 
     def take(self, address: str, now: float) -> tuple[int, float]:
         """Takes one request from the budgets at the monotonic time ``now``.
@@ -119,11 +116,9 @@ class Bypass:
         return 0, 0.0
 
 
-def is_within(prefix: bytes, interpretation: bytes) -> bool:
+def is_within(prefix: bytes, path: bytes) -> bool:
     """Whether an interpretation of a path is this prefix or below it."""
-    return interpretation.startswith(prefix) and (
-        len(interpretation) == len(prefix) or interpretation[len(prefix)] == _SLASH
-    )
+    return path.startswith(prefix) and (len(path) == len(prefix) or path[len(prefix)] == _SLASH)
 
 
 def _pair(text: str, between: str) -> tuple[bytes, bytes | None]:
@@ -132,7 +127,7 @@ def _pair(text: str, between: str) -> tuple[bytes, bytes | None]:
     return name.encode(), value.encode() if found else None
 
 
-def _contains_any(wanted: Pairs, given: Iterable[tuple[bytes, bytes]]) -> bool:
+def _has_any(wanted: Pairs, given: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether one of the pairs is present. Values may be secrets, so the comparison must not leak partial matches."""
     holds = False
     for name, value in given:

@@ -1,7 +1,7 @@
 """CORS preflights: answered from the cache if possible, otherwise by asking the shop within a budget.
 
 A preflight carries no cookie by design, so its sender is unknown. The shop gets no body, no query and few of its
-headers, and only one question for all identical preflights (Fetch standard, section 3.2).
+headers, and only one request for all identical preflights (Fetch standard, section 3.2).
 """
 
 # mypyc: compile
@@ -27,7 +27,7 @@ MOST_CACHED: Final = 4096
 LONGEST_KEY: Final = 2048  # bytes of origin, path and headers together
 SHORTEST_CACHED_SECONDS: Final = 5.0
 LONGEST_CACHED_SECONDS: Final = 86_400.0
-OWN_MAX_AGE: Final = 600  # for the answers to ``cors_origins``
+CONFIGURED_MAX_AGE: Final = 600  # for the responses to ``cors_origins``
 LONGEST_RESPONSE_SECONDS: Final = 10.0
 LONGEST_HEAD: Final = 16_384
 MOST_WAITING: Final = 256
@@ -36,8 +36,8 @@ BURST_SECONDS: Final = 2.0
 
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _HEADERS: Final = ("Accept", "Authorization", "Content-Type", "X-Requested-With")
-_ASKED: Final = (b"origin", b"access-control-request-method", b"access-control-request-headers")
-_NAMES: Final = (b"Origin", b"Access-Control-Request-Method", b"Access-Control-Request-Headers")
+_REQUEST_FIELDS: Final = (b"origin", b"access-control-request-method", b"access-control-request-headers")
+_REQUEST_NAMES: Final = (b"Origin", b"Access-Control-Request-Method", b"Access-Control-Request-Headers")
 _MAX_AGE: Final = re.compile(rb"[0-9]{1,9}\Z")
 
 Key = tuple[bytes, ...]
@@ -45,21 +45,21 @@ Key = tuple[bytes, ...]
 
 @dataclass(frozen=True, slots=True)
 class PreflightResponse:
-    """The answer to a preflight.
+    """The response to a preflight.
 
     Attributes:
         status_line: The status line, such as ``204 No Content``.
-        lines: Header lines.
+        headers: Header lines.
         until: The steady time until which it may be reused.
     """
 
     status_line: bytes
-    lines: bytes
+    headers: bytes
     until: float
 
 
 class NoResponseError(WaitroomError):
-    """The shop gave no usable answer to a preflight."""
+    """The shop gave no usable response to a preflight."""
 
 
 class Preflights:
@@ -82,11 +82,11 @@ class Preflights:
         time: Callable[[], float],
     ) -> None:
         self._pool = pool
-        self._lines = b"Waitroom-Room: %b\r\n" % settings.name.encode()
+        self._room_header = b"Waitroom-Room: %b\r\n" % settings.name.encode()
         self._neighbours = neighbours
         self._time = time
         self._wait_seconds = settings.upstream_wait_seconds
-        self._answer_seconds = min(settings.upstream_first_byte_seconds, LONGEST_RESPONSE_SECONDS)
+        self._response_seconds = min(settings.upstream_first_byte_seconds, LONGEST_RESPONSE_SECONDS)
         share = settings.preflights_per_second / workers
         self._budget = TokenBucket(share, BURST_SECONDS * share)
         self._by_neighbourhood = NeighbourhoodBudget(share / 2, share)
@@ -98,12 +98,12 @@ class Preflights:
         self._waiting = 0
 
     def find(self, request: Request) -> PreflightResponse | None:
-        """The cached answer, if there is one."""
+        """The cached response, if there is one."""
         if self._configured:
             origin = request.fields.get(b"origin", b"").lower()
             return self._configured.get(origin) or self._configured[b""]
-        answer = self._cached.get(_key(request))
-        return answer if answer is not None and self._time() < answer.until else None
+        response = self._cached.get(_key(request))
+        return response if response is not None and self._time() < response.until else None
 
     async def fetch(
         self, request: Request, peer: Peer, address: str, *, open_: bool, now: float
@@ -111,7 +111,7 @@ class Preflights:
         """Asks the shop as soon as a budget allows it, once for all identical preflights.
 
         Args:
-            request: A preflight without a cached answer.
+            request: A preflight without a cached response.
             peer: The client's peer.
             address: The visitor's address.
             open_: Whether the room admits newcomers or lets them wait; otherwise only preflights of sessions are
@@ -119,10 +119,10 @@ class Preflights:
             now: The Unix time.
 
         Returns:
-            The answer; None if no budget allowed it in time.
+            The response; None if no budget allowed it in time.
 
         Raises:
-            NoResponseError: The shop gave no usable answer.
+            NoResponseError: The shop gave no usable response.
             UpstreamUnavailable: No connection to the shop was available.
         """
         key = _key(request)
@@ -131,9 +131,9 @@ class Preflights:
         if task is None:
             if not await self._allowed(request, key, where, open_=open_, now=now):
                 return None
-            answer = self.find(request)
-            if answer is not None:
-                return answer
+            response = self.find(request)
+            if response is not None:
+                return response
             task = self._fetching.get(key)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._fetch(request, peer, where, key))
@@ -142,14 +142,14 @@ class Preflights:
         return await asyncio.shield(task)
 
     async def close(self) -> None:
-        """Cancels the pending questions."""
+        """Cancels the pending requests to the shop."""
         tasks = list(self._fetching.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _allowed(self, request: Request, key: Key, where: str, *, open_: bool, now: float) -> bool:
-        """Waits, for a short time, until a budget allows a question, or until it is no longer needed."""
+        """Waits, for a short time, until a budget allows a request to the shop, or until it is no longer needed."""
         if self._take(where, open_=open_, now=now):
             return True
         if self._waiting >= MOST_WAITING:
@@ -175,20 +175,20 @@ class Preflights:
 
     async def _fetch(self, request: Request, peer: Peer, where: str, key: Key) -> PreflightResponse:
         try:
-            async with asyncio.timeout(self._answer_seconds + self._wait_seconds):
+            async with asyncio.timeout(self._response_seconds + self._wait_seconds):
                 connection = await self._pool.take(False, where)
-                question = _PreflightExchange(connection, self._pool, self._lines)
+                exchange = _PreflightExchange(connection, self._pool, self._room_header)
                 try:
-                    question.send(request, peer)
-                    response = await question.answer
+                    exchange.send(request, peer)
+                    received = await exchange.response
                 finally:
-                    question.end()
+                    exchange.end()
         except TimeoutError as error:
             raise NoResponseError("no answer in time") from error
-        answer = _answer(response, self._time())
+        response = _cacheable(received, self._time())
         if sum(map(len, key)) <= LONGEST_KEY:
-            put(self._cached, key, answer, MOST_CACHED)
-        return answer
+            put(self._cached, key, response, MOST_CACHED)
+        return response
 
     def _fetched(self, key: Key, done: asyncio.Task[PreflightResponse]) -> None:
         self._fetching.pop(key, None)
@@ -199,11 +199,11 @@ class Preflights:
 class _PreflightExchange(Borrower):
     """One preflight on a connection to the shop."""
 
-    def __init__(self, connection: UpstreamConnection, pool: UpstreamPool, lines: bytes) -> None:
-        self.answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+    def __init__(self, connection: UpstreamConnection, pool: UpstreamPool, room_header: bytes) -> None:
+        self.response: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._connection = connection
         self._pool = pool
-        self._lines = lines
+        self._room_header = room_header
         self._buffer = b""
         self._reusable = False
         connection.borrower = self
@@ -212,16 +212,16 @@ class _PreflightExchange(Borrower):
         fields = request.fields
         host = fields.get(b"host", self._connection.address.authority)
         lines = b"OPTIONS %b HTTP/1.1\r\nHost: %b\r\n" % (request.path, host)
-        for name, lower in zip(_NAMES, _ASKED, strict=True):
+        for name, lower in zip(_REQUEST_NAMES, _REQUEST_FIELDS, strict=True):
             if lower in fields:
                 lines += b"%b: %b\r\n" % (name, fields[lower])
-        self._connection.transport.write(lines + self._lines + forwarded_lines(request, peer) + b"\r\n")
+        self._connection.transport.write(lines + self._room_header + forwarded_lines(request, peer) + b"\r\n")
 
     def end(self) -> None:
         """Returns the connection to the pool."""
         self._pool.give_back(self._connection, reusable=self._reusable)
-        if not self.answer.done():
-            self.answer.cancel()
+        if not self.response.done():
+            self.response.cancel()
 
     def upstream_data(self, data: bytes) -> None:
         """See `Borrower`."""
@@ -232,7 +232,7 @@ class _PreflightExchange(Borrower):
             self._fail(error.reason)
 
     def _read(self) -> None:
-        while not self.answer.done():
+        while not self.response.done():
             end = self._buffer.find(b"\r\n\r\n")
             if end < 0:
                 if len(self._buffer) > LONGEST_HEAD:
@@ -245,27 +245,27 @@ class _PreflightExchange(Borrower):
             self._pool.worked(self._connection)
             whole = response.bodiless or response.content_length == 0
             self._reusable = whole and response.keep_alive and not self._buffer
-            self.answer.set_result(response)
+            self.response.set_result(response)
 
     def upstream_closed(self, error: Exception | None) -> None:
         """See `Borrower`."""
         self._fail("the shop closed the connection" if error is None else str(error))
 
     def upstream_writable(self, writable: bool) -> None:
-        """See `Borrower`. A question is too short to wait for this."""
+        """See `Borrower`. A preflight is too short to wait for this."""
 
     def _fail(self, cause: str) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(NoResponseError(cause))
+        if not self.response.done():
+            self.response.set_exception(NoResponseError(cause))
 
 
 def _key(request: Request) -> Key:
     fields = request.fields
-    return (request.path, fields.get(b"host", b""), *[fields.get(name, b"") for name in _ASKED])
+    return (request.path, fields.get(b"host", b""), *[fields.get(name, b"") for name in _REQUEST_FIELDS])
 
 
-def _answer(response: Response, now: float) -> PreflightResponse:
-    """The shop's answer without its body and without headers meant for only one client."""
+def _cacheable(response: Response, now: float) -> PreflightResponse:
+    """The shop's response without its body and without headers meant for only one client."""
     seconds = SHORTEST_CACHED_SECONDS
     lines = b""
     for field in response.headers:
@@ -279,7 +279,7 @@ def _answer(response: Response, now: float) -> PreflightResponse:
 
 
 def _configured_responses(settings: RoomSettings) -> dict[bytes, PreflightResponse]:
-    """The answers to ``cors_origins`` by origin, and the answer to all others under "". Empty if there are none."""
+    """The responses for ``cors_origins`` by origin, and the one for all others under "". Empty if there are none."""
     if not settings.cors_origins:
         return {}
     methods = ", ".join(settings.cors_methods or _METHODS)
@@ -289,7 +289,7 @@ def _configured_responses(settings: RoomSettings) -> dict[bytes, PreflightRespon
         lines = (
             f"Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Allow-Credentials: true\r\n"
             f"Access-Control-Allow-Methods: {methods}\r\nAccess-Control-Allow-Headers: {headers}\r\n"
-            f"Access-Control-Max-Age: {OWN_MAX_AGE}\r\nVary: Origin\r\n"
+            f"Access-Control-Max-Age: {CONFIGURED_MAX_AGE}\r\nVary: Origin\r\n"
         )
         found[origin.encode()] = PreflightResponse(b"204 No Content", lines.encode(), 0.0)
     return found

@@ -98,9 +98,9 @@ class Router:
         if len(path) > LONGEST_ODD and _ODD.search(path):
             return Route(default, False, False, (), "a long path with escapes or dots")
         interpretations = path_interpretations(path)
-        if any(_CONTROLS.search(interpretation) for interpretation in interpretations):
+        if any(_CONTROLS.search(one) for one in interpretations):
             return Route(default, False, False, (), "control characters in the path")
-        reserved = any(is_within(RESERVED, interpretation) for interpretation in interpretations)
+        reserved = any(is_within(RESERVED, one) for one in interpretations)
         owners: dict[str, tuple[tuple[int, int], int]] = {}
         for interpretation in interpretations:
             for rank, length, name in self._owners(ranked, interpretation):
@@ -234,10 +234,8 @@ def _joined(segments: Sequence[bytes]) -> bytes:
     return b"".join([b"/" + segment for segment in segments if segment])
 
 
-def _covers(prefix: bytes, interpretation: bytes) -> bool:
-    return interpretation.startswith(prefix) and (
-        not prefix or len(interpretation) == len(prefix) or interpretation[len(prefix)] in _ENDS
-    )
+def _covers(prefix: bytes, path: bytes) -> bool:
+    return path.startswith(prefix) and (not prefix or len(path) == len(prefix) or path[len(prefix)] in _ENDS)
 
 
 def _host_rank(hosts: Sequence[str], host: str) -> tuple[int, int] | None:

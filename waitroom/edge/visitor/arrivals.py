@@ -47,7 +47,7 @@ class Arrivals:
         returning = self._arrived_at(context) is not None
         return math.ceil(context.room.join_limiter.acquire(key, returning=returning, now=now))
 
-    def lines(self, context: RequestContext) -> bytes:
+    def arrival_headers(self, context: RequestContext) -> bytes:
         """Header lines with the signed time of the visitor's first arrival."""
         room = context.room
         arrived_at = self._arrived_at(context)

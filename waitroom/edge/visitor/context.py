@@ -112,8 +112,8 @@ class RequestContext:
     def pass_headers(self, session: Session, value: str) -> bytes:
         """Header lines that give the visitor the pass, and remove the used ticket."""
         self.room.neighbours.record(neighbourhood(self.client.visitor), int(self.now))
-        lines = self.cookie(self.room.pass_cookie, value, session.ends_at - int(self.now))
-        return lines + self.cookie(self.room.ticket_cookie, "", 0)
+        headers = self.cookie(self.room.pass_cookie, value, session.ends_at - int(self.now))
+        return headers + self.cookie(self.room.ticket_cookie, "", 0)
 
 
 def kind_of(request: Request) -> Kind:

@@ -36,7 +36,7 @@ _READS, _WRITES = (b"GET", b"HEAD"), (b"POST",)
 
 
 class Endpoints:
-    """Responder requests to our own addresses.
+    """Answers requests to our own addresses.
 
     Args:
         responder: Renders responses.
@@ -98,13 +98,13 @@ class Endpoints:
             return _failing(421)
         if name not in self._rooms:
             return _failing(404)
-        room, answer = self._rooms[name], handler
-        return lambda client, request: answer(RequestContext(client, request, room))
+        room, handle = self._rooms[name], handler
+        return lambda client, request: handle(RequestContext(client, request, room))
 
-    def _refusing(self, status_line: bytes, status: int, more: bytes = b"") -> Handler:
+    def _refusing(self, status_line: bytes, status: int, headers: bytes = b"") -> Handler:
         def refuse(client: ClientConnection, request: Request) -> None:
-            lines, body = self._responder.error(request, client.request_id, status)
-            client.respond(status_line, lines + more, body)
+            page_headers, body = self._responder.error(request, client.request_id, status)
+            client.respond(status_line, page_headers + headers, body)
 
         return refuse
 
@@ -125,10 +125,10 @@ class Endpoints:
 
     async def _look_up(self, context: RequestContext, ticket: Ticket) -> None:
         outcome = await self._flow.look_up(context, ticket)
-        lines = b""
+        headers = b""
         if isinstance(outcome, TicketStatus) and outcome.changed:
-            lines = _ticket_headers(context, context.room.tokens.sign_ticket(outcome.ticket))
-        self._respond_json(context, OK, self._responder.outcome_status(context, outcome), lines)
+            headers = _ticket_headers(context, context.room.tokens.sign_ticket(outcome.ticket))
+        self._respond_json(context, OK, self._responder.outcome_status(context, outcome), headers)
 
     async def _join(self, context: RequestContext) -> None:
         room, ticket = context.room, context.ticket
@@ -160,20 +160,20 @@ class Endpoints:
             outcome = await self._flow.claim(context, ticket)
             self._render(context, outcome, CONFLICT if isinstance(outcome, TicketStatus) else OK)
 
-    def _render(self, context: RequestContext, outcome: Outcome, status: bytes) -> None:
-        """Responds to a program with a step's outcome: with ``status``, unless the visitor must try again."""
+    def _render(self, context: RequestContext, outcome: Outcome, status_line: bytes) -> None:
+        """Responds to a program with a step's outcome: with ``status_line``, unless the visitor must try again."""
         if isinstance(outcome, Admitted):
-            self._respond_admitted(context, status, outcome.session, outcome.value)
+            self._respond_admitted(context, status_line, outcome.session, outcome.value)
             return
-        standing = self._responder.outcome_status(context, outcome)
-        retry = b"Retry-After: %d\r\n" % standing.poll_after
+        status = self._responder.outcome_status(context, outcome)
+        retry = b"Retry-After: %d\r\n" % status.poll_after
         if isinstance(outcome, (Queued, TicketStatus)):
             ticket = context.room.tokens.sign_ticket(outcome.ticket)
-            self._respond_json(context, status, standing, _ticket_headers(context, ticket), ticket=ticket)
+            self._respond_json(context, status_line, status, _ticket_headers(context, ticket), ticket=ticket)
         elif isinstance(outcome, Delayed):
-            self._respond_json(context, TOO_MANY, standing, outcome.lines + retry)
+            self._respond_json(context, TOO_MANY, status, outcome.headers + retry)
         else:
-            self._respond_json(context, UNAVAILABLE, standing, retry)
+            self._respond_json(context, UNAVAILABLE, status, retry)
 
     async def _extend_claim(self, context: RequestContext) -> None:
         """Extends a called visitor's time to claim the turn once, and admits nobody."""
@@ -188,14 +188,14 @@ class Endpoints:
             return
         outcome = await self._flow.look_up(context, ticket, more=True)
         if not is_page:
-            came = isinstance(outcome, TicketStatus) and outcome.fate in ("called", "admitted")
-            self._render(context, outcome, OK if came else CONFLICT)
+            called = isinstance(outcome, TicketStatus) and outcome.fate in ("called", "admitted")
+            self._render(context, outcome, OK if called else CONFLICT)
             return
-        standing = self._responder.outcome_status(context, outcome)
-        if isinstance(outcome, TicketStatus) and standing.state == "called":
+        status = self._responder.outcome_status(context, outcome)
+        if isinstance(outcome, TicketStatus) and status.state == "called":
             after = max(1, outcome.left_ms // 1000 - _ENTER_EARLY_SECONDS)
-            lines = context.ticket_headers(outcome.ticket) if outcome.changed else b""
-            self._responder.respond(context, replace(standing, poll_after=after), lines)
+            headers = context.ticket_headers(outcome.ticket) if outcome.changed else b""
+            self._responder.respond(context, replace(status, poll_after=after), headers)
         else:
             self._wait(context)
 
@@ -210,8 +210,8 @@ class Endpoints:
         except StoreUnavailable:
             context.client.fail(503)
             return
-        lines = context.cookie(room.ticket_cookie, "", 0) + context.cookie(room.pass_cookie, "", 0)
-        self._responder.respond_left(context, lines)
+        headers = context.cookie(room.ticket_cookie, "", 0) + context.cookie(room.pass_cookie, "", 0)
+        self._responder.respond_left(context, headers)
 
     def _check(self, context: RequestContext) -> None:
         """Forward-auth: another proxy asks whether one of its requests may proceed."""
@@ -219,13 +219,13 @@ class Endpoints:
         if session is not None and _is_admitted(context):
             room.sessions.begin(session, context.now)
             room.sessions.finish(session)
-            lines = b"Waitroom-Room: %b\r\nWaitroom-Session: %x\r\n" % (room.name.encode(), session.id)
-            context.client.respond(b"204 No Content", lines + b"Cache-Control: no-store\r\n", b"")
+            headers = b"Waitroom-Room: %b\r\nWaitroom-Session: %x\r\n" % (room.name.encode(), session.id)
+            context.client.respond(b"204 No Content", headers + b"Cache-Control: no-store\r\n", b"")
             return
         uri = _checked_target(context.request)
         address = f"/.waitroom/wait?room={room.name}&to={quote(uri, safe='/')}".encode()
-        lines = b"Location: %b\r\n" % address + JSON_HEADERS
-        context.client.respond(b"401 Unauthorized", lines, b'{"waiting_page":"%b"}' % address)
+        headers = b"Location: %b\r\n" % address + JSON_HEADERS
+        context.client.respond(b"401 Unauthorized", headers, b'{"waiting_page":"%b"}' % address)
 
     def _wait(self, context: RequestContext) -> None:
         """The waiting page at its own address; an admitted visitor is redirected to ``to``, a path of this host."""
@@ -233,20 +233,26 @@ class Endpoints:
         context.destination = quote(to, safe="/?&=%:;,@!$'()*+~-._").encode() if _is_local_path(to) else b"/"
         self._admit_or_wait(context)
 
-    def _respond_admitted(self, context: RequestContext, status: bytes, session: Session, value: str) -> None:
+    def _respond_admitted(self, context: RequestContext, status_line: bytes, session: Session, value: str) -> None:
         """Returns a pass, in a cookie, a header and the body: the client uses the form it can store."""
-        lines = context.pass_headers(session, value) + b"Waitroom-Pass: %b\r\n" % value.encode()
+        headers = context.pass_headers(session, value) + b"Waitroom-Pass: %b\r\n" % value.encode()
         body = self._responder.status(context.room, "admitted").json(context.room.name)
         body = body[:-1] + b',"pass":"%b"}' % value.encode()
-        context.client.respond(status, lines + JSON_HEADERS, body)
+        context.client.respond(status_line, headers + JSON_HEADERS, body)
 
     def _respond_json(
-        self, context: RequestContext, status: bytes, standing: VisitorStatus, lines: bytes = b"", *, ticket: str = ""
+        self,
+        context: RequestContext,
+        status_line: bytes,
+        status: VisitorStatus,
+        headers: bytes = b"",
+        *,
+        ticket: str = "",
     ) -> None:
-        body = standing.json(context.room.name)
+        body = status.json(context.room.name)
         if ticket:
             body = body[:-1] + b',"ticket":"%b"}' % ticket.encode()
-        context.client.respond(status, lines + JSON_HEADERS, body)
+        context.client.respond(status_line, headers + JSON_HEADERS, body)
 
 
 def _failing(status: int) -> Handler:

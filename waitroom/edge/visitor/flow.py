@@ -1,6 +1,6 @@
 """The visitor flow: joining, claiming a turn, looking up a ticket, and the effect of a failing store on each.
 
-Every step returns its outcome as a value. Pages (`answers`, `app`) and the JSON API (`endpoints`) only render it, so
+Every step returns its outcome as a value. Pages (`responses`, `app`) and the JSON API (`endpoints`) only render it, so
 that both give a visitor the same result.
 """
 
@@ -60,11 +60,11 @@ class Delayed:
 
     Attributes:
         seconds: The delay.
-        lines: Header lines with the signed time of first arrival.
+        headers: Header lines with the signed time of first arrival.
     """
 
     seconds: int
-    lines: bytes
+    headers: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +101,13 @@ class VisitorFlow:
         wait = self._arrivals.retry_after(context)
         if wait:
             context.room.count("join_limited")
-            return Delayed(wait, self._arrivals.lines(context))
+            return Delayed(wait, self._arrivals.arrival_headers(context))
         return None
 
-    def join_outcome(self, context: RequestContext, answer: asyncio.Future[JoinResult]) -> Outcome:
+    def on_joined(self, context: RequestContext, joined: asyncio.Future[JoinResult]) -> Outcome:
         """The outcome of `Room.join`."""
         try:
-            result = answer.result()
+            result = joined.result()
         except StoreUnavailable:
             return self.on_store_error(context)
         return self._join_outcome(context, result)

@@ -42,43 +42,43 @@ class Responder:
             b"X-Content-Type-Options: nosniff\r\nVary: Accept-Language\r\nContent-Security-Policy: %b\r\n"
         ) % pages.csp.encode()
 
-    def respond(self, context: RequestContext, standing: VisitorStatus, lines: bytes = b"") -> None:
+    def respond(self, context: RequestContext, status: VisitorStatus, headers: bytes = b"") -> None:
         """Responds to a request that has to wait with the status, as the page or as JSON."""
-        lines += b"Retry-After: %d\r\n" % standing.poll_after
-        status = UNAVAILABLE if context.room.settings.waiting_status == 503 else OK
-        if context.kind is Kind.NAVIGATION and standing.kind is not None:
-            context.client.respond(status, lines + self.page_headers, self._room_page(context, standing))
+        headers += b"Retry-After: %d\r\n" % status.poll_after
+        status_line = UNAVAILABLE if context.room.settings.waiting_status == 503 else OK
+        if context.kind is Kind.NAVIGATION and status.kind is not None:
+            context.client.respond(status_line, headers + self.page_headers, self._room_page(context, status))
         else:
-            context.client.respond(status, lines + JSON_HEADERS, standing.json(context.room.name))
+            context.client.respond(status_line, headers + JSON_HEADERS, status.json(context.room.name))
 
     def respond_outcome(self, context: RequestContext, outcome: Outcome) -> None:
         """Responds to a visitor who isn't admitted with the reason, and counts the request."""
-        room, standing = context.room, self.outcome_status(context, outcome)
+        room, status = context.room, self.outcome_status(context, outcome)
         if isinstance(outcome, Queued):
             room.count("queued")
-            self.respond(context, standing, context.ticket_headers(outcome.ticket))
+            self.respond(context, status, context.ticket_headers(outcome.ticket))
         elif isinstance(outcome, TicketStatus):
             room.count("waiting")
-            self.respond(context, standing, context.ticket_headers(outcome.ticket) if outcome.changed else b"")
+            self.respond(context, status, context.ticket_headers(outcome.ticket) if outcome.changed else b"")
         elif isinstance(outcome, Delayed):
-            self.respond(context, standing, outcome.lines)
+            self.respond(context, status, outcome.headers)
         else:
             room.count("turned_away" if isinstance(outcome, Rejected) else "held")
-            self.respond(context, standing)
+            self.respond(context, status)
 
     def respond_to_prefetch(self, context: RequestContext) -> None:
-        """Responder a prefetch so that no cache stores the response and the browser asks again on the click."""
+        """Answers a prefetch so that no cache stores the response and the browser asks again on the click."""
         body = self.status(context.room, "unknown").json(context.room.name)
         context.client.respond(UNAVAILABLE, JSON_HEADERS, body)
 
-    def respond_left(self, context: RequestContext, lines: bytes) -> None:
+    def respond_left(self, context: RequestContext, headers: bytes) -> None:
         """Responds to a visitor who gave up the place or the session."""
         if context.kind is Kind.NAVIGATION:
             body = self._pages.left_page(self._language(context.request), context.client.request_id)
-            context.client.respond(OK, lines + self.page_headers, body)
+            context.client.respond(OK, headers + self.page_headers, body)
         else:
             context.client.respond(
-                OK, lines + JSON_HEADERS, self.status(context.room, "unknown").json(context.room.name)
+                OK, headers + JSON_HEADERS, self.status(context.room, "unknown").json(context.room.name)
             )
 
     def error(self, request: Request | None, request_id: str, status: int, head: bytes = b"") -> tuple[bytes, bytes]:
@@ -141,27 +141,27 @@ class Responder:
             state = "unknown" if outcome.ticket is None else None
             return self.status(room, "waiting", outcome.ticket, kind=PageKind.HELD, state=state)
         if isinstance(outcome, Delayed):
-            standing = self.status(room, "unknown", kind=PageKind.BUSY, state="unknown")
-            standing.poll_after = outcome.seconds + int(outcome.seconds * self._spread.random() / 4)
-            return standing
+            status = self.status(room, "unknown", kind=PageKind.BUSY, state="unknown")
+            status.poll_after = outcome.seconds + int(outcome.seconds * self._spread.random() / 4)
+            return status
         return self.status(room, "admitted")
 
-    def _room_page(self, context: RequestContext, standing: VisitorStatus) -> bytes:
+    def _room_page(self, context: RequestContext, status: VisitorStatus) -> bytes:
         """The page that shows the status."""
-        assert standing.kind is not None
+        assert status.kind is not None
         language = self._language(context.request)
         values = PageValues(
-            position=standing.position,
-            waiting=standing.waiting,
-            eta=standing.eta,
-            start_position=standing.start_position,
-            poll_after=standing.poll_after,
-            message=standing.message,
-            updated_at=standing.updated_at,
+            position=status.position,
+            waiting=status.waiting,
+            eta=status.eta,
+            start_position=status.start_position,
+            poll_after=status.poll_after,
+            message=status.message,
+            updated_at=status.updated_at,
             request_id=context.client.request_id,
-            remaining=standing.remaining,
+            remaining=status.remaining,
         )
-        return self._pages.room_page(context.room.name, standing.kind, language, values)
+        return self._pages.room_page(context.room.name, status.kind, language, values)
 
     def _language(self, request: Request) -> str:
         return self._pages.language(request.fields.get(b"accept-language"))

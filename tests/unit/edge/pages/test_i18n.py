@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jinja2.ext import babel_extract
 
 from waitroom.edge.pages.i18n import Languages
-from waitroom.edge.pages.messages import ERROR_WORDS, LEFT_WORDS, ROOM_WORDS, SCRIPT_WORDS
+from waitroom.edge.pages.messages import ERROR_MESSAGES, LEFT_MESSAGE, ROOM_MESSAGES, SCRIPT_MESSAGES
 
 TEMPLATES = Path(__file__).parents[4] / "templates"
 CATALOGUES = sorted((TEMPLATES / "locale").glob("*.po"))
@@ -114,9 +114,9 @@ def test_every_wait_can_be_said(code: str, low: int, more: int) -> None:
 
 
 def sentences() -> set[str]:
-    found = set(SCRIPT_WORDS.values())
-    for words in (*ROOM_WORDS.values(), *ERROR_WORDS.values(), LEFT_WORDS):
-        found |= {words.heading, words.lead}
+    found = set(SCRIPT_MESSAGES.values())
+    for message in (*ROOM_MESSAGES.values(), *ERROR_MESSAGES.values(), LEFT_MESSAGE):
+        found |= {message.heading, message.lead}
     for path in TEMPLATES.glob("*.html"):
         with path.open("rb") as file:
             found |= {str(message) for _, _, message, _ in babel_extract(file, ["_"], [], {})}

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from jinja2 import Template
 
-from waitroom.edge.pages.messages import ERROR_WORDS, ROOM_WORDS
+from waitroom.edge.pages.messages import ERROR_MESSAGES, ROOM_MESSAGES
 from waitroom.edge.pages.renderer import PageKind, Pages, PageValues
 from waitroom.errors import SettingsError
 from waitroom.settings import RoomSettings
@@ -83,7 +83,7 @@ class Document(HTMLParser):
 
 
 def every_room_page(pages: Pages) -> Iterator[bytes]:
-    for kind in ROOM_WORDS:
+    for kind in ROOM_MESSAGES:
         for language in LANGUAGES:
             for values in (FULL, BARE):
                 yield pages.room_page("shop", kind, language, values)
@@ -92,7 +92,7 @@ def every_room_page(pages: Pages) -> Iterator[bytes]:
 def every_error_page(pages: Pages) -> Iterator[bytes]:
     for language in LANGUAGES:
         yield pages.left_page(language, "01JDK8Q2X4")
-        for status in ERROR_WORDS:
+        for status in ERROR_MESSAGES:
             yield pages.error_page(status, language, "01JDK8Q2X4")
 
 
@@ -116,13 +116,13 @@ def test_every_page_is_whole_and_small_and_asks_nothing_of_others(pages: Pages) 
         assert not re.search(r"@import|url\(", text)
 
 
-@pytest.mark.parametrize("kind", ROOM_WORDS)
+@pytest.mark.parametrize("kind", ROOM_MESSAGES)
 def test_each_state_says_its_own_words_in_the_visitors_language(pages: Pages, kind: PageKind) -> None:
     english = Document(pages.room_page("shop", kind, "en", FULL))
     assert english.find("html") == {"lang": "en", "dir": "ltr", "data-state": str(kind)}
-    assert english.texts["heading"] == ROOM_WORDS[kind].heading
-    assert english.texts["lead"] == ROOM_WORDS[kind].lead
-    assert english.texts["title"].endswith(ROOM_WORDS[kind].heading)
+    assert english.texts["heading"] == ROOM_MESSAGES[kind].heading
+    assert english.texts["lead"] == ROOM_MESSAGES[kind].lead
+    assert english.texts["title"].endswith(ROOM_MESSAGES[kind].heading)
     german = Document(pages.room_page("shop", kind, "de", FULL))
     assert german.find("html")["lang"] == "de"
     assert german.texts["heading"] != english.texts["heading"]
@@ -241,9 +241,9 @@ def test_a_template_is_rendered_once_for_all_visitors(monkeypatch: pytest.Monkey
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("waitroom.edge.pages.renderer._PAGES_KEPT", 2)
     pages = Pages([room()])
-    expected = [pages.room_page("shop", kind, "en", FULL) for kind in ROOM_WORDS]
+    expected = [pages.room_page("shop", kind, "en", FULL) for kind in ROOM_MESSAGES]
     assert pages._room_page.cache_info().currsize == 2  # type: ignore[attr-defined]
-    assert [pages.room_page("shop", kind, "en", FULL) for kind in ROOM_WORDS] == expected
+    assert [pages.room_page("shop", kind, "en", FULL) for kind in ROOM_MESSAGES] == expected
 
 
 def test_the_policy_names_exactly_what_the_pages_hold(pages: Pages) -> None:
@@ -454,7 +454,7 @@ def test_the_examples_in_the_documentation_work(tmp_path: Path) -> None:
     assert len(examples) == 2
     for example in examples:
         pages = Pages([own(tmp_path, example)])
-        for kind in ROOM_WORDS:
+        for kind in ROOM_MESSAGES:
             document = Document(pages.room_page("shop", kind, "fr", FULL))
             assert document.texts["heading"] != ""
             assert document.find("form", action="/.waitroom/leave?room=shop")["method"] == "post"

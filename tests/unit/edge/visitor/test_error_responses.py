@@ -12,7 +12,7 @@ from support.asyncio_fakes import Wire
 from support.edge_world import LIMITS, World, get, room_settings, sent
 from support.http_reader import Message, read_responses
 from waitroom.edge.http.message import LONGEST_TARGET
-from waitroom.edge.pages.messages import ERROR_WORDS
+from waitroom.edge.pages.messages import ERROR_MESSAGES
 from waitroom.edge.rooms.room import Room
 
 LANGUAGES = ("de", "en", "es", "fr", "hi", "id")
@@ -215,7 +215,7 @@ def test_the_log_and_the_shop_know_it_by_the_same_id(happens: Happens, status: i
 
 
 def test_nothing_has_words_that_nobody_meets() -> None:
-    assert ERROR_WORDS.keys() <= set(ERRORS.values())
+    assert ERROR_MESSAGES.keys() <= set(ERRORS.values())
 
 
 @pytest.mark.parametrize("happens", [not_a_request, long_head, long_target])

@@ -23,14 +23,14 @@ STATES = {
 }
 
 
-def standing(fate: str = "waiting", view: RoomView | None = BUSY, **more: object) -> VisitorStatus:
+def status_of(fate: str = "waiting", view: RoomView | None = BUSY, **more: object) -> VisitorStatus:
     given = {"position": 20, "start_position": 30, "eta": (100, 200), "store_up": True, "jitter": 0.5} | more
     return build_status(fate, view, SEEN, **given)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("state", RoomState)
 def test_who_waits_is_told_the_room_s_state(state):
-    got = standing(view=replace(BUSY, state=state))
+    got = status_of(view=replace(BUSY, state=state))
     assert (got.state, got.kind) == (STATES[state].value, STATES[state])
     assert (got.position, got.start_position, got.waiting) == (20, 30, 50)
     assert got.eta == ((100, 200) if state is RoomState.OPEN else None), "nobody knows how long a pause lasts"
@@ -38,16 +38,16 @@ def test_who_waits_is_told_the_room_s_state(state):
 
 
 def test_while_the_store_can_not_be_asked_the_place_is_said_to_be_kept():
-    got = standing(store_up=False)
+    got = status_of(store_up=False)
     assert (got.state, got.kind) == ("waiting", PageKind.HELD)
     assert got.position == 20
-    got = standing(view=replace(BUSY, state=RoomState.PAUSED), store_up=False)
+    got = status_of(view=replace(BUSY, state=RoomState.PAUSED), store_up=False)
     assert got.kind is PageKind.PAUSED, "which says as much"
 
 
 @pytest.mark.parametrize("state", RoomState)
 def test_who_is_called_may_go_in_while_the_room_takes_anybody(state):
-    got = standing("called", replace(BUSY, state=state), claim_left_ms=90_500)
+    got = status_of("called", replace(BUSY, state=state), claim_left_ms=90_500)
     if state in (RoomState.OPEN, RoomState.PAUSED):
         assert (got.state, got.kind) == ("called", PageKind.CALLED)
         assert got.claim_by == SEEN + timedelta(seconds=90.5)
@@ -60,20 +60,20 @@ def test_who_is_called_may_go_in_while_the_room_takes_anybody(state):
 
 @pytest.mark.parametrize("fate", ["admitted", "unknown"])
 def test_who_is_in_or_out_has_no_position(fate):
-    got = standing(fate)
+    got = status_of(fate)
     assert (got.state, got.kind, got.position, got.start_position, got.eta) == (fate, None, None, None, None)
     assert got.waiting == 50
 
 
 def test_before_the_first_look_at_the_room():
-    got = standing(view=None, position=None, start_position=None, eta=None, store_up=False)
+    got = status_of(view=None, position=None, start_position=None, eta=None, store_up=False)
     assert (got.state, got.kind, got.position, got.waiting) == ("waiting", PageKind.HELD, None, None)
     assert (got.message, got.remaining) == ("", None)
-    assert standing("called", None, claim_left_ms=1000).state == "called"
+    assert status_of("called", None, claim_left_ms=1000).state == "called"
 
 
 def test_there_are_never_fewer_waiting_than_are_ahead():
-    assert standing(position=70).waiting == 70
+    assert status_of(position=70).waiting == 70
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_there_are_never_fewer_waiting_than_are_ahead():
     ],
 )
 def test_polls_are_short_near_the_front_long_at_the_back_and_spread(position, eta, shortest, longest):
-    polls = [standing(position=position, eta=eta, jitter=jitter / 10).poll_after for jitter in range(10)]
+    polls = [status_of(position=position, eta=eta, jitter=jitter / 10).poll_after for jitter in range(10)]
     assert polls == sorted(polls)
     assert shortest <= polls[0] <= polls[-1] <= longest
     assert all(isinstance(poll, int) and 1 <= poll <= LONGEST_POLL_SECONDS for poll in polls)
@@ -95,12 +95,12 @@ def test_polls_are_short_near_the_front_long_at_the_back_and_spread(position, et
 
 def test_in_a_pause_polls_are_long():
     paused = replace(BUSY, state=RoomState.PAUSED)
-    polls = [standing(view=paused, position=1, eta=(0, 1), jitter=jitter).poll_after for jitter in (0.0, 0.999)]
+    polls = [status_of(view=paused, position=1, eta=(0, 1), jitter=jitter).poll_after for jitter in (0.0, 0.999)]
     assert polls == [15, 30]
 
 
 def test_the_same_numbers_under_another_state():
-    got = standing().said("unknown", PageKind.HELD)
+    got = status_of().with_state("unknown", PageKind.HELD)
     assert (got.state, got.kind, got.position) == ("unknown", PageKind.HELD, 20)
 
 
@@ -113,7 +113,7 @@ MEMBERS = [
 
 
 def test_all_members_are_there_whatever_they_are():
-    everything = standing(view=replace(BUSY, message='Say "hi" \\ </script> ü\n', remaining=7))
+    everything = status_of(view=replace(BUSY, message='Say "hi" \\ </script> ü\n', remaining=7))
     assert json.loads(everything.json("shop")) == {
         "room": "shop",
         "state": "waiting",
@@ -126,7 +126,7 @@ def test_all_members_are_there_whatever_they_are():
         "remaining": 7,
         "updated_at": "2026-11-27T08:00:05Z",
     }
-    nothing = json.loads(standing("unknown", None).json("shop"))
+    nothing = json.loads(status_of("unknown", None).json("shop"))
     assert nothing == dict.fromkeys(MEMBERS) | {
         "room": "shop",
         "state": "unknown",
@@ -134,12 +134,12 @@ def test_all_members_are_there_whatever_they_are():
         "message": "",
         "updated_at": "2026-11-27T08:00:05Z",
     }
-    for one in (everything, standing("called", claim_left_ms=1000), standing("admitted"), standing("unknown", None)):
+    for one in (everything, status_of("called", claim_left_ms=1000), status_of("admitted"), status_of("unknown", None)):
         assert list(json.loads(one.json("a-b_9"))) == MEMBERS
 
 
 def test_until_when_a_called_one_may_go_in():
-    assert json.loads(standing("called", claim_left_ms=55_000).json("shop"))["claim_by"] == "2026-11-27T08:01:00Z"
+    assert json.loads(status_of("called", claim_left_ms=55_000).json("shop"))["claim_by"] == "2026-11-27T08:01:00Z"
 
 
 def test_moments_are_told_in_utc():
