@@ -228,7 +228,7 @@ async def test_who_leaves_by_the_button_has_left(site: Site, inside: Visitor, co
     place = (await ticket_of(page)).place
     assert place in await site.gateway.members("shop", "waiting")
 
-    await page.get_by_text("Leave the line").click()
+    await page.get_by_text("Leave the queue").click()
     await page.get_by_role("button", name="Give up my place").click()
 
     await expect(page.get_by_role("button", name="Give up my place")).to_have_count(0)

@@ -40,7 +40,7 @@ async def enter(page: Page, seconds: float = 20) -> None:
 async def test_the_page_is_kept_up_to_date(line: Line, visit: Open) -> None:
     page = await visit()
     await expect(page.locator(marked("position"))).to_have_text("1,234")
-    await expect(page).to_have_title("1,234 · You are in line")
+    await expect(page).to_have_title("1,234 · You’re in the queue")
     line.now(position=500, waiting=9876, eta_seconds=[60, 170], message="Blue is <b>gone</b>", remaining=42)
     await poll(page)
     await expect(page.locator(marked("position"))).to_have_text("500")
@@ -52,7 +52,7 @@ async def test_the_page_is_kept_up_to_date(line: Line, visit: Open) -> None:
     await expect(page.locator(marked("message"))).to_be_visible()
     await expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "75")
     await expect(page.locator("rect")).to_have_attribute("width", "75%")
-    await expect(page).to_have_title("500 · You are in line")
+    await expect(page).to_have_title("500 · You’re in the queue")
     line.now(message=None)
     await poll(page)
     await expect(page.locator(marked("message"))).to_be_hidden()
@@ -85,7 +85,7 @@ async def test_what_can_not_be_known_is_said_so(line: Line, visit: Open) -> None
     page = await visit()
     line.now(eta_seconds=None, position=None, waiting=None)
     await poll(page)
-    await expect(page.locator(marked("eta"))).to_have_text("not known at the moment")
+    await expect(page.locator(marked("eta"))).to_have_text("not known right now")
     for name in ("position", "waiting", "progress"):
         await expect(page.locator(f"[data-waitroom-if={name}]")).to_be_hidden()
 
@@ -124,7 +124,7 @@ async def test_the_visitor_is_taken_in(line: Line, visit: Open, state: str) -> N
     line.kind = None
     await enter(page)
     await expect(page.get_by_role("heading", level=1)).to_have_text("Welcome to the shop")
-    assert await page.evaluate("sessionStorage.lastWords") == "It is your turn, It is your turn, It is your turn, block"
+    assert await page.evaluate("sessionStorage.lastWords") == "It’s your turn, It’s your turn, It’s your turn, block"
     assert page.url == line.address + "/phones?colour=blue"
     assert await page.evaluate("history.length") == 2
 
@@ -182,11 +182,11 @@ async def test_a_click_asks_for_more_time(line: Line, visit: Open) -> None:
     page = await visit("/phones?colour=blue")
     await page.get_by_role("button", name="I need more time").click()
     await page.wait_for_url("**/.waitroom/claim?room=shop&more=1&to=%2Fphones%3Fcolour%3Dblue")
-    await expect(page.get_by_role("heading", level=1)).to_have_text("It is your turn")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("It’s your turn")
     await page.clock.run_for(104_000)
     assert await asked(page) == 0, "there is time: the page takes the visitor in only before it ends"
     line.kind = None
-    await page.get_by_role("link", name="Go in").click()
+    await page.get_by_role("link", name="Enter the shop").click()
     await expect(page.get_by_role("heading", level=1)).to_have_text("Welcome to the shop")
     claims = [request for request in line.requests if request.endswith("claim")]
     assert claims == ["POST /.waitroom/claim", "GET /.waitroom/claim"]
@@ -339,12 +339,12 @@ async def test_a_change_of_state_needs_no_new_page(line: Line, visit: Open, stat
     await expect(page.get_by_role("status")).to_have_text(message.heading)
     await expect(page).to_have_title(message.heading)
     over = state in ("sold_out", "closed")
-    assert await page.get_by_text("Leave the line").is_visible() is not over
+    assert await page.get_by_text("Leave the queue").is_visible() is not over
     assert await page.locator(marked("eta")).is_visible() is not over
     assert await page.locator("main > .notes").is_visible() is not over
     line.now("waiting", position=3)
     await poll(page)
-    await expect(page).to_have_title("3 · You are in line")
+    await expect(page).to_have_title("3 · You’re in the queue")
     await expect(page.locator(marked("eta"))).to_be_visible()
     assert line.requests.count("GET /") == 1
 
@@ -356,7 +356,7 @@ async def test_a_held_page_shows_the_line_again_when_it_can(line: Line, visit: O
     await expect(page.locator(marked("updated"))).to_have_text("10:42:05 UTC")
     await expect(page.locator(marked("position"))).to_be_hidden()
     await poll(page)
-    await expect(page.get_by_role("heading", level=1)).to_have_text("You are in line")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("You’re in the queue")
     await expect(page.locator(marked("position"))).to_have_text("1,000")
     await expect(page.locator(marked("updated"))).to_have_text("now")
 
@@ -371,14 +371,14 @@ async def test_screen_readers_are_told_sparingly(line: Line, visit: Open) -> Non
         await expect(spoken).to_be_empty()
     line.now(position=900)
     await poll(page, 21)
-    await expect(spoken).to_have_text("You are number 900 in line. about 3 to 6 minutes")
+    await expect(spoken).to_have_text("You’re number 900 in the queue. about 3 to 6 minutes")
     for position in (850, 840, 830, 820):
         line.now(position=position)
         await poll(page)
-        await expect(spoken).to_have_text("You are number 900 in line. about 3 to 6 minutes")
+        await expect(spoken).to_have_text("You’re number 900 in the queue. about 3 to 6 minutes")
     line.now(position=9, eta_seconds=[0, 30])
     await poll(page)
-    await expect(spoken).to_have_text("You are number 9 in line. less than a minute")
+    await expect(spoken).to_have_text("You’re number 9 in the queue. less than a minute")
 
 
 async def test_words_of_ones_own_are_loaded_anew(visit: Open, line: Line, tmp_path: Path) -> None:

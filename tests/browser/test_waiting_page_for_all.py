@@ -38,7 +38,7 @@ async def test_the_line_is_left_by_keyboard(line: Line, visit: Open, scripted: b
     await expect(leave).to_be_focused()
     await page.keyboard.press("Enter")
     await line.count("POST /.waitroom/leave", 1)
-    await expect(page.get_by_role("heading", level=1)).to_have_text("You have left the line")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("You’ve left the queue")
 
 
 # A text's contrast with the nearest ground that is not see-through; a hidden text has no box.

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001 - the apostrophes are typographic on purpose
 """The text of the pages, in English: for every state of a room and for every error.
 
 The sentences are the keys of the catalogues in ``templates/locale``. They promise nothing that may not hold.
@@ -41,89 +40,90 @@ class Message:
 
 ROOM_MESSAGES: dict[PageKind, Message] = {
     PageKind.WAITING: Message(
-        "You are in line",
-        "Many people want to come in just now, so everyone goes in turn by turn. "
-        "When it is your turn, this page takes you in by itself.",
+        "You’re in the queue",
+        "A lot of people are here right now, so we’re letting visitors in one after another. When it’s your turn, "
+        "you’ll be taken to the shop automatically.",
     ),
     PageKind.PREQUEUE: Message(
-        "You are early",
-        "The sale has not started yet, and this is the right place to wait for it. "
-        "When it is your turn, this page takes you in by itself.",
+        "You’re early",
+        "The sale hasn’t started yet, but you’re in the right place. When it’s your turn, you’ll be taken to the shop "
+        "automatically.",
     ),
     PageKind.PAUSED: Message(
-        "The line is paused",
-        "Nobody is being let in at the moment. Your place is kept, and the line moves on as soon as the shop is ready.",
+        "The queue is paused",
+        "We’re not letting anyone in right now. Your place is kept, and the queue will move again as soon as the shop "
+        "is ready.",
     ),
     PageKind.CALLED: Message(
-        "It is your turn",
-        "Thank you for waiting. We are taking you in now.",
+        "It’s your turn",
+        "Thank you for waiting. We’re taking you to the shop now.",
     ),
     PageKind.SOLD_OUT: Message(
         "Sold out",
-        "Everything in this sale is sold. We are sorry, and we thank you for your patience: "
-        "there is nothing left to wait for.",
+        "Everything in this sale has been sold, so there’s no need to keep waiting. We’re sorry, and thank you for "
+        "your patience.",
     ),
     PageKind.CLOSED: Message(
-        "The line is closed",
-        "Nobody else is being let in, so you need not wait any longer. Thank you for coming.",
+        "The queue is closed",
+        "We’re not letting anyone else in, so there’s no need to keep waiting. Thank you for coming.",
     ),
     PageKind.HELD: Message(
         "One moment, please",
-        "Because of a fault on our side we can’t see the line just now. If you have a place in it, it is kept. "
-        "This page keeps trying by itself.",
+        "Because of a problem on our side, we can’t see the queue right now. If you’re already in it, your place is "
+        "kept. This page will keep trying automatically.",
     ),
     PageKind.BUSY: Message(
         "Just a moment",
-        "Very many people are arriving right now. This page tries again by itself in a few seconds.",
+        "A lot of people are arriving right now. This page will try again automatically in a few seconds.",
     ),
 }
 
 LEFT_MESSAGE = Message(
-    "You have left the line",
-    "Your place was given up. If you change your mind, you are welcome to join again at the end of the line.",
+    "You’ve left the queue",
+    "Your place is free again. If you change your mind, you’re welcome to join at the end of the queue.",
 )
 
 ERROR_MESSAGES: dict[int, Message] = {
     400: Message(
-        "That request went wrong",
-        "Your browser sent something we could not make sense of. Going back and trying again often helps.",
+        "That didn’t work",
+        "Your browser sent something we couldn’t understand. Going back and trying again often helps.",
     ),
     404: Message(
-        "There is nothing here",
-        "The address may be mistyped, or what was here has moved.",
+        "Page not found",
+        "The address may have a typo, or the page may have moved.",
     ),
     408: Message(
         "That took too long",
-        "The connection was too slow for your request to arrive. Please try again.",
+        "Your connection was too slow for the whole request to arrive. Please try again.",
     ),
     421: Message(
         "Wrong address",
-        "This server does not answer for that address. Please check it and try again.",
+        "There’s no shop at this address. Please check it and try again.",
     ),
     429: Message(
-        "That was a lot at once",
-        "Your browser asked for more than we can load for one visitor just now. Please try again in a moment.",
+        "That was a little too fast",
+        "Your browser asked for more than we can load for one visitor right now. Please try again in a moment.",
     ),
     431: Message(
         "Your browser sent too much",
-        "Its cookies for this shop have grown too large. Deleting them in the browser’s settings helps; "
-        "a place in line is deleted with them.",
+        "Your cookies for this shop have grown too large. Deleting them in your browser settings helps, but if you’re "
+        "in the queue, you’ll lose your place.",
     ),
     500: Message(
         "Something went wrong",
-        "The fault is on our side. Please try again in a moment.",
+        "The problem is on our side. Please try again in a moment.",
     ),
     502: Message(
-        "The shop can’t answer just now",
-        "It is not your fault. Please try again in a moment. If you were paying, please look for a confirmation first.",
+        "The shop isn’t available right now",
+        "It’s not your fault. Please try again in a moment. If you were paying, check for a confirmation first.",
     ),
     503: Message(
-        "The shop can’t answer just now",
-        "It is not your fault. Please try again in a moment.",
+        "The shop isn’t available right now",
+        "It’s not your fault. Please try again in a moment.",
     ),
     504: Message(
         "The shop is taking too long",
-        "It did not answer in time. If you were paying, please look for a confirmation before you try again.",
+        "It didn’t respond in time. If you were paying, check for a confirmation before you try again.",
     ),
 }
 """By HTTP status. ``error_message`` returns the message for the others."""
@@ -133,10 +133,10 @@ SCRIPT_MESSAGES: dict[str, str] = {
     "most": "up to {high}",
     "about": "about {high}",
     "range": "about {low} to {high}",
-    "unknown": "not known at the moment",
-    "place": "You are number {position} in line.",
-    "lost": "There is no connection just now. Your place is kept, and this page keeps trying by itself.",
-    "cookies": "Please allow cookies for this shop: without them your place in line can’t be kept.",
+    "unknown": "not known right now",
+    "place": "You’re number {position} in the queue.",
+    "lost": "We can’t connect right now. Your place is kept, and this page will keep trying automatically.",
+    "cookies": "Please allow cookies for this shop. Without them, we can’t keep your place in the queue.",
 }
 """What the waiting page's script says by itself."""
 

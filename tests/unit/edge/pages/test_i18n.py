@@ -141,9 +141,9 @@ def test_a_catalogue_is_whole(path: Path) -> None:
 
 def test_what_is_not_translated_is_said_in_english(tmp_path: Path) -> None:
     (tmp_path / "nl.po").write_text(
-        'msgid ""\nmsgstr ""\n\nmsgid "Sold out"\nmsgstr "Uitverkocht"\n\nmsgid "Go in"\nmsgstr ""\n'
+        'msgid ""\nmsgstr ""\n\nmsgid "Sold out"\nmsgstr "Uitverkocht"\n\nmsgid "Enter the shop"\nmsgstr ""\n'
     )
     dutch = Languages(tmp_path).by_code["nl"]
     assert dutch.gettext("Sold out") == "Uitverkocht"
-    assert dutch.gettext("Go in") == "Go in"
+    assert dutch.gettext("Enter the shop") == "Enter the shop"
     assert dutch.gettext("Try again") == "Try again"

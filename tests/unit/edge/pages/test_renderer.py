@@ -141,7 +141,7 @@ def test_the_waiting_page_shows_the_visitors_numbers(pages: Pages) -> None:
     assert document.find("time")["datetime"] == "2026-11-27T10:42:05Z"
     bar = document.find(role="progressbar")
     assert (bar["aria-valuemin"], bar["aria-valuenow"], bar["aria-valuemax"]) == ("0", "38", "100")
-    assert bar["aria-label"] == "Ihr Weg nach vorn"
+    assert bar["aria-label"] == "Fortschritt"
     assert document.find("rect")["width"] == "38%"
     assert document.find("meta", http_equiv="refresh")["content"] == "17"
     script = document.find("script", id="waitroom")
@@ -153,8 +153,8 @@ def test_the_waiting_page_shows_the_visitors_numbers(pages: Pages) -> None:
 
 def test_what_is_not_known_is_not_shown(pages: Pages) -> None:
     document = Document(pages.room_page("shop", PageKind.WAITING, "en", BARE))
-    assert document.texts["eta"] == "not known at the moment"
-    assert document.texts["title"] == "You are in line"
+    assert document.texts["eta"] == "not known right now"
+    assert document.texts["title"] == "You’re in the queue"
     for name in ("position", "waiting", "remaining", "message", "progress"):
         assert "hidden" in document.find(data_waitroom_if=name), name
     assert document.find("script", id="waitroom")["data-position"] == ""
@@ -197,9 +197,9 @@ def test_more_time_is_asked_for_by_a_plain_form(pages: Pages, language: str) -> 
 
 def test_the_page_says_how_long_a_place_is_kept() -> None:
     pages = Pages([room("one", keep_place_seconds=1800), room("two", keep_place_seconds=7200)])
-    assert b"your place is kept for 30 minutes" in pages.room_page("one", PageKind.WAITING, "en", FULL)
+    assert "we’ll keep your place for 30 minutes" in pages.room_page("one", PageKind.WAITING, "en", FULL).decode()
     two = pages.room_page("two", PageKind.WAITING, "en", FULL)
-    assert b"your place is kept for 2 hours" in two
+    assert "we’ll keep your place for 2 hours" in two.decode()
     assert b"room=two" in two
     assert b"one" not in re.findall(rb'room[="]+(\w+)', two)
 
