@@ -198,13 +198,13 @@ def _sign(signer: Signer, *fields: int) -> str:
 
 def _read(signer: Signer, value: bytes, least: int, most: int) -> list[int]:
     if len(value) > LONGEST_TOKEN:
-        raise InvalidTokenError("too long for a token of ours")
+        raise InvalidTokenError("token too long")
     if not _TOKEN.fullmatch(value):
-        raise InvalidTokenError("not in the form of a token of ours")
+        raise InvalidTokenError("malformed token")
     try:
         fields = signer.unsign(value).split(b".")
     except BadSignature as error:
-        raise InvalidTokenError("not signed by us for this") from error
+        raise InvalidTokenError("invalid signature") from error
     if not least <= len(fields) <= most:
-        raise InvalidTokenError("of another format")
+        raise InvalidTokenError("unsupported token format")
     return [int(field, 16) for field in fields]

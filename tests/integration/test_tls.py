@@ -281,7 +281,7 @@ async def test_a_new_certificate_serves_without_a_request_lost(
             assert gateway.process is not None
             gateway.process.send_signal(signal.SIGHUP)
             await eventually(lambda: len(answered) == 2)
-            await eventually(lambda: gateway.log.count("the new certificate serves") == 2)
+            await eventually(lambda: gateway.log.count("new certificate in use") == 2)
             done.set()
         assert all(visitor.result() for visitor in visitors)
         # Who was connected stays so, under the certificate of before.
@@ -301,9 +301,9 @@ async def test_a_broken_new_certificate_is_told_and_the_old_one_goes_on(
     good = make_pair(folder, f"good-{what}")
     put(good, pair)
     assert gateway.process is not None
-    before = gateway.log.count("the new certificate serves")
+    before = gateway.log.count("new certificate in use")
     gateway.process.send_signal(signal.SIGHUP)
-    await eventually(lambda: gateway.log.count("the new certificate serves") == before + 2)
+    await eventually(lambda: gateway.log.count("new certificate in use") == before + 2)
     if what == "rubbish":
         pair[0].write_text("rubbish")
     else:

@@ -71,7 +71,7 @@ async def serve(child: Child) -> None:
             saved = True
         except OSError as error:
             if saved:
-                log.error("can't write metrics for now", cause=error.strerror)
+                log.error("metrics not written", cause=error.strerror)
             saved = False
 
     neighbour_files = [
@@ -122,7 +122,7 @@ async def _listening(child: Child, edge: Edge) -> AsyncIterator[None]:
     async def reload() -> None:
         while True:
             door.use((await child.new_pairs.get()).context())
-            log.info("the new certificate serves whoever comes from now on")
+            log.info("new certificate in use")
 
     reloading = asyncio.create_task(reload())
     door.open()

@@ -66,14 +66,14 @@ class CustomTemplate:
             self._add(f"{self._path}: {sentence}")
         if not all(inline.polls for inline in found):
             self._add(
-                f"{self._path}: the page never asks whether it is the visitor's turn.",
+                f"{self._path}: the page never polls for the visitor's turn.",
                 'Put {% include "waitroom/script.html" %} at the end of its body, in every state.',
             )
         largest = max((len(page.encode()) for page in pages), default=0)
         if largest > _MOST_BYTES:
             self._add(
-                f"{self._path}: the page has {largest // 1024} KB, more than the {_MOST_BYTES // 1024} KB allowed.",
-                "Make its pictures smaller, or let it load them from elsewhere.",
+                f"{self._path}: the page is {largest // 1024} KB; at most {_MOST_BYTES // 1024} KB are allowed.",
+                "Use smaller images, or load them from elsewhere.",
             )
         return found
 
@@ -82,10 +82,10 @@ class CustomTemplate:
         at = f"{file}, line {line}: " if line else f"{file}: "
         if any(problem.what.startswith(at) for problem in self.problems):
             return
-        what = f"there is no template {error.name!r}" if isinstance(error, TemplateNotFound) else str(error)
+        what = f"template {error.name!r} not found" if isinstance(error, TemplateNotFound) else str(error)
         if isinstance(error, TemplateSyntaxError):
-            what = error.message or "it can't be read"
-        self._add(f"{at}{what.rstrip('.')}.", "See docs/waiting-page.md for what a template can use.")
+            what = error.message or "syntax error"
+        self._add(f"{at}{what.rstrip('.')}.", "See docs/waiting-page.md for the variables and blocks of a template.")
 
     def _place(self, error: BaseException) -> tuple[str, int | None]:
         if isinstance(error, TemplateSyntaxError):

@@ -49,8 +49,8 @@ class Slot:
 
     def _refuse(self, *_: object) -> NoReturn:
         raise TemplateRuntimeError(
-            f"{self._name!r} differs for every visitor: it can be printed or asked for with 'if', "
-            "but not compared, filtered or calculated with"
+            f"{self._name!r} differs for every visitor: it can be printed or tested with 'if', "
+            "but not compared, filtered or used in calculations"
         )
 
     __str__ = __float__ = __len__ = __iter__ = __getitem__ = __hash__ = _refuse
@@ -149,7 +149,7 @@ class _InlineReader(HTMLParser):
                 self._add(self.found.scripts, value, f"an {name} attribute", attribute=True)
         if tag == "script" and "src" in given:
             self.found.problems.append(
-                f"It loads a script from {given['src']!r}, which browsers would refuse for security; "
+                f"It loads a script from {given['src']!r}, which browsers refuse for security; "
                 "put the script into the page itself."
             )
         if tag == "style" or (tag == "script" and _runs(given)):
@@ -177,7 +177,7 @@ class _InlineReader(HTMLParser):
     def _add(self, sources: set[str], content: str, where: str, *, attribute: bool = False) -> None:
         if OPEN in content:
             self.found.problems.append(
-                f"A visitor's value stands in {where}, which browsers would refuse to use for security; "
+                f"It uses a visitor's value in {where}, which browsers refuse for security; "
                 "put it in a data- attribute and read it from there."
             )
         self.found.attributes |= attribute

@@ -48,7 +48,7 @@ class Batcher(Generic[Item, Result]):
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        _fail(self._waiting, StoreUnavailable("the worker stops"))
+        _fail(self._waiting, StoreUnavailable("the worker is stopping"))
         self._waiting.clear()
 
     async def _run(self) -> None:
@@ -66,10 +66,10 @@ class Batcher(Generic[Item, Result]):
         except StoreUnavailable as error:
             _fail(batch, error)
         except Exception as unexpected:
-            log.error("a call of the store broke", exc_info=unexpected)
+            log.error("store call failed", exc_info=unexpected)
             _fail(batch, StoreUnavailable(repr(unexpected)))
         except BaseException:
-            _fail(batch, StoreUnavailable("the worker stops"))
+            _fail(batch, StoreUnavailable("the worker is stopping"))
             raise
         else:
             for (_, future), result in completed:

@@ -184,7 +184,7 @@ class Preflights:
                 finally:
                     exchange.end()
         except TimeoutError as error:
-            raise NoResponseError("no answer in time") from error
+            raise NoResponseError("response timed out") from error
         response = _cacheable(received, self._time())
         if sum(map(len, key)) <= LONGEST_KEY:
             put(self._cached, key, response, MOST_CACHED)

@@ -311,7 +311,7 @@ class Room:
         self.viewed_at = datetime.now(UTC)
         if not self.store_up:
             self.store_up = True
-            log.info("store reached", room=self.name)
+            log.info("store available", room=self.name)
 
     async def flush(self) -> None:
         """Sends the store the visitors seen, the sessions to keep, and the shop's reports."""
@@ -353,11 +353,11 @@ class Room:
         self.metrics.store_errors += 1
         if self.store_up:
             self.store_up = False
-            log.warning("store lost", room=self.name, cause=str(error))
+            log.warning("store unavailable", room=self.name, cause=str(error))
 
     def _require_store(self) -> None:
         if not self.store_up:
-            raise StoreUnavailable("not asked again until it answers")
+            raise StoreUnavailable("the store is unavailable")
 
     async def _send_ends(self) -> None:
         """Sends the store the sessions that ended here, so that the other workers learn of it with their next view."""

@@ -96,7 +96,7 @@ class Router:
             return None
         default = max(ranked, key=lambda entry: entry[0])[1].name
         if len(path) > LONGEST_ODD and _ODD.search(path):
-            return Route(default, False, False, (), "a long path with escapes or dots")
+            return Route(default, False, False, (), "long path with escapes or dots")
         interpretations = path_interpretations(path)
         if any(_CONTROLS.search(one) for one in interpretations):
             return Route(default, False, False, (), "control characters in the path")
@@ -108,7 +108,7 @@ class Router:
         if not owners:
             return Route(default, False, reserved, ())
         if len(owners) > 1 and self._strict:
-            return Route(default, False, reserved, (), "a path of several rooms", tuple(sorted(owners)))
+            return Route(default, False, reserved, (), "path in several rooms", tuple(sorted(owners)))
         name = max(owners, key=lambda one: owners[one])
         fitting = [(index, paths.match(path, interpretations)) for index, paths in enumerate(self._bypass[name])]
         bypass = tuple([(index, entries) for index, entries in fitting if entries is not None])

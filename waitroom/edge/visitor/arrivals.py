@@ -64,7 +64,7 @@ class Arrivals:
         if self._proxies.found and now - self._logged_at >= LOG_INTERVAL_SECONDS:
             self._logged_at = now
             log.warning(
-                "a proxy may be missing in trusted_proxies",
+                "possible proxy missing from trusted_proxies",
                 setting="trusted_proxies",
                 address=self._proxies.found,
             )

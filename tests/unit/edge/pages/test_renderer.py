@@ -376,7 +376,7 @@ def test_the_policy_lets_an_own_template_work(tmp_path: Path) -> None:
         ("{{ {position: 1} }}", 1, "'position' differs for every visitor"),
         ("\n{{ 1 / 0 }}", 2, "division by zero"),
         ("\n{{ room.__class__.__mro__ }}", 2, "unsafe"),
-        ("\n{% include 'absent.html' %}", 2, "there is no template 'absent.html'"),
+        ("\n{% include 'absent.html' %}", 2, "template 'absent.html' not found"),
         ("\n{{ message.upper() }}", 2, "'message' differs for every visitor"),
     ],
 )
@@ -411,7 +411,7 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
 
 
 def test_a_missing_or_unreadable_file_is_a_problem_too(tmp_path: Path) -> None:
-    assert "there is no template" in problems(room(template=str(tmp_path / "absent.html")))[0]
+    assert "not found" in problems(room(template=str(tmp_path / "absent.html")))[0]
     (tmp_path / "latin.html").write_bytes(b"\xe9t\xe9")
     assert "latin.html: 'utf-8' codec can't decode" in problems(room(template=str(tmp_path / "latin.html")))[0]
 
@@ -427,7 +427,7 @@ def test_a_missing_or_unreadable_file_is_a_problem_too(tmp_path: Path) -> None:
 )
 def test_a_value_that_no_browser_would_use_is_refused(tmp_path: Path, template: str, where: str) -> None:
     (found,) = problems(own(tmp_path, template + SCRIPT))
-    assert f"A visitor's value stands in {where}" in found
+    assert f"It uses a visitor's value in {where}" in found
 
 
 def test_a_script_from_elsewhere_is_refused(tmp_path: Path) -> None:
@@ -437,7 +437,7 @@ def test_a_script_from_elsewhere_is_refused(tmp_path: Path) -> None:
 
 def test_a_page_that_never_goes_on_is_refused(tmp_path: Path) -> None:
     (found,) = problems(own(tmp_path, "hello"))
-    assert "never asks whether it is the visitor's turn" in found
+    assert "never polls for the visitor's turn" in found
     assert problems(own(tmp_path, '<head>{% include "waitroom/head.html" %}</head>hello')) == [found]
     assert problems(own(tmp_path, "{% if kind == 'waiting' %}" + SCRIPT + "{% endif %}")) == [found]
     Pages([own(tmp_path, '<meta http-equiv="Refresh" content="{{ poll_after }}">hello')])
@@ -445,7 +445,7 @@ def test_a_page_that_never_goes_on_is_refused(tmp_path: Path) -> None:
 
 def test_a_page_too_large_for_a_busy_day_is_refused(tmp_path: Path) -> None:
     (found,) = problems(own(tmp_path, "x" * 131072 + SCRIPT))
-    assert "more than the 128 KB allowed" in found
+    assert "at most 128 KB are allowed" in found
 
 
 def test_the_examples_in_the_documentation_work(tmp_path: Path) -> None:
