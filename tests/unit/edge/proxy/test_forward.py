@@ -9,6 +9,8 @@ import pytest
 
 from support.edge_world import BUSY, PAGE, QUIET, World, answer, get, sent
 from support.http_reader import Message
+from waitroom.edge.http.message import parse_request, parse_response
+from waitroom.edge.proxy.forward import Passage
 from waitroom.queue.store import SessionChange
 from waitroom.queue.view import RoomState
 from waitroom.tokens import Pass
@@ -96,6 +98,14 @@ def test_a_request_without_a_session_brings_no_pass():
         wire.send(get(b"/api"))
         world.shop.wire.send(reply(PRIVATE))
         assert b"Set-Cookie" not in answer(wire)
+
+
+def test_a_cookie_for_a_visitor_without_a_session_is_nobody_else_s(world):
+    request, response = parse_request(get())[0], parse_response(reply())
+    cookies = b"Set-Cookie: a=b\r\n"
+    passage = Passage(world.room, None, world.client().protocol, request, "bypass", 0.0, cookies)
+    assert passage.answered(response) == (cookies, True)
+    passage.ended("ok")
 
 
 def test_a_newcomer_s_first_answer_is_nobody_else_s():

@@ -246,6 +246,20 @@ def test_a_release_that_the_store_did_not_take_is_told_later(world):
     assert world.store.named("change_sessions") == [[SessionChange("release", 90, 28800_000)]]
 
 
+def test_a_second_release_neither_prolongs_the_grace_nor_is_sent(world):
+    first, second = world.client(), world.client()
+    for wire, path in ((first, b"/first"), (second, b"/second")):
+        wire.send(get(path, world.inside(), method=b"POST", body=b""))
+    for wire, path in ((first, b"/first"), (second, b"/second")):
+        shop_at(world, path).send(RELEASE)
+        assert answer(wire, b"POST").status == 200
+        world.pass_time(GRACE / 2)
+    assert [change for batch in world.store.named("change_sessions") for change in batch] == [
+        SessionChange("release", 90, 28800_000)
+    ]
+    assert not reaches(world)
+
+
 def test_the_browser_keeps_a_pass_for_the_grace(world):
     got = released(world)
     now = int(world.unix_time())

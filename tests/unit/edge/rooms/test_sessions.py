@@ -8,6 +8,7 @@ from support.edge_world import get
 from waitroom.edge.http.message import Request, parse_request
 from waitroom.edge.rooms import sessions as module
 from waitroom.edge.rooms.sessions import KEEP_INTERVAL_SECONDS, UNCONFIRMED_END_SECONDS, Session, Sessions
+from waitroom.edge.rooms.throttle import SessionLimits
 from waitroom.queue.store import SessionChange
 from waitroom.tokens import Pass, Tokens
 
@@ -98,6 +99,14 @@ def test_a_pass_never_outlasts_its_session(sessions):
     _, value = sessions.issue_pass(1, expires_at=NOW + 5000, ends_at=NOW + 9000)
     found = tokens.read_pass(value.encode())
     assert (found.expires_at, found.ends_at) == (NOW + 1000, NOW + 1000)
+
+
+def test_a_pass_issued_for_a_session_that_is_over_has_the_given_times(sessions):
+    session = known(sessions, pass_())
+    sessions.release(session, NOW, 0)
+    _, value = sessions.issue_pass(1, expires_at=NOW + 500, ends_at=NOW + 9000)
+    assert tokens.read_pass(value.encode()) == Pass(1, NOW + 500, NOW + 9000)
+    assert session.over
 
 
 def test_another_pass_of_a_session_that_is_over_changes_nothing(sessions):
@@ -191,6 +200,20 @@ def test_what_could_not_be_told_twice_is_told_once(sessions):
     for second in range(3):
         sessions.requeue(sessions.take_pending(NOW + 20 * second))
     assert sessions.take_pending(NOW + 60) == [keep(left=14340)]
+
+
+# Limits.
+
+
+@pytest.mark.parametrize("tunnel_first", [True, False])
+async def test_tunnels_and_other_requests_count_separately(tunnel_first):
+    sessions = Sessions(tokens, SessionLimits(in_flight=1))
+    session = known(sessions, pass_())
+    sessions.begin(session, NOW, tunnel=tunnel_first)
+    assert sessions.allow_request(session, 0.0, tunnel=not tunnel_first)
+    assert session.throttle is None, "it is within both limits"
+    assert not sessions.allow_request(session, 0.0, tunnel=tunnel_first)
+    sessions.finish(session, tunnel=tunnel_first)
 
 
 # The end of them.
