@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from babel import Locale
+from babel import Locale, negotiate_locale
 from babel.messages.pofile import read_po
 from babel.numbers import format_decimal
 from babel.units import format_unit
@@ -120,15 +120,17 @@ class Languages:
         return self._negotiate(accept_language[:_HEADER_BYTES])
 
     def _negotiated(self, header: bytes) -> str:
-        best, best_quality = DEFAULT_LANGUAGE, 0.0
+        # Babel matches tags with languages, but doesn't parse the header.
+        preferred: list[tuple[float, str]] = []
         for part in header.decode("latin-1").lower().split(","):
             tag, _, parameter = part.partition(";")
-            code = tag.strip().partition("-")[0]
-            code = _OLD_CODES.get(code, code)
+            primary, hyphen, rest = tag.strip().partition("-")
             quality = _quality(parameter)
-            if code in self.by_code and quality > best_quality:
-                best, best_quality = code, quality
-        return best
+            if quality > 0.0:
+                preferred.append((quality, _OLD_CODES.get(primary, primary) + hyphen + rest))
+        preferred.sort(key=lambda entry: -entry[0])
+        tags = [tag for _, tag in preferred]
+        return negotiate_locale(tags, self.by_code, sep="-", aliases=None) or DEFAULT_LANGUAGE
 
 
 def _quality(parameter: str) -> float:

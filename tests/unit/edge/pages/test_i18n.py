@@ -30,6 +30,7 @@ CODES = sorted(LANGUAGES.by_code)
         (b"de-CH,de;q=0.9,en;q=0.8", "de"),
         (b"en;q=0.5, fr-CA;q=0.9", "fr"),
         (b"ES-mx", "es"),
+        (b"zh-Hant-TW,de-DE-1996;q=0.5,en;q=0.4", "de"),
         (b"in-ID", "id"),
         (b"xx,yy;q=0.9", "en"),
         (b"xx,de;q=0.1", "de"),
