@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.tokens import Ticket
+
+# The values of the room settings ``on_store_error`` and ``without_pass``.
+StoreErrorPolicy = Literal["hold", "admit", "close"]
+WithoutPassPolicy = Literal["refuse", "safe", "all"]
 
 
 class Expiring(Protocol):
@@ -100,8 +104,8 @@ def decide(
     view: RoomView | None,
     *,
     store_up: bool,
-    on_store_error: str,
-    without_pass: str,
+    on_store_error: StoreErrorPolicy,
+    without_pass: WithoutPassPolicy,
     now: float,
 ) -> Action:
     """The action for a request that no rule lets through.
@@ -140,12 +144,18 @@ def decide(
                 return Action.ADMIT
             case "hold":
                 return Action.HOLD
-            case _:
+            case "close":
                 return Action.REJECT
     return _without_pass(safe, view, reachable, on_store_error, without_pass)
 
 
-def _without_pass(safe: bool, view: RoomView | None, reachable: bool, on_store_error: str, without_pass: str) -> Action:
+def _without_pass(
+    safe: bool,
+    view: RoomView | None,
+    reachable: bool,
+    on_store_error: StoreErrorPolicy,
+    without_pass: WithoutPassPolicy,
+) -> Action:
     """The action for a request that has neither pass nor ticket and takes no place."""
     if view is not None and view.method == "passthrough" and view.state is RoomState.OPEN:
         return Action.PASS_THROUGH

@@ -232,12 +232,12 @@ class Edge(Server):
         for rule in rules:
             if not rule.matches_visitor(address, client.cookies):
                 continue
-            status, wait = rule.take(address, self._loop.time())
+            refusal = rule.take(address, self._loop.time())
             if rule.dry_run:
-                room.count("bypass_draft_capped" if status else "bypass_draft")
-            elif status:
+                room.count("bypass_draft" if refusal is None else "bypass_draft_capped")
+            elif refusal is not None:
                 room.count("bypass_capped")
-                client.fail(status, b"Retry-After: %d\r\n" % max(1, ceil(wait)))
+                client.fail(refusal.status, b"Retry-After: %d\r\n" % max(1, ceil(refusal.wait_seconds)))
                 return
             else:
                 self.forward(client, request, room, None, "bypass")
@@ -364,7 +364,7 @@ class Edge(Server):
         room, request = context.room, context.request
         room.count("refused")
         kind = room.without_pass.log_refused(request.method, request.path, self._clock.steady())
-        if kind:
+        if kind is not None:
             room.record_refused(kind, context.now)
         if context.kind is Kind.EMBEDDED:
             context.client.fail(503)

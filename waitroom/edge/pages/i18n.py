@@ -130,7 +130,7 @@ class Languages:
                 preferred.append((quality, _OLD_CODES.get(primary, primary) + hyphen + rest))
         preferred.sort(key=lambda entry: -entry[0])
         tags = [tag for _, tag in preferred]
-        return negotiate_locale(tags, self.by_code, sep="-", aliases=None) or DEFAULT_LANGUAGE
+        return negotiate_locale(tags, self.by_code, sep="-", aliases={}) or DEFAULT_LANGUAGE
 
 
 def _quality(parameter: str) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -59,6 +60,14 @@ class BypassPaths:
         return None if self._preset and not entries else entries
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The response to a request beyond a rule's budgets."""
+
+    status: int
+    wait_seconds: float
+
+
 class Bypass:
     """One rule, with this worker's share of its budgets.
 
@@ -102,18 +111,14 @@ class Bypass:
             return False
         return not self._cookies or _has_any(self._cookies, _cookies_of(cookies))
 
-    def take(self, address: str, now: float) -> tuple[int, float]:
-        """Takes one request from the budgets at the monotonic time ``now``.
-
-        Returns:
-            The status to refuse it with and the seconds to wait, or zeros if it may pass.
-        """
+    def take(self, address: str, now: float) -> Refusal | None:
+        """Takes one request from the budgets at the monotonic time ``now``; None if it may pass."""
         key = neighbourhood(address)
         if not self._each.take(key, now):
-            return 429, self._each.wait_seconds(key, now)
+            return Refusal(429, self._each.wait_seconds(key, now))
         if not self.budget.take(now):
-            return 503, self.budget.wait_seconds(now)
-        return 0, 0.0
+            return Refusal(503, self.budget.wait_seconds(now))
+        return None
 
 
 def is_within(prefix: bytes, path: bytes) -> bool:

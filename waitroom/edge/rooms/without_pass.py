@@ -44,22 +44,22 @@ class WithoutPassBudget:
             self._budget.change_rate(per_second, per_second, now)
         return self._budget.take(now)
 
-    def log_refused(self, method: bytes, path: bytes, now: float) -> str:
+    def log_refused(self, method: bytes, path: bytes, now: float) -> str | None:
         """Logs a refused request: each method and first path segment once an hour, with the rule that would allow it.
 
         Returns:
-            The method and segment if they were logged, else an empty text.
+            The method and segment if they were logged, else None.
         """
         segment = b"/" + path[1:].partition(b"/")[0][:LONGEST_SHOWN]
         key = (method, segment)
         logged_at = self._logged.get(key)
         if logged_at is not None and now - logged_at < LOG_INTERVAL_SECONDS:
-            return ""
+            return None
         self._logged.pop(key, None)
         if len(self._logged) >= MOST_KINDS:
             oldest = next(iter(self._logged))
             if now - self._logged[oldest] < LOG_INTERVAL_SECONDS:
-                return ""  # this many kinds come from a scanner
+                return None  # this many kinds come from a scanner
             del self._logged[oldest]
         self._logged[key] = now
         verb, shown = method.decode(), segment.decode("latin-1")

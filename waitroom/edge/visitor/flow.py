@@ -170,7 +170,7 @@ class VisitorFlow:
                 return self.admit_offline(context)
             case "hold":
                 return self.held(context)
-            case _:
+            case "close":
                 return Rejected(RoomState.CLOSED)
 
     def admit_offline(self, context: RequestContext) -> Outcome:

@@ -14,7 +14,7 @@ from waitroom.edge.pages.renderer import Pages, PageValues
 from waitroom.edge.rooms.room import Room
 from waitroom.edge.visitor.context import RequestContext, kind_of
 from waitroom.edge.visitor.flow import Delayed, Held, Outcome, Queued, Rejected, TicketStatus
-from waitroom.edge.visitor.status import VisitorStatus, build_status
+from waitroom.edge.visitor.status import VisitorState, VisitorStatus, build_status
 from waitroom.gate import Kind, classify
 from waitroom.queue.store import Fate
 from waitroom.queue.view import RoomState
@@ -101,7 +101,7 @@ class Responder:
         claim_left_ms: int = 0,
         *,
         kind: PageKind | None = None,
-        state: str | None = None,
+        state: VisitorState | None = None,
         position: int | None = None,
     ) -> VisitorStatus:
         """The status of a visitor; ``kind``, ``state`` and ``position`` override the view."""
@@ -135,10 +135,11 @@ class Responder:
         if isinstance(outcome, TicketStatus):
             return self.status(room, outcome.fate, outcome.ticket, outcome.left_ms)
         if isinstance(outcome, Rejected):
-            kind = PageKind.SOLD_OUT if outcome.state is RoomState.SOLD_OUT else PageKind.CLOSED
-            return self.status(room, "unknown", kind=kind, state=kind.value)
+            if outcome.state is RoomState.SOLD_OUT:
+                return self.status(room, "unknown", kind=PageKind.SOLD_OUT, state="sold_out")
+            return self.status(room, "unknown", kind=PageKind.CLOSED, state="closed")
         if isinstance(outcome, Held):
-            state = "unknown" if outcome.ticket is None else None
+            state: VisitorState | None = "unknown" if outcome.ticket is None else None
             return self.status(room, "waiting", outcome.ticket, kind=PageKind.HELD, state=state)
         if isinstance(outcome, Delayed):
             status = self.status(room, "unknown", kind=PageKind.BUSY, state="unknown")

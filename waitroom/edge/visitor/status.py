@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Final
+from typing import Final, Literal
 
 from waitroom.edge.pages.messages import PageKind
 from waitroom.queue.positions import LONGEST_POLL_SECONDS, SHORTEST_POLL_SECONDS, poll_after
@@ -17,8 +17,11 @@ from waitroom.queue.view import RoomState, RoomView
 
 HELD_POLL_SECONDS: Final = 12
 
-# The contract's visitor states for those in the queue while the room is in such a state.
-_STATUS_BY_ROOM_STATE = {
+# The contract's states of a visitor. "prequeue" comes with scheduled events.
+VisitorState = Literal["waiting", "prequeue", "paused", "called", "admitted", "sold_out", "closed", "unknown"]
+
+# For visitors in the queue: the page and the state, by the room's state.
+_STATUS_BY_ROOM_STATE: Final[dict[RoomState, tuple[PageKind, VisitorState]]] = {
     RoomState.OPEN: (PageKind.WAITING, "waiting"),
     RoomState.PAUSED: (PageKind.PAUSED, "paused"),
     RoomState.CLOSED: (PageKind.CLOSED, "closed"),
@@ -32,7 +35,7 @@ class VisitorStatus:
     """The status of a visitor.
 
     Attributes:
-        state: One of the contract's states.
+        state: The state, as the contract names it.
         kind: The page that shows it; None if none does.
         position, waiting, start_position: Numbers of the queue, or None if they don't apply or are unknown.
         eta: The range of the wait in seconds, or None.
@@ -43,7 +46,7 @@ class VisitorStatus:
         updated_at: The time of these numbers; aware.
     """
 
-    state: str
+    state: VisitorState
     kind: PageKind | None
     position: int | None
     waiting: int | None
@@ -55,7 +58,7 @@ class VisitorStatus:
     remaining: int | None
     updated_at: datetime
 
-    def with_state(self, state: str, kind: PageKind | None) -> VisitorStatus:
+    def with_state(self, state: VisitorState, kind: PageKind | None) -> VisitorStatus:
         """The same numbers with another state."""
         return replace(self, state=state, kind=kind)
 
@@ -101,7 +104,7 @@ def build_status(
         store_up: Whether the view is fresh.
         jitter: Uniform in [0, 1), so that visitors don't poll in step.
     """
-    state: str = fate
+    state: VisitorState = fate
     kind: PageKind | None = None
     claim_by = None
     after = SHORTEST_POLL_SECONDS

@@ -143,7 +143,7 @@ def test_closed_it_leaves_nobody_waiting(asking):
 
 def test_closed_before_the_call_was_made_it_leaves_nobody_waiting(asking):
     async def both() -> BaseException | None:
-        answer = asking.batch.ask(1)
+        answer = asking.batch.submit(1)
         await asking.batch.close()
         return answer.exception()
 

@@ -11,7 +11,7 @@ import pytest
 
 from support.edge_world import OK, PAGE, World, answer, get
 from waitroom.edge.http.message import Request, parse_request
-from waitroom.edge.rooms.bypass import Bypass
+from waitroom.edge.rooms.bypass import Bypass, Refusal
 from waitroom.edge.rooms.router import Router
 from waitroom.settings import BypassRule, RoomSettings
 from waitroom.settings.path_patterns import LONGEST_PATH, BadPattern, PathPattern
@@ -276,8 +276,8 @@ def test_many_addresses_together_stay_within_the_rule():
 
 def test_an_ipv6_network_is_one_neighbourhood():
     limited = Bypass(BypassRule(paths=("/hook",), max_per_second_per_address=1.0), 1)
-    statuses = [limited.take(address, 0.0)[0] for address in ("2001:db8::1", "2001:db8::2", "2001:db8:0:1::1")]
-    assert statuses == [0, 429, 0]
+    refusals = [limited.take(address, 0.0) for address in ("2001:db8::1", "2001:db8::2", "2001:db8:0:1::1")]
+    assert refusals == [None, Refusal(429, 1.0), None]
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_an_ipv6_network_is_one_neighbourhood():
 )
 def test_an_address_has_a_quarter_unless_told_otherwise(settings, workers, each):
     limited = Bypass(BypassRule(paths=("/hook",), **settings), workers)
-    assert [limited.take("192.0.2.1", 0.0)[0] for _ in range(30)].count(0) == each
+    assert [limited.take("192.0.2.1", 0.0) for _ in range(30)].count(None) == each
 
 
 @pytest.mark.parametrize(

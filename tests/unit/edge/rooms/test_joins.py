@@ -62,7 +62,7 @@ def test_visitors_who_do_not_return_keep_nobody_out_for_long() -> None:
 
 def test_workers_share_the_rate() -> None:
     limiters = [JoinLimiter(50.0, 4) for _ in range(4)]
-    joined = sum(not one.ask("a", returning=True, now=0.0) for one in limiters for _ in range(1000))
+    joined = sum(not one.acquire("a", returning=True, now=0.0) for one in limiters for _ in range(1000))
     assert joined == 500
 
 
@@ -200,4 +200,4 @@ def test_as_many_peers_as_one_likes_take_bounded_memory() -> None:
 
 
 def test_retry_times_are_whole_seconds() -> None:
-    assert math.ceil(JoinLimiter(3.0, 7).ask("a", returning=False, now=0.0)) in range(31)
+    assert math.ceil(JoinLimiter(3.0, 7).acquire("a", returning=False, now=0.0)) in range(31)
