@@ -1,4 +1,4 @@
-"""The gate's decisions, all of them."""
+"""The decisions of the gate."""
 
 from __future__ import annotations
 
@@ -81,26 +81,26 @@ ON_STORE_ERROR = ["hold", "admit", "close"]
 
 @pytest.mark.parametrize(("kind", "view", "ticket"), list(product(KINDS, [QUIET, BUSY, None], [None, WAITING, CALLED])))
 @pytest.mark.parametrize(("store_up", "on_store_error"), list(product([True, False], ON_STORE_ERROR)))
-def test_a_pass_is_enough_whatever_else_there_is(kind, view, ticket, store_up, on_store_error):
+def test_a_pass_is_sufficient(kind, view, ticket, store_up, on_store_error):
     got = action(kind, FRESH, ticket, view, store_up=store_up, on_store_error=on_store_error)
     assert got is Action.FORWARD
 
 
 @pytest.mark.parametrize(("kind", "ticket"), list(product(KINDS, [None, WAITING, CALLED])))
-def test_a_pass_that_ran_out_is_asked_for(kind, ticket):
+def test_an_expired_pass_is_resumed(kind, ticket):
     assert action(kind, RUN_OUT, ticket) is Action.RESUME
     assert action(kind, RUN_OUT, ticket, QUIET) is Action.RESUME
 
 
 @pytest.mark.parametrize(("kind", "unreachable"), list(product(KINDS, UNREACHABLE)))
-def test_a_pass_that_ran_out_goes_on_working_while_nobody_can_be_asked(kind, unreachable):
+def test_an_expired_pass_is_valid_while_the_store_is_unavailable(kind, unreachable):
     view, store_up = unreachable
     for on_store_error in ON_STORE_ERROR:
         got = action(kind, RUN_OUT, None, view, store_up=store_up, on_store_error=on_store_error)
         assert got is Action.FORWARD
 
 
-def test_a_pass_at_its_hard_end_is_as_good_as_none():
+def test_a_pass_at_its_hard_end_counts_as_none():
     assert action(pass_=ENDED) is Action.JOIN
     assert action(pass_=ENDED, ticket=WAITING) is Action.WAIT
     assert action(Kind.OTHER, ENDED) is Action.REFUSE
@@ -135,7 +135,7 @@ def test_a_pass_at_its_hard_end_is_as_good_as_none():
         (Kind.PREFETCH, None, QUIET, Action.DEFER),
     ],
 )
-def test_without_a_pass_while_the_store_can_be_asked(kind, ticket, view, expected):
+def test_without_a_pass_while_the_store_is_up(kind, ticket, view, expected):
     for on_store_error in ON_STORE_ERROR:
         assert action(kind, None, ticket, view, on_store_error=on_store_error) is expected
 
@@ -153,14 +153,14 @@ def test_without_a_pass_while_the_store_can_be_asked(kind, ticket, view, expecte
         (Kind.OTHER, "close", Action.REFUSE),
     ],
 )
-def test_newcomers_while_the_store_can_not_be_asked(unreachable, kind, on_store_error, expected):
+def test_newcomers_while_the_store_is_unavailable(unreachable, kind, on_store_error, expected):
     view, store_up = unreachable
     for ticket in (None, TOO_OLD):
         assert action(kind, None, ticket, view, store_up=store_up, on_store_error=on_store_error) is expected
 
 
 @pytest.mark.parametrize("on_store_error", ON_STORE_ERROR)
-def test_who_waits_keeps_waiting_while_the_store_can_not_be_asked(on_store_error):
+def test_waiting_visitors_keep_waiting_while_the_store_is_unavailable(on_store_error):
     for view, store_up in UNREACHABLE:
         known = view is not None
         for ticket, there in ((WAITING, known), (CALLED, False), (OTHER_GENERATION, False)):
@@ -171,7 +171,7 @@ def test_who_waits_keeps_waiting_while_the_store_can_not_be_asked(on_store_error
 
 
 @pytest.mark.parametrize(("view", "store_up"), [(QUIET, True), (BUSY, True), (None, False)])
-def test_a_preflight_asks_for_nothing_and_carries_nothing(view, store_up):
+def test_preflights(view, store_up):
     for pass_, ticket in product([None, FRESH, RUN_OUT], [None, WAITING, CALLED]):
         assert action(Kind.PREFLIGHT, pass_, ticket, view, store_up=store_up) is Action.PREFLIGHT
 
@@ -181,7 +181,7 @@ METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"
 
 
 @pytest.mark.parametrize("state", [RoomState.PAUSED, RoomState.CLOSED, RoomState.SOLD_OUT])
-def test_a_room_that_only_counts_refuses_requests_without_a_pass_unless_it_is_open(state):
+def test_a_passthrough_room_refuses_requests_without_a_pass_unless_it_is_open(state):
     view = replace(PASSTHROUGH, state=state)
     assert action(Kind.OTHER, view=view, method=b"GET", without_pass="all") is Action.REFUSE
     assert action(Kind.OTHER, view=PASSTHROUGH, method=b"GET", without_pass="all") is Action.PASS_THROUGH
@@ -189,7 +189,7 @@ def test_a_room_that_only_counts_refuses_requests_without_a_pass_unless_it_is_op
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", [Kind.OTHER, Kind.EMBEDDED])
-def test_what_a_request_without_a_pass_may_do_while_nobody_waits(method, kind):
+def test_requests_without_a_pass_while_nobody_waits(method, kind):
     safe = method in (b"GET", b"HEAD")
     for without_pass, allowed in (("refuse", False), ("safe", safe), ("all", True)):
         got = action(kind, view=QUIET, method=method, without_pass=without_pass)
@@ -200,7 +200,7 @@ def test_what_a_request_without_a_pass_may_do_while_nobody_waits(method, kind):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_room_that_only_counts_refuses_nothing(method):
+def test_an_open_passthrough_room_refuses_nothing(method):
     for without_pass, store_up in product(("refuse", "safe", "all"), (True, False)):
         got = action(Kind.OTHER, view=PASSTHROUGH, method=method, without_pass=without_pass, store_up=store_up)
         assert got is Action.PASS_THROUGH
@@ -226,7 +226,7 @@ def test_a_room_that_only_counts_refuses_nothing(method):
         ({"method": "passthrough", "state": RoomState.PAUSED}, False),
     ],
 )
-def test_when_a_room_is_quiet(changes, expected):
+def test_when_a_room_has_capacity(changes, expected):
     assert has_capacity(replace(QUIET, **changes)) is expected
 
 
@@ -243,7 +243,7 @@ def test_when_a_room_is_quiet(changes, expected):
         (WAITING, replace(BUSY, generation=3), True),
     ],
 )
-def test_what_memory_can_not_tell(ticket, view, expected):
+def test_when_a_ticket_needs_a_lookup(ticket, view, expected):
     assert needs_lookup(ticket, view) is expected
 
 
@@ -306,14 +306,14 @@ def fetch(mode: bytes, dest: bytes | None = None, **more: bytes) -> dict[bytes, 
         ({**HTML, b"purpose": b"visit"}, Kind.NAVIGATION),
     ],
 )
-def test_a_navigation_and_the_rest(fields, expected):
+def test_navigations_and_other_requests(fields, expected):
     assert classify(b"GET", fields) is expected
     assert classify(b"POST", fields) is expected
     for method in (b"HEAD", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"TRACE", b"FETCH"):
         assert classify(method, fields) is Kind.OTHER
 
 
-def test_a_preflight():
+def test_classification_of_preflights():
     asked = {b"origin": b"https://a.example", b"access-control-request-method": b"POST"}
     assert classify(b"OPTIONS", asked) is Kind.PREFLIGHT
     assert classify(b"OPTIONS", fetch(b"cors", b"empty") | asked) is Kind.PREFLIGHT

@@ -1,4 +1,4 @@
-"""Tickets and passes: what is good, and one test for every way in which one can be wrong."""
+"""Tickets and passes: valid ones, and one test for every way in which one can be invalid."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def signed(text: str, kind: str = "ticket") -> bytes:
     return signer.sign(text)
 
 
-def test_a_ticket_is_read_as_it_was_signed():
+def test_a_signed_ticket_can_be_read():
     assert tokens.read_ticket(tokens.sign_ticket(TICKET).encode()) == TICKET
 
 
-def test_a_pass_is_read_as_it_was_signed():
+def test_a_signed_pass_can_be_read():
     assert tokens.read_pass(tokens.sign_pass(PASS).encode()) == PASS
 
 
 @pytest.mark.parametrize(("held", "binding", "fields"), [(0, 0, 3), (900, 0, 4), (0, 77, 5), (900, 77, 5)])
-def test_a_pass_carries_what_holds_added_and_what_it_is_bound_to_where_there_is_any(held, binding, fields):
+def test_a_pass_carries_holds_and_its_binding_if_it_has_any(held, binding, fields):
     """The others stay as short as they were, and are read by the release before."""
     one = Pass(123_456, 1_800_000_900, 1_800_014_400, held, binding)
     value = tokens.sign_pass(one)
@@ -52,12 +52,12 @@ def test_a_pass_carries_what_holds_added_and_what_it_is_bound_to_where_there_is_
     assert tokens.read_pass(value.encode()) == one
 
 
-def test_a_pass_of_the_release_before_is_read():
+def test_a_pass_of_the_previous_release_can_be_read():
     value = b"1e240.6b49d584.6b4a0a40." + signed("1e240.6b49d584.6b4a0a40", "pass").rpartition(b".")[2]
     assert tokens.read_pass(value) == Pass(0x1E240, 0x6B49D584, 0x6B4A0A40, held=0, binding=0)
 
 
-def test_a_binding_tells_its_kind_and_nothing_else():
+def test_a_binding_reveals_only_its_kind():
     (agent,) = tokens.bindings(BOUND_TO_AGENT, b"Firefox")
     (network,) = tokens.bindings(BOUND_TO_NETWORK, b"Firefox")
     assert (binding_kind(agent), binding_kind(network), binding_kind(0)) == (BOUND_TO_AGENT, BOUND_TO_NETWORK, 0)
@@ -76,7 +76,7 @@ def test_bindings_survive_a_rotation_of_secrets():
 
 
 @pytest.mark.interpreted
-def test_only_so_many_bindings_are_kept(monkeypatch):
+def test_cached_bindings_are_bounded(monkeypatch):
     monkeypatch.setattr("waitroom.tokens.BINDINGS_KEPT", 3)
     fresh = Tokens([SECRET], "shop")
     for number in range(10):
@@ -85,7 +85,7 @@ def test_only_so_many_bindings_are_kept(monkeypatch):
     assert list(fresh._bindings) == [(BOUND_TO_AGENT, b"%d" % number) for number in (7, 8, 9)]
 
 
-def test_the_signature_is_the_library_s_own():
+def test_signatures_match_the_librarys():
     """Only how often the key is taken in differs."""
     for secrets in ([SECRET], [SECRET, OLDER]):
         value = Tokens(secrets, "shop").sign_ticket(TICKET)
@@ -94,7 +94,7 @@ def test_the_signature_is_the_library_s_own():
 
 
 @pytest.mark.parametrize("number", [0, 1, 15, 16, 2**31, 2**62, 2**63 - 1])
-def test_every_number_survives(number):
+def test_all_numbers_survive_a_round_trip(number):
     ticket = Ticket(number, number, number, number, number)
     assert tokens.read_ticket(tokens.sign_ticket(ticket).encode()) == ticket
 
@@ -110,7 +110,7 @@ def test_a_token_is_short_and_needs_no_quoting():
 
 
 @pytest.mark.parametrize("value", [tokens.sign_ticket(TICKET).encode(), tokens.sign_pass(PASS).encode()])
-def test_a_token_altered_in_any_byte_is_none(value):
+def test_a_token_altered_in_any_byte_is_invalid(value):
     read = tokens.read_ticket if value.count(b".") == 5 else tokens.read_pass
     read(value)
     for at in range(len(value)):
@@ -132,7 +132,7 @@ def test_a_token_has_one_spelling():
                 tokens.read_ticket(value[:at] + junk + value[at:])
 
 
-def test_a_token_that_is_cut_short_is_none():
+def test_a_truncated_token_is_invalid():
     value = tokens.sign_ticket(TICKET).encode()
     for length in range(len(value)):
         with pytest.raises(InvalidTokenError):
@@ -145,7 +145,7 @@ def test_a_token_that_is_cut_short_is_none():
     "value",
     [b"", b".", b"..", b".....", b"0", b"\xff\xfe", "Schlüssel.ü".encode(), b"a.b.c.d.e.", b".a", b"\x00" * 40, b"%00"],
 )
-def test_what_is_no_token_is_none(value):
+def test_junk_is_invalid(value):
     with pytest.raises(InvalidTokenError):
         tokens.read_ticket(value)
     with pytest.raises(InvalidTokenError):
@@ -171,12 +171,12 @@ def test_what_is_no_token_is_none(value):
         "\uff11.2.3.4.5",
     ],
 )
-def test_other_fields_are_none_even_under_a_good_signature(text):
+def test_wrong_fields_with_a_valid_signature_are_invalid(text):
     with pytest.raises(InvalidTokenError):
         tokens.read_ticket(signed(text))
 
 
-def test_a_ticket_with_as_many_fields_as_a_pass_is_no_pass():
+def test_a_ticket_with_a_passs_fields_is_no_pass():
     with pytest.raises(InvalidTokenError):
         tokens.read_pass(signed("1.2.3"))
     with pytest.raises(InvalidTokenError):
@@ -186,7 +186,7 @@ def test_a_ticket_with_as_many_fields_as_a_pass_is_no_pass():
         tokens.read_pass(signed("1.2.3.4.5.6", "pass"))
 
 
-def test_an_over_long_token_is_none_even_under_a_good_signature():
+def test_an_overlong_token_with_a_valid_signature_is_invalid():
     """A number of thousands of digits would cost more to read than the whole request."""
     with pytest.raises(InvalidTokenError, match="long"):
         tokens.read_ticket(signed("f" * LONGEST_TOKEN + ".2.3.4.5"))
@@ -194,7 +194,7 @@ def test_an_over_long_token_is_none_even_under_a_good_signature():
         tokens.read_ticket(b"f" * (LONGEST_TOKEN + 1))
 
 
-def test_a_token_of_the_greatest_length_is_read():
+def test_a_token_of_the_maximum_length_can_be_read():
     fields = ".2.3.4.5"
     digits = LONGEST_TOKEN - len(signed(fields))
     value = signed("f" * digits + fields)
@@ -202,14 +202,14 @@ def test_a_token_of_the_greatest_length_is_read():
     assert tokens.read_ticket(value).place == 16**digits - 1
 
 
-def test_a_pass_is_no_ticket_and_a_ticket_no_pass():
+def test_passes_and_tickets_are_not_interchangeable():
     with pytest.raises(InvalidTokenError):
         tokens.read_ticket(tokens.sign_pass(PASS).encode())
     with pytest.raises(InvalidTokenError):
         tokens.read_pass(tokens.sign_ticket(TICKET).encode())
 
 
-def test_another_room_s_tokens_are_none():
+def test_another_rooms_tokens_are_invalid():
     other = Tokens([SECRET], "shop2")
     with pytest.raises(InvalidTokenError):
         other.read_ticket(tokens.sign_ticket(TICKET).encode())
@@ -217,7 +217,7 @@ def test_another_room_s_tokens_are_none():
         other.read_pass(tokens.sign_pass(PASS).encode())
 
 
-def test_another_secret_s_tokens_are_none():
+def test_tokens_of_another_secret_are_invalid():
     other = Tokens(["another secret altogether"], "shop")
     with pytest.raises(InvalidTokenError):
         other.read_ticket(tokens.sign_ticket(TICKET).encode())
@@ -225,7 +225,7 @@ def test_another_secret_s_tokens_are_none():
         other.read_pass(tokens.sign_pass(PASS).encode())
 
 
-def test_another_format_s_tokens_are_none():
+def test_tokens_of_another_format_are_invalid():
     other = Signer(SECRET, salt="waitroom.ticket.0.shop", digest_method=tokens._tickets.digest_method)
     with pytest.raises(InvalidTokenError):
         tokens.read_ticket(other.sign("1.2.3.4.5"))
@@ -242,7 +242,7 @@ def test_secrets_rotate():
         before.read_ticket(new)  # and this one doesn't know the newest
 
 
-def test_secrets_rotate_for_passes_too():
+def test_secrets_rotate_for_passes():
     between, after = Tokens([SECRET, OLDER], "shop"), Tokens([SECRET], "shop")
     old = Tokens([OLDER], "shop").sign_pass(PASS).encode()
     assert between.read_pass(old) == PASS
@@ -250,7 +250,7 @@ def test_secrets_rotate_for_passes_too():
         after.read_pass(old)
 
 
-def test_nothing_of_a_secret_is_shown():
+def test_secrets_do_not_appear_in_representations():
     both = Tokens([SECRET, OLDER], "shop")
     with pytest.raises(InvalidTokenError) as raised:
         both.read_ticket(both.sign_pass(PASS).encode())
@@ -263,7 +263,7 @@ def test_nothing_of_a_secret_is_shown():
     assert OLDER not in shown
 
 
-def test_the_error_shows_nothing_of_the_token():
+def test_errors_do_not_contain_the_token():
     """Logs are read by more people than may hold a pass."""
     value = tokens.sign_pass(PASS)
     with pytest.raises(InvalidTokenError) as raised:
@@ -271,7 +271,7 @@ def test_the_error_shows_nothing_of_the_token():
     assert value[:8] not in str(raised.value)
 
 
-def test_a_ticket_runs_out_after_a_week():
+def test_a_ticket_expires_after_a_week():
     assert not TICKET.expired(TICKET.joined_at)
     assert not TICKET.expired(TICKET.joined_at + TICKET_SECONDS - 1)
     assert TICKET.expired(TICKET.joined_at + TICKET_SECONDS)

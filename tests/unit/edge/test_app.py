@@ -1,4 +1,4 @@
-"""What one worker does with each request: where it goes, what of it is personal, and what it costs the store."""
+"""How one worker handles each request: where it is sent, what is personal, and what it costs the store."""
 
 from __future__ import annotations
 
@@ -79,28 +79,28 @@ def test_a_newcomer_takes_a_place(world):
     assert world.shop.attempts == 0
 
 
-def test_the_cookie_of_a_place_lasts_as_long_as_the_ticket(world):
+def test_the_ticket_cookie_lasts_as_long_as_the_ticket(world):
     (cookie,) = world.ask(get(b"/a", PAGE)).all(b"Set-Cookie")
     assert cookie.endswith(b"; Path=/; Max-Age=%d; HttpOnly; SameSite=Lax" % TICKET_SECONDS)
 
 
-def test_behind_https_cookies_travel_across_sites():
+def test_cookies_over_https_are_sent_across_sites():
     with World(trusted=["10.0.0.1"]) as world:
         wire = world.client("10.0.0.1")
         (cookie,) = world.ask(get(b"/a", PAGE, b"X-Forwarded-Proto: https"), wire=wire).all(b"Set-Cookie")
         assert cookie.endswith(b"; HttpOnly; SameSite=None; Secure")
         (cookie,) = world.ask(get(b"/a", PAGE, b"X-Forwarded-Proto: https")).all(b"Set-Cookie")
-        assert cookie.endswith(b"; SameSite=Lax"), "a stranger's word is none"
+        assert cookie.endswith(b"; SameSite=Lax"), "headers of an untrusted peer are ignored"
 
 
 @pytest.mark.parametrize("status", [503, 200])
-def test_the_status_of_the_waiting_page_is_a_setting(status):
+def test_the_status_code_of_the_waiting_page_is_a_setting(status):
     with World(waiting_status=status) as world:
         assert world.ask(get(b"/a", PAGE)).status == status
         assert world.ask(get(b"/a", ticket(world))).status == status
 
 
-def test_who_waits_is_answered_from_memory(world):
+def test_a_waiting_visitor_is_answered_from_memory(world):
     for line, page in ((PAGE, True), (JSON, False), (b"Sec-Fetch-Mode: cors", False)):
         got = world.ask(get(b"/a", line, ticket(world)))
         assert got.status == 503
@@ -110,7 +110,7 @@ def test_who_waits_is_answered_from_memory(world):
     assert world.shop.attempts == 0
 
 
-def test_a_post_of_who_waits_is_never_answered_by_a_redirect(world):
+def test_a_waiting_visitors_post_is_never_redirected(world):
     for line in (PAGE, JSON):
         got = world.ask(get(b"/a", line, ticket(world), method=b"POST", body=b"a=b"))
         assert got.status == 503
@@ -129,7 +129,7 @@ def test_a_post_of_who_waits_is_never_answered_by_a_redirect(world):
     ],
 )
 @pytest.mark.parametrize("method", [b"GET", b"POST"])
-def test_what_is_no_navigation_takes_no_place(world, lines, method):
+def test_only_navigations_take_a_place(world, lines, method):
     got = world.ask(get(b"/favicon.ico", *lines, method=method))
     assert (got.status, state(got)) == (503, "unknown")
     assert not got.all(b"Set-Cookie")
@@ -138,12 +138,12 @@ def test_what_is_no_navigation_takes_no_place(world, lines, method):
 
 
 @pytest.mark.parametrize("method", [b"HEAD", b"OPTIONS", b"PUT", b"DELETE"])
-def test_nor_does_what_is_no_get_or_post(world, method):
+def test_only_get_and_post_take_a_place(world, method):
     assert world.ask(get(b"/a", PAGE, method=method)).status == 503
     assert world.store.calls == []
 
 
-def test_a_preflight_goes_on_to_the_shop(world):
+def test_a_preflight_is_forwarded(world):
     wire = world.client()
     wire.send(get(b"/a", *PREFLIGHT, method=b"OPTIONS"))
     got = at_shop(world)
@@ -152,7 +152,7 @@ def test_a_preflight_goes_on_to_the_shop(world):
     assert world.store.calls == []
 
 
-def test_while_nobody_waits_what_is_no_navigation_goes_on_without_a_session(quiet):
+def test_while_nobody_waits_other_requests_are_forwarded_without_a_session(quiet):
     quiet.client().send(get(b"/a.css"))
     assert b"Waitroom-Session" not in at_shop(quiet)
     quiet.shop.wire.send(OK)
@@ -160,7 +160,7 @@ def test_while_nobody_waits_what_is_no_navigation_goes_on_without_a_session(quie
     assert quiet.room.metrics.requests == {"without_pass": 1}
 
 
-def test_while_nobody_waits_a_newcomer_goes_in_at_once(quiet):
+def test_while_nobody_waits_a_newcomer_is_admitted_immediately(quiet):
     quiet.store.admits = 1
     wire = quiet.client()
     wire.send(get(b"/a", PAGE))
@@ -172,7 +172,7 @@ def test_while_nobody_waits_a_newcomer_goes_in_at_once(quiet):
     assert given(quiet, got, "ticket") == b""
 
 
-def test_a_called_visitor_goes_in_with_the_next_navigation(world):
+def test_a_called_visitor_is_admitted_by_the_next_navigation(world):
     world.store.fates[99] = Visited("admitted", 14_400_000)
     wire = world.client()
     wire.send(get(b"/a", PAGE, ticket(world, 99)))
@@ -184,14 +184,14 @@ def test_a_called_visitor_goes_in_with_the_next_navigation(world):
     assert sum(world.room.metrics.eta_error_seconds.counts) == 1
 
 
-def test_a_called_visitor_s_script_is_told_so_and_doesn_t_go_in(world):
+def test_a_called_visitors_script_gets_the_status_and_is_not_admitted(world):
     world.store.fates[99] = Visited("called", 60_000)
     got = world.ask(get(b"/a", JSON, ticket(world, 99)))
     assert (got.status, state(got)) == (503, "called")
     assert world.store.calls == [("visit", [Visit(99, 7, False)])]
 
 
-def test_who_is_not_called_yet_after_all_waits_on(world):
+def test_a_visitor_who_is_not_called_yet_keeps_waiting(world):
     world.store.fates[99] = Visited("waiting", 0)
     got = world.ask(get(b"/a", PAGE, ticket(world, 99)))
     assert got.status == 503
@@ -199,12 +199,12 @@ def test_who_is_not_called_yet_after_all_waits_on(world):
     assert not got.all(b"Set-Cookie")
 
 
-def test_an_older_generation_s_ticket_that_still_waits_is_renewed(world):
+def test_a_waiting_ticket_of_an_older_generation_is_renewed(world):
     got = world.ask(get(b"/a", PAGE, ticket(world, 120, generation=6)))
     assert world.tokens.read_ticket(given(world, got, "ticket") or b"").generation == 7
 
 
-def test_a_ticket_that_nobody_knows_is_as_good_as_none(world):
+def test_an_unknown_ticket_counts_as_none(world):
     world.store.fates[99] = Visited("unknown", 0)
     got = world.ask(get(b"/a", PAGE, ticket(world, 99)))
     assert world.tokens.read_ticket(given(world, got, "ticket") or b"").place == 151
@@ -220,18 +220,18 @@ def test_a_ticket_that_nobody_knows_is_as_good_as_none(world):
         b"Waitroom-Pass: " + FOREIGN.sign_pass(Pass(90, WALL + 900, WALL + 900)).encode(),
     ],
 )
-def test_a_token_that_is_none_of_ours_is_as_good_as_none(world, line):
+def test_a_forged_token_counts_as_none(world, line):
     got = world.ask(get(b"/a", PAGE, line))
     assert world.tokens.read_ticket(given(world, got, "ticket") or b"").place == 151
 
 
-def test_a_ticket_that_is_too_old_is_as_good_as_none(world):
+def test_an_expired_ticket_counts_as_none(world):
     got = world.ask(get(b"/a", PAGE, ticket(world, age=TICKET_SECONDS)))
     assert world.tokens.read_ticket(given(world, got, "ticket") or b"").place == 151
 
 
 @pytest.mark.parametrize(("closed", "kind"), [(RoomState.CLOSED, b"closed"), (RoomState.SOLD_OUT, b"sold_out")])
-def test_a_newcomer_where_nobody_is_taken(world, closed, kind):
+def test_a_newcomer_to_a_room_that_accepts_nobody(world, closed, kind):
     world.view = replace(BUSY, state=closed)
     world.store.takes = False
     got = world.ask(get(b"/a", PAGE))
@@ -249,7 +249,7 @@ def test_a_ticket_is_verified_once(world, monkeypatch):
     assert state(world.ask(get(b"/a", line))) == "waiting"
 
 
-def test_verified_tickets_are_kept_within_a_bound(world, monkeypatch):
+def test_verified_tickets_are_cached_within_a_bound(world, monkeypatch):
     monkeypatch.setattr(room_module, "TICKETS_KEPT", 4)
     for place in range(110, 130):
         assert state(world.ask(get(b"/a", ticket(world, place)))) == "waiting"
@@ -261,23 +261,23 @@ def test_verified_tickets_are_kept_within_a_bound(world, monkeypatch):
 # Sessions.
 
 
-def test_an_admitted_request_costs_the_store_nothing(world):
+def test_an_admitted_request_makes_no_store_call(world):
     for _ in range(3):
         wire = sent(world)
         world.shop.wire.send(OK)
         assert answer(wire).status == 200
     assert world.store.calls == []
     world.loop.wait(world.room.flush())
-    assert world.store.calls == [("change_sessions", [SessionChange("keep", 90, 14400_000)])], "one word for all"
+    assert world.store.calls == [("change_sessions", [SessionChange("keep", 90, 14400_000)])], "one report for all"
 
 
-def test_requests_without_a_session_leave_nothing_to_tell(world):
+def test_requests_without_a_session_report_nothing(world):
     world.ask(get(b"/a", JSON))
     world.loop.wait(world.room.flush())
     assert world.store.calls == []
 
 
-def test_a_pass_that_ran_out_is_asked_for_once_and_renewed(world):
+def test_an_expired_pass_is_checked_once_and_renewed(world):
     wire = world.client()
     wire.send(get(b"/a", b"Cookie: waitroom_pass_shop=" + world.pass_(left=-5)))
     assert at_shop(world)[b"Waitroom-Session"] == b"5a"
@@ -296,7 +296,7 @@ def test_a_pass_that_ran_out_is_asked_for_once_and_renewed(world):
 
 
 @pytest.mark.parametrize("line", [PAGE, JSON])
-def test_a_pass_whose_session_is_over_is_as_good_as_none(world, line):
+def test_a_pass_of_an_ended_session_counts_as_none(world, line):
     world.store.over.add(90)
     got = world.ask(get(b"/a", line, b"Cookie: waitroom_pass_shop=" + world.pass_(left=-5)))
     assert got.status == 503
@@ -304,7 +304,7 @@ def test_a_pass_whose_session_is_over_is_as_good_as_none(world, line):
     assert world.shop.attempts == 0
 
 
-def test_a_session_that_the_store_ended_ends_here_with_the_next_word_of_it(world):
+def test_a_session_ended_in_the_store_ends_with_the_next_report(world):
     sent(world)
     world.shop.wire.send(OK)
     world.store.over.add(90)
@@ -328,7 +328,7 @@ def test_a_long_download_is_activity(world):
 # Rooms and rules.
 
 
-def test_each_request_goes_to_its_room_s_shop():
+def test_each_request_goes_to_its_rooms_shop():
     rooms = (room_settings("a", hosts=("a.example",)), room_settings("b", hosts=("b.example",)))
     with World(*rooms, view=QUIET) as world:
         for host, name in ((b"a.example", b"a"), (b"B.example:80", b"b")):
@@ -339,7 +339,7 @@ def test_each_request_goes_to_its_room_s_shop():
         assert world.ask(get(b"/x")).status == 421
 
 
-def test_another_room_s_pass_is_none():
+def test_another_rooms_pass_counts_as_none():
     rooms = (room_settings("a", hosts=("a.example",)), room_settings("b", hosts=("b.example",)))
     with World(*rooms) as world:
         value = world.rooms["b"].tokens.sign_pass(world.rooms["a"].tokens.read_pass(world.pass_())).encode()
@@ -348,7 +348,7 @@ def test_another_room_s_pass_is_none():
             assert got.status == 503
 
 
-def test_an_uncovered_path_goes_on_as_it_is():
+def test_an_uncovered_path_is_forwarded_unchanged():
     with World(paths=("/sale",)) as world:
         wire = world.client()
         wire.send(get(b"/about", PAGE, world.inside()))
@@ -364,7 +364,7 @@ def test_an_uncovered_path_goes_on_as_it_is():
 HOOK = BypassRule(paths=("/webhooks/",), methods=("POST",), max_per_second=2.0, max_per_second_per_address=1000.0)
 
 
-def test_a_bypass_lets_by_and_is_capped():
+def test_a_bypass_is_forwarded_and_capped():
     with World(bypass=(HOOK,)) as world:
         for expected in (200, 200, 503):
             wire = world.client()
@@ -383,13 +383,13 @@ def test_a_bypass_lets_by_and_is_capped():
 @pytest.mark.parametrize(
     ("path", "method"), [(b"/webhooks/pay", b"GET"), (b"/webhooks/../buy", b"POST"), (b"/webhooks/..;/buy", b"POST")]
 )
-def test_a_bypass_is_no_way_round(path, method):
+def test_a_bypass_cannot_be_abused(path, method):
     with World(bypass=(HOOK,)) as world:
         assert world.ask(get(path, JSON, method=method)).status == 503
         assert world.shop.attempts == 0
 
 
-def test_the_first_rule_that_fits_counts():
+def test_the_first_matching_rule_applies():
     with World(bypass=(replace(HOOK, methods=("GET",)), HOOK)) as world:
         for method in (b"GET", b"POST"):
             world.client().send(get(b"/webhooks/pay", method=method))
@@ -397,7 +397,7 @@ def test_the_first_rule_that_fits_counts():
         assert [rule.budget.left(world.loop.time()) for rule in world.room.bypass] == [1.0, 1.0]
 
 
-def test_a_bypass_s_budget():
+def test_the_budget_of_a_bypass():
     rule = Bypass(replace(HOOK, max_per_second=8.0), workers=4)
     spent = [rule.take("192.0.2.1", 100.0 + tick / 10) is None for tick in range(100)]
     assert 2 * 9.9 <= sum(spent) <= 2 * 9.9 + 2 + 1
@@ -410,7 +410,7 @@ def test_a_bypass_s_budget():
 
 
 @pytest.mark.parametrize(("line", "page"), [(PAGE, True), (JSON, False)])
-def test_errors_are_pages_for_people_and_json_for_programs(world, line, page):
+def test_errors_are_pages_for_browsers_and_json_for_programs(world, line, page):
     world.shop.refuses = ConnectionRefusedError("refused by 10.9.8.7")
     wire = world.client()
     wire.send(get(b"/a", line, world.inside()))
@@ -423,7 +423,7 @@ def test_errors_are_pages_for_people_and_json_for_programs(world, line, page):
         assert json.loads(got.body).keys() == {"error", "status", "request_id"}
 
 
-def test_ids_of_requests_are_all_different(world):
+def test_request_ids_are_unique(world):
     wire = world.client()
     seen = set()
     for _ in range(50):

@@ -1,4 +1,4 @@
-"""What a failing store means to each kind of visitor, what it is told in the end, and many asking it at once."""
+"""How a failing store affects each kind of visitor, pending updates, and simultaneous calls."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_newcomers_when_the_store_fails(broken, setting, line):
         assert world.room.store_up is (broken == "just now" and not asked)
 
 
-def test_offline_sessions_are_not_each_other_s():
+def test_offline_sessions_are_distinct():
     with World(store_up=False, on_store_error="admit") as world:
         seen = set()
         for _ in range(20):
@@ -100,7 +100,7 @@ def test_offline_sessions_are_not_each_other_s():
 @pytest.mark.parametrize("setting", ["hold", "close", "admit"])
 @pytest.mark.parametrize("place", [99, 120])
 @pytest.mark.parametrize("line", [PAGE, JSON])
-def test_who_waits_when_the_store_fails(setting, place, line):
+def test_waiting_visitors_when_the_store_fails(setting, place, line):
     with World(store_up=False, on_store_error=setting) as world:
         got = world.ask(get(b"/a", line, ticket(world, place)))
         assert got.status == 503
@@ -113,7 +113,7 @@ def test_who_waits_when_the_store_fails(setting, place, line):
 
 @pytest.mark.parametrize("setting", ["hold", "close", "admit"])
 @pytest.mark.parametrize("line", [PAGE, JSON])
-def test_who_may_have_been_called_when_the_store_fails_just_now(setting, line):
+def test_possibly_called_visitors_when_the_store_call_fails(setting, line):
     with World(on_store_error=setting) as world:
         world.store.broken = {"visit"}
         got = world.ask(get(b"/a", line, ticket(world, 99)))
@@ -124,7 +124,7 @@ def test_who_may_have_been_called_when_the_store_fails_just_now(setting, line):
 
 
 @pytest.mark.parametrize("setting", ["hold", "close", "admit"])
-def test_who_is_inside_when_the_store_fails(setting):
+def test_admitted_visitors_when_the_store_fails(setting):
     with World(store_up=False, on_store_error=setting) as world:
         world.store.broken = "all"
         for left in (900, -5):
@@ -135,7 +135,7 @@ def test_who_is_inside_when_the_store_fails(setting):
         assert world.store.calls == []
 
 
-def test_whose_pass_ran_out_when_the_store_fails_just_now(world):
+def test_visitors_with_an_expired_pass_when_the_store_call_fails(world):
     world.store.broken = {"change_sessions"}
     wire = world.client()
     wire.send(get(b"/a", b"Cookie: waitroom_pass_shop=" + world.pass_(left=-5)))
@@ -163,7 +163,7 @@ def test_a_room_that_is_not_open_is_opened(world):
     assert world.room.store_up
 
 
-def test_a_store_that_comes_back_is_used_again():
+def test_a_recovered_store_is_used_again():
     with World(store_up=False) as world:
         assert world.ask(get(b"/a", PAGE)).status == 503
         assert world.store.calls == []
@@ -172,7 +172,7 @@ def test_a_store_that_comes_back_is_used_again():
         assert [name for name, _ in world.store.calls] == ["view", "join"]
 
 
-def test_who_was_seen_while_the_store_failed_is_told_later(world):
+def test_visitors_seen_while_the_store_failed_are_reported_later(world):
     world.store.broken = {"seen"}
     world.ask(get(b"/a", ticket(world)))
     world.loop.wait(world.room.flush())
@@ -185,7 +185,7 @@ def test_who_was_seen_while_the_store_failed_is_told_later(world):
     assert world.store.named("seen")[-1] == [120, 130]
 
 
-def test_a_worker_that_stops_tells_what_is_left_to_tell(world):
+def test_a_stopping_worker_sends_its_pending_updates(world):
     world.ask(get(b"/a", ticket(world)))
     sent(world)
     world.shop.wire.send(OK)
@@ -196,7 +196,7 @@ def test_a_worker_that_stops_tells_what_is_left_to_tell(world):
 # Many at once.
 
 
-def test_newcomers_who_come_together_cost_one_call(world):
+def test_simultaneous_newcomers_cost_one_call(world):
     world.store.hold("join")
     wires = [world.client() for _ in range(50)]
     for wire in wires:
@@ -211,7 +211,7 @@ def positions(wires: list[Wire], world: World) -> list[int]:
     return [world.tokens.read_ticket(given(world, answer(wire), "ticket") or b"").start_position for wire in wires]
 
 
-def test_newcomers_who_come_together_are_told_different_positions(world):
+def test_simultaneous_newcomers_get_different_positions(world):
     world.store.hold("join")
     wires = [world.client() for _ in range(5)]
     for wire in wires:
@@ -222,7 +222,7 @@ def test_newcomers_who_come_together_are_told_different_positions(world):
     assert positions(wires[1:], world) == told[1:]
 
 
-def test_of_those_who_come_together_the_first_go_in(quiet):
+def test_the_first_of_simultaneous_newcomers_are_admitted(quiet):
     quiet.store.hold("join")
     quiet.store.admits = 3
     wires = [quiet.client() for _ in range(5)]
@@ -237,7 +237,7 @@ def test_of_those_who_come_together_the_first_go_in(quiet):
 # What it is told.
 
 
-def test_many_words_at_once_are_told_in_pieces(world):
+def test_many_updates_are_sent_in_batches(world):
     """After an outage of the store: all in one script would take it longer than anybody waits for it."""
     for id_ in range(2500):
         session = world.room.sessions.read(world.pass_(id_))
@@ -249,7 +249,7 @@ def test_many_words_at_once_are_told_in_pieces(world):
     assert sorted(change.session for piece in told for change in piece) == list(range(2500))
 
 
-def test_of_many_words_those_that_were_not_told_are_told_later(world):
+def test_updates_of_a_failed_batch_are_sent_later(world):
     for id_ in range(2500):
         world.room.sessions.enqueue(world.room.sessions.read(world.pass_(id_)), "hold", 1000)
 

@@ -1,4 +1,4 @@
-"""The languages: the choice among them, numbers and spans of time, and catalogues that are whole."""
+"""Languages: negotiation, numbers and time spans, and complete catalogues."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_language_is_negotiated(header: bytes | None, code: str) -> None:
     assert LANGUAGES.negotiate(header) == code
 
 
-def test_what_is_remembered_of_headers_is_bounded() -> None:
+def test_the_cache_of_headers_is_bounded() -> None:
     languages = Languages(TEMPLATES / "locale")
     for number in range(3000):
         languages.negotiate(b"de;q=0.%d" % number + b" " * 10_000)
@@ -60,7 +60,7 @@ def test_what_is_remembered_of_headers_is_bounded() -> None:
 
 
 @given(st.sampled_from(CODES), st.integers(0, 10**12))
-def test_numbers_are_written_as_babel_writes_them(code: str, value: int) -> None:
+def test_numbers_are_formatted_like_babels(code: str, value: int) -> None:
     assert LANGUAGES.by_code[code].number(value) == format_decimal(value, locale=code)
 
 
@@ -78,7 +78,7 @@ def test_numbers_are_written_as_babel_writes_them(code: str, value: int) -> None
         (100_000, "27 hours"),
     ],
 )
-def test_spans_never_promise_more_than_there_is(seconds: int, text: str) -> None:
+def test_spans_are_rounded_down(seconds: int, text: str) -> None:
     assert LANGUAGES.by_code["en"].span(seconds) == text
 
 
@@ -103,12 +103,12 @@ WAITS = [
 
 
 @pytest.mark.parametrize(("low", "high", "text"), WAITS)
-def test_waits_are_honest_ranges(low: int, high: int, text: str) -> None:
+def test_waits_are_rounded_outwards(low: int, high: int, text: str) -> None:
     assert LANGUAGES.by_code["en"].wait(low, high) == text
 
 
 @given(st.sampled_from(CODES), st.integers(0, 10**6), st.integers(0, 10**6))
-def test_every_wait_can_be_said(code: str, low: int, more: int) -> None:
+def test_every_wait_has_a_text(code: str, low: int, more: int) -> None:
     text = LANGUAGES.by_code[code].wait(low, low + more)
     assert text
     assert "{" not in text
@@ -124,12 +124,12 @@ def sentences() -> set[str]:
     return found
 
 
-def test_there_are_the_promised_languages() -> None:
+def test_the_documented_languages_exist() -> None:
     assert set(CODES) >= {"en", "de", "fr", "es", "id"}
 
 
 @pytest.mark.parametrize("path", CATALOGUES, ids=lambda path: path.stem)
-def test_a_catalogue_is_whole(path: Path) -> None:
+def test_a_catalogue_is_complete(path: Path) -> None:
     with path.open("rb") as file:
         catalogue = read_po(file, locale=path.stem, abort_invalid=True)
     translated = {str(message.id): str(message.string) for message in catalogue if message.id}
@@ -140,7 +140,7 @@ def test_a_catalogue_is_whole(path: Path) -> None:
     assert not any(message.fuzzy for message in catalogue if message.id)
 
 
-def test_what_is_not_translated_is_said_in_english(tmp_path: Path) -> None:
+def test_untranslated_texts_are_english(tmp_path: Path) -> None:
     (tmp_path / "nl.po").write_text(
         'msgid ""\nmsgstr ""\n\nmsgid "Sold out"\nmsgstr "Uitverkocht"\n\nmsgid "Enter the shop"\nmsgstr ""\n'
     )

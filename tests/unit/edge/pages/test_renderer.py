@@ -1,4 +1,4 @@
-"""The pages: what they say and hold, in every state and language, and that they cost next to nothing."""
+"""The pages: their content in every state and language, custom templates, and that rendering is cheap."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def hash_source(text: str) -> str:
     return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
 
 
-def test_every_page_is_whole_and_small_and_asks_nothing_of_others(pages: Pages) -> None:
+def test_every_page_is_complete_small_and_self_contained(pages: Pages) -> None:
     for page in [*every_room_page(pages), *every_error_page(pages)]:
         document = Document(page)
         text = page.decode()
@@ -117,7 +117,7 @@ def test_every_page_is_whole_and_small_and_asks_nothing_of_others(pages: Pages) 
 
 
 @pytest.mark.parametrize("kind", ROOM_MESSAGES)
-def test_each_state_says_its_own_words_in_the_visitors_language(pages: Pages, kind: PageKind) -> None:
+def test_each_state_has_its_text_in_the_visitors_language(pages: Pages, kind: PageKind) -> None:
     english = Document(pages.room_page("shop", kind, "en", FULL))
     assert english.find("html") == {"lang": "en", "dir": "ltr", "data-state": str(kind)}
     assert english.texts["heading"] == ROOM_MESSAGES[kind].heading
@@ -151,7 +151,7 @@ def test_the_waiting_page_shows_the_visitors_numbers(pages: Pages) -> None:
     assert not [given for _, given in document.elements if "hidden" in given and given["data-waitroom"] != "notice"]
 
 
-def test_what_is_not_known_is_not_shown(pages: Pages) -> None:
+def test_unknown_values_are_hidden(pages: Pages) -> None:
     document = Document(pages.room_page("shop", PageKind.WAITING, "en", BARE))
     assert document.texts["eta"] == "not known right now"
     assert document.texts["title"] == "You’re in the queue"
@@ -164,13 +164,13 @@ def test_what_is_not_known_is_not_shown(pages: Pages) -> None:
     ("position", "start", "percent"),
     [(2000, 2000, "0"), (1, 2000, "99"), (1, 1, "0"), (1000, 2000, "50"), (2010, 2000, "0")],
 )
-def test_the_bar_never_leaves_its_bounds(pages: Pages, position: int, start: int, percent: str) -> None:
+def test_the_progress_bar_stays_within_its_bounds(pages: Pages, position: int, start: int, percent: str) -> None:
     values = replace(FULL, position=position, start_position=start)
     document = Document(pages.room_page("shop", PageKind.WAITING, "en", values))
     assert document.find(role="progressbar")["aria-valuenow"] == percent
 
 
-def test_a_start_alone_shows_no_bar(pages: Pages) -> None:
+def test_without_a_position_there_is_no_progress_bar(pages: Pages) -> None:
     document = Document(pages.room_page("shop", PageKind.WAITING, "en", replace(FULL, position=None)))
     assert "hidden" in document.find(data_waitroom_if="progress")
 
@@ -180,7 +180,7 @@ def test_the_noscript_refresh_is_inside_noscript(pages: Pages) -> None:
     assert '<noscript><meta http-equiv="refresh" content="17"></noscript>' in page
 
 
-def test_leaving_works_by_a_plain_form(pages: Pages) -> None:
+def test_leaving_works_with_a_plain_form(pages: Pages) -> None:
     form = Document(pages.room_page("shop", PageKind.WAITING, "en", FULL)).find(
         "form", action="/.waitroom/leave?room=shop"
     )
@@ -188,7 +188,7 @@ def test_leaving_works_by_a_plain_form(pages: Pages) -> None:
 
 
 @pytest.mark.parametrize("language", ["en", "de", "es", "fr", "hi", "id"])
-def test_more_time_is_asked_for_by_a_plain_form(pages: Pages, language: str) -> None:
+def test_more_time_works_with_a_plain_form(pages: Pages, language: str) -> None:
     page = pages.room_page("shop", PageKind.CALLED, language, FULL)
     form = Document(page).find("form", data_waitroom="more")
     assert (form["method"], form["action"]) == ("post", "/.waitroom/claim?room=shop&more=1")
@@ -204,7 +204,7 @@ def test_the_page_says_how_long_a_place_is_kept() -> None:
     assert b"one" not in re.findall(rb'room[="]+(\w+)', two)
 
 
-def test_a_time_elsewhere_is_shown_as_utc(pages: Pages) -> None:
+def test_times_are_shown_in_utc(pages: Pages) -> None:
     values = replace(FULL, updated_at=FULL.updated_at.astimezone(timezone(timedelta(hours=5, minutes=30))))
     document = Document(pages.room_page("shop", PageKind.WAITING, "en", values))
     assert document.texts["updated"] == "10:42:05 UTC"
@@ -246,7 +246,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [pages.room_page("shop", kind, "en", FULL) for kind in ROOM_MESSAGES] == expected
 
 
-def test_the_policy_names_exactly_what_the_pages_hold(pages: Pages) -> None:
+def test_the_policy_allows_exactly_the_inline_parts(pages: Pages) -> None:
     rules = dict(rule.split(" ", 1) for rule in pages.csp.split("; "))
     scripts, styles = set(), set()
     for page in [*every_room_page(pages), *every_error_page(pages)]:
@@ -259,7 +259,7 @@ def test_the_policy_names_exactly_what_the_pages_hold(pages: Pages) -> None:
     assert "https:" not in pages.csp
 
 
-def test_script_and_styles_come_without_comments(pages: Pages) -> None:
+def test_scripts_and_styles_are_minified(pages: Pages) -> None:
     page = pages.room_page("shop", PageKind.WAITING, "en", FULL).decode()
     assert "Language.wait" not in page
     assert "/*" not in page
@@ -280,12 +280,12 @@ def test_error_pages_are_friendly(pages: Pages, status: int, language: str) -> N
         assert pages.error_text(status, language) != pages.error_text(status, "en")
 
 
-def test_a_status_without_words_of_its_own_gets_those_of_its_hundred(pages: Pages) -> None:
+def test_an_unlisted_status_gets_the_text_of_its_class(pages: Pages) -> None:
     assert pages.error_text(418, "en") == pages.error_text(400, "en")
     assert pages.error_text(599, "en") == pages.error_text(500, "en")
 
 
-def test_who_left_is_told_so(pages: Pages) -> None:
+def test_the_page_after_leaving(pages: Pages) -> None:
     page = pages.left_page("fr", "01JDK8Q2X4")
     assert Document(page).texts["heading"] == "Vous avez quitté la file"
     assert b"refresh" not in page
@@ -310,7 +310,7 @@ def problems(*rooms: RoomSettings) -> list[str]:
     return [str(problem) for problem in caught.value.problems]
 
 
-def test_an_own_template_is_filled_like_ours(tmp_path: Path) -> None:
+def test_a_custom_template_is_rendered(tmp_path: Path) -> None:
     template = "{% if message %}<i>{{ message }}</i>{% endif %}<b>{{ position or '?' }}</b>{{ room }}" + SCRIPT
     pages = Pages([own(tmp_path, template)])
     assert b"<i>Payment &amp; more</i><b>1,234</b>shop" in pages.room_page(
@@ -319,13 +319,13 @@ def test_an_own_template_is_filled_like_ours(tmp_path: Path) -> None:
     assert pages.room_page("shop", PageKind.PAUSED, "en", BARE).startswith(b"<b>?</b>shop")
 
 
-def test_other_rooms_keep_our_page(tmp_path: Path) -> None:
+def test_other_rooms_keep_the_default_page(tmp_path: Path) -> None:
     pages = Pages([own(tmp_path, "<b>mine</b>" + SCRIPT), room("other")])
     assert pages.room_page("shop", PageKind.WAITING, "en", FULL).startswith(b"<b>mine</b>")
     assert b"progressbar" in pages.room_page("other", PageKind.WAITING, "en", FULL)
 
 
-def test_an_own_template_may_build_upon_ours_under_the_same_name(tmp_path: Path) -> None:
+def test_a_custom_template_may_extend_the_default_of_the_same_name(tmp_path: Path) -> None:
     template = (
         '{% extends "waitroom/waiting.html" %}{% block logo %}{% include "brand.html" %}{% endblock %}'
         "{% block head %}<style>.brand{color:red}</style>{% endblock %}"
@@ -337,7 +337,7 @@ def test_an_own_template_may_build_upon_ours_under_the_same_name(tmp_path: Path)
     assert hash_source(".brand{color:red}") in pages.csp
 
 
-def test_the_policy_lets_an_own_template_work(tmp_path: Path) -> None:
+def test_the_policy_allows_a_custom_templates_inline_parts(tmp_path: Path) -> None:
     template = (
         "<style>b{color:red}</style>"
         "{% if kind == 'paused' and language == 'de' %}<script>paused()</script>{% endif %}"
@@ -380,20 +380,20 @@ def test_the_policy_lets_an_own_template_work(tmp_path: Path) -> None:
         ("\n{{ message.upper() }}", 2, "'message' differs for every visitor"),
     ],
 )
-def test_a_broken_template_is_named_with_its_line(tmp_path: Path, template: str, line: int, what: str) -> None:
+def test_an_error_in_a_template_names_its_line(tmp_path: Path, template: str, line: int, what: str) -> None:
     found = problems(own(tmp_path, template + SCRIPT))
     assert found[0].startswith(f'rooms[0] "shop".template: {tmp_path / "waiting.html"}, line {line}: ')
     assert what in found[0]
 
 
-def test_a_fault_in_an_included_file_names_that_file(tmp_path: Path) -> None:
+def test_an_error_in_an_included_file_names_that_file(tmp_path: Path) -> None:
     found = problems(own(tmp_path, "\n\n{% include 'part.html' %}" + SCRIPT, part="\n{{ oops }}"))
     assert f"{tmp_path / 'part.html'}, line 2: 'oops' is undefined." in found[0]
     found = problems(own(tmp_path, "\n\n{% include 'part.html' %}" + SCRIPT, part="\n{{ oops"))
     assert f"{tmp_path / 'part.html'}, line 2: " in found[0]
 
 
-def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+def test_all_problems_are_reported_together(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     first = own(
@@ -410,7 +410,7 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     assert found[2].startswith('rooms[2] "second".template: ')
 
 
-def test_a_missing_or_unreadable_file_is_a_problem_too(tmp_path: Path) -> None:
+def test_a_missing_or_unreadable_file_is_reported(tmp_path: Path) -> None:
     assert "not found" in problems(room(template=str(tmp_path / "absent.html")))[0]
     (tmp_path / "latin.html").write_bytes(b"\xe9t\xe9")
     assert "latin.html: 'utf-8' codec can't decode" in problems(room(template=str(tmp_path / "latin.html")))[0]
@@ -425,17 +425,17 @@ def test_a_missing_or_unreadable_file_is_a_problem_too(tmp_path: Path) -> None:
         ("<b onclick='go({{ position }})'>x</b>", "an onclick attribute"),
     ],
 )
-def test_a_value_that_no_browser_would_use_is_refused(tmp_path: Path, template: str, where: str) -> None:
+def test_a_value_in_a_script_or_style_is_refused(tmp_path: Path, template: str, where: str) -> None:
     (found,) = problems(own(tmp_path, template + SCRIPT))
     assert f"It uses a visitor's value in {where}" in found
 
 
-def test_a_script_from_elsewhere_is_refused(tmp_path: Path) -> None:
+def test_an_external_script_is_refused(tmp_path: Path) -> None:
     (found,) = problems(own(tmp_path, "<script src=https://cdn.example/x.js></script>" + SCRIPT))
     assert "loads a script from 'https://cdn.example/x.js'" in found
 
 
-def test_a_page_that_never_goes_on_is_refused(tmp_path: Path) -> None:
+def test_a_page_that_never_polls_is_refused(tmp_path: Path) -> None:
     (found,) = problems(own(tmp_path, "hello"))
     assert "never polls for the visitor's turn" in found
     assert problems(own(tmp_path, '<head>{% include "waitroom/head.html" %}</head>hello')) == [found]
@@ -443,7 +443,7 @@ def test_a_page_that_never_goes_on_is_refused(tmp_path: Path) -> None:
     Pages([own(tmp_path, '<meta http-equiv="Refresh" content="{{ poll_after }}">hello')])
 
 
-def test_a_page_too_large_for_a_busy_day_is_refused(tmp_path: Path) -> None:
+def test_a_page_that_is_too_large_is_refused(tmp_path: Path) -> None:
     (found,) = problems(own(tmp_path, "x" * 131072 + SCRIPT))
     assert "at most 128 KB are allowed" in found
 

@@ -1,4 +1,4 @@
-"""Questions gathered while a call is under way: answered in order, each by one, and never left without an answer."""
+"""Batched store calls: order of the results, failures, and cancellation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from waitroom.errors import StoreUnavailable
 
 
 class Asking:
-    """A batch, and a store that answers when it is told to."""
+    """A batcher, and a store that answers on demand."""
 
     def __init__(self) -> None:
         self.loop = VirtualLoop()
@@ -61,7 +61,7 @@ def asking() -> Iterator[Asking]:
     asking.loop.close()
 
 
-def test_one_that_is_alone_goes_out_at_once(asking):
+def test_a_single_item_is_sent_immediately(asking):
     (task,) = asking.ask(1)
     assert task.result() == "1!"
     assert asking.calls == [[1]]
@@ -69,7 +69,7 @@ def test_one_that_is_alone_goes_out_at_once(asking):
     assert task.result() == "2!"
 
 
-def test_those_who_come_during_a_call_go_with_the_next(asking):
+def test_items_submitted_during_a_call_go_with_the_next(asking):
     asking.held = True
     (first,) = asking.ask(1)
     later = asking.ask(2, 3) + asking.ask(4)
@@ -81,7 +81,7 @@ def test_those_who_come_during_a_call_go_with_the_next(asking):
     assert [task.result() for task in later] == ["2!", "3!", "4!"]
 
 
-def test_no_call_carries_too_many(asking):
+def test_calls_are_bounded(asking):
     asking.held = True
     tasks = asking.ask(0) + asking.ask(*range(1, 2 * MOST_AT_ONCE + 1))
     for _ in range(3):
@@ -90,7 +90,7 @@ def test_no_call_carries_too_many(asking):
     assert [task.result() for task in tasks] == [f"{number}!" for number in range(2 * MOST_AT_ONCE + 1)]
 
 
-def test_who_gives_up_disturbs_nobody(asking):
+def test_a_cancelled_item_does_not_affect_the_others(asking):
     asking.held = True
     tasks = asking.ask(0) + asking.ask(1, 2, 3)
     tasks[2].cancel()
@@ -102,7 +102,7 @@ def test_who_gives_up_disturbs_nobody(asking):
     assert tasks[3].result() == "3!"
 
 
-def test_when_the_store_fails_all_of_the_call_are_told_and_the_next_call_is_made(asking):
+def test_a_failed_call_fails_its_items_and_the_next_call_is_made(asking):
     asking.held = True
     tasks = asking.ask(0) + asking.ask(1, 2)
     asking.answer(StoreUnavailable("gone"))
@@ -111,7 +111,7 @@ def test_when_the_store_fails_all_of_the_call_are_told_and_the_next_call_is_made
     assert [task.result() for task in tasks[1:]] == ["1!", "2!"]
 
 
-def test_a_mistake_of_ours_is_logged_and_leaves_nobody_waiting(asking):
+def test_an_unexpected_error_is_logged_and_fails_the_items(asking):
     asking.held = True
     tasks = asking.ask(0) + asking.ask(1, 2)
     with capture_logs() as logs:
@@ -119,11 +119,11 @@ def test_a_mistake_of_ours_is_logged_and_leaves_nobody_waiting(asking):
     assert isinstance(tasks[0].exception(), StoreUnavailable)
     assert [entry["log_level"] for entry in logs] == ["error"]
     asking.answer()
-    assert [task.result() for task in tasks[1:]] == ["1!", "2!"], "nor does it end the others' call"
+    assert [task.result() for task in tasks[1:]] == ["1!", "2!"], "the others' call goes on"
 
 
 @pytest.mark.parametrize("answers", [[], ["a"], ["a", "b", "c"]])
-def test_answers_that_are_not_one_for_each_are_none(asking, answers):
+def test_a_wrong_number_of_results_fails_the_items(asking, answers):
     async def call(_: Sequence[int]) -> Sequence[str]:
         return answers
 
@@ -134,14 +134,14 @@ def test_answers_that_are_not_one_for_each_are_none(asking, answers):
     assert [entry["log_level"] for entry in logs] == ["error"]
 
 
-def test_closed_it_leaves_nobody_waiting(asking):
+def test_closing_fails_the_pending_items(asking):
     asking.held = True
     tasks = asking.ask(0) + asking.ask(1)
     asking.close()
     assert all(isinstance(task.exception(), StoreUnavailable) for task in tasks)
 
 
-def test_closed_before_the_call_was_made_it_leaves_nobody_waiting(asking):
+def test_closing_before_the_call_fails_the_pending_items(asking):
     async def both() -> BaseException | None:
         answer = asking.batch.submit(1)
         await asking.batch.close()

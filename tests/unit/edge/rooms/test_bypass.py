@@ -1,4 +1,4 @@
-"""Bypass rules: what they ask of a request, how many they let by, drafts, and presets that nobody can order through."""
+"""Bypass rules: conditions, budgets, dry runs, and presets that let no order through."""
 
 from __future__ import annotations
 
@@ -104,18 +104,18 @@ def test_a_regular_expression_matches_the_whole_path(path, fits):
         b"/hook/%252e%252e/buy",
     ],
 )
-def test_a_regular_expression_holds_in_every_reading(path):
+def test_a_regular_expression_must_match_every_interpretation(path):
     assert not let_by(BypassRule(path_regex="/hook/.*"), path)
     assert let_by(BypassRule(path_regex="/hook/.*"), b"/hook/Pay")
 
 
-def test_a_regular_expression_may_ask_for_a_last_slash():
+def test_a_regular_expression_may_require_a_trailing_slash():
     assert let_by(BypassRule(path_regex="/hook/"), b"/hook/")
     assert not let_by(BypassRule(path_regex="/hook/"), b"/hook")
     assert let_by(BypassRule(path_regex="/"), b"/")
 
 
-def test_expressions_that_take_long_elsewhere_are_matched_at_once():
+def test_expressions_that_backtrack_elsewhere_are_matched_in_linear_time():
     """Where one backtracks, this would take longer than the universe has."""
     pattern = PathPattern("/(a*)*(a|aa)+b")
     assert not pattern.fits(b"/" + b"a" * (LONGEST_PATH - 1), ())
@@ -125,7 +125,7 @@ def test_expressions_that_take_long_elsewhere_are_matched_at_once():
             PathPattern(bad)
 
 
-def test_of_several_conditions_all_have_to_hold():
+def test_all_conditions_must_match():
     made = BypassRule(paths=("/hook/", "/ping"), path_regex="/[a-z]+/[0-9]+", methods=("POST", "PUT"))
     assert let_by(made, b"/hook/1")
     assert let_by(made, b"/ping/1", method=b"PUT")
@@ -156,7 +156,7 @@ def test_headers(line, fits):
     assert let_by(rule(headers=("x-monitoring:Secret", "x-present")), b"/hook", line) is fits
 
 
-def test_one_of_several_headers_of_a_name_is_enough():
+def test_one_of_several_headers_with_the_same_name_is_enough():
     made = rule(headers=("x-key:b",))
     assert let_by(made, b"/hook", b"X-Key: a", b"X-Key: b")
     assert not let_by(made, b"/hook", b"X-Key: a, b")
@@ -216,7 +216,7 @@ def test_addresses(address, fits):
     assert Bypass(made, 1).matches_visitor(address, ()) is fits
 
 
-def test_the_address_is_the_one_that_trusted_proxies_name():
+def test_the_address_is_the_one_forwarded_by_trusted_proxies():
     made = rule(addresses=("192.0.2.7",))
     with World(bypass=(made,), trusted=("10.0.0.1",)) as world:
         line = b"X-Forwarded-For: 192.0.2.7"
@@ -227,7 +227,7 @@ def test_the_address_is_the_one_that_trusted_proxies_name():
         assert outcomes(world)["bypass"] == 2
 
 
-def test_heads_that_are_alike_are_told_apart_by_cookies_and_address():
+def test_equal_heads_are_distinguished_by_cookies_and_address():
     """They share what was found out about their head."""
     made = rule(cookies=("staff=s3cret",), addresses=("203.0.113.9",))
     with World(bypass=(made,)) as world:
@@ -237,7 +237,7 @@ def test_heads_that_are_alike_are_told_apart_by_cookies_and_address():
             assert ask(world, get(b"/hook", JSON, b"Cookie: staff=s3cret"), address="203.0.113.8") == 503
 
 
-def test_secrets_are_shown_nowhere():
+def test_secrets_are_not_logged():
     made = rule(headers=("x-key:hunter2",), cookies=("staff=hunter2",), query=("token=hunter2",))
     assert "hunter2" not in repr(made)
     assert "hunter2" not in repr(RoomSettings(name="a", upstream="http://127.0.0.1:1", bypass=(made,)))
@@ -251,7 +251,7 @@ def test_secrets_are_shown_nowhere():
 # How many.
 
 
-def test_junk_from_one_address_keeps_nobody_else_out():
+def test_junk_from_one_address_does_not_block_others():
     made = BypassRule(paths=("/webhooks/",), methods=("POST",))
     with World(bypass=(made,)) as world:
         hook = get(b"/webhooks/x", JSON, method=b"POST", body=b"{}")
@@ -267,7 +267,7 @@ def test_junk_from_one_address_keeps_nobody_else_out():
         assert outcomes(world) == {"bypass": junk.count(200) + 20, "bypass_capped": junk.count(429)}
 
 
-def test_many_addresses_together_stay_within_the_rule():
+def test_many_addresses_together_stay_within_the_rules_budget():
     made = BypassRule(paths=("/hook",), max_per_second=8.0)
     with World(bypass=(made,)) as world:
         statuses = [ask(world, get(b"/hook", JSON), address=f"192.0.2.{number}") for number in range(20)]
@@ -289,7 +289,7 @@ def test_an_ipv6_network_is_one_neighbourhood():
         ({"max_per_second_per_address": 3.0}, 1, 3),
     ],
 )
-def test_an_address_has_a_quarter_unless_told_otherwise(settings, workers, each):
+def test_an_address_gets_a_quarter_of_the_budget_by_default(settings, workers, each):
     limited = Bypass(BypassRule(paths=("/hook",), **settings), workers)
     assert [limited.take("192.0.2.1", 0.0) for _ in range(30)].count(None) == each
 
@@ -302,15 +302,15 @@ def test_an_address_has_a_quarter_unless_told_otherwise(settings, workers, each)
         ({"max_per_second_per_address": 5.0, "max_per_second": 1.0}, 503, b"1"),
     ],
 )
-def test_excess_is_told_when_to_come_again(settings, status, wait):
+def test_excess_requests_get_retry_after(settings, status, wait):
     with World(bypass=(rule(**settings),)) as world:
         ask(world, get(b"/hook", JSON))
         got = world.ask(get(b"/hook", JSON))
         assert (got.status, got[b"Retry-After"]) == (status, wait)
 
 
-def test_what_goes_by_has_no_session_even_with_a_pass():
-    """What decides who may use the connections that are kept for those inside."""
+def test_a_bypassed_request_has_no_session_even_with_a_pass():
+    """Decides which requests may use the connections reserved for admitted visitors."""
     with World(bypass=(rule(),)) as world:
         wire = world.client()
         wire.send(get(b"/hook", JSON, world.inside()))
@@ -322,7 +322,7 @@ def test_what_goes_by_has_no_session_even_with_a_pass():
 # Drafts.
 
 
-def test_a_draft_only_counts():
+def test_a_dry_run_only_counts():
     with World(bypass=(rule(dry_run=True, max_per_second=1.0),)) as world:
         for _ in range(3):
             assert ask(world, get(b"/hook", JSON)) == 503
@@ -333,13 +333,13 @@ def test_a_draft_only_counts():
         assert "bypass" not in counted
 
 
-def test_a_draft_hides_no_rule_behind_it():
+def test_a_dry_run_does_not_hide_later_rules():
     with World(bypass=(rule(dry_run=True), rule())) as world:
         assert ask(world, get(b"/hook", JSON)) == 200
         assert outcomes(world) == {"bypass_draft": 1, "bypass": 1}
 
 
-def test_who_is_inside_goes_in_through_a_draft():
+def test_an_admitted_visitor_is_forwarded_despite_a_dry_run():
     with World(bypass=(rule(dry_run=True),)) as world:
         assert ask(world, get(b"/hook", JSON, world.inside())) == 200
         assert outcomes(world) == {"bypass_draft": 1, "admitted": 1}
@@ -348,7 +348,7 @@ def test_who_is_inside_goes_in_through_a_draft():
 # Paths that are refused.
 
 
-def test_a_refused_path_reaches_nothing_and_is_logged_now_and_then():
+def test_a_refused_path_is_not_forwarded_and_its_log_is_rate_limited():
     rooms = (
         RoomSettings(name="sale", upstream="http://shop.internal:3000"),
         RoomSettings(name="information", upstream="http://shop.internal:3000", paths=("/information",)),
@@ -366,7 +366,7 @@ def test_a_refused_path_reaches_nothing_and_is_logged_now_and_then():
         assert world.store.calls == []
 
 
-def test_a_request_that_another_proxy_asks_about_is_refused_alike():
+def test_a_forward_auth_request_for_a_refused_path_is_refused():
     rooms = (
         RoomSettings(name="sale", upstream="http://shop.internal:3000"),
         RoomSettings(name="information", upstream="http://shop.internal:3000", paths=("/information",)),
@@ -421,7 +421,7 @@ FORM_BODY = b"Content-Type: application/x-www-form-urlencoded"
         ("shopware", b"GET", b"/checkout/finish?orderId=1", [], None),
     ],
 )
-def test_a_preset_lets_by_what_it_is_for(name, method, target, lines, body):
+def test_a_preset_matches_its_requests(name, method, target, lines, body):
     assert let_by(preset(name), target, *lines, method=method, body=body)
 
 
@@ -473,7 +473,7 @@ ORDER = b"woocommerce_checkout_place_order=1&woocommerce-process-checkout-nonce=
         (b"POST", b"/index.php?fc=module&module=ps_wirepayment&controller=validation", [JSON_BODY], b"{}"),
     ],
 )
-def test_nobody_orders_through_a_preset(method, target, lines, body):
+def test_orders_do_not_match_a_preset(method, target, lines, body):
     for name in PRESETS:
         assert not let_by(preset(name), target, *lines, method=method, body=body), name
 

@@ -1,4 +1,4 @@
-"""How fast one neighbourhood joins, who is asked for a moment, and how a forgotten proxy is found."""
+"""The join rate of a neighbourhood, delayed newcomers, and the detection of an unlisted proxy."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_returning_visitor_goes_before_newcomers() -> None:
     assert limiter.acquire("b", returning=False, now=1.0) == 0, "another neighbourhood has tokens of its own"
 
 
-def test_visitors_who_do_not_return_keep_nobody_out_for_long() -> None:
+def test_visitors_who_do_not_return_do_not_block_others_for_long() -> None:
     limiter = JoinLimiter(1.0, 1)
     for _ in range(500):
         limiter.acquire("a", returning=False, now=0.0)
@@ -66,7 +66,7 @@ def test_workers_share_the_rate() -> None:
     assert joined == 500
 
 
-def test_as_many_neighbourhoods_as_one_likes_take_bounded_memory() -> None:
+def test_many_neighbourhoods_use_bounded_memory() -> None:
     limiter = JoinLimiter(0.01, 1)
     for number in range(2 * MOST_DEFERRED):
         for _ in range(2):
@@ -78,7 +78,7 @@ def test_as_many_neighbourhoods_as_one_likes_take_bounded_memory() -> None:
 
 
 @pytest.mark.parametrize("line", [PAGE, b"Accept: application/json"])
-def test_a_flood_from_one_address_is_asked_for_a_moment(line: bytes) -> None:
+def test_a_flood_from_one_address_is_delayed(line: bytes) -> None:
     is_page = line is PAGE
     ask = get(b"/a", PAGE) if is_page else get(b"/.waitroom/join", line, method=b"POST")
     with World(join_rate=1.0) as world:
@@ -106,7 +106,7 @@ def test_a_flood_from_one_address_is_asked_for_a_moment(line: bytes) -> None:
             world.pass_time(1.0)
 
 
-def test_visitors_who_return_too_early_keep_their_time_of_arrival() -> None:
+def test_visitors_who_return_too_early_keep_their_arrival_time() -> None:
     with World(join_rate=0.1) as world:
         assert cookie(world.ask(get(b"/a", PAGE)), b"ticket")
         first = world.ask(get(b"/a", PAGE))[b"Waitroom-Arrival"]
@@ -118,7 +118,7 @@ def test_visitors_who_return_too_early_keep_their_time_of_arrival() -> None:
             assert other[b"Waitroom-Arrival"] != first
 
 
-def test_an_old_time_of_arrival_counts_for_nothing() -> None:
+def test_an_old_arrival_time_is_ignored() -> None:
     with World(join_rate=0.1) as world:
         world.ask(get(b"/a", PAGE))
         first = world.ask(get(b"/a", PAGE))[b"Waitroom-Arrival"]
@@ -152,7 +152,7 @@ def test_the_address_behind_a_trusted_proxy_counts() -> None:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.1.2.3", "::1", "fd00::1"])
-def test_a_crowd_behind_a_forgotten_proxy_is_served_and_the_setting_named(address: str) -> None:
+def test_a_crowd_behind_an_unlisted_proxy_is_served_and_the_setting_is_logged(address: str) -> None:
     with World(join_rate=1.0, view=replace(BUSY)) as world:
         crowd = [world.ask(get(b"/a", PAGE), wire=world.client(address)) for _ in range(150)]
         refused = sum(cookie(got, b"ticket") is None for got in crowd)
@@ -163,7 +163,7 @@ def test_a_crowd_behind_a_forgotten_proxy_is_served_and_the_setting_named(addres
         assert world.room.metrics.missing_proxy == address
 
 
-def test_a_public_address_is_not_let_by_for_its_forwarding_headers() -> None:
+def test_a_public_address_with_forwarding_headers_is_not_exempt() -> None:
     with World(join_rate=1.0) as world:
         line = b"X-Forwarded-For: 198.51.100.7"
         crowd = [world.ask(get(b"/a", PAGE, line), wire=world.client(VISITOR)) for _ in range(200)]
@@ -171,7 +171,7 @@ def test_a_public_address_is_not_let_by_for_its_forwarding_headers() -> None:
         assert world.room.metrics.missing_proxy == VISITOR, "it may be a proxy all the same"
 
 
-def test_ordinary_crowds_look_like_no_proxy() -> None:
+def test_ordinary_crowds_do_not_look_like_a_proxy() -> None:
     detector = ProxyDetector(1)
     for number in range(1000):
         assert not detector.observe(f"203.0.113.{number % 250}", forwards=False, now=number / 100)
@@ -180,7 +180,7 @@ def test_ordinary_crowds_look_like_no_proxy() -> None:
     assert detector.found == ""
 
 
-def test_a_proxy_is_forgotten_once_it_is_one_among_many() -> None:
+def test_a_proxy_is_cleared_once_it_is_one_of_many_peers() -> None:
     detector = ProxyDetector(1)
     for _ in range(200):
         detector.observe("10.0.0.9", forwards=True, now=0.0)
@@ -192,7 +192,7 @@ def test_a_proxy_is_forgotten_once_it_is_one_among_many() -> None:
     assert not detector.observe("10.0.0.9", forwards=True, now=130.0)
 
 
-def test_as_many_peers_as_one_likes_take_bounded_memory() -> None:
+def test_many_peers_use_bounded_memory() -> None:
     detector = ProxyDetector(1)
     for number in range(2 * MOST_PEERS):
         detector.observe(f"10.{number // 250}.{number % 250}.1", forwards=False, now=0.0)

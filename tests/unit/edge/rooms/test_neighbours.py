@@ -1,4 +1,4 @@
-"""Neighbourhoods with active sessions, and how the workers of a gateway learn of each other's."""
+"""Neighbourhoods with active sessions, and how the workers of a gateway share them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from waitroom.edge.rooms.neighbours import MOST_KEPT, NeighbourFiles, Neighbours
 KEY = b"a key that all workers share"
 
 
-def test_a_neighbourhood_is_active_for_as_long_as_a_session_lasts() -> None:
+def test_a_neighbourhood_is_active_as_long_as_a_session() -> None:
     known = Neighbours(KEY, 900)
     assert not known.active("203.0.113.9", 0)
     known.record("203.0.113.9", 1000)
@@ -20,7 +20,7 @@ def test_a_neighbourhood_is_active_for_as_long_as_a_session_lasts() -> None:
     assert known.active("203.0.113.9", 2399)
 
 
-def test_noting_it_again_at_once_changes_nothing() -> None:
+def test_recording_it_again_soon_changes_nothing() -> None:
     known = Neighbours(KEY, 900)
     known.record("203.0.113.9", 1000)
     assert known.changed
@@ -31,7 +31,7 @@ def test_noting_it_again_at_once_changes_nothing() -> None:
     assert known.changed
 
 
-def test_workers_learn_of_each_other_s(tmp_path: Path) -> None:
+def test_workers_share_neighbourhoods(tmp_path: Path) -> None:
     known = [Neighbours(KEY, 900) for _ in range(3)]
     files = [NeighbourFiles(tmp_path, "shop", slot) for slot in range(3)]
     other_room = NeighbourFiles(tmp_path, "shop-2", 0)
@@ -52,7 +52,7 @@ def test_workers_learn_of_each_other_s(tmp_path: Path) -> None:
     assert not known[1].active("203.0.113.9", 1000)
 
 
-def test_the_files_hold_no_addresses(tmp_path: Path) -> None:
+def test_the_files_contain_no_addresses(tmp_path: Path) -> None:
     known = Neighbours(KEY, 900)
     known.record("203.0.113.9", 1000)
     NeighbourFiles(tmp_path, "shop", 0).exchange(known.dump(1000))
@@ -61,7 +61,7 @@ def test_the_files_hold_no_addresses(tmp_path: Path) -> None:
     assert Neighbours(b"another key", 900).dump(0) != known.dump(1000)
 
 
-def test_a_damaged_file_harms_nobody(tmp_path: Path) -> None:
+def test_a_damaged_file_is_tolerated(tmp_path: Path) -> None:
     for content in (b"", b"x", b"x" * 100, b"\xff" * 1000):
         (tmp_path / "neighbours-shop.7").write_bytes(content)
         known = Neighbours(KEY, 900)

@@ -1,4 +1,4 @@
-"""CORS preflights: what the shop is asked, how often, and what is answered from memory."""
+"""CORS preflights: what the shop receives and how often, and what is answered from memory."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def asked(world: World) -> int:
     return world.room.metrics.requests["preflight"]
 
 
-def test_the_shop_is_asked_without_query_body_and_whatever_else_comes_along() -> None:
+def test_the_shop_gets_no_query_body_or_other_headers() -> None:
     with World() as world:
         wire = world.client()
         lines = (b"Access-Control-Request-Headers: x-token", b"Cookie: shop=1", b"Authorization: x", b"X-Other: 1")
@@ -71,14 +71,14 @@ def test_the_shop_is_asked_without_query_body_and_whatever_else_comes_along() ->
         assert not got.all(b"Set-Cookie")
 
 
-def test_a_body_makes_it_no_preflight() -> None:
+def test_a_request_with_a_body_is_no_preflight() -> None:
     with World(view=QUIET) as world:
         got = world.ask(get(b"/api", ORIGIN, ASKS, method=b"OPTIONS", body=b"order=1"))
         assert got.status == 503
         assert not world.shop.got
 
 
-def test_the_answer_is_kept_for_its_time() -> None:
+def test_a_response_is_cached_for_its_max_age() -> None:
     with World() as world:
         ask(world, preflight())
         for query in (b"", b"?a=1", b"?b=2"):
@@ -99,7 +99,7 @@ def test_the_answer_is_kept_for_its_time() -> None:
         preflight(b"/api", b"Access-Control-Request-Headers: x-token"),
     ],
 )
-def test_what_differs_is_asked_by_itself(other: bytes) -> None:
+def test_different_preflights_are_fetched_separately(other: bytes) -> None:
     with World() as world:
         ask(world, preflight())
         world.pass_time(2.0)
@@ -108,7 +108,7 @@ def test_what_differs_is_asked_by_itself(other: bytes) -> None:
 
 
 @pytest.mark.parametrize("age", [b"Access-Control-Max-Age: 0\r\n", b"Access-Control-Max-Age: soon\r\n", b""])
-def test_every_answer_is_kept_for_a_moment(age: bytes) -> None:
+def test_every_response_is_cached_briefly(age: bytes) -> None:
     refused = b"HTTP/1.1 403 Forbidden\r\n" + age + b"Content-Length: 2\r\n\r\nno"
     with World() as world:
         assert answer(ask(world, preflight(), reply=refused), b"OPTIONS").status == 403
@@ -120,7 +120,7 @@ def test_every_answer_is_kept_for_a_moment(age: bytes) -> None:
         assert asked(world) == 2
 
 
-def test_all_who_ask_the_same_at_a_time_share_one_question() -> None:
+def test_identical_preflights_share_one_request() -> None:
     with World() as world:
         wires = [ask(world, preflight(), reply=None) for _ in range(100)]
         assert len(serve(world)) == 1
@@ -128,7 +128,7 @@ def test_all_who_ask_the_same_at_a_time_share_one_question() -> None:
         assert world.pool.in_flight == 0
 
 
-def test_a_client_that_goes_calls_nothing_off_for_the_others() -> None:
+def test_a_disconnecting_client_does_not_cancel_the_shared_request() -> None:
     with World() as world:
         first = ask(world, preflight(), reply=None)
         second = ask(world, preflight(), reply=None)
@@ -137,7 +137,7 @@ def test_a_client_that_goes_calls_nothing_off_for_the_others() -> None:
         assert answer(second, b"OPTIONS").status == 204
 
 
-def test_a_flood_of_distinct_ones_reaches_the_shop_at_the_budget() -> None:
+def test_a_flood_of_distinct_preflights_stays_within_the_budget() -> None:
     with World(view=QUIET) as world:
         for number in range(200):
             ask(world, preflight(b"/%d" % number), wire=world.client(f"203.0.113.{number % 50}"))
@@ -149,7 +149,7 @@ def test_a_flood_of_distinct_ones_reaches_the_shop_at_the_budget() -> None:
         assert world.room.metrics.requests["preflight_refused"] + asked(world) == 200
 
 
-def test_no_neighbourhood_takes_the_whole_budget() -> None:
+def test_no_neighbourhood_uses_the_whole_budget() -> None:
     with World(preflights_per_second=10.0) as world:
         for number in range(100):
             ask(world, preflight(b"/%d" % number))
@@ -158,7 +158,7 @@ def test_no_neighbourhood_takes_the_whole_budget() -> None:
         assert asked(world) == 11
 
 
-def test_those_who_wait_for_the_budget_are_bounded() -> None:
+def test_waiting_preflights_are_bounded() -> None:
     with World() as world:
         for number in range(2 * MOST_WAITING):
             ask(world, preflight(b"/%d" % number))
@@ -169,7 +169,7 @@ def test_those_who_wait_for_the_budget_are_bounded() -> None:
 
 
 @pytest.mark.parametrize("state", list(RoomState))
-def test_sessions_preflights_have_a_budget_of_their_own(state: RoomState) -> None:
+def test_preflights_of_sessions_have_their_own_budget(state: RoomState) -> None:
     with World(view=replace(BUSY, state=state), session_requests_per_second=50.0) as world:
         world.room.neighbours.record("203.0.113.9", int(world.unix_time()))
         for number in range(80):
@@ -181,7 +181,7 @@ def test_sessions_preflights_have_a_budget_of_their_own(state: RoomState) -> Non
 
 
 @pytest.mark.parametrize("state", [RoomState.CLOSED, RoomState.SOLD_OUT])
-def test_in_a_room_that_takes_nobody_only_sessions_preflights_go_on(state: RoomState) -> None:
+def test_in_a_closed_room_only_preflights_of_sessions_are_forwarded(state: RoomState) -> None:
     with World(view=replace(BUSY, state=state)) as world:
         wire = ask(world, preflight())
         world.pass_time(2.5)
@@ -190,7 +190,7 @@ def test_in_a_room_that_takes_nobody_only_sessions_preflights_go_on(state: RoomS
         assert not world.shop.got
 
 
-def test_whoever_goes_in_makes_the_neighbourhood_one_with_a_session() -> None:
+def test_an_admission_marks_the_neighbourhood_as_active() -> None:
     with World(view=QUIET) as world:
         assert not world.room.neighbours.active("203.0.113.9", world.unix_time())
         world.store.admits = 1
@@ -200,21 +200,21 @@ def test_whoever_goes_in_makes_the_neighbourhood_one_with_a_session() -> None:
         assert world.room.neighbours.active("203.0.113.9", world.unix_time())
 
 
-def test_an_app_that_joins_makes_it_one_too() -> None:
+def test_an_admission_by_the_api_marks_the_neighbourhood_as_active() -> None:
     with World(view=QUIET) as world:
         world.store.admits = 1
         assert world.ask(get(b"/.waitroom/join", method=b"POST", body=b"")).status == 201
         assert world.room.neighbours.active("203.0.113.9", world.unix_time())
 
 
-def test_a_session_that_is_busy_keeps_its_neighbourhood() -> None:
+def test_a_busy_session_keeps_its_neighbourhood_active() -> None:
     with World() as world:
         sent(world)
         world.shop.wire.send(OK)
         assert world.room.neighbours.active("203.0.113.9", world.unix_time())
 
 
-def test_one_refused_for_lack_of_budget_goes_on_as_soon_as_a_session_is_known() -> None:
+def test_a_waiting_preflight_is_forwarded_once_a_session_is_known() -> None:
     with World(view=replace(BUSY, state=RoomState.CLOSED)) as world:
         wire = ask(world, preflight(), reply=None)
         world.room.neighbours.record("203.0.113.9", int(world.unix_time()))
@@ -227,7 +227,7 @@ def test_one_refused_for_lack_of_budget_goes_on_as_soon_as_a_session_is_known() 
     "reply",
     [b"HTTP/1.1 rubbish\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: " + b"x" * 20_000, None],
 )
-def test_a_shop_that_gives_no_answer(reply: bytes | None) -> None:
+def test_a_shop_without_a_response(reply: bytes | None) -> None:
     with World() as world:
         wire = ask(world, preflight(), reply=reply)
         if reply is None:
@@ -236,7 +236,7 @@ def test_a_shop_that_gives_no_answer(reply: bytes | None) -> None:
         assert world.pool.in_flight == 0
 
 
-def test_a_shop_that_is_silent() -> None:
+def test_a_silent_shop() -> None:
     with World() as world:
         wire = ask(world, preflight(), reply=None)
         world.pass_time(60.0)
@@ -251,7 +251,7 @@ def test_a_shop_that_refuses_connections() -> None:
         assert answer(wire, b"OPTIONS").status == 502
 
 
-def test_a_connection_is_used_again_where_the_answer_has_no_body() -> None:
+def test_a_connection_is_reused_if_the_response_has_no_body() -> None:
     with World() as world:
         ask(world, preflight(b"/1"))
         ask(world, preflight(b"/2"))
@@ -276,7 +276,7 @@ def test_what_is_kept_is_bounded() -> None:
 # Answered by the gateway itself.
 
 
-def test_named_origins_are_answered_from_memory() -> None:
+def test_configured_origins_are_answered_from_memory() -> None:
     settings = {"cors_origins": ("https://app.example",), "cors_methods": ("PUT",), "cors_headers": ("X-Token",)}
     with World(view=replace(BUSY, state=RoomState.CLOSED), **settings) as world:
         for number in range(100):

@@ -1,4 +1,4 @@
-"""Which room a request belongs to, and that no spelling of a path escapes its room or slips through a bypass."""
+"""Routing: the room of a request, and that no spelling of a path escapes its room or matches a bypass."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_prefix_ends_where_a_segment_does(path, gated):
         *(b"/sale%2f..%2fa", b"/sale/./../a", b"/sale/..", b"/SALE/%2E%2E"),
     ],
 )
-def test_no_other_spelling_escapes_the_room(path):
+def test_no_spelling_escapes_the_room(path):
     assert route(SALE, path).gated
 
 
@@ -168,7 +168,7 @@ def test_a_path_of_several_rooms_is_refused(path):
 
 
 @pytest.mark.parametrize("path", SPELLED)
-def test_where_that_is_switched_off_the_longest_prefix_wins(path):
+def test_without_strict_paths_the_longest_prefix_wins(path):
     assert route(Router(INFORMATION, strict=False), path) == Route("information", True, False, ())
 
 
@@ -190,18 +190,18 @@ def test_where_that_is_switched_off_the_longest_prefix_wins(path):
         (b"/", "sale"),
     ],
 )
-def test_a_path_of_one_room_goes_there(path, name):
+def test_a_path_of_one_room_is_routed_there(path, name):
     assert route(Router(INFORMATION), path) == Route(name, True, False, ())
 
 
-def test_an_end_that_may_be_one_counts_as_two_rooms_unless_it_is_listed():
+def test_a_possible_path_end_counts_as_two_rooms_unless_it_is_listed():
     """A shop may serve /information.html as /information, or as a page of its own that another room covers."""
     assert route(Router(INFORMATION), b"/information.html").rooms == ("information", "sale")
     listed = [room("sale"), room("information", paths=("/information", "/information.html"))]
     assert route(Router(listed), b"/information.html") == Route("information", True, False, ())
 
 
-def test_a_path_that_one_reading_covers_is_covered():
+def test_a_path_covered_in_one_interpretation_is_covered():
     router = Router([room("a", paths=("/a",)), room("b", paths=("/b",))])
     assert route(router, b"/a/../x") == Route("a", True, False, ())
     assert route(router, b"/x/../a") == Route("a", True, False, ())
@@ -278,7 +278,7 @@ def _below(prefix: bytes, segments: list[bytes]) -> bool:
 
 @settings(max_examples=examples(100, long=5000), deadline=None)
 @given(PATHS)
-def test_no_server_reads_a_path_in_another_way(path):
+def test_every_servers_interpretation_is_among_ours(path):
     found = path_interpretations(path)
     for server in SERVERS:
         assert b"".join(b"/" + segment for segment in server(path)) in found, server
@@ -286,7 +286,7 @@ def test_no_server_reads_a_path_in_another_way(path):
 
 @settings(max_examples=examples(100, long=5000), deadline=None)
 @given(PATHS)
-def test_no_server_is_led_out_of_a_room_or_through_a_bypass(path):
+def test_no_server_serves_a_room_without_the_gate(path):
     covered, by = route(SALE, path), route(HOOKED, path)
     rooms = route(Router(INFORMATION), path)
     owners = {"information" if _below(b"information", server(path)) else "sale" for server in SERVERS}
@@ -322,18 +322,18 @@ def test_the_most_specific_host_wins_whatever_the_order(host, name):
         assert route(Router(order), b"/", host).room == name
 
 
-def test_a_host_that_no_room_has():
+def test_an_unknown_host():
     assert Router([room(hosts=("shop.example",))]).route(b"other.example", b"/") is None
     assert Router([room(hosts=("*.shop.example",))]).route(b"shop.example", b"/") is None
 
 
-def test_the_host_counts_before_the_path():
+def test_the_host_takes_precedence_over_the_path():
     router = Router([room("a", hosts=("a.example",)), room("b", paths=("/sale",))])
     assert route(router, b"/sale", b"a.example").room == "a"
     assert route(router, b"/sale", b"c.example").room == "b"
 
 
-def test_an_uncovered_path_goes_to_a_room_of_its_host():
+def test_an_uncovered_path_is_routed_to_a_room_of_its_host():
     router = Router([room("a", paths=("/a",)), room("b", hosts=("b.example",), paths=("/b",))])
     assert route(router, b"/x", b"b.example") == Route("b", False, False, ())
     assert route(router, b"/x", b"c.example") == Route("a", False, False, ())
@@ -364,13 +364,13 @@ def test_names_of_hosts(host, name):
         *(b"/a/../.waitroom/x", b"/.waitroom;a/x", b"\\.waitroom\\x", b"/.waitroom/../a", b"/.waitroom%2fstatus"),
     ],
 )
-def test_our_own_addresses_in_any_spelling(path):
+def test_reserved_paths_in_any_spelling(path):
     assert route(Router([room()]), path).reserved
     assert route(SALE, path).reserved
 
 
 @pytest.mark.parametrize("path", [b"/", b"/waitroom", b"/.waitroomx", b"/a/.waitroom", b"/.wait/room"])
-def test_addresses_that_are_the_shop_s(path):
+def test_paths_that_are_not_reserved(path):
     assert not route(Router([room()]), path).reserved
 
 
@@ -427,7 +427,7 @@ def test_a_bypass_by_its_path(path, rules):
         *(b"/healthz.json", b"/healthz;a", b"/healthz%20", b"/healthz./..", b"/healthz/../buy"),
     ],
 )
-def test_no_other_spelling_slips_through(path):
+def test_no_other_spelling_matches_a_bypass(path):
     """Neither one that the shop may read as another path, nor another spelling of the bypass itself."""
     assert route(HOOKED, path) == Route("shop", True, False, ())
 
@@ -440,7 +440,7 @@ def test_an_uncovered_path_needs_no_bypass():
 # What it costs.
 
 
-def test_what_has_been_found_is_remembered_with_a_bound():
+def test_routes_are_cached_within_a_bound():
     router = Router([room()])
     assert route(router, b"/a") is route(router, b"/a")
     for number in range(CACHE_SIZE + 10):
@@ -452,12 +452,12 @@ def test_what_has_been_found_is_remembered_with_a_bound():
     assert not router._cache, "thousands of the longest ones would fill the memory"
 
 
-def test_a_plain_path_has_one_reading():
+def test_a_plain_path_has_one_interpretation():
     assert path_interpretations(b"/A/b%20c/") == {b"/a/b c"}
     assert path_interpretations(b"/assets/app.js") == {b"/assets/app.js"}
 
 
-def test_the_readings_of_a_long_path_are_few():
+def test_a_long_path_has_few_interpretations():
     """And those that would take long are not read at all: anybody can send them."""
     odd = (b"/x.php/%2e./a.;%75", b"/.a.%20;/b.php", b"/%u0061;.%2520/c.php/..;%2f")
     for path in (b"/..;/a;b/." * 3000, b"/%25" * 8000, b"/%" + b"25" * 16000, *(one * 1000 for one in odd)):

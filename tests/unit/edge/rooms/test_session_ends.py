@@ -1,4 +1,4 @@
-"""The end of a session: here immediately, elsewhere with the next look, and what a released one may still do."""
+"""Ends of sessions: immediate here, with the next view elsewhere, and what is allowed after a release."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def reaches(world: World, method: bytes = b"GET", *lines: bytes, session: int = 
 # Ended by an operator, or by the visitor on another worker.
 
 
-def test_an_end_that_the_view_tells_of_holds_from_then_on(world):
+def test_an_end_in_the_view_takes_effect(world):
     assert reaches(world)
     look(world, ended=(90,))
     assert not reaches(world)
@@ -74,7 +74,7 @@ def test_an_end_that_the_view_tells_of_holds_from_then_on(world):
     assert reaches(world, session=91), "nobody else's session ends"
 
 
-def test_an_end_that_the_view_told_of_holds_for_passes_first_seen_later(world):
+def test_an_end_in_the_view_applies_to_passes_first_seen_later(world):
     look(world, ended=(90,), released=(91,))
     assert not reaches(world)
     assert reaches(world, session=91)
@@ -83,7 +83,7 @@ def test_an_end_that_the_view_told_of_holds_for_passes_first_seen_later(world):
     assert not reaches(world, session=91)
 
 
-def test_an_end_is_remembered_for_as_long_as_a_pass_can_be_good(world):
+def test_an_end_is_remembered_as_long_as_a_pass_can_be_valid(world):
     """A session's passes last until its hard end at the most, and holds prolong that once more."""
     late = world.tokens.sign_pass(Pass(90, 1_900_000_000, 1_900_000_000)).encode()
     look(world, ended=(90,))
@@ -94,7 +94,7 @@ def test_an_end_is_remembered_for_as_long_as_a_pass_can_be_good(world):
     assert len(world.room.sessions._ended) == 0
 
 
-def test_requests_under_way_may_end_but_their_answers_take_the_pass_back(world):
+def test_requests_in_flight_finish_and_their_responses_remove_the_pass(world):
     wire = sent(world)
     look(world, ended=(90,))
     world.shop.wire.send(OK)
@@ -114,7 +114,7 @@ def test_tunnels_end_with_their_session(world):
     other.reset()
 
 
-def test_a_tunnel_that_opens_as_its_session_ends_is_cut_with_the_next_sweep(world):
+def test_a_tunnel_that_opens_as_its_session_ends_is_closed_by_the_next_sweep(world):
     wire = world.client()
     wire.send(get(b"/socket", world.inside(), *UPGRADE))
     look(world, ended=(90,))
@@ -123,7 +123,7 @@ def test_a_tunnel_that_opens_as_its_session_ends_is_cut_with_the_next_sweep(worl
     assert wire.got_eof
 
 
-def test_a_tunnel_that_opens_after_a_release_is_cut_with_the_next_sweep(world):
+def test_a_tunnel_that_opens_after_a_release_is_closed_by_the_next_sweep(world):
     """The grace is for reads, not for what has asked for a tunnel before."""
     wire = world.client()
     wire.send(get(b"/socket", world.inside(), *UPGRADE))
@@ -133,7 +133,7 @@ def test_a_tunnel_that_opens_after_a_release_is_cut_with_the_next_sweep(world):
     assert wire.got_eof
 
 
-def test_a_tunnel_ends_with_its_session_s_time(world):
+def test_a_tunnel_closes_when_its_session_expires(world):
     wire = world.client()
     wire.send(get(b"/socket", b"Cookie: waitroom_pass_shop=" + world.pass_(left=20, ends=20), *UPGRADE))
     world.shop.wire.send(SWITCHED)
@@ -157,7 +157,7 @@ def test_a_hold_prolongs_a_tunnel(world):
     assert wire.got_eof
 
 
-def test_a_tunnel_that_ends_by_itself_is_forgotten(world):
+def test_a_tunnel_that_closes_by_itself_is_unregistered(world):
     wire, shop = tunnel(world)
     assert world.room.sessions._tunnels
     shop.send_eof()
@@ -166,7 +166,7 @@ def test_a_tunnel_that_ends_by_itself_is_forgotten(world):
 
 
 @pytest.mark.parametrize(("gap", "asked"), [(LONGEST_GAP_SECONDS - 1, False), (LONGEST_GAP_SECONDS + 1, True)])
-def test_after_a_long_time_without_a_look_the_store_is_asked_about_each_session(world, gap, asked):
+def test_after_a_long_gap_between_views_each_session_is_checked(world, gap, asked):
     """It lists ends for half a minute: after that a look doesn't tell of all."""
     look(world)
     world.pass_time(gap)
@@ -180,24 +180,24 @@ def test_after_a_long_time_without_a_look_the_store_is_asked_about_each_session(
 
 
 @pytest.mark.interpreted
-def test_where_ends_were_forgotten_the_store_is_asked(world, monkeypatch):
+def test_if_ends_were_dropped_the_store_is_asked(world, monkeypatch):
     monkeypatch.setattr("waitroom.edge.rooms.ended.MOST_ENDED", 3)
     assert reaches(world, session=7)
     look(world, ended=(1, 2, 3, 4))
     world.pass_time(0.5)
     assert len(world.room.sessions._ended) == 3
     world.store.over.add(1)
-    assert not reaches(world, session=1), "it was forgotten here, and the store knows"
+    assert not reaches(world, session=1), "this worker dropped it, but the store knows"
     asked = [change for batch in world.store.named("change_sessions") for change in batch]
     assert [change.session for change in asked if change.operation == "resume"] == [1]
-    assert reaches(world, session=7), "a session known already is believed"
+    assert reaches(world, session=7), "a known session needs no check"
     assert reaches(world, session=8)
 
 
 # Left.
 
 
-def test_a_visitor_who_leaves_ends_the_session_here_at_once(world):
+def test_leaving_ends_the_session_immediately(world):
     wire, _ = tunnel(world)
     got = world.ask(get(b"/.waitroom/leave", world.inside(), method=b"POST", body=b""))
     assert got.status == 200
@@ -218,14 +218,14 @@ def released(world: World, session: int = 90) -> Message:
     return answer(wire, b"POST")
 
 
-def test_a_release_is_told_to_the_store_immediately(world):
+def test_a_release_is_sent_to_the_store_immediately(world):
     released(world)
     assert [change for batch in world.store.named("change_sessions") for change in batch] == [
         SessionChange("release", 90, 28800_000)
     ]
 
 
-def test_releases_while_the_store_is_busy_go_together(world):
+def test_releases_during_a_call_are_sent_together(world):
     world.store.hold("change_sessions")
     released(world)
     for session in (91, 92, 93):
@@ -235,7 +235,7 @@ def test_releases_while_the_store_is_busy_go_together(world):
     assert told == [[90], [91, 92, 93]]
 
 
-def test_a_release_that_the_store_did_not_take_is_told_later(world):
+def test_a_release_that_failed_to_send_is_sent_later(world):
     world.store.broken = {"change_sessions"}
     released(world)
     assert not reaches(world, b"POST")
@@ -260,7 +260,7 @@ def test_a_second_release_neither_prolongs_the_grace_nor_is_sent(world):
     assert not reaches(world)
 
 
-def test_the_browser_keeps_a_pass_for_the_grace(world):
+def test_the_browser_keeps_a_pass_during_the_grace(world):
     got = released(world)
     now = int(world.unix_time())
     assert b"Waitroom-Command" not in got
@@ -273,7 +273,7 @@ def test_the_browser_keeps_a_pass_for_the_grace(world):
 
 
 @pytest.mark.parametrize("method", [b"GET", b"HEAD"])
-def test_the_parts_of_the_page_after_an_order_load(world, method):
+def test_reads_are_forwarded_during_the_grace(world, method):
     released(world)
     world.pass_time(GRACE - 1)
     assert reaches(world, method)
@@ -282,19 +282,19 @@ def test_the_parts_of_the_page_after_an_order_load(world, method):
 
 
 @pytest.mark.parametrize("method", [b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS"])
-def test_a_released_session_changes_nothing_in_the_shop(world, method):
+def test_writes_of_a_released_session_are_refused(world, method):
     released(world)
     assert not reaches(world, method)
 
 
-def test_a_released_session_opens_no_tunnel_and_loses_those_it_has(world):
+def test_a_released_session_opens_no_tunnels_and_its_tunnels_close(world):
     wire, _ = tunnel(world)
     released(world)
     assert wire.got_eof
     assert not reaches(world, b"GET", *UPGRADE)
 
 
-def test_an_answer_under_way_is_not_cut_by_a_release(world):
+def test_a_response_in_progress_survives_a_release(world):
     long = sent(world)
     shop = world.shop.wire
     shop.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nok")
@@ -303,7 +303,7 @@ def test_an_answer_under_way_is_not_cut_by_a_release(world):
     assert answer(long).body == b"okok"
 
 
-def test_within_the_grace_a_pass_is_neither_renewed_nor_taken_back(world):
+def test_during_the_grace_a_pass_is_neither_renewed_nor_removed(world):
     released(world)
     wire = sent(world)
     world.shop.wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nCache-Control: private\r\n\r\n")
@@ -316,14 +316,14 @@ def test_within_the_grace_a_pass_is_neither_renewed_nor_taken_back(world):
     assert operations == {"release"}
 
 
-def test_a_released_session_is_not_inside(world):
+def test_a_released_session_is_not_admitted(world):
     released(world)
     got = world.ask(get(b"/.waitroom/status", world.inside()))
     assert b'"state":"unknown"' in got.body
     assert world.ask(get(b"/.waitroom/check", world.inside())).status == 401
 
 
-def test_a_release_on_another_worker_gives_the_grace_here(world):
+def test_a_release_on_another_worker_grants_the_grace(world):
     wire, _ = tunnel(world)
     look(world, released=(90,))
     assert wire.got_eof
@@ -332,11 +332,11 @@ def test_a_release_on_another_worker_gives_the_grace_here(world):
     assert reaches(world)
     look(world, released=(90,))
     world.pass_time(1)
-    assert not reaches(world), "being told of it twice prolongs nothing"
+    assert not reaches(world), "seeing it twice does not extend the grace"
 
 
-def test_what_the_store_calls_over_may_have_been_released(world):
-    """This worker was told that the session is over before its look at the room told how."""
+def test_a_session_reported_over_may_have_been_released(world):
+    """This worker learns that the session is over before its view says how it ended."""
     assert reaches(world)
     world.store.over.add(90)
     world.loop.wait(world.room.flush())
@@ -347,7 +347,7 @@ def test_what_the_store_calls_over_may_have_been_released(world):
     assert not reaches(world, b"POST")
 
 
-def test_an_operator_s_end_ends_the_grace(world):
+def test_an_operators_end_ends_the_grace(world):
     released(world)
     look(world, ended=(90,))
     assert not reaches(world)
@@ -355,7 +355,7 @@ def test_an_operator_s_end_ends_the_grace(world):
     assert not reaches(world)
 
 
-def test_a_newcomer_released_at_once_sees_the_page_whole():
+def test_a_newcomer_released_immediately_can_load_the_page():
     with World(view=QUIET) as world:
         world.store.admits = 1
         wire = world.client()
@@ -370,7 +370,7 @@ def test_a_newcomer_released_at_once_sees_the_page_whole():
         assert answer(part).status == 200
 
 
-def test_an_answer_that_begins_as_the_grace_ends_takes_the_pass_back(world):
+def test_a_response_that_begins_as_the_grace_ends_removes_the_pass(world):
     released(world)
     wire = sent(world)
     world.pass_time(GRACE)
@@ -378,14 +378,14 @@ def test_an_answer_that_begins_as_the_grace_ends_takes_the_pass_back(world):
     assert b"waitroom_pass_shop=; Path=/; Max-Age=0" in answer(wire)[b"Set-Cookie"]
 
 
-def test_without_a_grace_a_release_takes_the_pass_back():
+def test_without_a_grace_a_release_removes_the_pass():
     with World(release_grace_seconds=0) as world:
         got = released(world)
         assert got.all(b"Set-Cookie") == [b"waitroom_pass_shop=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax"]
         assert not reaches(world)
 
 
-def test_a_session_that_ends_while_a_request_of_it_waits_gets_no_further():
+def test_a_waiting_request_is_refused_if_its_session_ends():
     with World(session_requests_in_flight=1) as world:
         sent(world)
         shop = world.shop.wire

@@ -1,4 +1,4 @@
-"""The bounds of one session: requests at a time and per second; the rest waits in its order, then gets 429."""
+"""The limits of a session: excess requests wait in order, then get 429."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def reply(world: World, path: bytes) -> None:
 # At a time.
 
 
-def test_requests_beyond_the_bound_wait_in_their_order():
+def test_requests_beyond_the_limit_wait_in_order():
     with World(session_requests_in_flight=2) as world:
         wires = [ask(world, b"/%d" % number) for number in range(5)]
         assert at_shop(world) == [b"/0", b"/1"]
@@ -55,14 +55,14 @@ def test_requests_beyond_the_bound_wait_in_their_order():
         assert all(answer(wire).status == 200 for wire in wires)
 
 
-def test_one_session_s_bound_is_not_another_s():
+def test_each_session_has_its_own_limit():
     with World(session_requests_in_flight=1) as world:
         for session in (90, 91, 92):
             ask(world, b"/%d" % session, session=session)
         assert at_shop(world) == [b"/90", b"/91", b"/92"]
 
 
-def test_what_waits_too_long_gets_429_in_the_form_that_was_asked_for():
+def test_a_request_that_waits_too_long_gets_429_as_page_or_json():
     with World(session_requests_in_flight=1) as world:
         first = ask(world, b"/first")
         page, data = ask(world, b"/page", PAGE), ask(world, b"/data")
@@ -79,7 +79,7 @@ def test_what_waits_too_long_gets_429_in_the_form_that_was_asked_for():
         assert answer(reply_to).status == 200
 
 
-def test_a_client_that_goes_waits_no_longer():
+def test_a_disconnecting_client_stops_waiting():
     with World(session_requests_in_flight=1) as world:
         ask(world, b"/0")
         gone, stays = ask(world, b"/1"), ask(world, b"/2")
@@ -90,7 +90,7 @@ def test_a_client_that_goes_waits_no_longer():
         assert answer(stays).status == 200
 
 
-def test_a_client_that_goes_in_the_turn_in_which_it_may_go_on_leaves_its_slot_to_the_next():
+def test_a_client_that_disconnects_as_it_may_proceed_frees_its_slot():
     for turns in range(6):
         with World(session_requests_in_flight=1) as world:
             ask(world, b"/0")
@@ -104,7 +104,7 @@ def test_a_client_that_goes_in_the_turn_in_which_it_may_go_on_leaves_its_slot_to
             assert answer(stays).status == 200
 
 
-def test_so_many_may_wait():
+def test_waiting_requests_are_bounded():
     with World(session_requests_in_flight=1) as world:
         ask(world, b"/0")
         waiting = [ask(world, b"/w") for _ in range(MOST_WAITING)]
@@ -113,7 +113,7 @@ def test_so_many_may_wait():
             wire.reset()
 
 
-def test_a_body_that_comes_while_the_request_waits_is_not_lost():
+def test_a_body_that_arrives_while_the_request_waits_is_not_lost():
     with World(session_requests_in_flight=1) as world:
         ask(world, b"/0")
         wire = world.client()
@@ -124,7 +124,7 @@ def test_a_body_that_comes_while_the_request_waits_is_not_lost():
         assert answer(wire, b"POST").status == 200
 
 
-def test_tunnels_are_counted_apart():
+def test_tunnels_are_counted_separately():
     with World(session_requests_in_flight=2) as world:
         tunnels = [ask(world, b"/t%d" % number, *UPGRADE) for number in range(3)]
         requests = [ask(world, b"/r%d" % number) for number in range(3)]
@@ -163,7 +163,7 @@ def burst(world: World, count: int) -> int:
     return passed
 
 
-def test_two_seconds_worth_may_come_together():
+def test_a_burst_of_two_seconds_is_allowed():
     with World(session_requests_per_second=10) as world:
         assert burst(world, 30) == 20
         world.pass_time(1)
@@ -174,7 +174,7 @@ def test_two_seconds_worth_may_come_together():
         assert burst(world, 30) == 20
 
 
-def test_what_exceeds_the_rate_goes_on_at_the_rate():
+def test_excess_requests_proceed_at_the_rate():
     with World(session_requests_per_second=2, upstream_wait_seconds=10) as world:
         assert burst(world, 4) == 4
         wires = [ask(world, b"/%d" % number) for number in range(4)]
@@ -186,7 +186,7 @@ def test_what_exceeds_the_rate_goes_on_at_the_rate():
         assert all(answer(wire).status == 200 for wire in wires)
 
 
-def test_who_would_have_to_wait_too_long_learns_when_to_come_again():
+def test_a_request_that_would_wait_too_long_gets_retry_after():
     with World(session_requests_per_second=0.05) as world:
         assert burst(world, 1) == 1
         wire = ask(world, b"/late")
@@ -196,7 +196,7 @@ def test_who_would_have_to_wait_too_long_learns_when_to_come_again():
         assert 18 <= int(got[b"Retry-After"]) <= 20
 
 
-def test_a_session_has_no_throttle_while_it_stays_below_its_bounds():
+def test_a_session_below_its_limits_has_no_throttle():
     with World(session_requests_per_second=10) as world:
         session = world.room.sessions.find(world.pass_())
         for _ in range(5):
@@ -207,10 +207,10 @@ def test_a_session_has_no_throttle_while_it_stays_below_its_bounds():
         assert session.throttle is not None
         world.pass_time(2)
         assert burst(world, 1) == 1
-        assert session.throttle is None, "nor does it keep one"
+        assert session.throttle is None, "it drops its throttle"
 
 
-def test_over_any_stretch_a_session_sends_no_more_than_its_rate_and_one_burst_each_way(limited):
+def test_in_any_window_a_session_sends_at_most_its_rate_and_one_burst(limited):
     """Random gaps: whatever the pattern, a second more than the bucket alone would let through at the most."""
     chance = random.Random(5)
     session = Session(1, 0, 0, 0)

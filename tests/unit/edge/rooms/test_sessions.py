@@ -1,4 +1,4 @@
-"""The sessions one worker has seen: found again in memory, kept in the store, and forgotten within a bound."""
+"""Sessions in one worker: cached, kept in the store, and evicted within a bound."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def keep(id_: int = 1, left: int = 14400) -> SessionChange:
 # Passes.
 
 
-def test_a_pass_stands_for_a_session(sessions):
+def test_a_pass_identifies_a_session(sessions):
     session = known(sessions, pass_())
     assert (session.id, session.expires_at, session.ends_at) == (1, NOW + 900, NOW + 14400)
     assert not session.over
@@ -52,19 +52,19 @@ def test_a_pass_is_verified_once(sessions, monkeypatch):
 
 
 @pytest.mark.parametrize("value", [b"", b"x", pass_()[:-1], b"0" + pass_()])
-def test_what_is_no_pass_stands_for_nothing_and_is_not_remembered(sessions, value):
+def test_an_invalid_pass_is_ignored_and_not_cached(sessions, value):
     assert sessions.read(value) is None
     assert sessions._by_pass == {}
 
 
-def test_all_passes_of_a_session_stand_for_the_same(sessions):
+def test_all_passes_of_a_session_share_it(sessions):
     old, new = pass_(left=100), pass_(left=900)
     assert known(sessions, old) is known(sessions, new)
     assert known(sessions, old).expires_at == NOW + 900, "the newest counts"
     assert known(sessions, pass_(left=50)).expires_at == NOW + 900
 
 
-def test_the_longest_of_the_passes_ends_counts_and_the_earliest_hard_end(sessions):
+def test_the_latest_end_and_the_earliest_hard_end_count(sessions):
     """A hold moves the end of a newer pass; an older pass that comes later takes nothing back."""
     held = tokens.sign_pass(Pass(1, NOW + 900, NOW + 15000, 600)).encode()
     session = known(sessions, held)
@@ -78,13 +78,13 @@ def asks(method: bytes, *lines: bytes) -> Request:
     return parse_request(get(b"/x", *lines, method=method))[0]
 
 
-def test_a_request_that_has_waited_begins_only_within_the_session_s_time(sessions):
+def test_a_request_that_waited_proceeds_only_before_the_sessions_end(sessions):
     session = known(sessions, pass_(ends=1000))
     assert session.allows(asks(b"POST"), NOW + 999)
     assert not session.allows(asks(b"POST"), NOW + 1000)
 
 
-def test_of_a_released_session_s_requests_that_have_waited_only_reads_begin(sessions):
+def test_after_a_release_only_waiting_reads_proceed(sessions):
     session = known(sessions, pass_())
     sessions.release(session, NOW, 30)
     assert session.allows(asks(b"GET"), NOW + 29)
@@ -117,13 +117,13 @@ def test_another_pass_of_a_session_that_is_over_changes_nothing(sessions):
 
 
 @pytest.mark.interpreted
-def test_an_admitted_visitor_is_known_at_once(sessions, monkeypatch):
+def test_an_issued_pass_is_cached(sessions, monkeypatch):
     session, value = sessions.issue_pass(5, expires_at=NOW + 900, ends_at=NOW + 14400)
     monkeypatch.setattr(tokens, "read_pass", None)
     assert sessions.read(value.encode()) is session
 
 
-def test_a_new_pass_lasts_as_long_as_those_before(sessions):
+def test_a_new_pass_lasts_as_long_as_earlier_ones(sessions):
     sessions.issue_pass(5, expires_at=NOW + 900, ends_at=NOW + 14400)
     session, value = sessions.issue_pass(5, expires_at=NOW + 100, ends_at=NOW + 100)
     assert Sessions(tokens).read(value.encode()).expires_at == NOW + 900
@@ -133,7 +133,7 @@ def test_a_new_pass_lasts_as_long_as_those_before(sessions):
 # Keeping them.
 
 
-def test_activity_is_told_once_in_a_while(sessions):
+def test_activity_is_reported_once_per_interval(sessions):
     session = known(sessions, pass_())
     for second in range(30):
         sessions.begin(session, NOW + second)
@@ -142,7 +142,7 @@ def test_activity_is_told_once_in_a_while(sessions):
         assert list(changes) == ([keep(left=14400 - second)] if second in (0, KEEP_INTERVAL_SECONDS) else [])
 
 
-def test_a_request_under_way_is_activity(sessions):
+def test_a_request_in_flight_is_activity(sessions):
     """An open WebSocket, or a long download."""
     session = known(sessions, pass_())
     sessions.begin(session, NOW)
@@ -152,7 +152,7 @@ def test_a_request_under_way_is_activity(sessions):
     assert sessions.take_pending(NOW + 60) == []
 
 
-def test_several_requests_under_way(sessions):
+def test_several_requests_in_flight(sessions):
     session = known(sessions, pass_())
     sessions.begin(session, NOW)
     sessions.begin(session, NOW)
@@ -163,7 +163,7 @@ def test_several_requests_under_way(sessions):
     assert sessions.take_pending(NOW + 40) == []
 
 
-def test_a_session_past_its_end_is_kept_by_nothing(sessions):
+def test_a_session_past_its_end_is_not_kept(sessions):
     """Else an open WebSocket would hold its slot for ever, a margin at a time."""
     session = known(sessions, pass_(ends=20))
     sessions.begin(session, NOW)
@@ -174,12 +174,12 @@ def test_a_session_past_its_end_is_kept_by_nothing(sessions):
     sessions.finish(session)
 
 
-def test_who_does_nothing_is_not_kept(sessions):
+def test_an_inactive_session_is_not_kept(sessions):
     known(sessions, pass_())
     assert sessions.take_pending(NOW) == []
 
 
-def test_what_could_not_be_told_is_told_with_the_next(sessions):
+def test_requeued_updates_are_sent_with_the_next(sessions):
     session = known(sessions, pass_())
     other = known(sessions, pass_(2))
     sessions.begin(session, NOW)
@@ -194,7 +194,7 @@ def test_what_could_not_be_told_is_told_with_the_next(sessions):
     assert sessions.take_pending(NOW + 1) == []
 
 
-def test_what_could_not_be_told_twice_is_told_once(sessions):
+def test_updates_requeued_twice_are_sent_once(sessions):
     session = known(sessions, pass_())
     sessions.begin(session, NOW)
     for second in range(3):
@@ -219,7 +219,7 @@ async def test_tunnels_and_other_requests_count_separately(tunnel_first):
 # The end of them.
 
 
-def test_an_ended_session_lets_nobody_in(sessions):
+def test_an_ended_session_admits_nobody(sessions):
     old, new = pass_(left=100), pass_(left=900)
     session = known(sessions, old)
     known(sessions, new)
@@ -227,13 +227,13 @@ def test_an_ended_session_lets_nobody_in(sessions):
     sessions.release(session, NOW, 30)
     assert sessions.read(old) is None
     assert sessions.read(new) is None
-    assert sessions.read(pass_(left=200)) is None, "nor by a pass that wasn't seen before"
+    assert sessions.read(pass_(left=200)) is None, "a pass not seen before is no exception"
     assert sessions.take_pending(NOW) == [SessionChange("release", 1, 28800_000)], "it isn't kept as well"
     assert sessions.take_pending(NOW + 60) == [], "not even by the request that still runs"
     sessions.finish(session)
 
 
-def test_a_session_that_the_store_says_is_over_lets_nobody_in(sessions):
+def test_a_session_reported_over_admits_nobody(sessions):
     first, second = known(sessions, pass_(1)), known(sessions, pass_(2))
     for session in (first, second):
         sessions.begin(session, NOW)
@@ -242,7 +242,7 @@ def test_a_session_that_the_store_says_is_over_lets_nobody_in(sessions):
     assert sessions.read(pass_(2)) is None
 
 
-def test_a_session_that_ended_meanwhile_is_not_kept_by_another_try(sessions):
+def test_a_session_that_ended_meanwhile_is_not_requeued(sessions):
     session = known(sessions, pass_())
     sessions.begin(session, NOW)
     changes = sessions.take_pending(NOW)
@@ -251,7 +251,7 @@ def test_a_session_that_ended_meanwhile_is_not_kept_by_another_try(sessions):
     assert [change.operation for change in sessions.take_pending(NOW + 1)] == ["release"]
 
 
-def test_what_the_store_says_of_a_released_session_takes_nothing_of_its_grace(sessions):
+def test_an_acknowledgement_does_not_shorten_the_grace_of_a_release(sessions):
     session = known(sessions, pass_())
     sessions.begin(session, NOW)
     changes = sessions.take_pending(NOW)
@@ -261,16 +261,14 @@ def test_what_the_store_says_of_a_released_session_takes_nothing_of_its_grace(se
 
 
 @pytest.mark.parametrize(("operation", "grace_until"), [("keep", NOW + UNCONFIRMED_END_SECONDS), ("resume", 0.0)])
-def test_only_a_session_with_a_good_pass_is_given_a_moment_when_the_store_calls_it_over(
-    sessions, operation, grace_until
-):
+def test_only_a_session_with_a_valid_pass_gets_a_moment_when_reported_over(sessions, operation, grace_until):
     session = known(sessions, pass_())
     sessions.acknowledge([SessionChange(operation, 1, 0)], [False], NOW)
     assert session.over
     assert session.grace_until == grace_until
 
 
-def test_what_the_store_says_of_sessions_that_are_forgotten_is_nobody_s_business(sessions):
+def test_acknowledgements_for_evicted_sessions_are_ignored(sessions):
     sessions.acknowledge([keep(99)], [False], NOW)
     sessions.requeue([keep(99)])
     assert sessions.take_pending(NOW) == []
@@ -285,20 +283,20 @@ def small(monkeypatch) -> Sessions:
     return Sessions(tokens)
 
 
-def test_no_more_are_remembered_than_there_is_room_for(small):
+def test_the_cache_is_bounded(small):
     for id_ in range(100):
         known(small, pass_(id_))
         assert len(small._by_pass) <= 4
         assert len(small._by_id) <= 4
 
 
-def test_a_pass_that_is_forgotten_is_verified_again(small):
+def test_an_evicted_pass_is_verified_again(small):
     for id_ in range(10):
         known(small, pass_(id_))
     assert known(small, pass_(0)).id == 0
 
 
-def test_when_an_old_pass_is_forgotten_the_session_of_a_newer_one_is_not(small):
+def test_evicting_an_old_pass_keeps_the_session_of_a_newer_one(small):
     """Else what the store says of it would reach nobody, and a session that is over would go on."""
     session = known(small, pass_(1, left=100))
     newer = pass_(1, left=900)
@@ -311,7 +309,7 @@ def test_when_an_old_pass_is_forgotten_the_session_of_a_newer_one_is_not(small):
     assert small.read(newer) is None
 
 
-def test_a_session_with_a_request_under_way_is_not_forgotten(small):
+def test_a_session_with_a_request_in_flight_is_not_evicted(small):
     session = known(small, pass_(1))
     small.begin(session, NOW)
     for id_ in range(2, 12):
@@ -324,7 +322,7 @@ def test_a_session_with_a_request_under_way_is_not_forgotten(small):
     small.finish(session)
 
 
-def test_but_when_the_request_has_ended_it_is(small):
+def test_a_session_is_evicted_after_its_last_request(small):
     for id_ in range(100):
         session = known(small, pass_(id_))
         small.begin(session, NOW)

@@ -1,4 +1,4 @@
-"""One pass in many hands: it is noticed, and can be bound to a browser or a network."""
+"""Shared passes: their detection, and binding to a browser or a network."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def seen(world: World) -> Sequence[int]:
     return list(world.room.metrics.shared_sessions)
 
 
-def test_a_session_seen_from_many_networks_is_noticed_and_after_a_while_no_more():
+def test_a_session_seen_from_many_networks_is_reported_for_a_while():
     with World() as world:
         pass_ = world.pass_()
         for number in range(MANY_NETWORKS):
@@ -55,7 +55,7 @@ def test_a_session_seen_from_many_networks_is_noticed_and_after_a_while_no_more(
         assert seen(world) == []
 
 
-def test_as_many_networks_as_a_visitor_may_have_are_nothing_odd_once_others_are_long_past():
+def test_old_networks_do_not_count():
     with World() as world:
         pass_ = world.pass_()
         ask(world, pass_, address="198.51.100.99")
@@ -70,7 +70,7 @@ def test_as_many_networks_as_a_visitor_may_have_are_nothing_odd_once_others_are_
 
 
 @pytest.mark.interpreted
-def test_requests_from_where_the_last_one_came_cost_no_look_at_the_network(monkeypatch):
+def test_requests_from_an_unchanged_source_skip_the_network_check(monkeypatch):
     looked: list[str] = []
     record_network = Sessions.record_network
 
@@ -85,7 +85,7 @@ def test_requests_from_where_the_last_one_came_cost_no_look_at_the_network(monke
     assert looked == ["198.51.100.1", "198.51.100.2"]
 
 
-def test_addresses_of_one_ipv6_network_are_one_visitor_s():
+def test_addresses_of_one_ipv6_network_count_as_one():
     with World() as world:
         for number in range(20):
             ask(world, world.pass_(), address=f"2001:db8::{number:x}")
@@ -95,7 +95,7 @@ def test_addresses_of_one_ipv6_network_are_one_visitor_s():
         assert seen(world) == [90]
 
 
-def test_behind_a_trusted_proxy_the_visitors_addresses_count():
+def test_behind_a_trusted_proxy_the_forwarded_addresses_count():
     with World(trusted=("10.0.0.0/8",)) as world:
         for number in range(20):
             ask(world, world.pass_(), b"X-Forwarded-For: 198.51.100.1", address=f"10.0.0.{number}")
@@ -106,7 +106,7 @@ def test_behind_a_trusted_proxy_the_visitors_addresses_count():
         assert seen(world) == [90]
 
 
-def test_what_is_remembered_of_a_session_is_bounded():
+def test_the_networks_of_a_session_are_bounded():
     sessions = Sessions(Tokens(["a secret of sixteen characters"], "shop"))
     session = Session(1, 0, 0, 0)
     sessions.record_network(session, "a", 0)
@@ -117,7 +117,7 @@ def test_what_is_remembered_of_a_session_is_bounded():
     assert sessions.find_shared(1000) == [1]
 
 
-def test_a_forgotten_session_is_not_reported():
+def test_an_evicted_session_is_not_reported():
     with World() as world:
         sessions = world.room.sessions
         for number in range(9):
@@ -164,7 +164,7 @@ def newcomer_s_pass(world: World, *lines: bytes, address: str = "203.0.113.9") -
     return renewed(answer(wire))
 
 
-def test_by_default_a_pass_is_anybody_s():
+def test_by_default_a_pass_is_not_bound():
     with World() as world:
         value = newcomer_s_pass(world, FIREFOX)
         assert world.tokens.read_pass(value).binding == 0
@@ -187,7 +187,7 @@ def test_a_pass_is_bound_to_the_network():
         assert ask(world, value, FIREFOX).status == 503
 
 
-def test_behind_a_trusted_proxy_a_pass_is_bound_to_the_visitor_s_network():
+def test_behind_a_trusted_proxy_a_pass_is_bound_to_the_forwarded_network():
     with World(bind_pass="network", trusted=("10.0.0.1",)) as world:
         here, there = b"X-Forwarded-For: 198.51.100.7", b"X-Forwarded-For: 198.51.100.8"
         value = newcomer_s_pass(world, here, address="10.0.0.1")
@@ -195,7 +195,7 @@ def test_behind_a_trusted_proxy_a_pass_is_bound_to_the_visitor_s_network():
         assert ask(world, value, there, address="10.0.0.1").status == 503
 
 
-def test_a_pass_of_before_is_good_until_it_is_renewed():
+def test_an_unbound_pass_is_valid_until_it_is_renewed():
     with World(bind_pass="agent") as world:
         old = world.pass_(left=100)
         assert ask(world, old, CHROME).status == 200
@@ -206,7 +206,7 @@ def test_a_pass_of_before_is_good_until_it_is_renewed():
         assert ask(world, old, FIREFOX).status == 200, "whose requests of the moment still have the old one"
 
 
-def test_a_pass_bound_to_what_the_setting_was_before_is_good_until_it_is_renewed():
+def test_a_pass_bound_by_an_earlier_setting_is_valid_until_it_is_renewed():
     with World(bind_pass="agent") as world:
         value = newcomer_s_pass(world, FIREFOX)
     with World(bind_pass="network") as world:
@@ -215,7 +215,7 @@ def test_a_pass_bound_to_what_the_setting_was_before_is_good_until_it_is_renewed
         assert ask(world, value, CHROME).status == 200
 
 
-def test_a_claimed_pass_and_a_resumed_one_are_bound_too():
+def test_claimed_and_resumed_passes_are_bound():
     with World(bind_pass="agent") as world:
         wire = world.client()
         wire.send(get(b"/x", b"Cookie: waitroom_pass_shop=" + world.pass_(left=-1), FIREFOX))

@@ -1,4 +1,4 @@
-"""Requests without a pass reach the shop: within its budget, and with a hint for what is refused."""
+"""Requests without a pass: their budget, and a hint for those that are refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def reached(world: World, request: bytes) -> bool:
     return False
 
 
-def test_the_rate_of_the_room_gives_the_budget() -> None:
+def test_the_budget_follows_the_rooms_rate() -> None:
     with World(view=replace(QUIET, rate_per_minute=3000.0), rate_per_minute=3000.0) as world:
         assert sum(reached(world, get(b"/a", JSON)) for _ in range(20)) == 5
         world.pass_time(1.0)
@@ -40,7 +40,7 @@ def test_the_rate_of_the_room_gives_the_budget() -> None:
         assert not world.store.calls
 
 
-def test_a_new_rate_gives_another_budget() -> None:
+def test_a_new_rate_changes_the_budget() -> None:
     with World(view=QUIET) as world:
         assert sum(reached(world, get(b"/a", JSON)) for _ in range(20)) == 1
         world.view = replace(QUIET, rate_per_minute=6000.0)
@@ -49,19 +49,19 @@ def test_a_new_rate_gives_another_budget() -> None:
         assert sum(reached(world, get(b"/a", JSON)) for _ in range(20)) == 10
 
 
-def test_the_setting_gives_the_budget() -> None:
+def test_the_setting_sets_the_budget() -> None:
     with World(view=QUIET, without_pass_per_second=2.0) as world:
         assert sum(reached(world, get(b"/a", JSON)) for _ in range(10)) == 2
 
 
-def test_a_monitor_that_asks_now_and_then_is_let_by() -> None:
+def test_an_occasional_monitor_is_forwarded() -> None:
     with World(view=QUIET) as world:
         for _ in range(10):
             world.pass_time(10.0)
             assert reached(world, get(b"/healthz", b"User-Agent: monitor"))
 
 
-def test_many_workers_leave_each_enough_for_a_monitor() -> None:
+def test_each_of_many_workers_has_enough_for_a_monitor() -> None:
     budget = WithoutPassBudget(room_settings(), 64)
     assert [budget.take(QUIET, 10.0 * number) for number in range(10)] == [True] * 10
     assert not budget.take(QUIET, 91.0)
@@ -76,7 +76,7 @@ def test_workers_share_the_budget() -> None:
 
 @pytest.mark.parametrize("method", [b"POST", b"PUT", b"DELETE", b"PATCH"])
 @pytest.mark.parametrize("setting", ["refuse", "safe", "all"])
-def test_what_changes_something_needs_a_pass_unless_the_setting_says_otherwise(method: bytes, setting: str) -> None:
+def test_unsafe_requests_need_a_pass_by_default(method: bytes, setting: str) -> None:
     with World(view=QUIET, without_pass=setting) as world:
         request = get(b"/api/order", JSON, method=method, body=b"1")
         assert reached(world, request) is (setting == "all")
@@ -84,7 +84,7 @@ def test_what_changes_something_needs_a_pass_unless_the_setting_says_otherwise(m
         assert reached(world, get(b"/api/order", JSON)) is (setting != "refuse")
 
 
-def test_a_tunnel_needs_a_pass_unless_the_setting_says_otherwise() -> None:
+def test_a_tunnel_needs_a_pass_by_default() -> None:
     upgrade = (b"Connection: Upgrade", b"Upgrade: websocket")
     with World(view=QUIET) as world:
         assert not reached(world, get(b"/socket", *upgrade))
@@ -93,18 +93,18 @@ def test_a_tunnel_needs_a_pass_unless_the_setting_says_otherwise() -> None:
 
 
 @pytest.mark.parametrize("state", [RoomState.PAUSED, RoomState.CLOSED, RoomState.SOLD_OUT])
-def test_nothing_passes_while_nobody_is_let_in(state: RoomState) -> None:
+def test_nothing_is_forwarded_while_nobody_is_admitted(state: RoomState) -> None:
     with World(view=replace(QUIET, state=state), without_pass="all") as world:
         assert not reached(world, get(b"/a", JSON))
 
 
-def test_the_store_s_absence_opens_no_door() -> None:
+def test_nothing_is_forwarded_while_the_store_is_unavailable() -> None:
     with World(view=QUIET, store_up=False, on_store_error="admit") as world:
         assert sum(reached(world, get(b"/a", JSON)) for _ in range(10)) == 1
         assert not reached(world, get(b"/order", JSON, method=b"POST", body=b"1"))
 
 
-def test_without_the_store_newcomers_go_in_at_the_room_s_rate() -> None:
+def test_without_the_store_newcomers_are_admitted_at_the_rooms_rate() -> None:
     with World(view=BUSY, store_up=False, on_store_error="admit") as world:
         assert [reached(world, get(b"/a", PAGE)) for _ in range(3)] == [True, False, False]
         world.pass_time(1.0)  # 60 a minute
@@ -115,7 +115,7 @@ def test_without_the_store_newcomers_go_in_at_the_room_s_rate() -> None:
         assert b'data-state="held"' in held.body
 
 
-def test_an_app_goes_in_at_the_same_rate_without_the_store() -> None:
+def test_without_the_store_apps_are_admitted_at_the_same_rate() -> None:
     with World(view=BUSY, on_store_error="admit") as world:
         world.store.broken = {"join"}
         ask = get(b"/.waitroom/join", JSON, method=b"POST")
@@ -146,12 +146,12 @@ def test_a_prefetch_without_a_pass_makes_the_browser_ask_again(view, line, waiti
         assert not world.store.calls, "a prefetch takes no turn"
 
 
-def test_a_prefetch_under_a_pass_goes_on() -> None:
+def test_a_prefetch_with_a_pass_is_forwarded() -> None:
     with World() as world:
         assert reached(world, get(b"/sale", PAGE, b"Sec-Purpose: prefetch", world.inside()))
 
 
-def test_a_service_worker_s_navigation_gets_the_page_and_a_place() -> None:
+def test_a_service_workers_navigation_gets_the_page_and_a_place() -> None:
     with World() as world:
         got = world.ask(get(b"/sale", PAGE, b"Sec-Fetch-Mode: navigate", b"Sec-Fetch-Dest: empty"))
         assert got[b"Content-Type"].startswith(b"text/html")
@@ -194,7 +194,7 @@ def test_each_kind_of_refused_request_is_logged_once_an_hour_with_its_rule() -> 
         assert len([entry for entry in world.logs if entry["event"] == "request without a pass refused"]) == 3
 
 
-def test_a_scanner_fills_neither_log_nor_memory() -> None:
+def test_a_scanner_fills_neither_the_log_nor_memory() -> None:
     with World() as world:
         for number in range(2 * MOST_KINDS):
             world.ask(get(b"/%d" % number + b"x" * 200, JSON))

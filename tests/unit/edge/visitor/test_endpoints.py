@@ -1,4 +1,4 @@
-"""The visitor endpoints: what they answer, whom, and what they cost the store."""
+"""The visitor endpoints: their responses, and what they cost the store."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def world() -> Iterator[World]:
 
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("method", [b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"])
-def test_the_methods_of_each(world, name, method):
+def test_the_methods_of_each_endpoint(world, name, method):
     wanted = (b"GET", b"HEAD") if CALLS[name] == b"GET" else (b"POST",)
     got = call(world, name, method=method)
     assert (got.status == 405) is (method not in wanted)
@@ -35,7 +35,7 @@ def test_the_methods_of_each(world, name, method):
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_a_room_that_is_none(world, name):
+def test_an_unknown_room(world, name):
     for query in (b"?room=other", b"?room=SHOP", b"?room=%73hops", b"?a=b&room=x"):
         assert call(world, name, query=query).status == 404
     assert world.store.calls == []
@@ -61,7 +61,7 @@ def test_the_room_of_the_host_and_of_the_path():
     "path", [b"/.waitroom", b"/.waitroom/", b"/.waitroom/x", b"/.waitroom/status/", b"/.WAITROOM/join"]
 )
 @pytest.mark.parametrize("line", [b"", PAGE])
-def test_what_is_under_the_reserved_prefix_and_none_of_them(world, path, line):
+def test_unknown_paths_under_the_reserved_prefix(world, path, line):
     got = world.ask(get(path, world.inside(), line))
     assert got.status == 404
     assert got[b"Content-Type"].startswith(b"text/html" if line else b"application/json")
@@ -87,7 +87,7 @@ SITES = [
 
 @pytest.mark.parametrize("name", ["join", "claim", "leave"])
 @pytest.mark.parametrize(("lines", "allowed"), SITES)
-def test_another_site_s_page_takes_nobody_out_of_the_line(world, name, lines, allowed):
+def test_another_sites_page_cannot_make_a_visitor_leave(world, name, lines, allowed):
     got = call(world, name, *lines, ticket(world, 99))
     assert (got.status != 403) is allowed
     if not allowed:
@@ -95,7 +95,7 @@ def test_another_site_s_page_takes_nobody_out_of_the_line(world, name, lines, al
         assert b"Set-Cookie" not in got
 
 
-def test_cookies_and_headers_are_as_good(world):
+def test_cookies_and_headers_are_equivalent(world):
     for line in (
         b"Cookie: waitroom_ticket_shop=%b",
         b"Waitroom-Ticket: %b",
@@ -109,16 +109,16 @@ def test_cookies_and_headers_are_as_good(world):
 # status
 
 
-def test_status_of_who_waits_is_told_from_memory(world):
+def test_status_of_a_waiting_visitor_comes_from_memory(world):
     got = told(call(world, "status", ticket(world)))
     assert (got["state"], got["position"], got["waiting"]) == ("waiting", 20, 50)
     assert got["eta_seconds"] is None
     assert world.store.calls == []
     world.loop.wait(world.room.flush())
-    assert world.store.calls == [("seen", [120])], "that they were there is told later, with that of others"
+    assert world.store.calls == [("seen", [120])], "their presence is reported later, together with others'"
 
 
-def test_status_of_who_is_behind_the_rate_alone():
+def test_status_of_a_visitor_delayed_only_by_the_rate():
     with World(view=replace(BUSY, active=1, max_active=1000)) as world:
         low, high = told(call(world, "status", ticket(world)))["eta_seconds"]
         assert 0 < low < 20 < high
@@ -133,7 +133,7 @@ def test_status_of_who_is_behind_the_rate_alone():
         (Visited("unknown", 0), "unknown"),
     ],
 )
-def test_status_of_who_may_have_been_called(world, fate, state):
+def test_status_of_a_possibly_called_visitor(world, fate, state):
     world.store.fates[99] = fate
     got = told(call(world, "status", ticket(world, 99)))
     assert got["state"] == state
@@ -141,7 +141,7 @@ def test_status_of_who_may_have_been_called(world, fate, state):
     assert world.store.calls == [("visit", [Visit(99, 7, False)])]
 
 
-def test_status_of_an_older_generation_s_ticket_that_still_waits_renews_it(world):
+def test_status_renews_a_waiting_ticket_of_an_older_generation(world):
     got = call(world, "status", ticket(world, 120, generation=6))
     assert told(got)["state"] == "waiting"
     renewed = world.tokens.read_ticket(got[b"Waitroom-Ticket"])
@@ -149,20 +149,20 @@ def test_status_of_an_older_generation_s_ticket_that_still_waits_renews_it(world
     assert cookie(got, b"waitroom_ticket_shop") == got[b"Waitroom-Ticket"]
 
 
-def test_status_of_who_is_inside(world):
+def test_status_of_an_admitted_visitor(world):
     assert told(call(world, "status", inside(world)))["state"] == "admitted"
     assert told(call(world, "status", inside(world), ticket(world, 99)))["state"] == "admitted"
     assert world.store.calls == []
 
 
 @pytest.mark.parametrize("line", [b"", b"Waitroom-Ticket: x", b"Waitroom-Pass: x", b"Cookie: waitroom_ticket_shop="])
-def test_status_of_who_has_nothing(world, line):
+def test_status_without_tokens(world, line):
     got = told(call(world, "status", line))
     assert (got["state"], got["position"], got["waiting"]) == ("unknown", None, 50)
     assert world.store.calls == []
 
 
-def test_status_of_who_has_nothing_good_any_more(world):
+def test_status_with_expired_tokens(world):
     for line in (ticket(world, age=7 * 86400), inside(world, left=0, ends=100), inside(world, left=0, ends=0)):
         assert told(call(world, "status", line))["state"] == "unknown"
 
@@ -175,7 +175,7 @@ def test_status_while_the_room_is_not_open(world, state):
 
 
 @pytest.mark.parametrize("view", [BUSY, None])
-def test_status_while_the_store_can_not_be_asked(view):
+def test_status_while_the_store_is_unavailable(view):
     with World(view=view, store_up=False) as world:
         for place in (120, 99):
             got = told(call(world, "status", ticket(world, place)))
@@ -184,7 +184,7 @@ def test_status_while_the_store_can_not_be_asked(view):
         assert world.store.calls == []
 
 
-def test_status_when_the_store_fails_just_now(world):
+def test_status_when_the_store_call_fails(world):
     world.store.broken = "all"
     assert told(call(world, "status", ticket(world, 99)))["state"] == "waiting"
     assert not world.room.store_up
@@ -195,7 +195,7 @@ def test_status_when_the_store_fails_just_now(world):
 # join
 
 
-def test_join_gives_a_place(world):
+def test_join_takes_a_place(world):
     got = call(world, "join")
     assert got.status == 201
     body = told(got, "ticket")
@@ -206,7 +206,7 @@ def test_join_gives_a_place(world):
     assert world.store.calls == [("join", 1)]
 
 
-def test_join_with_a_ticket_gives_the_same_back(world):
+def test_join_with_a_ticket_returns_the_same(world):
     got = call(world, "join", ticket(world))
     assert got.status == 200
     assert told(got, "ticket")["ticket"].encode() == world.ticket()
@@ -223,14 +223,14 @@ def test_join_with_a_ticket_that_must_be_looked_up(world, fate):
 
 
 @pytest.mark.parametrize("how", ["unknown", "too old"])
-def test_join_with_a_ticket_that_is_good_for_nothing(world, how):
+def test_join_with_an_unknown_ticket(world, how):
     world.store.fates[99] = Visited("unknown", 0)
     got = call(world, "join", ticket(world, 99) if how == "unknown" else ticket(world, age=7 * 86400))
     assert got.status == 201
     assert world.tokens.read_ticket(got[b"Waitroom-Ticket"]).place == 151
 
 
-def test_join_lets_in_at_once_where_nobody_waits():
+def test_join_admits_immediately_if_nobody_waits():
     with World(view=QUIET) as world:
         world.store.admits = 1
         got = call(world, "join")
@@ -243,14 +243,14 @@ def test_join_lets_in_at_once_where_nobody_waits():
         assert sum(world.room.metrics.wait_seconds.counts) == 1, "counted as on a page"
 
 
-def test_join_from_inside_takes_no_place(world):
+def test_join_with_a_pass_takes_no_place(world):
     got = call(world, "join", inside(world))
     assert (got.status, told(got)["state"]) == (200, "admitted")
     assert world.store.calls == []
 
 
 @pytest.mark.parametrize("state", [RoomState.CLOSED, RoomState.SOLD_OUT])
-def test_join_where_nobody_is_taken(world, state):
+def test_join_in_a_room_that_accepts_nobody(world, state):
     world.view = replace(BUSY, state=state)
     world.store.takes = False
     got = call(world, "join")
@@ -276,7 +276,7 @@ def test_join_when_the_store_fails(setting):
 
 @pytest.mark.parametrize("store", ["fails just now", "is known to be down"])
 @pytest.mark.parametrize("setting", ["hold", "close"])
-def test_page_and_api_tell_a_newcomer_the_same_when_the_store_fails(setting, store):
+def test_page_and_api_agree_when_the_store_fails(setting, store):
     def ask(request: bytes) -> Message:
         with World(on_store_error=setting, store_up=store == "fails just now") as world:
             world.store.broken = "all"
@@ -318,7 +318,7 @@ def test_claim_of_a_called_ticket(world):
     assert world.store.calls == [("visit", [Visit(99, 7, True)])]
 
 
-def test_claim_twice_is_one(world):
+def test_claiming_twice_starts_one_session(world):
     world.store.fates[99] = Visited("admitted", 14_400_000)
     first = call(world, "claim", ticket(world, 99))
     again = call(world, "claim", ticket(world, 99))
@@ -326,11 +326,11 @@ def test_claim_twice_is_one(world):
     assert first[b"Waitroom-Pass"] == again[b"Waitroom-Pass"]
     inside_again = call(world, "claim", b"Waitroom-Pass: " + first[b"Waitroom-Pass"])
     assert world.tokens.read_pass(inside_again[b"Waitroom-Pass"]).session == 99
-    assert len(world.store.calls) == 2, "from inside nothing is asked"
+    assert len(world.store.calls) == 2, "with a pass the store is not called"
 
 
 @pytest.mark.parametrize(("fate", "state"), [("waiting", "waiting"), ("called", "called"), ("unknown", "unknown")])
-def test_claim_while_it_is_not_your_turn(world, fate, state):
+def test_claim_before_the_turn(world, fate, state):
     world.store.fates[99] = Visited(fate, 0)
     got = call(world, "claim", ticket(world, 99))
     assert (got.status, told(got, "ticket")["state"]) == (409, state)
@@ -354,32 +354,32 @@ def test_claim_when_the_store_fails(world):
 # leave
 
 
-def test_leave_gives_the_place_up(world):
+def test_leave_gives_up_the_place(world):
     got = call(world, "leave", ticket(world))
     assert (got.status, told(got)["state"]) == (200, "unknown")
     assert cookie(got, b"waitroom_ticket_shop") == cookie(got, b"waitroom_pass_shop") == b""
     assert world.store.calls == [("leave", (120, 14400_000, False))]
 
 
-def test_leave_gives_the_session_up(world):
+def test_leave_gives_up_the_session(world):
     line = inside(world)
     assert call(world, "leave", line).status == 200
     assert world.store.calls == [("leave", (90, 14400_000, True))]
     assert told(call(world, "status", line))["state"] == "unknown"
 
 
-def test_leave_with_nothing_leaves_nothing(world):
+def test_leave_without_tokens(world):
     assert call(world, "leave").status == 200
     assert world.store.calls == []
 
 
-def test_leave_by_a_person_without_javascript_shows_a_page(world):
+def test_leave_by_a_form_shows_a_page(world):
     got = call(world, "leave", ticket(world), PAGE)
     assert got.status == 200
     assert got[b"Content-Type"].startswith(b"text/html")
 
 
-def test_leave_when_the_store_fails_takes_nothing(world):
+def test_leave_when_the_store_fails_keeps_the_cookies(world):
     world.store.broken = "all"
     line = inside(world)
     got = call(world, "leave", line)
@@ -391,7 +391,7 @@ def test_leave_when_the_store_fails_takes_nothing(world):
 # What is counted.
 
 
-def test_what_is_counted(world):
+def test_requests_to_endpoints_are_counted(world):
     for name in CALLS:
         call(world, name)
     assert world.room.metrics.requests == {"status": 1, "join": 1, "claim": 1, "leave": 1, "refused": 1}

@@ -1,4 +1,4 @@
-"""The endpoints that another proxy uses: whether a request may go on, and where its visitor waits else."""
+"""The endpoints for other proxies: forward-auth, and the waiting page at its own address."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check(world: World, *lines: bytes, query: bytes = b"") -> Message:
     return call(world, "check", *lines, query=query)
 
 
-def test_check_of_who_is_inside(world):
+def test_check_with_a_pass(world):
     got = check(world, world.inside(), b"X-Forwarded-Uri: /sale")
     assert (got.status, got.body) == (204, b"")
     assert (got[b"Waitroom-Room"], got[b"Waitroom-Session"], got[b"Cache-Control"]) == (b"shop", b"5a", b"no-store")
@@ -38,7 +38,7 @@ def test_check_of_who_is_inside(world):
 
 
 @pytest.mark.parametrize("lines", [(), (b"Waitroom-Ticket: x",)])
-def test_check_of_who_is_not(world, lines):
+def test_check_without_a_pass(world, lines):
     got = check(world, *lines, b"X-Forwarded-Uri: /sale?a=b&c=\xc3\xa4 //x")
     assert got.status == 401
     location = got[b"Location"]
@@ -49,11 +49,11 @@ def test_check_of_who_is_not(world, lines):
     assert world.store.calls == []
 
 
-def test_check_of_a_pass_that_ran_out(world):
+def test_check_with_an_expired_pass(world):
     assert check(world, inside(world, left=0)).status == 401
 
 
-def test_check_by_the_host_and_path_of_the_request_it_is_about():
+def test_check_uses_the_host_and_path_of_the_original_request():
     rooms = (
         room_settings("a", hosts=("a.example",), paths=("/sale",), bypass=(BypassRule(paths=("/sale/hook",)),)),
         room_settings("b", hosts=("b.example",)),
@@ -93,12 +93,12 @@ def test_wait_shows_the_waiting_page(world):
     assert cookie(got, b"waitroom_ticket_shop")
 
 
-def test_wait_sends_on_who_is_inside(world):
+def test_wait_redirects_an_admitted_visitor(world):
     got = wait(world, b"/sale%3Fa=b%26c", world.inside())
     assert (got.status, got[b"Location"], got[b"Cache-Control"]) == (303, b"/sale?a=b&c", b"no-store")
 
 
-def test_wait_sends_on_whose_turn_it_is(world):
+def test_wait_redirects_a_called_visitor(world):
     world.store.fates[99] = Visited("admitted", 14_400_000)
     got = wait(world, b"/sale", ticket(world, 99))
     assert (got.status, got[b"Location"]) == (303, b"/sale")
@@ -130,7 +130,7 @@ def test_wait_sends_on_whose_turn_it_is(world):
         *(b"%09/x", b"http:evil.example", b"/%c2%85/evil.example"),
     ],
 )
-def test_wait_never_sends_on_to_another_site(world, to):
+def test_wait_never_redirects_to_another_site(world, to):
     got = wait(world, to, world.inside())
     assert (got.status, got[b"Location"]) == (303, b"/")
     assert not any(value.startswith(b"a=b") for value in got.all(b"Set-Cookie"))
@@ -148,5 +148,5 @@ def test_wait_never_sends_on_to_another_site(world, to):
         (b"/a//b", b"/a//b"),
     ],
 )
-def test_wait_sends_on_to_paths_as_they_are(world, to, location):
+def test_wait_redirects_to_paths_unchanged(world, to, location):
     assert wait(world, to, world.inside())[b"Location"] == location

@@ -1,4 +1,4 @@
-"""Every error that a visitor can meet, in every language, as a page and as JSON, with an id that leads to its cause."""
+"""Every error that a visitor can meet, in every language, as a page and as JSON, with the id of its request."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def world_of_few() -> World:
 
 @every_error
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_person_gets_a_page_in_their_language(happens: Happens, status: int, language: str) -> None:
+def test_a_browser_gets_a_page_in_its_language(happens: Happens, status: int, language: str) -> None:
     with world_of_few() as world:
         lines = (b"Accept: text/html,*/*;q=0.8", b"Accept-Language: %b-XX, tlh;q=0.5" % language.encode())
         answer = answered(world, happens, *lines)
@@ -183,7 +183,7 @@ def test_a_person_gets_a_page_in_their_language(happens: Happens, status: int, l
 
 @every_error
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_program_gets_json_in_their_language(happens: Happens, status: int, language: str) -> None:
+def test_a_program_gets_json_in_its_language(happens: Happens, status: int, language: str) -> None:
     with world_of_few() as world:
         lines = (b"Accept: application/json", b"Accept-Language: %b" % language.encode())
         answer = answered(world, happens, *lines)
@@ -197,7 +197,7 @@ def test_a_program_gets_json_in_their_language(happens: Happens, status: int, la
 
 
 @every_error
-def test_the_log_and_the_shop_know_it_by_the_same_id(happens: Happens, status: int) -> None:
+def test_the_log_and_the_shop_get_the_same_request_id(happens: Happens, status: int) -> None:
     with world_of_few() as world:
         id_ = json.loads(answered(world, happens).body)["request_id"]
 
@@ -214,7 +214,7 @@ def test_the_log_and_the_shop_know_it_by_the_same_id(happens: Happens, status: i
         assert (id_.encode() in at_shop) == (happens in AT_THE_SHOP)
 
 
-def test_nothing_has_words_that_nobody_meets() -> None:
+def test_every_message_belongs_to_an_error() -> None:
     assert ERROR_MESSAGES.keys() <= set(ERRORS.values())
 
 
@@ -230,7 +230,7 @@ def test_nothing_has_words_that_nobody_meets() -> None:
         (),
     ],
 )
-def test_no_script_gets_a_page_for_what_is_no_request(happens: Happens, lines: tuple[bytes, ...]) -> None:
+def test_a_script_gets_no_page_for_a_malformed_request(happens: Happens, lines: tuple[bytes, ...]) -> None:
     with world_of_few() as world:
         assert answered(world, happens, *lines)[b"Content-Type"] == b"application/json"
 
@@ -239,7 +239,7 @@ def test_no_script_gets_a_page_for_what_is_no_request(happens: Happens, lines: t
     "head",
     [b"\xff\xfe\x00\r\n\r\n", b"\r\n: \r\n:\r\n\r\n", b"GET\r\naccept:\r\nACCEPT: text/html\r\n\r\n", b"x" * 70_000],
 )
-def test_rubbish_is_answered_in_english(head: bytes) -> None:
+def test_malformed_requests_are_answered_in_english(head: bytes) -> None:
     with world_of_few() as world:
         wire = world.client()
         wire.send(head)

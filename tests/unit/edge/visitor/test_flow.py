@@ -1,4 +1,4 @@
-"""The visitor flow where the store fails: a store known to be down is asked nothing, by pages and by the API."""
+"""The visitor flow while the store fails: an unavailable store is not called, neither by pages nor by the API."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CALLED = 99  # a place that memory can't tell about
 @pytest.mark.parametrize("setting", ["hold", "close", "admit"])
 @pytest.mark.parametrize("name", ["join", "claim", "claim?more=1", "leave"])
 @pytest.mark.parametrize("held", ["nothing", "ticket", "pass"])
-def test_a_store_known_to_be_down_is_not_asked(setting, name, held):
+def test_an_unavailable_store_is_not_called(setting, name, held):
     with World(on_store_error=setting, store_up=False) as world:
         world.store.broken = "all"
         lines = {"nothing": [], "ticket": [ticket(world, CALLED)], "pass": [inside(world)]}[held]
@@ -24,7 +24,7 @@ def test_a_store_known_to_be_down_is_not_asked(setting, name, held):
         assert world.room.metrics.store_errors == 0, "a call that wasn't made has not failed"
 
 
-def test_leave_while_the_store_is_down_takes_nothing():
+def test_leave_while_the_store_is_unavailable_keeps_the_cookies():
     with World(store_up=False) as world:
         line = inside(world)
         got = call(world, "leave", line)
@@ -34,7 +34,7 @@ def test_leave_while_the_store_is_down_takes_nothing():
 
 
 @pytest.mark.parametrize(("asked", "lines"), [("join", False), ("visit", True)])
-def test_visitors_gathered_behind_a_call_that_fails_do_not_cost_another(asked, lines):
+def test_visitors_batched_behind_a_failed_call_cost_no_other_call(asked, lines):
     with World() as world:
         world.store.hold(asked)
         first, second = world.client(), world.client()
@@ -48,7 +48,7 @@ def test_visitors_gathered_behind_a_call_that_fails_do_not_cost_another(asked, l
         assert world.room.metrics.store_errors == 1
 
 
-def test_a_newcomer_costs_no_join_token_while_the_store_is_down():
+def test_a_newcomer_uses_no_join_token_while_the_store_is_unavailable():
     with World(store_up=False, join_rate=1) as world:
         for _ in range(50):
             got = call(world, "join")
@@ -59,7 +59,7 @@ def test_a_newcomer_costs_no_join_token_while_the_store_is_down():
 @pytest.mark.parametrize(
     ("name", "place"), [("join", None), ("join", CALLED), ("claim", CALLED), ("claim?more=1", CALLED), ("status", 98)]
 )
-def test_an_answer_signs_its_ticket_once(monkeypatch, name, place):
+def test_a_response_signs_its_ticket_once(monkeypatch, name, place):
     signed = []
     sign = Tokens.sign_ticket
     with World() as world:

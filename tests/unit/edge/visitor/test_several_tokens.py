@@ -1,4 +1,4 @@
-"""Several cookies of one name, as a neighbouring site can cause: a bad one never hides a good one."""
+"""Several cookies of one name, as a neighbouring site can cause: an invalid one never hides a valid one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def cookies(kind: bytes, *values: bytes) -> bytes:
 
 
 def session_of(world: World, *lines: bytes) -> int | None:
-    """The session under which the shop gets a request; None where it gets none."""
+    """The session of the request that the shop receives; None if it receives none."""
     wire = world.client()
     wire.send(get(b"/x", *lines))
     if wire.got:
@@ -35,7 +35,7 @@ def status(world: World, *lines: bytes) -> Message:
 
 @pytest.mark.parametrize("junk", JUNK)
 @pytest.mark.parametrize("first", [True, False])
-def test_a_bad_pass_hides_no_good_one(junk, first):
+def test_an_invalid_pass_does_not_hide_a_valid_one(junk, first):
     with World() as world:
         values = [junk, world.pass_()] if first else [world.pass_(), junk]
         assert session_of(world, b"Cookie: " + cookies(b"pass", *values)) == 90
@@ -43,7 +43,7 @@ def test_a_bad_pass_hides_no_good_one(junk, first):
 
 
 @pytest.mark.parametrize("junk", JUNK)
-def test_a_bad_cookie_hides_no_good_header(junk):
+def test_an_invalid_cookie_does_not_hide_a_valid_header(junk):
     with World() as world:
         line = b"Cookie: " + cookies(b"pass", junk) + b"; " + cookies(b"ticket", junk)
         assert session_of(world, line, b"Waitroom-Pass: " + world.pass_()) == 90
@@ -53,7 +53,7 @@ def test_a_bad_cookie_hides_no_good_header(junk):
         assert b'"state":"waiting"' in got.body
 
 
-def test_another_room_s_or_another_secret_s_pass_hides_no_good_one():
+def test_a_foreign_pass_does_not_hide_a_valid_one():
     with World() as world:
         foreign = [
             Tokens([secret], room).sign_pass(Pass(1, 1_900_000_000, 1_900_000_000)).encode()
@@ -62,7 +62,7 @@ def test_another_room_s_or_another_secret_s_pass_hides_no_good_one():
         assert session_of(world, b"Cookie: " + cookies(b"pass", *foreign, world.pass_())) == 90
 
 
-def test_among_passes_an_active_session_counts_and_of_those_the_longest():
+def test_the_active_session_with_the_latest_end_counts():
     with World() as world:
         over, run_out, short, long = (
             world.pass_(70, ends=9000),
@@ -78,7 +78,7 @@ def test_among_passes_an_active_session_counts_and_of_those_the_longest():
         assert session_of(world, b"Cookie: " + cookies(b"pass", over)) is None
 
 
-def test_among_tickets_the_first_place_counts_that_is_good():
+def test_the_valid_ticket_with_the_first_place_counts():
     with World() as world:
         old = world.tokens.sign_ticket(Ticket(102, 7, 1_700_000_000, 1, 0)).encode()
         first, second = world.ticket(111), world.ticket(130)
@@ -89,7 +89,7 @@ def test_among_tickets_the_first_place_counts_that_is_good():
 
 
 @pytest.mark.interpreted
-def test_no_more_than_a_few_are_verified(monkeypatch):
+def test_verified_tokens_are_bounded(monkeypatch):
     with World() as world:
         verified: list[bytes] = []
         junk = [b"1.2.%x." % number + b"A" * 43 for number in range(100)]

@@ -1,4 +1,4 @@
-"""How it stands with a visitor, for every fate, state and view; and the JSON that says so."""
+"""A visitor's status for every fate, state and view, and its JSON."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def status_of(fate: str = "waiting", view: RoomView | None = BUSY, **more: objec
 
 
 @pytest.mark.parametrize("state", RoomState)
-def test_who_waits_is_told_the_room_s_state(state):
+def test_a_waiting_visitor_sees_the_rooms_state(state):
     got = status_of(view=replace(BUSY, state=state))
     assert (got.state, got.kind) == (STATES[state].value, STATES[state])
     assert (got.position, got.start_position, got.waiting) == (20, 30, 50)
@@ -37,7 +37,7 @@ def test_who_waits_is_told_the_room_s_state(state):
     assert got.claim_by is None
 
 
-def test_while_the_store_can_not_be_asked_the_place_is_said_to_be_kept():
+def test_without_the_store_the_page_says_the_place_is_kept():
     got = status_of(store_up=False)
     assert (got.state, got.kind) == ("waiting", PageKind.HELD)
     assert got.position == 20
@@ -46,7 +46,7 @@ def test_while_the_store_can_not_be_asked_the_place_is_said_to_be_kept():
 
 
 @pytest.mark.parametrize("state", RoomState)
-def test_who_is_called_may_go_in_while_the_room_takes_anybody(state):
+def test_a_called_visitor_may_enter_unless_the_room_accepts_nobody(state):
     got = status_of("called", replace(BUSY, state=state), claim_left_ms=90_500)
     if state in (RoomState.OPEN, RoomState.PAUSED):
         assert (got.state, got.kind) == ("called", PageKind.CALLED)
@@ -59,20 +59,20 @@ def test_who_is_called_may_go_in_while_the_room_takes_anybody(state):
 
 
 @pytest.mark.parametrize("fate", ["admitted", "unknown"])
-def test_who_is_in_or_out_has_no_position(fate):
+def test_admitted_and_unknown_visitors_have_no_position(fate):
     got = status_of(fate)
     assert (got.state, got.kind, got.position, got.start_position, got.eta) == (fate, None, None, None, None)
     assert got.waiting == 50
 
 
-def test_before_the_first_look_at_the_room():
+def test_before_the_first_view():
     got = status_of(view=None, position=None, start_position=None, eta=None, store_up=False)
     assert (got.state, got.kind, got.position, got.waiting) == ("waiting", PageKind.HELD, None, None)
     assert (got.message, got.remaining) == ("", None)
     assert status_of("called", None, claim_left_ms=1000).state == "called"
 
 
-def test_there_are_never_fewer_waiting_than_are_ahead():
+def test_the_number_waiting_is_at_least_the_position():
     assert status_of(position=70).waiting == 70
 
 
@@ -93,13 +93,13 @@ def test_polls_are_short_near_the_front_long_at_the_back_and_spread(position, et
     assert all(isinstance(poll, int) and 1 <= poll <= LONGEST_POLL_SECONDS for poll in polls)
 
 
-def test_in_a_pause_polls_are_long():
+def test_polls_are_long_while_the_room_is_paused():
     paused = replace(BUSY, state=RoomState.PAUSED)
     polls = [status_of(view=paused, position=1, eta=(0, 1), jitter=jitter).poll_after for jitter in (0.0, 0.999)]
     assert polls == [15, 30]
 
 
-def test_the_same_numbers_under_another_state():
+def test_with_state_keeps_the_numbers():
     got = status_of().with_state("unknown", PageKind.HELD)
     assert (got.state, got.kind, got.position) == ("unknown", PageKind.HELD, 20)
 
@@ -112,7 +112,7 @@ MEMBERS = [
 ]
 
 
-def test_all_members_are_there_whatever_they_are():
+def test_the_json_has_all_members():
     everything = status_of(view=replace(BUSY, message='Say "hi" \\ </script> ü\n', remaining=7))
     assert json.loads(everything.json("shop")) == {
         "room": "shop",
@@ -138,9 +138,9 @@ def test_all_members_are_there_whatever_they_are():
         assert list(json.loads(one.json("a-b_9"))) == MEMBERS
 
 
-def test_until_when_a_called_one_may_go_in():
+def test_claim_by_is_the_deadline():
     assert json.loads(status_of("called", claim_left_ms=55_000).json("shop"))["claim_by"] == "2026-11-27T08:01:00Z"
 
 
-def test_moments_are_told_in_utc():
+def test_times_are_in_utc():
     assert rfc3339(SEEN.astimezone(timezone(timedelta(hours=5, minutes=30)))) == b"2026-11-27T08:00:05Z"

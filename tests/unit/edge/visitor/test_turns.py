@@ -1,4 +1,4 @@
-"""Called visitors at the edge: more time, new places of those who came too late, and the hard end of their sessions."""
+"""Called visitors: more time, new places of late visitors, and the hard end of their sessions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def world() -> Iterator[World]:
 # More time.
 
 
-def test_more_time_is_given_and_nobody_let_in(world):
+def test_more_time_is_granted_and_nobody_admitted(world):
     world.store.fates[99] = Visited("called", 180_000)
     got = call(world, "claim", ticket(world, 99), query=MORE)
     body = told(got, "ticket")
@@ -54,7 +54,7 @@ def test_more_time_when_the_store_fails(world):
     assert (got.status, told(got)["state"]) == (503, "waiting")
 
 
-def test_a_form_that_asks_for_more_time_is_answered_with_the_page(world):
+def test_a_form_for_more_time_gets_the_page(world):
     world.store.fates[99] = Visited("called", 180_000)
     got = call(world, "claim", ticket(world, 99), PAGE, query=MORE)
     assert got[b"Content-Type"].startswith(b"text/html")
@@ -70,7 +70,7 @@ def test_a_form_that_asks_for_more_time_is_answered_with_the_page(world):
     assert world.tokens.read_ticket(value).place == 160
 
 
-def test_from_that_page_one_goes_in_where_one_wanted_to_go(world):
+def test_the_page_for_more_time_leads_to_the_destination(world):
     world.store.fates[99] = Visited("admitted", 14_400_000)
     got = call(world, "claim", ticket(world, 99), PAGE, query=MORE, method=b"GET")
     assert (got.status, got[b"Location"]) == (303, b"/phones")
@@ -78,7 +78,7 @@ def test_from_that_page_one_goes_in_where_one_wanted_to_go(world):
 
 
 @pytest.mark.parametrize("fate", ["waiting", "admitted", "unknown"])
-def test_a_form_of_a_visitor_who_is_not_called_leads_on(world, fate):
+def test_a_form_of_a_visitor_who_is_not_called(world, fate):
     world.store.fates[99] = Visited(fate, 14_400_000 if fate == "admitted" else 0)
     got = call(world, "claim", ticket(world, 99), PAGE, query=MORE)
     if fate == "admitted":
@@ -87,13 +87,13 @@ def test_a_form_of_a_visitor_who_is_not_called_leads_on(world, fate):
         assert b'data-state="waiting"' in got.body
 
 
-def test_a_form_when_the_store_fails_is_answered_with_the_page(world):
+def test_a_form_when_the_store_fails_gets_the_page(world):
     world.store.broken = "all"
     got = call(world, "claim", ticket(world, 99), PAGE, query=MORE)
     assert b'data-state="held"' in got.body
 
 
-def test_a_form_of_another_site_is_refused(world):
+def test_a_form_from_another_site_is_refused(world):
     got = call(world, "claim", ticket(world, 99), PAGE, b"Sec-Fetch-Site: cross-site", query=MORE)
     assert got.status == 403
     assert world.store.calls == []
@@ -109,11 +109,11 @@ def test_late_visitors_get_a_ticket_for_the_new_place(world, name):
     old = world.tokens.read_ticket(world.ticket(99))
     new = world.tokens.read_ticket(got[b"Waitroom-Ticket"])
     assert (new.place, new.generation, new.joined_at) == (160, 7, old.joined_at)
-    assert new.promised_seconds == 0, "what was promised was another place"
+    assert new.promised_seconds == 0, "the promise was for another place"
     assert cookie(got, b"waitroom_ticket_shop") == got[b"Waitroom-Ticket"]
 
 
-def test_nor_does_a_page_forget_it(world):
+def test_late_visitors_get_the_new_ticket_with_the_page(world):
     world.store.fates[99] = MOVED
     got = call(world, "wait", ticket(world, 99), PAGE)
     value = cookie(got, b"waitroom_ticket_shop")
@@ -121,7 +121,7 @@ def test_nor_does_a_page_forget_it(world):
     assert world.tokens.read_ticket(value).place == 160
 
 
-def test_the_session_is_that_of_the_new_place(world):
+def test_the_session_has_the_new_places_number(world):
     world.store.fates[99] = Visited("admitted", 14_400_000, moved_to=160)
     got = call(world, "claim", ticket(world, 99))
     assert world.tokens.read_pass(got[b"Waitroom-Pass"]).session == 160
@@ -135,7 +135,7 @@ def test_the_session_is_that_of_the_new_place(world):
 # The hard end.
 
 
-def test_a_used_ticket_gets_no_new_hard_end(world):
+def test_a_used_ticket_keeps_its_hard_end(world):
     for left in (14_400_000, 9_000_000, 100_000):
         world.store.fates[99] = Visited("admitted", left)
         world.room.sessions._by_id.clear()  # as another worker, which has never seen the session
