@@ -1,25 +1,23 @@
-// Keeps the waiting page true, and takes the visitor in when it is their turn.
-// What it changes is marked data-waitroom="NAME", and what it shows or hides data-waitroom-if="NAME"; a page has
-// whichever of them it likes. It is squeezed line by line when it is loaded (pages/templates.py): write no regular
-// expressions here, no strings over several lines and no comments behind code.
+// Keeps the waiting page up to date, and enters the shop when it is the visitor's turn. It changes the elements marked
+// data-waitroom="NAME", and shows or hides those marked data-waitroom-if="NAME"; a page may have any of them.
 (() => {
   "use strict";
   const box = document.getElementById("waitroom");
   const { language, states, messages } = JSON.parse(box.textContent);
   const { room, position } = box.dataset;
-  const memory = "waitroom_went_" + room;
-  const born = Date.now();
+  const storageKey = "waitroom_went_" + room;
+  const loadedAt = Date.now();
 
   let state = box.dataset.state;
   let start = Number(box.dataset.start) || 0;
   let pollAfter = seconds(box.dataset.pollAfter);
-  let toldPlace = Number(position) || Infinity;
-  let toldAt = born;
-  let heardAt = born;
+  let saidPosition = Number(position) || Infinity;
+  let saidAt = loadedAt;
+  let receivedAt = loadedAt;
   let age = 0;
-  let askedAt = born;
-  let asking = false;
-  let going = false;
+  let requestedAt = loadedAt;
+  let requesting = false;
+  let leaving = false;
   let failures = 0;
   let timer;
 
@@ -30,10 +28,10 @@
   document.body.append(live);
 
   function marked(name, kind = "") { return document.querySelectorAll(`[data-waitroom${kind}=${name}]`); }
-  function put(name, text) {
+  function setText(name, text) {
     for (const each of marked(name)) if (each.textContent !== text) each.textContent = text;
   }
-  function show(name, there) {
+  function toggle(name, there) {
     for (const each of marked(name, "-if")) each.hidden = !there;
   }
   function number(value, unit) {
@@ -43,7 +41,7 @@
   function seconds(value) { return Math.min(Math.max(Number(value) || 15, 1), 300); }
 
   // The same as Language.wait in pages/i18n.py.
-  function wait(range) {
+  function formatWait(range) {
     if (!range) return messages.unknown;
     if (range[1] < 60) return messages.soon;
     let least = Math.floor(range[0] / 60), most = Math.ceil(range[1] / 60), name = "minute";
@@ -65,31 +63,31 @@
     return pattern.replace("{low}", shortest).replace("{high}", number(most, name));
   }
 
-  function updated() {
-    // What was true when a held page was made is not known here: it shows the time instead.
+  function showAge() {
+    // A held page doesn't say how old its data is: it keeps showing the time.
     if (state === "held" || state === "busy") return;
-    const passed = Math.round(age + Math.max(0, Date.now() - heardAt) / 1000);
+    const passed = Math.round(age + Math.max(0, Date.now() - receivedAt) / 1000);
     const format = new Intl.RelativeTimeFormat(language, { numeric: "auto" });
-    if (passed < 90) put("updated", format.format(passed < 5 ? 0 : -passed, "second"));
-    else put("updated", format.format(-Math.round(passed / 60), "minute"));
+    if (passed < 90) setText("updated", format.format(passed < 5 ? 0 : -passed, "second"));
+    else setText("updated", format.format(-Math.round(passed / 60), "minute"));
   }
 
   function announce(text) {
     live.textContent = text;
-    toldAt = Date.now();
+    saidAt = Date.now();
   }
 
   function notice(text) {
-    put("notice", text);
-    show("notice", text);
+    setText("notice", text);
+    toggle("notice", text);
   }
 
-  function enter(next) {
+  function setState(next) {
     state = next;
     document.documentElement.dataset.state = next;
-    put("heading", states[next][0]);
-    put("lead", states[next][1]);
-    put("title", states[next][0]);
+    setText("heading", states[next][0]);
+    setText("lead", states[next][1]);
+    setText("title", states[next][0]);
     announce(states[next][0]);
   }
 
@@ -106,58 +104,58 @@
   function update(status) {
     for (const name of ["position", "waiting", "remaining"]) {
       const there = typeof status[name] === "number";
-      show(name, there);
-      if (there) put(name, number(status[name]));
+      toggle(name, there);
+      if (there) setText(name, number(status[name]));
     }
-    const text = wait(status.eta_seconds);
-    put("eta", text);
-    put("message", status.message || "");
-    show("message", status.message);
+    const text = formatWait(status.eta_seconds);
+    setText("eta", text);
+    setText("message", status.message || "");
+    toggle("message", status.message);
     const place = status.position;
-    show("progress", place);
+    toggle("progress", place);
     if (place) {
       progress(place);
-      if (state === "waiting" && states.waiting) put("title", number(place) + " · " + states.waiting[0]);
-      // Sparingly: at most once a minute, and only when nearer by a tenth or at the very front.
-      if ((place <= toldPlace * 0.9 || (place <= 10 && place < toldPlace)) && Date.now() - toldAt >= 60000) {
-        toldPlace = place;
+      if (state === "waiting" && states.waiting) setText("title", number(place) + " · " + states.waiting[0]);
+      // At most once a minute, and only if the position fell by a tenth or is near the front.
+      if ((place <= saidPosition * 0.9 || (place <= 10 && place < saidPosition)) && Date.now() - saidAt >= 60000) {
+        saidPosition = place;
         announce(messages.place.replace("{position}", number(place)) + " " + text);
       }
     }
-    updated();
+    showAge();
   }
 
-  // The page is loaded again at most once in 5 s, and less often if that keeps leading back here.
-  function went() {
+  // The page is reloaded at most once in 5 s, and less often if reloads keep leading back here.
+  function reloads() {
     try {
-      return JSON.parse(sessionStorage.getItem(memory)) || [0, 0];
+      return JSON.parse(sessionStorage.getItem(storageKey)) || [0, 0];
     } catch (error) {
-      return [born, 1];
+      return [loadedAt, 1];
     }
   }
-  function remember(went) {
+  function remember(reloads) {
     try {
-      sessionStorage.setItem(memory, JSON.stringify(went));
+      sessionStorage.setItem(storageKey, JSON.stringify(reloads));
     } catch (error) {
-      // Without storage the age of the page has to do.
+      // Without storage, the age of the page has to do.
     }
   }
 
-  function goOn(called) {
-    const [at, times] = went();
-    // A visitor who has learned of the turn goes in now: its time runs, and a hidden tab has one timer a minute.
+  function reload(called) {
+    const [at, times] = reloads();
+    // A called visitor enters immediately: the time to do so is running, and a hidden tab gets one timer a minute.
     const guard = times > (called ? 1 : 0) ? Math.min(5000 * 2 ** (times - 1), 60000) - Math.abs(Date.now() - at) : 0;
     const go = () => {
       remember([Date.now(), Math.min(times + 1, 5)]);
       const here = location.href;
-      // Replacing an address by itself only scrolls where it has a fragment, so it becomes another one first.
+      // Replacing an address that has a fragment by itself only scrolls, so the address is changed first.
       if (location.hash) history.replaceState(null, "", location.search ? location.pathname : "?waitroom");
       location.replace(here);
-      // The shop may take its time to answer, and going again would cut it short.
-      going = false;
+      // The shop may be slow, and another reload would cancel its response.
+      leaving = false;
       schedule(90);
     };
-    going = true;
+    leaving = true;
     if (called && guard <= 0) go();
     else timer = setTimeout(go, Math.max(guard, 0));
   }
@@ -167,28 +165,28 @@
     timer = setTimeout(poll, after * 1000);
   }
 
-  function failed(request) {
+  function onFailure(request) {
     failures += 1;
     if (failures === 2) {
       notice(messages.lost);
       announce(messages.lost);
     }
-    updated();
+    showAge();
     const asked = Math.min(Number(request.getResponseHeader("Retry-After")) || 0, 300);
     const after = Math.max(Math.min(5 * 2 ** (failures - 1), 60), pollAfter, asked);
     schedule(after * (1 + Math.random() / 4));
   }
 
-  function answered(request) {
+  function onResponse(request) {
     let status;
     try {
       status = JSON.parse(request.responseText);
     } catch (error) {
       status = {};
     }
-    // A room that is no more has no line either.
-    if (request.status === 404) return goOn();
-    if (request.status !== 200 || !status || !status.state) return failed(request);
+    // The room no longer exists.
+    if (request.status === 404) return reload();
+    if (request.status !== 200 || !status || !status.state) return onFailure(request);
     failures = 0;
     notice("");
     pollAfter = seconds(status.poll_after);
@@ -196,62 +194,62 @@
       notice(messages.cookies);
       return schedule(60);
     }
-    if (status.state === "unknown") return goOn();
+    if (status.state === "unknown") return reload();
     if (status.state === "called" || status.state === "admitted") {
-      if (states.called) enter("called");
-      return goOn(true);
+      if (states.called) setState("called");
+      return reload(true);
     }
     remember([0, 0]);
     if (status.state !== state) {
-      // A page with words of its own can't be brought into another state from here.
-      if (!states[state] || !states[status.state]) return goOn();
-      enter(status.state);
+      // A page with its own texts can't change its state without a reload.
+      if (!states[state] || !states[status.state]) return reload();
+      setState(status.state);
     }
-    // Both times are the server's, so that a visitor's wrong clock does no harm.
-    heardAt = Date.now();
+    // Both times are the server's: the visitor's clock may be wrong.
+    receivedAt = Date.now();
     age = Math.max((Date.parse(request.getResponseHeader("Date")) - Date.parse(status.updated_at)) / 1000, 0) || 0;
     update(status);
     schedule(pollAfter);
   }
 
   function poll() {
-    if (asking || going) return;
+    if (requesting || leaving) return;
     clearTimeout(timer);
-    asking = true;
-    askedAt = Date.now();
+    requesting = true;
+    requestedAt = Date.now();
     const request = new XMLHttpRequest();
     request.open("GET", "/.waitroom/status?room=" + room);
     request.setRequestHeader("Accept", "application/json");
     request.timeout = 15000;
     request.onloadend = () => {
-      asking = false;
+      requesting = false;
       try {
-        answered(request);
+        onResponse(request);
       } catch (error) {
-        // A browser too old for all this gets what the server renders.
-        goOn();
+        // A browser too old for this script gets the page as rendered by the server.
+        reload();
       }
     };
     request.send();
   }
 
-  // Timers sleep in hidden tabs and on sleeping phones.
-  function back() {
-    if (!document.hidden && Math.abs(Date.now() - askedAt) > 2000) poll();
+  // Timers are suspended in hidden tabs and on sleeping phones.
+  function onReturn() {
+    if (!document.hidden && Math.abs(Date.now() - requestedAt) > 2000) poll();
   }
-  document.addEventListener("visibilitychange", back);
-  addEventListener("online", back);
-  setInterval(() => { if (!document.hidden) updated(); }, 5000);
+  document.addEventListener("visibilitychange", onReturn);
+  addEventListener("online", onReturn);
+  setInterval(() => { if (!document.hidden) showAge(); }, 5000);
 
   if (marked("heading").length && marked("lead").length) {
     states[state] = [marked("heading")[0].textContent, marked("lead")[0].textContent];
   }
-  // Where to go from the page that a click on "more time" leads to.
+  // The address to return to from the page that "more time" leads to.
   for (const each of marked("more")) each.action += "&to=" + encodeURIComponent(location.pathname + location.search);
   if (state === "busy") {
-    // There is no place to ask about yet.
+    // There is no place yet whose status could be requested.
     remember([0, 0]);
-    timer = setTimeout(goOn, pollAfter * 1000);
+    timer = setTimeout(reload, pollAfter * 1000);
   } else schedule(pollAfter);
-  updated();
+  showAge();
 })();

@@ -75,7 +75,7 @@ class Language:
     def wait(self, low: int, high: int) -> str:
         """Return the range of a wait in words, rounded outwards, such as "about 4 to 7 minutes".
 
-        The waiting page's script does the same (``eta`` in waiting.js); a test compares the two.
+        The waiting page's script does the same (``formatWait`` in waiting.js); a test compares the two.
 
         Args:
             low: The shortest expected wait, in seconds.
