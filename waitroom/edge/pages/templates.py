@@ -5,7 +5,6 @@ Also the Content-Security-Policy of a page: the hashes of its inline scripts and
 
 from __future__ import annotations
 
-import re
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import NoReturn
 
+import rcssmin
+import rjsmin
 from jinja2 import (
     BaseLoader,
     ChoiceLoader,
@@ -26,11 +27,6 @@ from jinja2 import (
 from jinja2.sandbox import SandboxedEnvironment
 
 from waitroom.edge.pages.segments import CLOSE, OPEN
-
-_CSS_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
-_CSS_SPACE = re.compile(r"\s*([{};,]|:(?= ))\s*")
-_JS_STRING = re.compile(r"""("[^"\n]*"|'[^'\n]*'|`[^`\n]*`)""")
-_JS_SPACE = re.compile(r" ?([-+*/%=<>!&|?:;,(){}]+) ?")
 
 
 class Slot:
@@ -85,25 +81,20 @@ def environment(templates: Path, custom: Path | None = None) -> SandboxedEnviron
 
 
 class _MinifyingLoader(FileSystemLoader):
-    """Loads templates without indentation, and CSS and JavaScript without comments and unnecessary spaces.
+    """Loads templates without indentation, and minified CSS and JavaScript.
 
-    The page is sent most when bandwidth is most expensive, and the templates should stay readable.
+    Pages are sent most often when bandwidth is scarcest, and the templates should stay readable.
     """
 
     def get_source(self, environment: Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
         source, path, up_to_date = super().get_source(environment, template)
         if template.endswith(".css"):
-            source = _CSS_SPACE.sub(r"\1", _CSS_COMMENT.sub("", source))
-        lines = [line.strip() for line in source.splitlines()]
-        if template.endswith(".js"):
-            lines = [_minify_script(line) for line in lines if not line.startswith("//")]
-        return "\n".join(filter(None, lines)), path, up_to_date
-
-
-def _minify_script(line: str) -> str:
-    pieces = _JS_STRING.split(line)
-    pieces[::2] = [_JS_SPACE.sub(r"\1", piece) for piece in pieces[::2]]
-    return "".join(pieces)
+            source = rcssmin.cssmin(source)
+        elif template.endswith(".js"):
+            source = rjsmin.jsmin(source)
+        else:
+            source = "\n".join(filter(None, [line.strip() for line in source.splitlines()]))
+        return source, path, up_to_date
 
 
 @dataclass(slots=True)
