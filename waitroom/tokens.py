@@ -23,13 +23,13 @@ from waitroom.bounded import put
 from waitroom.errors import InvalidTokenError
 
 TICKET_SECONDS: Final = 7 * 86400
-LONGEST_TOKEN: Final = 256
+MAX_TOKEN_BYTES: Final = 256
 FORMAT: Final = 1
 
 BOUND_TO_AGENT: Final = 1
 BOUND_TO_NETWORK: Final = 2
-BINDINGS_KEPT: Final = 4096
-LONGEST_KEPT_VALUE: Final = 512  # bytes; clients choose them, and thousands of long ones would fill the memory
+MAX_CACHED_BINDINGS: Final = 4096
+MAX_CACHED_VALUE_BYTES: Final = 512  # bytes; clients choose them, and thousands of long ones would fill the memory
 
 # Base64 has several spellings of the same bytes; a token has one. The last character holds four bits of 256.
 _TOKEN: Final = re.compile(rb"[0-9a-f]+(?:\.[0-9a-f]+)*\.[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
@@ -144,8 +144,8 @@ class Tokens:
         found = self._bindings.get((kind, value))
         if found is None:
             found = tuple([_binding(key, kind, value) for key in self._binding_keys])
-            if len(value) <= LONGEST_KEPT_VALUE:
-                put(self._bindings, (kind, value), found, BINDINGS_KEPT)
+            if len(value) <= MAX_CACHED_VALUE_BYTES:
+                put(self._bindings, (kind, value), found, MAX_CACHED_BINDINGS)
         return found
 
 
@@ -197,7 +197,7 @@ def _sign(signer: Signer, *fields: int) -> str:
 
 
 def _read(signer: Signer, value: bytes, least: int, most: int) -> list[int]:
-    if len(value) > LONGEST_TOKEN:
+    if len(value) > MAX_TOKEN_BYTES:
         raise InvalidTokenError("token too long")
     if not _TOKEN.fullmatch(value):
         raise InvalidTokenError("malformed token")

@@ -12,8 +12,8 @@ from waitroom.errors import InvalidTokenError
 from waitroom.tokens import (
     BOUND_TO_AGENT,
     BOUND_TO_NETWORK,
-    LONGEST_KEPT_VALUE,
-    LONGEST_TOKEN,
+    MAX_CACHED_VALUE_BYTES,
+    MAX_TOKEN_BYTES,
     TICKET_SECONDS,
     Pass,
     Ticket,
@@ -77,11 +77,11 @@ def test_bindings_survive_a_rotation_of_secrets():
 
 @pytest.mark.interpreted
 def test_cached_bindings_are_bounded(monkeypatch):
-    monkeypatch.setattr("waitroom.tokens.BINDINGS_KEPT", 3)
+    monkeypatch.setattr("waitroom.tokens.MAX_CACHED_BINDINGS", 3)
     fresh = Tokens([SECRET], "shop")
     for number in range(10):
         fresh.bindings(BOUND_TO_AGENT, b"%d" % number)
-    fresh.bindings(BOUND_TO_AGENT, b"x" * (LONGEST_KEPT_VALUE + 1))
+    fresh.bindings(BOUND_TO_AGENT, b"x" * (MAX_CACHED_VALUE_BYTES + 1))
     assert list(fresh._bindings) == [(BOUND_TO_AGENT, b"%d" % number) for number in (7, 8, 9)]
 
 
@@ -189,16 +189,16 @@ def test_a_ticket_with_a_passs_fields_is_no_pass():
 def test_an_overlong_token_with_a_valid_signature_is_invalid():
     """A number of thousands of digits would cost more to read than the whole request."""
     with pytest.raises(InvalidTokenError, match="long"):
-        tokens.read_ticket(signed("f" * LONGEST_TOKEN + ".2.3.4.5"))
+        tokens.read_ticket(signed("f" * MAX_TOKEN_BYTES + ".2.3.4.5"))
     with pytest.raises(InvalidTokenError, match="long"):
-        tokens.read_ticket(b"f" * (LONGEST_TOKEN + 1))
+        tokens.read_ticket(b"f" * (MAX_TOKEN_BYTES + 1))
 
 
 def test_a_token_of_the_maximum_length_can_be_read():
     fields = ".2.3.4.5"
-    digits = LONGEST_TOKEN - len(signed(fields))
+    digits = MAX_TOKEN_BYTES - len(signed(fields))
     value = signed("f" * digits + fields)
-    assert len(value) == LONGEST_TOKEN
+    assert len(value) == MAX_TOKEN_BYTES
     assert tokens.read_ticket(value).place == 16**digits - 1
 
 

@@ -47,11 +47,11 @@ from waitroom.tokens import Ticket
 log = structlog.get_logger()
 
 DRAIN_POLL_SECONDS = 0.05
-MOST_SWEPT_SECONDS = 1.0  # the most a late sweep counts: after a stall of the machine, no client counts as slow
+MAX_SWEEP_SECONDS = 1.0  # the most a late sweep counts: after a stall of the machine, no client counts as slow
 # Limits for log lines about refused paths, which any client can trigger.
 PATH_LOGS_PER_SECOND: Final = 0.1
-PATH_LOGS_AT_ONCE: Final = 5.0
-LOGGED_PATH: Final = 200  # bytes
+PATH_LOG_BURST: Final = 5.0
+MAX_LOGGED_PATH_BYTES: Final = 200  # bytes
 
 
 class Edge(Server):
@@ -103,7 +103,7 @@ class Edge(Server):
         self._requests = 0
         self._dated = (0, b"")
         self._heads = RequestHeads()
-        self._path_log = TokenBucket(PATH_LOGS_PER_SECOND, PATH_LOGS_AT_ONCE)
+        self._path_log = TokenBucket(PATH_LOGS_PER_SECOND, PATH_LOG_BURST)
         self._flow = VisitorFlow(Arrivals(workers, clock))
         self._endpoints = Endpoints(self._responder, self._flow, router, rooms, self.admit_or_wait)
 
@@ -221,7 +221,7 @@ class Edge(Server):
     def _refuse_path(self, route: Route, client: ClientConnection, request: Request) -> None:
         """Refuses a path that must not reach a shop, or that could lead into several rooms."""
         if route.rooms and self._path_log.take(self._loop.time()):
-            path = request.path[:LOGGED_PATH].decode("latin-1")
+            path = request.path[:MAX_LOGGED_PATH_BYTES].decode("latin-1")
             log.warning("path refused", cause=route.refused, rooms=route.rooms, path=path, address=client.visitor)
         client.closing = True
         client.fail(400)
@@ -449,7 +449,7 @@ class Edge(Server):
     def sweep(self) -> None:
         """Ends connections and exchanges that have been silent for too long."""
         now = self._loop.time()
-        passed, self._now = min(now - self._now, MOST_SWEPT_SECONDS), now
+        passed, self._now = min(now - self._now, MAX_SWEEP_SECONDS), now
         for client in list(self._watched):
             if not client.keeps_pace(passed):
                 self._watched.discard(client)

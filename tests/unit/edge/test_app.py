@@ -250,7 +250,7 @@ def test_a_ticket_is_verified_once(world, monkeypatch):
 
 
 def test_verified_tickets_are_cached_within_a_bound(world, monkeypatch):
-    monkeypatch.setattr(room_module, "TICKETS_KEPT", 4)
+    monkeypatch.setattr(room_module, "MAX_CACHED_TICKETS", 4)
     for place in range(110, 130):
         assert state(world.ask(get(b"/a", ticket(world, place)))) == "waiting"
         assert len(world.room._tickets) <= 4

@@ -13,7 +13,7 @@ from waitroom.edge.pages.templates import Inline, environment, inspect
 from waitroom.errors import Problem
 
 # It is sent to every visitor in the shop's busiest minute, and each worker keeps about a hundred variants of it.
-_MOST_BYTES = 128 * 1024
+_MAX_BYTES = 128 * 1024
 
 _INLINE = re.compile(
     r"<(?:script|style|noscript)\b.*?</(?:script|style|noscript)|<meta\b[^>]*>|\s(?:style|on\w+)\s*=[^>]*",
@@ -70,9 +70,9 @@ class CustomTemplate:
                 'Put {% include "waitroom/script.html" %} at the end of its body, in every state.',
             )
         largest = max((len(page.encode()) for page in pages), default=0)
-        if largest > _MOST_BYTES:
+        if largest > _MAX_BYTES:
             self._add(
-                f"{self._path}: the page is {largest // 1024} KB; at most {_MOST_BYTES // 1024} KB are allowed.",
+                f"{self._path}: the page is {largest // 1024} KB; at most {_MAX_BYTES // 1024} KB are allowed.",
                 "Use smaller images, or load them from elsewhere.",
             )
         return found

@@ -21,8 +21,8 @@ from waitroom.wait_range import wait_range
 DEFAULT_LANGUAGE = "en"
 
 # Longer than any browser's header: the rest isn't read, so that no client can fill the cache with it.
-_HEADER_BYTES = 256
-_NEGOTIATED = 1024
+_MAX_HEADER_BYTES = 256
+_MAX_CACHED_HEADERS = 1024
 
 # The codes that old browsers and Java still send, and their current equivalents.
 _OLD_CODES = {"in": "id"}
@@ -111,13 +111,13 @@ class Languages:
         for path in sorted(folder.glob("*.po")):
             found[path.stem] = Language(path.stem, _read_catalogue(path))
         self.by_code: Mapping[str, Language] = found
-        self._negotiate: Callable[[bytes], str] = lru_cache(maxsize=_NEGOTIATED)(self._negotiated)
+        self._negotiate: Callable[[bytes], str] = lru_cache(maxsize=_MAX_CACHED_HEADERS)(self._negotiated)
 
     def negotiate(self, accept_language: bytes | None) -> str:
         """Return the code of the language that best matches an ``Accept-Language`` header, else English."""
         if not accept_language:
             return DEFAULT_LANGUAGE
-        return self._negotiate(accept_language[:_HEADER_BYTES])
+        return self._negotiate(accept_language[:_MAX_HEADER_BYTES])
 
     def _negotiated(self, header: bytes) -> str:
         # Babel matches tags with languages, but doesn't parse the header.

@@ -29,8 +29,8 @@ from waitroom.settings import RoomSettings
 __all__ = ["PageKind", "PageValues", "Pages"]
 
 # Pages of about 12 KB; an operator's own may have ten times that.
-_PAGES_KEPT = 256
-_ETAS_KEPT = 4096
+_MAX_CACHED_PAGES = 256
+_MAX_CACHED_ETAS = 4096
 
 _RETRYABLE = frozenset({408, 429, 500, 502, 503, 504})
 
@@ -134,9 +134,13 @@ class Pages:
             raise SettingsError(problems)
         self.csp = policy(inline, custom=any(room.template is not None for room in rooms))
 
-        self._room_page: Callable[[str, PageKind, str, int], CompiledPage] = lru_cache(_PAGES_KEPT)(self._compile_room)
-        self._plain_page: Callable[[Message, bool, str], CompiledPage] = lru_cache(_PAGES_KEPT)(self._compile_plain)
-        self._eta: Callable[[str, int, int], bytes] = lru_cache(_ETAS_KEPT)(self._eta_bytes)
+        self._room_page: Callable[[str, PageKind, str, int], CompiledPage] = lru_cache(_MAX_CACHED_PAGES)(
+            self._compile_room
+        )
+        self._plain_page: Callable[[Message, bool, str], CompiledPage] = lru_cache(_MAX_CACHED_PAGES)(
+            self._compile_plain
+        )
+        self._eta: Callable[[str, int, int], bytes] = lru_cache(_MAX_CACHED_ETAS)(self._eta_bytes)
 
     def language(self, accept_language: bytes | None) -> str:
         """Return the code of the language that best matches an ``Accept-Language`` header, else ``en``."""

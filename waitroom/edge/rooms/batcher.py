@@ -19,7 +19,7 @@ log = structlog.get_logger()
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-MOST_AT_ONCE = 500
+MAX_BATCH = 500
 
 
 class Batcher(Generic[Item, Result]):
@@ -54,7 +54,7 @@ class Batcher(Generic[Item, Result]):
     async def _run(self) -> None:
         try:
             while self._waiting:
-                batch = [self._waiting.popleft() for _ in islice(range(len(self._waiting)), MOST_AT_ONCE)]
+                batch = [self._waiting.popleft() for _ in islice(range(len(self._waiting)), MAX_BATCH)]
                 await self._run_batch(batch)
         finally:
             self._task = None

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Final
 
-MOST_ENDED: Final = 65_536  # at most about 10 MB
+MAX_ENDED: Final = 65_536  # at most about 10 MB
 
 
 class EndedSessions:
@@ -34,7 +34,7 @@ class EndedSessions:
         known = self._ended.get(session)
         until = now + self._seconds if known is None else known[0]
         self._ended[session] = (until, grace_until)
-        if len(self._ended) > MOST_ENDED:
+        if len(self._ended) > MAX_ENDED:
             oldest = next(iter(self._ended))
             self._forgot_until = max(self._forgot_until, self._ended.pop(oldest)[0])
 

@@ -16,12 +16,12 @@ from waitroom.budgets import NeighbourhoodBudget
 
 ARRIVAL_SECONDS: Final = 120  # how long a signed time of first arrival counts
 BURST_SECONDS: Final = 10.0
-LONGEST_RETRY_SECONDS: Final = 30.0
-MOST_DEFERRED: Final = 4096
+MAX_RETRY_SECONDS: Final = 30.0
+MAX_DEFERRED: Final = 4096
 
 WINDOW_SECONDS: Final = 60.0
-SUSPICIOUS_JOINS: Final = 100
-MOST_PEERS: Final = 1024
+MIN_SUSPICIOUS_JOINS: Final = 100
+MAX_PEERS: Final = 1024
 
 # Not `is_private`, which also includes documentation networks. 100.64.0.0/10 is used by providers (RFC 6598).
 _PRIVATE: Final = tuple(
@@ -69,14 +69,14 @@ class JoinLimiter:
                 self._note(key, count - 1, at)
             return 0.0
         if not returning:
-            count = min(count + 1, MOST_DEFERRED)
+            count = min(count + 1, MAX_DEFERRED)
             self._note(key, count, now)
         wait = max(self._budget.wait_seconds(key, now), count / self._per_second / 2)
-        return min(LONGEST_RETRY_SECONDS, max(1.0, wait))
+        return min(MAX_RETRY_SECONDS, max(1.0, wait))
 
     def _note(self, key: str, count: int, at: float) -> None:
         if count:
-            put(self._deferred, key, (count, at), MOST_DEFERRED)
+            put(self._deferred, key, (count, at), MAX_DEFERRED)
         else:
             self._deferred.pop(key, None)
 
@@ -94,7 +94,7 @@ class ProxyDetector:
     """
 
     def __init__(self, workers: int) -> None:
-        self._least = max(10, SUSPICIOUS_JOINS // workers)
+        self._least = max(10, MIN_SUSPICIOUS_JOINS // workers)
         self._since = float("-inf")
         self._joins = 0
         self._by_peer: dict[str, int] = {}
@@ -118,7 +118,7 @@ class ProxyDetector:
         private = is_private(address)
         if private or forwards:
             count = self._by_peer.get(address, 0) + 1
-            if count > 1 or len(self._by_peer) < MOST_PEERS:
+            if count > 1 or len(self._by_peer) < MAX_PEERS:
                 self._by_peer[address] = count
             if count >= self._least and 2 * count > self._joins:
                 self.found = address

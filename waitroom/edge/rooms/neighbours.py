@@ -18,7 +18,7 @@ from typing import Final
 
 from waitroom.bounded import put
 
-MOST_KEPT: Final = 16_384
+MAX_NEIGHBOURHOODS: Final = 16_384
 REFRESH_SECONDS: Final = 15  # the minimum interval between two records of a neighbourhood
 _DIGEST_BYTES: Final = 8
 
@@ -44,7 +44,7 @@ class Neighbours:
         until = self._own.get(digest, 0)
         if until - self._lasts > now - REFRESH_SECONDS:
             return
-        put(self._own, digest, now + self._lasts, MOST_KEPT)
+        put(self._own, digest, now + self._lasts, MAX_NEIGHBOURHOODS)
         self.changed = True
 
     def active(self, neighbourhood: str, now: float) -> bool:
@@ -63,7 +63,7 @@ class Neighbours:
         others: dict[int, int] = {}
         for data in dumped:
             parts = array("Q", data[: len(data) - len(data) % (2 * _DIGEST_BYTES)])
-            for index in range(0, min(len(parts), 2 * MOST_KEPT), 2):
+            for index in range(0, min(len(parts), 2 * MAX_NEIGHBOURHOODS), 2):
                 others[parts[index]] = max(others.get(parts[index], 0), parts[index + 1])
         self._others = others
 

@@ -23,14 +23,14 @@ from waitroom.edge.upstream.pool import Borrower, UpstreamConnection, UpstreamPo
 from waitroom.errors import WaitroomError
 from waitroom.settings import RoomSettings
 
-MOST_CACHED: Final = 4096
-LONGEST_KEY: Final = 2048  # bytes of origin, path and headers together
-SHORTEST_CACHED_SECONDS: Final = 5.0
-LONGEST_CACHED_SECONDS: Final = 86_400.0
+MAX_CACHED: Final = 4096
+MAX_KEY_BYTES: Final = 2048  # bytes of origin, path and headers together
+MIN_CACHED_SECONDS: Final = 5.0
+MAX_CACHED_SECONDS: Final = 86_400.0
 CONFIGURED_MAX_AGE: Final = 600  # for the responses to ``cors_origins``
-LONGEST_RESPONSE_SECONDS: Final = 10.0
-LONGEST_HEAD: Final = 16_384
-MOST_WAITING: Final = 256
+MAX_RESPONSE_SECONDS: Final = 10.0
+MAX_HEAD_BYTES: Final = 16_384
+MAX_WAITING: Final = 256
 RETRY_SECONDS: Final = 0.25
 BURST_SECONDS: Final = 2.0
 
@@ -86,7 +86,7 @@ class Preflights:
         self._neighbours = neighbours
         self._time = time
         self._wait_seconds = settings.upstream_wait_seconds
-        self._response_seconds = min(settings.upstream_first_byte_seconds, LONGEST_RESPONSE_SECONDS)
+        self._response_seconds = min(settings.upstream_first_byte_seconds, MAX_RESPONSE_SECONDS)
         share = settings.preflights_per_second / workers
         self._budget = TokenBucket(share, BURST_SECONDS * share)
         self._by_neighbourhood = NeighbourhoodBudget(share / 2, share)
@@ -152,7 +152,7 @@ class Preflights:
         """Waits, for a short time, until a budget allows a request to the shop, or until it is no longer needed."""
         if self._take(where, open_=open_, now=now):
             return True
-        if self._waiting >= MOST_WAITING:
+        if self._waiting >= MAX_WAITING:
             return False
         self._waiting += 1
         try:
@@ -186,8 +186,8 @@ class Preflights:
         except TimeoutError as error:
             raise NoResponseError("response timed out") from error
         response = _cacheable(received, self._time())
-        if sum(map(len, key)) <= LONGEST_KEY:
-            put(self._cached, key, response, MOST_CACHED)
+        if sum(map(len, key)) <= MAX_KEY_BYTES:
+            put(self._cached, key, response, MAX_CACHED)
         return response
 
     def _fetched(self, key: Key, done: asyncio.Task[PreflightResponse]) -> None:
@@ -235,7 +235,7 @@ class _PreflightExchange(Borrower):
         while not self.response.done():
             end = self._buffer.find(b"\r\n\r\n")
             if end < 0:
-                if len(self._buffer) > LONGEST_HEAD:
+                if len(self._buffer) > MAX_HEAD_BYTES:
                     raise Malformed(502, "a response head that is too long")
                 return
             head, self._buffer = self._buffer[: end + 4], self._buffer[end + 4 :]
@@ -266,14 +266,14 @@ def _key(request: Request) -> Key:
 
 def _cacheable(response: Response, now: float) -> PreflightResponse:
     """The shop's response without its body and without headers meant for only one client."""
-    seconds = SHORTEST_CACHED_SECONDS
+    seconds = MIN_CACHED_SECONDS
     lines = b""
     for field in response.headers:
         name = field.lower
         if name.startswith(b"access-control-") or name in (b"vary", b"allow"):
             lines += field.line
             if name == b"access-control-max-age" and _MAX_AGE.match(field.value):
-                seconds = min(LONGEST_CACHED_SECONDS, max(seconds, float(field.value)))
+                seconds = min(MAX_CACHED_SECONDS, max(seconds, float(field.value)))
     status = b"204 No Content" if response.status < 300 else b"%d %b" % (response.status, response.reason)
     return PreflightResponse(status, lines, now + seconds)
 

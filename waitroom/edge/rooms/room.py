@@ -41,13 +41,13 @@ log = structlog.get_logger()
 
 REFRESH_SECONDS = 0.5
 FLUSH_SECONDS = 1.0
-LONGEST_GAP_SECONDS: Final = 20.0  # between views; the store lists ended sessions for somewhat longer
-CHANGES_AT_ONCE = 1000  # after an outage there are many: in one script they would exceed the timeout of a call
+MAX_VIEW_GAP_SECONDS: Final = 20.0  # between views; the store lists ended sessions for somewhat longer
+MAX_CHANGES_PER_CALL = 1000  # after an outage there are many: in one script they would exceed the timeout of a call
 # Bytes of a response that reports a failure by a text: a longer one counts as a success.
-LONGEST_FAILURE_BODY: Final = 4096
-REFUSED_KINDS_KEPT = 20
+MAX_FAILURE_BODY_BYTES: Final = 4096
+MAX_REFUSED_KINDS = 20
 # Verified tickets kept in a worker: at most about 25 MB, however many visitors wait.
-TICKETS_KEPT = 65536
+MAX_CACHED_TICKETS = 65536
 _BOUND_TO: Final = {"none": 0, "agent": BOUND_TO_AGENT, "network": BOUND_TO_NETWORK}
 # Sessions that begin while the store is unavailable get numbers above all places.
 OFFLINE_SESSIONS = 1 << 62
@@ -145,7 +145,7 @@ class Room:
     def may_have_failure_text(self, response: Response) -> bool:
         """Whether to search a response for the room's ``failure_text``: only small JSON that isn't compressed."""
         length = response.content_length
-        if length is None or not len(self.failure_text) <= length <= LONGEST_FAILURE_BODY:
+        if length is None or not len(self.failure_text) <= length <= MAX_FAILURE_BODY_BYTES:
             return False
         is_json = False
         for field in response.headers:
@@ -205,7 +205,7 @@ class Room:
                 ticket = self.tokens.read_ticket(value)
             except InvalidTokenError:
                 return None
-            put(self._tickets, value, ticket, TICKETS_KEPT)
+            put(self._tickets, value, ticket, MAX_CACHED_TICKETS)
         return ticket
 
     def mark_seen(self, ticket: Ticket) -> None:
@@ -277,7 +277,7 @@ class Room:
 
     def record_refused(self, kind: str, now: float) -> None:
         """Records a kind of request that was refused for lack of a pass, for a hint to operators."""
-        put(self.metrics.refused, kind, now, REFUSED_KINDS_KEPT)
+        put(self.metrics.refused, kind, now, MAX_REFUSED_KINDS)
 
     def set_remaining(self, remaining: int) -> None:
         """Records the number of units left, as reported by the shop."""
@@ -302,7 +302,7 @@ class Room:
             self.store_failed(error)
             return
         last_refresh, self._refreshed_at = self._refreshed_at, self.clock.steady()
-        if self.view is not None and self._refreshed_at - last_refresh > LONGEST_GAP_SECONDS:
+        if self.view is not None and self._refreshed_at - last_refresh > MAX_VIEW_GAP_SECONDS:
             self.sessions.recheck_all()
         self.view = view
         if view.ended or view.released:
@@ -370,8 +370,8 @@ class Room:
             self._sending_ends = None
 
     async def _send_changes(self, changes: Sequence[SessionChange]) -> None:
-        for start in range(0, len(changes), CHANGES_AT_ONCE):
-            piece = changes[start : start + CHANGES_AT_ONCE]
+        for start in range(0, len(changes), MAX_CHANGES_PER_CALL):
+            piece = changes[start : start + MAX_CHANGES_PER_CALL]
             try:
                 alive = await self._store.change_sessions(piece)
             except BaseException as error:

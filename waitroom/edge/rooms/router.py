@@ -20,9 +20,9 @@ from waitroom.settings import RoomSettings
 from waitroom.settings.presets import PresetEntry
 
 CACHE_SIZE = 8192
-LONGEST_KEPT = 512
+MAX_CACHED_BYTES = 512
 # Computing all interpretations takes a few milliseconds for a path this long; no shop has longer ones with odd parts.
-LONGEST_ODD = 4096
+MAX_ODD_PATH_BYTES = 4096
 RESERVED = b"/.waitroom"
 
 _SEPARATOR = re.compile(rb"[/\\]")
@@ -84,7 +84,7 @@ class Router:
         except KeyError:
             pass
         route = self._find(host_name(host), path)
-        if len(host) + len(path) <= LONGEST_KEPT:
+        if len(host) + len(path) <= MAX_CACHED_BYTES:
             if len(self._cache) >= CACHE_SIZE:
                 self._cache.clear()
             self._cache[key] = route
@@ -95,7 +95,7 @@ class Router:
         if not ranked:
             return None
         default = max(ranked, key=lambda entry: entry[0])[1].name
-        if len(path) > LONGEST_ODD and _ODD.search(path):
+        if len(path) > MAX_ODD_PATH_BYTES and _ODD.search(path):
             return Route(default, False, False, (), "long path with escapes or dots")
         interpretations = path_interpretations(path)
         if any(_CONTROLS.search(one) for one in interpretations):

@@ -21,16 +21,16 @@ from waitroom.errors import InvalidTokenError
 from waitroom.queue.store import SessionChange, SessionOperation
 from waitroom.tokens import Pass, Tokens
 
-MOST_KEPT = 65536
+MAX_CACHED_PASSES = 65536
 # A slot outlives its pass by 30 s (scripts/common.lua); it is extended well before that time is used up.
 KEEP_INTERVAL_SECONDS: Final = 15.0
 # A session that the store considers over may have been released a moment ago; the next view shows it.
 UNCONFIRMED_END_SECONDS: Final = 1.0
 
-NETWORKS_KEPT: Final = 8  # per session
+MAX_NETWORKS: Final = 8  # per session
 MANY_NETWORKS: Final = 4  # an honest visitor's phone, home, work and VPN
 NETWORK_SECONDS: Final = 600.0
-MOST_SHARED: Final = 1000  # sessions
+MAX_SHARED: Final = 1000  # sessions
 
 
 class Tunnel(ABC):
@@ -292,9 +292,9 @@ class Sessions:
         networks = session.networks
         networks.pop(network, None)
         networks[network] = now  # the most recently seen come last
-        if len(networks) > NETWORKS_KEPT:
+        if len(networks) > MAX_NETWORKS:
             del networks[next(iter(networks))]
-        if len(networks) > MANY_NETWORKS and len(self._many_networks) < MOST_SHARED:
+        if len(networks) > MANY_NETWORKS and len(self._many_networks) < MAX_SHARED:
             self._many_networks[session.id] = session
 
     def find_shared(self, now: float) -> list[int]:
@@ -349,7 +349,7 @@ class Sessions:
             self._by_pass[value] = session
             if found.binding:
                 self._bindings[value] = session.binding = found.binding
-            if len(self._by_pass) > MOST_KEPT:
+            if len(self._by_pass) > MAX_CACHED_PASSES:
                 forgotten = next(iter(self._by_pass))
                 oldest = self._by_pass.pop(forgotten)
                 self._bindings.pop(forgotten, None)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from waitroom.edge.rooms.sessions import Session, Sessions
 
 BURST_SECONDS: Final = 2.0
-MOST_WAITING: Final = 256  # requests of one session in one worker
+MAX_WAITING: Final = 256  # requests of one session in one worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Throttle:
 
         A request that may proceed counts as in flight: until `take_over`, when it starts, or `Sessions.finish`.
         """
-        if len(self._waiting) >= MOST_WAITING:
+        if len(self._waiting) >= MAX_WAITING:
             return False
         waiter = _Waiter(self._loop.create_future(), tunnel)
         self._waiting.append(waiter)

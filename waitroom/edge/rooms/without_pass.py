@@ -16,9 +16,9 @@ log = structlog.get_logger()
 
 LOG_INTERVAL_SECONDS: Final = 3600.0
 # Per worker, if no rate is set: a monitor that polls every ten seconds uses one connection, so one worker.
-LEAST_PER_SECOND: Final = 0.1
-MOST_KINDS: Final = 256
-LONGEST_SHOWN: Final = 64
+MIN_PER_SECOND: Final = 0.1
+MAX_KINDS: Final = 256
+MAX_SHOWN_BYTES: Final = 64
 
 
 class WithoutPassBudget:
@@ -50,13 +50,13 @@ class WithoutPassBudget:
         Returns:
             The method and segment if they were logged, else None.
         """
-        segment = b"/" + path[1:].partition(b"/")[0][:LONGEST_SHOWN]
+        segment = b"/" + path[1:].partition(b"/")[0][:MAX_SHOWN_BYTES]
         key = (method, segment)
         logged_at = self._logged.get(key)
         if logged_at is not None and now - logged_at < LOG_INTERVAL_SECONDS:
             return None
         self._logged.pop(key, None)
-        if len(self._logged) >= MOST_KINDS:
+        if len(self._logged) >= MAX_KINDS:
             oldest = next(iter(self._logged))
             if now - self._logged[oldest] < LOG_INTERVAL_SECONDS:
                 return None  # this many kinds come from a scanner
@@ -75,4 +75,4 @@ class WithoutPassBudget:
     def _per_second(self, rate_per_minute: float) -> float:
         if self._configured is not None:
             return self._configured / self._workers
-        return max(max(1.0, rate_per_minute / 600) / self._workers, LEAST_PER_SECOND)
+        return max(max(1.0, rate_per_minute / 600) / self._workers, MIN_PER_SECOND)

@@ -239,7 +239,7 @@ def test_a_template_is_rendered_once_for_all_visitors(monkeypatch: pytest.Monkey
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("waitroom.edge.pages.renderer._PAGES_KEPT", 2)
+    monkeypatch.setattr("waitroom.edge.pages.renderer._MAX_CACHED_PAGES", 2)
     pages = Pages([room()])
     expected = [pages.room_page("shop", kind, "en", FULL) for kind in ROOM_MESSAGES]
     assert pages._room_page.cache_info().currsize == 2  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from support.asyncio_fakes import VirtualLoop
-from waitroom.edge.rooms.batcher import MOST_AT_ONCE, Batcher
+from waitroom.edge.rooms.batcher import MAX_BATCH, Batcher
 from waitroom.errors import StoreUnavailable
 
 
@@ -32,7 +32,7 @@ class Asking:
         return [f"{question}!" for question in questions]
 
     async def _asks(self, question: int) -> str:
-        return await self.batch.ask(question)
+        return await self.batch.submit(question)
 
     def ask(self, *questions: int) -> list[asyncio.Task[str]]:
         tasks = [self.loop.create_task(self._asks(question)) for question in questions]
@@ -83,11 +83,11 @@ def test_items_submitted_during_a_call_go_with_the_next(asking):
 
 def test_calls_are_bounded(asking):
     asking.held = True
-    tasks = asking.ask(0) + asking.ask(*range(1, 2 * MOST_AT_ONCE + 1))
+    tasks = asking.ask(0) + asking.ask(*range(1, 2 * MAX_BATCH + 1))
     for _ in range(3):
         asking.answer()
-    assert [len(call) for call in asking.calls] == [1, MOST_AT_ONCE, MOST_AT_ONCE]
-    assert [task.result() for task in tasks] == [f"{number}!" for number in range(2 * MOST_AT_ONCE + 1)]
+    assert [len(call) for call in asking.calls] == [1, MAX_BATCH, MAX_BATCH]
+    assert [task.result() for task in tasks] == [f"{number}!" for number in range(2 * MAX_BATCH + 1)]
 
 
 def test_a_cancelled_item_does_not_affect_the_others(asking):

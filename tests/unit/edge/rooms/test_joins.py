@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from support.edge_world import BUSY, PAGE, World, get
 from support.http_reader import Message
-from waitroom.edge.rooms.joins import ARRIVAL_SECONDS, MOST_DEFERRED, MOST_PEERS, JoinLimiter, ProxyDetector
+from waitroom.edge.rooms.joins import ARRIVAL_SECONDS, MAX_DEFERRED, MAX_PEERS, JoinLimiter, ProxyDetector
 
 VISITOR = "203.0.113.9"
 
@@ -68,10 +68,10 @@ def test_workers_share_the_rate() -> None:
 
 def test_many_neighbourhoods_use_bounded_memory() -> None:
     limiter = JoinLimiter(0.01, 1)
-    for number in range(2 * MOST_DEFERRED):
+    for number in range(2 * MAX_DEFERRED):
         for _ in range(2):
             limiter.acquire(str(number), returning=False, now=0.0)
-    assert len(limiter._deferred) <= MOST_DEFERRED
+    assert len(limiter._deferred) <= MAX_DEFERRED
 
 
 # Visitors.
@@ -194,9 +194,9 @@ def test_a_proxy_is_cleared_once_it_is_one_of_many_peers() -> None:
 
 def test_many_peers_use_bounded_memory() -> None:
     detector = ProxyDetector(1)
-    for number in range(2 * MOST_PEERS):
+    for number in range(2 * MAX_PEERS):
         detector.observe(f"10.{number // 250}.{number % 250}.1", forwards=False, now=0.0)
-    assert len(detector._by_peer) <= MOST_PEERS
+    assert len(detector._by_peer) <= MAX_PEERS
 
 
 def test_retry_times_are_whole_seconds() -> None:

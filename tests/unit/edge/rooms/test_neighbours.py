@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from waitroom.edge.rooms.neighbours import MOST_KEPT, NeighbourFiles, Neighbours
+from waitroom.edge.rooms.neighbours import MAX_NEIGHBOURHOODS, NeighbourFiles, Neighbours
 
 KEY = b"a key that all workers share"
 
@@ -73,8 +73,8 @@ def test_a_damaged_file_is_tolerated(tmp_path: Path) -> None:
 
 def test_what_is_kept_is_bounded() -> None:
     known = Neighbours(KEY, 900)
-    for number in range(MOST_KEPT + 100):
+    for number in range(MAX_NEIGHBOURHOODS + 100):
         known.record(str(number), 1000)
-    assert len(known.dump(1000)) == 16 * MOST_KEPT
-    assert known.active(str(MOST_KEPT + 99), 1000)
+    assert len(known.dump(1000)) == 16 * MAX_NEIGHBOURHOODS
+    assert known.active(str(MAX_NEIGHBOURHOODS + 99), 1000)
     assert not known.active("0", 1000)

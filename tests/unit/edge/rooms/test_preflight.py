@@ -9,7 +9,7 @@ import pytest
 from support.asyncio_fakes import Wire
 from support.edge_world import BUSY, OK, PAGE, QUIET, World, answer, get, sent
 from support.http_reader import Message, read_requests
-from waitroom.edge.rooms.preflight import LONGEST_KEY, MOST_CACHED, MOST_WAITING
+from waitroom.edge.rooms.preflight import MAX_CACHED, MAX_KEY_BYTES, MAX_WAITING
 from waitroom.queue.view import RoomState
 
 ORIGIN = b"Origin: https://app.example"
@@ -160,9 +160,9 @@ def test_no_neighbourhood_uses_the_whole_budget() -> None:
 
 def test_waiting_preflights_are_bounded() -> None:
     with World() as world:
-        for number in range(2 * MOST_WAITING):
+        for number in range(2 * MAX_WAITING):
             ask(world, preflight(b"/%d" % number))
-        assert world.room.preflights._waiting == MOST_WAITING
+        assert world.room.preflights._waiting == MAX_WAITING
         world.pass_time(3.0)
         assert world.room.preflights._waiting == 0
         serve(world)
@@ -264,12 +264,12 @@ def test_a_connection_is_reused_if_the_response_has_no_body() -> None:
 def test_what_is_kept_is_bounded() -> None:
     with World(preflights_per_second=1_000_000.0) as world:
         wire = world.client()
-        for number in range(MOST_CACHED + 10):
+        for number in range(MAX_CACHED + 10):
             ask(world, preflight(b"/%d" % number), wire=wire)
-        assert len(world.room.preflights._cached) == MOST_CACHED
+        assert len(world.room.preflights._cached) == MAX_CACHED
         before = asked(world)
         for _ in range(2):
-            ask(world, preflight(b"/" + b"x" * LONGEST_KEY))
+            ask(world, preflight(b"/" + b"x" * MAX_KEY_BYTES))
         assert asked(world) == before + 2
 
 

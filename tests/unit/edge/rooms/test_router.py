@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.examples import examples
-from waitroom.edge.rooms.router import CACHE_SIZE, LONGEST_KEPT, Route, Router, host_name, path_interpretations
+from waitroom.edge.rooms.router import CACHE_SIZE, MAX_CACHED_BYTES, Route, Router, host_name, path_interpretations
 from waitroom.settings import BypassRule, RoomSettings
 
 
@@ -447,8 +447,8 @@ def test_routes_are_cached_within_a_bound():
         route(router, b"/%d" % number)
         assert len(router._cache) <= CACHE_SIZE
     router._cache.clear()
-    route(router, b"/" + b"a" * LONGEST_KEPT)
-    route(router, b"/", b"a" * LONGEST_KEPT)
+    route(router, b"/" + b"a" * MAX_CACHED_BYTES)
+    route(router, b"/", b"a" * MAX_CACHED_BYTES)
     assert not router._cache, "thousands of the longest ones would fill the memory"
 
 

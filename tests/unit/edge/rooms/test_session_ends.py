@@ -10,7 +10,7 @@ import pytest
 from support.asyncio_fakes import Wire
 from support.edge_world import BUSY, OK, PAGE, QUIET, World, answer, at_shop, get, sent
 from support.http_reader import Message
-from waitroom.edge.rooms.room import LONGEST_GAP_SECONDS
+from waitroom.edge.rooms.room import MAX_VIEW_GAP_SECONDS
 from waitroom.queue.store import SessionChange
 from waitroom.tokens import Pass
 
@@ -165,7 +165,7 @@ def test_a_tunnel_that_closes_by_itself_is_unregistered(world):
     assert not world.room.sessions._tunnels
 
 
-@pytest.mark.parametrize(("gap", "asked"), [(LONGEST_GAP_SECONDS - 1, False), (LONGEST_GAP_SECONDS + 1, True)])
+@pytest.mark.parametrize(("gap", "asked"), [(MAX_VIEW_GAP_SECONDS - 1, False), (MAX_VIEW_GAP_SECONDS + 1, True)])
 def test_after_a_long_gap_between_views_each_session_is_checked(world, gap, asked):
     """It lists ends for half a minute: after that a look doesn't tell of all."""
     look(world)
@@ -181,7 +181,7 @@ def test_after_a_long_gap_between_views_each_session_is_checked(world, gap, aske
 
 @pytest.mark.interpreted
 def test_if_ends_were_dropped_the_store_is_asked(world, monkeypatch):
-    monkeypatch.setattr("waitroom.edge.rooms.ended.MOST_ENDED", 3)
+    monkeypatch.setattr("waitroom.edge.rooms.ended.MAX_ENDED", 3)
     assert reaches(world, session=7)
     look(world, ended=(1, 2, 3, 4))
     world.pass_time(0.5)

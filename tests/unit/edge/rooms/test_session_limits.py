@@ -11,7 +11,7 @@ import pytest
 from support.asyncio_fakes import Wire
 from support.edge_world import OK, PAGE, World, answer, get
 from waitroom.edge.rooms.sessions import Session, SessionLimits, Sessions
-from waitroom.edge.rooms.throttle import MOST_WAITING
+from waitroom.edge.rooms.throttle import MAX_WAITING
 from waitroom.tokens import Tokens
 
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -107,7 +107,7 @@ def test_a_client_that_disconnects_as_it_may_proceed_frees_its_slot():
 def test_waiting_requests_are_bounded():
     with World(session_requests_in_flight=1) as world:
         ask(world, b"/0")
-        waiting = [ask(world, b"/w") for _ in range(MOST_WAITING)]
+        waiting = [ask(world, b"/w") for _ in range(MAX_WAITING)]
         assert answer(ask(world, b"/one-more")).status == 429
         for wire in waiting:
             wire.reset()

@@ -279,7 +279,7 @@ def test_acknowledgements_for_evicted_sessions_are_ignored(sessions):
 
 @pytest.fixture
 def small(monkeypatch) -> Sessions:
-    monkeypatch.setattr(module, "MOST_KEPT", 4)
+    monkeypatch.setattr(module, "MAX_CACHED_PASSES", 4)
     return Sessions(tokens)
 
 

@@ -9,7 +9,7 @@ import pytest
 from support.edge_world import BUSY, OK, QUIET, World, answer, get
 from support.http_reader import Message
 from waitroom.control.monitoring.hints import hints
-from waitroom.edge.rooms.sessions import MANY_NETWORKS, NETWORK_SECONDS, NETWORKS_KEPT, Session, Sessions
+from waitroom.edge.rooms.sessions import MANY_NETWORKS, MAX_NETWORKS, NETWORK_SECONDS, Session, Sessions
 from waitroom.metrics.upstream_window import Observed
 from waitroom.settings import RoomSettings
 from waitroom.tokens import Tokens
@@ -113,7 +113,7 @@ def test_the_networks_of_a_session_are_bounded():
     assert session.networks is None, "most visitors stay in one network"
     for number in range(1000):
         sessions.record_network(session, f"n{number}", number)
-    assert len(session.networks) == NETWORKS_KEPT
+    assert len(session.networks) == MAX_NETWORKS
     assert sessions.find_shared(1000) == [1]
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from support.edge_world import BUSY, OK, PAGE, QUIET, World, answer, get, room_settings
 from support.http_reader import read_requests
-from waitroom.edge.rooms.room import REFUSED_KINDS_NOTED
-from waitroom.edge.rooms.without_pass import LOG_INTERVAL_SECONDS, MOST_KINDS, WithoutPassBudget
+from waitroom.edge.rooms.room import MAX_REFUSED_KINDS
+from waitroom.edge.rooms.without_pass import LOG_INTERVAL_SECONDS, MAX_KINDS, WithoutPassBudget
 from waitroom.queue.view import RoomState
 
 JSON = b"Accept: application/json"
@@ -196,10 +196,10 @@ def test_each_kind_of_refused_request_is_logged_once_an_hour_with_its_rule() -> 
 
 def test_a_scanner_fills_neither_the_log_nor_memory() -> None:
     with World() as world:
-        for number in range(2 * MOST_KINDS):
+        for number in range(2 * MAX_KINDS):
             world.ask(get(b"/%d" % number + b"x" * 200, JSON))
         entries = [entry for entry in world.logs if entry["event"] == "request without a pass refused"]
-        assert len(entries) == MOST_KINDS
+        assert len(entries) == MAX_KINDS
         assert max(len(entry["path"]) for entry in entries) <= 65
-        assert len(world.room.without_pass._logged) == MOST_KINDS
-        assert len(world.room.metrics.refused) == REFUSED_KINDS_NOTED
+        assert len(world.room.without_pass._logged) == MAX_KINDS
+        assert len(world.room.metrics.refused) == MAX_REFUSED_KINDS
