@@ -23,6 +23,7 @@ from waitroom.edge.client.limiter import Connections
 from waitroom.edge.http.head_cache import RequestHeads
 from waitroom.edge.http.headers import Peer
 from waitroom.edge.http.message import Request
+from waitroom.edge.outcomes import ForwardOutcome
 from waitroom.edge.pages.renderer import Pages
 from waitroom.edge.proxy.exchange import Exchange
 from waitroom.edge.proxy.forward import Passage
@@ -293,7 +294,7 @@ class Edge(Server):
         request: Request,
         room: Room,
         session: Session | None,
-        outcome: str,
+        outcome: ForwardOutcome,
         cookies: bytes = b"",
     ) -> None:
         """Forwards the request to the shop, or makes it wait if its session exceeds its limits."""
@@ -324,7 +325,7 @@ class Edge(Server):
         request: Request,
         room: Room,
         session: Session,
-        outcome: str,
+        outcome: ForwardOutcome,
         cookies: bytes,
     ) -> None:
         throttle, tunnel = session.throttle, request.upgrade is not None
@@ -344,7 +345,7 @@ class Edge(Server):
             client.forward(Exchange(client, request, room.pool, passage))
 
     def _forward_or_redirect(
-        self, context: RequestContext, session: Session | None, outcome: str, headers: bytes = b""
+        self, context: RequestContext, session: Session | None, outcome: ForwardOutcome, headers: bytes = b""
     ) -> None:
         """Forwards an admitted request to the shop, or redirects its visitor to their destination."""
         if context.destination is None:

@@ -13,6 +13,7 @@ from waitroom.edge.client.body_buffer import BufferBudget
 from waitroom.edge.client.limiter import Connections
 from waitroom.edge.http.headers import Peer
 from waitroom.edge.http.message import Request
+from waitroom.edge.outcomes import ExchangeOutcome
 from waitroom.edge.upstream.pool import Borrower
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ class ExchangeHandle(Borrower):
         """Whether the request waits for its body, and isn't with the shop yet. Called only if it has to wait."""
 
     @abstractmethod
-    def refuse(self, outcome: str) -> None:
+    def refuse(self, outcome: ExchangeOutcome) -> None:
         """The request isn't forwarded; ``outcome`` says why."""
 
     @abstractmethod

@@ -12,6 +12,7 @@ from waitroom.edge.client.interfaces import ExchangeHandle
 from waitroom.edge.http.framing import NO_BODY, Body, ChunkedBody, CloseBody, LengthBody, chunk, last_chunk
 from waitroom.edge.http.headers import forwarded_lines, request_lines, response_lines
 from waitroom.edge.http.message import Malformed, Request, Response
+from waitroom.edge.outcomes import ExchangeOutcome
 from waitroom.edge.upstream.connector import UpstreamUnavailable
 from waitroom.edge.upstream.pool import UpstreamConnection, UpstreamPool
 
@@ -85,7 +86,7 @@ class Errand(ABC):
         """
 
     @abstractmethod
-    def ended(self, outcome: str) -> None:
+    def ended(self, outcome: ExchangeOutcome) -> None:
         """The exchange is over. Called exactly once.
 
         Args:
@@ -143,7 +144,7 @@ class Exchange(ExchangeHandle):
         """See `ExchangeHandle`."""
         self._errand.held(held)
 
-    def refuse(self, outcome: str) -> None:
+    def refuse(self, outcome: ExchangeOutcome) -> None:
         """See `ExchangeHandle`."""
         self._errand.held(True)
         self._end(outcome, reusable=False)
@@ -407,7 +408,7 @@ class Exchange(ExchangeHandle):
         """The client has gone: the shop doesn't need to finish."""
         self._end("gone" if not self.tunnel else "ok", reusable=False)
 
-    def _fail(self, status: int, kind: str, cause: str, outcome: str = "failed") -> None:
+    def _fail(self, status: int, kind: str, cause: str, outcome: ExchangeOutcome = "failed") -> None:
         if self._ended:
             return
         self._end(outcome, reusable=False)
@@ -421,7 +422,7 @@ class Exchange(ExchangeHandle):
             more += b"Retry-After: %d\r\n" % RETRY_AFTER_SECONDS
         client.fail(status, more)
 
-    def _end(self, outcome: str, *, reusable: bool) -> None:
+    def _end(self, outcome: ExchangeOutcome, *, reusable: bool) -> None:
         if self._ended:
             return
         self._ended = True

@@ -11,6 +11,7 @@ from waitroom.budgets import neighbourhood
 from waitroom.edge.client.connection import ClientConnection
 from waitroom.edge.http.headers import set_cookie
 from waitroom.edge.http.message import Request, Response
+from waitroom.edge.outcomes import ExchangeOutcome, ForwardOutcome
 from waitroom.edge.proxy.exchange import Errand, FailureText
 from waitroom.edge.rooms.room import Room
 from waitroom.edge.rooms.sessions import Session, Tunnel
@@ -58,7 +59,7 @@ class Passage(Errand):
         session: Session | None,
         client: ClientConnection,
         request: Request,
-        outcome: str,
+        outcome: ForwardOutcome,
         now: float,
         cookies: bytes = b"",
     ) -> None:
@@ -145,7 +146,7 @@ class Passage(Errand):
         farewell = self._pass_cookie(self._room.sessions.grace_pass(session), math.ceil(session.grace_until - now))
         return self.cookies + farewell, True
 
-    def ended(self, outcome: str) -> None:
+    def ended(self, outcome: ExchangeOutcome) -> None:
         """See `Errand.ended`."""
         room = self._room
         if not self._held:

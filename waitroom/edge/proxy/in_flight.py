@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from waitroom.edge.client.connection import ClientConnection
 from waitroom.edge.http.message import Request
+from waitroom.edge.outcomes import ExchangeOutcome, ForwardOutcome
 from waitroom.edge.proxy.forward import Passage
 from waitroom.edge.rooms.room import Room
 
@@ -58,7 +59,7 @@ class CountedPassage(Passage):
         room: Room,
         client: ClientConnection,
         request: Request,
-        outcome: str,
+        outcome: ForwardOutcome,
         now: float,
         cookies: bytes,
     ) -> None:
@@ -66,7 +67,7 @@ class CountedPassage(Passage):
         self._in_flight = in_flight
         self._whose = whose
 
-    def ended(self, outcome: str) -> None:
+    def ended(self, outcome: ExchangeOutcome) -> None:
         """See `Errand.ended`."""
         super().ended(outcome)
         self._in_flight.end(self._whose)

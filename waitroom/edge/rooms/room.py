@@ -17,6 +17,7 @@ from waitroom.bounded import put
 from waitroom.budgets import TokenBucket, neighbourhood
 from waitroom.edge.client.connection import ClientConnection
 from waitroom.edge.http.message import Request, Response
+from waitroom.edge.outcomes import RequestOutcome
 from waitroom.edge.rooms.batcher import Batcher
 from waitroom.edge.rooms.bypass import Bypass
 from waitroom.edge.rooms.joins import JoinLimiter
@@ -128,7 +129,7 @@ class Room:
         self._joins: Batcher[None, JoinResult] = Batcher(self._join_batch)
         self._visits: Batcher[Visit, Visited] = Batcher(self._visit_batch)
 
-    def count(self, outcome: str) -> None:
+    def count(self, outcome: RequestOutcome) -> None:
         """Counts a request by its outcome."""
         self.metrics.requests[outcome] += 1
 
