@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
@@ -147,6 +147,7 @@ def end(world: World, wire: Wire, way: str) -> None:
 
 @settings(QUICK, max_examples=examples(100, long=2000))
 @given(st.lists(requests(), min_size=1, max_size=4), MUTATIONS, CUTS, ANSWERS, CUTS, st.booleans(), END)
+@example([b"GET / HTTP/1.0\r\n%b\r\n\r\n" % INSIDE], [], [], ["length"], [], False, "eof")
 def test_random_requests(messages, mutations, cuts, kinds, answer_cuts, early, way):
     stream = mutated(b"".join(messages), mutations)
     with World() as world:

@@ -113,6 +113,7 @@ HOPS = {
     *(b"connection", b"keep-alive", b"proxy-connection", b"te", b"upgrade", b"expect", b"proxy-authorization"),
     *(b"proxy-authenticate", b"transfer-encoding", b"forwarded"),
 }
+NO_HOST = (b"Host", b"shop.internal:3000")  # what a request of HTTP/1.0 without a Host is sent with
 KEPT = {b"host", b"content-length", b"cookie", b"authorization", b"content-type", b"set-cookie", b"cache-control"}
 
 
@@ -129,7 +130,7 @@ def expected(sent: Message) -> list[tuple[bytes, bytes]]:
             continue
         elif b"_" not in lower or plain not in KEPT:
             found.append((name, value))
-    return found
+    return found if sent.all(b"Host") else [*found, NO_HOST]
 
 
 def foreign(sent: Message) -> Iterator[tuple[bytes, bytes]]:
