@@ -147,6 +147,7 @@ def end(world: World, wire: Wire, way: str) -> None:
 
 @settings(QUICK, max_examples=examples(100, long=2000))
 @given(st.lists(requests(), min_size=1, max_size=4), MUTATIONS, CUTS, ANSWERS, CUTS, st.booleans(), END)
+@example([b"GET /\xff HTTP/1.1\r\nHost: shop.example\r\n%b\r\n\r\n" % INSIDE], [], [], ["length"], [], False, "eof")
 @example([b"GET / HTTP/1.0\r\n%b\r\n\r\n" % INSIDE], [], [], ["length"], [], False, "eof")
 def test_random_requests(messages, mutations, cuts, kinds, answer_cuts, early, way):
     stream = mutated(b"".join(messages), mutations)
