@@ -32,7 +32,7 @@ from waitroom.edge.rooms.bypass import Bypass
 from waitroom.edge.rooms.preflight import NoResponseError
 from waitroom.edge.rooms.room import JoinResult, Room
 from waitroom.edge.rooms.router import Route, Router
-from waitroom.edge.rooms.sessions import Session
+from waitroom.edge.rooms.session import Session
 from waitroom.edge.upstream.connector import UpstreamUnavailable
 from waitroom.edge.visitor.arrivals import Arrivals
 from waitroom.edge.visitor.context import RequestContext

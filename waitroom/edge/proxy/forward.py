@@ -14,7 +14,8 @@ from waitroom.edge.http.message import Request, Response
 from waitroom.edge.outcomes import ExchangeOutcome, ForwardOutcome
 from waitroom.edge.proxy.exchange import Errand, FailureText
 from waitroom.edge.rooms.room import Room
-from waitroom.edge.rooms.sessions import Session, Tunnel
+from waitroom.edge.rooms.session import Session
+from waitroom.edge.rooms.sessions import Tunnel
 
 LONGEST_LOGGED_COMMAND: Final = 64
 # A pass is renewed after this share of its life: often enough to outlast a pause, rarely enough to be cheap.

@@ -23,8 +23,8 @@ from waitroom.edge.rooms.bypass import Bypass
 from waitroom.edge.rooms.joins import JoinLimiter
 from waitroom.edge.rooms.neighbours import Neighbours
 from waitroom.edge.rooms.preflight import Preflights
-from waitroom.edge.rooms.sessions import Session, Sessions
-from waitroom.edge.rooms.throttle import SessionLimits
+from waitroom.edge.rooms.session import Session, SessionLimits
+from waitroom.edge.rooms.sessions import Sessions
 from waitroom.edge.rooms.without_pass import WithoutPassBudget
 from waitroom.edge.upstream.pool import UpstreamPool
 from waitroom.errors import InvalidTokenError, StoreUnavailable

@@ -11,12 +11,10 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
-from waitroom.edge.http.message import Request
 from waitroom.edge.rooms.ended import EndedSessions
-from waitroom.edge.rooms.throttle import SessionLimits, Throttle
+from waitroom.edge.rooms.session import Session, SessionLimits, Throttle
 from waitroom.errors import InvalidTokenError
 from waitroom.queue.store import SessionChange, SessionOperation
 from waitroom.tokens import Pass, Tokens
@@ -41,53 +39,6 @@ class Tunnel(ABC):
     @abstractmethod
     def close(self) -> None:
         """Closes it on both sides."""
-
-
-@dataclass(slots=True, eq=False)
-class Session:
-    """An admitted visitor.
-
-    Attributes:
-        id: The session's number, used in the store and in headers for the shop.
-        expires_at, ends_at: Unix times in seconds: of the newest pass, and of the session's end, including holds.
-        hard_end: The end without holds, Unix time in seconds.
-        kept_at: When the store last received activity, Unix time; 0 for never.
-        passes: How many of its passes are cached.
-        requests: Requests in flight, tunnels included; an open WebSocket or a long download is activity.
-        tunnels: How many of them are tunnels, or request one.
-        over: Whether it was released or ended.
-        grace_until: Until when its reads still reach the shop although it is over, Unix time; 0 for no grace.
-        binding: The binding of its newest pass; see `Pass`.
-        second_at, second_requests: The start of the current second by the steady clock, and the requests since then.
-        throttle: Delays its requests; None while it stays below its limits.
-        source: The source of its newest request, as the peer or a trusted proxy's header gives it.
-        network: The first neighbourhood it was seen from.
-        networks: The neighbourhoods it was seen from recently, and when, once there are several.
-    """
-
-    id: int
-    expires_at: int
-    ends_at: int
-    hard_end: int
-    kept_at: float = 0.0
-    passes: int = 0
-    requests: int = 0
-    tunnels: int = 0
-    over: bool = False
-    grace_until: float = 0.0
-    binding: int = 0
-    second_at: float = 0.0
-    second_requests: int = 0
-    throttle: Throttle | None = None
-    source: str | bytes | None = None
-    network: str = ""
-    networks: dict[str, float] | None = None
-
-    def allows(self, request: Request, now: float) -> bool:
-        """Whether an admitted request may still begin: it has waited, and the session may have ended since."""
-        if not self.over:
-            return now < self.ends_at
-        return now < self.grace_until and request.method in (b"GET", b"HEAD") and request.upgrade is None
 
 
 class Sessions:
@@ -172,7 +123,7 @@ class Sessions:
             if in_flight < self._in_flight and session.second_requests < self._per_second - 1:
                 session.second_requests += 1
                 return True
-            throttle = session.throttle = Throttle(self, session, self._limits, session.second_requests, now)
+            throttle = session.throttle = Throttle(session, self.finish, self._limits, session.second_requests, now)
         return throttle.enter(now, tunnel=tunnel)
 
     def begin(self, session: Session, now: float, tunnel: bool = False) -> bool:

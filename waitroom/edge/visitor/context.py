@@ -9,7 +9,7 @@ from waitroom.edge.client.connection import ClientConnection
 from waitroom.edge.http.headers import own_tokens, set_cookie
 from waitroom.edge.http.message import Request
 from waitroom.edge.rooms.room import Room
-from waitroom.edge.rooms.sessions import Session
+from waitroom.edge.rooms.session import Session
 from waitroom.gate import Kind, classify
 from waitroom.queue.store import Visited
 from waitroom.tokens import TICKET_SECONDS, Ticket, binding_kind

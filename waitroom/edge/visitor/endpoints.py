@@ -13,7 +13,7 @@ from waitroom.edge.client.connection import ClientConnection
 from waitroom.edge.http.message import Request
 from waitroom.edge.rooms.room import Room
 from waitroom.edge.rooms.router import Route, Router
-from waitroom.edge.rooms.sessions import Session
+from waitroom.edge.rooms.session import Session
 from waitroom.edge.visitor.context import RequestContext, kind_of
 from waitroom.edge.visitor.flow import Admitted, Delayed, Outcome, Queued, TicketStatus, VisitorFlow
 from waitroom.edge.visitor.responses import JSON_HEADERS, OK, TOO_MANY, UNAVAILABLE, Responder

@@ -12,7 +12,7 @@ import asyncio
 from dataclasses import dataclass
 
 from waitroom.edge.rooms.room import JoinResult, Room
-from waitroom.edge.rooms.sessions import Session
+from waitroom.edge.rooms.session import Session
 from waitroom.edge.visitor.arrivals import Arrivals
 from waitroom.edge.visitor.context import RequestContext
 from waitroom.errors import StoreUnavailable

@@ -10,8 +10,8 @@ import pytest
 
 from support.asyncio_fakes import Wire
 from support.edge_world import OK, PAGE, World, answer, get
-from waitroom.edge.rooms.sessions import Session, SessionLimits, Sessions
-from waitroom.edge.rooms.throttle import MAX_WAITING
+from waitroom.edge.rooms.session import MAX_WAITING, Session, SessionLimits
+from waitroom.edge.rooms.sessions import Sessions
 from waitroom.tokens import Tokens
 
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"

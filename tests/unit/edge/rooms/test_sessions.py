@@ -7,8 +7,8 @@ import pytest
 from support.edge_world import get
 from waitroom.edge.http.message import Request, parse_request
 from waitroom.edge.rooms import sessions as module
-from waitroom.edge.rooms.sessions import KEEP_INTERVAL_SECONDS, UNCONFIRMED_END_SECONDS, Session, Sessions
-from waitroom.edge.rooms.throttle import SessionLimits
+from waitroom.edge.rooms.session import Session, SessionLimits
+from waitroom.edge.rooms.sessions import KEEP_INTERVAL_SECONDS, UNCONFIRMED_END_SECONDS, Sessions
 from waitroom.queue.store import SessionChange
 from waitroom.tokens import Pass, Tokens
 

@@ -9,7 +9,8 @@ import pytest
 from support.edge_world import BUSY, OK, QUIET, World, answer, get
 from support.http_reader import Message
 from waitroom.control.monitoring.hints import hints
-from waitroom.edge.rooms.sessions import MANY_NETWORKS, MAX_NETWORKS, NETWORK_SECONDS, Session, Sessions
+from waitroom.edge.rooms.session import Session
+from waitroom.edge.rooms.sessions import MANY_NETWORKS, MAX_NETWORKS, NETWORK_SECONDS, Sessions
 from waitroom.metrics.upstream_window import Observed
 from waitroom.settings import RoomSettings
 from waitroom.tokens import Tokens

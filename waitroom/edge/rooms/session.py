@@ -1,4 +1,4 @@
-"""Delays the requests of a session that exceeds its limits.
+"""A session, and the throttle that delays its requests when it exceeds its limits.
 
 A session has no throttle while it stays below them: two counters are enough to detect that.
 """
@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from waitroom.budgets import TokenBucket
-
-if TYPE_CHECKING:
-    from waitroom.edge.rooms.sessions import Session, Sessions
+from waitroom.edge.http.message import Request
 
 BURST_SECONDS: Final = 2.0
 MAX_WAITING: Final = 256  # requests of one session in one worker
@@ -36,6 +35,53 @@ class SessionLimits:
     wait_seconds: float = 0.0
 
 
+@dataclass(slots=True, eq=False)
+class Session:
+    """An admitted visitor.
+
+    Attributes:
+        id: The session's number, used in the store and in headers for the shop.
+        expires_at, ends_at: Unix times in seconds: of the newest pass, and of the session's end, including holds.
+        hard_end: The end without holds, Unix time in seconds.
+        kept_at: When the store last received activity, Unix time; 0 for never.
+        passes: How many of its passes are cached.
+        requests: Requests in flight, tunnels included; an open WebSocket or a long download is activity.
+        tunnels: How many of them are tunnels, or request one.
+        over: Whether it was released or ended.
+        grace_until: Until when its reads still reach the shop although it is over, Unix time; 0 for no grace.
+        binding: The binding of its newest pass; see `Pass`.
+        second_at, second_requests: The start of the current second by the steady clock, and the requests since then.
+        throttle: Delays its requests; None while it stays below its limits.
+        source: The source of its newest request, as the peer or a trusted proxy's header gives it.
+        network: The first neighbourhood it was seen from.
+        networks: The neighbourhoods it was seen from recently, and when, once there are several.
+    """
+
+    id: int
+    expires_at: int
+    ends_at: int
+    hard_end: int
+    kept_at: float = 0.0
+    passes: int = 0
+    requests: int = 0
+    tunnels: int = 0
+    over: bool = False
+    grace_until: float = 0.0
+    binding: int = 0
+    second_at: float = 0.0
+    second_requests: int = 0
+    throttle: Throttle | None = None
+    source: str | bytes | None = None
+    network: str = ""
+    networks: dict[str, float] | None = None
+
+    def allows(self, request: Request, now: float) -> bool:
+        """Whether an admitted request may still begin: it has waited, and the session may have ended since."""
+        if not self.over:
+            return now < self.ends_at
+        return now < self.grace_until and request.method in (b"GET", b"HEAD") and request.upgrade is None
+
+
 class _Waiter:
     """A request that waits for its turn."""
 
@@ -50,19 +96,21 @@ class Throttle:
     """Decides when the requests of one session proceed: first come, first served, with tunnels in a queue of their own.
 
     Args:
-        sessions: The sessions of the room.
         session: The session; its counters give the requests in flight.
+        finish: Ends a request of the session, which is a tunnel or not; see `Sessions.finish`.
         limits: Its limits.
         used: Requests of the current second that have already proceeded.
         now: The steady clock's time in seconds.
     """
 
-    __slots__ = ("_bucket", "_limits", "_loop", "_session", "_sessions", "_timer", "_waiting")
+    __slots__ = ("_bucket", "_finish", "_limits", "_loop", "_session", "_timer", "_waiting")
 
-    def __init__(self, sessions: Sessions, session: Session, limits: SessionLimits, used: int, now: float) -> None:
+    def __init__(
+        self, session: Session, finish: Callable[[Session, bool], None], limits: SessionLimits, used: int, now: float
+    ) -> None:
         burst = limits.per_second * BURST_SECONDS
-        self._sessions = sessions
         self._session = session
+        self._finish = finish
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -101,7 +149,7 @@ class Throttle:
             return await waiter.future
         except asyncio.CancelledError:
             if waiter not in self._waiting:
-                self._sessions.finish(self._session, tunnel=tunnel)
+                self._finish(self._session, tunnel)
             raise
         finally:
             timer.cancel()
