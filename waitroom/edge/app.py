@@ -20,7 +20,7 @@ from waitroom.edge.client.body_buffer import BufferBudget
 from waitroom.edge.client.connection import RETRY_LINE, ClientConnection
 from waitroom.edge.client.interfaces import ClientLimits, Server
 from waitroom.edge.client.limiter import Connections
-from waitroom.edge.http.head_cache import RequestHeads
+from waitroom.edge.http.head_cache import RequestHeadCache
 from waitroom.edge.http.headers import Peer
 from waitroom.edge.http.message import Request
 from waitroom.edge.outcomes import ForwardOutcome
@@ -103,7 +103,7 @@ class Edge(Server):
         self._id_prefix = secrets.token_hex(4)
         self._requests = 0
         self._dated = (0, b"")
-        self._heads = RequestHeads()
+        self._heads = RequestHeadCache()
         self._path_log = TokenBucket(PATH_LOGS_PER_SECOND, PATH_LOG_BURST)
         self._flow = VisitorFlow(Arrivals(workers, clock))
         self._endpoints = Endpoints(self._responder, self._flow, router, rooms, self.admit_or_wait)
@@ -193,10 +193,10 @@ class Edge(Server):
 
     def handle(self, client: ClientConnection, request: Request) -> None:
         """See `server.Server`."""
-        carry_out = request.carry_out
-        if carry_out is None:
-            carry_out = request.carry_out = self._resolve_handler(request)
-        carry_out(client, request)
+        handler = request.handler
+        if handler is None:
+            handler = request.handler = self._resolve_handler(request)
+        handler(client, request)
 
     # Carrying out the gate's decisions.
 

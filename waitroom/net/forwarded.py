@@ -18,7 +18,7 @@ MOST_HOPS: Final = 16
 LONGEST_CHAIN: Final = 2048
 LONGEST_FORWARDED: Final = 1024
 _LONGEST_ADDRESS: Final = 128
-_MEMO_SIZE: Final = 8192
+_CACHE_SIZE: Final = 8192
 _MOST_KNOWN: Final = 8192
 _LONGEST_KNOWN: Final = 64
 
@@ -41,7 +41,7 @@ def plain_address(text: str) -> str | None:
     return _plain_address(text) if len(text) <= _LONGEST_ADDRESS else None
 
 
-@lru_cache(_MEMO_SIZE)
+@lru_cache(_CACHE_SIZE)
 def _plain_address(text: str) -> str | None:
     if text.startswith("["):
         inner, bracket, port = text[1:].partition("]")

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-_NO_WORD = re.compile(rb"[^0-9a-z]")
+_NOT_ALPHANUMERIC = re.compile(rb"[^0-9a-z]")
 OUR_PREFIX: Final = b"waitroom-"
 
 # A prefix is followed by the end of the name or a hyphen.
@@ -52,7 +52,7 @@ _FORWARD: Final = b"x-forward"
 
 def plain_name(lower: bytes) -> bytes:
     """A lower-case header name as seen by shops that treat each odd character as a hyphen, as CGI and WSGI do."""
-    return _NO_WORD.sub(b"-", lower)
+    return _NOT_ALPHANUMERIC.sub(b"-", lower)
 
 
 def plain_names(names: Iterable[str]) -> frozenset[bytes]:

@@ -28,7 +28,7 @@ _UNSPECIFIED, _TCP4, _TCP6, _UNIX = 0x00, 0x11, 0x21, 0x31
 _ADDRESSES = {_UNSPECIFIED: 0, _TCP4: 12, _TCP6: 36, _UNIX: 216}
 
 
-class BadHeader(WaitroomError):  # noqa: N818 - the thing that is bad
+class ProxyHeaderError(WaitroomError):
     """The bytes received aren't a valid PROXY protocol header."""
 
 
@@ -56,7 +56,7 @@ class ProxyHeader:
             How many of ``data`` belong to the header; the rest is the visitor's.
 
         Raises:
-            BadHeader: The bytes can't become a valid header.
+            ProxyHeaderError: The bytes can't become a valid header.
         """
         if self.done:
             return 0
@@ -80,12 +80,12 @@ class ProxyHeader:
         if buffer[: len(SIGNATURE)] == SIGNATURE[: len(buffer)]:
             return self._end_of_block(buffer)
         if buffer[: len(_FIRST)] != _FIRST[: len(buffer)]:
-            raise BadHeader("no PROXY header")
+            raise ProxyHeaderError("no PROXY header")
         end = buffer.find(b"\n", 0, LONGEST_LINE)
         if end >= 0:
             return end + 1
         if len(buffer) >= LONGEST_LINE:
-            raise BadHeader("a PROXY line that is too long")
+            raise ProxyHeaderError("a PROXY line that is too long")
         return None
 
     @staticmethod
@@ -94,7 +94,7 @@ class ProxyHeader:
             return None
         length: int = struct.unpack_from("!H", buffer, 14)[0]
         if length > LONGEST_BLOCK:
-            raise BadHeader("a PROXY header that is too long")
+            raise ProxyHeaderError("a PROXY header that is too long")
         return _FIXED + length if len(buffer) >= _FIXED + length else None
 
     def _read_line(self, line: bytes) -> None:
@@ -102,17 +102,17 @@ class ProxyHeader:
             return
         found = _LINE.fullmatch(line)
         if found is None:
-            raise BadHeader("a PROXY line that is malformed")
+            raise ProxyHeaderError("a PROXY line that is malformed")
         kind, source, destination, *ports = (part.decode() for part in found.groups())
         parse = ipaddress.IPv4Address if kind == "TCP4" else ipaddress.IPv6Address
         try:
             self.address = str(parse(source))
             parse(destination)
         except ValueError:
-            raise BadHeader("a PROXY line with an address that is none") from None
+            raise ProxyHeaderError("a PROXY line with an address that is none") from None
         for port in ports:
             if int(port) > 65535 or port != str(int(port)):
-                raise BadHeader("a PROXY line with a port that is none")
+                raise ProxyHeaderError("a PROXY line with a port that is none")
 
     def _read_block(self, header: bytes) -> None:
         command, family = header[12], header[13]
@@ -121,12 +121,12 @@ class ProxyHeader:
             return
         if command != _PROXY:
             what = "command" if command & 0xF0 == _VERSION else "version"
-            raise BadHeader(f"a PROXY header of unknown {what}")
+            raise ProxyHeaderError(f"a PROXY header of unknown {what}")
         size = _ADDRESSES.get(family)
         if size is None:
-            raise BadHeader("a PROXY header for another kind of connection")
+            raise ProxyHeaderError("a PROXY header for another kind of connection")
         if len(header) < _FIXED + size:
-            raise BadHeader("a PROXY header too short for its addresses")
+            raise ProxyHeaderError("a PROXY header too short for its addresses")
         if family == _TCP4:
             self.address = str(ipaddress.IPv4Address(header[16:20]))
         elif family == _TCP6:
@@ -140,7 +140,7 @@ def _check_extensions(data: bytes) -> None:
     at = 0
     while at < len(data):
         if at + 3 > len(data):
-            raise BadHeader("a PROXY header with a cut extension")
+            raise ProxyHeaderError("a PROXY header with a cut extension")
         at += 3 + int(struct.unpack_from("!H", data, at + 1)[0])
     if at != len(data):
-        raise BadHeader("a PROXY header with a cut extension")
+        raise ProxyHeaderError("a PROXY header with a cut extension")

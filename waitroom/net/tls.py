@@ -25,7 +25,7 @@ LONGEST_FILE = 1 << 20
 _PARTS = {"tls_certificate": "the certificate", "tls_key": "the key"}
 
 
-class BadCertificate(WaitroomError):  # noqa: N818 - the thing that is bad
+class CertificateError(WaitroomError):
     """The certificate or key can't be used.
 
     Args:
@@ -42,7 +42,7 @@ class BadCertificate(WaitroomError):  # noqa: N818 - the thing that is bad
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class CertificatePair:
     """A matching certificate chain and key, both in PEM."""
 
     chain: str
@@ -53,7 +53,7 @@ class Pair:
         return json.dumps([self.chain, self.key]).encode()
 
     @classmethod
-    def from_json(cls, data: bytes) -> Pair:
+    def from_json(cls, data: bytes) -> CertificatePair:
         """Reads what `to_json` wrote."""
         chain, key = json.loads(data)
         return cls(chain, key)
@@ -65,11 +65,11 @@ class Pair:
         context.options |= ssl.OP_NO_RENEGOTIATION
         context.set_alpn_protocols(["http/1.1"])
         # OpenSSL only takes files; these have no name that another process could open.
-        with _nameless(self.chain) as chain, _nameless(self.key) as key:
+        with _unnamed_file(self.chain) as chain, _unnamed_file(self.key) as key:
             context.load_cert_chain(chain, key, password=_no_passphrase)
         return context
 
-    def flaw(self) -> str | None:
+    def browser_error(self) -> str | None:
         """Why no browser would accept this certificate now, such as ``certificate has expired``; None if it would.
 
         Checked by a handshake in memory with a client that trusts this one certificate: its issuer and the names it is
@@ -93,21 +93,21 @@ class Pair:
         return None
 
 
-def read_pair(certificate: Path, key: Path) -> Pair:
-    """Reads and checks the pair. Raises `BadCertificate`."""
+def read_pair(certificate: Path, key: Path) -> CertificatePair:
+    """Reads and checks the pair. Raises `CertificateError`."""
     chain, secret = _read("tls_certificate", certificate), _read("tls_key", key)
     if _BEGIN not in chain or _END not in chain:
         mend = "Give the server's certificate and those that follow it, each between its BEGIN and END lines."
-        raise BadCertificate("tls_certificate", f'names "{certificate}": it holds no certificate in PEM.', mend)
+        raise CertificateError("tls_certificate", f'names "{certificate}": it holds no certificate in PEM.', mend)
     if "PRIVATE KEY-----" not in secret:
         mend = "Give the key as the certificate's request was made with, between its BEGIN and END lines."
-        raise BadCertificate("tls_key", f'names "{key}": it holds no private key in PEM.', mend)
-    pair = Pair(chain, secret)
+        raise CertificateError("tls_key", f'names "{key}": it holds no private key in PEM.', mend)
+    pair = CertificatePair(chain, secret)
     try:
         pair.context()
-    except _Passphrase:
+    except _PassphraseNeededError:
         mend = "Take the passphrase off, with: openssl pkey -in KEY -out NEW_KEY"
-        raise BadCertificate("tls_key", f'names "{key}": it is encrypted with a passphrase.', mend) from None
+        raise CertificateError("tls_key", f'names "{key}": it is encrypted with a passphrase.', mend) from None
     except ssl.SSLError as error:
         raise _refused(error, certificate, key) from error
     return pair
@@ -116,21 +116,25 @@ def read_pair(certificate: Path, key: Path) -> Pair:
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 
 
-class _Passphrase(Exception):  # noqa: N818 - a question, not a mistake
+class _PassphraseNeededError(Exception):
     """OpenSSL asks for the passphrase of a key."""
 
 
 def _no_passphrase() -> NoReturn:
-    raise _Passphrase
+    raise _PassphraseNeededError
 
 
-def _refused(error: ssl.SSLError, certificate: Path, key: Path) -> BadCertificate:
+def _refused(error: ssl.SSLError, certificate: Path, key: Path) -> CertificateError:
     if error.reason == "KEY_VALUES_MISMATCH":
         what = f'names "{key}", which isn\'t the key of the certificate in "{certificate}".'
-        return BadCertificate("tls_key", what, "Give the two that were made together, the server's certificate first.")
+        return CertificateError(
+            "tls_key", what, "Give the two that were made together, the server's certificate first."
+        )
     reason = (error.reason or "unknown").replace("_", " ").lower()
     what = f'names "{certificate}": it and the key in "{key}" can\'t be used, {reason}.'
-    return BadCertificate("tls_certificate", what, "Have a look at both with: openssl x509 -text, openssl pkey -check")
+    return CertificateError(
+        "tls_certificate", what, "Have a look at both with: openssl x509 -text, openssl pkey -check"
+    )
 
 
 def _read(setting: str, file: Path) -> str:
@@ -140,19 +144,19 @@ def _read(setting: str, file: Path) -> str:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         mend = "Mend the path, or let the gateway's user read it."
-        raise BadCertificate(setting, f'names "{file}": it can\'t be read, {reason}.', mend) from None
+        raise CertificateError(setting, f'names "{file}": it can\'t be read, {reason}.', mend) from None
     try:
         text = data.decode()
     except UnicodeDecodeError:
         text = ""
     if not text or len(data) > LONGEST_FILE:
         what = f'names "{file}": it is no PEM file.'
-        raise BadCertificate(setting, what, f"Give {_PARTS[setting]} as text, with BEGIN and END lines.")
+        raise CertificateError(setting, what, f"Give {_PARTS[setting]} as text, with BEGIN and END lines.")
     return text
 
 
 @contextmanager
-def _nameless(text: str) -> Iterator[str]:
+def _unnamed_file(text: str) -> Iterator[str]:
     """The path of a file that holds this text, in memory if the system supports it."""
     if sys.platform == "linux":
         opened: IO[bytes] = os.fdopen(os.memfd_create("waitroom"), "w+b")

@@ -18,7 +18,7 @@ import structlog
 import uvloop
 
 from waitroom import logs
-from waitroom.net.tls import Pair
+from waitroom.net.tls import CertificatePair
 from waitroom.settings import Settings, from_json
 
 log = structlog.get_logger()
@@ -47,8 +47,8 @@ class Child:
     listener: socket.socket
     stop: asyncio.Event
     writer: asyncio.StreamWriter
-    pair: Pair | None
-    new_pairs: asyncio.Queue[Pair]
+    pair: CertificatePair | None
+    new_pairs: asyncio.Queue[CertificatePair]
 
     async def ready(self) -> None:
         """Notifies the supervisor that the child is ready."""
@@ -80,13 +80,13 @@ async def _run(name: str, slot: int, channel: int, listener: int, serve: Callabl
     async with asyncio.timeout(SETTINGS_SECONDS):
         settings = from_json(await reader.readline())
         line = await reader.readline()
-        pair = None if line == NO_PAIR else Pair.from_json(line)
-    new_pairs: asyncio.Queue[Pair] = asyncio.Queue()
+        pair = None if line == NO_PAIR else CertificatePair.from_json(line)
+    new_pairs: asyncio.Queue[CertificatePair] = asyncio.Queue()
     logs.configure(settings.log_level, f"{name} {slot}")
 
     async def watch() -> None:
         while line := await reader.readline():
-            new_pairs.put_nowait(Pair.from_json(line))
+            new_pairs.put_nowait(CertificatePair.from_json(line))
         stop.set()
 
     watching = loop.create_task(watch())

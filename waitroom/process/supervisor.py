@@ -20,7 +20,7 @@ import structlog
 
 from waitroom.errors import StartError
 from waitroom.metrics.recorder import FOLDER
-from waitroom.net.tls import BadCertificate, Pair, read_pair
+from waitroom.net.tls import CertificateError, CertificatePair, read_pair
 from waitroom.process.child import NO_PAIR, READY
 from waitroom.process.command import python_command
 from waitroom.process.data_dir import kept_secret, lock_folder
@@ -50,7 +50,13 @@ class Process:
     """
 
     def __init__(
-        self, name: str, module: str, slot: int, settings: Settings, listener: socket.socket, pair: Pair | None = None
+        self,
+        name: str,
+        module: str,
+        slot: int,
+        settings: Settings,
+        listener: socket.socket,
+        pair: CertificatePair | None = None,
     ) -> None:
         self._name = name
         self._module = module
@@ -88,7 +94,7 @@ class Process:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(number)
 
-    def use(self, pair: Pair) -> None:
+    def use(self, pair: CertificatePair) -> None:
         """Passes another certificate and key to the child and its successors."""
         self._pair = pair
         if self._writer is not None:
@@ -144,7 +150,7 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._edges: list[Process] = []
         self._control: Process | None = None
-        self._pair: Pair | None = None
+        self._pair: CertificatePair | None = None
 
     async def run(self) -> None:
         """Runs until SIGTERM or SIGINT. Raises `StartError`."""
@@ -216,17 +222,17 @@ class Supervisor:
             if process is not None:
                 process.stop()
 
-    def _first_pair(self) -> Pair | None:
+    def _first_pair(self) -> CertificatePair | None:
         """Loads the configured certificate and key. An expired one is accepted: a start is no time to be strict."""
         try:
             pair = self._read_pair()
-        except BadCertificate as error:
+        except CertificateError as error:
             raise StartError(f"{error.key} {error}") from error
-        if pair is not None and (flaw := pair.flaw()):
+        if pair is not None and (flaw := pair.browser_error()):
             log.warning("browsers will refuse the certificate", cause=flaw, file=self._settings.tls_certificate)
         return pair
 
-    def _read_pair(self) -> Pair | None:
+    def _read_pair(self) -> CertificatePair | None:
         certificate, key = self._settings.tls_certificate, self._settings.tls_key
         return read_pair(Path(certificate), Path(key)) if certificate is not None and key is not None else None
 
@@ -234,8 +240,8 @@ class Supervisor:
         """Reloads certificate and key, and nothing else: other settings require a restart."""
         try:
             pair = self._read_pair()
-            flaw = None if pair is None else pair.flaw()
-        except BadCertificate as error:
+            flaw = None if pair is None else pair.browser_error()
+        except CertificateError as error:
             log.error("the new certificate can't be used; the old one goes on", cause=f"{error.key} {error}")
             return
         if pair is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from waitroom.errors import Problem
-from waitroom.net.tls import BadCertificate, read_pair
+from waitroom.net.tls import CertificateError, read_pair
 from waitroom.settings.sources import KeyPath, Source
 from waitroom.settings.validators import SECRET_LENGTH
 
@@ -75,7 +75,7 @@ def _with_pair(settings: Settings, source: Source) -> tuple[Settings, list[Probl
     settings = dataclasses.replace(settings, tls_certificate=str(certificate), tls_key=str(key))
     try:
         read_pair(certificate, key)
-    except BadCertificate as error:
+    except CertificateError as error:
         return settings, [source.problem((error.key,), error.what, error.mend)]
     return settings, []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from waitroom.edge.http.message import Malformed, Request, parse_request
+from waitroom.edge.http.message import MalformedError, Request, parse_request
 from waitroom.net.authority import Authority, parse_authority, same_authority
 
 
@@ -62,7 +62,7 @@ def test_an_authority_in_one_spelling(value, found):
 def test_invalid_authorities(value):
     assert parse_authority(value) is None
     if value:
-        with pytest.raises(Malformed) as raised:
+        with pytest.raises(MalformedError) as raised:
             request(b"/", value)
         assert raised.value.status == 400
 
@@ -109,7 +109,7 @@ def test_an_absolute_target_that_means_the_host(target, host):
     ],
 )
 def test_an_absolute_target_that_means_another_host(target, host):
-    with pytest.raises(Malformed) as raised:
+    with pytest.raises(MalformedError) as raised:
         request(target, host)
     assert raised.value.status == 400
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waitroom.edge.http.headers import Peer, forwarded_lines, request_lines
+from waitroom.edge.http.headers import Peer, forwarding_headers, request_headers
 from waitroom.edge.http.message import Request, parse_request
 from waitroom.net.forwarded import (
     LONGEST_CHAIN,
@@ -36,7 +36,7 @@ def told(*lines: bytes, peer: Peer = PROXY) -> dict[str, str]:
     """The forwarding headers that reach the shop; each of them once at most, but for Forwarded, which is a list."""
     sent = request(*lines)
     found: dict[str, str] = {}
-    for line in (request_lines(sent, (), peer) + forwarded_lines(sent, peer)).decode().split("\r\n"):
+    for line in (request_headers(sent, (), peer) + forwarding_headers(sent, peer)).decode().split("\r\n"):
         name, _, value = line.partition(": ")
         if "forwarded" in name.lower():
             assert name not in found or name == "Forwarded"
@@ -109,8 +109,8 @@ def test_trusted_proxies_are_addresses_and_networks(address: str, trusted: bool)
 def test_the_visitor_is_the_first_hop_from_the_right_that_nobody_vouches_for(header: bytes, client: str):
     assert TRUSTED.client(header, "10.0.0.1") == client
     sent = request(b"X-Forwarded-For: " + header)
-    assert PROXY.origin(sent).address == client
-    assert STRANGER.origin(sent).address == "203.0.113.9"
+    assert PROXY.client_info(sent).address == client
+    assert STRANGER.client_info(sent).address == "203.0.113.9"
 
 
 @given(st.lists(st.ip_addresses(), max_size=4), st.ip_addresses().filter(lambda one: str(one) not in TRUSTED))
@@ -152,7 +152,7 @@ def test_forwarded_is_taken_apart(value: bytes, hops: list[Hop]):
 def test_forwarded_that_breaks_its_grammar_says_nothing(value: bytes):
     assert parse_forwarded(value) is None
     if b"\x01" not in value:
-        assert PROXY.origin(request(b"Forwarded: " + value)) == ("10.0.0.1", b"http", b"shop", b"")
+        assert PROXY.client_info(request(b"Forwarded: " + value)) == ("10.0.0.1", b"http", b"shop", b"")
 
 
 @given(st.binary(max_size=80))
@@ -169,10 +169,10 @@ def test_the_shop_is_told_who_connected_and_nothing_that_a_stranger_says():
     ]
     expected = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "shop"}
     assert told(*lies, peer=STRANGER) == expected
-    assert not STRANGER.secure(request(*lies))
+    assert not STRANGER.is_secure(request(*lies))
     over_tls = Peer("203.0.113.9", False, tls=True, proxies=TRUSTED)
     assert told(*lies, peer=over_tls) == expected | {"X-Forwarded-Proto": "https"}
-    assert over_tls.secure(request(b"X-Forwarded-Proto: http"))
+    assert over_tls.is_secure(request(b"X-Forwarded-Proto: http"))
 
 
 def test_what_a_proxy_says_goes_on_with_the_proxy_added():
@@ -182,7 +182,7 @@ def test_what_a_proxy_says_goes_on_with_the_proxy_added():
         "X-Forwarded-Proto": "https",
         "X-Forwarded-Host": "www.shop:8443",
     }
-    assert PROXY.secure(request(*lines))
+    assert PROXY.is_secure(request(*lines))
 
 
 def test_of_several_proxies_the_first_knows_what_the_browser_spoke():
@@ -192,7 +192,7 @@ def test_of_several_proxies_the_first_knows_what_the_browser_spoke():
         "X-Forwarded-Proto": "https",
         "X-Forwarded-Host": "www.shop",
     }
-    assert PROXY.secure(request(*lines))
+    assert PROXY.is_secure(request(*lines))
 
 
 @pytest.mark.parametrize("line", [b"X-Forwarded-Proto: ht tp", b"X-Forwarded-Proto: ,https", b"X-Forwarded-Host: a b"])
@@ -202,8 +202,8 @@ def test_what_is_no_protocol_or_host_is_not_passed_on(line: bytes):
 
 @pytest.mark.parametrize(("proto", "secure"), [(b"https", True), (b"HTTPS", True), (b"wss", True), (b"http", False)])
 def test_whether_the_browser_speaks_https(proto: bytes, secure: bool):
-    assert PROXY.secure(request(b"X-Forwarded-Proto: " + proto)) is secure
-    assert PROXY.secure(request(b"Forwarded: proto=" + proto)) is secure
+    assert PROXY.is_secure(request(b"X-Forwarded-Proto: " + proto)) is secure
+    assert PROXY.is_secure(request(b"Forwarded: proto=" + proto)) is secure
 
 
 def test_forwarded_alone_says_the_same():
@@ -214,13 +214,13 @@ def test_forwarded_alone_says_the_same():
         "X-Forwarded-Host": "www.shop",
         "Forwarded": line.decode().partition(": ")[2] + ", for=10.0.0.1",
     }
-    assert PROXY.origin(request(line)).address == "2001:db8::9"
+    assert PROXY.client_info(request(line)).address == "2001:db8::9"
     six = Peer("fd00::1", True, proxies=TRUSTED)
     assert told(b"Forwarded: for=203.0.113.9", peer=six)["Forwarded"] == 'for=203.0.113.9, for="[fd00::1]"'
 
 
 def test_what_an_element_says_counts_though_its_visitor_is_hidden():
-    origin = PROXY.origin(request(b"Forwarded: for=6.6.6.6;proto=http, for=_hidden;proto=https;host=www.shop"))
+    origin = PROXY.client_info(request(b"Forwarded: for=6.6.6.6;proto=http, for=_hidden;proto=https;host=www.shop"))
     assert origin == ("10.0.0.1", b"https", b"www.shop", b"6.6.6.6, unknown")
 
 
@@ -345,7 +345,7 @@ def test_the_shop_is_told_of_the_nearest_hops():
 def test_of_a_long_forwarded_header_the_end_counts_and_no_other_is_passed_on():
     line = b"Forwarded: " + b"for=6.6.6.6, " * 500 + b"for=203.0.113.9;proto=https, for=10.0.0.2"
     found = told(line)
-    assert PROXY.origin(request(line)).address == "203.0.113.9"
+    assert PROXY.client_info(request(line)).address == "203.0.113.9"
     assert found["X-Forwarded-Proto"] == "https"
     assert found["X-Forwarded-For"].endswith("6.6.6.6, 203.0.113.9, 10.0.0.2, 10.0.0.1")
     assert found["X-Forwarded-For"].count(",") == MOST_HOPS
@@ -358,5 +358,5 @@ def test_no_cut_hides_what_the_proxy_saw(fill: bytes, seen: bytes):
     """The cut may fall into a quoted string of the visitor's; at worst the header then says nothing."""
     for more in range(40):
         made_up = b'for="' + b"y" * more + fill * (2 * LONGEST_FORWARDED // len(fill)) + b'"'
-        address = PROXY.origin(request(b"Forwarded: " + made_up + b", " + seen)).address
+        address = PROXY.client_info(request(b"Forwarded: " + made_up + b", " + seen)).address
         assert address in ("203.0.113.9", "2001:db8::9", "10.0.0.1")

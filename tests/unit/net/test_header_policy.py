@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from waitroom.edge.http.framing import ChunkedBody
-from waitroom.edge.http.headers import Peer, request_lines
+from waitroom.edge.http.headers import Peer, request_headers
 from waitroom.edge.http.message import parse_request
 from waitroom.net.forwarded import TrustedProxies
 
@@ -60,7 +60,7 @@ PROXY = Peer("10.0.0.1", trusted=True, proxies=TRUSTED)
 def sent_on(*names: str, peer: Peer) -> list[str]:
     lines = b"".join(b"%b: 1\r\n" % name.encode() for name in names)
     request, cookies = parse_request(b"GET / HTTP/1.1\r\nHost: shop\r\n%b\r\n" % lines)
-    _, *kept, _ = request_lines(request, cookies, peer).decode().split("\r\n")
+    _, *kept, _ = request_headers(request, cookies, peer).decode().split("\r\n")
     return [line.partition(":")[0] for line in kept]
 
 
@@ -105,8 +105,8 @@ def test_what_a_shared_head_keeps_depends_on_who_sends_it():
     """Heads that come again are parsed once, for visitors and proxies alike."""
     request, cookies = parse_request(b"GET / HTTP/1.1\r\nHost: shop\r\nX-Real-IP: 1.1.1.1\r\n\r\n")
     for _ in range(2):
-        assert b"X-Real-IP" in request_lines(request, cookies, PROXY)
-        assert b"X-Real-IP" not in request_lines(request, cookies, VISITOR)
+        assert b"X-Real-IP" in request_headers(request, cookies, PROXY)
+        assert b"X-Real-IP" not in request_headers(request, cookies, VISITOR)
 
 
 @pytest.mark.parametrize("name", ["X-Real-IP", "Waitroom-Proof", "CDN-Cache-Control", "Expires", "x_original_url"])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waitroom.net.proxy_protocol import LOCAL, LONGEST_BLOCK, LONGEST_LINE, SIGNATURE, BadHeader, ProxyHeader
+from waitroom.net.proxy_protocol import LOCAL, LONGEST_BLOCK, LONGEST_LINE, SIGNATURE, ProxyHeader, ProxyHeaderError
 
 V4 = b"PROXY TCP4 203.0.113.9 10.0.0.1 56324 443\r\n"
 V6 = b"PROXY TCP6 2001:db8::9 2001:db8::1 56324 443\r\n"
@@ -141,21 +141,21 @@ BAD_BLOCKS = [
 
 @pytest.mark.parametrize("data", BAD_LINES + BAD_BLOCKS)
 def test_what_is_wrong_is_refused(data: bytes):
-    with pytest.raises(BadHeader):
+    with pytest.raises(ProxyHeaderError):
         ProxyHeader().feed(data)
 
 
 @pytest.mark.parametrize("data", BAD_LINES + BAD_BLOCKS)
 def test_it_is_refused_byte_by_byte_too(data: bytes):
     parsed = ProxyHeader()
-    with pytest.raises(BadHeader):
+    with pytest.raises(ProxyHeaderError):
         drip(parsed, data)
     assert not parsed.done
 
 
 @pytest.mark.parametrize("first", [b"G", b"\x16", b"P\r", b"\r\n\r\r", b"PROXX"])
 def test_what_can_t_become_one_is_refused_at_once(first: bytes):
-    with pytest.raises(BadHeader):
+    with pytest.raises(ProxyHeaderError):
         ProxyHeader().feed(first)
 
 
@@ -178,7 +178,7 @@ def test_junk_is_refused_or_waited_for_and_never_more(data: bytes):
     parsed = ProxyHeader()
     try:
         assert 0 <= parsed.feed(data) <= len(data)
-    except BadHeader:
+    except ProxyHeaderError:
         assert not parsed.done
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from support.certificates import NAME, make_pair
-from waitroom.net.tls import LONGEST_FILE, BadCertificate, Pair, read_pair
+from waitroom.net.tls import LONGEST_FILE, CertificateError, CertificatePair, read_pair
 
 FILES = Path(__file__).parents[1] / "testdata" / "settings"
 GOOD, BAD = FILES / "good/files", FILES / "bad/files"
 
 
-def pair() -> Pair:
+def pair() -> CertificatePair:
     return read_pair(GOOD / "shop.pem", GOOD / "shop.key")
 
 
@@ -51,7 +51,7 @@ def test_nothing_older_than_tls_1_2_is_spoken():
 
 
 def test_a_pair_goes_through_the_pipe_and_its_key_into_no_log():
-    assert Pair.from_json(pair().to_json()) == pair()
+    assert CertificatePair.from_json(pair().to_json()) == pair()
     assert b"\n" not in pair().to_json()
     assert "PRIVATE" not in repr(pair())
 
@@ -78,7 +78,7 @@ def test_no_file_is_left_open():
     ],
 )
 def test_a_pair_that_can_t_serve_is_refused_with_the_cause(certificate: Path, key: Path, setting: str, words: str):
-    with pytest.raises(BadCertificate, match=words) as caught:
+    with pytest.raises(CertificateError, match=words) as caught:
         read_pair(certificate, key)
     assert caught.value.key == setting
     assert "PRIVATE" not in str(caught.value)
@@ -86,7 +86,7 @@ def test_a_pair_that_can_t_serve_is_refused_with_the_cause(certificate: Path, ke
 
 def test_a_file_that_is_far_too_long_is_not_read_whole(tmp_path: Path):
     (tmp_path / "long.pem").write_text((GOOD / "shop.pem").read_text() + "x" * LONGEST_FILE)
-    with pytest.raises(BadCertificate, match="no PEM file"):
+    with pytest.raises(CertificateError, match="no PEM file"):
         read_pair(tmp_path / "long.pem", GOOD / "shop.key")
 
 
@@ -98,4 +98,4 @@ def test_a_chain_of_several_certificates_serves(tmp_path: Path):
 def test_an_expired_certificate_is_known(tmp_path: Path):
     assert pair().flaw() is None
     expired = read_pair(*make_pair(tmp_path, "old", expired=True))
-    assert expired.flaw() == "certificate has expired"
+    assert expired.browser_error() == "certificate has expired"

@@ -18,7 +18,7 @@ from waitroom.edge.client.connection import ClientConnection
 from waitroom.edge.client.interfaces import Server
 from waitroom.edge.http.headers import Peer
 from waitroom.net.forwarded import plain_address
-from waitroom.net.proxy_protocol import BadHeader, ProxyHeader
+from waitroom.net.proxy_protocol import ProxyHeader, ProxyHeaderError
 
 log = structlog.get_logger()
 
@@ -173,7 +173,7 @@ class Door:
                     self._host.leave(peer)
                 if arrival.peer is not None:
                     await self._connect(arrival, arrival.peer)
-        except BadHeader as error:
+        except ProxyHeaderError as error:
             self._complain(peer.address, str(error))
         except (OSError, TimeoutError) as error:
             # Mostly scanners and broken connections.
@@ -195,11 +195,11 @@ class Door:
             )
 
     async def _read_header(self, connection: socket.socket, peer: Peer) -> Peer | None:
-        """The visitor named by a proxy's header. Raises `BadHeader`, `OSError`."""
+        """The visitor named by a proxy's header. Raises `ProxyHeaderError`, `OSError`."""
         # The gateway's own probe comes from this machine and represents no visitor.
         own = plain_address(str(connection.getsockname()[0])) == peer.address
         if not own and not self._host.trusts(peer.address):
-            raise BadHeader("not one of trusted_proxies")
+            raise ProxyHeaderError("not one of trusted_proxies")
         header = ProxyHeader()
         while not header.done:
             await self._readable(connection)
@@ -210,7 +210,7 @@ class Door:
                     raise ConnectionResetError("closed before its PROXY header")
                 connection.recv(header.feed(seen))
         if not self._host.trusts(peer.address) and not header.local:
-            raise BadHeader("not one of trusted_proxies")
+            raise ProxyHeaderError("not one of trusted_proxies")
         tls = self._context is not None
         if header.address is None:
             return self._host.enter(peer.address, tls=tls, vouched=False)

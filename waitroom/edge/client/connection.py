@@ -18,7 +18,7 @@ from waitroom.edge.client.minimum_rate import MinimumRate
 from waitroom.edge.client.send_queue import unacknowledged
 from waitroom.edge.http.framing import NO_BODY, Body, ChunkedBody, LengthBody
 from waitroom.edge.http.headers import Peer
-from waitroom.edge.http.message import LONGEST_TARGET, Malformed, Request
+from waitroom.edge.http.message import LONGEST_TARGET, MalformedError, Request
 from waitroom.edge.http.partial_head import PartialHead, has_bare_line_feed
 from waitroom.errors import StoreUnavailable
 
@@ -270,7 +270,7 @@ class ClientConnection(asyncio.Protocol):
     @property
     def visitor(self) -> str:
         """The visitor's address, for the log."""
-        return self.peer.address if self.request is None else self.peer.origin(self.request).address
+        return self.peer.address if self.request is None else self.peer.client_info(self.request).address
 
     @property
     def request_id(self) -> str:
@@ -486,7 +486,7 @@ class ClientConnection(asyncio.Protocol):
             head, self._buffer = buffer[:end], buffer[end:]
             try:
                 found = server.parse_request(head)
-            except Malformed as error:
+            except MalformedError as error:
                 self._refuse(error.status, head, error.reason)
                 return False
         self._number = server.count_request()
@@ -637,7 +637,7 @@ class ClientConnection(asyncio.Protocol):
         data, self._buffer = self._buffer, b""
         try:
             pieces, self._buffer = self._body.feed(data)
-        except Malformed as error:
+        except MalformedError as error:
             self.closing = True
             self._break_off(error.status)
             return None
@@ -661,7 +661,7 @@ class ClientConnection(asyncio.Protocol):
         """Discards the received part of the body; False if more is to come."""
         try:
             _, self._buffer = self._body.feed(self._buffer)
-        except Malformed:
+        except MalformedError:
             return False
         return self._body.done
 

@@ -16,7 +16,7 @@ _TARGETED_SUFFIX: Final = b"-cache-control"
 _QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
-def directs_caches(name: bytes) -> bool:
+def controls_caches(name: bytes) -> bool:
     """Whether some cache reads a header of this lower-case name to decide if it may store a response."""
     return name in _FOR_ALL_CACHES or is_targeted(name)
 
@@ -26,7 +26,7 @@ def is_targeted(name: bytes) -> bool:
     return name.endswith(_TARGETED_SUFFIX) or name in _FOR_SURROGATES or name == _ACCEL_EXPIRES
 
 
-def forbids_keeping(name: bytes, value: bytes) -> bool:
+def forbids_storing(name: bytes, value: bytes) -> bool:
     """Whether a Cache-Control header, or a targeted one, clearly forbids every shared cache to store the response.
 
     Args:

@@ -15,8 +15,8 @@ from typing import cast
 # Whitespace around the value is left to `strip`: overlapping parts of a pattern make it quadratic.
 _LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t\x20-\x7e\x80-\xff]*)")
 
-MEMO_SIZE = 8192
-LONGEST_KEPT = 512
+MAX_FIELDS = 8192
+MAX_LINE_BYTES = 512
 
 
 class Field:
@@ -37,7 +37,7 @@ class Field:
         self.line = b"%b: %b\r\n" % (name, value)
 
 
-class FieldMemo:
+class FieldCache:
     """Parses header lines, and caches them with a bound.
 
     Args:
@@ -59,8 +59,8 @@ class FieldMemo:
         if found is None:
             return None
         field = Field(found[1], found[2].strip(b" \t"))
-        if len(line) <= LONGEST_KEPT and field.lower not in self._personal:
-            if len(self._known) >= MEMO_SIZE:
+        if len(line) <= MAX_LINE_BYTES and field.lower not in self._personal:
+            if len(self._known) >= MAX_FIELDS:
                 self._known.clear()
             self._known[line] = field
         return field

@@ -8,8 +8,8 @@ import re
 from abc import ABC, abstractmethod
 from typing import Final
 
-from waitroom.edge.http.caching import directs_caches
-from waitroom.edge.http.message import Headers, Malformed
+from waitroom.edge.http.caching import controls_caches
+from waitroom.edge.http.message import Headers, MalformedError
 from waitroom.net.header_policy import OUR_PREFIX, moves_request, plain_name
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -50,7 +50,7 @@ class Body(ABC):
         """Takes received bytes; returns the pieces of the body in them and the bytes after the body's end.
 
         Raises:
-            Malformed: The framing is invalid.
+            MalformedError: The framing is invalid.
         """
 
 
@@ -97,8 +97,8 @@ class ChunkedBody(Body):
     """A body in chunks (RFC 9112, section 7.1); extensions are dropped.
 
     Args:
-        status: The status of `Malformed`: 400 for a client's body, which is parsed strictly; 502 for a shop's, whose
-            chunk sizes may be padded.
+        status: The status of `MalformedError`: 400 for a client's body, which is parsed strictly; 502 for a shop's,
+            whose chunk sizes may be padded.
     """
 
     __slots__ = ("_at", "_buffer", "_left", "_status", "_step", "_trailer_bytes", "done", "trailers")
@@ -129,7 +129,7 @@ class ChunkedBody(Body):
         end = self._buffer.find(b"\r\n", start, start + limit + 2)
         if end < 0:
             if len(self._buffer) - start > limit + 1:
-                raise Malformed(self._status, "a line of a chunked body that is too long")
+                raise MalformedError(self._status, "a line of a chunked body that is too long")
             # A client that ends lines with a bare line feed may never send more: no valid line has one, so reject it
             # now.
             bare = self._buffer.find(b"\n", start)
@@ -143,7 +143,7 @@ class ChunkedBody(Body):
             return False
         found = (_PADDED_CHUNK_LINE if self._status == 502 else _CHUNK_LINE).match(line)
         if found is None:
-            raise Malformed(self._status, "a chunk size that is none")
+            raise MalformedError(self._status, "a chunk size that is none")
         self._left = int(found[1], 16)
         self._step = self._data if self._left else self._trailer_line
         return True
@@ -162,7 +162,7 @@ class ChunkedBody(Body):
     def _data_end(self, pieces: list[bytes]) -> bool:
         end = self._buffer[self._at : self._at + 2]
         if not b"\r\n".startswith(end):
-            raise Malformed(self._status, "a chunk that is longer than its size")
+            raise MalformedError(self._status, "a chunk that is longer than its size")
         if len(end) < 2:
             return False
         self._at += 2
@@ -179,18 +179,18 @@ class ChunkedBody(Body):
         self._trailer_bytes += len(line) + 2
         found = _TRAILER_LINE.match(line)
         if found is None or self._trailer_bytes > LONGEST_TRAILERS:
-            raise Malformed(self._status, "a trailer that is none")
+            raise MalformedError(self._status, "a trailer that is none")
         name = plain_name(found[1].lower())
-        if not (name in _NO_TRAILERS or name.startswith(OUR_PREFIX) or moves_request(name) or directs_caches(name)):
+        if not (name in _NO_TRAILERS or name.startswith(OUR_PREFIX) or moves_request(name) or controls_caches(name)):
             self.trailers.append((found[1], found[2].strip(b" \t")))
         return True
 
 
-def chunk(piece: bytes) -> bytes:
+def encode_chunk(piece: bytes) -> bytes:
     """One chunk that contains ``piece``, which isn't empty."""
     return b"%x\r\n%b\r\n" % (len(piece), piece)
 
 
-def last_chunk(trailers: Headers) -> bytes:
+def encode_last_chunk(trailers: Headers) -> bytes:
     """The end of a chunked body."""
     return b"0\r\n" + b"".join(b"%b: %b\r\n" % trailer for trailer in trailers) + b"\r\n"

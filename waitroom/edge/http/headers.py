@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from waitroom.bounded import bounded_lru_cache
-from waitroom.edge.http.caching import directs_caches
+from waitroom.edge.http.caching import controls_caches
 from waitroom.edge.http.message import Request, Response
 from waitroom.net.authority import parse_authority
 from waitroom.net.forwarded import (
@@ -26,7 +26,7 @@ from waitroom.net.forwarded import (
 from waitroom.net.header_policy import OUR_PREFIX, moves_request, plain_name
 
 COOKIE_PREFIX: Final = b"waitroom_"
-MOST_OF_A_COOKIE: Final = 8
+MAX_SAME_COOKIES: Final = 8
 _QUOTE: Final = ord('"')
 _SEMICOLON: Final = ord(";")
 
@@ -55,8 +55,8 @@ _PROTO = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]{0,15}\Z")
 _SECURE = frozenset((b"https", b"wss"))
 
 
-class Origin(NamedTuple):
-    """The origin of a request, as far as the peers that passed it on are trusted.
+class ClientInfo(NamedTuple):
+    """The client of a request, as far as the proxies that forwarded it are trusted to name it.
 
     Attributes:
         address: The visitor's address.
@@ -70,11 +70,11 @@ class Origin(NamedTuple):
     host: bytes
     hops: bytes = b""
 
-    def told(self, address: str, proto: bytes | None, host: bytes | None, hops: bytes) -> Origin:
+    def with_forwarded(self, address: str, proto: bytes | None, host: bytes | None, hops: bytes) -> ClientInfo:
         """A copy with the values that proxies stated; missing or invalid ones stay as they are."""
         proto = proto if proto and _PROTO.match(proto) else self.proto
         known = host is not None and parse_authority(host) is not None
-        return Origin(address, proto, host if host is not None and known else self.host, hops)
+        return ClientInfo(address, proto, host if host is not None and known else self.host, hops)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +93,18 @@ class Peer:
     tls: bool = False
     proxies: TrustedProxies = NO_PROXIES
 
-    def secure(self, request: Request) -> bool:
+    def is_secure(self, request: Request) -> bool:
         """Whether the visitor's browser uses HTTPS."""
-        return self.origin(request).proto.lower() in _SECURE if self.trusted else self.tls
+        return self.client_info(request).proto.lower() in _SECURE if self.trusted else self.tls
 
-    def origin(self, request: Request) -> Origin:
-        """The origin of a request.
+    def client_info(self, request: Request) -> ClientInfo:
+        """The client of a request.
 
         A proxy uses one of two dialects. If it sends any X-Forwarded header, it doesn't set Forwarded: that header was
         made up by the visitor and passed on.
         """
         fields = request.fields
-        own = Origin(self.address, b"https" if self.tls else b"http", fields.get(b"host", b""))
+        own = ClientInfo(self.address, b"https" if self.tls else b"http", fields.get(b"host", b""))
         if not self.trusted:
             return own
         if not _FORWARDED_NAMES.isdisjoint(fields):
@@ -112,19 +112,19 @@ class Peer:
             proto = fields.get(b"x-forwarded-proto", b"").partition(b",")[0].strip(b" \t")
             host = fields.get(b"x-forwarded-host", b"").partition(b",")[0].strip(b" \t")
             address = self.proxies.client(hops, self.address)
-            return own.told(address, proto, host, nearest_hops(hops, LONGEST_CHAIN))
-        told = parse_forwarded(fields[b"forwarded"]) if b"forwarded" in fields else None
-        if not told:
+            return own.with_forwarded(address, proto, host, nearest_hops(hops, LONGEST_CHAIN))
+        forwarded = parse_forwarded(fields[b"forwarded"]) if b"forwarded" in fields else None
+        if not forwarded:
             return own
-        addresses = [hop.address for hop in told]
+        addresses = [hop.address for hop in forwarded]
         address, index = first_untrusted_hop(addresses, self.address, self.proxies.__contains__)
         hops = b", ".join((address or "unknown").encode() for address in addresses)
         # A hop before an untrusted one could have been made up by anybody.
-        return own.told(address, told[index].proto, told[index].host, hops)
+        return own.with_forwarded(address, forwarded[index].proto, forwarded[index].host, hops)
 
 
-def own_cookies(cookies: Sequence[bytes], name: bytes) -> list[bytes]:
-    """The values of one of our cookies in a request's Cookie headers, in order; at most `MOST_OF_A_COOKIE`.
+def gateway_cookies(cookies: Sequence[bytes], name: bytes) -> list[bytes]:
+    """The values of one of our cookies in a request's Cookie headers, in order; at most `MAX_SAME_COOKIES`.
 
     A neighbouring site can set a cookie of the same name for a common parent domain, and browsers send both.
 
@@ -145,7 +145,7 @@ def own_cookies(cookies: Sequence[bytes], name: bytes) -> list[bytes]:
                 value = header[at:] if end < 0 else header[at:end]
                 if value and (value[-1] <= _QUOTE or value[0] == _QUOTE):  # no token has a character up to the quote
                     value = value.rstrip(b" \t").strip(b'"')
-                if value and (not found or (value not in found and len(found) < MOST_OF_A_COOKIE)):
+                if value and (not found or (value not in found and len(found) < MAX_SAME_COOKIES)):
                     found.append(value)
                 if end < 0:
                     break
@@ -154,7 +154,7 @@ def own_cookies(cookies: Sequence[bytes], name: bytes) -> list[bytes]:
     return found
 
 
-def own_tokens(cookies: Sequence[bytes], name: bytes, header: bytes | None) -> list[bytes]:
+def gateway_tokens(cookies: Sequence[bytes], name: bytes, header: bytes | None) -> list[bytes]:
     """The tokens of one kind in a request: from our cookies and the header that apps send, each within the bound.
 
     Args:
@@ -162,15 +162,15 @@ def own_tokens(cookies: Sequence[bytes], name: bytes, header: bytes | None) -> l
         name: The cookie's name, followed by an equals sign.
         header: The value of the header; several headers are joined by commas.
     """
-    found = own_cookies(cookies, name)
+    found = gateway_cookies(cookies, name)
     if header is not None:
-        found += [value.strip(b" \t") for value in header.split(b",", MOST_OF_A_COOKIE)[:MOST_OF_A_COOKIE]]
+        found += [value.strip(b" \t") for value in header.split(b",", MAX_SAME_COOKIES)[:MAX_SAME_COOKIES]]
     return found
 
 
 @bounded_lru_cache(4096, longest=2048)
-def foreign_cookies(header: bytes) -> bytes:
-    """The Cookie header line without our cookies; empty if nothing is left.
+def shop_cookies(header: bytes) -> bytes:
+    """The Cookie header without our cookies; empty if nothing is left.
 
     A visitor sends the same header with every part of a page.
     """
@@ -180,21 +180,21 @@ def foreign_cookies(header: bytes) -> bytes:
     return b"Cookie: %b\r\n" % header if header else b""
 
 
-def request_lines(request: Request, cookies: Sequence[bytes], peer: Peer) -> bytes:
-    """The header lines to forward to the shop, in their order; the caller adds framing, session and upgrade."""
+def request_headers(request: Request, cookies: Sequence[bytes], peer: Peer) -> bytes:
+    """The headers to forward to the shop, in their order; the caller adds framing, session and upgrade."""
     trust = 0
     if peer.trusted:
-        trust = 2 if _passes_forwarded(request, peer) else 1
-    kept = request.kept.get(trust)
+        trust = 2 if _forwards_forwarded(request, peer) else 1
+    kept = request.forward_headers.get(trust)
     if kept is None:
-        kept = request.kept[trust] = _kept_of_request(request, peer, trust == 2)
+        kept = request.forward_headers[trust] = _filter_request_headers(request, peer, trust == 2)
     if len(cookies) == 1:
-        return kept[0] + foreign_cookies(cookies[0]) + kept[1]
-    return b"".join((kept[0], *[foreign_cookies(header) for header in cookies], kept[1]))
+        return kept[0] + shop_cookies(cookies[0]) + kept[1]
+    return b"".join((kept[0], *[shop_cookies(header) for header in cookies], kept[1]))
 
 
-def _kept_of_request(request: Request, peer: Peer, told: bool) -> tuple[bytes, bytes]:
-    dropped = _DROPPED_FROM_REQUESTS if told else _DROPPED_FROM_UNTRUSTED
+def _filter_request_headers(request: Request, peer: Peer, forwarded: bool) -> tuple[bytes, bytes]:
+    dropped = _DROPPED_FROM_REQUESTS if forwarded else _DROPPED_FROM_UNTRUSTED
     named = request.connection - _HARMLESS_OPTIONS
     if named:
         dropped = dropped | (named - _NEVER_BY_CONNECTION)
@@ -210,53 +210,53 @@ def _is_forged(lower: bytes, peer: Peer) -> bool:
     return not peer.trusted and moves_request(name) and name not in peer.proxies.kept_headers
 
 
-def forwarded_lines(request: Request, peer: Peer) -> bytes:
+def forwarding_headers(request: Request, peer: Peer) -> bytes:
     """The forwarding headers; those sent by an untrusted client are ignored."""
     if not peer.trusted:
-        return _direct_lines(peer.address, b"https" if peer.tls else b"http", request.fields.get(b"host", b""))
-    origin = peer.origin(request)
+        return _direct_headers(peer.address, b"https" if peer.tls else b"http", request.fields.get(b"host", b""))
+    info = peer.client_info(request)
     address = peer.address.encode("latin-1")
-    chain = origin.hops + b", " + address if origin.hops else address
-    lines = _told_lines(chain, origin.proto, origin.host)
-    if _passes_forwarded(request, peer):
-        lines += b'Forwarded: for="[%b]"\r\n' % address if b":" in address else b"Forwarded: for=%b\r\n" % address
-    return lines
+    chain = info.hops + b", " + address if info.hops else address
+    headers = _format_headers(chain, info.proto, info.host)
+    if _forwards_forwarded(request, peer):
+        headers += b'Forwarded: for="[%b]"\r\n' % address if b":" in address else b"Forwarded: for=%b\r\n" % address
+    return headers
 
 
 @lru_cache(4096)
-def _direct_lines(address: str, proto: bytes, host: bytes) -> bytes:
+def _direct_headers(address: str, proto: bytes, host: bytes) -> bytes:
     """The forwarding headers for a visitor who uses no proxy: the same with each request."""
-    return _told_lines(address.encode("latin-1"), proto, host)
+    return _format_headers(address.encode("latin-1"), proto, host)
 
 
-def _told_lines(chain: bytes, proto: bytes, host: bytes) -> bytes:
-    lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (chain, proto)
-    return lines + b"X-Forwarded-Host: %b\r\n" % host if host else lines
+def _format_headers(chain: bytes, proto: bytes, host: bytes) -> bytes:
+    headers = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (chain, proto)
+    return headers + b"X-Forwarded-Host: %b\r\n" % host if host else headers
 
 
-def _passes_forwarded(request: Request, peer: Peer) -> bool:
-    """Whether the Forwarded header is a trusted proxy's own, see `Peer.origin`, and short enough to forward."""
+def _forwards_forwarded(request: Request, peer: Peer) -> bool:
+    """Whether the Forwarded header is a trusted proxy's own, see `Peer.client_info`, and short enough to forward."""
     fields = request.fields
     if not peer.trusted or b"forwarded" not in fields or len(fields[b"forwarded"]) > LONGEST_FORWARDED:
         return False
     return _FORWARDED_NAMES.isdisjoint(fields)
 
 
-def response_lines(response: Response, date: bytes, *, private: bool) -> bytes:
-    """The header lines to forward to the client.
+def response_headers(response: Response, date: bytes, *, private: bool) -> bytes:
+    """The headers to forward to the client.
 
     Args:
         response: The shop's response.
-        date: The line of its date, if that is kept separately.
+        date: Its Date header, if that is kept separately.
         private: Whether to forbid caches to store it, whatever the shop's headers allow.
     """
-    kept = response.kept.get(private)
+    kept = response.forward_headers.get(private)
     if kept is None:
-        kept = response.kept[private] = _kept_of_response(response, private)
+        kept = response.forward_headers[private] = _filter_response_headers(response, private)
     return kept[0] + date + kept[1]
 
 
-def _kept_of_response(response: Response, private: bool) -> tuple[bytes, bytes]:
+def _filter_response_headers(response: Response, private: bool) -> tuple[bytes, bytes]:
     dropped = _DROPPED_FROM_RESPONSES
     named = response.connection - _HARMLESS_OPTIONS
     if named:
@@ -264,7 +264,7 @@ def _kept_of_response(response: Response, private: bool) -> tuple[bytes, bytes]:
     if response.chunked or (response.bodiless and response.status != 304):
         dropped = dropped | {b"content-length"}
     kept = [
-        b"" if field.lower in dropped or (private and directs_caches(field.lower)) else field.line
+        b"" if field.lower in dropped or (private and controls_caches(field.lower)) else field.line
         for field in response.headers
     ]
     before, behind = b"".join(kept[: response.date_at]), b"".join(kept[response.date_at :])
@@ -272,6 +272,6 @@ def _kept_of_response(response: Response, private: bool) -> tuple[bytes, bytes]:
 
 
 def set_cookie(name: str, value: str, *, secure: bool, max_age: int) -> bytes:
-    """A Set-Cookie line. Over HTTPS also sent cross-site: payment providers send buyers back by POST."""
+    """A Set-Cookie header. Over HTTPS also sent cross-site: payment providers send buyers back by POST."""
     site = "SameSite=None; Secure" if secure else "SameSite=Lax"
     return f"Set-Cookie: {name}={value}; Path=/; Max-Age={max_age}; HttpOnly; {site}\r\n".encode("latin-1")

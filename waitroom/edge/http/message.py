@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import httptools
 
 from waitroom.bounded import bounded_lru_cache
-from waitroom.edge.http.caching import forbids_keeping, is_targeted
-from waitroom.edge.http.fields import Field, FieldMemo
+from waitroom.edge.http.caching import forbids_storing, is_targeted
+from waitroom.edge.http.fields import Field, FieldCache
 from waitroom.errors import WaitroomError
 from waitroom.net.authority import parse_authority, same_authority
 
@@ -37,10 +37,10 @@ _DIGITS = re.compile(rb"[0-9]{1,18}\Z")
 LONGEST_TARGET = 32768
 MOST_HEADERS = 200
 # TRACE would reveal to a script cookies it can't read, and headers meant only for the shop.
-_NOT_FOR_US = (b"CONNECT", b"TRACE")
+_REFUSED_METHODS = (b"CONNECT", b"TRACE")
 
 # The request headers read here; the others are only forwarded to the shop.
-_READ = frozenset(
+_REQUEST_READ = frozenset(
     (
         *(b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"expect", b"accept"),
         *(b"accept-language", b"origin", b"sec-fetch-mode", b"sec-fetch-dest", b"sec-fetch-site"),
@@ -50,7 +50,7 @@ _READ = frozenset(
         *(b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded"),
     )
 )
-_LOOKS = frozenset(
+_NEGOTIATION_FIELDS = frozenset(
     (
         *(b"accept", b"accept-language", b"sec-fetch-mode", b"sec-fetch-dest", b"sec-fetch-site"),
         *(b"sec-purpose", b"purpose", b"x-purpose", b"x-moz"),
@@ -59,11 +59,11 @@ _LOOKS = frozenset(
 _RESPONSE_READ = frozenset(
     (b"content-length", b"transfer-encoding", b"connection", b"cache-control", b"waitroom-command", b"date")
 )
-_SINGLE = (b"host", b"content-length", b"transfer-encoding")
-_CARRY_HTTP = (b"h2", b"h3", b"http", b"tls")
-_ANOTHER_OPINION = (b"content-length", b"transfer-encoding", b"upgrade")
+_SINGLETONS = (b"host", b"content-length", b"transfer-encoding")
+_HTTP_PROTOCOLS = (b"h2", b"h3", b"http", b"tls")
+_CROSS_CHECKED = (b"content-length", b"transfer-encoding", b"upgrade")
 
-_REQUEST_FIELDS = FieldMemo(
+_REQUEST_FIELDS = FieldCache(
     frozenset(
         (
             *(b"cookie", b"authorization", b"proxy-authorization", b"referer"),
@@ -71,10 +71,10 @@ _REQUEST_FIELDS = FieldMemo(
         )
     )
 )
-_RESPONSE_FIELDS = FieldMemo(frozenset((b"set-cookie", b"location", b"etag", b"date", b"waitroom-command")))
+_RESPONSE_FIELDS = FieldCache(frozenset((b"set-cookie", b"location", b"etag", b"date", b"waitroom-command")))
 
 
-class Malformed(WaitroomError):  # noqa: N818 - what it is of the message
+class MalformedError(WaitroomError):
     """A message that is ambiguous, too large or not HTTP.
 
     Args:
@@ -109,14 +109,14 @@ class Request:
         upgrade: The protocol the client wants to change to, or None.
         expects_continue: Whether the client waits for ``100 Continue`` before it sends the body.
         kind: Derived: the kind of request.
-        carry_out: Derived: the handler of such requests, called with the client's connection and the request.
-        kept: Derived: the header lines to forward to the shop, those before the cookies and those after; from an
+        handler: Derived: the handler of such requests, called with the client's connection and the request.
+        forward_headers: Derived: the headers to forward to the shop, those before the cookies and those after; from an
             untrusted peer (0), from a trusted proxy (1), and from one that sends Forwarded (2).
     """
 
     __slots__ = (
         *("method", "target", "path", "http10", "headers", "cookies_at", "fields", "content_length", "chunked"),
-        *("has_body", "keep_alive", "connection", "upgrade", "expects_continue", "kind", "carry_out", "kept"),
+        *("has_body", "keep_alive", "connection", "upgrade", "expects_continue", "kind", "handler", "forward_headers"),
     )
 
     def __init__(
@@ -133,8 +133,8 @@ class Request:
         self.keep_alive = not http10
         self.connection = _NO_OPTIONS
         self.kind: Kind | None = None
-        self.carry_out: Callable[[Any, Request], None] | None = None
-        self.kept: dict[int, tuple[bytes, bytes]] = {}
+        self.handler: Callable[[Any, Request], None] | None = None
+        self.forward_headers: dict[int, tuple[bytes, bytes]] = {}
         self._read_fields()
         if b"connection" in self.fields:
             self.connection = options(self.fields[b"connection"])
@@ -155,7 +155,7 @@ class Request:
         if wanted is None or b"upgrade" not in self.connection or self.http10 or self.has_body:
             return None
         protocols = options(wanted)
-        if not protocols or self.method != b"GET" or any(one.startswith(_CARRY_HTTP) for one in protocols):
+        if not protocols or self.method != b"GET" or any(one.startswith(_HTTP_PROTOCOLS) for one in protocols):
             return None
         return wanted
 
@@ -163,11 +163,11 @@ class Request:
         fields = self.fields
         for field in self.headers:
             lower = field.lower
-            if lower in _READ:
+            if lower in _REQUEST_READ:
                 value = field.value
                 if lower in fields:
-                    if lower in _SINGLE:
-                        raise Malformed(400, f"more than one {field.name.decode('latin-1')} header")
+                    if lower in _SINGLETONS:
+                        raise MalformedError(400, f"more than one {field.name.decode('latin-1')} header")
                     value = fields[lower] + b", " + value
                 fields[lower] = value
 
@@ -176,36 +176,36 @@ class Request:
         length, coding = fields.get(b"content-length"), fields.get(b"transfer-encoding")
         if coding is not None:
             if length is not None:
-                raise Malformed(400, "both Content-Length and Transfer-Encoding")
+                raise MalformedError(400, "both Content-Length and Transfer-Encoding")
             if self.http10 or coding.lower() != b"chunked":
-                raise Malformed(400, "a Transfer-Encoding other than chunked")
+                raise MalformedError(400, "a Transfer-Encoding other than chunked")
             self.chunked = True
         elif length is not None:
             if not _DIGITS.match(length):
-                raise Malformed(400, "a Content-Length that is no number")
+                raise MalformedError(400, "a Content-Length that is no number")
             self.content_length = int(length)
         self.has_body = self.chunked or bool(self.content_length)
         expect = fields.get(b"expect")
         if expect is not None and expect.lower() != b"100-continue":
-            raise Malformed(417, "an expectation other than 100-continue")
+            raise MalformedError(417, "an expectation other than 100-continue")
 
     def _read_target(self) -> None:
         host = self.fields.get(b"host")
         if host is None:
             if not self.http10:
-                raise Malformed(400, "no Host header")
+                raise MalformedError(400, "no Host header")
         elif host and parse_authority(host) is None:
-            raise Malformed(400, "an invalid Host header")
+            raise MalformedError(400, "an invalid Host header")
         target = self.target
         if len(target) > LONGEST_TARGET:
-            raise Malformed(414, "a target that is too long")
+            raise MalformedError(414, "a target that is too long")
         if target[:1] == b"/" or (target == b"*" and self.method == b"OPTIONS"):
             return
         absolute = _ABSOLUTE.match(target)
         if absolute is None:
-            raise Malformed(400, "a target that is neither a path nor a URL")
+            raise MalformedError(400, "a target that is neither a path nor a URL")
         if host is None or not same_authority(absolute[2], host, _DEFAULT_PORTS[absolute[1].lower()]):
-            raise Malformed(400, "a target whose host is not the Host header's")
+            raise MalformedError(400, "a target whose host is not the Host header's")
         rest = absolute[3]
         self.target = rest if rest[:1] == b"/" else b"/" + rest
 
@@ -226,13 +226,13 @@ class Response:
         commands: The shop's commands to the gateway in ``Waitroom-Command``, or empty.
         dated: Whether there is a Date header.
         date_at: How many header lines precede it, if that is kept separately.
-        kept: Derived, see `Request`: the header lines to forward to the client, those before the date and those after,
-            by whether caches are forbidden to store them.
+        forward_headers: Derived, see `Request`: the headers to forward to the client, those before the date and those
+            after, by whether caches are forbidden to store them.
     """
 
     __slots__ = (
         *("status", "reason", "http10", "headers", "content_length", "chunked", "keep_alive", "connection"),
-        *("cache_control", "commands", "dated", "date_at", "kept", "uncacheable"),
+        *("cache_control", "commands", "dated", "date_at", "forward_headers", "uncacheable"),
     )
 
     def __init__(
@@ -256,15 +256,15 @@ class Response:
         targeted = False
         self.dated = dated
         self.date_at = date_at
-        self.kept: dict[bool, tuple[bytes, bytes]] = {}
+        self.forward_headers: dict[bool, tuple[bytes, bytes]] = {}
         connection: list[bytes] = []
         for field in headers:
             if field.lower in _RESPONSE_READ:
                 self._read(field, connection)
             elif is_targeted(field.lower):
-                targeted = targeted or not forbids_keeping(field.lower, field.value)
+                targeted = targeted or not forbids_storing(field.lower, field.value)
         self._check_framing()
-        self.uncacheable = not targeted and forbids_keeping(b"cache-control", self.cache_control)
+        self.uncacheable = not targeted and forbids_storing(b"cache-control", self.cache_control)
         self.connection = options(b",".join(connection)) if connection else _NO_OPTIONS
         self.keep_alive = b"close" not in self.connection and (not http10 or b"keep-alive" in self.connection)
 
@@ -275,7 +275,7 @@ class Response:
                 self._read_length(value)
             case b"transfer-encoding":
                 if self.chunked or value.lower() != b"chunked" or self.http10:
-                    raise Malformed(502, "a Transfer-Encoding other than chunked")
+                    raise MalformedError(502, "a Transfer-Encoding other than chunked")
                 self.chunked = True
             case b"connection":
                 connection.append(value)
@@ -289,13 +289,13 @@ class Response:
     def _check_framing(self) -> None:
         # In a method of its own: after __init__ assigns None, mypyc narrows the attribute to None for the rest of it.
         if self.chunked and self.content_length is not None:
-            raise Malformed(502, "both Content-Length and Transfer-Encoding")
+            raise MalformedError(502, "both Content-Length and Transfer-Encoding")
 
     def _read_length(self, value: bytes) -> None:
         if not _DIGITS.match(value):
-            raise Malformed(502, "a Content-Length that is no number")
+            raise MalformedError(502, "a Content-Length that is no number")
         if self.content_length is not None:
-            raise Malformed(502, "several Content-Lengths")
+            raise MalformedError(502, "several Content-Lengths")
         self.content_length = int(value)
 
     @property
@@ -310,18 +310,18 @@ def options(value: bytes) -> frozenset[bytes]:
     return frozenset(part for piece in value.lower().split(b",") if (part := piece.strip(b" \t")))
 
 
-def glance(head: bytes) -> tuple[bytes, dict[bytes, bytes]]:
+def peek_head(head: bytes) -> tuple[bytes, dict[bytes, bytes]]:
     """The method and some fields of a refused head, which decide the form of the response. For nothing else."""
     start, *lines = head.split(b"\r\n")
     fields: dict[bytes, bytes] = {}
     for line in lines:
         name, _, value = line.partition(b":")
-        if name.lower() in _LOOKS:
+        if name.lower() in _NEGOTIATION_FIELDS:
             fields.setdefault(name.lower(), value.strip(b" \t"))
     return start.partition(b" ")[0], fields
 
 
-class _SecondOpinion:
+class _LlhttpResult:
     """The result of parsing a head with llhttp."""
 
     __slots__ = ("count", "target")
@@ -341,53 +341,53 @@ def parse_request(head: bytes) -> tuple[Request, Sequence[bytes]]:
     """Parses a request's head, up to and including its empty line; returns it and the values of its Cookie headers.
 
     Raises:
-        Malformed: It isn't a request that may be forwarded.
+        MalformedError: It isn't a request that may be forwarded.
     """
     start, *lines, _, _ = head.split(b"\r\n")
     found = REQUEST_LINE.fullmatch(start)
     fields = _REQUEST_FIELDS.parse(lines)
     if found is None or fields is None:
-        raise Malformed(400, "not a request in HTTP/1.1")
+        raise MalformedError(400, "not a request in HTTP/1.1")
     method, target, minor = found.groups()
-    if method in _NOT_FOR_US:
-        raise Malformed(405, "CONNECT or TRACE, which are not for a gateway")
+    if method in _REFUSED_METHODS:
+        raise MalformedError(405, "CONNECT or TRACE, which are not for a gateway")
     if len(fields) > MOST_HEADERS:
-        raise Malformed(431, "too many headers")
+        raise MalformedError(431, "too many headers")
     cookies = [field.value for field in fields if field.lower == b"cookie"]
     cookies_at = 0
     if cookies:
         cookies_at = next(index for index, field in enumerate(fields) if field.lower == b"cookie")
         fields = [field for field in fields if field.lower != b"cookie"]
     request = Request(method, target, minor == b"0", fields, cookies_at)
-    if any(name in request.fields for name in _ANOTHER_OPINION):
-        _ask_llhttp(head, method, target, len(fields) + len(cookies))
+    if any(name in request.fields for name in _CROSS_CHECKED):
+        _cross_check(head, method, target, len(fields) + len(cookies))
     return request, cookies
 
 
-def _ask_llhttp(head: bytes, method: bytes, target: bytes, count: int) -> None:
-    opinion = _SecondOpinion()
-    parser = httptools.HttpRequestParser(opinion)
+def _cross_check(head: bytes, method: bytes, target: bytes, count: int) -> None:
+    result = _LlhttpResult()
+    parser = httptools.HttpRequestParser(result)
     try:
         parser.feed_data(head)
     except httptools.HttpParserUpgrade:
         pass  # whether to change protocols is decided later; the head is complete
     except httptools.HttpParserError as error:
-        raise Malformed(400, "not a request in HTTP/1.1") from error
-    if (parser.get_method(), opinion.target, opinion.count) != (method, target, count):
-        raise Malformed(400, "not a request in HTTP/1.1")
+        raise MalformedError(400, "not a request in HTTP/1.1") from error
+    if (parser.get_method(), result.target, result.count) != (method, target, count):
+        raise MalformedError(400, "not a request in HTTP/1.1")
 
 
 def parse_response(head: bytes) -> Response:
-    """Parses a response's head, up to and including its empty line. Raises `Malformed`, with the status 502."""
+    """Parses a response's head, up to and including its empty line. Raises `MalformedError`, with the status 502."""
     status, reason, http10, fields = response_parts(head)
     return Response(status, reason, http10, fields)
 
 
 def response_parts(head: bytes) -> tuple[int, bytes, bool, Sequence[Field]]:
-    """The arguments of `Response`, from a head including its empty line. Raises `Malformed`, with the status 502."""
+    """The arguments of `Response`, from a head with its empty line. Raises `MalformedError`, with the status 502."""
     start, *lines, _, _ = head.split(b"\r\n")
     found = STATUS_LINE.fullmatch(start)
     fields = _RESPONSE_FIELDS.parse(lines)
     if found is None or fields is None:
-        raise Malformed(502, "not a response in HTTP/1.1")
+        raise MalformedError(502, "not a response in HTTP/1.1")
     return int(found[2]), found[3] or b"", found[1] == b"0", fields

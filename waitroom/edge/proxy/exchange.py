@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Final
 
 from waitroom.budgets import neighbourhood
 from waitroom.edge.client.interfaces import ExchangeHandle
-from waitroom.edge.http.framing import NO_BODY, Body, ChunkedBody, CloseBody, LengthBody, chunk, last_chunk
-from waitroom.edge.http.headers import forwarded_lines, request_lines, response_lines
-from waitroom.edge.http.message import Malformed, Request, Response
+from waitroom.edge.http.framing import (
+    NO_BODY,
+    Body,
+    ChunkedBody,
+    CloseBody,
+    LengthBody,
+    encode_chunk,
+    encode_last_chunk,
+)
+from waitroom.edge.http.headers import forwarding_headers, request_headers, response_headers
+from waitroom.edge.http.message import MalformedError, Request, Response
 from waitroom.edge.outcomes import ExchangeOutcome
 from waitroom.edge.upstream.connector import UpstreamUnavailable
 from waitroom.edge.upstream.pool import UpstreamConnection, UpstreamPool
@@ -189,7 +197,7 @@ class Exchange(ExchangeHandle):
         request, client = self._request, self._client
         self._connection = connection
         connection.borrower = self
-        more = self._errand.lines + forwarded_lines(request, client.peer)
+        more = self._errand.lines + forwarding_headers(request, client.peer)
         if request.chunked:
             more += b"Transfer-Encoding: chunked\r\n"
         upgrade = request.upgrade
@@ -197,7 +205,7 @@ class Exchange(ExchangeHandle):
             more += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % upgrade
         if b"host" not in request.fields:
             more = b"Host: %b\r\n%b" % (connection.address.authority, more)
-        lines = request_lines(request, client.cookies, client.peer)
+        lines = request_headers(request, client.cookies, client.peer)
         connection.transport.write(b"%b %b HTTP/1.1\r\n%b%b\r\n" % (request.method, request.target, lines, more))
         if client.write_paused:
             connection.transport.pause_reading()
@@ -214,7 +222,7 @@ class Exchange(ExchangeHandle):
             return
         body = b"".join(pieces)
         if body:
-            self._connection.transport.write(chunk(body) if self._to_shop_chunked else body)
+            self._connection.transport.write(encode_chunk(body) if self._to_shop_chunked else body)
 
     def end_body(self, trailers: list[tuple[bytes, bytes]]) -> None:
         """See `ExchangeHandle`."""
@@ -222,7 +230,7 @@ class Exchange(ExchangeHandle):
         if self._connection is None or self._ended:
             return
         if self._to_shop_chunked:
-            self._connection.transport.write(last_chunk(trailers))
+            self._connection.transport.write(encode_last_chunk(trailers))
         self._client.allow(self._errand.first_byte_seconds)
 
     # Data from the shop.
@@ -242,7 +250,7 @@ class Exchange(ExchangeHandle):
         self._buffer = self._buffer + data if self._buffer else data
         try:
             self._read_heads()
-        except Malformed as error:
+        except MalformedError as error:
             # A visitor can cause this, so it says nothing about the address.
             self._fail(502, "malformed", error.reason)
 
@@ -251,7 +259,7 @@ class Exchange(ExchangeHandle):
             end = self._buffer.find(b"\r\n\r\n", 0, LONGEST_RESPONSE_HEAD)
             if end < 0:
                 if len(self._buffer) >= LONGEST_RESPONSE_HEAD:
-                    raise Malformed(502, "a response head that is too long")
+                    raise MalformedError(502, "a response head that is too long")
                 return
             head, self._buffer = self._buffer[: end + 4], self._buffer[end + 4 :]
             response, date = self._pool.heads.parse(head)
@@ -292,7 +300,7 @@ class Exchange(ExchangeHandle):
         """Writes the received part of the body, after the head if it hasn't been written yet."""
         try:
             pieces, rest = self._body.feed(data) if data and not self._body.done else ([], data)
-        except Malformed as error:
+        except MalformedError as error:
             # Once the head is sent, the only option is to abort, so that the client sees that the body is cut.
             self._fail(502, "malformed", error.reason)
             return
@@ -302,7 +310,9 @@ class Exchange(ExchangeHandle):
         if text is not None:
             text.look(body)
         if self._to_client_chunked:
-            body = (chunk(body) if body else b"") + (last_chunk(self._body.trailers) if self._body.done else b"")
+            body = (encode_chunk(body) if body else b"") + (
+                encode_last_chunk(self._body.trailers) if self._body.done else b""
+            )
         if head or body:
             self._client.transport.write(head + body)
         if self._body.done:
@@ -322,7 +332,7 @@ class Exchange(ExchangeHandle):
 
     def _open_tunnel(self, response: Response, date: bytes) -> None:
         if self._request.upgrade is None:
-            raise Malformed(502, "a change of protocol that nobody asked for")
+            raise MalformedError(502, "a change of protocol that nobody asked for")
         self.tunnel = True
         client = self._client
         lines, _ = self._errand.answered(response)
@@ -440,6 +450,6 @@ def _head(response: Response, date: bytes, lines: bytes, *, private: bool = Fals
     return b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (
         response.status,
         response.reason,
-        response_lines(response, date, private=private),
+        response_headers(response, date, private=private),
         lines,
     )

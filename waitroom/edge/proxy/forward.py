@@ -91,7 +91,7 @@ class Passage(Errand):
             source: str | bytes | None = peer.address if not peer.trusted else _told_source(request)
             if source is not session.source and source != session.source:
                 session.source = source
-                room.sessions.record_network(session, neighbourhood(peer.origin(request).address), unix)
+                room.sessions.record_network(session, neighbourhood(peer.client_info(request).address), unix)
         room.metrics.in_flight += 1
         room.metrics.awaiting += 1
 
@@ -172,7 +172,7 @@ class Passage(Errand):
 
     def _pass_cookie(self, value: str, max_age: int) -> bytes:
         return set_cookie(
-            self._room.pass_cookie, value, secure=self._client.peer.secure(self._request), max_age=max_age
+            self._room.pass_cookie, value, secure=self._client.peer.is_secure(self._request), max_age=max_age
         )
 
     def _obey(self, commands: bytes, now: float) -> bool:

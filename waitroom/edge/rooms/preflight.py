@@ -16,8 +16,8 @@ from typing import Final
 
 from waitroom.bounded import put
 from waitroom.budgets import NeighbourhoodBudget, TokenBucket, neighbourhood
-from waitroom.edge.http.headers import Peer, forwarded_lines
-from waitroom.edge.http.message import Malformed, Request, Response
+from waitroom.edge.http.headers import Peer, forwarding_headers
+from waitroom.edge.http.message import MalformedError, Request, Response
 from waitroom.edge.rooms.neighbours import Neighbours
 from waitroom.edge.upstream.pool import Borrower, UpstreamConnection, UpstreamPool
 from waitroom.errors import WaitroomError
@@ -215,7 +215,7 @@ class _PreflightExchange(Borrower):
         for name, lower in zip(_REQUEST_NAMES, _REQUEST_FIELDS, strict=True):
             if lower in fields:
                 lines += b"%b: %b\r\n" % (name, fields[lower])
-        self._connection.transport.write(lines + self._room_header + forwarded_lines(request, peer) + b"\r\n")
+        self._connection.transport.write(lines + self._room_header + forwarding_headers(request, peer) + b"\r\n")
 
     def end(self) -> None:
         """Returns the connection to the pool."""
@@ -228,7 +228,7 @@ class _PreflightExchange(Borrower):
         self._buffer += data
         try:
             self._read()
-        except Malformed as error:
+        except MalformedError as error:
             self._fail(error.reason)
 
     def _read(self) -> None:
@@ -236,7 +236,7 @@ class _PreflightExchange(Borrower):
             end = self._buffer.find(b"\r\n\r\n")
             if end < 0:
                 if len(self._buffer) > MAX_HEAD_BYTES:
-                    raise Malformed(502, "a response head that is too long")
+                    raise MalformedError(502, "a response head that is too long")
                 return
             head, self._buffer = self._buffer[: end + 4], self._buffer[end + 4 :]
             response, _ = self._pool.heads.parse(head)

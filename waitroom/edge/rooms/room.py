@@ -262,7 +262,7 @@ class Room:
         if self.bound_to == BOUND_TO_AGENT:
             value = request.fields.get(b"user-agent", b"")
         else:
-            value = neighbourhood(client.peer.origin(request).address).encode()
+            value = neighbourhood(client.peer.client_info(request).address).encode()
         return self.tokens.bindings(self.bound_to, value)
 
     def binding(self, client: ClientConnection, request: Request) -> int:

@@ -6,7 +6,7 @@ import asyncio
 import random
 from typing import cast
 
-from waitroom.edge.http.message import Malformed, parse_response
+from waitroom.edge.http.message import MalformedError, parse_response
 from waitroom.edge.upstream.connector import UpstreamUnavailable
 from waitroom.edge.upstream.pool import UpstreamPool
 from waitroom.settings import RoomSettings
@@ -59,7 +59,7 @@ class HealthChecks:
             return str(error)
         except TimeoutError:
             return f"no answer within {self._seconds:g} s"
-        except (OSError, Malformed) as error:
+        except (OSError, MalformedError) as error:
             return str(error)
         finally:
             if asked is not None:
@@ -85,7 +85,7 @@ class _Check(asyncio.Protocol):
         self._buffer += data
         try:
             self._read_heads()
-        except Malformed as error:
+        except MalformedError as error:
             self._fail(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -98,7 +98,7 @@ class _Check(asyncio.Protocol):
             if status >= 200:
                 self.status.set_result(status)
         if not self.status.done() and len(self._buffer) > LONGEST_HEAD:
-            raise Malformed(502, "a response head that is too long")
+            raise MalformedError(502, "a response head that is too long")
 
     def _fail(self, error: Exception) -> None:
         if not self.status.done():

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import structlog
 
-from waitroom.edge.http.head_cache import ResponseHeads
+from waitroom.edge.http.head_cache import ResponseHeadCache
 from waitroom.edge.upstream.balancer import Balance
 from waitroom.edge.upstream.connector import Connector, UpstreamAddress, UpstreamUnavailable
 from waitroom.edge.upstream.share import PoolShare, Waiter, Waiters
@@ -140,7 +140,7 @@ class UpstreamPool:
     ) -> None:
         self.addresses = addresses
         self.balance = Balance(len(addresses))
-        self.heads = ResponseHeads()
+        self.heads = ResponseHeadCache()
         self.connector = connector or Connector(connect_seconds)
         self._loop = asyncio.get_running_loop()
         self._max = max_connections

@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from waitroom.budgets import neighbourhood
-from waitroom.edge.http.headers import own_tokens
+from waitroom.edge.http.headers import gateway_tokens
 from waitroom.edge.rooms.joins import ARRIVAL_SECONDS, ProxyDetector
 from waitroom.edge.visitor.context import RequestContext
 from waitroom.errors import InvalidTokenError
@@ -76,7 +76,7 @@ class Arrivals:
         name = room.arrival_cookie.encode() + b"="
         header = context.request.fields.get(b"waitroom-arrival")
         arrivals: list[int] = []
-        for value in own_tokens(context.client.cookies, name, header):
+        for value in gateway_tokens(context.client.cookies, name, header):
             try:
                 arrived_at = room.tokens.read_arrival(value)
             except InvalidTokenError:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from waitroom.budgets import neighbourhood
 from waitroom.edge.client.connection import ClientConnection
-from waitroom.edge.http.headers import own_tokens, set_cookie
+from waitroom.edge.http.headers import gateway_tokens, set_cookie
 from waitroom.edge.http.message import Request
 from waitroom.edge.rooms.room import Room
 from waitroom.edge.rooms.session import Session
@@ -39,14 +39,14 @@ class RequestContext:
         self.now = room.clock.unix()
         cookies, fields = client.cookies, request.fields
         self.session: Session | None = None
-        for value in own_tokens(cookies, room.pass_cookie_name, fields.get(b"waitroom-pass")):
+        for value in gateway_tokens(cookies, room.pass_cookie_name, fields.get(b"waitroom-pass")):
             session = room.sessions.find(value)
             if session is None or ((session.over or room.bound_to) and not self._may_use(session, value)):
                 continue
             if self.session is None or self._is_better(session, self.session):
                 self.session = session
         self.ticket: Ticket | None = None
-        for value in own_tokens(cookies, room.ticket_cookie_name, fields.get(b"waitroom-ticket")):
+        for value in gateway_tokens(cookies, room.ticket_cookie_name, fields.get(b"waitroom-ticket")):
             ticket = room.read_ticket(value)
             if ticket is not None and (self.ticket is None or self._is_ahead(ticket, self.ticket)):
                 self.ticket = ticket
@@ -82,7 +82,7 @@ class RequestContext:
     @property
     def secure(self) -> bool:
         """Whether the visitor's browser uses HTTPS."""
-        return self.client.peer.secure(self.request)
+        return self.client.peer.is_secure(self.request)
 
     def cookie(self, name: str, value: str, max_age: int) -> bytes:
         """A Set-Cookie line for this visitor."""

@@ -8,7 +8,7 @@ import json
 import random
 from typing import Final
 
-from waitroom.edge.http.message import Request, glance
+from waitroom.edge.http.message import Request, peek_head
 from waitroom.edge.pages.messages import PageKind
 from waitroom.edge.pages.renderer import Pages, PageValues
 from waitroom.edge.rooms.room import Room
@@ -84,7 +84,7 @@ class Responder:
     def error(self, request: Request | None, request_id: str, status: int, head: bytes = b"") -> tuple[bytes, bytes]:
         """The header lines and body of an error. ``head`` is the received part of a malformed request."""
         if request is None:
-            method, fields = glance(head)
+            method, fields = peek_head(head)
             language, kind = self._pages.language(fields.get(b"accept-language")), classify(method, fields)
         else:
             language, kind = self._language(request), kind_of(request)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from support.edge_world import World, answer, sent
-from waitroom.edge.http.headers import response_lines
+from waitroom.edge.http.headers import response_headers
 from waitroom.edge.http.message import Response, parse_response
 
 TARGETED = [
@@ -30,9 +30,9 @@ def response(*lines: bytes) -> Response:
 
 @pytest.mark.parametrize("line", [*TARGETED, b"Cache-Control: max-age=9", b"Expires: x", b"Pragma: x"])
 def test_a_private_response_has_no_directive_but_ours(line):
-    kept = response_lines(response(*OTHERS, line, line.swapcase()), b"", private=True)
+    kept = response_headers(response(*OTHERS, line, line.swapcase()), b"", private=True)
     assert kept == b"".join(other + b"\r\n" for other in OTHERS) + b"Cache-Control: private, no-store\r\n"
-    assert line in response_lines(response(line), b"", private=False)
+    assert line in response_headers(response(line), b"", private=False)
 
 
 @pytest.mark.parametrize("line", TARGETED)

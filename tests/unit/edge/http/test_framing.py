@@ -14,10 +14,10 @@ from waitroom.edge.http.framing import (
     ChunkedBody,
     CloseBody,
     LengthBody,
-    chunk,
-    last_chunk,
+    encode_chunk,
+    encode_last_chunk,
 )
-from waitroom.edge.http.message import Malformed
+from waitroom.edge.http.message import MalformedError
 
 
 def read(body: Body, *cuts: bytes) -> tuple[bytes, bytes]:
@@ -51,7 +51,7 @@ def refused(data: bytes) -> str:
     reasons = set()
     for cuts in every_cut(data):
         body = ChunkedBody(400)
-        with pytest.raises(Malformed) as raised:
+        with pytest.raises(MalformedError) as raised:
             read(body, *cuts)
         assert not body.done
         assert raised.value.status == 400
@@ -149,7 +149,7 @@ def test_padded_sizes_of_a_shop_are_read(size):
             body = ChunkedBody(502)
             assert read(body, *cuts) == (b"hello", b"")
             assert body.done
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedError):
         ChunkedBody(400).feed(b"0" * 16 + size + b"\r\nhello\r\n0\r\n\r\n")
 
 
@@ -178,7 +178,7 @@ def test_padded_sizes_of_a_shop_are_read(size):
     ],
 )
 def test_sizes_of_a_shop_that_may_be_read_in_two_ways_are_refused(size):
-    with pytest.raises(Malformed) as raised:
+    with pytest.raises(MalformedError) as raised:
         ChunkedBody(502).feed(size + b"\r\nhello\r\n0\r\n\r\n")
     assert raised.value.status == 502
 
@@ -187,7 +187,7 @@ def test_sizes_of_a_shop_that_may_be_read_in_two_ways_are_refused(size):
 def test_a_bare_line_feed_is_refused_before_the_line_is_all_there(sent):
     """Whoever ends lines so waits for an answer, and never sends more."""
     for cuts in [(sent,), [sent[at : at + 1] for at in range(len(sent))]]:
-        with pytest.raises(Malformed, match="none"):
+        with pytest.raises(MalformedError, match="none"):
             read(ChunkedBody(400), *cuts)
 
 
@@ -205,14 +205,14 @@ def test_a_line_of_the_greatest_length_is_read_however_it_is_cut():
 
 def test_a_line_that_is_too_long_is_refused_before_it_is_all_there():
     for line in (b"5;" + b"a" * LONGEST_CHUNK_LINE, b"0" * 100_000):
-        with pytest.raises(Malformed, match="too long"):
+        with pytest.raises(MalformedError, match="too long"):
             ChunkedBody(400).feed(line)
-    with pytest.raises(Malformed, match="too long"):
+    with pytest.raises(MalformedError, match="too long"):
         ChunkedBody(400).feed(b"5;" + b"a" * (LONGEST_CHUNK_LINE - 1) + b"\r\n")
 
 
 def test_the_status_is_whose_fault_it_is():
-    with pytest.raises(Malformed) as raised:
+    with pytest.raises(MalformedError) as raised:
         ChunkedBody(502).feed(b"x\r\n")
     assert raised.value.status == 502
 
@@ -258,7 +258,7 @@ def test_trailers_of_the_greatest_size_are_read_and_greater_ones_are_not():
         assert read(body, *cuts) == (b"", b"")
         assert len(body.trailers) == LONGEST_TRAILERS // len(line)
     for more in (b"A:\r\n\r\n", b"A" * 100, b"A: " + b"b" * LONGEST_TRAILERS):
-        with pytest.raises(Malformed):
+        with pytest.raises(MalformedError):
             ChunkedBody(400).feed(b"0\r\n" + lines + more)
 
 
@@ -270,7 +270,7 @@ def cost(data: bytes) -> float:
     times = []
     for _ in range(3):
         started = process_time()
-        with suppress(Malformed):
+        with suppress(MalformedError):
             ChunkedBody(400).feed(data)
         times.append(process_time() - started)
     return min(times)
@@ -295,10 +295,10 @@ def test_trailers_of_spaces_cost_what_their_bytes_do(spaces, end):
 
 def test_a_written_chunk_is_read_as_it_was():
     for piece in (b"a", b"0" * 16, b"\r\n0\r\n\r\n"):
-        assert chunked(chunk(piece) + chunk(piece) + last_chunk([])) == piece * 2
+        assert chunked(encode_chunk(piece) + encode_chunk(piece) + encode_last_chunk([])) == piece * 2
 
 
 def test_written_trailers_are_read_as_they_were():
     body = ChunkedBody(400)
-    read(body, chunk(b"a") + last_chunk([(b"A", b"b"), (b"C", b"")]))
+    read(body, encode_chunk(b"a") + encode_last_chunk([(b"A", b"b"), (b"C", b"")]))
     assert body.trailers == [(b"A", b"b"), (b"C", b"")]

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from waitroom.edge.http import head_cache
-from waitroom.edge.http.head_cache import RequestHeads, ResponseHeads
-from waitroom.edge.http.headers import Peer, request_lines, response_lines
-from waitroom.edge.http.message import Malformed, Request, Response, parse_request, parse_response
+from waitroom.edge.http.head_cache import RequestHeadCache, ResponseHeadCache
+from waitroom.edge.http.headers import Peer, request_headers, response_headers
+from waitroom.edge.http.message import MalformedError, Request, Response, parse_request, parse_response
 
 STRANGER = Peer("203.0.113.9", trusted=False)
 OF_BOTH = ("http10", "content_length", "chunked", "keep_alive", "connection")
@@ -29,13 +29,13 @@ def told(message: Request | Response, *names: str) -> list[object]:
 
 def of_request(parsed: tuple[Request, Sequence[bytes]]) -> tuple[object, ...]:
     request, cookies = parsed
-    return told(request, *OF_REQUESTS), list(cookies), request_lines(request, cookies, STRANGER)
+    return told(request, *OF_REQUESTS), list(cookies), request_headers(request, cookies, STRANGER)
 
 
 def of_response(parsed: Response | tuple[Response, bytes]) -> tuple[object, ...]:
     response, date = parsed if isinstance(parsed, tuple) else (parsed, b"")
     return told(response, *OF_RESPONSES), *(
-        response_lines(response, date, private=private) for private in (False, True)
+        response_headers(response, date, private=private) for private in (False, True)
     )
 
 
@@ -67,13 +67,13 @@ STARTS = st.sampled_from([b"GET / HTTP/1.1", b"GET /a?b HTTP/1.0", b"POST /a HTT
 def outcome(parse, told, sent: bytes) -> object:
     try:
         return told(parse(sent))
-    except Malformed as error:
+    except MalformedError as error:
         return error.status, error.reason
 
 
 @given(st.lists(st.tuples(STARTS, st.lists(LINES, max_size=5)), min_size=1, max_size=6), st.integers(1, 3))
 def test_a_request_is_the_same_whether_it_was_seen_before_or_not(sent, times):
-    memo = RequestHeads()
+    memo = RequestHeadCache()
     for start, lines in sent * times:
         one = head(start, b"Host: shop", *lines)
         assert outcome(memo.parse, of_request, one) == outcome(parse_request, of_request, one)
@@ -92,14 +92,14 @@ STATUSES = st.sampled_from([b"HTTP/1.1 200 OK", b"HTTP/1.0 404 ", b"HTTP/1.1 304
 
 @given(st.lists(st.tuples(STATUSES, st.lists(RESPONSE_LINES, max_size=5)), min_size=1, max_size=6), st.integers(1, 3))
 def test_a_response_is_the_same_whether_it_was_seen_before_or_not(sent, times):
-    memo = ResponseHeads()
+    memo = ResponseHeadCache()
     for start, lines in sent * times:
         one = head(start, *lines)
         assert outcome(memo.parse, of_response, one) == outcome(parse_response, of_response, one)
 
 
 def test_what_differs_in_its_cookies_alone_shares_all_that_is_derived():
-    memo = RequestHeads()
+    memo = RequestHeadCache()
     asked = [
         memo.parse(head(b"GET / HTTP/1.1", b"Host: shop", b"Cookie: a=%d" % number, b"Accept: x"))
         for number in range(4)
@@ -123,7 +123,7 @@ def test_what_differs_in_its_cookies_alone_shares_all_that_is_derived():
 )
 def test_what_is_more_or_less_than_one_head_is_not_found(received):
     """Though what is left of it, with a line cut out, are the same bytes."""
-    memo = RequestHeads()
+    memo = RequestHeadCache()
     whole = head(b"GET / HTTP/1.1", b"Host: shop", b"Cookie: a=b", b"Accept: x")
     for _ in range(2):
         memo.parse(whole)
@@ -132,7 +132,7 @@ def test_what_is_more_or_less_than_one_head_is_not_found(received):
 
 
 def test_newcomers_and_who_has_been_here_push_each_other_out_of_nothing():
-    memo = RequestHeads()
+    memo = RequestHeadCache()
     bare, with_cookies = (head(b"GET / HTTP/1.1", b"Host: shop", *lines) for lines in ((), (b"Cookie: a=b",)))
     for _ in range(2):
         memo.parse(bare)
@@ -142,11 +142,11 @@ def test_newcomers_and_who_has_been_here_push_each_other_out_of_nothing():
 
 
 def test_nobody_s_cookies_are_kept():
-    memo = RequestHeads()
+    memo = RequestHeadCache()
     for number in range(4):
         memo.parse(head(b"GET / HTTP/1.1", b"Host: shop", b"Cookie: secret=%d" % number))
-    assert memo._with.heads
-    for key, (_, request) in memo._with.heads.items():
+    assert memo._with_cookies.entries
+    for key, (_, request) in memo._with_cookies.entries.items():
         assert b"secret" not in key
         assert not [field for field in request.headers if field.lower == b"cookie"]
 
@@ -155,25 +155,25 @@ def test_nobody_s_cookies_are_kept():
     "line", [b"Authorization: x", b"Proxy-Authorization: x", b"Waitroom-Ticket: x", b"waitroom-pass: x", b"cookie: a"]
 )
 def test_what_only_one_visitor_says_is_not_kept(line):
-    memo = RequestHeads()
+    memo = RequestHeadCache()
     for _ in range(4):
         memo.parse(head(b"GET / HTTP/1.1", b"Host: shop", line))
-    assert not memo._with.heads
-    assert not memo._without.heads
+    assert not memo._with_cookies.entries
+    assert not memo._without_cookies.entries
 
 
 @pytest.mark.parametrize("line", [b"Set-Cookie: a=b", b"Waitroom-Command: release", b"Date: y", b"Connection: date"])
 def test_an_answer_to_one_visitor_is_not_kept(line):
-    memo = ResponseHeads()
+    memo = ResponseHeadCache()
     for _ in range(4):
         memo.parse(head(b"HTTP/1.1 200 OK", b"Date: x", line))
-    assert not memo._heads
+    assert not memo._entries
 
 
 def test_heads_that_come_but_once_push_none_out_and_all_is_bounded(monkeypatch):
-    monkeypatch.setattr(head_cache, "MOST_KEPT", 10)
-    monkeypatch.setattr(head_cache, "MOST_SEEN_ONCE", 20)
-    memo = RequestHeads()
+    monkeypatch.setattr(head_cache, "MAX_HEADS", 10)
+    monkeypatch.setattr(head_cache, "MAX_SEEN_ONCE", 20)
+    memo = RequestHeadCache()
 
     def ask(number: int) -> Request:
         return memo.parse(head(b"GET /%d HTTP/1.1" % number, b"Host: shop"))[0]
@@ -183,13 +183,13 @@ def test_heads_that_come_but_once_push_none_out_and_all_is_bounded(monkeypatch):
     kept = ask(0)
     for number in range(1, 100):
         ask(number)
-        assert len(memo._without._once) <= 20
+        assert len(memo._without_cookies._seen_once) <= 20
     assert ask(0) is kept
     for number in range(200, 230):
         ask(number)
         ask(number)
-        assert len(memo._without.heads) <= 10
+        assert len(memo._without_cookies.entries) <= 10
     assert ask(0) is not kept
-    long = b"GET /" + b"x" * head_cache.LONGEST_KEPT + b" HTTP/1.1"
+    long = b"GET /" + b"x" * head_cache.MAX_HEAD_BYTES + b" HTTP/1.1"
     assert memo.parse(head(long, b"Host: shop"))[0] is not memo.parse(head(long, b"Host: shop"))[0]
-    assert all(len(key) <= head_cache.LONGEST_KEPT for key in memo._without.heads)
+    assert all(len(key) <= head_cache.MAX_HEAD_BYTES for key in memo._without_cookies.entries)

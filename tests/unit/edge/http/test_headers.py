@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from waitroom.edge.http.headers import (
-    MOST_OF_A_COOKIE,
+    MAX_SAME_COOKIES,
     Peer,
-    foreign_cookies,
-    forwarded_lines,
-    own_cookies,
-    request_lines,
-    response_lines,
+    forwarding_headers,
+    gateway_cookies,
+    request_headers,
+    response_headers,
     set_cookie,
+    shop_cookies,
 )
 from waitroom.edge.http.message import Request, parse_request, parse_response
 from waitroom.net.forwarded import LONGEST_FORWARDED, TrustedProxies, parse_forwarded
@@ -33,7 +33,7 @@ def request(*lines: bytes, start: bytes = b"GET / HTTP/1.1") -> Request:
 def sent_on(*lines: bytes, peer: Peer = STRANGER) -> list[bytes]:
     """The header lines that reach the shop, without the Host."""
     sent, cookies = parse_request(b"\r\n".join([b"GET / HTTP/1.1", b"Host: shop", *lines]) + b"\r\n\r\n")
-    first, *rest, last = request_lines(sent, cookies, peer).split(b"\r\n")
+    first, *rest, last = request_headers(sent, cookies, peer).split(b"\r\n")
     assert (first, last) == (b"Host: shop", b"")
     return rest
 
@@ -41,7 +41,7 @@ def sent_on(*lines: bytes, peer: Peer = STRANGER) -> list[bytes]:
 def answered(*lines: bytes, status: int = 200, private: bool = False) -> list[bytes]:
     """The header lines that reach the client."""
     head = b"\r\n".join([b"HTTP/1.1 %d x" % status, *lines]) + b"\r\n\r\n"
-    *rest, last = response_lines(parse_response(head), b"", private=private).split(b"\r\n")
+    *rest, last = response_headers(parse_response(head), b"", private=private).split(b"\r\n")
     assert last == b""
     return rest
 
@@ -148,7 +148,7 @@ def test_nor_cookies():
     ],
 )
 def test_our_cookies_are_not_the_shop_s_business(lines, kept):
-    assert b"".join(foreign_cookies(line) for line in lines) == b"".join(b"Cookie: %b\r\n" % line for line in kept)
+    assert b"".join(shop_cookies(line) for line in lines) == b"".join(b"Cookie: %b\r\n" % line for line in kept)
 
 
 def test_cookies_stay_where_the_first_of_them_stood():
@@ -162,18 +162,18 @@ PASS, TICKET = b"waitroom_pass_shop=", b"waitroom_ticket_shop="
 
 def test_all_our_cookies_are_read_from_all_lines():
     lines = [b"a=b", b"c=d; waitroom_pass_shop=1", b'waitroom_pass_shop=2;waitroom_ticket_shop="3"; x']
-    assert own_cookies(lines, PASS) == [b"1", b"2"]
-    assert own_cookies(lines, TICKET) == [b"3"]
-    assert own_cookies([b"waitroom_flag; a=waitroom_pass_shop=1"], PASS) == []
+    assert gateway_cookies(lines, PASS) == [b"1", b"2"]
+    assert gateway_cookies(lines, TICKET) == [b"3"]
+    assert gateway_cookies([b"waitroom_flag; a=waitroom_pass_shop=1"], PASS) == []
     line = b"xwaitroom_pass_shop=1; waitroom_pass_shops=2;\t waitroom_pass_shop=b=c \t; d"
-    assert own_cookies([line], PASS) == [b"b=c"]
-    assert own_cookies([b" waitroom_pass_shop="], PASS) == []
-    assert own_cookies([], PASS) == []
+    assert gateway_cookies([line], PASS) == [b"b=c"]
+    assert gateway_cookies([b" waitroom_pass_shop="], PASS) == []
+    assert gateway_cookies([], PASS) == []
 
 
 def test_a_cookie_that_is_there_again_is_read_once_and_no_more_than_a_few_are():
     line = b"; ".join([PASS + b"%d" % (number // 2) for number in range(100)])
-    assert own_cookies([line, line], PASS) == [b"%d" % number for number in range(MOST_OF_A_COOKIE)]
+    assert gateway_cookies([line, line], PASS) == [b"%d" % number for number in range(MAX_SAME_COOKIES)]
 
 
 PIECES = st.sampled_from([b"waitroom_pass_shop", b"waitroom_ticket_shop", b"=", b";", b" ", b"\t", b'"', b"a", b"1"])
@@ -184,7 +184,7 @@ def test_a_cookie_is_read_as_browsers_and_shops_read_it(lines):
     pairs = [piece.strip(b" \t").partition(b"=") for line in lines for piece in line.split(b";")]
     values = [value.strip(b'"') for name, equals, value in pairs if equals and name == PASS[:-1]]
     distinct = list(dict.fromkeys(value for value in values if value))
-    assert own_cookies(lines, PASS) == distinct[:MOST_OF_A_COOKIE]
+    assert gateway_cookies(lines, PASS) == distinct[:MAX_SAME_COOKIES]
 
 
 def test_reading_cookies_takes_no_longer_than_they_are():
@@ -192,7 +192,7 @@ def test_reading_cookies_takes_no_longer_than_they_are():
         times = []
         for _ in range(5):
             since = process_time()
-            assert own_cookies([line], PASS) == []
+            assert gateway_cookies([line], PASS) == []
             times.append(process_time() - since)
         return min(times)
 
@@ -201,10 +201,10 @@ def test_reading_cookies_takes_no_longer_than_they_are():
 
 def test_short_cookies_are_remembered_and_long_ones_not():
     """As many long ones as short ones would be a quarter of a gigabyte."""
-    assert foreign_cookies(b"remembered=1") is foreign_cookies(b"remembered=1")
+    assert shop_cookies(b"remembered=1") is shop_cookies(b"remembered=1")
     long = b"a=" + b"b" * 3000
-    assert foreign_cookies(long) == foreign_cookies(long)
-    assert foreign_cookies(long) is not foreign_cookies(long)
+    assert shop_cookies(long) == shop_cookies(long)
+    assert shop_cookies(long) is not shop_cookies(long)
 
 
 def test_a_cookie_goes_along_on_a_buyer_s_way_back_from_the_payment_provider():
@@ -220,7 +220,7 @@ def test_a_cookie_goes_along_on_a_buyer_s_way_back_from_the_payment_provider():
 
 
 def test_a_stranger_s_forwarding_headers_are_not_believed():
-    got = forwarded_lines(
+    got = forwarding_headers(
         request(b"X-Forwarded-For: 1.1.1.1", b"X-Forwarded-Proto: https", b"X-Forwarded-Host: evil"), STRANGER
     )
     assert got == b"X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: shop\r\n"
@@ -233,17 +233,17 @@ def test_a_trusted_proxy_s_are_and_it_is_added_to_them():
         b"X-Forwarded-Proto: https",
         b"X-Forwarded-Host: www",
     )
-    assert forwarded_lines(request(*lines), PROXY) == (
+    assert forwarding_headers(request(*lines), PROXY) == (
         b"X-Forwarded-For: 1.1.1.1, 2.2.2.2, 10.0.0.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: www\r\n"
     )
-    assert forwarded_lines(request(), PROXY) == (
+    assert forwarding_headers(request(), PROXY) == (
         b"X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: shop\r\n"
     )
 
 
 def test_without_a_host_none_is_forwarded():
     sent, _ = parse_request(b"GET / HTTP/1.0\r\n\r\n")
-    got = forwarded_lines(sent, Peer("2001:db8::1", trusted=False, tls=True))
+    got = forwarding_headers(sent, Peer("2001:db8::1", trusted=False, tls=True))
     assert got == b"X-Forwarded-For: 2001:db8::1\r\nX-Forwarded-Proto: https\r\n"
 
 
@@ -259,7 +259,7 @@ def test_without_a_host_none_is_forwarded():
     ],
 )
 def test_whether_the_browser_speaks_https(peer, lines, secure):
-    assert peer.secure(request(*lines)) is secure
+    assert peer.is_secure(request(*lines)) is secure
 
 
 def test_who_is_trusted():

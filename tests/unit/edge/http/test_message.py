@@ -7,8 +7,15 @@ from time import process_time
 
 import pytest
 
-from waitroom.edge.http.fields import LONGEST_KEPT, MEMO_SIZE, FieldMemo
-from waitroom.edge.http.message import LONGEST_TARGET, MOST_HEADERS, Malformed, Request, _ask_llhttp, parse_request
+from waitroom.edge.http.fields import MAX_FIELDS, MAX_LINE_BYTES, FieldCache
+from waitroom.edge.http.message import (
+    LONGEST_TARGET,
+    MOST_HEADERS,
+    MalformedError,
+    Request,
+    _cross_check,
+    parse_request,
+)
 
 
 def request(*lines: bytes, start: bytes = b"GET / HTTP/1.1", host: bytes | None = b"Host: shop") -> Request:
@@ -17,7 +24,7 @@ def request(*lines: bytes, start: bytes = b"GET / HTTP/1.1", host: bytes | None 
 
 
 def refused(*lines: bytes, start: bytes = b"GET / HTTP/1.1", host: bytes | None = b"Host: shop") -> int:
-    with pytest.raises(Malformed) as raised:
+    with pytest.raises(MalformedError) as raised:
         request(*lines, start=start, host=host)
     assert raised.value.reason
     return raised.value.status
@@ -25,7 +32,7 @@ def refused(*lines: bytes, start: bytes = b"GET / HTTP/1.1", host: bytes | None 
 
 def reason(*lines: bytes, start: bytes = b"GET / HTTP/1.1", host: bytes | None = b"Host: shop") -> str:
     """Why it is refused: which of several lines of defence has held."""
-    with pytest.raises(Malformed) as raised:
+    with pytest.raises(MalformedError) as raised:
         request(*lines, start=start, host=host)
     assert raised.value.status == 400
     return raised.value.reason
@@ -189,7 +196,7 @@ def test_spaces_cost_what_their_bytes_do(end):
         times = []
         for _ in range(3):
             started = process_time()
-            with suppress(Malformed):
+            with suppress(MalformedError):
                 request(*lines)
             times.append(process_time() - started)
         return min(times)
@@ -203,16 +210,16 @@ def test_the_most_headers():
 
 
 def test_lines_are_remembered_with_a_bound_and_personal_ones_never():
-    memo = FieldMemo(frozenset((b"cookie",)))
+    memo = FieldCache(frozenset((b"cookie",)))
     line = b"Accept: text/html"
     first, again, cookie, cookie_again = (memo.parse([one])[0] for one in (line, line, b"Cookie: a", b"Cookie: a"))
     assert first is again
     assert cookie is not cookie_again
-    long = b"A: " + b"b" * LONGEST_KEPT
+    long = b"A: " + b"b" * MAX_LINE_BYTES
     assert memo.parse([long])[0] is not memo.parse([long])[0]
-    for number in range(MEMO_SIZE + 10):
+    for number in range(MAX_FIELDS + 10):
         memo.parse([b"X: %d" % number])
-        assert len(memo._known) <= MEMO_SIZE
+        assert len(memo._known) <= MAX_FIELDS
     assert memo.parse([b"X: 1", b"X"]) is None
 
 
@@ -324,19 +331,19 @@ def test_it_is_refused_by_the_head_alone(lines, why):
 def agreed(*lines: bytes, method: bytes = b"POST", target: bytes = b"/a", count: int | None = None) -> None:
     """Asks llhttp about a head of which this is known."""
     head = b"\r\n".join((b"POST /a HTTP/1.1", *lines, b"", b""))
-    _ask_llhttp(head, method, target, len(lines) if count is None else count)
+    _cross_check(head, method, target, len(lines) if count is None else count)
 
 
 @pytest.mark.parametrize("lines", [(LENGTH, CODING), (CODING, LENGTH), (LENGTH, LENGTH), (b"Content-Length: 1x",)])
 def test_llhttp_refuses_it_too(lines):
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedError):
         agreed(b"Host: shop", *lines)
 
 
 @pytest.mark.parametrize("made_of_it", [{"method": b"PUT"}, {"target": b"/b"}, {"count": 1}, {"count": 3}])
 def test_where_llhttp_makes_something_else_of_it_it_is_refused(made_of_it):
     agreed(b"Host: shop", LENGTH)
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedError):
         agreed(b"Host: shop", LENGTH, **made_of_it)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from waitroom.edge.http.message import Malformed, Response, options, parse_response
+from waitroom.edge.http.message import MalformedError, Response, options, parse_response
 
 
 def response(*lines: bytes, start: bytes = b"HTTP/1.1 200 OK") -> Response:
@@ -12,7 +12,7 @@ def response(*lines: bytes, start: bytes = b"HTTP/1.1 200 OK") -> Response:
 
 
 def bad_response(*lines: bytes, start: bytes = b"HTTP/1.1 200 OK") -> str:
-    with pytest.raises(Malformed) as raised:
+    with pytest.raises(MalformedError) as raised:
         response(*lines, start=start)
     assert raised.value.status == 502
     return raised.value.reason

@@ -6,7 +6,7 @@ import pytest
 
 from support.edge_world import OK, World, answer, get
 from support.http_reader import Message
-from waitroom.edge.http.headers import MOST_OF_A_COOKIE
+from waitroom.edge.http.headers import MAX_SAME_COOKIES
 from waitroom.tokens import Pass, Ticket, Tokens
 
 JUNK = [b"", b"x", b'""', b"1.2.3." + b"A" * 43, b"stale"]
@@ -95,4 +95,4 @@ def test_verified_tokens_are_bounded(monkeypatch):
         junk = [b"1.2.%x." % number + b"A" * 43 for number in range(100)]
         monkeypatch.setattr(world.room.sessions, "find", verified.append)
         session_of(world, b"Cookie: " + cookies(b"pass", *junk, *junk), b"Waitroom-Pass: " + b", ".join(junk))
-        assert verified == junk[:MOST_OF_A_COOKIE] + junk[:MOST_OF_A_COOKIE]
+        assert verified == junk[:MAX_SAME_COOKIES] + junk[:MAX_SAME_COOKIES]
