@@ -165,7 +165,7 @@ async def measure(profiled: str) -> None:
     )
     client, wire = ClientConnection(edge), Wire()
     client.connection_made(wire)
-    pool.give_back(await pool.take(True, ""), reusable=True)
+    pool.release(await pool.acquire(True, ""), reusable=True)
     now = time.time()
     _, pass_ = room.start_session(5, now, binding=0)
     tickets = [

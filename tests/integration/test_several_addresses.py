@@ -14,7 +14,7 @@ import pytest
 import uvloop
 
 from support.ca import Authority
-from waitroom.edge.upstream.connector import Connector, UpstreamAddress, UpstreamUnavailable
+from waitroom.edge.upstream.connector import Connector, UpstreamAddress, UpstreamUnavailableError
 
 SILENT, LIVE, REFUSING = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 NAME = "shop.internal"
@@ -141,7 +141,7 @@ def test_tls_is_spoken_to_the_one_that_connects_and_verified_for_the_name(tmp_pa
         async with live_server(ssl=authority.server(f"DNS:{NAME}")) as port:
             with silent_listener(port):
                 assert await echoes(Connector(PATIENCE, tls), f"https://{NAME}:{port}") == LIVE
-                with pytest.raises(UpstreamUnavailable, match="certificate"):
+                with pytest.raises(UpstreamUnavailableError, match="certificate"):
                     await echoes(Connector(PATIENCE, tls, "another.internal"), f"https://{NAME}:{port}")
 
     run(main)
@@ -150,7 +150,7 @@ def test_tls_is_spoken_to_the_one_that_connects_and_verified_for_the_name(tmp_pa
 def test_where_no_address_takes_a_connection_there_is_none() -> None:
     async def main(loop: Loop) -> None:
         loop.addresses = [REFUSING, "127.0.0.5"]
-        with pytest.raises(UpstreamUnavailable) as raised:
+        with pytest.raises(UpstreamUnavailableError) as raised:
             await echoes(Connector(PATIENCE), f"http://{NAME}:9")
         assert raised.value.cause == "connect"
         assert loop.tried == [REFUSING, "127.0.0.5"]

@@ -292,7 +292,7 @@ class World:
             assert not one.sessions._busy
             assert one.pool.in_flight == 0, repr(one.pool)
             self.loop.wait(one.close())
-            assert repr(one.pool) == "<UpstreamPool lent=0 idle=0 connecting=0 wait=0>"
+            assert repr(one.pool) == "<UpstreamPool in_use=0 idle=0 connecting=0 wait=0>"
         assert not asyncio.all_tasks(self.loop)
         assert self.loop.errors == []
 
@@ -378,5 +378,5 @@ def warm(world: World) -> Wire:
     shop = world.shop.wire
     shop.send(OK)
     shop.clear()
-    assert repr(world.pool) == "<UpstreamPool lent=0 idle=1 connecting=0 wait=0>"
+    assert repr(world.pool) == "<UpstreamPool in_use=0 idle=1 connecting=0 wait=0>"
     return shop

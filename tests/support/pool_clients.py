@@ -1,4 +1,4 @@
-"""A pool of connections to a shop on a loop whose time is the test's, and those who borrow from it."""
+"""A pool of connections to a shop on a loop whose time is the test's, and the requests that acquire them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from waitroom.edge.upstream.connector import UpstreamAddress
 from waitroom.edge.upstream.pool import UpstreamConnection, UpstreamPool
 
 
-class Borrower:
+class UpstreamListener:
     """Notes what comes."""
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Borrower:
 
 
 class Lending:
-    """A pool, and those who borrow from it."""
+    """A pool, and the requests that acquire them."""
 
     def __init__(self, most: int = 2) -> None:
         self.loop = VirtualLoop()
@@ -41,19 +41,19 @@ class Lending:
 
     def ask(self, neighbourhood: str = "", *, fresh: bool = False) -> asyncio.Task[UpstreamConnection]:
         """A request begins to wait for a connection: of a neighbourhood without a pass, or with one."""
-        task = self.loop.create_task(self.pool.take(not neighbourhood, neighbourhood, fresh=fresh))
+        task = self.loop.create_task(self.pool.acquire(not neighbourhood, neighbourhood, fresh=fresh))
         self.loop.settle()
         return task
 
-    def take(self, neighbourhood: str = "", *, fresh: bool = False) -> UpstreamConnection:
+    def acquire(self, neighbourhood: str = "", *, fresh: bool = False) -> UpstreamConnection:
         """A request gets a connection, which must not need any wait."""
-        return self.loop.wait(self.pool.take(not neighbourhood, neighbourhood, fresh=fresh))
+        return self.loop.wait(self.pool.acquire(not neighbourhood, neighbourhood, fresh=fresh))
 
-    def take_idle(self, neighbourhood: str = "") -> UpstreamConnection | None:
-        return self.loop.do(self.pool.take_idle, not neighbourhood, neighbourhood)
+    def acquire_idle(self, neighbourhood: str = "") -> UpstreamConnection | None:
+        return self.loop.do(self.pool.acquire_idle, not neighbourhood, neighbourhood)
 
-    def give_back(self, connection: UpstreamConnection, *, reusable: bool = True) -> None:
-        self.loop.do(lambda: self.pool.give_back(connection, reusable=reusable))
+    def release(self, connection: UpstreamConnection, *, reusable: bool = True) -> None:
+        self.loop.do(lambda: self.pool.release(connection, reusable=reusable))
 
     def cancel(self, task: asyncio.Task[UpstreamConnection]) -> None:
         task.cancel()
@@ -65,27 +65,27 @@ class Lending:
         self.loop.settle()
 
     def state(self) -> tuple[int, int, int, int]:
-        """Lent, idle, connecting and waiting."""
+        """In use, idle, connecting and waiting."""
         shown = repr(self.pool).removeprefix("<UpstreamPool ").removesuffix(">")
         counts = dict(part.split("=") for part in shown.split())
         held = int(counts.pop("without_pass", 0))
-        assert list(counts) == ["lent", "idle", "connecting", "wait"]
-        lent, idle, connecting, waiting = (int(count) for count in counts.values())
-        assert held <= min(lent + connecting, max(1, self.pool._max // 2))
-        assert lent + idle + connecting <= self.pool._max
-        return lent, idle, connecting, waiting
+        assert list(counts) == ["in_use", "idle", "connecting", "wait"]
+        in_use, idle, connecting, waiting = (int(count) for count in counts.values())
+        assert held <= min(in_use + connecting, max(1, self.pool._max // 2))
+        assert in_use + idle + connecting <= self.pool._max
+        return in_use, idle, connecting, waiting
 
 
 @contextmanager
 def running_lending(most: int = 2) -> Iterator[Lending]:
-    """Afterwards nothing may be lent, under way or waited for."""
+    """Afterwards nothing may be in use, under way or waited for."""
     lending = Lending(most)
     yield lending
     lending.shop.let_in()
     lending.loop.do(lending.pool.close)
     assert lending.state() == (0, 0, 0, 0)
-    assert repr(lending.pool) == "<UpstreamPool lent=0 idle=0 connecting=0 wait=0>"
-    assert all(address.in_flight == 0 for address in lending.pool.balance._addresses)
+    assert repr(lending.pool) == "<UpstreamPool in_use=0 idle=0 connecting=0 wait=0>"
+    assert all(address.in_flight == 0 for address in lending.pool.balancer._addresses)
     assert not asyncio.all_tasks(lending.loop)
     assert lending.loop.errors == []
     lending.loop.close()

@@ -33,7 +33,7 @@ from waitroom.edge.rooms.preflight import NoResponseError
 from waitroom.edge.rooms.room import JoinResult, Room
 from waitroom.edge.rooms.router import Route, Router
 from waitroom.edge.rooms.session import Session
-from waitroom.edge.upstream.connector import UpstreamUnavailable
+from waitroom.edge.upstream.connector import UpstreamUnavailableError
 from waitroom.edge.visitor.arrivals import Arrivals
 from waitroom.edge.visitor.context import RequestContext
 from waitroom.edge.visitor.endpoints import CHECK, Endpoints, Handler
@@ -389,7 +389,7 @@ class Edge(Server):
             )
         except NoResponseError:
             client.fail(502)
-        except UpstreamUnavailable as error:
+        except UpstreamUnavailableError as error:
             client.fail(502 if error.cause == "connect" else 503)
         else:
             if response is None:

@@ -49,7 +49,7 @@ async def serve(child: Child) -> None:
             room,
             Tokens(settings.secrets, room.name),
             QueueStore(redis, room.name),
-            UpstreamPool.of(room),
+            UpstreamPool.from_settings(room),
             metrics.rooms[room.name],
             settings.workers,
             clock,

@@ -14,7 +14,7 @@ from waitroom.edge.client.limiter import Connections
 from waitroom.edge.http.headers import Peer
 from waitroom.edge.http.message import Request
 from waitroom.edge.outcomes import ExchangeOutcome
-from waitroom.edge.upstream.pool import Borrower
+from waitroom.edge.upstream.pool import UpstreamListener
 
 if TYPE_CHECKING:
     from waitroom.edge.client.connection import ClientConnection
@@ -119,7 +119,7 @@ class Server(ABC):
         """Whether the address belongs to a trusted proxy."""
 
 
-class ExchangeHandle(Borrower):
+class ExchangeHandle(UpstreamListener):
     """The exchange of one request and its response, as its client connection sees it.
 
     Attributes:

@@ -21,7 +21,7 @@ from waitroom.edge.http.framing import (
 from waitroom.edge.http.headers import forwarding_headers, request_headers, response_headers
 from waitroom.edge.http.message import MalformedError, Request, Response
 from waitroom.edge.outcomes import ExchangeOutcome
-from waitroom.edge.upstream.connector import UpstreamUnavailable
+from waitroom.edge.upstream.connector import UpstreamUnavailableError
 from waitroom.edge.upstream.pool import UpstreamConnection, UpstreamPool
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class Exchange(ExchangeHandle):
     def start(self) -> None:
         """Sends the request, immediately if a connection is idle."""
         errand = self._errand
-        connection = self._pool.take_idle(errand.has_pass, errand.neighbourhood)
+        connection = self._pool.acquire_idle(errand.has_pass, errand.neighbourhood)
         if connection is not None:
             self._send_head(connection)
         else:
@@ -180,15 +180,15 @@ class Exchange(ExchangeHandle):
     async def _connect(self, *, fresh: bool = False, avoid: int = -1) -> None:
         errand = self._errand
         try:
-            connection = await self._pool.take(errand.has_pass, errand.neighbourhood, fresh=fresh, avoid=avoid)
-        except UpstreamUnavailable as error:
+            connection = await self._pool.acquire(errand.has_pass, errand.neighbourhood, fresh=fresh, avoid=avoid)
+        except UpstreamUnavailableError as error:
             status = 502 if error.cause == "connect" else 503
             self._fail(status, error.cause, str(error), "busy" if error.cause == "share" else "failed")
             return
         if self._ended:
-            self._pool.give_back(connection, reusable=True)
+            self._pool.release(connection, reusable=True)
         elif not errand.may_begin():
-            self._pool.give_back(connection, reusable=True)
+            self._pool.release(connection, reusable=True)
             self._withdraw()
         else:
             self._send_head(connection)
@@ -196,7 +196,7 @@ class Exchange(ExchangeHandle):
     def _send_head(self, connection: UpstreamConnection) -> None:
         request, client = self._request, self._client
         self._connection = connection
-        connection.borrower = self
+        connection.listener = self
         more = self._errand.lines + forwarding_headers(request, client.peer)
         if request.chunked:
             more += b"Transfer-Encoding: chunked\r\n"
@@ -236,7 +236,7 @@ class Exchange(ExchangeHandle):
     # Data from the shop.
 
     def upstream_data(self, data: bytes) -> None:
-        """See `Borrower`."""
+        """See `UpstreamListener`."""
         client = self._client
         if self.tunnel:
             client.allow(TUNNEL_IDLE_SECONDS)
@@ -262,9 +262,9 @@ class Exchange(ExchangeHandle):
                     raise MalformedError(502, "a response head that is too long")
                 return
             head, self._buffer = self._buffer[: end + 4], self._buffer[end + 4 :]
-            response, date = self._pool.heads.parse(head)
+            response, date = self._pool.response_heads.parse(head)
             if self._connection is not None:
-                self._pool.worked(self._connection)
+                self._pool.record_success(self._connection)
             if response.status == 101:
                 self._open_tunnel(response, date)
                 return
@@ -353,7 +353,7 @@ class Exchange(ExchangeHandle):
             self._connection.transport.write(data)
 
     def upstream_closed(self, error: Exception | None) -> None:
-        """See `Borrower`."""
+        """See `UpstreamListener`."""
         connection = self._connection
         if self._ended or connection is None:
             return
@@ -365,12 +365,12 @@ class Exchange(ExchangeHandle):
             self._relay(b"", b"")
         else:
             cause = "the shop closed the connection" if error is None else str(error)
-            if self._response is None and not connection.used:
-                self._pool.hung_up(connection, neighbourhood(self._client.visitor), cause)
+            if self._response is None and not connection.reused:
+                self._pool.record_disconnect(connection, neighbourhood(self._client.visitor), cause)
             if self._may_retry(connection):
                 self._retries += 1
                 self._release(reusable=False)
-                avoid = -1 if connection.used else connection.index
+                avoid = -1 if connection.reused else connection.index
                 self._client.run(self._connect(fresh=True, avoid=avoid))
             else:
                 self._fail(502, "closed", cause)
@@ -382,13 +382,13 @@ class Exchange(ExchangeHandle):
         """
         request, others = self._request, len(self._pool.addresses) > 1
         unanswered = self._response is None and not self._heard
-        left = self._retries < (2 if others else 1) and (connection.used or others)
+        left = self._retries < (2 if others else 1) and (connection.reused or others)
         return unanswered and left and request.method in IDEMPOTENT and not request.has_body
 
     # Flow control.
 
     def upstream_writable(self, writable: bool) -> None:
-        """See `Borrower`."""
+        """See `UpstreamListener`."""
         self._client.read_on(writable)
 
     def client_writable(self, writable: bool) -> None:
@@ -443,7 +443,7 @@ class Exchange(ExchangeHandle):
         connection, self._connection = self._connection, None
         self.ready = False
         if connection is not None:
-            self._pool.give_back(connection, reusable=reusable)
+            self._pool.release(connection, reusable=reusable)
 
 
 def _head(response: Response, date: bytes, lines: bytes, *, private: bool = False) -> bytes:

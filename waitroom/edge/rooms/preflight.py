@@ -19,7 +19,7 @@ from waitroom.budgets import NeighbourhoodBudget, TokenBucket, neighbourhood
 from waitroom.edge.http.headers import Peer, forwarding_headers
 from waitroom.edge.http.message import MalformedError, Request, Response
 from waitroom.edge.rooms.neighbours import Neighbours
-from waitroom.edge.upstream.pool import Borrower, UpstreamConnection, UpstreamPool
+from waitroom.edge.upstream.pool import UpstreamConnection, UpstreamListener, UpstreamPool
 from waitroom.errors import WaitroomError
 from waitroom.settings import RoomSettings
 
@@ -123,7 +123,7 @@ class Preflights:
 
         Raises:
             NoResponseError: The shop gave no usable response.
-            UpstreamUnavailable: No connection to the shop was available.
+            UpstreamUnavailableError: No connection to the shop was available.
         """
         key = _key(request)
         task = self._fetching.get(key)
@@ -176,7 +176,7 @@ class Preflights:
     async def _fetch(self, request: Request, peer: Peer, where: str, key: Key) -> PreflightResponse:
         try:
             async with asyncio.timeout(self._response_seconds + self._wait_seconds):
-                connection = await self._pool.take(False, where)
+                connection = await self._pool.acquire(False, where)
                 exchange = _PreflightExchange(connection, self._pool, self._room_header)
                 try:
                     exchange.send(request, peer)
@@ -196,7 +196,7 @@ class Preflights:
             done.exception()  # the requests that asked may have gone
 
 
-class _PreflightExchange(Borrower):
+class _PreflightExchange(UpstreamListener):
     """One preflight on a connection to the shop."""
 
     def __init__(self, connection: UpstreamConnection, pool: UpstreamPool, room_header: bytes) -> None:
@@ -206,7 +206,7 @@ class _PreflightExchange(Borrower):
         self._room_header = room_header
         self._buffer = b""
         self._reusable = False
-        connection.borrower = self
+        connection.listener = self
 
     def send(self, request: Request, peer: Peer) -> None:
         fields = request.fields
@@ -219,12 +219,12 @@ class _PreflightExchange(Borrower):
 
     def end(self) -> None:
         """Returns the connection to the pool."""
-        self._pool.give_back(self._connection, reusable=self._reusable)
+        self._pool.release(self._connection, reusable=self._reusable)
         if not self.response.done():
             self.response.cancel()
 
     def upstream_data(self, data: bytes) -> None:
-        """See `Borrower`."""
+        """See `UpstreamListener`."""
         self._buffer += data
         try:
             self._read()
@@ -239,20 +239,20 @@ class _PreflightExchange(Borrower):
                     raise MalformedError(502, "a response head that is too long")
                 return
             head, self._buffer = self._buffer[: end + 4], self._buffer[end + 4 :]
-            response, _ = self._pool.heads.parse(head)
+            response, _ = self._pool.response_heads.parse(head)
             if response.status < 200:
                 continue
-            self._pool.worked(self._connection)
+            self._pool.record_success(self._connection)
             whole = response.bodiless or response.content_length == 0
             self._reusable = whole and response.keep_alive and not self._buffer
             self.response.set_result(response)
 
     def upstream_closed(self, error: Exception | None) -> None:
-        """See `Borrower`."""
+        """See `UpstreamListener`."""
         self._fail("the shop closed the connection" if error is None else str(error))
 
     def upstream_writable(self, writable: bool) -> None:
-        """See `Borrower`. A preflight is too short to wait for this."""
+        """See `UpstreamListener`. A preflight is too short to wait for this."""
 
     def _fail(self, cause: str) -> None:
         if not self.response.done():

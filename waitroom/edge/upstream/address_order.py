@@ -13,12 +13,12 @@ from waitroom.bounded import put
 AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]
 _Key = tuple[str, int]
 
-FIRST_LAST_SECONDS: Final = 30.0
-LONGEST_LAST_SECONDS: Final = 300.0
-MOST_SILENT: Final = 64
+INITIAL_PENALTY_SECONDS: Final = 30.0
+MAX_PENALTY_SECONDS: Final = 300.0
+MAX_UNRESPONSIVE: Final = 64
 
 
-def interleaved(infos: Sequence[AddressInfo]) -> list[AddressInfo]:
+def interleave(infos: Sequence[AddressInfo]) -> list[AddressInfo]:
     """The addresses in their order, but alternating between families (RFC 8305, section 4)."""
     families: dict[int, list[AddressInfo]] = {}
     for info in infos:
@@ -26,7 +26,7 @@ def interleaved(infos: Sequence[AddressInfo]) -> list[AddressInfo]:
     return [info for info in chain.from_iterable(zip_longest(*families.values())) if info is not None]
 
 
-class SilentAddresses:
+class UnresponsiveAddresses:
     """Remembers the addresses that didn't accept a connection, so that they are tried last for a while.
 
     That is half a minute at first, then twice as long each time, up to five minutes. After that an address is tried in
@@ -34,32 +34,32 @@ class SilentAddresses:
     """
 
     def __init__(self) -> None:
-        self._silent: dict[_Key, tuple[float, float]] = {}  # until when, and for how many seconds
+        self._unresponsive: dict[_Key, tuple[float, float]] = {}  # until when, and for how many seconds
 
     def __len__(self) -> int:
-        return len(self._silent)
+        return len(self._unresponsive)
 
-    def last(self, infos: Sequence[AddressInfo], now: float) -> list[AddressInfo]:
-        """The same addresses in their order, but with the silent ones last."""
-        return sorted(infos, key=lambda info: self._is_silent(_key(info[4]), now))
+    def order(self, infos: Sequence[AddressInfo], now: float) -> list[AddressInfo]:
+        """The same addresses in their order, but with the unresponsive ones last."""
+        return sorted(infos, key=lambda info: self._is_unresponsive(_key(info[4]), now))
 
-    def connected(self, tried: Sequence[AddressInfo], peer: Any, now: float) -> None:
+    def record_connected(self, tried: Sequence[AddressInfo], peer: Any, now: float) -> None:
         """Records that ``peer`` was the first to accept a connection, of the addresses tried in this order."""
         addresses = [_key(info[4]) for info in tried]
         if _key(peer) not in addresses:
             return
-        self._silent.pop(_key(peer), None)
+        self._unresponsive.pop(_key(peer), None)
         for address in addresses[: addresses.index(_key(peer))]:
-            if not self._is_silent(address, now):
+            if not self._is_unresponsive(address, now):
                 self._add(address, now)
 
     def _add(self, address: _Key, now: float) -> None:
-        _, seconds = self._silent.get(address, (0.0, FIRST_LAST_SECONDS / 2))
-        seconds = min(2 * seconds, LONGEST_LAST_SECONDS)
-        put(self._silent, address, (now + seconds, seconds), MOST_SILENT)
+        _, seconds = self._unresponsive.get(address, (0.0, INITIAL_PENALTY_SECONDS / 2))
+        seconds = min(2 * seconds, MAX_PENALTY_SECONDS)
+        put(self._unresponsive, address, (now + seconds, seconds), MAX_UNRESPONSIVE)
 
-    def _is_silent(self, address: _Key, now: float) -> bool:
-        until, _ = self._silent.get(address, (now, 0.0))
+    def _is_unresponsive(self, address: _Key, now: float) -> bool:
+        until, _ = self._unresponsive.get(address, (now, 0.0))
         return now < until
 
 

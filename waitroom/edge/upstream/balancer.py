@@ -4,7 +4,7 @@ An address that fails is marked down for a second, then twice as long with each 
 on trial: it gets one request a second until one is answered. If all are down, all are tried.
 
 A connection closed without a response may be caused by that one request, so it takes several neighbourhoods to show
-that the address is down; see `Balance.hung_up`.
+that the address is down; see `Balancer.record_disconnect`.
 """
 
 # mypyc: compile
@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-FIRST_DOWN_SECONDS = 1.0
-LONGEST_DOWN_SECONDS = 30.0
+INITIAL_DOWN_SECONDS = 1.0
+MAX_DOWN_SECONDS = 30.0
 TRIAL_SECONDS = 1.0
-HANG_UP_NEIGHBOURHOODS = 3
-HANG_UP_SECONDS = 10.0
+DISCONNECT_NEIGHBOURHOODS = 3
+DISCONNECT_SECONDS = 10.0
 
 
 class _Address:
@@ -27,12 +27,12 @@ class _Address:
         failed_at: When it last failed.
         down_until: When its next trial may begin.
         trial_until: When the trial after that may begin.
-        ill: Whether the last health check found it unhealthy.
-        hung_up: When it last closed the connection of each neighbourhood's request without a response, since its last
-            response; at most one less than `HANG_UP_NEIGHBOURHOODS`.
+        unhealthy: Whether the last health check found it unhealthy.
+        disconnects: When it last closed the connection of each neighbourhood's request without a response, since its
+            last response; at most one less than `DISCONNECT_NEIGHBOURHOODS`.
     """
 
-    __slots__ = ("down_until", "failed_at", "failures", "hung_up", "ill", "in_flight", "trial_until")
+    __slots__ = ("disconnects", "down_until", "failed_at", "failures", "in_flight", "trial_until", "unhealthy")
 
     def __init__(self) -> None:
         self.in_flight = 0
@@ -40,16 +40,16 @@ class _Address:
         self.failed_at = 0.0
         self.down_until = 0.0
         self.trial_until = 0.0
-        self.ill = False
-        self.hung_up: dict[str, float] = {}
+        self.unhealthy = False
+        self.disconnects: dict[str, float] = {}
 
-    def well(self, now: float) -> bool:
-        if self.ill:
+    def is_healthy(self, now: float) -> bool:
+        if self.unhealthy:
             return False
         return not self.failures or now >= max(self.down_until, self.trial_until)
 
 
-class Balance:
+class Balancer:
     """The load and the health of a shop's addresses, which are numbered from 0.
 
     Args:
@@ -73,8 +73,8 @@ class Balance:
             return 0
         turns = [(self._last + step) % count for step in range(1, count + 1)]
         left = [index for index in turns if index not in tried]
-        well = [index for index in left if self._addresses[index].well(now)]
-        return min(well or left, key=lambda index: self._addresses[index].in_flight)
+        healthy = [index for index in left if self._addresses[index].is_healthy(now)]
+        return min(healthy or left, key=lambda index: self._addresses[index].in_flight)
 
     def begin(self, index: int, now: float) -> None:
         """Counts a request that goes to an address."""
@@ -88,17 +88,17 @@ class Balance:
         """A request is over, whatever its outcome."""
         self._addresses[index].in_flight -= 1
 
-    def worked(self, index: int, began: float) -> bool:
+    def record_success(self, index: int, began: float) -> bool:
         """Records a response to a request that began at ``began``. True if the address was down and has recovered."""
         address = self._addresses[index]
-        if address.hung_up:
-            address.hung_up.clear()
+        if address.disconnects:
+            address.disconnects.clear()
         if not address.failures or began < address.failed_at:
             return False
         address.failures = 0
-        return not address.ill
+        return not address.unhealthy
 
-    def failed(self, index: int, began: float, now: float) -> float:
+    def record_failure(self, index: int, began: float, now: float) -> float:
         """Records that an address didn't accept, or didn't answer, a request that began at ``began``.
 
         Returns:
@@ -107,40 +107,40 @@ class Balance:
         address = self._addresses[index]
         if address.failures and began < address.down_until:
             return 0.0
-        seconds = min(LONGEST_DOWN_SECONDS, FIRST_DOWN_SECONDS * 2.0 ** min(address.failures, 10))
+        seconds = min(MAX_DOWN_SECONDS, INITIAL_DOWN_SECONDS * 2.0 ** min(address.failures, 10))
         address.failures += 1
         address.failed_at = now
         address.down_until = now + seconds
         return seconds
 
-    def hung_up(self, index: int, neighbourhood: str, began: float, now: float) -> float:
+    def record_disconnect(self, index: int, neighbourhood: str, began: float, now: float) -> float:
         """Records that an address closed a connection without a response to the request that began at ``began``.
 
         A visitor can cause that with a request that crashes the shop's worker. So this counts as a failure of the
-        address only once it has happened to `HANG_UP_NEIGHBOURHOODS` within `HANG_UP_SECONDS`, without any response in
-        between.
+        address only once it has happened to `DISCONNECT_NEIGHBOURHOODS` within `DISCONNECT_SECONDS`, without any
+        response in between.
 
         Returns:
-            As `failed`.
+            As `record_failure`.
         """
         address = self._addresses[index]
-        recent = {key: at for key, at in address.hung_up.items() if now - at < HANG_UP_SECONDS}
+        recent = {key: at for key, at in address.disconnects.items() if now - at < DISCONNECT_SECONDS}
         recent[neighbourhood] = now
-        if len(recent) < HANG_UP_NEIGHBOURHOODS:
-            address.hung_up = recent
+        if len(recent) < DISCONNECT_NEIGHBOURHOODS:
+            address.disconnects = recent
             return 0.0
-        address.hung_up = {}
-        return self.failed(index, began, now)
+        address.disconnects = {}
+        return self.record_failure(index, began, now)
 
-    def checked(self, index: int, now: float, *, well: bool) -> bool:
+    def record_health_check(self, index: int, now: float, *, healthy: bool) -> bool:
         """Records the result of a health check. True if it differs from that of the previous one.
 
         A healthy address gets its trial immediately, but not its former load: that returns when visitors' requests
         succeed.
         """
         address = self._addresses[index]
-        changed = address.ill is well
-        address.ill = not well
-        if well:
+        changed = address.unhealthy is healthy
+        address.unhealthy = not healthy
+        if healthy:
             address.down_until = min(address.down_until, now)
         return changed

@@ -12,19 +12,19 @@ from urllib.parse import urlsplit
 
 from aiohappyeyeballs import start_connection
 
-from waitroom.edge.upstream.address_order import AddressInfo, SilentAddresses, interleaved
+from waitroom.edge.upstream.address_order import AddressInfo, UnresponsiveAddresses, interleave
 from waitroom.errors import WaitroomError
 from waitroom.settings import RoomSettings
 
 AnyProtocol = TypeVar("AnyProtocol", bound=asyncio.BaseProtocol)
 
-TLS_GOODBYE_SECONDS = 2.0
-NEXT_ADDRESS_SECONDS = 0.25  # RFC 8305, section 5: the recommended Connection Attempt Delay
-MOST_RESOLVED = 16  # how many of a name's addresses are used
+TLS_SHUTDOWN_SECONDS = 2.0
+CONNECTION_ATTEMPT_DELAY_SECONDS = 0.25  # RFC 8305, section 5: the recommended Connection Attempt Delay
+MAX_ADDRESSES = 16  # how many of a name's addresses are used
 _PORTS = {"http": 80, "https": 443}
 
 
-class UpstreamUnavailable(WaitroomError):  # noqa: N818 - a state of the shop, not a mistake
+class UpstreamUnavailableError(WaitroomError):
     """No connection to the shop is available.
 
     Args:
@@ -68,8 +68,8 @@ class Connector:
     """Opens connections to a shop's addresses.
 
     A host name is resolved for each connection, so that a change of its addresses takes effect with the next one. If it
-    has several, the next address is tried as soon as one fails or has been silent for `NEXT_ADDRESS_SECONDS`, and the
-    first to connect is used (RFC 8305).
+    has several, the next address is tried as soon as one fails or hasn't responded for
+    `CONNECTION_ATTEMPT_DELAY_SECONDS`, and the first to connect is used (RFC 8305).
 
     Args:
         connect_seconds: The timeout for connecting, including the TLS handshake.
@@ -83,10 +83,10 @@ class Connector:
         self._connect_seconds = connect_seconds
         self._tls = tls
         self._server_name = server_name
-        self._silent = SilentAddresses()
+        self._unresponsive = UnresponsiveAddresses()
 
     @classmethod
-    def of(cls, room: RoomSettings) -> Connector:
+    def from_settings(cls, room: RoomSettings) -> Connector:
         """The connector for a room's settings."""
         tls = None
         if room.upstreams[0].startswith("https:"):
@@ -98,7 +98,7 @@ class Connector:
         """Connects a new ``protocol`` to an address.
 
         Raises:
-            UpstreamUnavailable: The address doesn't accept connections, or its certificate is invalid.
+            UpstreamUnavailableError: The address doesn't accept connections, or its certificate is invalid.
         """
         loop = asyncio.get_running_loop()
         seconds = self._connect_seconds
@@ -109,12 +109,12 @@ class Connector:
                 else:
                     made = await self._connect_to_host(address, protocol)
         except TimeoutError as error:
-            raise UpstreamUnavailable("connect", f"{address.url}: no connection within {seconds:g} s") from error
+            raise UpstreamUnavailableError("connect", f"{address.url}: no connection within {seconds:g} s") from error
         except ssl.SSLCertVerificationError as error:
             detail = f"{address.url}: its certificate is refused: {error.verify_message}"
-            raise UpstreamUnavailable("connect", detail) from error
+            raise UpstreamUnavailableError("connect", detail) from error
         except OSError as error:
-            raise UpstreamUnavailable("connect", f"{address.url}: {error}") from error
+            raise UpstreamUnavailableError("connect", f"{address.url}: {error}") from error
         return made
 
     async def _connect_to_host(self, address: UpstreamAddress, protocol: Callable[[], AnyProtocol]) -> AnyProtocol:
@@ -125,14 +125,14 @@ class Connector:
                 "ssl": self._tls,
                 "server_hostname": self._server_name or address.host,
                 "ssl_handshake_timeout": self._connect_seconds,
-                "ssl_shutdown_timeout": TLS_GOODBYE_SECONDS,
+                "ssl_shutdown_timeout": TLS_SHUTDOWN_SECONDS,
             }
         infos: Sequence[AddressInfo]
         infos = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
         if len(infos) == 1:
             _, made = await loop.create_connection(protocol, str(infos[0][4][0]), address.port, **tls)
             return made
-        connected = await self._connect_to_first(infos[:MOST_RESOLVED])
+        connected = await self._connect_to_first(infos[:MAX_ADDRESSES])
         try:
             _, made = await loop.create_connection(protocol, sock=connected, **tls)
         except BaseException:
@@ -144,7 +144,7 @@ class Connector:
         """A socket connected to the first address that accepts a connection."""
         loop = asyncio.get_running_loop()
         # uvloop's create_connection doesn't implement RFC 8305, so it gets a connected socket.
-        ordered = self._silent.last(interleaved(infos), loop.time())
-        connected = await start_connection(ordered, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS, interleave=0)
-        self._silent.connected(ordered, connected.getpeername(), loop.time())
+        ordered = self._unresponsive.order(interleave(infos), loop.time())
+        connected = await start_connection(ordered, happy_eyeballs_delay=CONNECTION_ATTEMPT_DELAY_SECONDS, interleave=0)
+        self._unresponsive.record_connected(ordered, connected.getpeername(), loop.time())
         return connected

@@ -7,13 +7,13 @@ import random
 from typing import cast
 
 from waitroom.edge.http.message import MalformedError, parse_response
-from waitroom.edge.upstream.connector import UpstreamUnavailable
+from waitroom.edge.upstream.connector import UpstreamUnavailableError
 from waitroom.edge.upstream.pool import UpstreamPool
 from waitroom.settings import RoomSettings
 
-LONGEST_HEAD = 65536
+MAX_HEAD_BYTES = 65536
 # Around health_seconds, so that the workers' checks don't all happen at the same time.
-SHORTEST_SHARE, LONGEST_SHARE = 0.8, 1.2
+MIN_INTERVAL_SHARE, MAX_INTERVAL_SHARE = 0.8, 1.2
 
 
 class HealthChecks:
@@ -22,64 +22,64 @@ class HealthChecks:
     Args:
         room: The room; it has a `health_path`.
         pool: Gets the results.
-        chance: Randomizes the intervals.
+        randomness: Randomizes the intervals.
     """
 
-    def __init__(self, room: RoomSettings, pool: UpstreamPool, chance: random.Random) -> None:
+    def __init__(self, room: RoomSettings, pool: UpstreamPool, randomness: random.Random) -> None:
         assert room.health_path is not None
         self._path = room.health_path.encode()
         self._host = next((host.encode() for host in room.hosts if not host.startswith("*")), None)
         self._seconds = room.health_seconds
         self._pool = pool
-        self._chance = chance
+        self._randomness = randomness
 
     async def run(self) -> None:
         """Checks until it is cancelled."""
         async with asyncio.TaskGroup() as tasks:
             for index in range(len(self._pool.addresses)):
-                tasks.create_task(self._watch(index))
+                tasks.create_task(self._check_periodically(index))
 
-    async def _watch(self, index: int) -> None:
-        await asyncio.sleep(self._chance.uniform(0, self._seconds))
+    async def _check_periodically(self, index: int) -> None:
+        await asyncio.sleep(self._randomness.uniform(0, self._seconds))
         while True:
-            self._pool.checked(index, await self._fault(index))
-            await asyncio.sleep(self._seconds * self._chance.uniform(SHORTEST_SHARE, LONGEST_SHARE))
+            self._pool.record_health_check(index, await self._check(index))
+            await asyncio.sleep(self._seconds * self._randomness.uniform(MIN_INTERVAL_SHARE, MAX_INTERVAL_SHARE))
 
-    async def _fault(self, index: int) -> str:
+    async def _check(self, index: int) -> str:
         """The problem with an address, or an empty text."""
         address = self._pool.addresses[index]
         host = self._host or address.authority
-        question = b"GET %b HTTP/1.1\r\nHost: %b\r\nUser-Agent: waitroom\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-        asked: _Check | None = None
+        request = b"GET %b HTTP/1.1\r\nHost: %b\r\nUser-Agent: waitroom\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+        check: _HealthCheck | None = None
         try:
             async with asyncio.timeout(self._seconds):
-                asked = await self._pool.connector.connect(address, lambda: _Check(question % (self._path, host)))
-                status = await asked.status
-        except UpstreamUnavailable as error:
+                check = await self._pool.connector.connect(address, lambda: _HealthCheck(request % (self._path, host)))
+                status = await check.status
+        except UpstreamUnavailableError as error:
             return str(error)
         except TimeoutError:
             return f"no answer within {self._seconds:g} s"
         except (OSError, MalformedError) as error:
             return str(error)
         finally:
-            if asked is not None:
-                asked.transport.abort()
+            if check is not None:
+                check.transport.abort()
         return "" if 200 <= status < 400 else f"it answered {status}"
 
 
-class _Check(asyncio.Protocol):
+class _HealthCheck(asyncio.Protocol):
     """One health check and the status of its response."""
 
     transport: asyncio.Transport
 
-    def __init__(self, question: bytes) -> None:
+    def __init__(self, request: bytes) -> None:
         self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._question = question
+        self._request = request
         self._buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self.transport.write(self._question)
+        self.transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -97,7 +97,7 @@ class _Check(asyncio.Protocol):
             status = parse_response(head).status
             if status >= 200:
                 self.status.set_result(status)
-        if not self.status.done() and len(self._buffer) > LONGEST_HEAD:
+        if not self.status.done() and len(self._buffer) > MAX_HEAD_BYTES:
             raise MalformedError(502, "a response head that is too long")
 
     def _fail(self, error: Exception) -> None:

@@ -35,11 +35,11 @@ class PoolShare:
         self.held = 0
         self._by_neighbourhood: dict[str, int] = {}  # no more entries than connections held
 
-    def free(self, neighbourhood: str) -> bool:
+    def has_room(self, neighbourhood: str) -> bool:
         """Whether a neighbourhood may hold one more."""
         return self.held < self.most and self._by_neighbourhood.get(neighbourhood, 0) < self.most_each
 
-    def take(self, neighbourhood: str) -> None:
+    def acquire(self, neighbourhood: str) -> None:
         """Counts one more connection."""
         self.held += 1
         self._by_neighbourhood[neighbourhood] = self._by_neighbourhood.get(neighbourhood, 0) + 1
@@ -59,14 +59,14 @@ class Waiter:
 
     Attributes:
         neighbourhood: The neighbourhood of a request without a pass; None for requests with one.
-        offer: A connection, or None for a slot to open one in.
+        grant: A connection, or None for a slot to open one in.
     """
 
-    __slots__ = ("neighbourhood", "offer")
+    __slots__ = ("grant", "neighbourhood")
 
-    def __init__(self, neighbourhood: str | None, offer: asyncio.Future[Any]) -> None:
+    def __init__(self, neighbourhood: str | None, grant: asyncio.Future[Any]) -> None:
         self.neighbourhood = neighbourhood
-        self.offer = offer
+        self.grant = grant
 
 
 class Waiters:
@@ -123,18 +123,18 @@ class Waiters:
         while self._with_pass:
             waiter = self._with_pass.popleft()
             self.count -= 1
-            if not waiter.offer.done():
+            if not waiter.grant.done():
                 return waiter
         while self._without_pass and self._share.held < self._share.most:
             found = self._next_without_pass()
-            if found is None or not found.offer.done():
+            if found is None or not found.grant.done():
                 return found
         return None
 
     def _next_without_pass(self) -> Waiter | None:
         # At most three neighbourhoods are at their share while the total share isn't used up: the loop is short.
         for neighbourhood, queue in self._without_pass.items():
-            if self._share.free(neighbourhood):
+            if self._share.has_room(neighbourhood):
                 waiter = queue.popleft()
                 self.count -= 1
                 del self._without_pass[neighbourhood]
@@ -147,4 +147,4 @@ class Waiters:
         """Rejects all of them."""
         for queue in (self._with_pass, *self._without_pass.values()):
             for waiter in queue:
-                waiter.offer.cancel()
+                waiter.grant.cancel()

@@ -111,7 +111,7 @@ def test_a_body_whose_chunks_are_broken_is_never_completed(world):
     assert world.shop.wires[0].aborted
     assert answer(wire, b"POST").status == 400
     assert answer(wire, b"POST")[b"Connection"] == b"close"
-    assert repr(world.pool) == "<UpstreamPool lent=0 idle=0 connecting=0 wait=0>"
+    assert repr(world.pool) == "<UpstreamPool in_use=0 idle=0 connecting=0 wait=0>"
 
 
 def test_who_asks_first_is_told_to_go_on_when_the_gate_has_opened(world):
@@ -183,7 +183,7 @@ def test_bodies_and_the_connection_is_kept_however_they_are_cut(response, framin
             got = answer(wire)
             assert (got.framing, got.body) == (framing, body)
             assert not wire.got_eof
-            assert repr(world.pool) == "<UpstreamPool lent=0 idle=1 connecting=0 wait=0>"
+            assert repr(world.pool) == "<UpstreamPool in_use=0 idle=1 connecting=0 wait=0>"
             if b"304" in got.start and b"Length" in response:
                 assert got[b"Content-Length"] == b"7"
             if b"204" in got.start:
@@ -231,7 +231,7 @@ def test_an_answer_that_ends_with_the_connection(world, version, framing, shop):
     assert (got.framing, got.body) == (framing, b"hello")
     assert wire.lost is (version == b"1.0")
     assert not wire.aborted
-    assert repr(world.pool) == "<UpstreamPool lent=0 idle=0 connecting=0 wait=0>"
+    assert repr(world.pool) == "<UpstreamPool in_use=0 idle=0 connecting=0 wait=0>"
 
 
 def test_interim_answers(world):

@@ -193,7 +193,7 @@ def test_a_second_attempt_that_comes_too_late_is_not_made(world):
     assert answer(wire).status == 504
     world.shop.let_in()
     assert world.shop.wire.got == b""
-    assert repr(world.pool) == "<UpstreamPool lent=0 idle=1 connecting=0 wait=0>"
+    assert repr(world.pool) == "<UpstreamPool in_use=0 idle=1 connecting=0 wait=0>"
 
 
 # What a visitor can provoke.
@@ -228,8 +228,8 @@ def test_one_visitor_cannot_take_an_address_out_of_rotation(two, what):
         two.pass_time(0.1)
     assert down(two) == []
     assert two.room.metrics.upstream_failures == 20
-    assert {two.pool.balance.pick(two.loop.now), two.pool.balance.pick(two.loop.now, {0})} == {0, 1}
-    assert all(not one.failures for one in two.pool.balance._addresses)
+    assert {two.pool.balancer.pick(two.loop.now), two.pool.balancer.pick(two.loop.now, {0})} == {0, 1}
+    assert all(not one.failures for one in two.pool.balancer._addresses)
 
 
 def test_rubbish_for_many_visitors_takes_no_address_out_either(two):
@@ -370,7 +370,7 @@ def test_when_the_client_goes_the_shop_need_not_go_on(world, way, begun):
     assert wire.lost
     assert shop.aborted
     assert wire.aborted is (way == "eof" and b"\r\n\r\n" in begun)
-    assert repr(world.pool) == "<UpstreamPool lent=0 idle=0 connecting=0 wait=0>"
+    assert repr(world.pool) == "<UpstreamPool in_use=0 idle=0 connecting=0 wait=0>"
     assert world.room.metrics.requests == {"gone": 1}
 
 
@@ -378,7 +378,7 @@ def test_when_the_client_goes_while_a_connection_is_made(world):
     world.shop.hangs = True
     wire = sent(world)
     wire.reset()
-    assert repr(world.pool) == "<UpstreamPool lent=0 idle=0 connecting=0 wait=0>"
+    assert repr(world.pool) == "<UpstreamPool in_use=0 idle=0 connecting=0 wait=0>"
     world.shop.let_in()
     assert world.shop.got == b""
 
@@ -387,7 +387,7 @@ def test_when_the_client_goes_while_it_waits_for_a_connection():
     with World(upstream_max_connections=1) as world:
         first, second = sent(world), sent(world)
         second.reset()
-        assert repr(world.pool) == "<UpstreamPool lent=1 idle=0 connecting=0 wait=0>"
+        assert repr(world.pool) == "<UpstreamPool in_use=1 idle=0 connecting=0 wait=0>"
         world.shop.wire.send(OK)
         assert answer(first).status == 200
 
@@ -400,4 +400,4 @@ def test_a_client_that_has_said_all_it_had_to_say_is_answered(world):
     assert answer(wire).body == b"ok"
     assert wire.lost
     assert not wire.aborted
-    assert repr(world.pool) == "<UpstreamPool lent=0 idle=1 connecting=0 wait=0>"
+    assert repr(world.pool) == "<UpstreamPool in_use=0 idle=1 connecting=0 wait=0>"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import socket
 
 from waitroom.edge.upstream.address_order import (
-    FIRST_LAST_SECONDS,
-    LONGEST_LAST_SECONDS,
-    MOST_SILENT,
+    INITIAL_PENALTY_SECONDS,
+    MAX_PENALTY_SECONDS,
+    MAX_UNRESPONSIVE,
     AddressInfo,
-    SilentAddresses,
-    interleaved,
+    UnresponsiveAddresses,
+    interleave,
 )
 
 
@@ -27,55 +27,55 @@ def hosts(infos: list[AddressInfo]) -> list[str]:
 
 def test_the_families_take_turns() -> None:
     infos = [info(one) for one in ("2001:db8::1", "2001:db8::2", "2001:db8::3", "192.0.2.1")]
-    assert hosts(interleaved(infos)) == ["2001:db8::1", "192.0.2.1", "2001:db8::2", "2001:db8::3"]
-    assert interleaved(infos[:1]) == infos[:1]
+    assert hosts(interleave(infos)) == ["2001:db8::1", "192.0.2.1", "2001:db8::2", "2001:db8::3"]
+    assert interleave(infos[:1]) == infos[:1]
 
 
 def test_an_address_that_took_no_connection_is_last_for_a_growing_bounded_time() -> None:
-    silent = SilentAddresses()
+    silent = UnresponsiveAddresses()
     both = [info("192.0.2.1"), info("192.0.2.2")]
     now, times = 100.0, []
     for _ in range(6):
-        ordered = silent.last(both, now)
+        ordered = silent.order(both, now)
         assert hosts(ordered) == ["192.0.2.1", "192.0.2.2"], "its turn is back"
-        silent.connected(ordered, ("192.0.2.2", 80), now)
+        silent.record_connected(ordered, ("192.0.2.2", 80), now)
         began = now
-        while hosts(silent.last(both, now)) == ["192.0.2.2", "192.0.2.1"]:
+        while hosts(silent.order(both, now)) == ["192.0.2.2", "192.0.2.1"]:
             now += 1.0
         times.append(now - began)
     assert times == [30, 60, 120, 240, 300, 300]
-    assert (times[0], times[-1]) == (FIRST_LAST_SECONDS, LONGEST_LAST_SECONDS)
+    assert (times[0], times[-1]) == (INITIAL_PENALTY_SECONDS, MAX_PENALTY_SECONDS)
 
 
 def test_one_that_takes_connections_again_starts_afresh() -> None:
-    silent = SilentAddresses()
+    silent = UnresponsiveAddresses()
     both = [info("192.0.2.1"), info("192.0.2.2")]
-    silent.connected(both, ("192.0.2.2", 80), 0.0)
+    silent.record_connected(both, ("192.0.2.2", 80), 0.0)
     # The other one fails meanwhile.
-    silent.connected(silent.last(both, 1.0), ("192.0.2.1", 80), 1.0)
-    assert hosts(silent.last(both, 1.0)) == ["192.0.2.1", "192.0.2.2"]
-    silent.connected(both, ("192.0.2.2", 80), 31.0)
-    assert hosts(silent.last(both, 31.0 + FIRST_LAST_SECONDS)) == ["192.0.2.1", "192.0.2.2"]
+    silent.record_connected(silent.order(both, 1.0), ("192.0.2.1", 80), 1.0)
+    assert hosts(silent.order(both, 1.0)) == ["192.0.2.1", "192.0.2.2"]
+    silent.record_connected(both, ("192.0.2.2", 80), 31.0)
+    assert hosts(silent.order(both, 31.0 + INITIAL_PENALTY_SECONDS)) == ["192.0.2.1", "192.0.2.2"]
 
 
 def test_many_attempts_at_once_count_once() -> None:
-    silent = SilentAddresses()
+    silent = UnresponsiveAddresses()
     both = [info("192.0.2.1"), info("192.0.2.2")]
     for _ in range(10):
-        silent.connected(both, ("192.0.2.2", 80), 5.0)
-    assert hosts(silent.last(both, 5.0 + FIRST_LAST_SECONDS)) == ["192.0.2.1", "192.0.2.2"]
+        silent.record_connected(both, ("192.0.2.2", 80), 5.0)
+    assert hosts(silent.order(both, 5.0 + INITIAL_PENALTY_SECONDS)) == ["192.0.2.1", "192.0.2.2"]
 
 
 def test_names_with_ever_new_addresses_cost_bounded_memory() -> None:
-    silent = SilentAddresses()
+    silent = UnresponsiveAddresses()
     for number in range(1000):
         infos = [info("192.0.2.1", number), info("192.0.2.2", number)]
-        silent.connected(infos, ("192.0.2.2", number), 0.0)
-    assert len(silent) == MOST_SILENT
+        silent.record_connected(infos, ("192.0.2.2", number), 0.0)
+    assert len(silent) == MAX_UNRESPONSIVE
 
 
 def test_a_peer_that_was_not_among_them_says_nothing() -> None:
-    silent = SilentAddresses()
+    silent = UnresponsiveAddresses()
     both = [info("192.0.2.1"), info("192.0.2.2")]
-    silent.connected(both, ("198.51.100.1", 80), 0.0)
+    silent.record_connected(both, ("198.51.100.1", 80), 0.0)
     assert len(silent) == 0

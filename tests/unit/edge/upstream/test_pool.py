@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from support.asyncio_fakes import Wire
-from support.pool_clients import Borrower, Lending, running_lending, wire
-from waitroom.edge.upstream.connector import UpstreamUnavailable
+from support.pool_clients import Lending, UpstreamListener, running_lending, wire
+from waitroom.edge.upstream.connector import UpstreamUnavailableError
 from waitroom.edge.upstream.pool import IDLE_SECONDS, UpstreamConnection
 
 
@@ -23,115 +23,115 @@ def lending() -> Iterator[Lending]:
 
 def test_a_connection_is_made_when_one_is_needed_and_kept(lending):
     assert lending.state() == (0, 0, 0, 0)
-    one = lending.take()
+    one = lending.acquire()
     assert lending.state() == (1, 0, 0, 0)
     assert not one.used
-    lending.give_back(one)
+    lending.release(one)
     assert lending.state() == (0, 1, 0, 0)
-    assert lending.take() is one
+    assert lending.acquire() is one
     assert one.used
-    lending.give_back(one)
+    lending.release(one)
 
 
 def test_the_one_given_back_last_is_lent_first(lending):
-    one, two = lending.take(), lending.take()
-    lending.give_back(two)
-    lending.give_back(one)
-    assert lending.take() is one
-    assert lending.take() is two
-    lending.give_back(one)
-    lending.give_back(two)
+    one, two = lending.acquire(), lending.acquire()
+    lending.release(two)
+    lending.release(one)
+    assert lending.acquire() is one
+    assert lending.acquire() is two
+    lending.release(one)
+    lending.release(two)
 
 
 def test_idle_ones_cost_no_wait(lending):
-    assert lending.take_idle() is None
-    one = lending.take()
-    lending.give_back(one)
-    assert lending.take_idle() is one
+    assert lending.acquire_idle() is None
+    one = lending.acquire()
+    lending.release(one)
+    assert lending.acquire_idle() is one
     assert lending.state() == (1, 0, 0, 0)
-    lending.give_back(one)
+    lending.release(one)
 
 
 def test_one_that_is_not_reusable_is_cut(lending):
-    one = lending.take()
-    lending.give_back(one, reusable=False)
+    one = lending.acquire()
+    lending.release(one, reusable=False)
     assert lending.state() == (0, 0, 0, 0)
     assert wire(one).aborted
 
 
 def test_one_that_was_paused_reads_again(lending):
-    one = lending.take()
+    one = lending.acquire()
     wire(one).pause_reading()
-    lending.give_back(one)
+    lending.release(one)
     assert wire(one).is_reading()
 
 
 def test_never_more_than_the_most(lending):
-    taken = [lending.take(), lending.take()]
+    taken = [lending.acquire(), lending.acquire()]
     waiting = [lending.ask() for _ in range(3)]
     assert lending.state() == (2, 0, 0, 3)
     assert not any(task.done() for task in waiting)
-    lending.give_back(taken[0])
-    lending.give_back(taken[1])
+    lending.release(taken[0])
+    lending.release(taken[1])
     assert [task.done() for task in waiting] == [True, True, False], "who came first is served first"
     assert waiting[0].result() is taken[0]
     assert waiting[1].result() is taken[1]
     assert lending.state() == (2, 0, 0, 1)
-    lending.give_back(taken[0])
+    lending.release(taken[0])
     assert waiting[2].result() is taken[0]
-    lending.give_back(taken[0])
-    lending.give_back(taken[1])
+    lending.release(taken[0])
+    lending.release(taken[1])
     assert lending.state() == (0, 2, 0, 0)
 
 
 def test_where_one_was_cut_a_new_one_is_made_for_who_waits(lending):
-    taken = [lending.take(), lending.take()]
+    taken = [lending.acquire(), lending.acquire()]
     waiting = lending.ask()
-    lending.give_back(taken[0], reusable=False)
+    lending.release(taken[0], reusable=False)
     assert waiting.result() is not taken[0]
     assert lending.state() == (2, 0, 0, 0)
-    lending.give_back(waiting.result())
-    lending.give_back(taken[1])
+    lending.release(waiting.result())
+    lending.release(taken[1])
 
 
 def test_who_waits_too_long_is_told_so_and_forgotten(lending):
-    taken = [lending.take(), lending.take()]
+    taken = [lending.acquire(), lending.acquire()]
     first, second = lending.ask(), lending.ask()
     lending.pass_time(1.0)
     third = lending.ask()
     lending.pass_time(1.0)
     for task in (first, second):
-        with pytest.raises(UpstreamUnavailable) as raised:
+        with pytest.raises(UpstreamUnavailableError) as raised:
             task.result()
         assert raised.value.cause == "busy"
     assert lending.state() == (2, 0, 0, 1)
-    lending.give_back(taken[0])
+    lending.release(taken[0])
     assert third.result() is taken[0]
-    lending.give_back(third.result())
-    lending.give_back(taken[1])
+    lending.release(third.result())
+    lending.release(taken[1])
 
 
 def test_who_has_given_up_is_passed_over(lending):
-    taken = [lending.take(), lending.take()]
+    taken = [lending.acquire(), lending.acquire()]
     first, second = lending.ask(), lending.ask()
     lending.cancel(first)
     assert lending.state() == (2, 0, 0, 1)
-    lending.give_back(taken[0])
+    lending.release(taken[0])
     assert second.result() is taken[0]
     for connection in taken:
-        lending.give_back(connection)
+        lending.release(connection)
 
 
 def test_a_shop_that_hangs_keeps_nobody_in_memory(lending):
     """Thousands wait two seconds each while it does."""
-    taken = [lending.take(), lending.take()]
+    taken = [lending.acquire(), lending.acquire()]
     for _ in range(50):
         task = lending.ask()
         lending.pass_time(2.0)
         assert task.exception() is not None
         assert lending.state() == (2, 0, 0, 0)
     for connection in taken:
-        lending.give_back(connection)
+        lending.release(connection)
 
 
 # Connecting.
@@ -141,7 +141,7 @@ def test_a_shop_that_takes_no_connections(lending):
     lending.shop.refuses = ConnectionRefusedError("refused")
     task = lending.ask()
     error = task.exception()
-    assert isinstance(error, UpstreamUnavailable)
+    assert isinstance(error, UpstreamUnavailableError)
     assert error.cause == "connect"
     assert lending.state() == (0, 0, 0, 0)
 
@@ -153,7 +153,7 @@ def test_a_shop_that_takes_too_long(lending):
     assert not task.done()
     lending.pass_time(0.2)
     error = task.exception()
-    assert isinstance(error, UpstreamUnavailable)
+    assert isinstance(error, UpstreamUnavailableError)
     assert error.cause == "connect"
     assert lending.state() == (0, 0, 0, 0)
 
@@ -165,13 +165,13 @@ def test_when_connecting_fails_the_next_one_tries(lending):
     lending.shop.refuses = ConnectionRefusedError("refused")
     lending.shop.let_in()
     for task in (*connecting, waiting):
-        assert isinstance(task.exception(), UpstreamUnavailable)
+        assert isinstance(task.exception(), UpstreamUnavailableError)
     assert lending.shop.attempts == 3
     assert lending.state() == (0, 0, 0, 0)
 
 
 def test_a_shop_that_closes_at_once(lending):
-    """Nobody would ever hear of it: the connection was gone before it was lent."""
+    """Nobody would ever hear of it: the connection was gone before it was acquired."""
 
     class Slammed(Wire):
         def is_closing(self) -> bool:
@@ -185,7 +185,7 @@ def test_a_shop_that_closes_at_once(lending):
         return slammed, protocol
 
     lending.shop.connect = connect
-    assert isinstance(lending.ask().exception(), UpstreamUnavailable)
+    assert isinstance(lending.ask().exception(), UpstreamUnavailableError)
     assert lending.state() == (0, 0, 0, 0)
 
 
@@ -193,69 +193,69 @@ def test_a_shop_that_closes_at_once(lending):
 
 
 def test_a_fresh_one_is_none_that_was_used_before(lending):
-    one = lending.take()
-    lending.give_back(one)
-    two = lending.take(fresh=True)
+    one = lending.acquire()
+    lending.release(one)
+    two = lending.acquire(fresh=True)
     assert two is not one
     assert lending.state() == (1, 1, 0, 0)
-    lending.give_back(two)
+    lending.release(two)
 
 
 def test_a_fresh_one_takes_the_place_of_the_oldest_idle_one(lending):
-    one, two = lending.take(), lending.take()
-    lending.give_back(one)
-    lending.give_back(two)
-    three = lending.take(fresh=True)
+    one, two = lending.acquire(), lending.acquire()
+    lending.release(one)
+    lending.release(two)
+    three = lending.acquire(fresh=True)
     assert wire(one).aborted
     assert not wire(two).aborted
     assert lending.state() == (1, 1, 0, 0)
-    lending.give_back(three)
+    lending.release(three)
 
 
 def test_a_fresh_one_that_had_to_wait_is_fresh_all_the_same(lending):
-    taken = [lending.take(), lending.take()]
+    taken = [lending.acquire(), lending.acquire()]
     task = lending.ask(fresh=True)
-    lending.give_back(taken[0])
+    lending.release(taken[0])
     assert task.result() not in taken
     assert not task.result().used
     assert wire(taken[0]).aborted
     assert lending.state() == (2, 0, 0, 0)
-    lending.give_back(task.result())
-    lending.give_back(taken[1])
+    lending.release(task.result())
+    lending.release(taken[1])
 
 
 # Dead ones.
 
 
 def test_one_that_the_shop_closes_while_idle_is_gone(lending):
-    one = lending.take()
-    lending.give_back(one)
+    one = lending.acquire()
+    lending.release(one)
     wire(one).send_eof()
     assert lending.state() == (0, 0, 0, 0)
 
 
 def test_one_that_breaks_while_idle_is_gone(lending):
-    one = lending.take()
-    lending.give_back(one)
+    one = lending.acquire()
+    lending.release(one)
     wire(one).reset()
     assert lending.state() == (0, 0, 0, 0)
 
 
 def test_one_that_speaks_unasked_is_cut(lending):
-    one = lending.take()
-    lending.give_back(one)
+    one = lending.acquire()
+    lending.release(one)
     wire(one).send(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
     assert wire(one).aborted
     assert lending.state() == (0, 0, 0, 0)
 
 
 def test_a_dying_one_is_not_lent(lending):
-    one = lending.take()
-    lending.give_back(one)
+    one = lending.acquire()
+    lending.release(one)
 
     def both() -> UpstreamConnection | None:
         one.transport.close()
-        return lending.pool.take_idle(True, "")
+        return lending.pool.acquire_idle(True, "")
 
     assert lending.loop.do(both) is None
     assert lending.state() == (0, 0, 0, 0)
@@ -263,11 +263,11 @@ def test_a_dying_one_is_not_lent(lending):
 
 def test_a_dying_one_is_not_handed_to_who_waits(lending):
     """Given back, and closed by the shop in the same look at the socket."""
-    taken = [lending.take(), lending.take()]
+    taken = [lending.acquire(), lending.acquire()]
     task = lending.ask()
 
     def both() -> None:
-        lending.pool.give_back(taken[0], reusable=True)
+        lending.pool.release(taken[0], reusable=True)
         assert not taken[0].eof_received()
         taken[0].transport.close()
 
@@ -275,26 +275,26 @@ def test_a_dying_one_is_not_handed_to_who_waits(lending):
     assert task.result() is not taken[0]
     assert not task.result().transport.is_closing()
     assert lending.state() == (2, 0, 0, 0)
-    lending.give_back(task.result())
-    lending.give_back(taken[1])
+    lending.release(task.result())
+    lending.release(taken[1])
 
 
 @pytest.mark.interpreted
 def test_one_that_died_while_lent_is_not_kept(lending):
-    one = lending.take()
-    borrower = one.borrower = Borrower()
+    one = lending.acquire()
+    listener = one.listener = UpstreamListener()
     wire(one).reset(OSError("broken"))
-    assert [str(event) for event in borrower.events] == ["broken"]
+    assert [str(event) for event in listener.events] == ["broken"]
     assert lending.state() == (0, 0, 0, 0)
-    lending.give_back(one)
+    lending.release(one)
     assert lending.state() == (0, 0, 0, 0)
 
 
 def test_idle_ones_are_closed_after_a_while(lending):
-    one, two = lending.take(), lending.take()
-    lending.give_back(one)
+    one, two = lending.acquire(), lending.acquire()
+    lending.release(one)
     lending.pass_time(IDLE_SECONDS / 2)
-    lending.give_back(two)
+    lending.release(two)
     lending.pass_time(IDLE_SECONDS / 2)
     lending.loop.do(lending.pool.close_idle, lending.loop.now)
     assert lending.state() == (0, 1, 0, 0)
@@ -310,22 +310,22 @@ def test_idle_ones_are_closed_after_a_while(lending):
 
 @pytest.mark.interpreted
 def test_who_borrows_hears_everything(lending):
-    one = lending.take()
-    borrower = one.borrower = Borrower()
+    one = lending.acquire()
+    listener = one.listener = UpstreamListener()
     wire(one).send(b"a", b"b")
     wire(one).taking = False
     lending.loop.do(one.transport.write, b"x" * 70_000)
     wire(one).take()
     wire(one).send_eof()
-    assert borrower.events[:5] == [b"a", b"b", False, True, "closed"]
-    lending.give_back(one, reusable=False)
+    assert listener.events[:5] == [b"a", b"b", False, True, "closed"]
+    lending.release(one, reusable=False)
 
 
 def test_closed_it_turns_everybody_away():
     lending = Lending()
-    taken = [lending.take(), lending.take()]
-    lending.give_back(taken[0])
-    busy = lending.take()
+    taken = [lending.acquire(), lending.acquire()]
+    lending.release(taken[0])
+    busy = lending.acquire()
     tasks = [lending.ask() for _ in range(3)]
     lending.loop.do(lending.pool.close)
     assert all(task.cancelled() for task in tasks)

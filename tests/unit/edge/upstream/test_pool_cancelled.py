@@ -32,58 +32,58 @@ def test_cancelled_while_it_connects_another_s_turn_comes(lending):
     assert lending.state() == (0, 0, 2, 0)
     lending.shop.let_in()
     for task in (connecting[1], waiting):
-        lending.give_back(task.result())
+        lending.release(task.result())
 
 
 def test_cancelled_while_it_waits(lending):
-    taken = [lending.take(), lending.take()]
+    taken = [lending.acquire(), lending.acquire()]
     lending.cancel(lending.ask())
     assert lending.state() == (2, 0, 0, 0)
     for connection in taken:
-        lending.give_back(connection)
+        lending.release(connection)
 
 
 def test_cancelled_with_a_connection_already_meant_for_it(lending):
-    taken = [lending.take(), lending.take()]
+    taken = [lending.acquire(), lending.acquire()]
     task, behind = lending.ask(), lending.ask()
 
     def both() -> None:
-        lending.pool.give_back(taken[0], reusable=True)
+        lending.pool.release(taken[0], reusable=True)
         task.cancel()
 
     lending.loop.do(both)
     assert task.cancelled()
     assert behind.result() is taken[0], "it is the next one's then"
-    lending.give_back(taken[0])
-    lending.give_back(taken[1])
+    lending.release(taken[0])
+    lending.release(taken[1])
     assert lending.state() == (0, 2, 0, 0)
 
 
 def test_cancelled_with_a_slot_already_meant_for_it(lending):
-    taken = [lending.take(), lending.take()]
+    taken = [lending.acquire(), lending.acquire()]
     task, behind = lending.ask(), lending.ask()
 
     def both() -> None:
-        lending.pool.give_back(taken[0], reusable=False)
+        lending.pool.release(taken[0], reusable=False)
         task.cancel()
 
     lending.loop.do(both)
     assert task.cancelled()
     assert behind.done()
     assert lending.state() == (2, 0, 0, 0)
-    lending.give_back(behind.result())
-    lending.give_back(taken[1])
+    lending.release(behind.result())
+    lending.release(taken[1])
 
 
 def test_timed_out_with_a_connection_already_meant_for_it(lending):
     """Both strike in one turn of the loop: it may have the one or the other, but nothing is lost."""
-    taken = [lending.take(), lending.take()]
+    taken = [lending.acquire(), lending.acquire()]
     task = lending.ask()
     lending.loop.now += 2.0
-    lending.give_back(taken[0])
+    lending.release(taken[0])
     if task.exception() is None:
-        lending.give_back(task.result())
-    lending.give_back(taken[1])
+        lending.release(task.result())
+    lending.release(taken[1])
     assert lending.state() == (0, 2, 0, 0)
 
 
@@ -93,11 +93,11 @@ def test_cancelled_in_every_turn_of_the_loop():
         for hangs in (False, True):
             lending = Lending(1)
             lending.shop.hangs = hangs
-            held = None if hangs else lending.take()
-            tasks = [lending.loop.create_task(lending.pool.take(True, "")) for _ in range(3)]
+            held = None if hangs else lending.acquire()
+            tasks = [lending.loop.create_task(lending.pool.acquire(True, "")) for _ in range(3)]
             if held is not None:
                 lending.loop.call_soon(lambda: None)
-                lending.loop.call_soon(lambda held=held, pool=lending.pool: pool.give_back(held, reusable=False))
+                lending.loop.call_soon(lambda held=held, pool=lending.pool: pool.release(held, reusable=False))
             for _ in range(turns):
                 lending.loop.call_soon(lending.loop.stop)
                 lending.loop.run_forever()
@@ -106,12 +106,12 @@ def test_cancelled_in_every_turn_of_the_loop():
             lending.shop.let_in()
             for task in tasks:
                 if task.done() and not task.cancelled() and task.exception() is None:
-                    lending.give_back(task.result())
+                    lending.release(task.result())
             assert tasks[1].done(), turns
             lending.loop.settle()
             for task in tasks[1:]:
-                if task.done() and task.result().lent:
-                    lending.give_back(task.result())
+                if task.done() and task.result().in_use:
+                    lending.release(task.result())
             assert lending.state() == (0, 1, 0, 0), (turns, hangs)
             lending.loop.do(lending.pool.close)
             assert lending.loop.errors == []

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.pool_clients import Lending, running_lending, wire
-from waitroom.edge.upstream.connector import UpstreamUnavailable
+from waitroom.edge.upstream.connector import UpstreamUnavailableError
 from waitroom.edge.upstream.pool import UpstreamConnection
 from waitroom.edge.upstream.share import WAITERS_PER_CONNECTION, PoolShare
 
@@ -28,12 +28,12 @@ def lending() -> Iterator[Lending]:
 
 def give_all(lending: Lending, *connections: UpstreamConnection) -> None:
     for connection in connections:
-        lending.give_back(connection)
+        lending.release(connection)
 
 
 def fill_share(lending: Lending) -> list[UpstreamConnection]:
     """Two neighbourhoods take all that requests without a pass may have."""
-    return [lending.take(name) for name in ("192.0.2.1", "192.0.2.2") for _ in range(EACH)]
+    return [lending.acquire(name) for name in ("192.0.2.1", "192.0.2.2") for _ in range(EACH)]
 
 
 @pytest.mark.parametrize(("most", "share", "each"), [(256, 128, 64), (16, 8, 4), (3, 1, 1), (2, 1, 1), (1, 1, 1)])
@@ -48,65 +48,65 @@ def test_however_many_ask_without_a_pass_one_with_a_pass_gets_a_connection_at_on
         taken = [task.result() for task in asking if task.done()]
         assert len(taken) == 128
         assert "without_pass=128" in repr(lending.pool)
-        inside = [lending.take() for _ in range(128)]
+        inside = [lending.acquire() for _ in range(128)]
         assert lending.state() == (256, 0, 0, 128)
         lending.pass_time(2.0)
         refused = [task.exception() for task in asking if task not in taken and task.exception() is not None]
-        assert {error.cause for error in refused if isinstance(error, UpstreamUnavailable)} == {"share"}
+        assert {error.cause for error in refused if isinstance(error, UpstreamUnavailableError)} == {"share"}
         assert len(refused) == 128
         give_all(lending, *taken, *inside)
 
 
 def test_one_neighbourhood_leaves_half_of_the_share_to_others(lending):
-    taken = [lending.take("192.0.2.1") for _ in range(EACH)]
+    taken = [lending.acquire("192.0.2.1") for _ in range(EACH)]
     waiting = lending.ask("192.0.2.1")
     assert not waiting.done()
-    others = [lending.take("192.0.2.2") for _ in range(EACH)]
-    lending.give_back(others.pop())
+    others = [lending.acquire("192.0.2.2") for _ in range(EACH)]
+    lending.release(others.pop())
     assert not waiting.done(), "the place that came free is another neighbourhood's"
-    lending.give_back(taken[0])
+    lending.release(taken[0])
     assert waiting.done()
     give_all(lending, *taken, *others)
 
 
 def test_an_idle_connection_is_not_lent_beyond_the_share(lending):
     taken = fill_share(lending)
-    lending.give_back(lending.take())
-    assert lending.take_idle("192.0.2.3") is None
+    lending.release(lending.acquire())
+    assert lending.acquire_idle("192.0.2.3") is None
     waiting = lending.ask("192.0.2.3")
     assert lending.state() == (SHARE, 1, 0, 1)
-    found = lending.take_idle()
+    found = lending.acquire_idle()
     assert found is not None
-    lending.give_back(found)
-    lending.give_back(taken[0])
+    lending.release(found)
+    lending.release(taken[0])
     assert waiting.result() is taken[0]
     give_all(lending, *taken)
 
 
 def test_those_with_a_pass_are_served_first(lending):
-    taken = [lending.take() for _ in range(MOST)]
+    taken = [lending.acquire() for _ in range(MOST)]
     without = [lending.ask("192.0.2.1"), lending.ask("192.0.2.2")]
     with_pass = [lending.ask(), lending.ask()]
-    lending.give_back(taken[0])
-    lending.give_back(taken[1], reusable=False)
+    lending.release(taken[0])
+    lending.release(taken[1], reusable=False)
     assert [task.done() for task in (*with_pass, *without)] == [True, True, False, False]
-    lending.give_back(taken[2])
-    lending.give_back(taken[3])
+    lending.release(taken[2])
+    lending.release(taken[3])
     assert all(task.done() for task in without)
     give_all(lending, *taken[4:], *(task.result() for task in (*with_pass, *without)))
 
 
 def test_neighbourhoods_that_wait_take_turns(lending):
-    taken = [lending.take() for _ in range(MOST)]
+    taken = [lending.acquire() for _ in range(MOST)]
     many = [lending.ask("192.0.2.1") for _ in range(6)]
     one = lending.ask("192.0.2.2")
-    lending.give_back(taken[0])
-    lending.give_back(taken[1])
+    lending.release(taken[0])
+    lending.release(taken[1])
     assert one.done()
     assert [task.done() for task in many] == [True] + [False] * 5
     give_all(lending, *taken[2:])
     for task in (one, *many):
-        lending.give_back(task.result())
+        lending.release(task.result())
 
 
 def test_connecting_ones_count(lending):
@@ -117,8 +117,8 @@ def test_connecting_ones_count(lending):
     assert lending.state() == (0, 0, EACH, 0), "the slot is the next one's"
     lending.shop.refuses = ConnectionRefusedError("refused")
     lending.shop.let_in()
-    assert all(isinstance(task.exception(), UpstreamUnavailable) for task in asking[1:])
-    assert repr(lending.pool) == "<UpstreamPool lent=0 idle=0 connecting=0 wait=0>"
+    assert all(isinstance(task.exception(), UpstreamUnavailableError) for task in asking[1:])
+    assert repr(lending.pool) == "<UpstreamPool in_use=0 idle=0 connecting=0 wait=0>"
 
 
 @pytest.mark.parametrize("way", ["cut", "closed by the shop", "given back"])
@@ -126,9 +126,9 @@ def test_each_end_of_a_loan_gives_the_place_back_once(lending, way):
     taken = fill_share(lending)
     if way == "closed by the shop":
         wire(taken[0]).reset()
-    lending.give_back(taken[0], reusable=way == "given back")
+    lending.release(taken[0], reusable=way == "given back")
     assert f"without_pass={SHARE - 1}" in repr(lending.pool)
-    lending.give_back(taken[0], reusable=False)
+    lending.release(taken[0], reusable=False)
     assert f"without_pass={SHARE - 1}" in repr(lending.pool)
     give_all(lending, *taken[1:])
     assert "without_pass" not in repr(lending.pool)
@@ -137,7 +137,7 @@ def test_each_end_of_a_loan_gives_the_place_back_once(lending, way):
 def test_a_fresh_one_for_one_that_waited_keeps_its_place_in_the_share(lending):
     taken = fill_share(lending)
     waiting = lending.ask("192.0.2.3", fresh=True)
-    lending.give_back(taken[0])
+    lending.release(taken[0])
     assert waiting.result() not in taken
     assert f"without_pass={SHARE}" in repr(lending.pool)
     give_all(lending, waiting.result(), *taken[1:])
@@ -150,7 +150,7 @@ def test_what_was_meant_for_one_that_gives_up_in_the_same_turn_is_another_one_s(
     first, second = lending.ask("192.0.2.3"), lending.ask("192.0.2.3")
 
     def both() -> None:
-        lending.pool.give_back(taken[0], reusable=reusable)
+        lending.pool.release(taken[0], reusable=reusable)
         first.cancel()
 
     if end == "cancelled":
@@ -158,10 +158,10 @@ def test_what_was_meant_for_one_that_gives_up_in_the_same_turn_is_another_one_s(
         assert first.cancelled()
     else:
         lending.loop.now += 2.0
-        lending.give_back(taken[0], reusable=reusable)
+        lending.release(taken[0], reusable=reusable)
     for task in (first, second):
         if task.done() and not task.cancelled() and task.exception() is None:
-            lending.give_back(task.result())
+            lending.release(task.result())
     assert f"without_pass={SHARE - 1}" in repr(lending.pool)
     give_all(lending, *taken[1:])
     assert "without_pass" not in repr(lending.pool)
@@ -169,15 +169,15 @@ def test_what_was_meant_for_one_that_gives_up_in_the_same_turn_is_another_one_s(
 
 
 def test_those_who_wait_are_bounded_and_the_rest_is_refused_at_once(lending):
-    taken = [lending.take() for _ in range(MOST)]
+    taken = [lending.acquire() for _ in range(MOST)]
     asking = [lending.ask("192.0.2.1") for _ in range(WAITERS_PER_CONNECTION * EACH + 1)]
     refused = [task.exception() for task in asking if task.done()]
-    assert [error.cause for error in refused if isinstance(error, UpstreamUnavailable)] == ["share"]
+    assert [error.cause for error in refused if isinstance(error, UpstreamUnavailableError)] == ["share"]
     asking += [lending.ask(f"198.51.100.{number}") for number in range(WAITERS_PER_CONNECTION * MOST)]
     assert lending.state()[3] == WAITERS_PER_CONNECTION * MOST
     inside = [lending.ask() for _ in range(WAITERS_PER_CONNECTION * MOST + 1)]
     refused = [task.exception() for task in inside if task.done()]
-    assert [error.cause for error in refused if isinstance(error, UpstreamUnavailable)] == ["busy"]
+    assert [error.cause for error in refused if isinstance(error, UpstreamUnavailableError)] == ["busy"]
     assert lending.state()[3] == 2 * WAITERS_PER_CONNECTION * MOST
     lending.pass_time(2.0)
     assert lending.state() == (MOST, 0, 0, 0)
@@ -227,7 +227,7 @@ class Play:
     def end(self, connection: UpstreamConnection, how: str) -> None:
         if how in ("reset", "eof") and not wire(connection).is_closing():
             wire(connection).reset() if how == "reset" else wire(connection).send_eof()
-        self.lending.give_back(connection, reusable=how == "keep")
+        self.lending.release(connection, reusable=how == "keep")
 
     def settle(self) -> None:
         for name, task in list(self.asked):
@@ -239,27 +239,27 @@ class Play:
     def check(self) -> None:
         pool = self.lending.pool
         share, waiters = pool._share, pool._waiters
-        lent, _, connecting, waiting = self.lending.state()
+        in_use, _, connecting, waiting = self.lending.state()
         counts = Counter(name for name, _ in self.held if name)
-        assert lent == len(self.held)
+        assert in_use == len(self.held)
         assert sum(counts.values()) <= share.held <= sum(counts.values()) + connecting
         assert share.held <= share.most
         assert max(counts.values(), default=0) <= share.most_each
-        if waiting and lent + connecting < pool._max:
+        if waiting and in_use + connecting < pool._max:
             # Connections could be had: only those wait that are at their share.
             assert not waiters._with_pass
-            assert not any(share.free(name) for name in waiters._without_pass)
+            assert not any(share.has_room(name) for name in waiters._without_pass)
 
     def end_all(self) -> None:
         for _, connection in self.held:
-            self.lending.give_back(connection)
+            self.lending.release(connection)
         self.held.clear()
         self.lending.shop.refuses = None
         self.lending.shop.let_in()
         self.lending.pass_time(5.0)
         self.settle()
         for _, connection in self.held:
-            self.lending.give_back(connection, reusable=False)
+            self.lending.release(connection, reusable=False)
 
 
 @given(st.integers(1, 9), STEPS)
@@ -271,7 +271,7 @@ def test_whatever_happens_the_counts_are_right_and_nobody_waits_in_vain(most, st
     play.end_all()
     lending = play.lending
     lending.loop.do(lending.pool.close)
-    assert repr(lending.pool) == "<UpstreamPool lent=0 idle=0 connecting=0 wait=0>"
+    assert repr(lending.pool) == "<UpstreamPool in_use=0 idle=0 connecting=0 wait=0>"
     assert not asyncio.all_tasks(lending.loop)
     assert lending.loop.errors == []
     lending.loop.close()
