@@ -17,17 +17,17 @@ import structlog
 
 from waitroom.budgets import TokenBucket, neighbourhood
 from waitroom.edge.client.body_buffer import BufferBudget
-from waitroom.edge.client.connection import RETRY_LINE, ClientConnection
+from waitroom.edge.client.connection import RETRY_HEADER, ClientConnection
 from waitroom.edge.client.interfaces import ClientLimits, Server
-from waitroom.edge.client.limiter import Connections
+from waitroom.edge.client.limiter import ConnectionLimiter
 from waitroom.edge.http.head_cache import RequestHeadCache
 from waitroom.edge.http.headers import Peer
 from waitroom.edge.http.message import Request
 from waitroom.edge.outcomes import ForwardOutcome
 from waitroom.edge.pages.renderer import Pages
 from waitroom.edge.proxy.exchange import Exchange
-from waitroom.edge.proxy.forward import Passage
-from waitroom.edge.proxy.in_flight import CountedPassage, InFlight
+from waitroom.edge.proxy.forward import RoomForward
+from waitroom.edge.proxy.in_flight import CountedForward, InFlightLimiter
 from waitroom.edge.rooms.bypass import Bypass
 from waitroom.edge.rooms.preflight import NoResponseError
 from waitroom.edge.rooms.room import JoinResult, Room
@@ -90,13 +90,13 @@ class Edge(Server):
         self.limits = limits
         self.draining = False
         self.bodies = BufferBudget(most_buffered)
-        self.connections = Connections(most_connections, most_per_address)
+        self.connections = ConnectionLimiter(most_connections, most_per_address)
         self.clients = self.connections.clients
         self._watched: set[ClientConnection] = set()
         self._router = router
         self._trusted = trusted
         self._clock = clock
-        self._in_flight = InFlight(most_per_address)
+        self._in_flight = InFlightLimiter(most_per_address)
         self._loop = asyncio.get_running_loop()
         self._now = self._loop.time()
         self._responder = Responder(pages, random.Random())  # noqa: S311 - see Responder
@@ -112,44 +112,44 @@ class Edge(Server):
 
     def opened(self, client: ClientConnection, address: str) -> Peer | None:
         """See `server.Server`."""
-        peer = self.enter(address)
+        peer = self.acquire_slot(address)
         if peer is not None:
             self.clients.add(client)
         return peer
 
-    def entered(self, client: ClientConnection) -> None:
+    def register(self, client: ClientConnection) -> None:
         """See `server.Server`."""
         self.clients.add(client)
 
-    def closed(self, client: ClientConnection) -> None:
+    def unregister(self, client: ClientConnection) -> None:
         """See `server.Server`."""
         self.clients.discard(client)
         self._watched.discard(client)
         if client.has_pass:
             self.connections.with_pass -= 1
-        self.leave(client.peer)
+        self.release_slot(client.peer)
 
-    def enter(self, address: str, *, tls: bool = False, vouched: bool = True) -> Peer | None:
+    def acquire_slot(self, address: str, *, tls: bool = False, vouched: bool = True) -> Peer | None:
         """See `server.Server`."""
         address = plain_address(address) or address
         trusted = address in self._trusted
-        if self.draining or not self.connections.enter(address, self._now, exempt=trusted):
+        if self.draining or not self.connections.acquire(address, self._now, exempt=trusted):
             return None
         return Peer(address, trusted and vouched, tls, self._trusted)
 
-    def leave(self, peer: Peer) -> None:
+    def release_slot(self, peer: Peer) -> None:
         """See `server.Server`."""
-        self.connections.leave(peer.address)
+        self.connections.release(peer.address)
 
-    def shed(self, count: int) -> None:
+    def evict_idle(self, count: int) -> None:
         """See `server.Server`."""
-        self.connections.shed(count, self._now)
+        self.connections.evict_idle(count, self._now)
 
-    def trusts(self, address: str) -> bool:
+    def is_trusted_proxy(self, address: str) -> bool:
         """See `server.Server`."""
         return address in self._trusted
 
-    def watch(self, client: ClientConnection) -> None:
+    def watch_rate(self, client: ClientConnection) -> None:
         """See `server.Server`."""
         self._watched.add(client)
 
@@ -166,14 +166,14 @@ class Edge(Server):
         """See `server.Server`. The time of the last sweep: no deadline needs more precision than that."""
         return self._now
 
-    def date_line(self) -> bytes:
+    def date_header(self) -> bytes:
         """See `server.Server`."""
         second = int(self._clock.unix())
         if self._dated[0] != second:
             self._dated = (second, f"Date: {formatdate(second, usegmt=True)}\r\n".encode())
         return self._dated[1]
 
-    def error_answer(
+    def error_response(
         self, client: ClientConnection, status: int, head: bytes = b"", cause: str = ""
     ) -> tuple[bytes, bytes]:
         """See `server.Server`."""
@@ -275,9 +275,9 @@ class Edge(Server):
             case Action.JOIN:
                 self._join(context)
             case Action.CLAIM:
-                context.client.run(self._claim(context))
+                context.client.spawn(self._claim(context))
             case Action.RESUME:
-                context.client.run(self._resume(context))
+                context.client.spawn(self._resume(context))
             case Action.HOLD:
                 self._render(context, self._flow.held(context))
             case Action.REJECT:
@@ -299,25 +299,25 @@ class Edge(Server):
     ) -> None:
         """Forwards the request to the shop, or makes it wait if its session exceeds its limits."""
         now = room.clock.steady()
-        passage: Passage
+        forward: RoomForward
         if session is not None:
             if not client.has_pass:
                 client.has_pass = True
                 self.connections.with_pass += 1
             if not room.sessions.allow_request(session, now, request.upgrade is not None):
-                client.run(self._forward_later(client, request, room, session, outcome, cookies))
+                client.spawn(self._forward_later(client, request, room, session, outcome, cookies))
                 return
-            passage = Passage(room, session, client, request, outcome, now, cookies)
+            forward = RoomForward(room, session, client, request, outcome, now, cookies)
         elif not client.peer.trusted:
-            passage = Passage(room, None, client, request, outcome, now, cookies)
+            forward = RoomForward(room, None, client, request, outcome, now, cookies)
         else:
             visitor = neighbourhood(client.visitor)
-            if not self._in_flight.begin(visitor):
+            if not self._in_flight.acquire(visitor):
                 room.count("too_many_at_once")
-                client.fail(503, RETRY_LINE)
+                client.fail(503, RETRY_HEADER)
                 return
-            passage = CountedPassage(self._in_flight, visitor, room, client, request, outcome, now, cookies)
-        client.forward(Exchange(client, request, room.pool, passage))
+            forward = CountedForward(self._in_flight, visitor, room, client, request, outcome, now, cookies)
+        client.forward(Exchange(client, request, room.pool, forward))
 
     async def _forward_later(
         self,
@@ -341,8 +341,8 @@ class Edge(Server):
             self.handle(client, request)  # the pass is found to be no longer valid
         else:
             throttle.take_over(tunnel=tunnel)
-            passage = Passage(room, session, client, request, outcome, room.clock.steady(), cookies)
-            client.forward(Exchange(client, request, room.pool, passage))
+            forward = RoomForward(room, session, client, request, outcome, room.clock.steady(), cookies)
+            client.forward(Exchange(client, request, room.pool, forward))
 
     def _forward_or_redirect(
         self, context: RequestContext, session: Session | None, outcome: ForwardOutcome, headers: bytes = b""
@@ -378,7 +378,7 @@ class Edge(Server):
             context.room.count("preflight_cached")
             context.client.respond(response.status_line, response.headers, b"")
         else:
-            context.client.run(self._fetch_preflight(context))
+            context.client.spawn(self._fetch_preflight(context))
 
     async def _fetch_preflight(self, context: RequestContext) -> None:
         room, client = context.room, context.client
@@ -402,7 +402,7 @@ class Edge(Server):
     def _join(self, context: RequestContext) -> None:
         outcome = self._flow.before_join(context)
         if outcome is None:
-            context.client.when(context.room.join(), partial(self._joined, context))
+            context.client.on_done(context.room.join(), partial(self._joined, context))
         else:
             self._render(context, outcome)
 
@@ -430,7 +430,7 @@ class Edge(Server):
             room.count("waiting")
             self._responder.respond(context, self._responder.status(room, "waiting", ticket))
         elif room.store_up:
-            context.client.run(self._look_up(context, ticket))
+            context.client.spawn(self._look_up(context, ticket))
         else:
             self._render(context, self._flow.held(context))
 
@@ -452,7 +452,7 @@ class Edge(Server):
         now = self._loop.time()
         passed, self._now = min(now - self._now, MAX_SWEEP_SECONDS), now
         for client in list(self._watched):
-            if not client.keeps_pace(passed):
+            if not client.check_rate(passed):
                 self._watched.discard(client)
         for client in [client for client in self.clients if client.deadline <= now]:
             client.expire()

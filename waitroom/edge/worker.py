@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from waitroom.edge.app import Edge
-from waitroom.edge.client.acceptor import Door
+from waitroom.edge.client.acceptor import Acceptor
 from waitroom.edge.client.interfaces import ClientLimits
 from waitroom.edge.pages.renderer import Pages
 from waitroom.edge.rooms.neighbours import NeighbourFiles
@@ -117,20 +117,20 @@ async def serve(child: Child) -> None:
 async def _listening(child: Child, edge: Edge) -> AsyncIterator[None]:
     """Accepts connections for the duration of the block."""
     context = None if child.pair is None else child.pair.context()
-    door = Door(edge, child.listener, context, proxied=child.settings.proxy_protocol)
+    acceptor = Acceptor(edge, child.listener, context, proxied=child.settings.proxy_protocol)
 
     async def reload() -> None:
         while True:
-            door.use((await child.new_pairs.get()).context())
+            acceptor.set_context((await child.new_pairs.get()).context())
             log.info("new certificate in use")
 
     reloading = asyncio.create_task(reload())
-    door.open()
+    acceptor.open()
     try:
         yield
     finally:
         reloading.cancel()
-        await door.close()
+        await acceptor.close()
         child.listener.close()
 
 

@@ -23,13 +23,13 @@ from waitroom.net.proxy_protocol import ProxyHeader, ProxyHeaderError
 log = structlog.get_logger()
 
 BACKLOG = 4096
-MOST_AT_ONCE = 64  # connections accepted before other work gets its turn
-MOST_PEEKED = 4096
-BREATHER_SECONDS = 1.0  # pause after the system ran out of descriptors or memory
-COMPLAINT_SECONDS = 60.0  # between two log lines about refused connections
+ACCEPTS_PER_TURN = 64  # connections accepted before other work gets its turn
+PEEK_BYTES = 4096
+ACCEPT_BACKOFF_SECONDS = 1.0  # pause after the system ran out of descriptors or memory
+LOG_INTERVAL_SECONDS = 60.0  # between two log lines about refused connections
 
 
-class Arrival:
+class PendingConnection:
     """A connection that has been accepted and counted, and has not completed its handshake yet.
 
     Attributes:
@@ -54,66 +54,68 @@ class Arrival:
         """The time it was accepted."""
         return self._since
 
-    def displace(self) -> None:
+    def evict(self) -> None:
         """Closes it: another connection needs the slot."""
         self._since = float("inf")  # not twice
         if self.task is not None:
             self.task.cancel()
 
 
-class Door:
+class Acceptor:
     """Accepts connections on a listening socket and makes each a `ClientConnection` once its handshake is complete.
 
     A connection counts from the moment it is accepted, and has ``head_seconds`` for PROXY header and handshake
     together.
 
     Args:
-        host: The worker.
+        server: The worker.
         listener: A bound and listening socket, owned by the caller.
         context: The TLS context; None for plain HTTP.
         proxied: Whether connections begin with a PROXY header.
     """
 
-    def __init__(self, host: Server, listener: socket.socket, context: ssl.SSLContext | None, *, proxied: bool) -> None:
-        self._host = host
+    def __init__(
+        self, server: Server, listener: socket.socket, context: ssl.SSLContext | None, *, proxied: bool
+    ) -> None:
+        self._server = server
         self._listener = listener
         self._context = context
         self._proxied = proxied
         self._loop = asyncio.get_running_loop()
-        self._arriving: set[asyncio.Task[None]] = set()
+        self._setups: set[asyncio.Task[None]] = set()
         self._closed = False
-        self._resting: asyncio.TimerHandle | None = None
-        self._next_alarm = 0.0
-        self._next_complaint = 0.0
+        self._backoff: asyncio.TimerHandle | None = None
+        self._next_error_log = 0.0
+        self._next_refusal_log = 0.0
         self._refused = 0
 
     def open(self) -> None:
         """Starts to accept connections."""
-        self._resting = None
+        self._backoff = None
         self._listener.setblocking(False)
         self._loop.add_reader(self._listener, self._accept)
 
     async def close(self) -> None:
         """Stops accepting. Clients that have already connected, and need no handshake, are let in."""
         self._closed = True
-        if self._resting is not None:
-            self._resting.cancel()
+        if self._backoff is not None:
+            self._backoff.cancel()
         self._loop.remove_reader(self._listener)
         if self._context is None and not self._proxied:
             for _ in range(BACKLOG):
                 if not self._accept_one():
                     break
         else:
-            for task in self._arriving:
+            for task in self._setups:
                 task.cancel()
-        await asyncio.gather(*self._arriving, return_exceptions=True)
+        await asyncio.gather(*self._setups, return_exceptions=True)
 
-    def use(self, context: ssl.SSLContext) -> None:
+    def set_context(self, context: ssl.SSLContext) -> None:
         """Uses another certificate for new connections."""
         self._context = context
 
     def _accept(self) -> None:
-        for _ in range(MOST_AT_ONCE):
+        for _ in range(ACCEPTS_PER_TURN):
             if not self._accept_one():
                 return
 
@@ -126,63 +128,63 @@ class Door:
         except ConnectionAbortedError:
             return True
         except OSError as error:
-            self._rest(error)
+            self._back_off(error)
             return False
         connection.setblocking(False)
-        peer = self._host.enter(str(name[0]) if name else "", tls=self._context is not None)
+        peer = self._server.acquire_slot(str(name[0]) if name else "", tls=self._context is not None)
         if peer is None:
             connection.close()
             return True
-        arrival = Arrival(connection, peer, self._host.now())
-        arrival.task = task = self._loop.create_task(self._let_in(arrival))
-        self._arriving.add(task)
-        self._host.connections.arriving.add(arrival)
-        task.add_done_callback(partial(self._arrived, arrival))
+        pending = PendingConnection(connection, peer, self._server.now())
+        pending.task = task = self._loop.create_task(self._set_up(pending))
+        self._setups.add(task)
+        self._server.connections.pending.add(pending)
+        task.add_done_callback(partial(self._setup_done, pending))
         return True
 
-    def _rest(self, error: OSError) -> None:
+    def _back_off(self, error: OSError) -> None:
         """Pauses accepting, and closes idle connections to free their descriptors."""
         now = self._loop.time()
-        if now >= self._next_alarm:
-            self._next_alarm = now + COMPLAINT_SECONDS
+        if now >= self._next_error_log:
+            self._next_error_log = now + LOG_INTERVAL_SECONDS
             log.error("can't accept connections for now", cause=error.strerror)
-        self._host.shed(MOST_AT_ONCE)
+        self._server.evict_idle(ACCEPTS_PER_TURN)
         if not self._closed:
             self._loop.remove_reader(self._listener)
-            self._resting = self._loop.call_later(BREATHER_SECONDS, self.open)
+            self._backoff = self._loop.call_later(ACCEPT_BACKOFF_SECONDS, self.open)
 
-    def _arrived(self, arrival: Arrival, task: asyncio.Task[None]) -> None:
-        self._arriving.discard(task)
-        self._host.connections.arriving.discard(arrival)
+    def _setup_done(self, pending: PendingConnection, task: asyncio.Task[None]) -> None:
+        self._setups.discard(task)
+        self._server.connections.pending.discard(pending)
         # Once connected, the client unregisters itself.
-        if arrival.client is None or not arrival.client.connected:
-            arrival.connection.close()
-            if arrival.peer is not None:
-                self._host.leave(arrival.peer)
+        if pending.client is None or not pending.client.connected:
+            pending.connection.close()
+            if pending.peer is not None:
+                self._server.release_slot(pending.peer)
 
-    async def _let_in(self, arrival: Arrival) -> None:
-        peer = arrival.peer
+    async def _set_up(self, pending: PendingConnection) -> None:
+        peer = pending.peer
         assert peer is not None
         try:
             if self._context is None and not self._proxied:
-                await self._connect(arrival, peer)
+                await self._connect(pending, peer)
                 return
-            async with asyncio.timeout(self._host.limits.head_seconds):
+            async with asyncio.timeout(self._server.limits.head_seconds):
                 if self._proxied:
-                    arrival.peer = await self._read_header(arrival.connection, peer)
-                    self._host.leave(peer)
-                if arrival.peer is not None:
-                    await self._connect(arrival, arrival.peer)
+                    pending.peer = await self._read_header(pending.connection, peer)
+                    self._server.release_slot(peer)
+                if pending.peer is not None:
+                    await self._connect(pending, pending.peer)
         except ProxyHeaderError as error:
-            self._complain(peer.address, str(error))
+            self._log_refused(peer.address, str(error))
         except (OSError, TimeoutError) as error:
             # Mostly scanners and broken connections.
             cause = str(error) or type(error).__name__
             log.debug("a connection didn't come about", address=peer.address, cause=cause)
 
-    async def _connect(self, arrival: Arrival, peer: Peer) -> None:
-        host, context, connection = self._host, self._context, arrival.connection
-        client = arrival.client = ClientConnection(host, peer)
+    async def _connect(self, pending: PendingConnection, peer: Peer) -> None:
+        server, context, connection = self._server, self._context, pending.connection
+        client = pending.client = ClientConnection(server, peer)
         if context is None:
             await self._loop.connect_accepted_socket(lambda: client, connection)
         else:
@@ -190,31 +192,31 @@ class Door:
                 lambda: client,
                 connection,
                 ssl=context,
-                ssl_handshake_timeout=host.limits.head_seconds,
-                ssl_shutdown_timeout=host.limits.write_seconds,
+                ssl_handshake_timeout=server.limits.head_seconds,
+                ssl_shutdown_timeout=server.limits.write_seconds,
             )
 
     async def _read_header(self, connection: socket.socket, peer: Peer) -> Peer | None:
         """The visitor named by a proxy's header. Raises `ProxyHeaderError`, `OSError`."""
         # The gateway's own probe comes from this machine and represents no visitor.
         own = plain_address(str(connection.getsockname()[0])) == peer.address
-        if not own and not self._host.trusts(peer.address):
+        if not own and not self._server.is_trusted_proxy(peer.address):
             raise ProxyHeaderError("not one of trusted_proxies")
         header = ProxyHeader()
         while not header.done:
             await self._readable(connection)
             with contextlib.suppress(BlockingIOError):
                 # Not one byte beyond the header is read: the next bytes may be a handshake.
-                seen = connection.recv(MOST_PEEKED, socket.MSG_PEEK)
+                seen = connection.recv(PEEK_BYTES, socket.MSG_PEEK)
                 if not seen:
                     raise ConnectionResetError("closed before its PROXY header")
                 connection.recv(header.feed(seen))
-        if not self._host.trusts(peer.address) and not header.local:
+        if not self._server.is_trusted_proxy(peer.address) and not header.local:
             raise ProxyHeaderError("not one of trusted_proxies")
         tls = self._context is not None
         if header.address is None:
-            return self._host.enter(peer.address, tls=tls, vouched=False)
-        return self._host.enter(header.address, tls=tls)
+            return self._server.acquire_slot(peer.address, tls=tls, vouched=False)
+        return self._server.acquire_slot(header.address, tls=tls)
 
     async def _readable(self, connection: socket.socket) -> None:
         ready = self._loop.create_future()
@@ -224,11 +226,11 @@ class Door:
         finally:
             self._loop.remove_reader(connection)
 
-    def _complain(self, address: str, cause: str) -> None:
+    def _log_refused(self, address: str, cause: str) -> None:
         self._refused += 1
         now = self._loop.time()
-        if now >= self._next_complaint:
-            self._next_complaint = now + COMPLAINT_SECONDS
+        if now >= self._next_refusal_log:
+            self._next_refusal_log = now + LOG_INTERVAL_SECONDS
             log.warning("connections refused", cause=cause, address=address, count=self._refused)
             self._refused = 0
 

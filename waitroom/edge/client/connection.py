@@ -30,14 +30,14 @@ Done = TypeVar("Done")
 READ_AHEAD: Final = 65536
 # At most this many requests of one connection begin per turn of the event loop: a long pipeline must not delay others.
 REQUESTS_PER_TURN: Final = 8
-RETRY_LINE: Final = b"Retry-After: 5\r\n"
+RETRY_HEADER: Final = b"Retry-After: 5\r\n"
 LINGER_SECONDS: Final = 2.0
 LAST_REQUEST_SECONDS: Final = 1.0  # for new connections that have sent no request yet when the worker stops
 
-_LONGEST_LINE: Final = LONGEST_TARGET + 64
+_MAX_LINE_BYTES: Final = LONGEST_TARGET + 64
 _EMPTY_LINES: Final = re.compile(rb"\A(?:\r\n)+")
 _NEVER: Final = float("inf")
-_LENGTHLESS: Final = (b"1", b"204")
+_WITHOUT_LENGTH: Final = (b"1", b"204")
 
 
 class ClientConnection(asyncio.Protocol):
@@ -51,11 +51,29 @@ class ClientConnection(asyncio.Protocol):
         # owned by the server
         "_server",
         # per connection
-        *("_advancing", "_awaited", "_buffer", "_ended_early", "_idle_from", "_known", "_lingering", "_lost"),
-        *("_next_turn", "_partial", "_paused_by_flood", "_paused_by_shop", "_taking", "_unsent", "_untaken"),
+        *("_advancing", "_pending", "_buffer", "_half_closed", "_idle_from", "_counted_peer", "_lingering", "_lost"),
+        *(
+            "_next_turn",
+            "_partial",
+            "_paused_by_backlog",
+            "_paused_by_upstream",
+            "_read_rate",
+            "_unread_before_expiry",
+            "_unread_before",
+        ),
         *("closing", "deadline", "has_pass", "peer", "transport", "write_paused"),
         # per request
-        *("_arrived", "_body", "_exchange", "_held", "_hold_ends", "_number", "_sending", "answering", "cookies"),
+        *(
+            "_body_bytes",
+            "_body",
+            "_exchange",
+            "_body_buffer",
+            "_buffer_deadline",
+            "_request_number",
+            "_send_rate",
+            "response_started",
+            "cookies",
+        ),
         "request",
     )
 
@@ -64,33 +82,33 @@ class ClientConnection(asyncio.Protocol):
 
     def __init__(self, server: Server, peer: Peer | None = None) -> None:
         self._server = server
-        self._known = peer
+        self._counted_peer = peer
         self._advancing = False
         self._buffer = b""
-        self._ended_early = False  # the client closed its side while requests of it waited for their turn
+        self._half_closed = False  # the client closed its side while requests of it waited for their turn
         self._idle_from = 0.0
         self._lingering = False
         self._lost = False
         self._next_turn: asyncio.Handle | None = None
         self._partial: PartialHead | None = None  # the bytes of `_buffer`, and those received since
-        self._paused_by_flood = False
-        self._paused_by_shop = False
-        self._awaited: set[asyncio.Future[Any]] = set()
-        self._taking: MinimumRate | None = None
-        self._unsent = _NEVER
-        self._untaken = 0
+        self._paused_by_backlog = False
+        self._paused_by_upstream = False
+        self._pending: set[asyncio.Future[Any]] = set()
+        self._read_rate: MinimumRate | None = None
+        self._unread_before_expiry = _NEVER
+        self._unread_before = 0
         self.closing = False
         self.deadline = _NEVER
         self.has_pass = False
         self.write_paused = False
-        self._arrived = 0
+        self._body_bytes = 0
         self._body: Body = NO_BODY
         self._exchange: ExchangeHandle | None = None
-        self._held: BodyBuffer | None = None
-        self._hold_ends = 0.0  # while waiting for the body
-        self._number = 0
-        self._sending: MinimumRate | None = None
-        self.answering = False
+        self._body_buffer: BodyBuffer | None = None
+        self._buffer_deadline = 0.0  # while waiting for the body
+        self._request_number = 0
+        self._send_rate: MinimumRate | None = None
+        self.response_started = False
         self.cookies: Sequence[bytes] = ()
         self.request: Request | None = None
 
@@ -99,9 +117,9 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The client has connected."""
         self.transport = cast(asyncio.Transport, transport)
-        if self._known is not None:
-            self.peer = self._known
-            self._server.entered(self)
+        if self._counted_peer is not None:
+            self.peer = self._counted_peer
+            self._server.register(self)
         else:
             name = transport.get_extra_info("peername")
             peer = self._server.opened(self, str(name[0]) if name else "")
@@ -131,29 +149,29 @@ class ClientConnection(asyncio.Protocol):
             self._advance()
         elif not self._body.done and exchange is not None:
             if exchange.ready:
-                self.pump()
-            elif self._hold_ends:
-                self._hold_more(exchange)
+                self.forward_body()
+            elif self._buffer_deadline:
+                self._buffer_body(exchange)
         if self._buffer and len(self._buffer) > READ_AHEAD:
-            self._paused_by_flood = True
-            self._set_reading()
+            self._paused_by_backlog = True
+            self._update_reading()
 
     def eof_received(self) -> bool:
         """The client has closed its side; True keeps our side open."""
         if self._lingering:
             return False
         if self._next_turn is not None and self.transport.can_write_eof():
-            self._ended_early = True
+            self._half_closed = True
             return True
         # Some clients half-close after their last request, which then asks for no keep-alive. Otherwise the visitor has
         # gone, and the shop need not finish the response.
         if self.request is not None and not self.request.keep_alive and self._body.done:
             self.closing = True
             return self.transport.can_write_eof()  # in TLS an end closes both directions
-        self._give_up()
-        if self.answering:
+        self._cancel_pending()
+        if self.response_started:
             self.transport.abort()  # the response is cut short, and must not look complete
-        self._last_words()
+        self._begin_lingering_close()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -161,62 +179,62 @@ class ClientConnection(asyncio.Protocol):
         self.deadline = _NEVER
         if not self._lost:
             self._lost = True
-            self._server.closed(self)
+            self._server.unregister(self)
         if self._next_turn is not None:
             self._next_turn.cancel()
             self._next_turn = None
-        self._give_up()
+        self._cancel_pending()
 
     def pause_writing(self) -> None:
         """The client can't take more for now."""
         self.write_paused = True
-        self._untaken = self._left_to_take()
-        self._unsent = float(self._untaken)
+        self._unread_before = self._unread_bytes()
+        self._unread_before_expiry = float(self._unread_before)
         limits = self._server.limits
         self.deadline = self._server.now() + limits.write_seconds
         if limits.min_bytes_per_second:
-            if self._taking is None:
-                self._taking = MinimumRate(limits.min_bytes_per_second)
-            self._server.watch(self)
+            if self._read_rate is None:
+                self._read_rate = MinimumRate(limits.min_bytes_per_second)
+            self._server.watch_rate(self)
         if self._exchange is not None:
             self._exchange.client_writable(False)
 
     def resume_writing(self) -> None:
         """The client takes bytes again."""
         self.write_paused = False
-        if self._taking is not None:
-            self._taking.moved(max(0, self._untaken - self._left_to_take()))
+        if self._read_rate is not None:
+            self._read_rate.add_bytes(max(0, self._unread_before - self._unread_bytes()))
         if self._exchange is not None:
             self._exchange.client_writable(True)
         elif self.request is None:
-            self.allow(self._server.limits.idle_seconds)
+            self.set_deadline(self._server.limits.idle_seconds)
             self._advance()
         else:
-            self.allow(_NEVER)
+            self.set_deadline(_NEVER)
 
     def expire(self) -> None:
         """The deadline has passed: the side being waited for was silent for too long."""
         self.deadline = _NEVER
         exchange = self._exchange
         if self._lingering or self.write_paused:
-            self._cut_unless_taking()
+            self._abort_if_stalled()
         elif exchange is not None:
-            if self._hold_ends and self._server.now() >= self._hold_ends:
-                self._start(exchange)
-            elif self._hold_ends or (exchange.ready and self._awaits_body(exchange)):
-                self._break_off(408)
+            if self._buffer_deadline and self._server.now() >= self._buffer_deadline:
+                self._start_exchange(exchange)
+            elif self._buffer_deadline or (exchange.ready and self._awaits_body(exchange)):
+                self._fail_exchange(408)
             else:
-                exchange.timed_out()
+                exchange.on_timeout()
         elif self.request is None and self._buffer:
             self._join_pieces()
-            self._refuse(408, self._buffer)
+            self._reject(408, self._buffer)
         else:
-            self._last_words()
+            self._begin_lingering_close()
             self.transport.close()
 
     # Called by the server and by exchanges.
 
-    def keeps_pace(self, seconds: float) -> bool:
+    def check_rate(self, seconds: float) -> bool:
         """Aborts the connection if the client is too slow. ``seconds`` have passed since the last check.
 
         Returns:
@@ -225,23 +243,23 @@ class ClientConnection(asyncio.Protocol):
         exchange = self._exchange
         if self._lost or (exchange is not None and exchange.tunnel):
             return False
-        if self.write_paused and self._taking is not None:
-            left = self._left_to_take()
-            self._taking.moved(max(0, self._untaken - left))
-            self._untaken = left
-            if self._taking.waited(seconds):
+        if self.write_paused and self._read_rate is not None:
+            left = self._unread_bytes()
+            self._read_rate.add_bytes(max(0, self._unread_before - left))
+            self._unread_before = left
+            if self._read_rate.add_waiting_time(seconds):
                 return True
             self.transport.abort()
             return False
-        if exchange is None or self._sending is None or self._body.done:
+        if exchange is None or self._send_rate is None or self._body.done:
             return False
         if not exchange.ready:
             return True
-        self._sending.moved(self._arrived)
-        self._arrived = 0
-        if not self._awaits_body(exchange) or self._sending.waited(seconds):
+        self._send_rate.add_bytes(self._body_bytes)
+        self._body_bytes = 0
+        if not self._awaits_body(exchange) or self._send_rate.add_waiting_time(seconds):
             return True
-        self._break_off(408)
+        self._fail_exchange(408)
         return False
 
     def idle_since(self) -> float:
@@ -256,10 +274,10 @@ class ClientConnection(asyncio.Protocol):
             return max(self._idle_from, self.deadline - self._server.limits.head_seconds)
         return self._idle_from
 
-    def displace(self) -> None:
+    def evict(self) -> None:
         """Closes the connection, which no longer counts: another one needs the slot."""
         self._lost = True
-        self._server.closed(self)
+        self._server.unregister(self)
         self.transport.abort()
 
     @property
@@ -275,29 +293,29 @@ class ClientConnection(asyncio.Protocol):
     @property
     def request_id(self) -> str:
         """The request's unique id. Most requests are answered without it."""
-        return self._server.request_id(self._number)
+        return self._server.request_id(self._request_number)
 
     def now(self) -> float:
         """The loop's time."""
         return self._server.now()
 
-    def date_line(self) -> bytes:
+    def date_header(self) -> bytes:
         """The current Date header."""
-        return self._server.date_line()
+        return self._server.date_header()
 
-    def allow(self, seconds: float) -> None:
-        """Sets the deadline for the side being waited for; a client that isn't reading keeps its write timeout."""
+    def set_deadline(self, seconds: float) -> None:
+        """Sets the deadline for the side being waited for. A client that isn't reading keeps its write timeout."""
         if not self.write_paused and not self._lingering:
             self.deadline = self._server.now() + seconds
 
-    def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Runs a coroutine that a request waits for; it is cancelled when the client disconnects."""
-        self.when(asyncio.get_running_loop().create_task(coroutine), asyncio.Future.result)
+        self.on_done(asyncio.get_running_loop().create_task(coroutine), asyncio.Future.result)
 
-    def when(self, awaited: asyncio.Future[Done], then: Callable[[asyncio.Future[Done]], object]) -> None:
-        """Calls ``then`` on a result or an error, unless the client disconnects. Costs half as much as `run`."""
-        self._awaited.add(awaited)
-        awaited.add_done_callback(partial(self._go_on, then))
+    def on_done(self, awaited: asyncio.Future[Done], then: Callable[[asyncio.Future[Done]], object]) -> None:
+        """Calls ``then`` on a result or an error, unless the client disconnects. Costs half as much as `spawn`."""
+        self._pending.add(awaited)
+        awaited.add_done_callback(partial(self._deliver_result, then))
 
     def forward(self, exchange: ExchangeHandle) -> None:
         """Hands the request to an exchange with the shop, which begins once enough of the body has arrived."""
@@ -306,13 +324,13 @@ class ClientConnection(asyncio.Protocol):
         if self._body.done:
             exchange.start()
         else:
-            self._receive_body(self.request, exchange)
+            self._begin_body(self.request, exchange)
 
-    def cut_tunnel(self) -> None:
+    def close_tunnel(self) -> None:
         """Closes the request's tunnel on both sides."""
         exchange = self._exchange
         if exchange is not None and exchange.tunnel:
-            exchange.timed_out()
+            exchange.on_timeout()
 
     def respond(self, status_line: bytes, lines: bytes, body: bytes) -> None:
         """Responds to the request. ``status_line`` is for example ``200 OK``; each of ``lines`` has its line end."""
@@ -321,25 +339,25 @@ class ClientConnection(asyncio.Protocol):
             return
         if not self._body.done and not self._drain_body():
             self.closing = True
-        if not status_line.startswith(_LENGTHLESS):
+        if not status_line.startswith(_WITHOUT_LENGTH):
             lines = b"%bContent-Length: %d\r\n" % (lines, len(body))
         if request.method == b"HEAD":
             body = b""
-        date, connection = self._server.date_line(), self.connection_line()
+        date, connection = self._server.date_header(), self.connection_header()
         self.transport.write(b"HTTP/1.1 %b\r\n%b%b%b\r\n%b" % (status_line, date, lines, connection, body))
         self.finish()
 
-    def fail(self, status: int, more: bytes = b"") -> None:
-        """Responds with an error, or aborts a response that has already begun. ``more`` are header lines."""
+    def fail(self, status: int, headers: bytes = b"") -> None:
+        """Responds with an error, or aborts a response that has already begun. ``headers`` are more headers."""
         self._exchange = None
-        self._release_body()
+        self._discard_buffer()
         if self._lost:
             return
-        if self.answering:
+        if self.response_started:
             self.transport.abort()
             return
-        lines, body = self._server.error_answer(self, status)
-        self.respond(_ERRORS[status], lines + more, body)
+        lines, body = self._server.error_response(self, status)
+        self.respond(_ERRORS[status], lines + headers, body)
 
     def finish(self) -> None:
         """Ends the request: continues with the next one, or closes the connection."""
@@ -352,24 +370,24 @@ class ClientConnection(asyncio.Protocol):
         server = self._server
         self.request = None
         self.cookies = ()
-        self.answering = False
+        self.response_started = False
         if self.closing or server.draining or not request.keep_alive:
             self.close()
             return
         now = self._idle_from = server.now()
         if not self.write_paused and not self._lingering:
             self.deadline = now + server.limits.idle_seconds
-        if self._buffer or self._paused_by_shop or self._paused_by_flood:
-            self._paused_by_shop = False
-            self._paused_by_flood = len(self._buffer) > READ_AHEAD
-            self._set_reading()
+        if self._buffer or self._paused_by_upstream or self._paused_by_backlog:
+            self._paused_by_upstream = False
+            self._paused_by_backlog = len(self._buffer) > READ_AHEAD
+            self._update_reading()
             self._advance()
 
     def close(self) -> None:
         """Closes the connection once all is written; data still arriving must not cost the client the response."""
         if self._lost or self._lingering:
             return
-        self._last_words()
+        self._begin_lingering_close()
         if (self.request is None and self._body.done) or not self.transport.can_write_eof():
             self.transport.close()  # in TLS this keeps reading by itself
         else:
@@ -379,13 +397,13 @@ class ClientConnection(asyncio.Protocol):
         """Closes the connection if no request is in flight; a request that may just be arriving gets a moment."""
         if self.request is not None or self._lingering:
             return
-        if self._buffer or not self._number:
+        if self._buffer or not self._request_number:
             self.deadline = min(self.deadline, self._server.now() + LAST_REQUEST_SECONDS)
         else:
-            self._last_words()
+            self._begin_lingering_close()
             self.transport.close()
 
-    def connection_line(self) -> bytes:
+    def connection_header(self) -> bytes:
         """The Connection header of the response, if it needs one."""
         request = self.request
         if self.closing or request is None or not request.keep_alive or not self._body.done or self._server.draining:
@@ -393,14 +411,14 @@ class ClientConnection(asyncio.Protocol):
             return b"Connection: close\r\n"
         return b"Connection: keep-alive\r\n" if request.http10 else b""
 
-    def read_on(self, wanted: bool) -> None:
+    def set_read_interest(self, wanted: bool) -> None:
         """Resumes or pauses reading the request's body, as the shop can take it."""
-        self._paused_by_shop = not wanted
-        self._set_reading()
+        self._paused_by_upstream = not wanted
+        self._update_reading()
         if wanted and self._buffer:
-            self.pump()
+            self.forward_body()
 
-    def pump(self) -> None:
+    def forward_body(self) -> None:
         """Forwards the received part of the request's body to the shop."""
         exchange = self._exchange
         if exchange is None or not exchange.ready:
@@ -409,24 +427,24 @@ class ClientConnection(asyncio.Protocol):
             data, self._buffer = self._buffer, b""
             if data:
                 exchange.tunnel_data(data)
-            self._paused_by_flood = False
-            self._set_reading()
+            self._paused_by_backlog = False
+            self._update_reading()
             return
-        held, self._held = self._held, None
+        held, self._body_buffer = self._body_buffer, None
         if held is not None:
             exchange.send_body([held.take()])
-        elif self._all_read():
+        elif self._body_complete():
             return
-        self._arrived += len(self._buffer)
-        pieces = self._feed()
+        self._body_bytes += len(self._buffer)
+        pieces = self._decode_body()
         if pieces is None:
             return
-        self._paused_by_flood = False
-        self.allow(self._server.limits.body_seconds)
+        self._paused_by_backlog = False
+        self.set_deadline(self._server.limits.body_seconds)
         exchange.send_body(pieces)
         if self._body.done:
             exchange.end_body(self._body.trailers)
-        self._set_reading()
+        self._update_reading()
 
     # Internal methods.
 
@@ -439,20 +457,20 @@ class ClientConnection(asyncio.Protocol):
         try:
             while self.request is None and self._buffer and not (self.closing or self._lost or self._lingering):
                 if begun >= REQUESTS_PER_TURN:
-                    self._next_turn = asyncio.get_running_loop().call_soon(self._take_turn)
+                    self._next_turn = asyncio.get_running_loop().call_soon(self._resume_turn)
                     break
                 # Clients that send requests without reading the responses must not fill the memory with them.
-                if self.write_paused or not self._begin():
+                if self.write_paused or not self._begin_request():
                     break
                 begun += 1
         finally:
             self._advancing = False
 
-    def _take_turn(self) -> None:
+    def _resume_turn(self) -> None:
         self._next_turn = None
         self._advance()
-        if self._ended_early and not self._waits_for_turn():
-            self._ended_early = False
+        if self._half_closed and not self._waits_for_turn():
+            self._half_closed = False
             if not self.eof_received():
                 self.transport.close()
 
@@ -466,7 +484,7 @@ class ClientConnection(asyncio.Protocol):
             self._buffer = self._partial.whole()
             self._partial = None
 
-    def _begin(self) -> bool:
+    def _begin_request(self) -> bool:
         """Takes one request head from the buffer; False if it isn't complete."""
         self._join_pieces()
         server, buffer = self._server, self._buffer
@@ -487,12 +505,12 @@ class ClientConnection(asyncio.Protocol):
             try:
                 found = server.parse_request(head)
             except MalformedError as error:
-                self._refuse(error.status, head, error.reason)
+                self._reject(error.status, head, error.reason)
                 return False
-        self._number = server.count_request()
+        self._request_number = server.count_request()
         request, self.cookies = found
         self.request = request
-        self.answering = False
+        self.response_started = False
         if request.chunked:
             self._body = ChunkedBody(400)
         else:
@@ -501,61 +519,61 @@ class ClientConnection(asyncio.Protocol):
         try:
             server.handle(self, request)
         except Exception as mistake:
-            self._broke(mistake)
+            self._handle_internal_error(mistake)
         return True
 
     def _await_head(self, limits: ClientLimits) -> None:
         buffer = self._buffer
-        if b"\r\n" not in buffer[:_LONGEST_LINE] and len(buffer) > _LONGEST_LINE:
-            self._refuse(414, buffer)
+        if b"\r\n" not in buffer[:_MAX_LINE_BYTES] and len(buffer) > _MAX_LINE_BYTES:
+            self._reject(414, buffer)
         elif len(buffer) >= limits.head_bytes:
-            self._refuse(431, buffer)
+            self._reject(431, buffer)
         elif has_bare_line_feed(buffer):
-            self._refuse(400, buffer)
+            self._reject(400, buffer)
         else:
             if buffer:
-                self._partial = PartialHead(buffer, _LONGEST_LINE, limits.head_bytes)
+                self._partial = PartialHead(buffer, _MAX_LINE_BYTES, limits.head_bytes)
             # The deadline counts from the head's first byte: further bytes of a slow head don't extend it.
             self.deadline = min(self.deadline, self._server.now() + limits.head_seconds)
 
-    def _refuse(self, status: int, head: bytes, cause: str = "") -> None:
+    def _reject(self, status: int, head: bytes, cause: str = "") -> None:
         """Responds to a malformed request, with as much of its ``head`` as has arrived, and closes."""
-        self._number = self._server.count_request()
-        lines, body = self._server.error_answer(self, status, head, cause)
+        self._request_number = self._server.count_request()
+        lines, body = self._server.error_response(self, status, head, cause)
         start = b"HTTP/1.1 %b\r\n" % _ERRORS[status]
         length = b"Content-Length: %d\r\n" % len(body)
         if head.startswith(b"HEAD "):
             body = b""
         self.transport.write(
-            b"".join((start, self._server.date_line(), lines, length, b"Connection: close\r\n\r\n", body))
+            b"".join((start, self._server.date_header(), lines, length, b"Connection: close\r\n\r\n", body))
         )
-        self._last_words()
+        self._begin_lingering_close()
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
             self.transport.close()
 
-    def _last_words(self) -> None:
+    def _begin_lingering_close(self) -> None:
         """Stops writing, and discards all input until the connection is closed."""
         self._lingering = True
         self._buffer = b""
         self._partial = None
-        self._unsent = _NEVER
+        self._unread_before_expiry = _NEVER
         self._idle_from = self._server.now()
         self.deadline = self._idle_from + LINGER_SECONDS
-        self._paused_by_shop = self._paused_by_flood = False
-        self._set_reading()
+        self._paused_by_upstream = self._paused_by_backlog = False
+        self._update_reading()
 
-    def _cut_unless_taking(self) -> None:
+    def _abort_if_stalled(self) -> None:
         """Aborts the connection, unless the client has read some of the response, however slowly."""
-        unsent, before = float(self._left_to_take()), self._unsent
-        self._unsent = unsent
+        unsent, before = float(self._unread_bytes()), self._unread_before_expiry
+        self._unread_before_expiry = unsent
         if self.transport.get_write_buffer_size() and unsent < before:
             self.deadline = self._server.now() + self._server.limits.write_seconds
         else:
             self.transport.abort()
 
-    def _left_to_take(self) -> int:
+    def _unread_bytes(self) -> int:
         """How many bytes the client has yet to read, including the system's buffer, which holds megabytes."""
         left = self.transport.get_write_buffer_size()
         line = self.transport.get_extra_info("socket")
@@ -563,98 +581,98 @@ class ClientConnection(asyncio.Protocol):
 
     # The request's body, before the shop gets the request.
 
-    def _receive_body(self, request: Request, exchange: ExchangeHandle) -> None:
+    def _begin_body(self, request: Request, exchange: ExchangeHandle) -> None:
         server = self._server
         limits = server.limits
         length = request.content_length
         if length is not None and len(self._buffer) >= length:
-            self._ask_for_body(request)
+            self._send_continue(request)
             exchange.start()
             return
-        holds = limits.buffer_bytes > 0 and limits.buffer_seconds > 0
-        if holds and request.chunked and exchange.may_stream:
-            holds = False
-        if holds and not server.bodies.fits(0):
+        buffers = limits.buffer_bytes > 0 and limits.buffer_seconds > 0
+        if buffers and request.chunked and exchange.may_stream:
+            buffers = False
+        if buffers and not server.bodies.fits(0):
             if not exchange.has_pass:
-                self._no_room(exchange)
+                self._reject_buffers_full(exchange)
                 return
-            holds = False
+            buffers = False
         if limits.min_bytes_per_second:
-            self._arrived = 0
-            self._sending = MinimumRate(limits.min_bytes_per_second)
-            server.watch(self)
-        self._ask_for_body(request)
-        if not holds:
+            self._body_bytes = 0
+            self._send_rate = MinimumRate(limits.min_bytes_per_second)
+            server.watch_rate(self)
+        self._send_continue(request)
+        if not buffers:
             exchange.start()
             return
-        self._held = BodyBuffer(server.bodies, limits.buffer_bytes)
-        self._hold_ends = server.now() + limits.buffer_seconds
-        exchange.held(True)
-        self._hold_more(exchange)
+        self._body_buffer = BodyBuffer(server.bodies, limits.buffer_bytes)
+        self._buffer_deadline = server.now() + limits.buffer_seconds
+        exchange.set_buffering(True)
+        self._buffer_body(exchange)
 
-    def _ask_for_body(self, request: Request) -> None:
+    def _send_continue(self, request: Request) -> None:
         if request.expects_continue:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def _hold_more(self, exchange: ExchangeHandle) -> None:
+    def _buffer_body(self, exchange: ExchangeHandle) -> None:
         """Buffers the received part of the body, and starts the exchange once that is enough."""
-        held, server = self._held, self._server
+        held, server = self._body_buffer, self._server
         assert held is not None
         if not server.bodies.fits(len(self._buffer)):
             if exchange.has_pass:
-                self._start(exchange)
+                self._start_exchange(exchange)
             else:
-                self._no_room(exchange)
+                self._reject_buffers_full(exchange)
             return
-        pieces = self._feed()
+        pieces = self._decode_body()
         if pieces is None:
             return
         held.add(pieces)
         if self._body.done or held.full:
-            self._start(exchange)
+            self._start_exchange(exchange)
         else:
-            self.allow(min(server.limits.body_seconds, self._hold_ends - server.now()))
-            if self._paused_by_flood:  # too much had arrived before the request's turn
-                self._paused_by_flood = False
-                self._set_reading()
+            self.set_deadline(min(server.limits.body_seconds, self._buffer_deadline - server.now()))
+            if self._paused_by_backlog:  # too much had arrived before the request's turn
+                self._paused_by_backlog = False
+                self._update_reading()
 
-    def _start(self, exchange: ExchangeHandle) -> None:
+    def _start_exchange(self, exchange: ExchangeHandle) -> None:
         """Starts the exchange with the buffered body. No more is read until the shop takes it."""
-        self._hold_ends = 0.0
+        self._buffer_deadline = 0.0
         if not self._body.done:
-            self._paused_by_flood = True
-            self._set_reading()
-        self.allow(_NEVER)
-        exchange.held(False)
-        exchange.start_late()
+            self._paused_by_backlog = True
+            self._update_reading()
+        self.set_deadline(_NEVER)
+        exchange.set_buffering(False)
+        exchange.start_after_buffering()
 
-    def _no_room(self, exchange: ExchangeHandle) -> None:
+    def _reject_buffers_full(self, exchange: ExchangeHandle) -> None:
         exchange.refuse("buffers_full")
-        self.fail(503, RETRY_LINE)
+        self.fail(503, RETRY_HEADER)
 
-    def _feed(self) -> list[bytes] | None:
+    def _decode_body(self) -> list[bytes] | None:
         """The received pieces of the body; None if they were malformed and an error response was sent."""
         data, self._buffer = self._buffer, b""
         try:
             pieces, self._buffer = self._body.feed(data)
         except MalformedError as error:
             self.closing = True
-            self._break_off(error.status)
+            self._fail_exchange(error.status)
             return None
         return pieces
 
-    def _release_body(self) -> None:
-        self._hold_ends = 0.0
-        self._sending = None
-        held, self._held = self._held, None
+    def _discard_buffer(self) -> None:
+        self._buffer_deadline = 0.0
+        self._send_rate = None
+        held, self._body_buffer = self._body_buffer, None
         if held is not None:
             held.drop()
 
     def _awaits_body(self, exchange: ExchangeHandle) -> bool:
         """Whether the shop could take more of the body, and the client sends none."""
-        return not self._body.done and not self._paused_by_shop and not exchange.tunnel
+        return not self._body.done and not self._paused_by_upstream and not exchange.tunnel
 
-    def _all_read(self) -> bool:
+    def _body_complete(self) -> bool:
         return self._body.done
 
     def _drain_body(self) -> bool:
@@ -665,57 +683,57 @@ class ClientConnection(asyncio.Protocol):
             return False
         return self._body.done
 
-    def _give_up(self) -> None:
+    def _cancel_pending(self) -> None:
         """Cancels everything the request waits for: nobody needs it any more."""
-        for awaited in self._awaited:
+        for awaited in self._pending:
             awaited.cancel()
-        self._awaited.clear()  # a result that is already there, and about to be handled, can't be cancelled
-        self._drop_exchange()
+        self._pending.clear()  # a result that is already there, and about to be handled, can't be cancelled
+        self._abort_exchange()
 
-    def _break_off(self, status: int) -> None:
+    def _fail_exchange(self, status: int) -> None:
         """Responds with an error instead of the shop's response; the visitor gets the cookies all the same."""
         exchange = self._exchange
-        lines = b"" if exchange is None else exchange.cookies
-        self._drop_exchange()
+        lines = b"" if exchange is None else exchange.cookie_headers
+        self._abort_exchange()
         self.fail(status, lines)
 
-    def _drop_exchange(self) -> None:
+    def _abort_exchange(self) -> None:
         exchange, self._exchange = self._exchange, None
-        self._release_body()
+        self._discard_buffer()
         if exchange is not None:
             exchange.abort()
 
-    def _set_reading(self) -> None:
+    def _update_reading(self) -> None:
         if self._lost or self.transport.is_closing():
             return
-        wanted = not (self._paused_by_shop or self._paused_by_flood)
+        wanted = not (self._paused_by_upstream or self._paused_by_backlog)
         if wanted != self.transport.is_reading():
             if wanted:
                 self.transport.resume_reading()
             else:
                 self.transport.pause_reading()
 
-    def _go_on(self, then: Callable[[asyncio.Future[Any]], object], done: asyncio.Future[Any]) -> None:
+    def _deliver_result(self, then: Callable[[asyncio.Future[Any]], object], done: asyncio.Future[Any]) -> None:
         if done.cancelled():
-            self._awaited.discard(done)
-        elif done in self._awaited:
-            self._awaited.remove(done)
+            self._pending.discard(done)
+        elif done in self._pending:
+            self._pending.remove(done)
             try:
                 then(done)
             except Exception as error:
-                self._broke(error)
+                self._handle_internal_error(error)
         else:
-            self._outlived(done.exception())
+            self._handle_late_result(done.exception())
 
-    def _outlived(self, error: BaseException | None) -> None:
+    def _handle_late_result(self, error: BaseException | None) -> None:
         """Handles a result that came after the client had gone. The room reports failures of the store."""
         if error is not None and not isinstance(error, StoreUnavailable):
-            self._broke(error)
+            self._handle_internal_error(error)
 
-    def _broke(self, error: BaseException) -> None:
+    def _handle_internal_error(self, error: BaseException) -> None:
         """Handles an internal error: the log gets the cause, the visitor the id that leads to it."""
         log.error("a request failed", request_id=self.request_id, address=self.visitor, exc_info=error)
-        self._drop_exchange()
+        self._abort_exchange()
         self.fail(500)
 
 

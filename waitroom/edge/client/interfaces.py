@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from waitroom.edge.client.body_buffer import BufferBudget
-from waitroom.edge.client.limiter import Connections
+from waitroom.edge.client.limiter import ConnectionLimiter
 from waitroom.edge.http.headers import Peer
 from waitroom.edge.http.message import Request
 from waitroom.edge.outcomes import ExchangeOutcome
@@ -50,23 +50,23 @@ class Server(ABC):
     limits: ClientLimits
     draining: bool
     bodies: BufferBudget
-    connections: Connections
+    connections: ConnectionLimiter
 
     @abstractmethod
     def opened(self, client: ClientConnection, address: str) -> Peer | None:
         """Registers a client that has connected; None rejects it."""
 
     @abstractmethod
-    def entered(self, client: ClientConnection) -> None:
+    def register(self, client: ClientConnection) -> None:
         """Registers a client whose peer was already counted."""
 
     @abstractmethod
-    def closed(self, client: ClientConnection) -> None:
+    def unregister(self, client: ClientConnection) -> None:
         """Unregisters a client."""
 
     @abstractmethod
-    def watch(self, client: ClientConnection) -> None:
-        """Calls `ClientConnection.keeps_pace` with each sweep, as long as it returns True."""
+    def watch_rate(self, client: ClientConnection) -> None:
+        """Calls `ClientConnection.check_rate` with each sweep, as long as it returns True."""
 
     @abstractmethod
     def find_request(self, received: bytes) -> tuple[Request, Sequence[bytes]] | None:
@@ -81,7 +81,7 @@ class Server(ABC):
         """Handles a request whose head has arrived, by `ClientConnection.respond` or `ClientConnection.forward`."""
 
     @abstractmethod
-    def error_answer(
+    def error_response(
         self, client: ClientConnection, status: int, head: bytes = b"", cause: str = ""
     ) -> tuple[bytes, bytes]:
         """The header lines and body of an error response. ``head`` is the received part of a malformed request."""
@@ -99,23 +99,23 @@ class Server(ABC):
         """The loop's time."""
 
     @abstractmethod
-    def date_line(self) -> bytes:
+    def date_header(self) -> bytes:
         """The current Date header."""
 
     @abstractmethod
-    def enter(self, address: str, *, tls: bool = False, vouched: bool = True) -> Peer | None:
+    def acquire_slot(self, address: str, *, tls: bool = False, vouched: bool = True) -> Peer | None:
         """Counts a connection; None rejects it. ``vouched``: whether the address is certain to be the other end's."""
 
     @abstractmethod
-    def leave(self, peer: Peer) -> None:
-        """Reverts `enter`."""
+    def release_slot(self, peer: Peer) -> None:
+        """Reverts `acquire_slot`."""
 
     @abstractmethod
-    def shed(self, count: int) -> None:
+    def evict_idle(self, count: int) -> None:
         """Closes up to this many of the longest idle connections."""
 
     @abstractmethod
-    def trusts(self, address: str) -> bool:
+    def is_trusted_proxy(self, address: str) -> bool:
         """Whether the address belongs to a trusted proxy."""
 
 
@@ -139,7 +139,7 @@ class ExchangeHandle(UpstreamListener):
 
     @property
     @abstractmethod
-    def cookies(self) -> bytes:
+    def cookie_headers(self) -> bytes:
         """Header lines for the visitor, whatever the outcome of the request."""
 
     @property
@@ -148,7 +148,7 @@ class ExchangeHandle(UpstreamListener):
         """Whether a connection may be acquired for a body that takes an unknown time to arrive."""
 
     @abstractmethod
-    def held(self, held: bool) -> None:
+    def set_buffering(self, buffering: bool) -> None:
         """Whether the request waits for its body, and isn't with the shop yet. Called only if it has to wait."""
 
     @abstractmethod
@@ -160,7 +160,7 @@ class ExchangeHandle(UpstreamListener):
         """Sends the request."""
 
     @abstractmethod
-    def start_late(self) -> None:
+    def start_after_buffering(self) -> None:
         """Sends the request after a wait for its body, unless its session has ended in the meantime."""
 
     @abstractmethod
@@ -180,7 +180,7 @@ class ExchangeHandle(UpstreamListener):
         """The client takes more bytes, or can't for now."""
 
     @abstractmethod
-    def timed_out(self) -> None:
+    def on_timeout(self) -> None:
         """The side being waited for has taken too long."""
 
     @abstractmethod

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Final
 from waitroom.budgets import neighbourhood
 
 if TYPE_CHECKING:
-    from waitroom.edge.client.acceptor import Arrival
+    from waitroom.edge.client.acceptor import PendingConnection
     from waitroom.edge.client.connection import ClientConnection
 
 # The first request on a new connection takes a round trip or two to arrive, and so does a browser's next one. A
 # connection that has sent nothing for longer than this, or no complete head, can be closed.
-LEAST_IDLE_SECONDS: Final = 2.0
-KEPT_SHARE: Final = 4  # one in this many connections is reserved for clients that have shown a pass
-MOST_FOUND: Final = 512  # by one scan
-MOST_WALKS: Final = 8  # between two sweeps
+MIN_IDLE_SECONDS: Final = 2.0
+RESERVED_SHARE: Final = 4  # one in this many connections is reserved for clients that have shown a pass
+MAX_CANDIDATES: Final = 512  # by one scan
+MAX_SCANS: Final = 8  # between two sweeps
 
 
-class Connections:
+class ConnectionLimiter:
     """Counts connections, and closes the longest idle if there are too many.
 
     Clients that have shown no pass can't have the last quarter of all connections, and as long as clients that have
@@ -38,38 +38,52 @@ class Connections:
 
     Attributes:
         clients: All connected clients.
-        arriving: Connections that are not set up yet.
+        pending: Connections that are not set up yet.
         per_neighbourhood: The number of connections of each neighbourhood.
         with_pass: How many connections have carried a request with a pass.
     """
 
     __slots__ = (
-        *("_barren", "_found", "_most", "_most_here", "_total", "_walked_at", "_walks", "arriving", "clients"),
+        *(
+            "_exhausted",
+            "_candidates",
+            "_most",
+            "_most_per_neighbourhood",
+            "_total",
+            "_scanned_at",
+            "_scans",
+            "pending",
+            "clients",
+        ),
         *("per_neighbourhood", "with_pass"),
     )
 
     def __init__(self, most: int, most_per_neighbourhood: int) -> None:
         self._most = most
-        self._most_here = most_per_neighbourhood
+        self._most_per_neighbourhood = most_per_neighbourhood
         self._total = 0
-        self._found: dict[tuple[str, bool], list[ClientConnection | Arrival]] = {}
-        self._barren: set[tuple[str, bool]] = set()  # no connection can become idle there before the next sweep
-        self._walked_at = 0.0
-        self._walks = 0
+        self._candidates: dict[tuple[str, bool], list[ClientConnection | PendingConnection]] = {}
+        self._exhausted: set[tuple[str, bool]] = set()  # no connection can become idle there before the next sweep
+        self._scanned_at = 0.0
+        self._scans = 0
         self.clients: set[ClientConnection] = set()
-        self.arriving: set[Arrival] = set()
+        self.pending: set[PendingConnection] = set()
         self.per_neighbourhood: dict[str, int] = {}
         self.with_pass = 0
 
     @property
     def most_without_pass(self) -> int:
         """The maximum number of connections of clients that have shown no pass."""
-        return self._most - min(max(1, self._most // KEPT_SHARE), self._most - 1)
+        return self._most - min(max(1, self._most // RESERVED_SHARE), self._most - 1)
 
-    def enter(self, address: str, now: float, *, exempt: bool) -> bool:
+    def acquire(self, address: str, now: float, *, exempt: bool) -> bool:
         """Counts one more connection; False if there is no room for it, and none can be made."""
         here = neighbourhood(address)
-        if self.per_neighbourhood.get(here, 0) >= self._most_here and not exempt and not self._close(here, False, now):
+        if (
+            self.per_neighbourhood.get(here, 0) >= self._most_per_neighbourhood
+            and not exempt
+            and not self._close(here, False, now)
+        ):
             return False
         crowded = self._total - self.with_pass >= self.most_without_pass
         if (crowded or self._total >= self._most) and not self._make_room(now, any_of_them=not crowded):
@@ -78,8 +92,8 @@ class Connections:
         self._total += 1
         return True
 
-    def leave(self, address: str) -> None:
-        """Reverts `enter`."""
+    def release(self, address: str) -> None:
+        """Reverts `acquire`."""
         here = neighbourhood(address)
         self._total -= 1
         count = self.per_neighbourhood[here] - 1
@@ -88,7 +102,7 @@ class Connections:
         else:
             del self.per_neighbourhood[here]
 
-    def shed(self, count: int, now: float) -> None:
+    def evict_idle(self, count: int, now: float) -> None:
         """Closes up to this many of the longest idle connections."""
         while count and self._make_room(now, any_of_them=True):
             count -= 1
@@ -99,47 +113,47 @@ class Connections:
 
     def _close(self, here: str, has_pass: bool, now: float) -> bool:
         """Closes the longest idle connection of a neighbourhood, or of all (``""``)."""
-        if now != self._walked_at:
-            self._walked_at = now
-            self._walks = 0
-            self._found.clear()
-            self._barren.clear()
+        if now != self._scanned_at:
+            self._scanned_at = now
+            self._scans = 0
+            self._candidates.clear()
+            self._exhausted.clear()
         key = (here, has_pass)
-        while found := self._candidates(key, now):
+        while found := self._find_candidates(key, now):
             client = found.pop()
             # Since the scan it may have gone, become busy or shown a pass.
-            if self._may_close(client, has_pass, now) and (client in self.clients or client in self.arriving):
-                client.displace()
+            if self._may_close(client, has_pass, now) and (client in self.clients or client in self.pending):
+                client.evict()
                 return True
         return False
 
-    def _candidates(self, key: tuple[str, bool], now: float) -> list[ClientConnection | Arrival]:
+    def _find_candidates(self, key: tuple[str, bool], now: float) -> list[ClientConnection | PendingConnection]:
         """The connections found by the last scan, or by a new one, as long as scans find any."""
-        found = self._found.get(key)
-        if found or key in self._barren or self._walks >= MOST_WALKS:
+        found = self._candidates.get(key)
+        if found or key in self._exhausted or self._scans >= MAX_SCANS:
             return found or []
-        self._walks += 1
-        found = self._found[key] = self._longest_idle(key[0], key[1], now)
+        self._scans += 1
+        found = self._candidates[key] = self._longest_idle(key[0], key[1], now)
         if not found:
-            self._barren.add(key)
+            self._exhausted.add(key)
         return found
 
-    def _longest_idle(self, here: str, has_pass: bool, now: float) -> list[ClientConnection | Arrival]:
+    def _longest_idle(self, here: str, has_pass: bool, now: float) -> list[ClientConnection | PendingConnection]:
         """The longest idle connections of this kind, the very longest last."""
-        everybody: list[ClientConnection | Arrival] = [*self.clients, *self.arriving]
+        everybody: list[ClientConnection | PendingConnection] = [*self.clients, *self.pending]
         idle = [
             one
             for one in everybody
             if self._may_close(one, has_pass, now) and (not here or _neighbourhood_of(one) == here)
         ]
-        if len(idle) > MOST_FOUND:
-            return nsmallest(MOST_FOUND, idle, key=lambda one: one.idle_since())[::-1]
+        if len(idle) > MAX_CANDIDATES:
+            return nsmallest(MAX_CANDIDATES, idle, key=lambda one: one.idle_since())[::-1]
         idle.sort(key=lambda one: one.idle_since(), reverse=True)
         return idle
 
-    def _may_close(self, one: ClientConnection | Arrival, has_pass: bool, now: float) -> bool:
-        return one.has_pass is has_pass and one.idle_since() <= now - LEAST_IDLE_SECONDS
+    def _may_close(self, one: ClientConnection | PendingConnection, has_pass: bool, now: float) -> bool:
+        return one.has_pass is has_pass and one.idle_since() <= now - MIN_IDLE_SECONDS
 
 
-def _neighbourhood_of(one: ClientConnection | Arrival) -> str:
+def _neighbourhood_of(one: ClientConnection | PendingConnection) -> str:
     return "" if one.peer is None else neighbourhood(one.peer.address)

@@ -25,11 +25,11 @@ class MinimumRate:
         self._seconds = 0.0
         self._bytes = 0
 
-    def moved(self, size: int) -> None:
+    def add_bytes(self, size: int) -> None:
         """Counts bytes that the client has sent or read."""
         self._bytes += size
 
-    def waited(self, seconds: float) -> bool:
+    def add_waiting_time(self, seconds: float) -> bool:
         """Counts time spent waiting for the client; False if a window has ended in which it was too slow."""
         self._seconds += seconds
         if self._seconds < WINDOW_SECONDS:

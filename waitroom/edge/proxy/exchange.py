@@ -48,21 +48,21 @@ class FailureText:
         self._tail = b""  # the end of the bytes so far, as much as may be the beginning of the text
         self.found = False
 
-    def look(self, piece: bytes) -> None:
+    def search(self, piece: bytes) -> None:
         """Searches the next piece of the body."""
         seen = self._tail + piece
         self.found = self.found or self._text in seen
         self._tail = seen[max(0, len(seen) - len(self._text) + 1) :]
 
 
-class Errand(ABC):
+class ExchangeHooks(ABC):
     """Hooks of an exchange: the headers for the shop, and the handling of its response.
 
     Attributes:
         has_pass: Whether it is an admitted visitor's request. Others may hold only a share of the pool's connections.
         neighbourhood: The visitor's neighbourhood, for a request without a pass; else empty.
-        lines: Header lines for the shop.
-        cookies: Header lines for the client, which it needs even if the shop fails.
+        upstream_headers: Headers for the shop.
+        cookie_headers: Headers for the client, which it needs even if the shop fails.
         first_byte_seconds: How long the shop may take to begin a response.
         idle_seconds: How long the shop may then be silent.
         failure_text: The text to search the response's body for, once the head has arrived; None for most.
@@ -72,14 +72,14 @@ class Errand(ABC):
 
     has_pass: bool
     neighbourhood: str
-    lines: bytes
-    cookies: bytes
+    upstream_headers: bytes
+    cookie_headers: bytes
     first_byte_seconds: float
     idle_seconds: float
     failure_text: FailureText | None
 
     @abstractmethod
-    def held(self, held: bool) -> None:
+    def set_buffering(self, buffering: bool) -> None:
         """Whether the request waits for its body, and isn't with the shop yet. Called only if it has to wait."""
 
     @abstractmethod
@@ -87,14 +87,14 @@ class Errand(ABC):
         """Whether the request may still go to the shop. Called only after it has waited."""
 
     @abstractmethod
-    def answered(self, response: Response) -> tuple[bytes, bool]:
+    def on_response(self, response: Response) -> tuple[bytes, bool]:
         """Handles the shop's head. Returns header lines for the client, and whether caches must not store the response.
 
         Called at most once, also for a protocol change; never for an interim response.
         """
 
     @abstractmethod
-    def ended(self, outcome: ExchangeOutcome) -> None:
+    def on_end(self, outcome: ExchangeOutcome) -> None:
         """The exchange is over. Called exactly once.
 
         Args:
@@ -111,23 +111,23 @@ class Exchange(ExchangeHandle):
     """
 
     __slots__ = (
-        *("_body", "_buffer", "_client", "_connection", "_ended", "_errand", "_heard", "_pool", "_request"),
-        *("_response", "_retries", "_sent_all", "_to_client_chunked", "_to_shop_chunked", "ready", "tunnel"),
+        *("_body", "_buffer", "_client", "_connection", "_ended", "_hooks", "_received", "_pool", "_request"),
+        *("_response", "_retries", "_request_sent", "_to_client_chunked", "_to_upstream_chunked", "ready", "tunnel"),
     )
 
-    def __init__(self, client: ClientConnection, request: Request, pool: UpstreamPool, errand: Errand) -> None:
+    def __init__(self, client: ClientConnection, request: Request, pool: UpstreamPool, hooks: ExchangeHooks) -> None:
         self._client = client
         self._request = request
         self._pool = pool
-        self._errand = errand
+        self._hooks = hooks
         self._connection: UpstreamConnection | None = None
         self._buffer = b""
-        self._heard = False  # whether the shop has sent anything
+        self._received = False  # whether the shop has sent anything
         self._response: Response | None = None
         self._body: Body = NO_BODY
-        self._to_shop_chunked = request.chunked
+        self._to_upstream_chunked = request.chunked
         self._to_client_chunked = False
-        self._sent_all = not request.has_body
+        self._request_sent = not request.has_body
         self._retries = 0
         self._ended = False
         self.ready = False  # whether the request's body may be sent
@@ -136,60 +136,60 @@ class Exchange(ExchangeHandle):
     @property
     def has_pass(self) -> bool:
         """See `ExchangeHandle`."""
-        return self._errand.has_pass
+        return self._hooks.has_pass
 
     @property
-    def cookies(self) -> bytes:
+    def cookie_headers(self) -> bytes:
         """See `ExchangeHandle`."""
-        return self._errand.cookies
+        return self._hooks.cookie_headers
 
     @property
     def may_stream(self) -> bool:
         """See `ExchangeHandle`."""
-        return self._errand.has_pass and self._pool.has_spare
+        return self._hooks.has_pass and self._pool.has_spare
 
-    def held(self, held: bool) -> None:
+    def set_buffering(self, buffering: bool) -> None:
         """See `ExchangeHandle`."""
-        self._errand.held(held)
+        self._hooks.set_buffering(buffering)
 
     def refuse(self, outcome: ExchangeOutcome) -> None:
         """See `ExchangeHandle`."""
-        self._errand.held(True)
+        self._hooks.set_buffering(True)
         self._end(outcome, reusable=False)
 
     def start(self) -> None:
         """Sends the request, immediately if a connection is idle."""
-        errand = self._errand
-        connection = self._pool.acquire_idle(errand.has_pass, errand.neighbourhood)
+        hooks = self._hooks
+        connection = self._pool.acquire_idle(hooks.has_pass, hooks.neighbourhood)
         if connection is not None:
             self._send_head(connection)
         else:
-            self._client.run(self._connect())
+            self._client.spawn(self._connect())
 
-    def start_late(self) -> None:
+    def start_after_buffering(self) -> None:
         """See `ExchangeHandle`."""
-        if self._errand.may_begin():
+        if self._hooks.may_begin():
             self.start()
         else:
-            self._withdraw()
+            self._reject_ended_session()
 
-    def _withdraw(self) -> None:
+    def _reject_ended_session(self) -> None:
         self.refuse("session_ended")
-        self._client.fail(503, b"%bRetry-After: %d\r\n" % (self._errand.cookies, RETRY_AFTER_SECONDS))
+        self._client.fail(503, b"%bRetry-After: %d\r\n" % (self._hooks.cookie_headers, RETRY_AFTER_SECONDS))
 
     async def _connect(self, *, fresh: bool = False, avoid: int = -1) -> None:
-        errand = self._errand
+        hooks = self._hooks
         try:
-            connection = await self._pool.acquire(errand.has_pass, errand.neighbourhood, fresh=fresh, avoid=avoid)
+            connection = await self._pool.acquire(hooks.has_pass, hooks.neighbourhood, fresh=fresh, avoid=avoid)
         except UpstreamUnavailableError as error:
             status = 502 if error.cause == "connect" else 503
             self._fail(status, error.cause, str(error), "busy" if error.cause == "share" else "failed")
             return
         if self._ended:
             self._pool.release(connection, reusable=True)
-        elif not errand.may_begin():
+        elif not hooks.may_begin():
             self._pool.release(connection, reusable=True)
-            self._withdraw()
+            self._reject_ended_session()
         else:
             self._send_head(connection)
 
@@ -197,7 +197,7 @@ class Exchange(ExchangeHandle):
         request, client = self._request, self._client
         self._connection = connection
         connection.listener = self
-        more = self._errand.lines + forwarding_headers(request, client.peer)
+        more = self._hooks.upstream_headers + forwarding_headers(request, client.peer)
         if request.chunked:
             more += b"Transfer-Encoding: chunked\r\n"
         upgrade = request.upgrade
@@ -209,10 +209,10 @@ class Exchange(ExchangeHandle):
         connection.transport.write(b"%b %b HTTP/1.1\r\n%b%b\r\n" % (request.method, request.target, lines, more))
         if client.write_paused:
             connection.transport.pause_reading()
-        client.allow(self._errand.first_byte_seconds)
+        client.set_deadline(self._hooks.first_byte_seconds)
         self.ready = True
         if request.has_body:
-            client.pump()
+            client.forward_body()
 
     # The request's body, from the client.
 
@@ -222,16 +222,16 @@ class Exchange(ExchangeHandle):
             return
         body = b"".join(pieces)
         if body:
-            self._connection.transport.write(encode_chunk(body) if self._to_shop_chunked else body)
+            self._connection.transport.write(encode_chunk(body) if self._to_upstream_chunked else body)
 
     def end_body(self, trailers: list[tuple[bytes, bytes]]) -> None:
         """See `ExchangeHandle`."""
-        self._sent_all = True
+        self._request_sent = True
         if self._connection is None or self._ended:
             return
-        if self._to_shop_chunked:
+        if self._to_upstream_chunked:
             self._connection.transport.write(encode_last_chunk(trailers))
-        self._client.allow(self._errand.first_byte_seconds)
+        self._client.set_deadline(self._hooks.first_byte_seconds)
 
     # Data from the shop.
 
@@ -239,14 +239,14 @@ class Exchange(ExchangeHandle):
         """See `UpstreamListener`."""
         client = self._client
         if self.tunnel:
-            client.allow(TUNNEL_IDLE_SECONDS)
+            client.set_deadline(TUNNEL_IDLE_SECONDS)
             client.transport.write(data)
             return
         if self._response is not None:
-            client.allow(self._errand.idle_seconds)
-            self._relay(b"", data)
+            client.set_deadline(self._hooks.idle_seconds)
+            self._relay_body(b"", data)
             return
-        self._heard = True
+        self._received = True
         self._buffer = self._buffer + data if self._buffer else data
         try:
             self._read_heads()
@@ -269,16 +269,16 @@ class Exchange(ExchangeHandle):
                 self._open_tunnel(response, date)
                 return
             if response.status >= 200:
-                self._begin(response, date)
+                self._start_response(response, date)
             elif response.status != 100 and not self._request.http10:
                 # We have already sent 100. Others, such as 103, are for the client.
                 self._client.transport.write(_head(response, date, b""))
 
-    def _begin(self, response: Response, date: bytes) -> None:
+    def _start_response(self, response: Response, date: bytes) -> None:
         request, client = self._request, self._client
         self._response = response
-        client.allow(self._errand.idle_seconds)
-        lines, private = self._errand.answered(response)
+        client.set_deadline(self._hooks.idle_seconds)
+        lines, private = self._hooks.on_response(response)
         if request.method == b"HEAD" or response.bodiless:
             self._body = NO_BODY
         elif response.content_length is not None:
@@ -291,12 +291,12 @@ class Exchange(ExchangeHandle):
                 self._to_client_chunked = True
                 lines += b"Transfer-Encoding: chunked\r\n"
         if not response.dated:
-            lines += client.date_line()  # RFC 9110, section 6.6.1
-        head = _head(response, date, lines + client.connection_line(), private=private)
+            lines += client.date_header()  # RFC 9110, section 6.6.1
+        head = _head(response, date, lines + client.connection_header(), private=private)
         data, self._buffer = self._buffer, b""
-        self._relay(head, data)
+        self._relay_body(head, data)
 
-    def _relay(self, head: bytes, data: bytes) -> None:
+    def _relay_body(self, head: bytes, data: bytes) -> None:
         """Writes the received part of the body, after the head if it hasn't been written yet."""
         try:
             pieces, rest = self._body.feed(data) if data and not self._body.done else ([], data)
@@ -304,11 +304,11 @@ class Exchange(ExchangeHandle):
             # Once the head is sent, the only option is to abort, so that the client sees that the body is cut.
             self._fail(502, "malformed", error.reason)
             return
-        self._client.answering = True
+        self._client.response_started = True
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        text = self._errand.failure_text
+        text = self._hooks.failure_text
         if text is not None:
-            text.look(body)
+            text.search(body)
         if self._to_client_chunked:
             body = (encode_chunk(body) if body else b"") + (
                 encode_last_chunk(self._body.trailers) if self._body.done else b""
@@ -322,11 +322,11 @@ class Exchange(ExchangeHandle):
         response = self._response
         assert response is not None
         framed = not isinstance(self._body, CloseBody)
-        reusable = clean and framed and response.keep_alive and self._sent_all and self._all_taken()
+        reusable = clean and framed and response.keep_alive and self._request_sent and self._request_flushed()
         self._end("ok", reusable=reusable)
         self._client.finish()
 
-    def _all_taken(self) -> bool:
+    def _request_flushed(self) -> bool:
         """Whether the shop has taken the whole request, so that another one may follow it."""
         return self._connection is not None and not self._connection.transport.get_write_buffer_size()
 
@@ -335,21 +335,21 @@ class Exchange(ExchangeHandle):
             raise MalformedError(502, "a change of protocol that nobody asked for")
         self.tunnel = True
         client = self._client
-        lines, _ = self._errand.answered(response)
+        lines, _ = self._hooks.on_response(response)
         upgrade = b"".join(field.value for field in response.headers if field.lower == b"upgrade")
         lines += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % upgrade
         client.transport.write(_head(response, date, lines))
-        client.allow(TUNNEL_IDLE_SECONDS)
-        client.answering = True
+        client.set_deadline(TUNNEL_IDLE_SECONDS)
+        client.response_started = True
         early, self._buffer = self._buffer, b""
         if early:
             client.transport.write(early)
-        client.pump()
+        client.forward_body()
 
     def tunnel_data(self, data: bytes) -> None:
         """See `ExchangeHandle`."""
         if self._connection is not None:
-            self._client.allow(TUNNEL_IDLE_SECONDS)
+            self._client.set_deadline(TUNNEL_IDLE_SECONDS)
             self._connection.transport.write(data)
 
     def upstream_closed(self, error: Exception | None) -> None:
@@ -362,7 +362,7 @@ class Exchange(ExchangeHandle):
             self._client.close()
         elif self._response is not None and isinstance(self._body, CloseBody) and error is None:
             self._body.done = True
-            self._relay(b"", b"")
+            self._relay_body(b"", b"")
         else:
             cause = "the shop closed the connection" if error is None else str(error)
             if self._response is None and not connection.reused:
@@ -371,7 +371,7 @@ class Exchange(ExchangeHandle):
                 self._retries += 1
                 self._release(reusable=False)
                 avoid = -1 if connection.reused else connection.index
-                self._client.run(self._connect(fresh=True, avoid=avoid))
+                self._client.spawn(self._connect(fresh=True, avoid=avoid))
             else:
                 self._fail(502, "closed", cause)
 
@@ -381,7 +381,7 @@ class Exchange(ExchangeHandle):
         Once if the shop closed an idle connection as we reused it; once more if it has another address.
         """
         request, others = self._request, len(self._pool.addresses) > 1
-        unanswered = self._response is None and not self._heard
+        unanswered = self._response is None and not self._received
         left = self._retries < (2 if others else 1) and (connection.reused or others)
         return unanswered and left and request.method in IDEMPOTENT and not request.has_body
 
@@ -389,7 +389,7 @@ class Exchange(ExchangeHandle):
 
     def upstream_writable(self, writable: bool) -> None:
         """See `UpstreamListener`."""
-        self._client.read_on(writable)
+        self._client.set_read_interest(writable)
 
     def client_writable(self, writable: bool) -> None:
         """See `ExchangeHandle`."""
@@ -397,13 +397,13 @@ class Exchange(ExchangeHandle):
             return
         if writable:
             self._connection.transport.resume_reading()
-            self._client.allow(TUNNEL_IDLE_SECONDS if self.tunnel else self._errand.idle_seconds)
+            self._client.set_deadline(TUNNEL_IDLE_SECONDS if self.tunnel else self._hooks.idle_seconds)
         else:
             self._connection.transport.pause_reading()
 
     # The end.
 
-    def timed_out(self) -> None:
+    def on_timeout(self) -> None:
         """The shop, or both sides of a tunnel, were silent for too long."""
         if self.tunnel:
             self._end("idle", reusable=False)
@@ -427,7 +427,7 @@ class Exchange(ExchangeHandle):
         self._pool.log.warning(
             "upstream failed", kind, cause=cause, status=status, request_id=request_id, address=address
         )
-        more = self._errand.cookies
+        more = self._hooks.cookie_headers
         if status == 503:
             more += b"Retry-After: %d\r\n" % RETRY_AFTER_SECONDS
         client.fail(status, more)
@@ -437,7 +437,7 @@ class Exchange(ExchangeHandle):
             return
         self._ended = True
         self._release(reusable=reusable)
-        self._errand.ended(outcome)
+        self._hooks.on_end(outcome)
 
     def _release(self, *, reusable: bool) -> None:
         connection, self._connection = self._connection, None

@@ -12,7 +12,7 @@ from waitroom.edge.client.connection import ClientConnection
 from waitroom.edge.http.headers import set_cookie
 from waitroom.edge.http.message import Request, Response
 from waitroom.edge.outcomes import ExchangeOutcome, ForwardOutcome
-from waitroom.edge.proxy.exchange import Errand, FailureText
+from waitroom.edge.proxy.exchange import ExchangeHooks, FailureText
 from waitroom.edge.rooms.room import Room
 from waitroom.edge.rooms.session import Session
 from waitroom.edge.rooms.sessions import Tunnel
@@ -32,11 +32,11 @@ class SessionTunnel(Tunnel):
 
     def close(self) -> None:
         """See `Tunnel.close`."""
-        self._client.cut_tunnel()
+        self._client.close_tunnel()
 
 
-class Passage(Errand):
-    """One forwarded request of a room; see `Errand`.
+class RoomForward(ExchangeHooks):
+    """One forwarded request of a room; see `ExchangeHooks`.
 
     Args:
         room: The room.
@@ -49,8 +49,26 @@ class Passage(Errand):
     """
 
     __slots__ = (
-        *("_answered", "_client", "_failed", "_held", "_outcome", "_request", "_room", "_session", "_started"),
-        *("_tunnel", "cookies", "failure_text", "first_byte_seconds", "has_pass", "idle_seconds", "lines"),
+        *(
+            "_response_started",
+            "_client",
+            "_failed",
+            "_buffering",
+            "_outcome",
+            "_request",
+            "_room",
+            "_session",
+            "_started",
+        ),
+        *(
+            "_tunnel",
+            "cookie_headers",
+            "failure_text",
+            "first_byte_seconds",
+            "has_pass",
+            "idle_seconds",
+            "upstream_headers",
+        ),
         "neighbourhood",
     )
 
@@ -69,51 +87,51 @@ class Passage(Errand):
         self._client = client
         self._request = request
         self._outcome = outcome
-        self._answered = False
+        self._response_started = False
         self._failed = False
-        self._held = False
+        self._buffering = False
         self.has_pass = session is not None
         self.neighbourhood = "" if session is not None else neighbourhood(client.visitor)
         self.failure_text: FailureText | None = None
-        self.cookies = cookies
+        self.cookie_headers = cookies
         self._started = now
         self._tunnel: Tunnel | None = None
         self.first_byte_seconds = room.settings.upstream_first_byte_seconds
         self.idle_seconds = room.settings.upstream_idle_seconds
-        self.lines = b"%bX-Request-Id: %b\r\n" % (room.room_header, client.request_id.encode())
+        self.upstream_headers = b"%bX-Request-Id: %b\r\n" % (room.room_header, client.request_id.encode())
         if session is not None:
-            self.lines += b"Waitroom-Session: %x\r\n" % session.id
+            self.upstream_headers += b"Waitroom-Session: %x\r\n" % session.id
             unix = room.clock.unix()
             if room.sessions.begin(session, unix, request.upgrade is not None):
                 room.neighbours.record(neighbourhood(client.visitor), int(unix))
             peer = client.peer
             # For most requests it is the same as for the previous one, which is cheaper to check than the address.
-            source: str | bytes | None = peer.address if not peer.trusted else _told_source(request)
+            source: str | bytes | None = peer.address if not peer.trusted else _forwarded_source(request)
             if source is not session.source and source != session.source:
                 session.source = source
                 room.sessions.record_network(session, neighbourhood(peer.client_info(request).address), unix)
         room.metrics.in_flight += 1
         room.metrics.awaiting += 1
 
-    def held(self, held: bool) -> None:
-        """See `Errand.held`."""
-        if held != self._held:
-            self._held = held
-            change = -1 if held else 1
+    def set_buffering(self, buffering: bool) -> None:
+        """See `ExchangeHooks.set_buffering`."""
+        if buffering != self._buffering:
+            self._buffering = buffering
+            change = -1 if buffering else 1
             self._room.metrics.in_flight += change
             self._room.metrics.awaiting += change
         self._started = self._room.clock.steady()
 
     def may_begin(self) -> bool:
-        """See `Errand.may_begin`."""
+        """See `ExchangeHooks.may_begin`."""
         session = self._session
         return session is None or session.allows(self._request, self._room.clock.unix())
 
-    def answered(self, response: Response) -> tuple[bytes, bool]:
-        """See `Errand.answered`."""
+    def on_response(self, response: Response) -> tuple[bytes, bool]:
+        """See `ExchangeHooks.on_response`."""
         room = self._room
         session, now = self._session, room.clock.unix()
-        self._answered = True
+        self._response_started = True
         room.metrics.awaiting -= 1
         room.metrics.upstream_response_seconds.observe(room.clock.steady() - self._started)
         self._failed = response.status >= 500 or room.has_failure_header(response)
@@ -121,40 +139,40 @@ class Passage(Errand):
             self.failure_text = FailureText(room.failure_text)
         renew = private = False
         if response.commands:
-            private = renew = self._obey(response.commands, now)
+            private = renew = self._execute_commands(response.commands, now)
         if session is None:
-            return self.cookies, bool(self.cookies)
-        private = private or bool(self.cookies)
+            return self.cookie_headers, bool(self.cookie_headers)
+        private = private or bool(self.cookie_headers)
         if response.status == 101:
             self._tunnel = SessionTunnel(self._client)
             room.sessions.open_tunnel(session, self._tunnel)
         if session.over:
-            return self._over(session, now, private)
-        if response.uncacheable and session.expires_at - now < (1 - RENEW_SHARE) * self._lasts():
+            return self._end_session_headers(session, now, private)
+        if response.uncacheable and session.expires_at - now < (1 - RENEW_SHARE) * self._session_seconds():
             renew = True
         if not renew:
-            return self.cookies, private
+            return self.cookie_headers, private
         binding = room.binding(self._client, self._request)
         _, value = room.start_session(session.id, now, session.ends_at, binding=binding)
-        return self.cookies + self._pass_cookie(value, session.ends_at - int(now)), private
+        return self.cookie_headers + self._pass_cookie(value, session.ends_at - int(now)), private
 
-    def _over(self, session: Session, now: float, private: bool) -> tuple[bytes, bool]:
+    def _end_session_headers(self, session: Session, now: float, private: bool) -> tuple[bytes, bool]:
         """The header lines of a response to a session that is over. Within its grace its pass stays as it is."""
         if now >= session.grace_until:
-            return self.cookies + self._pass_cookie("", 0), True
+            return self.cookie_headers + self._pass_cookie("", 0), True
         if not private:
             return b"", False
         farewell = self._pass_cookie(self._room.sessions.grace_pass(session), math.ceil(session.grace_until - now))
-        return self.cookies + farewell, True
+        return self.cookie_headers + farewell, True
 
-    def ended(self, outcome: ExchangeOutcome) -> None:
-        """See `Errand.ended`."""
+    def on_end(self, outcome: ExchangeOutcome) -> None:
+        """See `ExchangeHooks.on_end`."""
         room = self._room
-        if not self._held:
+        if not self._buffering:
             room.metrics.in_flight -= 1
-            if not self._answered:
+            if not self._response_started:
                 room.metrics.awaiting -= 1
-        if not self._held and outcome != "busy":  # otherwise it never reached the shop
+        if not self._buffering and outcome != "busy":  # otherwise it never reached the shop
             room.metrics.upstream_request_seconds.observe(room.clock.steady() - self._started)
         told = self.failure_text is not None and self.failure_text.found
         if self._failed or told or outcome == "failed":
@@ -166,7 +184,7 @@ class Passage(Errand):
                 room.sessions.close_tunnel(session, self._tunnel)
             room.sessions.finish(session, self._request.upgrade is not None)
 
-    def _lasts(self) -> int:
+    def _session_seconds(self) -> int:
         room = self._room
         return room.settings.session_seconds if room.view is None else room.view.session_ms // 1000
 
@@ -175,7 +193,7 @@ class Passage(Errand):
             self._room.pass_cookie, value, secure=self._client.peer.is_secure(self._request), max_age=max_age
         )
 
-    def _obey(self, commands: bytes, now: float) -> bool:
+    def _execute_commands(self, commands: bytes, now: float) -> bool:
         """Carries out the shop's commands; True if the pass must be renewed for one."""
         room, session = self._room, self._session
         renew = False
@@ -211,7 +229,7 @@ class Passage(Errand):
         return renew
 
 
-def _told_source(request: Request) -> bytes | None:
+def _forwarded_source(request: Request) -> bytes | None:
     """The header in which a trusted proxy names the source of a request."""
     fields = request.fields
     return fields.get(b"x-forwarded-for") or fields.get(b"forwarded")

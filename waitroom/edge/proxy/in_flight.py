@@ -10,11 +10,11 @@ from __future__ import annotations
 from waitroom.edge.client.connection import ClientConnection
 from waitroom.edge.http.message import Request
 from waitroom.edge.outcomes import ExchangeOutcome, ForwardOutcome
-from waitroom.edge.proxy.forward import Passage
+from waitroom.edge.proxy.forward import RoomForward
 from waitroom.edge.rooms.room import Room
 
 
-class InFlight:
+class InFlightLimiter:
     """Counts requests in flight by visitor.
 
     Args:
@@ -30,32 +30,32 @@ class InFlight:
         self._most = most
         self.counts: dict[str, int] = {}
 
-    def begin(self, whose: str) -> bool:
+    def acquire(self, visitor: str) -> bool:
         """Counts one more, unless the maximum is reached."""
-        count = self.counts.get(whose, 0)
+        count = self.counts.get(visitor, 0)
         if count >= self._most:
             return False
-        self.counts[whose] = count + 1
+        self.counts[visitor] = count + 1
         return True
 
-    def end(self, whose: str) -> None:
-        """Reverts `begin`."""
-        count = self.counts[whose] - 1
+    def release(self, visitor: str) -> None:
+        """Reverts `acquire`."""
+        count = self.counts[visitor] - 1
         if count:
-            self.counts[whose] = count
+            self.counts[visitor] = count
         else:
-            del self.counts[whose]
+            del self.counts[visitor]
 
 
-class CountedPassage(Passage):
-    """The passage of a counted request; see `InFlight`."""
+class CountedForward(RoomForward):
+    """The forwarding of a counted request; see `InFlightLimiter`."""
 
-    __slots__ = ("_in_flight", "_whose")
+    __slots__ = ("_in_flight", "_visitor")
 
     def __init__(
         self,
-        in_flight: InFlight,
-        whose: str,
+        in_flight: InFlightLimiter,
+        visitor: str,
         room: Room,
         client: ClientConnection,
         request: Request,
@@ -65,9 +65,9 @@ class CountedPassage(Passage):
     ) -> None:
         super().__init__(room, None, client, request, outcome, now, cookies)
         self._in_flight = in_flight
-        self._whose = whose
+        self._visitor = visitor
 
-    def ended(self, outcome: ExchangeOutcome) -> None:
-        """See `Errand.ended`."""
-        super().ended(outcome)
-        self._in_flight.end(self._whose)
+    def on_end(self, outcome: ExchangeOutcome) -> None:
+        """See `ExchangeHooks.on_end`."""
+        super().on_end(outcome)
+        self._in_flight.release(self._visitor)

@@ -61,9 +61,9 @@ class Endpoints:
         self._admit_or_wait = admit_or_wait
         self._handlers: dict[bytes, tuple[tuple[bytes, ...], Callable[[RequestContext], None]]] = {
             b"/.waitroom/status": (_READS, self._status),
-            b"/.waitroom/join": (_WRITES, lambda context: context.client.run(self._join(context))),
-            CLAIM: (_WRITES, lambda context: context.client.run(self._claim(context))),
-            b"/.waitroom/leave": (_WRITES, lambda context: context.client.run(self._leave(context))),
+            b"/.waitroom/join": (_WRITES, lambda context: context.client.spawn(self._join(context))),
+            CLAIM: (_WRITES, lambda context: context.client.spawn(self._claim(context))),
+            b"/.waitroom/leave": (_WRITES, lambda context: context.client.spawn(self._leave(context))),
             CHECK: (_READS, self._check),
             b"/.waitroom/wait": (_READS, self._wait),
         }
@@ -119,7 +119,7 @@ class Endpoints:
             room.mark_seen(ticket)
             self._respond_json(context, OK, self._responder.status(room, "waiting", ticket))
         elif room.store_up:
-            context.client.run(self._look_up(context, ticket))
+            context.client.spawn(self._look_up(context, ticket))
         else:
             self._respond_json(context, OK, self._responder.status(room, "waiting", ticket))
 

@@ -1,4 +1,4 @@
-"""The door of a worker: a system without descriptors stops it for a moment, and no longer."""
+"""The acceptor of a worker: a system without descriptors stops it for a moment, and no longer."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from support.edge_world import QUIET, World
-from waitroom.edge.client import acceptor as door_module
-from waitroom.edge.client.acceptor import BREATHER_SECONDS, Door
+from waitroom.edge.client import acceptor as acceptor_module
+from waitroom.edge.client.acceptor import ACCEPT_BACKOFF_SECONDS, Acceptor
 
 
 class Listener:
@@ -37,23 +37,23 @@ def test_without_room_in_the_system_it_rests_and_goes_on(number):
         readers: list[Callable[[], None]] = []
         world.loop.add_reader = lambda _, reader: readers.append(reader)  # type: ignore[method-assign,assignment]
         world.loop.remove_reader = lambda _: bool(readers and readers.pop())  # type: ignore[method-assign,assignment]
-        shed: list[int] = []
-        world.edge.shed = shed.append  # type: ignore[method-assign]
+        evicted: list[int] = []
+        world.edge.evict_idle = evicted.append  # type: ignore[method-assign]
         listener: Any = Listener(OSError(number, "no room"), OSError(number, "no room"))
-        door = world.loop.do(lambda: Door(world.edge, listener, None, proxied=False))
-        world.loop.do(door.open)
+        acceptor = world.loop.do(lambda: Acceptor(world.edge, listener, None, proxied=False))
+        world.loop.do(acceptor.open)
         with capture_logs() as logs:
             for again in range(1, 3):
                 world.loop.do(readers[0])
                 assert (readers, listener.asked) == ([], again)
-                assert shed == [door_module.MOST_AT_ONCE] * again
-                world.loop.now += BREATHER_SECONDS
+                assert evicted == [acceptor_module.ACCEPTS_PER_TURN] * again
+                world.loop.now += ACCEPT_BACKOFF_SECONDS
                 world.loop.settle()
                 assert len(readers) == 1
         assert [entry["event"] for entry in logs] == ["can't accept connections for now"], "not every second"
         world.loop.do(readers[0])
         assert len(readers) == 1
-        world.loop.wait(door.close())
+        world.loop.wait(acceptor.close())
 
 
 def test_one_that_went_before_it_was_accepted_keeps_nobody_out():
@@ -61,10 +61,10 @@ def test_one_that_went_before_it_was_accepted_keeps_nobody_out():
         world.loop.add_reader = lambda *_: None  # type: ignore[method-assign]
         world.loop.remove_reader = lambda *_: True  # type: ignore[method-assign,assignment]
         listener: Any = Listener(ConnectionAbortedError())
-        door = world.loop.do(lambda: Door(world.edge, listener, None, proxied=False))
-        world.loop.do(door._accept)
+        acceptor = world.loop.do(lambda: Acceptor(world.edge, listener, None, proxied=False))
+        world.loop.do(acceptor._accept)
         assert listener.asked == 2
-        world.loop.wait(door.close())
+        world.loop.wait(acceptor.close())
 
 
 def test_one_at_the_door_makes_room_for_another():
@@ -85,8 +85,8 @@ def test_one_at_the_door_makes_room_for_another():
         world.loop.add_reader = lambda *_: None  # type: ignore[method-assign]
         world.loop.remove_reader = lambda *_: True  # type: ignore[method-assign,assignment]
         world.loop.connect_accepted_socket = never  # type: ignore[method-assign,assignment]
-        door = world.loop.do(lambda: Door(world.edge, One(), object(), proxied=False))  # type: ignore[arg-type]
-        world.loop.do(door._accept)
+        acceptor = world.loop.do(lambda: Acceptor(world.edge, One(), object(), proxied=False))  # type: ignore[arg-type]
+        world.loop.do(acceptor._accept)
         assert world.edge.connections.per_neighbourhood == {"192.0.2.1": 1}
         assert world.client("192.0.2.2").aborted
         world.pass_time(2)

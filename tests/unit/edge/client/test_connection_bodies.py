@@ -181,7 +181,7 @@ def test_no_more_is_read_than_is_wanted_while_the_shop_has_no_connection(world):
 def test_a_body_that_comes_byte_by_byte_costs_what_it_says(world):
     wire = sent(world, b"Content-Length: 1000", method=b"POST")
     wire.send(*[b"x"] * 999)
-    held = wire.protocol._held
+    held = wire.protocol._body_buffer
     assert (len(held), world.edge.bodies.held) == (999, 999)
     assert isinstance(held._data, bytearray)
 

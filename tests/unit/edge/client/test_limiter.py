@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from support.asyncio_fakes import Wire
 from support.edge_world import LIMITS, OK, PAGE, QUIET, World, get
 from support.http_reader import read_responses
-from waitroom.edge.client.limiter import LEAST_IDLE_SECONDS, MOST_WALKS, Connections
+from waitroom.edge.client.limiter import MAX_SCANS, MIN_IDLE_SECONDS, ConnectionLimiter
 from waitroom.process.open_files import OTHER_FILES, most_connections, raise_limit
 
 STATUS = get(b"/.waitroom/status?room=shop")
@@ -37,7 +37,7 @@ def idle(world: World, count: int, first: int = 1) -> list[Wire]:
         wires.append(client(world, number))
         wires[-1].send(STATUS)
         world.pass_time(1)
-    world.pass_time(LEAST_IDLE_SECONDS)
+    world.pass_time(MIN_IDLE_SECONDS)
     return wires
 
 
@@ -59,7 +59,7 @@ def test_a_client_that_still_takes_its_answer_is_not_idle(world):
     slow.send(get(b"/picture"))
     slow.taking = False
     world.shop.wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + b"x" * 200000)
-    world.pass_time(LEAST_IDLE_SECONDS + 1)
+    world.pass_time(MIN_IDLE_SECONDS + 1)
     for number in range(100, 100 + 2 * MOST):
         client(world, number)
         world.pass_time(1)
@@ -85,7 +85,7 @@ def test_a_crowd_gets_in_one_after_the_other(world):
         newcomer = client(world, number)
         newcomer.send(STATUS)
         assert read_responses(newcomer.got, [b"GET"])[0].status == 200
-        world.pass_time(LEAST_IDLE_SECONDS)
+        world.pass_time(MIN_IDLE_SECONDS)
     assert len(world.edge.clients) == FREE_TO_ALL
 
 
@@ -119,10 +119,10 @@ def test_a_request_under_way_is_never_closed(world):
 
 def test_a_client_has_a_moment_for_its_first_request(world):
     wires = [client(world, number) for number in range(FREE_TO_ALL)]
-    world.pass_time(LEAST_IDLE_SECONDS / 2)
+    world.pass_time(MIN_IDLE_SECONDS / 2)
     assert client(world, 100).aborted
     assert not any(wire.lost for wire in wires)
-    world.pass_time(LEAST_IDLE_SECONDS / 2)
+    world.pass_time(MIN_IDLE_SECONDS / 2)
     assert not client(world, 100).lost
 
 
@@ -131,7 +131,7 @@ def test_a_head_that_drips_in_keeps_nobody_out(world):
     for _ in range(4):
         for wire in wires:
             wire.send(b"G" if not wire.protocol._buffer else b"E")
-        world.pass_time(LEAST_IDLE_SECONDS / 4)
+        world.pass_time(MIN_IDLE_SECONDS / 4)
     assert not client(world, 100).lost
     assert sum(wire.lost for wire in wires) == 1
 
@@ -149,14 +149,14 @@ def test_the_last_quarter_is_for_those_who_have_shown_a_pass(world):
         client(world, number).send(get(b"/", PAGE))
     assert client(world, 100).aborted
     world.store.let_go("join")
-    world.pass_time(LEAST_IDLE_SECONDS)
+    world.pass_time(MIN_IDLE_SECONDS)
     first = inside(world, 50)
     second = inside(world, 51)
     assert world.edge.connections.with_pass == 2
     idle(world, FREE_TO_ALL)
     for number in range(100, 120):
         client(world, number)
-        world.pass_time(LEAST_IDLE_SECONDS)
+        world.pass_time(MIN_IDLE_SECONDS)
     assert not first.lost
     assert not second.lost
     first.reset()
@@ -168,7 +168,7 @@ def test_beyond_their_quarter_those_who_have_shown_a_pass_make_room_too(world):
     for number in range(MOST):
         wires.append(inside(world, 50 + number))
         world.pass_time(1)
-    world.pass_time(LEAST_IDLE_SECONDS)
+    world.pass_time(MIN_IDLE_SECONDS)
     assert len(world.edge.clients) == MOST
     newcomers = [client(world, 100 + number) for number in range(MOST)]
     assert [wire.lost for wire in wires] == [True] * FREE_TO_ALL + [False] * 2
@@ -187,7 +187,7 @@ def test_a_neighbourhood_has_so_many_connections_together():
         world.client("2001:db8::ffff:1")
         assert world.client("2001:db8::2").aborted
         assert not world.client("2001:db8:0:1::2").lost
-        world.pass_time(LEAST_IDLE_SECONDS)
+        world.pass_time(MIN_IDLE_SECONDS)
         assert not world.client("2001:db8::3").lost, "its own idle ones make room"
         assert first.lost or len(world.edge.clients) == 3
         for number in range(5):
@@ -204,7 +204,7 @@ def test_loopback_is_a_neighbourhood_like_others():
 @pytest.mark.interpreted
 def test_nobody_has_to_be_looked_for_again_and_again_where_nobody_is_idle(monkeypatch):
     walks = []
-    monkeypatch.setattr(Connections, "_longest_idle", lambda *arguments: walks.append(arguments) or [])
+    monkeypatch.setattr(ConnectionLimiter, "_longest_idle", lambda *arguments: walks.append(arguments) or [])
     with World(most_connections=4, most_per_address=1000) as world:
         for number in range(3):
             client(world, number)
@@ -220,12 +220,12 @@ def test_nobody_has_to_be_looked_for_again_and_again_where_nobody_is_idle(monkey
 @pytest.mark.interpreted
 def test_a_crowd_of_neighbourhoods_costs_a_bounded_number_of_walks(monkeypatch):
     walks = []
-    monkeypatch.setattr(Connections, "_longest_idle", lambda *arguments: walks.append(arguments) or [])
+    monkeypatch.setattr(ConnectionLimiter, "_longest_idle", lambda *arguments: walks.append(arguments) or [])
     with World(most_connections=1000, most_per_address=1) as world:
         for number in range(100):
             client(world, number)
             assert client(world, number).aborted
-        assert len(walks) == MOST_WALKS
+        assert len(walks) == MAX_SCANS
 
 
 # Behind a trusted proxy.

@@ -34,13 +34,13 @@ def test_a_dripping_head_is_looked_at_once(lines):
 def test_the_connection_searches_a_dripping_head_twice_in_all(monkeypatch):
     """As its first byte comes, and once it is complete."""
     searched: list[int] = []
-    begin = ClientConnection._begin
+    begin = ClientConnection._begin_request
 
     def counting(client: ClientConnection) -> bool:
         searched.append(len(client._buffer))
         return begin(client)
 
-    monkeypatch.setattr(ClientConnection, "_begin", counting)
+    monkeypatch.setattr(ClientConnection, "_begin_request", counting)
     head = get(STATUS, *LONG)
     with World() as world:
         wire = world.client()

@@ -242,7 +242,7 @@ def test_interim_answers(world):
     )
     assert wire.got == (
         b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
-        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" + world.edge.date_line() + b"\r\nok"
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" + world.edge.date_header() + b"\r\nok"
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from support.edge_world import BUSY, PAGE, QUIET, World, answer, get, sent
 from support.http_reader import Message
 from waitroom.edge.http.message import parse_request, parse_response
-from waitroom.edge.proxy.forward import Passage
+from waitroom.edge.proxy.forward import RoomForward
 from waitroom.queue.store import SessionChange
 from waitroom.queue.view import RoomState
 from waitroom.tokens import Pass
@@ -103,9 +103,9 @@ def test_a_request_without_a_session_brings_no_pass():
 def test_a_cookie_for_a_visitor_without_a_session_is_nobody_else_s(world):
     request, response = parse_request(get())[0], parse_response(reply())
     cookies = b"Set-Cookie: a=b\r\n"
-    passage = Passage(world.room, None, world.client().protocol, request, "bypass", 0.0, cookies)
-    assert passage.answered(response) == (cookies, True)
-    passage.ended("ok")
+    forward = RoomForward(world.room, None, world.client().protocol, request, "bypass", 0.0, cookies)
+    assert forward.on_response(response) == (cookies, True)
+    forward.on_end("ok")
 
 
 def test_a_newcomer_s_first_answer_is_nobody_else_s():
