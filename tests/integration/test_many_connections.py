@@ -75,7 +75,7 @@ async def test_a_worker_without_descriptors_goes_on_serving(gateway: Gateway, sh
     (edge,) = gateway.children("edge.worker")
     with files_of(edge.pid, 12):
         async with silent(gateway, MOST - 5):
-            await eventually(lambda: "can't accept connections for now" in gateway.log)
+            await eventually(lambda: "accept failed" in gateway.log)
             await eventually(lambda: served(gateway))
     await eventually(lambda: served(gateway))
     await eventually(gateway.is_ready)

@@ -80,12 +80,12 @@ class ProxyHeader:
         if buffer[: len(SIGNATURE)] == SIGNATURE[: len(buffer)]:
             return self._end_of_block(buffer)
         if buffer[: len(_FIRST)] != _FIRST[: len(buffer)]:
-            raise ProxyHeaderError("no PROXY header")
+            raise ProxyHeaderError("missing PROXY header")
         end = buffer.find(b"\n", 0, LONGEST_LINE)
         if end >= 0:
             return end + 1
         if len(buffer) >= LONGEST_LINE:
-            raise ProxyHeaderError("a PROXY line that is too long")
+            raise ProxyHeaderError("PROXY line too long")
         return None
 
     @staticmethod
@@ -94,7 +94,7 @@ class ProxyHeader:
             return None
         length: int = struct.unpack_from("!H", buffer, 14)[0]
         if length > LONGEST_BLOCK:
-            raise ProxyHeaderError("a PROXY header that is too long")
+            raise ProxyHeaderError("PROXY header too long")
         return _FIXED + length if len(buffer) >= _FIXED + length else None
 
     def _read_line(self, line: bytes) -> None:
@@ -102,17 +102,17 @@ class ProxyHeader:
             return
         found = _LINE.fullmatch(line)
         if found is None:
-            raise ProxyHeaderError("a PROXY line that is malformed")
+            raise ProxyHeaderError("malformed PROXY line")
         kind, source, destination, *ports = (part.decode() for part in found.groups())
         parse = ipaddress.IPv4Address if kind == "TCP4" else ipaddress.IPv6Address
         try:
             self.address = str(parse(source))
             parse(destination)
         except ValueError:
-            raise ProxyHeaderError("a PROXY line with an address that is none") from None
+            raise ProxyHeaderError("invalid address in PROXY line") from None
         for port in ports:
             if int(port) > 65535 or port != str(int(port)):
-                raise ProxyHeaderError("a PROXY line with a port that is none")
+                raise ProxyHeaderError("invalid port in PROXY line")
 
     def _read_block(self, header: bytes) -> None:
         command, family = header[12], header[13]
@@ -121,12 +121,12 @@ class ProxyHeader:
             return
         if command != _PROXY:
             what = "command" if command & 0xF0 == _VERSION else "version"
-            raise ProxyHeaderError(f"a PROXY header of unknown {what}")
+            raise ProxyHeaderError(f"unknown PROXY {what}")
         size = _ADDRESSES.get(family)
         if size is None:
-            raise ProxyHeaderError("a PROXY header for another kind of connection")
+            raise ProxyHeaderError("unsupported PROXY address family")
         if len(header) < _FIXED + size:
-            raise ProxyHeaderError("a PROXY header too short for its addresses")
+            raise ProxyHeaderError("PROXY header too short for its addresses")
         if family == _TCP4:
             self.address = str(ipaddress.IPv4Address(header[16:20]))
         elif family == _TCP6:
@@ -140,7 +140,7 @@ def _check_extensions(data: bytes) -> None:
     at = 0
     while at < len(data):
         if at + 3 > len(data):
-            raise ProxyHeaderError("a PROXY header with a cut extension")
+            raise ProxyHeaderError("truncated PROXY extension")
         at += 3 + int(struct.unpack_from("!H", data, at + 1)[0])
     if at != len(data):
-        raise ProxyHeaderError("a PROXY header with a cut extension")
+        raise ProxyHeaderError("truncated PROXY extension")

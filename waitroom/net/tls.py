@@ -31,14 +31,14 @@ class CertificateError(WaitroomError):
     Args:
         key: The setting at fault.
         what: The problem, without any of the files' content.
-        mend: How to fix it.
+        hint: How to fix it.
     """
 
-    def __init__(self, key: str, what: str, mend: str) -> None:
+    def __init__(self, key: str, what: str, hint: str) -> None:
         self.key = key
         self.what = what
-        self.mend = mend
-        super().__init__(f"{what} {mend}")
+        self.hint = hint
+        super().__init__(f"{what} {hint}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,17 +97,17 @@ def read_pair(certificate: Path, key: Path) -> CertificatePair:
     """Reads and checks the pair. Raises `CertificateError`."""
     chain, secret = _read("tls_certificate", certificate), _read("tls_key", key)
     if _BEGIN not in chain or _END not in chain:
-        mend = "Give the server's certificate and those that follow it, each between its BEGIN and END lines."
-        raise CertificateError("tls_certificate", f'names "{certificate}": it holds no certificate in PEM.', mend)
+        hint = "Use the server's certificate and its intermediates, each between its BEGIN and END lines."
+        raise CertificateError("tls_certificate", f'"{certificate}" contains no certificate in PEM.', hint)
     if "PRIVATE KEY-----" not in secret:
-        mend = "Give the key as the certificate's request was made with, between its BEGIN and END lines."
-        raise CertificateError("tls_key", f'names "{key}": it holds no private key in PEM.', mend)
+        hint = "Use the key that the certificate was requested with, between its BEGIN and END lines."
+        raise CertificateError("tls_key", f'"{key}" contains no private key in PEM.', hint)
     pair = CertificatePair(chain, secret)
     try:
         pair.context()
     except _PassphraseNeededError:
-        mend = "Take the passphrase off, with: openssl pkey -in KEY -out NEW_KEY"
-        raise CertificateError("tls_key", f'names "{key}": it is encrypted with a passphrase.', mend) from None
+        hint = "Remove the passphrase with: openssl pkey -in KEY -out NEW_KEY"
+        raise CertificateError("tls_key", f'"{key}" is encrypted with a passphrase.', hint) from None
     except ssl.SSLError as error:
         raise _refused(error, certificate, key) from error
     return pair
@@ -126,15 +126,13 @@ def _no_passphrase() -> NoReturn:
 
 def _refused(error: ssl.SSLError, certificate: Path, key: Path) -> CertificateError:
     if error.reason == "KEY_VALUES_MISMATCH":
-        what = f'names "{key}", which isn\'t the key of the certificate in "{certificate}".'
+        what = f'"{key}" isn\'t the key of the certificate in "{certificate}".'
         return CertificateError(
-            "tls_key", what, "Give the two that were made together, the server's certificate first."
+            "tls_key", what, "Use a matching pair, with the server's certificate first in its file."
         )
     reason = (error.reason or "unknown").replace("_", " ").lower()
-    what = f'names "{certificate}": it and the key in "{key}" can\'t be used, {reason}.'
-    return CertificateError(
-        "tls_certificate", what, "Have a look at both with: openssl x509 -text, openssl pkey -check"
-    )
+    what = f'"{certificate}" and the key in "{key}" can\'t be used: {reason}.'
+    return CertificateError("tls_certificate", what, "Inspect them with: openssl x509 -text, openssl pkey -check")
 
 
 def _read(setting: str, file: Path) -> str:
@@ -143,15 +141,15 @@ def _read(setting: str, file: Path) -> str:
             data = opened.read(LONGEST_FILE + 1)
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        mend = "Mend the path, or let the gateway's user read it."
-        raise CertificateError(setting, f'names "{file}": it can\'t be read, {reason}.', mend) from None
+        hint = "Check the path, and whether the gateway's user may read it."
+        raise CertificateError(setting, f'"{file}" can\'t be read: {reason}.', hint) from None
     try:
         text = data.decode()
     except UnicodeDecodeError:
         text = ""
     if not text or len(data) > LONGEST_FILE:
-        what = f'names "{file}": it is no PEM file.'
-        raise CertificateError(setting, what, f"Give {_PARTS[setting]} as text, with BEGIN and END lines.")
+        what = f'"{file}" is not a PEM file.'
+        raise CertificateError(setting, what, f"Use {_PARTS[setting]} in text form, with BEGIN and END lines.")
     return text
 
 

@@ -76,7 +76,7 @@ def _with_pair(settings: Settings, source: Source) -> tuple[Settings, list[Probl
     try:
         read_pair(certificate, key)
     except CertificateError as error:
-        return settings, [source.problem((error.key,), error.what, error.mend)]
+        return settings, [source.problem((error.key,), error.what, error.hint)]
     return settings, []
 
 

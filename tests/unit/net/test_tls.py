@@ -72,7 +72,7 @@ def test_no_file_is_left_open():
         (GOOD / "shop.pem", GOOD / "shop.pem", "tls_key", "no private key"),
         (BAD / "damaged.pem", GOOD / "shop.key", "tls_certificate", "can't be used"),
         (GOOD / "shop.key", GOOD / "shop.key", "tls_certificate", "no certificate"),
-        (BAD / "no_text", GOOD / "shop.key", "tls_certificate", "no PEM file"),
+        (BAD / "no_text", GOOD / "shop.key", "tls_certificate", "not a PEM file"),
         (BAD / "empty", GOOD / "shop.key", "tls_certificate", "no certificate"),
         (GOOD, GOOD / "shop.key", "tls_certificate", "directory"),
     ],
@@ -86,7 +86,7 @@ def test_a_pair_that_can_t_serve_is_refused_with_the_cause(certificate: Path, ke
 
 def test_a_file_that_is_far_too_long_is_not_read_whole(tmp_path: Path):
     (tmp_path / "long.pem").write_text((GOOD / "shop.pem").read_text() + "x" * LONGEST_FILE)
-    with pytest.raises(CertificateError, match="no PEM file"):
+    with pytest.raises(CertificateError, match="not a PEM file"):
         read_pair(tmp_path / "long.pem", GOOD / "shop.key")
 
 

@@ -147,7 +147,7 @@ class Acceptor:
         now = self._loop.time()
         if now >= self._next_error_log:
             self._next_error_log = now + LOG_INTERVAL_SECONDS
-            log.error("can't accept connections for now", cause=error.strerror)
+            log.error("accept failed", cause=error.strerror)
         self._server.evict_idle(ACCEPTS_PER_TURN)
         if not self._closed:
             self._loop.remove_reader(self._listener)
@@ -180,7 +180,7 @@ class Acceptor:
         except (OSError, TimeoutError) as error:
             # Mostly scanners and broken connections.
             cause = str(error) or type(error).__name__
-            log.debug("a connection didn't come about", address=peer.address, cause=cause)
+            log.debug("connection setup failed", address=peer.address, cause=cause)
 
     async def _connect(self, pending: PendingConnection, peer: Peer) -> None:
         server, context, connection = self._server, self._context, pending.connection
@@ -201,7 +201,7 @@ class Acceptor:
         # The gateway's own probe comes from this machine and represents no visitor.
         own = plain_address(str(connection.getsockname()[0])) == peer.address
         if not own and not self._server.is_trusted_proxy(peer.address):
-            raise ProxyHeaderError("not one of trusted_proxies")
+            raise ProxyHeaderError("peer is not in trusted_proxies")
         header = ProxyHeader()
         while not header.done:
             await self._readable(connection)
@@ -209,10 +209,10 @@ class Acceptor:
                 # Not one byte beyond the header is read: the next bytes may be a handshake.
                 seen = connection.recv(PEEK_BYTES, socket.MSG_PEEK)
                 if not seen:
-                    raise ConnectionResetError("closed before its PROXY header")
+                    raise ConnectionResetError("closed before the PROXY header")
                 connection.recv(header.feed(seen))
         if not self._server.is_trusted_proxy(peer.address) and not header.local:
-            raise ProxyHeaderError("not one of trusted_proxies")
+            raise ProxyHeaderError("peer is not in trusted_proxies")
         tls = self._context is not None
         if header.address is None:
             return self._server.acquire_slot(peer.address, tls=tls, vouched=False)

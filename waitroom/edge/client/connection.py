@@ -732,7 +732,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _handle_internal_error(self, error: BaseException) -> None:
         """Handles an internal error: the log gets the cause, the visitor the id that leads to it."""
-        log.error("a request failed", request_id=self.request_id, address=self.visitor, exc_info=error)
+        log.error("request failed", request_id=self.request_id, address=self.visitor, exc_info=error)
         self._abort_exchange()
         self.fail(500)
 

@@ -129,7 +129,7 @@ class ChunkedBody(Body):
         end = self._buffer.find(b"\r\n", start, start + limit + 2)
         if end < 0:
             if len(self._buffer) - start > limit + 1:
-                raise MalformedError(self._status, "a line of a chunked body that is too long")
+                raise MalformedError(self._status, "chunk line too long")
             # A client that ends lines with a bare line feed may never send more: no valid line has one, so reject it
             # now.
             bare = self._buffer.find(b"\n", start)
@@ -143,7 +143,7 @@ class ChunkedBody(Body):
             return False
         found = (_PADDED_CHUNK_LINE if self._status == 502 else _CHUNK_LINE).match(line)
         if found is None:
-            raise MalformedError(self._status, "a chunk size that is none")
+            raise MalformedError(self._status, "invalid chunk size")
         self._left = int(found[1], 16)
         self._step = self._data if self._left else self._trailer_line
         return True
@@ -162,7 +162,7 @@ class ChunkedBody(Body):
     def _data_end(self, pieces: list[bytes]) -> bool:
         end = self._buffer[self._at : self._at + 2]
         if not b"\r\n".startswith(end):
-            raise MalformedError(self._status, "a chunk that is longer than its size")
+            raise MalformedError(self._status, "chunk longer than its size")
         if len(end) < 2:
             return False
         self._at += 2
@@ -179,7 +179,7 @@ class ChunkedBody(Body):
         self._trailer_bytes += len(line) + 2
         found = _TRAILER_LINE.match(line)
         if found is None or self._trailer_bytes > LONGEST_TRAILERS:
-            raise MalformedError(self._status, "a trailer that is none")
+            raise MalformedError(self._status, "invalid trailer field")
         name = plain_name(found[1].lower())
         if not (name in _NO_TRAILERS or name.startswith(OUR_PREFIX) or moves_request(name) or controls_caches(name)):
             self.trailers.append((found[1], found[2].strip(b" \t")))

@@ -167,7 +167,7 @@ class Request:
                 value = field.value
                 if lower in fields:
                     if lower in _SINGLETONS:
-                        raise MalformedError(400, f"more than one {field.name.decode('latin-1')} header")
+                        raise MalformedError(400, f"duplicate {field.name.decode('latin-1')} header")
                     value = fields[lower] + b", " + value
                 fields[lower] = value
 
@@ -178,34 +178,34 @@ class Request:
             if length is not None:
                 raise MalformedError(400, "both Content-Length and Transfer-Encoding")
             if self.http10 or coding.lower() != b"chunked":
-                raise MalformedError(400, "a Transfer-Encoding other than chunked")
+                raise MalformedError(400, "unsupported Transfer-Encoding")
             self.chunked = True
         elif length is not None:
             if not _DIGITS.match(length):
-                raise MalformedError(400, "a Content-Length that is no number")
+                raise MalformedError(400, "invalid Content-Length")
             self.content_length = int(length)
         self.has_body = self.chunked or bool(self.content_length)
         expect = fields.get(b"expect")
         if expect is not None and expect.lower() != b"100-continue":
-            raise MalformedError(417, "an expectation other than 100-continue")
+            raise MalformedError(417, "unsupported expectation")
 
     def _read_target(self) -> None:
         host = self.fields.get(b"host")
         if host is None:
             if not self.http10:
-                raise MalformedError(400, "no Host header")
+                raise MalformedError(400, "missing Host header")
         elif host and parse_authority(host) is None:
-            raise MalformedError(400, "an invalid Host header")
+            raise MalformedError(400, "invalid Host header")
         target = self.target
         if len(target) > LONGEST_TARGET:
-            raise MalformedError(414, "a target that is too long")
+            raise MalformedError(414, "request target too long")
         if target[:1] == b"/" or (target == b"*" and self.method == b"OPTIONS"):
             return
         absolute = _ABSOLUTE.match(target)
         if absolute is None:
-            raise MalformedError(400, "a target that is neither a path nor a URL")
+            raise MalformedError(400, "invalid request target")
         if host is None or not same_authority(absolute[2], host, _DEFAULT_PORTS[absolute[1].lower()]):
-            raise MalformedError(400, "a target whose host is not the Host header's")
+            raise MalformedError(400, "request target and Host header name different hosts")
         rest = absolute[3]
         self.target = rest if rest[:1] == b"/" else b"/" + rest
 
@@ -275,7 +275,7 @@ class Response:
                 self._read_length(value)
             case b"transfer-encoding":
                 if self.chunked or value.lower() != b"chunked" or self.http10:
-                    raise MalformedError(502, "a Transfer-Encoding other than chunked")
+                    raise MalformedError(502, "unsupported Transfer-Encoding")
                 self.chunked = True
             case b"connection":
                 connection.append(value)
@@ -293,9 +293,9 @@ class Response:
 
     def _read_length(self, value: bytes) -> None:
         if not _DIGITS.match(value):
-            raise MalformedError(502, "a Content-Length that is no number")
+            raise MalformedError(502, "invalid Content-Length")
         if self.content_length is not None:
-            raise MalformedError(502, "several Content-Lengths")
+            raise MalformedError(502, "duplicate Content-Length header")
         self.content_length = int(value)
 
     @property
@@ -347,10 +347,10 @@ def parse_request(head: bytes) -> tuple[Request, Sequence[bytes]]:
     found = REQUEST_LINE.fullmatch(start)
     fields = _REQUEST_FIELDS.parse(lines)
     if found is None or fields is None:
-        raise MalformedError(400, "not a request in HTTP/1.1")
+        raise MalformedError(400, "malformed request head")
     method, target, minor = found.groups()
     if method in _REFUSED_METHODS:
-        raise MalformedError(405, "CONNECT or TRACE, which are not for a gateway")
+        raise MalformedError(405, "method not allowed")
     if len(fields) > MOST_HEADERS:
         raise MalformedError(431, "too many headers")
     cookies = [field.value for field in fields if field.lower == b"cookie"]
@@ -372,9 +372,9 @@ def _cross_check(head: bytes, method: bytes, target: bytes, count: int) -> None:
     except httptools.HttpParserUpgrade:
         pass  # whether to change protocols is decided later; the head is complete
     except httptools.HttpParserError as error:
-        raise MalformedError(400, "not a request in HTTP/1.1") from error
+        raise MalformedError(400, "malformed request head") from error
     if (parser.get_method(), result.target, result.count) != (method, target, count):
-        raise MalformedError(400, "not a request in HTTP/1.1")
+        raise MalformedError(400, "malformed request head")
 
 
 def parse_response(head: bytes) -> Response:
@@ -389,5 +389,5 @@ def response_parts(head: bytes) -> tuple[int, bytes, bool, Sequence[Field]]:
     found = STATUS_LINE.fullmatch(start)
     fields = _RESPONSE_FIELDS.parse(lines)
     if found is None or fields is None:
-        raise MalformedError(502, "not a response in HTTP/1.1")
+        raise MalformedError(502, "malformed response head")
     return int(found[2]), found[3] or b"", found[1] == b"0", fields

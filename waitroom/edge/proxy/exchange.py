@@ -259,7 +259,7 @@ class Exchange(ExchangeHandle):
             end = self._buffer.find(b"\r\n\r\n", 0, LONGEST_RESPONSE_HEAD)
             if end < 0:
                 if len(self._buffer) >= LONGEST_RESPONSE_HEAD:
-                    raise MalformedError(502, "a response head that is too long")
+                    raise MalformedError(502, "response head too long")
                 return
             head, self._buffer = self._buffer[: end + 4], self._buffer[end + 4 :]
             response, date = self._pool.response_heads.parse(head)
@@ -332,7 +332,7 @@ class Exchange(ExchangeHandle):
 
     def _open_tunnel(self, response: Response, date: bytes) -> None:
         if self._request.upgrade is None:
-            raise MalformedError(502, "a change of protocol that nobody asked for")
+            raise MalformedError(502, "unrequested protocol upgrade")
         self.tunnel = True
         client = self._client
         lines, _ = self._hooks.on_response(response)
@@ -364,7 +364,7 @@ class Exchange(ExchangeHandle):
             self._body.done = True
             self._relay_body(b"", b"")
         else:
-            cause = "the shop closed the connection" if error is None else str(error)
+            cause = "connection closed by the shop" if error is None else str(error)
             if self._response is None and not connection.reused:
                 self._pool.record_disconnect(connection, neighbourhood(self._client.visitor), cause)
             if self._may_retry(connection):
@@ -410,9 +410,9 @@ class Exchange(ExchangeHandle):
             self._client.close()
         elif self._response is not None:
             # The response is cut short, and must not look complete.
-            self._fail(504, "idle", "the shop paused for too long within its answer", "idle")
+            self._fail(504, "idle", "idle timeout within the response", "idle")
         else:
-            self._fail(504, "timeout", "the shop didn't answer in time")
+            self._fail(504, "timeout", "response timeout")
 
     def abort(self) -> None:
         """The client has gone: the shop doesn't need to finish."""

@@ -236,7 +236,7 @@ class _PreflightExchange(UpstreamListener):
             end = self._buffer.find(b"\r\n\r\n")
             if end < 0:
                 if len(self._buffer) > MAX_HEAD_BYTES:
-                    raise MalformedError(502, "a response head that is too long")
+                    raise MalformedError(502, "response head too long")
                 return
             head, self._buffer = self._buffer[: end + 4], self._buffer[end + 4 :]
             response, _ = self._pool.response_heads.parse(head)
@@ -249,7 +249,7 @@ class _PreflightExchange(UpstreamListener):
 
     def upstream_closed(self, error: Exception | None) -> None:
         """See `UpstreamListener`."""
-        self._fail("the shop closed the connection" if error is None else str(error))
+        self._fail("connection closed by the shop" if error is None else str(error))
 
     def upstream_writable(self, writable: bool) -> None:
         """See `UpstreamListener`. A preflight is too short to wait for this."""

@@ -109,9 +109,9 @@ class Connector:
                 else:
                     made = await self._connect_to_host(address, protocol)
         except TimeoutError as error:
-            raise UpstreamUnavailableError("connect", f"{address.url}: no connection within {seconds:g} s") from error
+            raise UpstreamUnavailableError("connect", f"{address.url}: connect timeout after {seconds:g} s") from error
         except ssl.SSLCertVerificationError as error:
-            detail = f"{address.url}: its certificate is refused: {error.verify_message}"
+            detail = f"{address.url}: certificate verification failed: {error.verify_message}"
             raise UpstreamUnavailableError("connect", detail) from error
         except OSError as error:
             raise UpstreamUnavailableError("connect", f"{address.url}: {error}") from error

@@ -58,13 +58,13 @@ class HealthChecks:
         except UpstreamUnavailableError as error:
             return str(error)
         except TimeoutError:
-            return f"no answer within {self._seconds:g} s"
+            return f"response timeout after {self._seconds:g} s"
         except (OSError, MalformedError) as error:
             return str(error)
         finally:
             if check is not None:
                 check.transport.abort()
-        return "" if 200 <= status < 400 else f"it answered {status}"
+        return "" if 200 <= status < 400 else f"status {status}"
 
 
 class _HealthCheck(asyncio.Protocol):
@@ -89,7 +89,7 @@ class _HealthCheck(asyncio.Protocol):
             self._fail(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._fail(exc or ConnectionResetError("it closed the connection without an answer"))
+        self._fail(exc or ConnectionResetError("connection closed without a response"))
 
     def _read_heads(self) -> None:
         while not self.status.done() and (end := self._buffer.find(b"\r\n\r\n")) >= 0:
@@ -98,7 +98,7 @@ class _HealthCheck(asyncio.Protocol):
             if status >= 200:
                 self.status.set_result(status)
         if not self.status.done() and len(self._buffer) > MAX_HEAD_BYTES:
-            raise MalformedError(502, "a response head that is too long")
+            raise MalformedError(502, "response head too long")
 
     def _fail(self, error: Exception) -> None:
         if not self.status.done():

@@ -101,7 +101,7 @@ class UpstreamConnection(asyncio.Protocol):
         listener, self.listener = self.listener, None
         if exc is None and self.address.tls and not self._ended:
             # Anything along the path can end a TCP connection; only the shop can say that its response ends here.
-            exc = ConnectionResetError("the connection ended without the shop's goodbye")
+            exc = ConnectionResetError("connection closed without a TLS close_notify")
         if listener is not None:
             listener.upstream_closed(exc)
 
@@ -270,7 +270,7 @@ class UpstreamPool:
     def record_success(self, connection: UpstreamConnection) -> None:
         """Records that the shop has begun a response on a connection in use."""
         if self.balancer.record_success(connection.index, connection.acquired_at):
-            log.info("upstream address back", address=connection.address.url)
+            log.info("upstream up", address=connection.address.url)
 
     def record_disconnect(self, connection: UpstreamConnection, neighbourhood: str, cause: str) -> None:
         """Records that the shop closed a new connection without a response to a neighbourhood's request."""
@@ -285,9 +285,9 @@ class UpstreamPool:
         if not self.balancer.record_health_check(index, self._loop.time(), healthy=not fault):
             return
         if fault:
-            log.warning("upstream address ill", address=address, cause=fault)
+            log.warning("upstream unhealthy", address=address, cause=fault)
         else:
-            log.info("upstream address well again", address=address)
+            log.info("upstream healthy", address=address)
 
     def close_idle(self, now: float) -> None:
         """Closes the connections that have been unused for `IDLE_SECONDS`. ``now`` is the loop's time."""
@@ -303,7 +303,7 @@ class UpstreamPool:
     def _log_down(self, index: int, seconds: float, cause: str) -> None:
         if seconds:
             address = self.addresses[index].url
-            self.log.warning("upstream address down", address, address=address, seconds=seconds, cause=cause)
+            self.log.warning("upstream down", address, address=address, seconds=seconds, cause=cause)
 
     def _assign(self, connection: UpstreamConnection, now: float, neighbourhood: str | None) -> None:
         connection.in_use = True
@@ -356,9 +356,7 @@ class UpstreamPool:
         grant: asyncio.Future[Any] = self._loop.create_future()
         waiter = Waiter(neighbourhood, grant)
         if not self._waiters.add(waiter):
-            raise UpstreamUnavailableError(
-                "busy" if neighbourhood is None else "share", "too many requests wait already"
-            )
+            raise UpstreamUnavailableError("busy" if neighbourhood is None else "share", "too many waiting requests")
         try:
             async with asyncio.timeout(self._wait_seconds):
                 return cast("UpstreamConnection | None", await grant)
@@ -410,6 +408,6 @@ class UpstreamPool:
         connection.in_use = True
         if connection.transport.is_closing():
             self._unassign(connection)
-            raise UpstreamUnavailableError("connect", f"{address.url}: it closed the connection at once")
+            raise UpstreamUnavailableError("connect", f"{address.url}: connection closed immediately")
         self._all.add(connection)
         return connection

@@ -327,7 +327,7 @@ def test_a_mistake_of_ours_is_answered_and_logged_and_ends_nothing(world):
     assert answer.status == 500
     assert b"a mistake" not in answer.body
     (entry,) = world.logs
-    assert entry["event"] == "a request failed"
+    assert entry["event"] == "request failed"
     assert entry["request_id"].encode() in answer.body
     world.edge.rooms = rooms
     assert world.ask(get(STATUS), wire=wire).status == 200
@@ -338,7 +338,7 @@ def test_a_mistake_in_what_had_to_wait_is_answered_too(world):
     wire = world.client()
     answer = world.ask(get(b"/", PAGE), wire=wire)
     assert answer.status == 500
-    assert [entry["event"] for entry in world.logs] == ["a request failed"]
+    assert [entry["event"] for entry in world.logs] == ["request failed"]
 
 
 # The end.

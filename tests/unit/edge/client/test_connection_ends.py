@@ -211,7 +211,7 @@ def test_a_mistake_that_is_made_while_it_is_called_off_is_in_the_log(world):
     (client,) = world.edge.clients
     world.loop.do(client.spawn, clumsy())
     wire.reset()
-    assert [entry["event"] for entry in world.logs] == ["a request failed"]
+    assert [entry["event"] for entry in world.logs] == ["request failed"]
     assert world.loop.errors == []
 
 

@@ -236,7 +236,7 @@ def test_every_request_has_a_host_but_those_of_http_1_0():
 @pytest.mark.parametrize("start", [b"GET / HTTP/1.1", b"GET / HTTP/1.0"])
 def test_one_host_and_no_more(second, start):
     for first, last in ((b"Host: shop", second), (second, b"Host: shop")):
-        assert reason(last, start=start, host=first).lower() == "more than one host header"
+        assert reason(last, start=start, host=first).lower() == "duplicate host header"
 
 
 @pytest.mark.parametrize(
@@ -319,8 +319,8 @@ LENGTH, CODING = b"Content-Length: 1", b"Transfer-Encoding: chunked"
     [
         ((LENGTH, CODING), "both Content-Length and Transfer-Encoding"),
         ((CODING, LENGTH), "both Content-Length and Transfer-Encoding"),
-        ((LENGTH, LENGTH), "more than one Content-Length header"),
-        ((CODING, CODING), "more than one Transfer-Encoding header"),
+        ((LENGTH, LENGTH), "duplicate Content-Length header"),
+        ((CODING, CODING), "duplicate Transfer-Encoding header"),
     ],
 )
 def test_it_is_refused_by_the_head_alone(lines, why):

@@ -199,7 +199,7 @@ def test_a_second_attempt_that_comes_too_late_is_not_made(world):
 # What a visitor can provoke.
 
 BAD = b"HTTP/1.1 200 OK\r\nX : y\r\n\r\n"
-DOWN = "upstream address down"
+DOWN = "upstream down"
 
 
 @pytest.fixture
