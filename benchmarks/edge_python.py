@@ -163,7 +163,9 @@ async def measure(profiled: str) -> None:
         most_connections=10,
         most_per_address=10,
     )
-    client, wire = ClientConnection(edge), Wire()
+    peer = edge.acquire_slot("")
+    assert peer is not None
+    client, wire = ClientConnection(edge, peer), Wire()
     client.connection_made(wire)
     pool.release(await pool.acquire(True, ""), reusable=True)
     now = time.time()

@@ -29,7 +29,7 @@ from support.edge_oracle import (
 from support.edge_world import PAGE, QUIET, SECRET, WALL, World, get
 from support.examples import examples
 from support.http_reader import Message, read_sent, read_whole_responses
-from waitroom.edge.client.connection import READ_AHEAD
+from waitroom.edge.client.request_cycle import READ_AHEAD
 from waitroom.queue.store import Visited
 from waitroom.tokens import Pass, Tokens
 

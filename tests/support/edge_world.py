@@ -301,10 +301,14 @@ class World:
 
     def client(self, address: str = "203.0.113.9") -> Wire:
         """A visitor's browser, connected."""
-        protocol = ClientConnection(self.edge)
+        peer = self.loop.do(self.edge.acquire_slot, address)
+        protocol = asyncio.Protocol() if peer is None else ClientConnection(self.edge, peer)
         wire = Wire(self.loop, protocol, address)
         self._wires.append(wire)
-        self.loop.do(protocol.connection_made, wire)
+        if peer is None:
+            self.loop.do(wire.abort)
+        else:
+            self.loop.do(protocol.connection_made, wire)
         return wire
 
     def ask(self, request: bytes, *, wire: Wire | None = None) -> Message:

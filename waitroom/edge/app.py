@@ -17,9 +17,9 @@ import structlog
 
 from waitroom.budgets import TokenBucket, neighbourhood
 from waitroom.edge.client.body_buffer import BufferBudget
-from waitroom.edge.client.connection import RETRY_HEADER, ClientConnection
-from waitroom.edge.client.interfaces import ClientLimits, Server
+from waitroom.edge.client.interfaces import Client, ClientLimits, Server
 from waitroom.edge.client.limiter import ConnectionLimiter
+from waitroom.edge.client.request_cycle import RETRY_HEADER
 from waitroom.edge.http.head_cache import RequestHeadCache
 from waitroom.edge.http.headers import Peer
 from waitroom.edge.http.message import Request
@@ -56,7 +56,7 @@ MAX_LOGGED_PATH_BYTES: Final = 200  # bytes
 
 
 class Edge(Server):
-    """The public port's server; see `server.Server`.
+    """The public port's server; see `Server`.
 
     Args:
         rooms: The rooms by name, in the order of the settings.
@@ -91,8 +91,8 @@ class Edge(Server):
         self.draining = False
         self.bodies = BufferBudget(most_buffered)
         self.connections = ConnectionLimiter(most_connections, most_per_address)
-        self.clients = self.connections.clients
-        self._watched: set[ClientConnection] = set()
+        self.clients: set[Client] = set()
+        self._watched: set[Client] = set()
         self._router = router
         self._trusted = trusted
         self._clock = clock
@@ -108,29 +108,24 @@ class Edge(Server):
         self._flow = VisitorFlow(Arrivals(workers, clock))
         self._endpoints = Endpoints(self._responder, self._flow, router, rooms, self.admit_or_wait)
 
-    # The interface for connections: see client.Server.
+    # The interface for connections: see `Server`.
 
-    def opened(self, client: ClientConnection, address: str) -> Peer | None:
-        """See `server.Server`."""
-        peer = self.acquire_slot(address)
-        if peer is not None:
-            self.clients.add(client)
-        return peer
-
-    def register(self, client: ClientConnection) -> None:
-        """See `server.Server`."""
+    def register(self, client: Client) -> None:
+        """See `Server`."""
         self.clients.add(client)
+        self.connections.evictable.add(client)
 
-    def unregister(self, client: ClientConnection) -> None:
-        """See `server.Server`."""
+    def unregister(self, client: Client) -> None:
+        """See `Server`."""
         self.clients.discard(client)
+        self.connections.evictable.discard(client)
         self._watched.discard(client)
         if client.has_pass:
             self.connections.with_pass -= 1
         self.release_slot(client.peer)
 
     def acquire_slot(self, address: str, *, tls: bool = False, vouched: bool = True) -> Peer | None:
-        """See `server.Server`."""
+        """See `Server`."""
         address = plain_address(address) or address
         trusted = address in self._trusted
         if self.draining or not self.connections.acquire(address, self._now, exempt=trusted):
@@ -138,45 +133,43 @@ class Edge(Server):
         return Peer(address, trusted and vouched, tls, self._trusted)
 
     def release_slot(self, peer: Peer) -> None:
-        """See `server.Server`."""
+        """See `Server`."""
         self.connections.release(peer.address)
 
     def evict_idle(self, count: int) -> None:
-        """See `server.Server`."""
+        """See `Server`."""
         self.connections.evict_idle(count, self._now)
 
     def is_trusted_proxy(self, address: str) -> bool:
-        """See `server.Server`."""
+        """See `Server`."""
         return address in self._trusted
 
-    def watch_rate(self, client: ClientConnection) -> None:
-        """See `server.Server`."""
+    def watch_rate(self, client: Client) -> None:
+        """See `Server`."""
         self._watched.add(client)
 
     def count_request(self) -> int:
-        """See `server.Server`."""
+        """See `Server`."""
         self._requests += 1
         return self._requests
 
     def request_id(self, number: int) -> str:
-        """See `server.Server`."""
+        """See `Server`."""
         return f"{self._id_prefix}{number:08x}"
 
     def now(self) -> float:
-        """See `server.Server`. The time of the last sweep: no deadline needs more precision than that."""
+        """See `Server`. The time of the last sweep: no deadline needs more precision than that."""
         return self._now
 
     def date_header(self) -> bytes:
-        """See `server.Server`."""
+        """See `Server`."""
         second = int(self._clock.unix())
         if self._dated[0] != second:
             self._dated = (second, f"Date: {formatdate(second, usegmt=True)}\r\n".encode())
         return self._dated[1]
 
-    def error_response(
-        self, client: ClientConnection, status: int, head: bytes = b"", cause: str = ""
-    ) -> tuple[bytes, bytes]:
-        """See `server.Server`."""
+    def error_response(self, client: Client, status: int, head: bytes = b"", cause: str = "") -> tuple[bytes, bytes]:
+        """See `Server`."""
         request_id = client.request_id
         if status < 500:
             # Any client can cause these at any rate; internal errors and the shop's failures are logged elsewhere.
@@ -184,15 +177,15 @@ class Edge(Server):
         return self._responder.error(client.request, request_id, status, head)
 
     def find_request(self, received: bytes) -> tuple[Request, Sequence[bytes]] | None:
-        """See `server.Server`."""
+        """See `Server`."""
         return self._heads.find(received)
 
     def parse_request(self, head: bytes) -> tuple[Request, Sequence[bytes]]:
-        """See `server.Server`."""
+        """See `Server`."""
         return self._heads.parse(head)
 
-    def handle(self, client: ClientConnection, request: Request) -> None:
-        """See `server.Server`."""
+    def handle(self, client: Client, request: Request) -> None:
+        """See `Server`."""
         handler = request.handler
         if handler is None:
             handler = request.handler = self._resolve_handler(request)
@@ -219,15 +212,15 @@ class Edge(Server):
             return lambda client, request: self._bypass(client, request, room, rules)
         return lambda client, request: self.admit_or_wait(RequestContext(client, request, room))
 
-    def _refuse_path(self, route: Route, client: ClientConnection, request: Request) -> None:
+    def _refuse_path(self, route: Route, client: Client, request: Request) -> None:
         """Refuses a path that must not reach a shop, or that could lead into several rooms."""
         if route.rooms and self._path_log.take(self._loop.time()):
             path = request.path[:MAX_LOGGED_PATH_BYTES].decode("latin-1")
             log.warning("path refused", cause=route.refused, rooms=route.rooms, path=path, address=client.visitor)
-        client.closing = True
+        client.close_after_response()
         client.fail(400)
 
-    def _bypass(self, client: ClientConnection, request: Request, room: Room, rules: Sequence[Bypass]) -> None:
+    def _bypass(self, client: Client, request: Request, room: Room, rules: Sequence[Bypass]) -> None:
         """Applies the first of the rules for this head that matches the visitor too and isn't a dry run."""
         address = client.visitor
         for rule in rules:
@@ -290,7 +283,7 @@ class Edge(Server):
 
     def forward(
         self,
-        client: ClientConnection,
+        client: Client,
         request: Request,
         room: Room,
         session: Session | None,
@@ -321,7 +314,7 @@ class Edge(Server):
 
     async def _forward_later(
         self,
-        client: ClientConnection,
+        client: Client,
         request: Request,
         room: Room,
         session: Session,

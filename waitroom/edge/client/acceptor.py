@@ -16,6 +16,7 @@ import structlog
 
 from waitroom.edge.client.connection import ClientConnection
 from waitroom.edge.client.interfaces import Server
+from waitroom.edge.client.pending import PendingConnection
 from waitroom.edge.http.headers import Peer
 from waitroom.net.forwarded import plain_address
 from waitroom.net.proxy_protocol import ProxyHeader, ProxyHeaderError
@@ -27,38 +28,6 @@ ACCEPTS_PER_TURN = 64  # connections accepted before other work gets its turn
 PEEK_BYTES = 4096
 ACCEPT_BACKOFF_SECONDS = 1.0  # pause after the system ran out of descriptors or memory
 LOG_INTERVAL_SECONDS = 60.0  # between two log lines about refused connections
-
-
-class PendingConnection:
-    """A connection that has been accepted and counted, and has not completed its handshake yet.
-
-    Attributes:
-        client: The client connection it will become.
-        connection: The socket.
-        has_pass: Whether it has shown a pass; always False.
-        peer: The client as counted.
-        task: The task that completes the handshake.
-    """
-
-    __slots__ = ("_since", "client", "connection", "has_pass", "peer", "task")
-
-    def __init__(self, connection: socket.socket, peer: Peer, since: float) -> None:
-        self._since = since
-        self.client: ClientConnection | None = None
-        self.connection = connection
-        self.has_pass = False
-        self.peer: Peer | None = peer
-        self.task: asyncio.Task[None] | None = None
-
-    def idle_since(self) -> float:
-        """The time it was accepted."""
-        return self._since
-
-    def evict(self) -> None:
-        """Closes it: another connection needs the slot."""
-        self._since = float("inf")  # not twice
-        if self.task is not None:
-            self.task.cancel()
 
 
 class Acceptor:
@@ -138,7 +107,7 @@ class Acceptor:
         pending = PendingConnection(connection, peer, self._server.now())
         pending.task = task = self._loop.create_task(self._set_up(pending))
         self._setups.add(task)
-        self._server.connections.pending.add(pending)
+        self._server.connections.evictable.add(pending)
         task.add_done_callback(partial(self._setup_done, pending))
         return True
 
@@ -155,7 +124,7 @@ class Acceptor:
 
     def _setup_done(self, pending: PendingConnection, task: asyncio.Task[None]) -> None:
         self._setups.discard(task)
-        self._server.connections.pending.discard(pending)
+        self._server.connections.evictable.discard(pending)
         # Once connected, the client unregisters itself.
         if pending.client is None or not pending.client.connected:
             pending.connection.close()
@@ -184,7 +153,8 @@ class Acceptor:
 
     async def _connect(self, pending: PendingConnection, peer: Peer) -> None:
         server, context, connection = self._server, self._context, pending.connection
-        client = pending.client = ClientConnection(server, peer)
+        client = ClientConnection(server, peer)
+        pending.client = client
         if context is None:
             await self._loop.connect_accepted_socket(lambda: client, connection)
         else:

@@ -1,23 +1,24 @@
-"""The interfaces that client connections depend on: the worker's server, and exchanges with the shop."""
+"""The interfaces between client connections, the worker's server, and exchanges with the shop."""
 
 # mypyc: compile
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from enum import Enum
+from typing import Any, TypeVar
 
 from waitroom.edge.client.body_buffer import BufferBudget
-from waitroom.edge.client.limiter import ConnectionLimiter
+from waitroom.edge.client.limiter import ConnectionLimiter, Evictable
 from waitroom.edge.http.headers import Peer
 from waitroom.edge.http.message import Request
 from waitroom.edge.outcomes import ExchangeOutcome
 from waitroom.edge.upstream.pool import UpstreamListener
 
-if TYPE_CHECKING:
-    from waitroom.edge.client.connection import ClientConnection
+Done = TypeVar("Done")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,142 @@ class ClientLimits:
     min_bytes_per_second: float
 
 
+class ConnectionState(Enum):
+    """The states of a client connection, in the order in which it passes through them.
+
+    Attributes:
+        OPEN: It serves requests.
+        LAST_REQUEST: It closes after the response in progress, or to come.
+        LINGERING: Nothing more is written; input is discarded until the client closes its side too.
+        CLOSED: It is gone, or no longer counts.
+    """
+
+    OPEN = "open"
+    LAST_REQUEST = "last request"
+    LINGERING = "lingering"
+    CLOSED = "closed"
+
+
+class Client(Evictable):
+    """A client connection, as the server, handlers and exchanges see it.
+
+    Attributes:
+        peer: The other end.
+        transport: Its transport, once it is connected.
+        deadline: When to call `expire`, by the loop's time.
+        request: The request in progress.
+        cookies: The values of its Cookie headers.
+        response_started: Whether a part of its response has been written.
+    """
+
+    __slots__ = ()
+
+    peer: Peer
+    transport: asyncio.Transport
+    deadline: float
+    request: Request | None
+    cookies: Sequence[bytes]
+    response_started: bool
+
+    @property
+    @abstractmethod
+    def connected(self) -> bool:
+        """Whether it is set up, and registered with the server."""
+
+    @property
+    @abstractmethod
+    def visitor(self) -> str:
+        """The visitor's address, for the log."""
+
+    @property
+    @abstractmethod
+    def request_id(self) -> str:
+        """The request's unique id. Most requests are answered without it."""
+
+    @property
+    @abstractmethod
+    def write_paused(self) -> bool:
+        """Whether the client has to read before more is written."""
+
+    # For handlers of requests.
+
+    @abstractmethod
+    def respond(self, status_line: bytes, headers: bytes, body: bytes) -> None:
+        """Responds to the request. ``status_line`` is for example ``200 OK``; each of ``headers`` has its line end."""
+
+    @abstractmethod
+    def forward(self, exchange: ExchangeHandle) -> None:
+        """Hands the request to an exchange with the shop, which begins once enough of the body has arrived."""
+
+    @abstractmethod
+    def fail(self, status: int, headers: bytes = b"") -> None:
+        """Responds with an error, or aborts a response that has already begun. ``headers`` are more headers."""
+
+    @abstractmethod
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Runs a coroutine that a request waits for; it is cancelled when the client disconnects."""
+
+    @abstractmethod
+    def on_done(self, awaited: asyncio.Future[Done], then: Callable[[asyncio.Future[Done]], object]) -> None:
+        """Calls ``then`` on a result or an error, unless the client disconnects. Costs half as much as `spawn`."""
+
+    @abstractmethod
+    def close_after_response(self) -> None:
+        """Closes the connection after the response in progress, or to come."""
+
+    @abstractmethod
+    def close_tunnel(self) -> None:
+        """Closes the request's tunnel on both sides."""
+
+    # For exchanges.
+
+    @abstractmethod
+    def set_deadline(self, seconds: float) -> None:
+        """Sets the deadline for the side being waited for. A client that isn't reading keeps its write timeout."""
+
+    @abstractmethod
+    def set_read_interest(self, wanted: bool) -> None:
+        """Resumes or pauses reading the request's body, as the shop can take it."""
+
+    @abstractmethod
+    def forward_body(self) -> None:
+        """Forwards the received part of the request's body to the shop."""
+
+    @abstractmethod
+    def date_header(self) -> bytes:
+        """The current Date header."""
+
+    @abstractmethod
+    def connection_header(self) -> bytes:
+        """The Connection header of the response, if it needs one."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Ends the request: continues with the next one, or closes the connection."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Closes the connection once all is written; data still arriving must not cost the client the response."""
+
+    # For the server.
+
+    @abstractmethod
+    def expire(self) -> None:
+        """The deadline has passed: the side being waited for was silent for too long."""
+
+    @abstractmethod
+    def check_rate(self, seconds: float) -> bool:
+        """Aborts the connection if the client is too slow. ``seconds`` have passed since the last check.
+
+        Returns:
+            Whether another check is needed.
+        """
+
+    @abstractmethod
+    def close_idle(self) -> None:
+        """Closes the connection if no request is in flight; a request that may just be arriving gets a moment."""
+
+
 class Server(ABC):
     """The worker."""
 
@@ -53,20 +190,32 @@ class Server(ABC):
     connections: ConnectionLimiter
 
     @abstractmethod
-    def opened(self, client: ClientConnection, address: str) -> Peer | None:
-        """Registers a client that has connected; None rejects it."""
+    def acquire_slot(self, address: str, *, tls: bool = False, vouched: bool = True) -> Peer | None:
+        """Counts a connection; None rejects it. ``vouched``: whether the address is certain to be the other end's."""
 
     @abstractmethod
-    def register(self, client: ClientConnection) -> None:
-        """Registers a client whose peer was already counted."""
+    def release_slot(self, peer: Peer) -> None:
+        """Reverts `acquire_slot`."""
 
     @abstractmethod
-    def unregister(self, client: ClientConnection) -> None:
-        """Unregisters a client."""
+    def register(self, client: Client) -> None:
+        """Adds a client that has connected, and has a slot."""
 
     @abstractmethod
-    def watch_rate(self, client: ClientConnection) -> None:
-        """Calls `ClientConnection.check_rate` with each sweep, as long as it returns True."""
+    def unregister(self, client: Client) -> None:
+        """Removes a client, and releases its slot."""
+
+    @abstractmethod
+    def evict_idle(self, count: int) -> None:
+        """Closes up to this many of the longest idle connections."""
+
+    @abstractmethod
+    def is_trusted_proxy(self, address: str) -> bool:
+        """Whether the address belongs to a trusted proxy."""
+
+    @abstractmethod
+    def watch_rate(self, client: Client) -> None:
+        """Calls `Client.check_rate` with each sweep, as long as it returns True."""
 
     @abstractmethod
     def find_request(self, received: bytes) -> tuple[Request, Sequence[bytes]] | None:
@@ -74,17 +223,15 @@ class Server(ABC):
 
     @abstractmethod
     def parse_request(self, head: bytes) -> tuple[Request, Sequence[bytes]]:
-        """See `http1.parse_request`."""
+        """See `message.parse_request`."""
 
     @abstractmethod
-    def handle(self, client: ClientConnection, request: Request) -> None:
-        """Handles a request whose head has arrived, by `ClientConnection.respond` or `ClientConnection.forward`."""
+    def handle(self, client: Client, request: Request) -> None:
+        """Handles a request whose head has arrived, by `Client.respond` or `Client.forward`."""
 
     @abstractmethod
-    def error_response(
-        self, client: ClientConnection, status: int, head: bytes = b"", cause: str = ""
-    ) -> tuple[bytes, bytes]:
-        """The header lines and body of an error response. ``head`` is the received part of a malformed request."""
+    def error_response(self, client: Client, status: int, head: bytes = b"", cause: str = "") -> tuple[bytes, bytes]:
+        """The headers and body of an error response. ``head`` is the received part of a malformed request."""
 
     @abstractmethod
     def count_request(self) -> int:
@@ -101,22 +248,6 @@ class Server(ABC):
     @abstractmethod
     def date_header(self) -> bytes:
         """The current Date header."""
-
-    @abstractmethod
-    def acquire_slot(self, address: str, *, tls: bool = False, vouched: bool = True) -> Peer | None:
-        """Counts a connection; None rejects it. ``vouched``: whether the address is certain to be the other end's."""
-
-    @abstractmethod
-    def release_slot(self, peer: Peer) -> None:
-        """Reverts `acquire_slot`."""
-
-    @abstractmethod
-    def evict_idle(self, count: int) -> None:
-        """Closes up to this many of the longest idle connections."""
-
-    @abstractmethod
-    def is_trusted_proxy(self, address: str) -> bool:
-        """Whether the address belongs to a trusted proxy."""
 
 
 class ExchangeHandle(UpstreamListener):
@@ -140,7 +271,7 @@ class ExchangeHandle(UpstreamListener):
     @property
     @abstractmethod
     def cookie_headers(self) -> bytes:
-        """Header lines for the visitor, whatever the outcome of the request."""
+        """Headers for the visitor, whatever the outcome of the request."""
 
     @property
     @abstractmethod

@@ -9,14 +9,11 @@ scan of all connections finds hundreds of them.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from heapq import nsmallest
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from waitroom.budgets import neighbourhood
-
-if TYPE_CHECKING:
-    from waitroom.edge.client.acceptor import PendingConnection
-    from waitroom.edge.client.connection import ClientConnection
 
 # The first request on a new connection takes a round trip or two to arrive, and so does a browser's next one. A
 # connection that has sent nothing for longer than this, or no complete head, can be closed.
@@ -24,6 +21,31 @@ MIN_IDLE_SECONDS: Final = 2.0
 RESERVED_SHARE: Final = 4  # one in this many connections is reserved for clients that have shown a pass
 MAX_CANDIDATES: Final = 512  # by one scan
 MAX_SCANS: Final = 8  # between two sweeps
+
+
+class Evictable(ABC):
+    """A connection that counts, and can be closed to make room for another one.
+
+    Attributes:
+        has_pass: Whether a request with a pass has arrived on it.
+    """
+
+    __slots__ = ()
+
+    has_pass: bool
+
+    @property
+    @abstractmethod
+    def address(self) -> str:
+        """The address under which it is counted; empty if it isn't."""
+
+    @abstractmethod
+    def idle_since(self) -> float:
+        """Since when it has been idle; infinity while it isn't."""
+
+    @abstractmethod
+    def evict(self) -> None:
+        """Closes it: another connection needs the slot."""
 
 
 class ConnectionLimiter:
@@ -37,37 +59,25 @@ class ConnectionLimiter:
         most_per_neighbourhood: The maximum from one neighbourhood, unless it is exempt.
 
     Attributes:
-        clients: All connected clients.
-        pending: Connections that are not set up yet.
+        evictable: All connections that may be closed while they are idle.
         per_neighbourhood: The number of connections of each neighbourhood.
         with_pass: How many connections have carried a request with a pass.
     """
 
     __slots__ = (
-        *(
-            "_exhausted",
-            "_candidates",
-            "_most",
-            "_most_per_neighbourhood",
-            "_total",
-            "_scanned_at",
-            "_scans",
-            "pending",
-            "clients",
-        ),
-        *("per_neighbourhood", "with_pass"),
+        *("_candidates", "_exhausted", "_most", "_most_per_neighbourhood", "_scanned_at", "_scans", "_total"),
+        *("evictable", "per_neighbourhood", "with_pass"),
     )
 
     def __init__(self, most: int, most_per_neighbourhood: int) -> None:
         self._most = most
         self._most_per_neighbourhood = most_per_neighbourhood
         self._total = 0
-        self._candidates: dict[tuple[str, bool], list[ClientConnection | PendingConnection]] = {}
+        self._candidates: dict[tuple[str, bool], list[Evictable]] = {}
         self._exhausted: set[tuple[str, bool]] = set()  # no connection can become idle there before the next sweep
         self._scanned_at = 0.0
         self._scans = 0
-        self.clients: set[ClientConnection] = set()
-        self.pending: set[PendingConnection] = set()
+        self.evictable: set[Evictable] = set()
         self.per_neighbourhood: dict[str, int] = {}
         self.with_pass = 0
 
@@ -79,11 +89,8 @@ class ConnectionLimiter:
     def acquire(self, address: str, now: float, *, exempt: bool) -> bool:
         """Counts one more connection; False if there is no room for it, and none can be made."""
         here = neighbourhood(address)
-        if (
-            self.per_neighbourhood.get(here, 0) >= self._most_per_neighbourhood
-            and not exempt
-            and not self._close(here, False, now)
-        ):
+        count = self.per_neighbourhood.get(here, 0)
+        if count >= self._most_per_neighbourhood and not exempt and not self._evict(here, False, now):
             return False
         crowded = self._total - self.with_pass >= self.most_without_pass
         if (crowded or self._total >= self._most) and not self._make_room(now, any_of_them=not crowded):
@@ -109,9 +116,9 @@ class ConnectionLimiter:
 
     def _make_room(self, now: float, *, any_of_them: bool) -> bool:
         """Closes an idle connection; one that has shown a pass only if ``any_of_them`` is set and there is no other."""
-        return self._close("", False, now) or (any_of_them and self._close("", True, now))
+        return self._evict("", False, now) or (any_of_them and self._evict("", True, now))
 
-    def _close(self, here: str, has_pass: bool, now: float) -> bool:
+    def _evict(self, here: str, has_pass: bool, now: float) -> bool:
         """Closes the longest idle connection of a neighbourhood, or of all (``""``)."""
         if now != self._scanned_at:
             self._scanned_at = now
@@ -120,14 +127,14 @@ class ConnectionLimiter:
             self._exhausted.clear()
         key = (here, has_pass)
         while found := self._find_candidates(key, now):
-            client = found.pop()
+            connection = found.pop()
             # Since the scan it may have gone, become busy or shown a pass.
-            if self._may_close(client, has_pass, now) and (client in self.clients or client in self.pending):
-                client.evict()
+            if self._may_evict(connection, has_pass, now) and connection in self.evictable:
+                connection.evict()
                 return True
         return False
 
-    def _find_candidates(self, key: tuple[str, bool], now: float) -> list[ClientConnection | PendingConnection]:
+    def _find_candidates(self, key: tuple[str, bool], now: float) -> list[Evictable]:
         """The connections found by the last scan, or by a new one, as long as scans find any."""
         found = self._candidates.get(key)
         if found or key in self._exhausted or self._scans >= MAX_SCANS:
@@ -138,22 +145,21 @@ class ConnectionLimiter:
             self._exhausted.add(key)
         return found
 
-    def _longest_idle(self, here: str, has_pass: bool, now: float) -> list[ClientConnection | PendingConnection]:
+    def _longest_idle(self, here: str, has_pass: bool, now: float) -> list[Evictable]:
         """The longest idle connections of this kind, the very longest last."""
-        everybody: list[ClientConnection | PendingConnection] = [*self.clients, *self.pending]
         idle = [
             one
-            for one in everybody
-            if self._may_close(one, has_pass, now) and (not here or _neighbourhood_of(one) == here)
+            for one in self.evictable
+            if self._may_evict(one, has_pass, now) and (not here or _neighbourhood_of(one) == here)
         ]
         if len(idle) > MAX_CANDIDATES:
             return nsmallest(MAX_CANDIDATES, idle, key=lambda one: one.idle_since())[::-1]
         idle.sort(key=lambda one: one.idle_since(), reverse=True)
         return idle
 
-    def _may_close(self, one: ClientConnection | PendingConnection, has_pass: bool, now: float) -> bool:
+    def _may_evict(self, one: Evictable, has_pass: bool, now: float) -> bool:
         return one.has_pass is has_pass and one.idle_since() <= now - MIN_IDLE_SECONDS
 
 
-def _neighbourhood_of(one: ClientConnection | PendingConnection) -> str:
-    return "" if one.peer is None else neighbourhood(one.peer.address)
+def _neighbourhood_of(one: Evictable) -> str:
+    return neighbourhood(one.address) if one.address else ""

@@ -5,10 +5,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from waitroom.budgets import neighbourhood
-from waitroom.edge.client.interfaces import ExchangeHandle
+from waitroom.edge.client.interfaces import Client, ExchangeHandle
 from waitroom.edge.http.framing import (
     NO_BODY,
     Body,
@@ -23,9 +23,6 @@ from waitroom.edge.http.message import MalformedError, Request, Response
 from waitroom.edge.outcomes import ExchangeOutcome
 from waitroom.edge.upstream.connector import UpstreamUnavailableError
 from waitroom.edge.upstream.pool import UpstreamConnection, UpstreamPool
-
-if TYPE_CHECKING:
-    from waitroom.edge.client.connection import ClientConnection
 
 LONGEST_RESPONSE_HEAD: Final = 65536
 TUNNEL_IDLE_SECONDS: Final = 600.0
@@ -115,7 +112,7 @@ class Exchange(ExchangeHandle):
         *("_response", "_retries", "_request_sent", "_to_client_chunked", "_to_upstream_chunked", "ready", "tunnel"),
     )
 
-    def __init__(self, client: ClientConnection, request: Request, pool: UpstreamPool, hooks: ExchangeHooks) -> None:
+    def __init__(self, client: Client, request: Request, pool: UpstreamPool, hooks: ExchangeHooks) -> None:
         self._client = client
         self._request = request
         self._pool = pool
@@ -286,7 +283,7 @@ class Exchange(ExchangeHandle):
         else:
             self._body = ChunkedBody(502) if response.chunked else CloseBody()
             if request.http10:
-                client.closing = True
+                client.close_after_response()
             else:
                 self._to_client_chunked = True
                 lines += b"Transfer-Encoding: chunked\r\n"

@@ -8,7 +8,7 @@ import math
 from typing import Final
 
 from waitroom.budgets import neighbourhood
-from waitroom.edge.client.connection import ClientConnection
+from waitroom.edge.client.interfaces import Client
 from waitroom.edge.http.headers import set_cookie
 from waitroom.edge.http.message import Request, Response
 from waitroom.edge.outcomes import ExchangeOutcome, ForwardOutcome
@@ -27,7 +27,7 @@ class SessionTunnel(Tunnel):
 
     __slots__ = ("_client",)
 
-    def __init__(self, client: ClientConnection) -> None:
+    def __init__(self, client: Client) -> None:
         self._client = client
 
     def close(self) -> None:
@@ -76,7 +76,7 @@ class RoomForward(ExchangeHooks):
         self,
         room: Room,
         session: Session | None,
-        client: ClientConnection,
+        client: Client,
         request: Request,
         outcome: ForwardOutcome,
         now: float,

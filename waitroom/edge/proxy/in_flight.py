@@ -7,7 +7,7 @@ Clients that connect directly are limited by their connections; a proxy's connec
 
 from __future__ import annotations
 
-from waitroom.edge.client.connection import ClientConnection
+from waitroom.edge.client.interfaces import Client
 from waitroom.edge.http.message import Request
 from waitroom.edge.outcomes import ExchangeOutcome, ForwardOutcome
 from waitroom.edge.proxy.forward import RoomForward
@@ -57,7 +57,7 @@ class CountedForward(RoomForward):
         in_flight: InFlightLimiter,
         visitor: str,
         room: Room,
-        client: ClientConnection,
+        client: Client,
         request: Request,
         outcome: ForwardOutcome,
         now: float,

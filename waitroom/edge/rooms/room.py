@@ -15,7 +15,7 @@ import structlog
 
 from waitroom.bounded import put
 from waitroom.budgets import TokenBucket, neighbourhood
-from waitroom.edge.client.connection import ClientConnection
+from waitroom.edge.client.interfaces import Client
 from waitroom.edge.http.message import Request, Response
 from waitroom.edge.outcomes import RequestOutcome
 from waitroom.edge.rooms.batcher import Batcher
@@ -257,7 +257,7 @@ class Room:
             return None
         return self.start_session(OFFLINE_SESSIONS + secrets.randbits(61), now, binding=binding)
 
-    def bindings(self, client: ClientConnection, request: Request) -> tuple[int, ...]:
+    def bindings(self, client: Client, request: Request) -> tuple[int, ...]:
         """The possible bindings of a pass in this request, the one for a new pass first; see ``bind_pass``."""
         if self.bound_to == BOUND_TO_AGENT:
             value = request.fields.get(b"user-agent", b"")
@@ -265,7 +265,7 @@ class Room:
             value = neighbourhood(client.peer.client_info(request).address).encode()
         return self.tokens.bindings(self.bound_to, value)
 
-    def binding(self, client: ClientConnection, request: Request) -> int:
+    def binding(self, client: Client, request: Request) -> int:
         """The binding of a new pass; 0 for none."""
         return self.bindings(client, request)[0] if self.bound_to else 0
 

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from waitroom.budgets import neighbourhood
-from waitroom.edge.client.connection import ClientConnection
+from waitroom.edge.client.interfaces import Client
 from waitroom.edge.http.headers import gateway_tokens, set_cookie
 from waitroom.edge.http.message import Request
 from waitroom.edge.rooms.room import Room
@@ -28,9 +28,7 @@ class RequestContext:
 
     __slots__ = ("client", "destination", "kind", "now", "request", "room", "session", "ticket")
 
-    def __init__(
-        self, client: ClientConnection, request: Request, room: Room, destination: bytes | None = None
-    ) -> None:
+    def __init__(self, client: Client, request: Request, room: Room, destination: bytes | None = None) -> None:
         self.destination = destination
         self.client = client
         self.request = request

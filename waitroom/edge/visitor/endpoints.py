@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 from urllib.parse import parse_qs, quote
 
-from waitroom.edge.client.connection import ClientConnection
+from waitroom.edge.client.interfaces import Client
 from waitroom.edge.http.message import Request
 from waitroom.edge.rooms.room import Room
 from waitroom.edge.rooms.router import Route, Router
@@ -23,7 +23,7 @@ from waitroom.gate import Kind
 from waitroom.queue.store import Fate
 from waitroom.tokens import Ticket
 
-Handler = Callable[[ClientConnection, Request], None]
+Handler = Callable[[Client, Request], None]
 
 CREATED = b"201 Created"
 CONFLICT = b"409 Conflict"
@@ -102,7 +102,7 @@ class Endpoints:
         return lambda client, request: handle(RequestContext(client, request, room))
 
     def _refusing(self, status_line: bytes, status: int, headers: bytes = b"") -> Handler:
-        def refuse(client: ClientConnection, request: Request) -> None:
+        def refuse(client: Client, request: Request) -> None:
             page_headers, body = self._responder.error(request, client.request_id, status)
             client.respond(status_line, page_headers + headers, body)
 
@@ -259,7 +259,7 @@ def _failing(status: int) -> Handler:
     return lambda client, _: client.fail(status)
 
 
-def _allow(client: ClientConnection, _: Request) -> None:
+def _allow(client: Client, _: Request) -> None:
     client.respond(b"204 No Content", b"Cache-Control: no-store\r\n", b"")
 
 

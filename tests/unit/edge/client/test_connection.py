@@ -10,7 +10,8 @@ import pytest
 from support.asyncio_fakes import HIGH_WATER
 from support.edge_world import BUSY, LIMITS, PAGE, QUIET, World, get
 from support.http_reader import read_responses
-from waitroom.edge.client.connection import LINGER_SECONDS, READ_AHEAD
+from waitroom.edge.client.connection import LINGER_SECONDS
+from waitroom.edge.client.request_cycle import READ_AHEAD
 from waitroom.edge.http.message import LONGEST_TARGET
 from waitroom.edge.rooms.room import Room
 

@@ -50,7 +50,7 @@ def test_a_small_body_is_sent_to_the_shop_when_it_is_all_there(world):
 
 
 def test_a_body_that_comes_with_its_head_is_never_held(world, monkeypatch):
-    monkeypatch.setattr("waitroom.edge.client.connection.BodyBuffer", None)
+    monkeypatch.setattr("waitroom.edge.client.request_body.BodyBuffer", None)
     sent(world, method=b"POST", body=b"x" * 2 * WANTED)
     assert at_shop(world).body == b"x" * 2 * WANTED
 
@@ -181,7 +181,7 @@ def test_no_more_is_read_than_is_wanted_while_the_shop_has_no_connection(world):
 def test_a_body_that_comes_byte_by_byte_costs_what_it_says(world):
     wire = sent(world, b"Content-Length: 1000", method=b"POST")
     wire.send(*[b"x"] * 999)
-    held = wire.protocol._body_buffer
+    held = wire.protocol._body.buffer
     assert (len(held), world.edge.bodies.held) == (999, 999)
     assert isinstance(held._data, bytearray)
 

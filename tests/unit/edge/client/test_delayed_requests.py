@@ -8,7 +8,7 @@ import pytest
 
 from support.asyncio_fakes import Wire
 from support.edge_world import BUSY, OK, PAGE, QUIET, World, answer, at_shop, get, sent
-from waitroom.edge.client.connection import READ_AHEAD
+from waitroom.edge.client.request_cycle import READ_AHEAD
 
 LARGE = READ_AHEAD + 1000
 PIECE = 4096

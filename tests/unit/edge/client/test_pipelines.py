@@ -8,7 +8,8 @@ import pytest
 
 from support.edge_world import World, get
 from support.http_reader import read_responses, read_whole_responses
-from waitroom.edge.client.connection import READ_AHEAD, REQUESTS_PER_TURN
+from waitroom.edge.client.connection import REQUESTS_PER_TURN
+from waitroom.edge.client.request_cycle import READ_AHEAD
 
 STATUS = get(b"/.waitroom/status?room=shop")
 

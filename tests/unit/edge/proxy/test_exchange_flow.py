@@ -9,7 +9,8 @@ import pytest
 from support.asyncio_fakes import HIGH_WATER, Wire
 from support.edge_world import LIMITS, OK, World, answer, at_shop, get, room_settings, sent
 from support.http_reader import read_responses
-from waitroom.edge.client.connection import LINGER_SECONDS, READ_AHEAD
+from waitroom.edge.client.connection import LINGER_SECONDS
+from waitroom.edge.client.request_cycle import READ_AHEAD
 from waitroom.edge.proxy.exchange import TUNNEL_IDLE_SECONDS
 
 FIRST_BYTE, IDLE = room_settings().upstream_first_byte_seconds, room_settings().upstream_idle_seconds
