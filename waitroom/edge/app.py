@@ -20,6 +20,7 @@ from waitroom.edge.client.body_buffer import BufferBudget
 from waitroom.edge.client.interfaces import Client, ClientLimits, Server
 from waitroom.edge.client.limiter import ConnectionLimiter
 from waitroom.edge.client.request_cycle import RETRY_HEADER
+from waitroom.edge.http.fields import HeaderBlock
 from waitroom.edge.http.head_cache import RequestHeadCache
 from waitroom.edge.http.headers import Peer
 from waitroom.edge.http.message import Request
@@ -161,14 +162,16 @@ class Edge(Server):
         """See `Server`. The time of the last sweep: no deadline needs more precision than that."""
         return self._now
 
-    def date_header(self) -> bytes:
+    def date_header(self) -> HeaderBlock:
         """See `Server`."""
         second = int(self._clock.unix())
         if self._dated[0] != second:
             self._dated = (second, f"Date: {formatdate(second, usegmt=True)}\r\n".encode())
         return self._dated[1]
 
-    def error_response(self, client: Client, status: int, head: bytes = b"", cause: str = "") -> tuple[bytes, bytes]:
+    def error_response(
+        self, client: Client, status: int, head: bytes = b"", cause: str = ""
+    ) -> tuple[HeaderBlock, bytes]:
         """See `Server`."""
         request_id = client.request_id
         if status < 500:

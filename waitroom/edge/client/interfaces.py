@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 
 from waitroom.edge.client.body_buffer import BufferBudget
 from waitroom.edge.client.limiter import ConnectionLimiter, Evictable
+from waitroom.edge.http.fields import HeaderBlock
 from waitroom.edge.http.headers import Peer
-from waitroom.edge.http.message import Request
+from waitroom.edge.http.message import Request, Trailers
 from waitroom.edge.outcomes import ExchangeOutcome
 from waitroom.edge.upstream.pool import UpstreamListener
 
@@ -105,7 +106,7 @@ class Client(Evictable):
     # For handlers of requests.
 
     @abstractmethod
-    def respond(self, status_line: bytes, headers: bytes, body: bytes) -> None:
+    def respond(self, status_line: bytes, headers: HeaderBlock, body: bytes) -> None:
         """Responds to the request. ``status_line`` is for example ``200 OK``; each of ``headers`` has its line end."""
 
     @abstractmethod
@@ -113,7 +114,7 @@ class Client(Evictable):
         """Hands the request to an exchange with the shop, which begins once enough of the body has arrived."""
 
     @abstractmethod
-    def fail(self, status: int, headers: bytes = b"") -> None:
+    def fail(self, status: int, headers: HeaderBlock = b"") -> None:
         """Responds with an error, or aborts a response that has already begun. ``headers`` are more headers."""
 
     @abstractmethod
@@ -147,11 +148,11 @@ class Client(Evictable):
         """Forwards the received part of the request's body to the shop."""
 
     @abstractmethod
-    def date_header(self) -> bytes:
+    def date_header(self) -> HeaderBlock:
         """The current Date header."""
 
     @abstractmethod
-    def connection_header(self) -> bytes:
+    def connection_header(self) -> HeaderBlock:
         """The Connection header of the response, if it needs one."""
 
     @abstractmethod
@@ -230,7 +231,9 @@ class Server(ABC):
         """Handles a request whose head has arrived, by `Client.respond` or `Client.forward`."""
 
     @abstractmethod
-    def error_response(self, client: Client, status: int, head: bytes = b"", cause: str = "") -> tuple[bytes, bytes]:
+    def error_response(
+        self, client: Client, status: int, head: bytes = b"", cause: str = ""
+    ) -> tuple[HeaderBlock, bytes]:
         """The headers and body of an error response. ``head`` is the received part of a malformed request."""
 
     @abstractmethod
@@ -246,7 +249,7 @@ class Server(ABC):
         """The loop's time."""
 
     @abstractmethod
-    def date_header(self) -> bytes:
+    def date_header(self) -> HeaderBlock:
         """The current Date header."""
 
 
@@ -270,7 +273,7 @@ class ExchangeHandle(UpstreamListener):
 
     @property
     @abstractmethod
-    def cookie_headers(self) -> bytes:
+    def cookie_headers(self) -> HeaderBlock:
         """Headers for the visitor, whatever the outcome of the request."""
 
     @property
@@ -299,7 +302,7 @@ class ExchangeHandle(UpstreamListener):
         """Sends pieces of the request's body."""
 
     @abstractmethod
-    def end_body(self, trailers: list[tuple[bytes, bytes]]) -> None:
+    def end_body(self, trailers: Trailers) -> None:
         """The request's body is complete."""
 
     @abstractmethod

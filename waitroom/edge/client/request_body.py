@@ -7,7 +7,7 @@ from __future__ import annotations
 from waitroom.edge.client.body_buffer import BodyBuffer, BufferBudget
 from waitroom.edge.client.minimum_rate import MinimumRate
 from waitroom.edge.http.framing import NO_BODY, Body, ChunkedBody, LengthBody
-from waitroom.edge.http.message import Request
+from waitroom.edge.http.message import Request, Trailers
 
 
 class RequestBody:
@@ -38,7 +38,7 @@ class RequestBody:
         """Whether all of it has been decoded."""
         return self._decoder.done
 
-    def trailers(self) -> list[tuple[bytes, bytes]]:
+    def trailers(self) -> Trailers:
         """The trailers, once it is complete."""
         return self._decoder.trailers
 

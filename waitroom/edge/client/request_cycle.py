@@ -18,6 +18,7 @@ import structlog
 from waitroom.edge.client.flow_control import FlowControl
 from waitroom.edge.client.interfaces import Client, ConnectionState, ExchangeHandle, Server
 from waitroom.edge.client.request_body import RequestBody
+from waitroom.edge.http.fields import HeaderBlock
 from waitroom.edge.http.headers import Peer
 from waitroom.edge.http.message import MalformedError, Request
 from waitroom.errors import StoreUnavailable
@@ -107,7 +108,7 @@ class RequestCycle(Client):
 
     # The response.
 
-    def respond(self, status_line: bytes, headers: bytes, body: bytes) -> None:
+    def respond(self, status_line: bytes, headers: HeaderBlock, body: bytes) -> None:
         """See `Client`."""
         request = self.request
         if request is None or self._state is ConnectionState.CLOSED or self._state is ConnectionState.LINGERING:
@@ -122,7 +123,7 @@ class RequestCycle(Client):
         self.transport.write(b"HTTP/1.1 %b\r\n%b%b%b\r\n%b" % (status_line, date, headers, connection, body))
         self.finish()
 
-    def fail(self, status: int, headers: bytes = b"") -> None:
+    def fail(self, status: int, headers: HeaderBlock = b"") -> None:
         """See `Client`."""
         self._exchange = None
         self._body.discard()
@@ -134,11 +135,11 @@ class RequestCycle(Client):
         error_headers, body = self._server.error_response(self, status)
         self.respond(STATUS_LINES[status], error_headers + headers, body)
 
-    def date_header(self) -> bytes:
+    def date_header(self) -> HeaderBlock:
         """See `Client`."""
         return self._server.date_header()
 
-    def connection_header(self) -> bytes:
+    def connection_header(self) -> HeaderBlock:
         """See `Client`."""
         request = self.request
         if (

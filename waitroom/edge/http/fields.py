@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import cast
+from typing import TypeAlias, cast
 
 # Whitespace around the value is left to `strip`: overlapping parts of a pattern make it quadratic.
 _LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t\x20-\x7e\x80-\xff]*)")
+
+# Header lines as they are written to a connection, each with its line end.
+HeaderBlock: TypeAlias = bytes
 
 MAX_FIELDS = 8192
 MAX_LINE_BYTES = 512

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from typing import Final
 
 from waitroom.edge.http.caching import controls_caches
-from waitroom.edge.http.message import Headers, MalformedError
+from waitroom.edge.http.message import MalformedError, Trailers
 from waitroom.net.header_policy import OUR_PREFIX, moves_request, plain_name
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -43,7 +43,7 @@ class Body(ABC):
     __slots__ = ()
 
     done: bool
-    trailers: Headers
+    trailers: Trailers
 
     @abstractmethod
     def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
@@ -191,6 +191,6 @@ def encode_chunk(piece: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(piece), piece)
 
 
-def encode_last_chunk(trailers: Headers) -> bytes:
+def encode_last_chunk(trailers: Trailers) -> bytes:
     """The end of a chunked body."""
     return b"0\r\n" + b"".join(b"%b: %b\r\n" % trailer for trailer in trailers) + b"\r\n"

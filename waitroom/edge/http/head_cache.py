@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from waitroom.bounded import put
+from waitroom.edge.http.fields import HeaderBlock
 from waitroom.edge.http.message import Request, Response, parse_request, parse_response, response_parts
 
 MAX_HEADS = 2048
@@ -98,7 +99,7 @@ class ResponseHeadCache:
         self._cache: _SeenTwiceCache[Response] = _SeenTwiceCache()
         self._entries = self._cache.entries
 
-    def parse(self, head: bytes) -> tuple[Response, bytes]:
+    def parse(self, head: bytes) -> tuple[Response, HeaderBlock]:
         """Parses a head including its empty line; returns it and the line of its date, if that is kept separately.
 
         Raises:
@@ -115,7 +116,7 @@ class ResponseHeadCache:
             return self._parse_new(head, key, at)
         return known[1], b"Date: %b\r\n" % value.strip(b" \t")
 
-    def _parse_new(self, head: bytes, key: bytes, cut_at: int) -> tuple[Response, bytes]:
+    def _parse_new(self, head: bytes, key: bytes, cut_at: int) -> tuple[Response, HeaderBlock]:
         status, reason, http10, fields = response_parts(head)
         names = [field.lower for field in fields]
         if names.count(b"date") != 1 or not _PERSONAL_RESPONSE.isdisjoint(names):

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from waitroom.bounded import bounded_lru_cache
 from waitroom.edge.http.caching import controls_caches
+from waitroom.edge.http.fields import HeaderBlock
 from waitroom.edge.http.message import Request, Response
 from waitroom.net.authority import parse_authority
 from waitroom.net.forwarded import (
@@ -169,7 +170,7 @@ def gateway_tokens(cookies: Sequence[bytes], name: bytes, header: bytes | None) 
 
 
 @bounded_lru_cache(4096, longest=2048)
-def shop_cookies(header: bytes) -> bytes:
+def shop_cookies(header: bytes) -> HeaderBlock:
     """The Cookie header without our cookies; empty if nothing is left.
 
     A visitor sends the same header with every part of a page.
@@ -180,7 +181,7 @@ def shop_cookies(header: bytes) -> bytes:
     return b"Cookie: %b\r\n" % header if header else b""
 
 
-def request_headers(request: Request, cookies: Sequence[bytes], peer: Peer) -> bytes:
+def request_headers(request: Request, cookies: Sequence[bytes], peer: Peer) -> HeaderBlock:
     """The headers to forward to the shop, in their order; the caller adds framing, session and upgrade."""
     trust = 0
     if peer.trusted:
@@ -193,7 +194,7 @@ def request_headers(request: Request, cookies: Sequence[bytes], peer: Peer) -> b
     return b"".join((kept[0], *[shop_cookies(header) for header in cookies], kept[1]))
 
 
-def _filter_request_headers(request: Request, peer: Peer, forwarded: bool) -> tuple[bytes, bytes]:
+def _filter_request_headers(request: Request, peer: Peer, forwarded: bool) -> tuple[HeaderBlock, HeaderBlock]:
     dropped = _DROPPED_FROM_REQUESTS if forwarded else _DROPPED_FROM_UNTRUSTED
     named = request.connection - _HARMLESS_OPTIONS
     if named:
@@ -210,7 +211,7 @@ def _is_forged(lower: bytes, peer: Peer) -> bool:
     return not peer.trusted and moves_request(name) and name not in peer.proxies.kept_headers
 
 
-def forwarding_headers(request: Request, peer: Peer) -> bytes:
+def forwarding_headers(request: Request, peer: Peer) -> HeaderBlock:
     """The forwarding headers; those sent by an untrusted client are ignored."""
     if not peer.trusted:
         return _direct_headers(peer.address, b"https" if peer.tls else b"http", request.fields.get(b"host", b""))
@@ -224,12 +225,12 @@ def forwarding_headers(request: Request, peer: Peer) -> bytes:
 
 
 @lru_cache(4096)
-def _direct_headers(address: str, proto: bytes, host: bytes) -> bytes:
+def _direct_headers(address: str, proto: bytes, host: bytes) -> HeaderBlock:
     """The forwarding headers for a visitor who uses no proxy: the same with each request."""
     return _format_headers(address.encode("latin-1"), proto, host)
 
 
-def _format_headers(chain: bytes, proto: bytes, host: bytes) -> bytes:
+def _format_headers(chain: bytes, proto: bytes, host: bytes) -> HeaderBlock:
     headers = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (chain, proto)
     return headers + b"X-Forwarded-Host: %b\r\n" % host if host else headers
 
@@ -242,7 +243,7 @@ def _forwards_forwarded(request: Request, peer: Peer) -> bool:
     return _FORWARDED_NAMES.isdisjoint(fields)
 
 
-def response_headers(response: Response, date: bytes, *, private: bool) -> bytes:
+def response_headers(response: Response, date: HeaderBlock, *, private: bool) -> HeaderBlock:
     """The headers to forward to the client.
 
     Args:
@@ -256,7 +257,7 @@ def response_headers(response: Response, date: bytes, *, private: bool) -> bytes
     return kept[0] + date + kept[1]
 
 
-def _filter_response_headers(response: Response, private: bool) -> tuple[bytes, bytes]:
+def _filter_response_headers(response: Response, private: bool) -> tuple[HeaderBlock, HeaderBlock]:
     dropped = _DROPPED_FROM_RESPONSES
     named = response.connection - _HARMLESS_OPTIONS
     if named:
@@ -271,7 +272,7 @@ def _filter_response_headers(response: Response, private: bool) -> tuple[bytes, 
     return before, behind + b"Cache-Control: private, no-store\r\n" if private else behind
 
 
-def set_cookie(name: str, value: str, *, secure: bool, max_age: int) -> bytes:
+def set_cookie(name: str, value: str, *, secure: bool, max_age: int) -> HeaderBlock:
     """A Set-Cookie header. Over HTTPS also sent cross-site: payment providers send buyers back by POST."""
     site = "SameSite=None; Secure" if secure else "SameSite=Lax"
     return f"Set-Cookie: {name}={value}; Path=/; Max-Age={max_age}; HttpOnly; {site}\r\n".encode("latin-1")

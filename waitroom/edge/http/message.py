@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import httptools
 
 from waitroom.bounded import bounded_lru_cache
 from waitroom.edge.http.caching import forbids_storing, is_targeted
-from waitroom.edge.http.fields import Field, FieldCache
+from waitroom.edge.http.fields import Field, FieldCache, HeaderBlock
 from waitroom.errors import WaitroomError
 from waitroom.net.authority import parse_authority, same_authority
 
 if TYPE_CHECKING:
     from waitroom.gate import Kind
 
-Headers = list[tuple[bytes, bytes]]
+# The names and values of a chunked body's trailer fields.
+Trailers: TypeAlias = list[tuple[bytes, bytes]]
 
 # Some shops cut a target at a "#", others don't: the gate must see the same target as they do.
 REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]{0,31}) ([\x21\x22\x24-\x7e\x80-\xff]+) HTTP/1\.([01])")
@@ -134,7 +135,7 @@ class Request:
         self.connection = _NO_OPTIONS
         self.kind: Kind | None = None
         self.handler: Callable[[Any, Request], None] | None = None
-        self.forward_headers: dict[int, tuple[bytes, bytes]] = {}
+        self.forward_headers: dict[int, tuple[HeaderBlock, HeaderBlock]] = {}
         self._read_fields()
         if b"connection" in self.fields:
             self.connection = options(self.fields[b"connection"])
@@ -256,7 +257,7 @@ class Response:
         targeted = False
         self.dated = dated
         self.date_at = date_at
-        self.forward_headers: dict[bool, tuple[bytes, bytes]] = {}
+        self.forward_headers: dict[bool, tuple[HeaderBlock, HeaderBlock]] = {}
         connection: list[bytes] = []
         for field in headers:
             if field.lower in _RESPONSE_READ:

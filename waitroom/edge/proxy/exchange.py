@@ -9,6 +9,7 @@ from typing import Final
 
 from waitroom.budgets import neighbourhood
 from waitroom.edge.client.interfaces import Client, ExchangeHandle
+from waitroom.edge.http.fields import HeaderBlock
 from waitroom.edge.http.framing import (
     NO_BODY,
     Body,
@@ -19,7 +20,7 @@ from waitroom.edge.http.framing import (
     encode_last_chunk,
 )
 from waitroom.edge.http.headers import forwarding_headers, request_headers, response_headers
-from waitroom.edge.http.message import MalformedError, Request, Response
+from waitroom.edge.http.message import MalformedError, Request, Response, Trailers
 from waitroom.edge.outcomes import ExchangeOutcome
 from waitroom.edge.upstream.connector import UpstreamUnavailableError
 from waitroom.edge.upstream.pool import UpstreamConnection, UpstreamPool
@@ -69,8 +70,8 @@ class ExchangeHooks(ABC):
 
     has_pass: bool
     neighbourhood: str
-    upstream_headers: bytes
-    cookie_headers: bytes
+    upstream_headers: HeaderBlock
+    cookie_headers: HeaderBlock
     first_byte_seconds: float
     idle_seconds: float
     failure_text: FailureText | None
@@ -84,8 +85,8 @@ class ExchangeHooks(ABC):
         """Whether the request may still go to the shop. Called only after it has waited."""
 
     @abstractmethod
-    def on_response(self, response: Response) -> tuple[bytes, bool]:
-        """Handles the shop's head. Returns header lines for the client, and whether caches must not store the response.
+    def on_response(self, response: Response) -> tuple[HeaderBlock, bool]:
+        """Handles the shop's head. Returns headers for the client, and whether caches must not store the response.
 
         Called at most once, also for a protocol change; never for an interim response.
         """
@@ -136,7 +137,7 @@ class Exchange(ExchangeHandle):
         return self._hooks.has_pass
 
     @property
-    def cookie_headers(self) -> bytes:
+    def cookie_headers(self) -> HeaderBlock:
         """See `ExchangeHandle`."""
         return self._hooks.cookie_headers
 
@@ -194,16 +195,16 @@ class Exchange(ExchangeHandle):
         request, client = self._request, self._client
         self._connection = connection
         connection.listener = self
-        more = self._hooks.upstream_headers + forwarding_headers(request, client.peer)
+        headers = self._hooks.upstream_headers + forwarding_headers(request, client.peer)
         if request.chunked:
-            more += b"Transfer-Encoding: chunked\r\n"
+            headers += b"Transfer-Encoding: chunked\r\n"
         upgrade = request.upgrade
         if upgrade is not None:
-            more += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % upgrade
+            headers += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % upgrade
         if b"host" not in request.fields:
-            more = b"Host: %b\r\n%b" % (connection.address.authority, more)
-        lines = request_headers(request, client.cookies, client.peer)
-        connection.transport.write(b"%b %b HTTP/1.1\r\n%b%b\r\n" % (request.method, request.target, lines, more))
+            headers = b"Host: %b\r\n%b" % (connection.address.authority, headers)
+        forwarded = request_headers(request, client.cookies, client.peer)
+        connection.transport.write(b"%b %b HTTP/1.1\r\n%b%b\r\n" % (request.method, request.target, forwarded, headers))
         if client.write_paused:
             connection.transport.pause_reading()
         client.set_deadline(self._hooks.first_byte_seconds)
@@ -221,7 +222,7 @@ class Exchange(ExchangeHandle):
         if body:
             self._connection.transport.write(encode_chunk(body) if self._to_upstream_chunked else body)
 
-    def end_body(self, trailers: list[tuple[bytes, bytes]]) -> None:
+    def end_body(self, trailers: Trailers) -> None:
         """See `ExchangeHandle`."""
         self._request_sent = True
         if self._connection is None or self._ended:
@@ -271,11 +272,11 @@ class Exchange(ExchangeHandle):
                 # We have already sent 100. Others, such as 103, are for the client.
                 self._client.transport.write(_head(response, date, b""))
 
-    def _start_response(self, response: Response, date: bytes) -> None:
+    def _start_response(self, response: Response, date: HeaderBlock) -> None:
         request, client = self._request, self._client
         self._response = response
         client.set_deadline(self._hooks.idle_seconds)
-        lines, private = self._hooks.on_response(response)
+        headers, private = self._hooks.on_response(response)
         if request.method == b"HEAD" or response.bodiless:
             self._body = NO_BODY
         elif response.content_length is not None:
@@ -286,10 +287,10 @@ class Exchange(ExchangeHandle):
                 client.close_after_response()
             else:
                 self._to_client_chunked = True
-                lines += b"Transfer-Encoding: chunked\r\n"
+                headers += b"Transfer-Encoding: chunked\r\n"
         if not response.dated:
-            lines += client.date_header()  # RFC 9110, section 6.6.1
-        head = _head(response, date, lines + client.connection_header(), private=private)
+            headers += client.date_header()  # RFC 9110, section 6.6.1
+        head = _head(response, date, headers + client.connection_header(), private=private)
         data, self._buffer = self._buffer, b""
         self._relay_body(head, data)
 
@@ -327,15 +328,15 @@ class Exchange(ExchangeHandle):
         """Whether the shop has taken the whole request, so that another one may follow it."""
         return self._connection is not None and not self._connection.transport.get_write_buffer_size()
 
-    def _open_tunnel(self, response: Response, date: bytes) -> None:
+    def _open_tunnel(self, response: Response, date: HeaderBlock) -> None:
         if self._request.upgrade is None:
             raise MalformedError(502, "unrequested protocol upgrade")
         self.tunnel = True
         client = self._client
-        lines, _ = self._hooks.on_response(response)
+        headers, _ = self._hooks.on_response(response)
         upgrade = b"".join(field.value for field in response.headers if field.lower == b"upgrade")
-        lines += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % upgrade
-        client.transport.write(_head(response, date, lines))
+        headers += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % upgrade
+        client.transport.write(_head(response, date, headers))
         client.set_deadline(TUNNEL_IDLE_SECONDS)
         client.response_started = True
         early, self._buffer = self._buffer, b""
@@ -424,10 +425,10 @@ class Exchange(ExchangeHandle):
         self._pool.log.warning(
             "upstream failed", kind, cause=cause, status=status, request_id=request_id, address=address
         )
-        more = self._hooks.cookie_headers
+        headers = self._hooks.cookie_headers
         if status == 503:
-            more += b"Retry-After: %d\r\n" % RETRY_AFTER_SECONDS
-        client.fail(status, more)
+            headers += b"Retry-After: %d\r\n" % RETRY_AFTER_SECONDS
+        client.fail(status, headers)
 
     def _end(self, outcome: ExchangeOutcome, *, reusable: bool) -> None:
         if self._ended:
@@ -443,10 +444,10 @@ class Exchange(ExchangeHandle):
             self._pool.release(connection, reusable=reusable)
 
 
-def _head(response: Response, date: bytes, lines: bytes, *, private: bool = False) -> bytes:
+def _head(response: Response, date: HeaderBlock, headers: HeaderBlock, *, private: bool = False) -> bytes:
     return b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (
         response.status,
         response.reason,
         response_headers(response, date, private=private),
-        lines,
+        headers,
     )

@@ -9,6 +9,7 @@ from typing import Final
 
 from waitroom.budgets import neighbourhood
 from waitroom.edge.client.interfaces import Client
+from waitroom.edge.http.fields import HeaderBlock
 from waitroom.edge.http.headers import set_cookie
 from waitroom.edge.http.message import Request, Response
 from waitroom.edge.outcomes import ExchangeOutcome, ForwardOutcome
@@ -45,31 +46,13 @@ class RoomForward(ExchangeHooks):
         request: The request.
         outcome: The outcome to count the request under if all goes well.
         now: The steady clock's time in seconds.
-        cookies: Set-Cookie lines the response must carry; caches must not store it then.
+        cookies: Set-Cookie headers the response must carry; caches must not store it then.
     """
 
     __slots__ = (
-        *(
-            "_response_started",
-            "_client",
-            "_failed",
-            "_buffering",
-            "_outcome",
-            "_request",
-            "_room",
-            "_session",
-            "_started",
-        ),
-        *(
-            "_tunnel",
-            "cookie_headers",
-            "failure_text",
-            "first_byte_seconds",
-            "has_pass",
-            "idle_seconds",
-            "upstream_headers",
-        ),
-        "neighbourhood",
+        *("_buffering", "_client", "_failed", "_outcome", "_request", "_response_started", "_room", "_session"),
+        *("_started", "_tunnel", "cookie_headers", "failure_text", "first_byte_seconds", "has_pass", "idle_seconds"),
+        *("neighbourhood", "upstream_headers"),
     )
 
     def __init__(
@@ -80,7 +63,7 @@ class RoomForward(ExchangeHooks):
         request: Request,
         outcome: ForwardOutcome,
         now: float,
-        cookies: bytes = b"",
+        cookies: HeaderBlock = b"",
     ) -> None:
         self._room = room
         self._session = session
@@ -127,7 +110,7 @@ class RoomForward(ExchangeHooks):
         session = self._session
         return session is None or session.allows(self._request, self._room.clock.unix())
 
-    def on_response(self, response: Response) -> tuple[bytes, bool]:
+    def on_response(self, response: Response) -> tuple[HeaderBlock, bool]:
         """See `ExchangeHooks.on_response`."""
         room = self._room
         session, now = self._session, room.clock.unix()
@@ -156,8 +139,8 @@ class RoomForward(ExchangeHooks):
         _, value = room.start_session(session.id, now, session.ends_at, binding=binding)
         return self.cookie_headers + self._pass_cookie(value, session.ends_at - int(now)), private
 
-    def _end_session_headers(self, session: Session, now: float, private: bool) -> tuple[bytes, bool]:
-        """The header lines of a response to a session that is over. Within its grace its pass stays as it is."""
+    def _end_session_headers(self, session: Session, now: float, private: bool) -> tuple[HeaderBlock, bool]:
+        """The headers of a response to a session that is over. Within its grace its pass stays as it is."""
         if now >= session.grace_until:
             return self.cookie_headers + self._pass_cookie("", 0), True
         if not private:
@@ -174,8 +157,8 @@ class RoomForward(ExchangeHooks):
                 room.metrics.awaiting -= 1
         if not self._buffering and outcome != "busy":  # otherwise it never reached the shop
             room.metrics.upstream_request_seconds.observe(room.clock.steady() - self._started)
-        told = self.failure_text is not None and self.failure_text.found
-        if self._failed or told or outcome == "failed":
+        reported = self.failure_text is not None and self.failure_text.found
+        if self._failed or reported or outcome == "failed":
             room.metrics.upstream_failures += 1
         room.count(self._outcome if outcome == "ok" else outcome)
         session = self._session
@@ -188,7 +171,7 @@ class RoomForward(ExchangeHooks):
         room = self._room
         return room.settings.session_seconds if room.view is None else room.view.session_ms // 1000
 
-    def _pass_cookie(self, value: str, max_age: int) -> bytes:
+    def _pass_cookie(self, value: str, max_age: int) -> HeaderBlock:
         return set_cookie(
             self._room.pass_cookie, value, secure=self._client.peer.is_secure(self._request), max_age=max_age
         )

@@ -8,6 +8,7 @@ Clients that connect directly are limited by their connections; a proxy's connec
 from __future__ import annotations
 
 from waitroom.edge.client.interfaces import Client
+from waitroom.edge.http.fields import HeaderBlock
 from waitroom.edge.http.message import Request
 from waitroom.edge.outcomes import ExchangeOutcome, ForwardOutcome
 from waitroom.edge.proxy.forward import RoomForward
@@ -61,7 +62,7 @@ class CountedForward(RoomForward):
         request: Request,
         outcome: ForwardOutcome,
         now: float,
-        cookies: bytes,
+        cookies: HeaderBlock,
     ) -> None:
         super().__init__(room, None, client, request, outcome, now, cookies)
         self._in_flight = in_flight
