@@ -24,7 +24,7 @@ def request(target: bytes, host: bytes) -> Request:
         (b"[::ffff:1.2.3.4]", (b"[::ffff:102:304]", None)),
     ],
 )
-def test_an_authority_in_one_spelling(value, found):
+def test_authority_is_normalized(value, found):
     assert parse_authority(value) == Authority(*found)
 
 
@@ -83,7 +83,7 @@ def test_invalid_authorities(value):
         (b"http://[::ffff:1.2.3.4]/a", b"[::FFFF:102:304]"),
     ],
 )
-def test_an_absolute_target_that_means_the_host(target, host):
+def test_absolute_target_with_the_same_host(target, host):
     got = request(target, host)
     assert got.target == b"/a"
     assert got.fields[b"host"] == host, "the shop gets it as it was sent"
@@ -108,7 +108,7 @@ def test_an_absolute_target_that_means_the_host(target, host):
         (b"http://shop.test/a", b""),
     ],
 )
-def test_an_absolute_target_that_means_another_host(target, host):
+def test_absolute_target_with_another_host(target, host):
     with pytest.raises(MalformedError) as raised:
         request(target, host)
     assert raised.value.status == 400

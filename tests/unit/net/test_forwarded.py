@@ -65,7 +65,7 @@ def told(*lines: bytes, peer: Peer = PROXY) -> dict[str, str]:
         ),
     ],
 )
-def test_addresses_in_all_their_spellings(text: str, plain: str | None):
+def test_spellings_of_addresses(text: str, plain: str | None):
     assert plain_address(text) == plain
 
 
@@ -106,7 +106,7 @@ def test_trusted_proxies_are_addresses_and_networks(address: str, trusted: bool)
         (b", 203.0.113.9, , 10.0.0.2,", "203.0.113.9"),
     ],
 )
-def test_the_visitor_is_the_first_hop_from_the_right_that_nobody_vouches_for(header: bytes, client: str):
+def test_visitor_is_the_rightmost_untrusted_hop(header: bytes, client: str):
     assert TRUSTED.client(header, "10.0.0.1") == client
     sent = request(b"X-Forwarded-For: " + header)
     assert PROXY.client_info(sent).address == client
@@ -114,7 +114,7 @@ def test_the_visitor_is_the_first_hop_from_the_right_that_nobody_vouches_for(hea
 
 
 @given(st.lists(st.ip_addresses(), max_size=4), st.ip_addresses().filter(lambda one: str(one) not in TRUSTED))
-def test_nothing_that_a_visitor_sends_hides_the_address_a_proxy_saw(made_up, seen):
+def test_visitor_cannot_hide_the_address_a_proxy_saw(made_up, seen):
     header = ", ".join([*map(str, made_up), str(seen), "10.0.0.2"]).encode()
     assert TRUSTED.client(header, "10.0.0.1") == plain_address(str(seen))
 
@@ -133,7 +133,7 @@ def test_nothing_that_a_visitor_sends_hides_the_address_a_proxy_saw(made_up, see
         (b";for=1.2.3.4;", [Hop("1.2.3.4", None, None)]),
     ],
 )
-def test_forwarded_is_taken_apart(value: bytes, hops: list[Hop]):
+def test_forwarded_is_parsed(value: bytes, hops: list[Hop]):
     found = parse_forwarded(value)
     assert found is not None
     if b"unknown" in value:
@@ -149,18 +149,18 @@ def test_forwarded_is_taken_apart(value: bytes, hops: list[Hop]):
         b'for="6.6.6.6, for=203.0.113.9',
     ],
 )
-def test_forwarded_that_breaks_its_grammar_says_nothing(value: bytes):
+def test_malformed_forwarded_is_ignored(value: bytes):
     assert parse_forwarded(value) is None
     if b"\x01" not in value:
         assert PROXY.client_info(request(b"Forwarded: " + value)) == ("10.0.0.1", b"http", b"shop", b"")
 
 
 @given(st.binary(max_size=80))
-def test_no_forwarded_header_is_too_odd(value: bytes):
+def test_random_forwarded_headers(value: bytes):
     parse_forwarded(value)
 
 
-def test_the_shop_is_told_who_connected_and_nothing_that_a_stranger_says():
+def test_forwarding_headers_of_a_direct_client():
     lies = [
         b"X-Forwarded-For: 6.6.6.6",
         b"X-Forwarded-Proto: https",
@@ -175,7 +175,7 @@ def test_the_shop_is_told_who_connected_and_nothing_that_a_stranger_says():
     assert over_tls.is_secure(request(b"X-Forwarded-Proto: http"))
 
 
-def test_what_a_proxy_says_goes_on_with_the_proxy_added():
+def test_proxy_is_appended_to_its_statement():
     lines = [b"X-Forwarded-For: 6.6.6.6, 203.0.113.9", b"X-Forwarded-Proto: https", b"X-Forwarded-Host: www.shop:8443"]
     assert told(*lines) == {
         "X-Forwarded-For": "6.6.6.6, 203.0.113.9, 10.0.0.1",
@@ -185,7 +185,7 @@ def test_what_a_proxy_says_goes_on_with_the_proxy_added():
     assert PROXY.is_secure(request(*lines))
 
 
-def test_of_several_proxies_the_first_knows_what_the_browser_spoke():
+def test_first_proxy_states_the_protocol():
     lines = [b"X-Forwarded-Proto: https", b"X-Forwarded-Proto: http", b"X-Forwarded-Host: www.shop , inner"]
     assert told(*lines) == {
         "X-Forwarded-For": "10.0.0.1",
@@ -196,7 +196,7 @@ def test_of_several_proxies_the_first_knows_what_the_browser_spoke():
 
 
 @pytest.mark.parametrize("line", [b"X-Forwarded-Proto: ht tp", b"X-Forwarded-Proto: ,https", b"X-Forwarded-Host: a b"])
-def test_what_is_no_protocol_or_host_is_not_passed_on(line: bytes):
+def test_invalid_protocol_and_host_are_ignored(line: bytes):
     assert told(line) == {"X-Forwarded-For": "10.0.0.1", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "shop"}
 
 
@@ -206,7 +206,7 @@ def test_whether_the_browser_speaks_https(proto: bytes, secure: bool):
     assert PROXY.is_secure(request(b"Forwarded: proto=" + proto)) is secure
 
 
-def test_forwarded_alone_says_the_same():
+def test_forwarded_equals_x_forwarded():
     line = b'Forwarded: for=6.6.6.6;proto=http;host=evil, for="[2001:db8::9]:5";proto=https;host=www.shop, for=10.0.0.2'
     assert told(line) == {
         "X-Forwarded-For": "6.6.6.6, 2001:db8::9, 10.0.0.2, 10.0.0.1",
@@ -219,12 +219,12 @@ def test_forwarded_alone_says_the_same():
     assert told(b"Forwarded: for=203.0.113.9", peer=six)["Forwarded"] == 'for=203.0.113.9, for="[fd00::1]"'
 
 
-def test_what_an_element_says_counts_though_its_visitor_is_hidden():
+def test_element_with_a_hidden_visitor_counts():
     origin = PROXY.client_info(request(b"Forwarded: for=6.6.6.6;proto=http, for=_hidden;proto=https;host=www.shop"))
     assert origin == ("10.0.0.1", b"https", b"www.shop", b"6.6.6.6, unknown")
 
 
-def test_beside_the_other_headers_forwarded_is_the_visitor_s_own_and_dropped():
+def test_forwarded_beside_x_forwarded_is_dropped():
     """A proxy that knows nothing of it passes it on as it came."""
     lie = b"Forwarded: for=6.6.6.6;proto=https;host=evil"
     for line in (b"X-Forwarded-For: 203.0.113.9", b"X-Forwarded-Proto: http", b"X-Forwarded-Host: shop"):
@@ -237,7 +237,7 @@ def test_beside_the_other_headers_forwarded_is_the_visitor_s_own_and_dropped():
 # Chains that a visitor makes long. What counts stands on the right, where the trusted proxies write.
 
 
-def test_of_a_long_chain_no_more_hops_are_looked_at_than_are_needed():
+def test_only_the_needed_hops_are_parsed():
     asked: list[str] = []
 
     def trusted(address: str) -> bool:
@@ -249,7 +249,7 @@ def test_of_a_long_chain_no_more_hops_are_looked_at_than_are_needed():
     assert asked == ["10.0.0.2", "203.0.113.9"]
 
 
-def test_beyond_so_many_trusted_proxies_one_cannot_see():
+def test_hops_beyond_the_bound_are_ignored():
     """A visitor may write addresses of trusted proxies, too."""
     asked: list[str] = []
 
@@ -265,7 +265,7 @@ def test_beyond_so_many_trusted_proxies_one_cannot_see():
     assert asked == []
 
 
-def test_an_address_is_looked_up_once():
+def test_trusted_addresses_are_cached():
     found = TrustedProxies(["10.0.0.0/8", "fd00::/8"])
     assert "10.0.0.9" in found
     assert "fd00::9" in found
@@ -278,7 +278,7 @@ def test_an_address_is_looked_up_once():
 
 
 @given(st.text("0123456789.", max_size=16) | st.ip_addresses(v=4).map(str) | st.text(max_size=8))
-def test_an_ipv4_address_is_one_as_the_standard_library_has_it(text: str):
+def test_ipv4_syntax_agrees_with_the_standard_library(text: str):
     try:
         expected = ipaddress.IPv4Address(text).packed
     except ValueError:
@@ -287,7 +287,7 @@ def test_an_ipv4_address_is_one_as_the_standard_library_has_it(text: str):
 
 
 @given(st.ip_addresses(), st.integers(0, 128), st.ip_addresses())
-def test_an_address_is_in_a_network_as_the_standard_library_has_it(address, length, other):
+def test_networks_agree_with_the_standard_library(address, length, other):
     network = ipaddress.ip_network((other, min(length, other.max_prefixlen)), strict=False)
     mapped = getattr(address, "ipv4_mapped", None)
     assert (str(address) in TrustedProxies([str(network)])) is ((mapped or address) in network)
@@ -295,7 +295,7 @@ def test_an_address_is_in_a_network_as_the_standard_library_has_it(address, leng
 
 @pytest.mark.interpreted
 @pytest.mark.parametrize("address", ["10.0.0.9", "junk"])
-def test_known_addresses_are_bounded(monkeypatch, address):
+def test_cache_of_addresses_is_bounded(monkeypatch, address):
     monkeypatch.setattr("waitroom.net.forwarded._MOST_KNOWN", 10)
     found = TrustedProxies(["10.0.0.0/8"])
     for number in range(100):
@@ -318,12 +318,12 @@ def test_known_addresses_are_bounded(monkeypatch, address):
         (b"," * 5000, 999, b"," * (MOST_HOPS - 1)),
     ],
 )
-def test_of_a_long_list_the_end_is_left(value, longest, end):
+def test_end_of_a_long_list_is_kept(value, longest, end):
     assert nearest_hops(value, longest) == end
 
 
 @given(st.lists(st.binary(max_size=9).map(lambda one: one.replace(b",", b"")), max_size=60), st.integers(0, 300))
-def test_what_is_left_are_whole_members_within_the_bounds(members, longest):
+def test_nearest_hops_are_whole_and_bounded(members, longest):
     left = nearest_hops(b",".join(members), longest)
     assert len(left) <= longest
     count = left.count(b",") + 1 if left else 0
@@ -332,7 +332,7 @@ def test_what_is_left_are_whole_members_within_the_bounds(members, longest):
         assert left == b",".join(members[-count:]).strip(b" \t")
 
 
-def test_the_shop_is_told_of_the_nearest_hops():
+def test_nearest_hops_are_forwarded():
     many = [b"6.6.6.%d" % (number % 250) for number in range(800)]
     found = told(b"X-Forwarded-For: " + b", ".join([*many, b"203.0.113.9"]), peer=PROXY)["X-Forwarded-For"]
     assert found.endswith("6.6.6.49, 203.0.113.9, 10.0.0.1")
@@ -342,7 +342,7 @@ def test_the_shop_is_told_of_the_nearest_hops():
     assert len(told(b"X-Forwarded-For: " + b"x" * 50 + b", y" * 2000)["X-Forwarded-For"]) <= LONGEST_CHAIN + 10
 
 
-def test_of_a_long_forwarded_header_the_end_counts_and_no_other_is_passed_on():
+def test_end_of_a_long_forwarded_header_counts():
     line = b"Forwarded: " + b"for=6.6.6.6, " * 500 + b"for=203.0.113.9;proto=https, for=10.0.0.2"
     found = told(line)
     assert PROXY.client_info(request(line)).address == "203.0.113.9"
@@ -354,7 +354,7 @@ def test_of_a_long_forwarded_header_the_end_counts_and_no_other_is_passed_on():
 
 @pytest.mark.parametrize("fill", [b"x", b",", b", for=6.6.6.6", b'\\"', b"\\\\"])
 @pytest.mark.parametrize("seen", [b"for=203.0.113.9", b'for="[2001:db8::9]:4711"'])
-def test_no_cut_hides_what_the_proxy_saw(fill: bytes, seen: bytes):
+def test_cutting_never_hides_what_the_proxy_saw(fill: bytes, seen: bytes):
     """The cut may fall into a quoted string of the visitor's; at worst the header then says nothing."""
     for more in range(40):
         made_up = b'for="' + b"y" * more + fill * (2 * LONGEST_FORWARDED // len(fill)) + b'"'

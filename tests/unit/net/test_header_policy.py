@@ -69,28 +69,28 @@ def spellings(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", MOVING)
-def test_from_a_visitor_it_is_dropped(name):
+def test_rewriting_headers_of_visitors_are_dropped(name):
     assert sent_on("A", *spellings(name), "B", peer=VISITOR) == ["A", "B"]
 
 
 @pytest.mark.parametrize("name", [name for name in MOVING if name != "Forwarded"])
-def test_from_a_trusted_proxy_it_passes(name):
+def test_rewriting_headers_of_trusted_proxies_are_kept(name):
     assert sent_on(name, name.lower(), peer=PROXY) == [name, name.lower()]
 
 
 @pytest.mark.parametrize("name", OURS)
 @pytest.mark.parametrize("peer", [VISITOR, PROXY])
-def test_names_of_ours_are_dropped_from_everybody(name, peer):
+def test_gateway_headers_are_dropped_from_everybody(name, peer):
     assert sent_on("A", *spellings(name), peer=peer) == ["A"]
 
 
 @pytest.mark.parametrize("peer", [VISITOR, PROXY])
-def test_all_others_pass_in_every_spelling(peer):
+def test_other_headers_are_kept_in_every_spelling(peer):
     for name in KEPT:
         assert sent_on(*spellings(name), peer=peer) == spellings(name)
 
 
-def test_a_setting_keeps_some_in_every_spelling():
+def test_keep_headers_applies_to_every_spelling():
     kept = TrustedProxies(
         [], ["X-HTTP-Method-Override", "x_real_ip", "Waitroom-Session", "X-Forwarded-For", "Forwarded"]
     )
@@ -101,7 +101,7 @@ def test_a_setting_keeps_some_in_every_spelling():
     assert sent_on("Waitroom-Session", "X-Forwarded-For", "Forwarded", "X_Forwarded_For", peer=peer) == []
 
 
-def test_what_a_shared_head_keeps_depends_on_who_sends_it():
+def test_shared_heads_depend_on_the_sender():
     """Heads that come again are parsed once, for visitors and proxies alike."""
     request, cookies = parse_request(b"GET / HTTP/1.1\r\nHost: shop\r\nX-Real-IP: 1.1.1.1\r\n\r\n")
     for _ in range(2):
@@ -110,7 +110,7 @@ def test_what_a_shared_head_keeps_depends_on_who_sends_it():
 
 
 @pytest.mark.parametrize("name", ["X-Real-IP", "Waitroom-Proof", "CDN-Cache-Control", "Expires", "x_original_url"])
-def test_nor_does_it_come_in_a_trailer(name):
+def test_rewriting_headers_are_dropped_from_trailers(name):
     body = ChunkedBody(400)
     body.feed(b"0\r\n%b: 1\r\nX: y\r\n\r\n" % name.encode())
     assert body.trailers == [(b"X", b"y")]

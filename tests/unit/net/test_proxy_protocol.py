@@ -59,14 +59,14 @@ GOOD = [
 
 
 @pytest.mark.parametrize(("header", "address"), GOOD)
-def test_the_visitor_s_address_is_read_and_what_follows_is_left(header: bytes, address: str | None):
+def test_address_is_read_and_the_rest_is_left(header: bytes, address: str | None):
     for rest in (b"", b"\r\n", b"\x16\x03\x01", b"PROXY ", SIGNATURE):
         parsed = read(header, rest)
         assert (parsed.address, parsed.local) == (address, False)
 
 
 @pytest.mark.parametrize("header", [LOCAL, block(0x20, 0x11, TCP4), block(0x20, 0xFF, b"no\0matter")])
-def test_a_proxy_s_own_connection_speaks_for_nobody(header: bytes):
+def test_local_connection_has_no_address(header: bytes):
     parsed = read(header)
     assert (parsed.address, parsed.local) == (None, True)
 
@@ -140,13 +140,13 @@ BAD_BLOCKS = [
 
 
 @pytest.mark.parametrize("data", BAD_LINES + BAD_BLOCKS)
-def test_what_is_wrong_is_refused(data: bytes):
+def test_invalid_proxy_headers(data: bytes):
     with pytest.raises(ProxyHeaderError):
         ProxyHeader().feed(data)
 
 
 @pytest.mark.parametrize("data", BAD_LINES + BAD_BLOCKS)
-def test_it_is_refused_byte_by_byte_too(data: bytes):
+def test_invalid_proxy_headers_byte_by_byte(data: bytes):
     parsed = ProxyHeader()
     with pytest.raises(ProxyHeaderError):
         drip(parsed, data)
@@ -154,13 +154,13 @@ def test_it_is_refused_byte_by_byte_too(data: bytes):
 
 
 @pytest.mark.parametrize("first", [b"G", b"\x16", b"P\r", b"\r\n\r\r", b"PROXX"])
-def test_what_can_t_become_one_is_refused_at_once(first: bytes):
+def test_hopeless_beginnings_are_refused_early(first: bytes):
     with pytest.raises(ProxyHeaderError):
         ProxyHeader().feed(first)
 
 
 @given(st.sampled_from([header for header, _ in GOOD] + [LOCAL]), st.binary(max_size=40), st.data())
-def test_it_doesn_t_matter_how_a_header_is_cut(header: bytes, rest: bytes, data: st.DataObject):
+def test_proxy_header_in_any_pieces(header: bytes, rest: bytes, data: st.DataObject):
     whole = read(header, rest)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(header) + len(rest)), max_size=8)))
     stream = header + rest
@@ -174,7 +174,7 @@ def test_it_doesn_t_matter_how_a_header_is_cut(header: bytes, rest: bytes, data:
 
 
 @given(st.binary(max_size=200) | st.binary(max_size=60).map(lambda tail: SIGNATURE + tail))
-def test_junk_is_refused_or_waited_for_and_never_more(data: bytes):
+def test_junk_is_refused_or_incomplete(data: bytes):
     parsed = ProxyHeader()
     try:
         assert 0 <= parsed.feed(data) <= len(data)
@@ -182,6 +182,6 @@ def test_junk_is_refused_or_waited_for_and_never_more(data: bytes):
         assert not parsed.done
 
 
-def test_a_complete_header_takes_no_more():
+def test_complete_header_takes_no_more_bytes():
     parsed = read(V4)
     assert parsed.feed(V4) == 0

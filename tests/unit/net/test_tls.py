@@ -35,7 +35,7 @@ def trusting() -> ssl.SSLContext:
     return ssl.create_default_context(cafile=GOOD / "shop.pem")
 
 
-def test_a_pair_serves_http_1_1_and_nothing_else():
+def test_alpn_offers_only_http_1_1():
     client = trusting()
     client.set_alpn_protocols(["h2", "http/1.1"])
     done = handshake(pair().context(), client)
@@ -43,14 +43,14 @@ def test_a_pair_serves_http_1_1_and_nothing_else():
     assert done.version() == "TLSv1.3"
 
 
-def test_nothing_older_than_tls_1_2_is_spoken():
+def test_minimum_tls_version():
     client = trusting()
     client.maximum_version = ssl.TLSVersion.TLSv1_2
     assert handshake(pair().context(), client).version() == "TLSv1.2"
     assert pair().context().minimum_version is ssl.TLSVersion.TLSv1_2
 
 
-def test_a_pair_goes_through_the_pipe_and_its_key_into_no_log():
+def test_pair_round_trip_keeps_the_key_out_of_logs():
     assert CertificatePair.from_json(pair().to_json()) == pair()
     assert b"\n" not in pair().to_json()
     assert "PRIVATE" not in repr(pair())
@@ -77,25 +77,25 @@ def test_no_file_is_left_open():
         (GOOD, GOOD / "shop.key", "tls_certificate", "directory"),
     ],
 )
-def test_a_pair_that_can_t_serve_is_refused_with_the_cause(certificate: Path, key: Path, setting: str, words: str):
+def test_unusable_pair_is_refused_with_the_cause(certificate: Path, key: Path, setting: str, words: str):
     with pytest.raises(CertificateError, match=words) as caught:
         read_pair(certificate, key)
     assert caught.value.key == setting
     assert "PRIVATE" not in str(caught.value)
 
 
-def test_a_file_that_is_far_too_long_is_not_read_whole(tmp_path: Path):
+def test_huge_file_is_not_read_completely(tmp_path: Path):
     (tmp_path / "long.pem").write_text((GOOD / "shop.pem").read_text() + "x" * LONGEST_FILE)
     with pytest.raises(CertificateError, match="not a PEM file"):
         read_pair(tmp_path / "long.pem", GOOD / "shop.key")
 
 
-def test_a_chain_of_several_certificates_serves(tmp_path: Path):
+def test_chain_of_several_certificates(tmp_path: Path):
     (tmp_path / "chain.pem").write_text("words before\n" + (GOOD / "shop.pem").read_text() * 2)
     assert read_pair(tmp_path / "chain.pem", GOOD / "shop.key").flaw() is None
 
 
-def test_an_expired_certificate_is_known(tmp_path: Path):
+def test_expired_certificate_is_detected(tmp_path: Path):
     assert pair().flaw() is None
     expired = read_pair(*make_pair(tmp_path, "old", expired=True))
     assert expired.browser_error() == "certificate has expired"

@@ -32,7 +32,7 @@ class Listener:
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
-def test_without_room_in_the_system_it_rests_and_goes_on(number):
+def test_acceptor_backs_off_without_descriptors(number):
     with World(view=QUIET) as world:
         readers: list[Callable[[], None]] = []
         world.loop.add_reader = lambda _, reader: readers.append(reader)  # type: ignore[method-assign,assignment]
@@ -56,7 +56,7 @@ def test_without_room_in_the_system_it_rests_and_goes_on(number):
         world.loop.wait(acceptor.close())
 
 
-def test_one_that_went_before_it_was_accepted_keeps_nobody_out():
+def test_aborted_connection_does_not_stop_the_acceptor():
     with World(view=QUIET) as world:
         world.loop.add_reader = lambda *_: None  # type: ignore[method-assign]
         world.loop.remove_reader = lambda *_: True  # type: ignore[method-assign,assignment]
@@ -67,7 +67,7 @@ def test_one_that_went_before_it_was_accepted_keeps_nobody_out():
         world.loop.wait(acceptor.close())
 
 
-def test_one_at_the_door_makes_room_for_another():
+def test_pending_connection_is_evicted():
     """A TLS handshake that never begins is idle like a connection that says nothing."""
     with World(view=QUIET, most_connections=2, most_per_address=10) as world:
         near, far = socket.socketpair()

@@ -68,7 +68,7 @@ def refused(world: World, *pieces: bytes, method: bytes = b"GET") -> int:
         (b"\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     ],
 )
-def test_what_is_no_request_is_refused_and_nothing_goes_on(world, request_, status):
+def test_malformed_requests_are_refused(world, request_, status):
     assert refused(world, request_) == status
     if len(request_) < 1000:
         half = len(request_) // 2
@@ -84,20 +84,20 @@ def test_what_is_no_request_is_refused_and_nothing_goes_on(world, request_, stat
         (b"GET / HTTP/1.1\r\nHost: a\r\nA: %b\r\n\r\n" % (b"a" * 70_000), 431),
     ],
 )
-def test_what_is_too_long_is_so_in_whatever_pieces_it_comes(world, request_, status, pieces):
+def test_overlong_heads_in_any_pieces(world, request_, status, pieces):
     size = -(-len(request_) // pieces)
     assert refused(world, *(request_[at : at + size] for at in range(0, len(request_), size))) == status
 
 
 @pytest.mark.parametrize("rest", [b" / HTTP/1.1\r\n\r\n", b" / HTTP/1.1\n", b" /" + b"a" * LONGEST_TARGET * 2])
-def test_a_refusal_of_a_head_has_no_body(world, rest):
+def test_error_response_to_head_has_no_body(world, rest):
     wire = world.client()
     wire.send(b"HEAD" + rest)
     (answer,) = read_responses(wire.got, [b"HEAD"])
     assert int(answer[b"Content-Length"]) > 0
 
 
-def test_a_refusal_has_an_id_of_its_own(world):
+def test_error_response_has_its_own_request_id(world):
     wire = world.client()
     wire.send(get(STATUS))
     before = wire.protocol.request_id
@@ -106,7 +106,7 @@ def test_a_refusal_has_an_id_of_its_own(world):
     assert wire.protocol.request_id.encode() in wire.got
 
 
-def test_a_head_that_is_too_long_is_refused_before_it_is_all_there(world):
+def test_overlong_head_is_refused_early(world):
     line = b"A: " + b"b" * 1000 + b"\r\n"
     assert refused(world, b"GET / HTTP/1.1\r\nHost: a\r\n" + line * 66) == 431
     assert refused(world, b"GET / HTTP/1.1\r\nHost: a\r\n", *[line] * 66) == 431
@@ -122,17 +122,17 @@ def test_the_longest_head(world):
         assert read_responses(wire.got, [b"GET"])[0].status == status
 
 
-def test_a_request_line_without_an_end_is_refused_early(world):
+def test_endless_request_line_is_refused_early(world):
     assert refused(world, b"GET /" + b"a" * (LONGEST_TARGET + 64)) == 414
     assert refused(world, b"GET /" + b"a" * LONGEST_TARGET, b"a" * 64) == 414
 
 
-def test_a_bare_line_feed_is_refused_before_the_head_is_all_there(world):
+def test_bare_line_feed_in_a_head_is_refused_early(world):
     assert refused(world, b"GET / HTTP/1.1\n") == 400
     assert refused(world, b"GET / HTTP/1.1\r\nHost: a\r", b"\nA: b\n") == 400
 
 
-def test_an_empty_line_before_a_request_is_let_pass(world):
+def test_empty_line_before_a_request_is_ignored(world):
     assert world.ask(b"\r\n" + get(STATUS)).status == 200
     assert world.ask(b"\r\n" * 30_000 + get(STATUS)).status == 200
     wire = world.client()
@@ -140,14 +140,14 @@ def test_an_empty_line_before_a_request_is_let_pass(world):
     assert [answer.status for answer in read_responses(wire.got, [b"GET"] * 2)] == [200, 200]
 
 
-def test_what_comes_behind_a_refusal_is_not_looked_at(world):
+def test_input_after_an_error_is_discarded(world):
     wire = world.client()
     wire.send(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n" + get(b"/", PAGE) * 3)
     assert [answer.status for answer in read_responses(wire.got, [b"GET"])] == [400]
     assert world.store.calls == []
 
 
-def test_a_broken_body_of_a_request_answered_here_ends_the_connection(world):
+def test_malformed_body_of_an_answered_request_closes_the_connection(world):
     wire = world.client()
     wire.send(get(STATUS, b"Transfer-Encoding: chunked") + b"x\r\n" + get(STATUS))
     (answer,) = read_responses(wire.got, [b"GET"])
@@ -157,7 +157,7 @@ def test_a_broken_body_of_a_request_answered_here_ends_the_connection(world):
 # The order of answers.
 
 
-def test_a_connection_is_kept(world):
+def test_connection_is_reused(world):
     wire = world.client()
     for _ in range(3):
         answer = world.ask(get(STATUS), wire=wire)
@@ -174,14 +174,14 @@ def test_a_connection_is_kept(world):
         (b"1.0", b"Connection: keep-alive", True, b"keep-alive"),
     ],
 )
-def test_whether_a_connection_is_kept(world, version, line, kept, shown):
+def test_keep_alive_of_connections(world, version, line, kept, shown):
     wire = world.client()
     answer = world.ask(get(STATUS, line).replace(b"HTTP/1.1", b"HTTP/" + version), wire=wire)
     assert answer[b"Connection"] == shown
     assert (not wire.lost) is kept
 
 
-def test_a_head_in_any_pieces(world):
+def test_head_in_any_pieces(world):
     data = get(STATUS)
     for at in range(1, len(data)):
         wire = world.client()
@@ -189,7 +189,7 @@ def test_a_head_in_any_pieces(world):
         assert read_responses(wire.got, [b"GET"])[0].status == 200
 
 
-def test_requests_in_a_pipeline_are_answered_in_their_order(world):
+def test_pipelined_requests_are_answered_in_order(world):
     """Those that must ask the store hold up those that need not."""
     world.store.hold("join")
     wire = world.client()
@@ -201,7 +201,7 @@ def test_requests_in_a_pipeline_are_answered_in_their_order(world):
 
 
 @pytest.mark.parametrize("pieces", [1, 7])
-def test_a_thousand_requests_at_once(world, pieces):
+def test_thousand_pipelined_requests(world, pieces):
     """One inside the other they would not fit on the stack."""
     data = get(STATUS) * 1000
     size = -(-len(data) // pieces)
@@ -210,7 +210,7 @@ def test_a_thousand_requests_at_once(world, pieces):
     assert len(read_responses(wire.got, [b"GET"] * 1000)) == 1000
 
 
-def test_a_thousand_requests_at_once_that_ask_the_store():
+def test_thousand_pipelined_requests_that_call_the_store():
     with World(join_rate=1000.0) as world:
         _join_a_thousand_times(world)
 
@@ -228,7 +228,7 @@ def asking(world: World) -> bytes:
     return get(b"/", b"Waitroom-Ticket: " + world.ticket(99)) * 50
 
 
-def test_a_flood_of_requests_is_not_read_on(world):
+def test_flood_of_requests_pauses_reading(world):
     """Whoever sends ahead of the answers fills the network's buffers, not ours."""
     world.store.hold("visit")
     wire = world.client()
@@ -242,7 +242,7 @@ def test_a_flood_of_requests_is_not_read_on(world):
     assert wire.is_reading()
 
 
-def test_a_flood_stays_bounded_while_it_is_worked_off(world):
+def test_buffer_stays_bounded_during_a_flood(world):
     """Each answer makes room for one request, not for another read."""
     world.store.hold("visit")
     wire = world.client()
@@ -258,7 +258,7 @@ def test_a_flood_stays_bounded_while_it_is_worked_off(world):
     world.store.let_go("visit")
 
 
-def test_who_asks_on_and_takes_no_answers_does_not_fill_the_memory(world):
+def test_unread_responses_do_not_fill_the_memory(world):
     wire = world.client()
     wire.taking = False
     wire.send(*[get(STATUS) * 50] * 40)
@@ -274,7 +274,7 @@ def test_who_asks_on_and_takes_no_answers_does_not_fill_the_memory(world):
 
 
 @pytest.mark.parametrize("pieces", [1, 2])
-def test_a_body_that_is_there_is_read_past(world, pieces):
+def test_body_of_an_answered_request_is_skipped(world, pieces):
     data = get(b"/", method=b"POST", body=b"x" * 1000) + get(STATUS)
     wire = world.client()
     world.store.hold("visit")
@@ -288,7 +288,7 @@ def test_a_body_that_is_there_is_read_past(world, pieces):
         assert answers[0][b"Connection"] == b"close", "what is left of the body would be taken for a request"
 
 
-def test_a_body_that_comes_while_the_store_is_asked_is_read_past(world):
+def test_body_that_arrives_during_a_store_call_is_skipped(world):
     world.store.hold("join")
     wire = world.client()
     wire.send(
@@ -298,7 +298,7 @@ def test_a_body_that_comes_while_the_store_is_asked_is_read_past(world):
     assert [answer.status for answer in read_responses(wire.got, [b"POST", b"GET"])] == [503, 200]
 
 
-def test_who_expects_to_be_asked_for_the_body_is_answered_at_once(world):
+def test_expecting_client_is_answered_immediately(world):
     wire = world.client()
     wire.send(get(b"/", b"Expect: 100-continue", b"Content-Length: 5", method=b"POST"))
     (answer,) = read_responses(wire.got, [b"POST"])
@@ -306,7 +306,7 @@ def test_who_expects_to_be_asked_for_the_body_is_answered_at_once(world):
     assert answer[b"Connection"] == b"close"
 
 
-def test_a_head_alone_is_answered_by_one(world):
+def test_head_request_gets_no_body(world):
     page = world.ask(get(b"/", PAGE))
     assert len(page.body) == int(page[b"Content-Length"]) > 1000
     answer = world.ask(get(b"/", PAGE, method=b"HEAD"))
@@ -317,7 +317,7 @@ def test_a_head_alone_is_answered_by_one(world):
 # Mistakes of ours.
 
 
-def test_a_mistake_of_ours_is_answered_and_logged_and_ends_nothing(world):
+def test_internal_error_is_answered_and_logged(world):
     class Broken(dict[str, Room]):
         def __getitem__(self, name: str) -> Room:
             raise RuntimeError("a mistake")
@@ -334,7 +334,7 @@ def test_a_mistake_of_ours_is_answered_and_logged_and_ends_nothing(world):
     assert world.ask(get(STATUS), wire=wire).status == 200
 
 
-def test_a_mistake_in_what_had_to_wait_is_answered_too(world):
+def test_internal_error_in_a_task_is_answered(world):
     world.tokens._tickets = None  # nobody's ticket can be signed
     wire = world.client()
     answer = world.ask(get(b"/", PAGE), wire=wire)
@@ -345,7 +345,7 @@ def test_a_mistake_in_what_had_to_wait_is_answered_too(world):
 # The end.
 
 
-def test_while_it_stops_connections_end_with_their_answers(world):
+def test_draining_worker_closes_connections_after_their_responses(world):
     world.store.hold("join")
     busy, idle, half, silent = (world.client() for _ in range(4))
     busy.send(get(b"/", PAGE) + get(STATUS))
@@ -376,7 +376,7 @@ def test_while_it_stops_connections_end_with_their_answers(world):
     assert drain.done()
 
 
-def test_what_does_not_end_in_time_is_cut(world):
+def test_draining_worker_aborts_the_rest(world):
     world.store.hold("join")
     wire = world.client()
     wire.send(get(b"/", PAGE))
@@ -393,7 +393,7 @@ def test_what_does_not_end_in_time_is_cut(world):
 # How many there may be.
 
 
-def test_no_more_connections_than_there_may_be():
+def test_connections_are_limited():
     with World(most_connections=4, most_per_address=2, trusted=["10.0.0.0/8"]) as world:
         first, second = world.client("192.0.2.1"), world.client("192.0.2.1")
         assert world.client("192.0.2.1").aborted, "too many from there"
@@ -412,7 +412,7 @@ def test_no_more_connections_than_there_may_be():
         assert len(world.edge.clients) == 3
 
 
-def test_who_was_turned_away_is_not_counted():
+def test_rejected_connections_are_not_counted():
     with World(most_per_address=1) as world:
         kept = world.client("192.0.2.1")
         for _ in range(5):
@@ -421,7 +421,7 @@ def test_who_was_turned_away_is_not_counted():
         assert not world.client("192.0.2.1").lost
 
 
-def test_small_limits_are_kept_to():
+def test_small_limits():
     limits = replace(LIMITS, head_bytes=200, head_seconds=1.0)
     with World(view=QUIET, limits=limits) as world:
         assert world.ask(get(STATUS)).status == 200

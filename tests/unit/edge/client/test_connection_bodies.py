@@ -38,7 +38,7 @@ def upload(world: World, *lines: bytes, target: bytes = b"/free", address: str =
 # When the shop is asked.
 
 
-def test_a_small_body_is_sent_to_the_shop_when_it_is_all_there(world):
+def test_small_body_is_forwarded_when_complete(world):
     wire = sent(world, b"Content-Length: 10", method=b"POST")
     wire.send(b"hello")
     assert world.shop.attempts == 0
@@ -49,13 +49,13 @@ def test_a_small_body_is_sent_to_the_shop_when_it_is_all_there(world):
     assert wire.is_reading()
 
 
-def test_a_body_that_comes_with_its_head_is_never_held(world, monkeypatch):
+def test_body_that_arrives_with_its_head_is_not_buffered(world, monkeypatch):
     monkeypatch.setattr("waitroom.edge.client.request_body.BodyBuffer", None)
     sent(world, method=b"POST", body=b"x" * 2 * WANTED)
     assert at_shop(world).body == b"x" * 2 * WANTED
 
 
-def test_a_large_body_is_sent_to_the_shop_when_its_first_bytes_are_there(world):
+def test_large_body_is_forwarded_once_the_buffer_is_full(world):
     size = 4 * WANTED
     wire = sent(world, b"Content-Length: %d" % size, method=b"POST")
     wire.send(*[b"x" * PIECE] * (WANTED // PIECE - 1))
@@ -67,7 +67,7 @@ def test_a_large_body_is_sent_to_the_shop_when_its_first_bytes_are_there(world):
     assert at_shop(world).body == b"x" * size
 
 
-def test_a_body_goes_on_with_what_has_come_when_its_time_is_over(world):
+def test_body_is_forwarded_when_its_buffering_time_ends(world):
     wire = sent(world, b"Content-Length: 10", method=b"POST")
     wire.send(b"hello")
     world.pass_time(SECONDS - 0.5)
@@ -78,7 +78,7 @@ def test_a_body_goes_on_with_what_has_come_when_its_time_is_over(world):
     assert at_shop(world).body == b"helloworld"
 
 
-def test_a_body_that_stops_while_it_is_held(world):
+def test_stalled_body_times_out_while_buffered(world):
     with World(limits=replace(LIMITS, body_seconds=3.0)) as world:
         wire = sent(world, b"Content-Length: 10", method=b"POST")
         for _ in range(3):
@@ -91,20 +91,20 @@ def test_a_body_that_stops_while_it_is_held(world):
 
 
 @pytest.mark.parametrize("limits", [replace(LIMITS, buffer_bytes=0), replace(LIMITS, buffer_seconds=0.0)])
-def test_nothing_is_held_where_that_is_switched_off(limits):
+def test_buffering_can_be_switched_off(limits):
     with World(limits=limits) as world:
         sent(world, b"Content-Length: 10", method=b"POST")
         assert world.shop.attempts == 1
 
 
-def test_a_body_in_chunks_begins_at_once_with_a_pass_and_a_connection_to_spare(world):
+def test_chunked_body_with_a_pass_is_streamed(world):
     wire = sent(world, CHUNKED, method=b"POST")
     assert world.shop.attempts == 1
     wire.send(b"5\r\nhello\r\n0\r\n\r\n")
     assert at_shop(world).body == b"hello"
 
 
-def test_a_body_in_chunks_is_held_without_a_pass():
+def test_chunked_body_without_a_pass_is_buffered():
     with open_world() as world:
         wire = upload(world, CHUNKED)
         wire.send(b"5\r\nhello\r\n")
@@ -114,7 +114,7 @@ def test_a_body_in_chunks_is_held_without_a_pass():
         assert (got.framing, got.body, got.trailers) == ("chunked", b"hello", [(b"X-Sum", b"1")])
 
 
-def test_a_body_in_chunks_is_held_where_half_of_the_connections_are_in_use():
+def test_chunked_body_is_buffered_while_the_pool_is_half_full():
     with World(upstream_max_connections=4) as world:
         for _ in range(2):
             sent(world, CHUNKED, method=b"POST")
@@ -125,7 +125,7 @@ def test_a_body_in_chunks_is_held_where_half_of_the_connections_are_in_use():
         assert world.shop.attempts == 3
 
 
-def test_broken_chunks_never_reach_the_shop_while_they_are_held():
+def test_malformed_chunks_in_the_buffer_never_reach_the_shop():
     with open_world() as world:
         wire = upload(world, CHUNKED)
         wire.send(b"5\r\nhello\r\n", b"x\r\n")
@@ -134,7 +134,7 @@ def test_broken_chunks_never_reach_the_shop_while_they_are_held():
         assert world.shop.attempts == 0
 
 
-def test_requests_behind_a_body_that_was_held_are_answered(world):
+def test_requests_after_a_buffered_body_are_answered(world):
     wire = sent(world, b"Content-Length: 4", method=b"POST")
     wire.send(b"ab", b"cd" + get(b"/b", world.inside()))
     for _ in range(2):
@@ -145,7 +145,7 @@ def test_requests_behind_a_body_that_was_held_are_answered(world):
 # What clients are told meanwhile.
 
 
-def test_who_asks_first_is_told_to_go_on_before_the_shop_is_asked_and_once(world):
+def test_continue_is_sent_once_when_buffering_begins(world):
     wire = sent(world, b"Expect: 100-continue", b"Content-Length: 5", method=b"POST")
     assert wire.got == CONTINUE
     assert world.shop.attempts == 0
@@ -154,7 +154,7 @@ def test_who_asks_first_is_told_to_go_on_before_the_shop_is_asked_and_once(world
     assert wire.got.count(b" 100 ") == 1
 
 
-def test_who_asks_first_and_waits_on_is_sent_to_the_shop_in_the_end(world):
+def test_expecting_client_that_sends_nothing_is_forwarded_in_the_end(world):
     wire = sent(world, b"Expect: 100-continue", b"Content-Length: 5", method=b"POST")
     world.pass_time(SECONDS)
     assert world.shop.attempts == 1
@@ -166,7 +166,7 @@ def test_who_asks_first_and_waits_on_is_sent_to_the_shop_in_the_end(world):
 # How much is held.
 
 
-def test_no_more_is_read_than_is_wanted_while_the_shop_has_no_connection(world):
+def test_full_buffer_pauses_reading_until_a_connection_is_free(world):
     world.shop.hangs = True
     wire = sent(world, b"Content-Length: 1000000", method=b"POST")
     wire.send(*[b"x" * PIECE] * 240)
@@ -178,7 +178,7 @@ def test_no_more_is_read_than_is_wanted_while_the_shop_has_no_connection(world):
     assert wire.unread == 0
 
 
-def test_a_body_that_comes_byte_by_byte_costs_what_it_says(world):
+def test_body_that_arrives_byte_by_byte_costs_no_more_memory(world):
     wire = sent(world, b"Content-Length: 1000", method=b"POST")
     wire.send(*[b"x"] * 999)
     held = wire.protocol._body.buffer
@@ -187,7 +187,7 @@ def test_a_body_that_comes_byte_by_byte_costs_what_it_says(world):
 
 
 @pytest.mark.parametrize("way", [Wire.reset, Wire.send_eof])
-def test_nothing_is_held_for_a_client_that_has_gone(world, way):
+def test_disconnect_frees_the_buffer(world, way):
     wire = sent(world, b"Content-Length: 1000", method=b"POST")
     wire.send(b"x" * 500)
     assert world.edge.bodies.held == 500
@@ -197,7 +197,7 @@ def test_nothing_is_held_for_a_client_that_has_gone(world, way):
     assert world.room.metrics.requests == {"gone": 1}
 
 
-def test_nothing_is_held_for_a_request_that_got_no_connection():
+def test_failed_request_frees_the_buffer():
     with World(upstream_max_connections=1, upstream_wait_seconds=1.0) as world:
         sent(world)
         wire = sent(world, b"Content-Length: 1000000", method=b"POST")
@@ -213,7 +213,7 @@ def full(**settings: object) -> World:
     return World(paths=("/sale",), most_buffered=1000, **settings)  # type: ignore[arg-type]
 
 
-def test_without_a_pass_no_body_is_taken_where_all_buffers_are_full():
+def test_body_without_a_pass_is_refused_when_buffers_are_full():
     with full() as world:
         first = upload(world, b"Content-Length: 2000")
         first.send(b"x" * 1000)
@@ -231,7 +231,7 @@ def test_without_a_pass_no_body_is_taken_where_all_buffers_are_full():
         assert world.logs == [], "anybody can bring that about"
 
 
-def test_with_a_pass_bodies_are_passed_on_as_they_come_where_all_buffers_are_full():
+def test_body_with_a_pass_is_streamed_when_buffers_are_full():
     with full() as world:
         held = upload(world, b"Content-Length: 2000")
         held.send(b"x" * 1000)
@@ -243,7 +243,7 @@ def test_with_a_pass_bodies_are_passed_on_as_they_come_where_all_buffers_are_ful
         inside.reset()
 
 
-def test_with_a_pass_a_body_that_fills_the_buffers_is_passed_on():
+def test_body_with_a_pass_that_fills_the_buffers_is_streamed():
     with full() as world:
         wire = world.client()
         wire.send(get(b"/sale", world.inside(), b"Content-Length: 2000", method=b"POST"))
@@ -254,7 +254,7 @@ def test_with_a_pass_a_body_that_fills_the_buffers_is_passed_on():
         assert at_shop(world).body == b"x" * 900 + b"y" * 200 + b"z" * 900
 
 
-def test_a_small_body_that_is_all_there_needs_no_buffer():
+def test_complete_body_needs_no_buffer():
     with full() as world:
         held = upload(world, b"Content-Length: 2000")
         held.send(b"x" * 1000)
@@ -263,7 +263,7 @@ def test_a_small_body_that_is_all_there_needs_no_buffer():
         assert at_shop(world).body == b"hello"
 
 
-def test_the_time_in_which_a_body_comes_is_not_the_shop_s(world):
+def test_buffering_time_is_not_latency_of_the_shop(world):
     wire = sent(world, b"Content-Length: 2", method=b"POST")
     wire.send(b"x")
     world.pass_time(SECONDS - 1)
@@ -286,7 +286,7 @@ def drip(world: World, wire: Wire, per_second: int, seconds: int) -> None:
 
 
 @pytest.mark.parametrize(("per_second", "cut"), [(400, True), (600, False)])
-def test_a_body_that_is_slow_for_half_a_minute_is_cut_off(world, per_second, cut):
+def test_slow_body_is_cut(world, per_second, cut):
     wire = sent(world, b"Content-Length: 10000000", method=b"POST")
     drip(world, wire, per_second, 10)
     shop = world.shop.wire
@@ -299,7 +299,7 @@ def test_a_body_that_is_slow_for_half_a_minute_is_cut_off(world, per_second, cut
         assert shop.aborted
 
 
-def test_a_slow_body_whose_answer_has_begun_is_broken_off(world):
+def test_slow_body_with_a_started_response_is_aborted(world):
     wire = sent(world, b"Content-Length: 10000000", method=b"POST")
     world.pass_time(SECONDS)
     world.shop.wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
@@ -309,7 +309,7 @@ def test_a_slow_body_whose_answer_has_begun_is_broken_off(world):
     assert wire.aborted
 
 
-def test_a_shop_that_does_not_take_a_body_makes_no_client_slow():
+def test_waiting_for_the_shop_makes_no_upload_slow():
     with World(limits=replace(LIMITS, body_seconds=300.0)) as world:
         wire = sent(world, b"Content-Length: 10000000", method=b"POST")
         world.pass_time(SECONDS)
@@ -324,14 +324,14 @@ def test_a_shop_that_does_not_take_a_body_makes_no_client_slow():
         assert not wire.got
 
 
-def test_any_rate_will_do_where_that_is_switched_off():
+def test_minimum_rate_can_be_switched_off():
     with World(limits=replace(LIMITS, min_bytes_per_second=0.0)) as world:
         wire = sent(world, b"Content-Length: 10000000", method=b"POST")
         drip(world, wire, 1, 200)
         assert not wire.got
 
 
-def test_a_machine_that_stood_still_finds_no_client_slow(world):
+def test_stall_of_the_machine_makes_no_client_slow(world):
     wire = sent(world, b"Content-Length: 10000000", method=b"POST")
     drip(world, wire, 600, 12)
     for _ in range(5):
@@ -351,7 +351,7 @@ def download(world: World) -> Wire:
 
 
 @pytest.mark.parametrize(("per_second", "cut"), [(400, True), (600, False)])
-def test_a_client_that_takes_an_answer_slowly_for_half_a_minute_is_cut_off(world, per_second, cut):
+def test_slow_reader_is_cut(world, per_second, cut):
     wire = download(world)
     shop = world.shop.wire
     for _ in range(29):
@@ -366,7 +366,7 @@ def test_a_client_that_takes_an_answer_slowly_for_half_a_minute_is_cut_off(world
     assert shop.aborted is cut
 
 
-def test_what_a_client_takes_at_once_counts(world):
+def test_bytes_read_immediately_count(world):
     """It takes all that there is in one gulp, and nothing for as long as the shop keeps it waiting."""
     wire = sent(world)
     shop = world.shop.wire
@@ -380,7 +380,7 @@ def test_what_a_client_takes_at_once_counts(world):
     assert not wire.lost
 
 
-def test_a_shop_that_sends_slowly_makes_no_client_slow(world):
+def test_slow_shop_makes_no_client_slow(world):
     wire = sent(world)
     shop = world.shop.wire
     shop.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n")
@@ -390,7 +390,7 @@ def test_a_shop_that_sends_slowly_makes_no_client_slow(world):
     assert not wire.lost
 
 
-def test_the_bytes_of_a_tunnel_are_not_measured(world):
+def test_tunnels_have_no_minimum_rate(world):
     wire = world.client()
     wire.send(get(b"/ws", world.inside(), b"Connection: Upgrade", b"Upgrade: websocket"))
     shop = world.shop.wire
@@ -443,7 +443,7 @@ def test_slow_heads_take_no_connections():
         assert answer(inside).status == 200
 
 
-def test_slow_readers_give_their_connections_back_within_half_a_minute():
+def test_slow_readers_free_their_connections():
     with World(BYPASS) as world:
         wires = [world.client(f"192.0.2.{number % 250}") for number in range(4)]
         for wire in wires:

@@ -37,7 +37,7 @@ def world() -> Iterator[World]:
 # Deadlines.
 
 
-def test_a_client_that_says_nothing(world):
+def test_silent_client_is_closed(world):
     wire = world.client()
     world.pass_time(LIMITS.head_seconds - 0.1)
     assert not wire.lost
@@ -46,7 +46,7 @@ def test_a_client_that_says_nothing(world):
     assert wire.got == b""
 
 
-def test_a_head_that_drips_in(world):
+def test_dripping_head_times_out(world):
     wire = world.client()
     for _ in range(9):
         wire.send(b"G")
@@ -58,7 +58,7 @@ def test_a_head_that_drips_in(world):
     assert wire.got_eof
 
 
-def test_a_second_head_that_drips_in(world):
+def test_dripping_second_head_times_out(world):
     wire = world.client()
     wire.send(get(STATUS))
     wire.clear()
@@ -73,7 +73,7 @@ def test_a_second_head_that_drips_in(world):
     assert read_responses(wire.got, [b"GET"])[0].status == 408
 
 
-def test_an_idle_connection(world):
+def test_idle_connection_times_out(world):
     wire = world.client()
     wire.send(get(STATUS))
     world.pass_time(LIMITS.idle_seconds - 0.1)
@@ -85,7 +85,7 @@ def test_an_idle_connection(world):
     assert not wire.aborted
 
 
-def test_a_request_that_waits_for_the_store_has_no_deadline_of_its_own(world):
+def test_request_waiting_for_the_store_has_no_deadline(world):
     """The store's calls have theirs."""
     world.store.hold("join")
     wire = world.client()
@@ -105,7 +105,7 @@ def flood(world: World) -> Wire:
     return wire
 
 
-def test_a_client_that_takes_nothing(world):
+def test_client_that_reads_nothing_is_cut(world):
     wire = flood(world)
     world.pass_time(LIMITS.write_seconds - 0.1)
     assert not wire.lost
@@ -114,7 +114,7 @@ def test_a_client_that_takes_nothing(world):
     assert wire.aborted, "whatever else it sends"
 
 
-def test_a_client_that_takes_little_is_left_its_time(world):
+def test_client_that_reads_a_little_keeps_its_timeout(world):
     wire = flood(world)
     for _ in range(5):
         world.pass_time(LIMITS.write_seconds - 1)
@@ -126,7 +126,7 @@ def test_a_client_that_takes_little_is_left_its_time(world):
     assert wire.aborted
 
 
-def test_a_client_that_takes_again_goes_on(world):
+def test_client_that_reads_again_continues(world):
     wire = flood(world)
     world.pass_time(LIMITS.write_seconds - 1)
     wire.take()
@@ -137,7 +137,7 @@ def test_a_client_that_takes_again_goes_on(world):
     assert wire.lost
 
 
-def test_a_client_that_does_not_take_the_last_answer(world):
+def test_client_that_does_not_read_the_last_response(world):
     """Less than what makes the transport complain: nobody else would ever look at it again."""
     wire = world.client()
     wire.taking = False
@@ -149,7 +149,7 @@ def test_a_client_that_does_not_take_the_last_answer(world):
     assert wire.aborted
 
 
-def test_a_client_that_takes_the_last_answer_late(world):
+def test_client_that_reads_the_last_response_late(world):
     wire = world.client()
     wire.taking = False
     wire.send(get(b"/", PAGE, b"Connection: close"))
@@ -160,7 +160,7 @@ def test_a_client_that_takes_the_last_answer_late(world):
     assert wire.lost
 
 
-def test_an_idle_client_that_has_not_taken_its_answer(world):
+def test_idle_client_with_an_unread_response(world):
     wire = world.client()
     wire.taking = False
     wire.send(get(b"/", PAGE))
@@ -172,7 +172,7 @@ def test_an_idle_client_that_has_not_taken_its_answer(world):
     assert wire.aborted
 
 
-def test_a_refusal_that_nobody_takes(world):
+def test_unread_error_response_times_out(world):
     wire = world.client()
     wire.taking = False
     wire.send(b"\n")
@@ -186,7 +186,7 @@ def test_a_refusal_that_nobody_takes(world):
 
 
 @pytest.mark.parametrize("call", ["join", "visit"])
-def test_who_goes_while_the_store_is_asked_is_forgotten(world, call):
+def test_disconnect_during_a_store_call_cancels_it(world, call):
     world.store.hold(call)
     wire = world.client()
     wire.send(get(b"/", PAGE, *([] if call == "join" else [b"Waitroom-Ticket: " + world.ticket(99)])))
@@ -200,7 +200,7 @@ def test_who_goes_while_the_store_is_asked_is_forgotten(world, call):
     assert world.loop.errors == []
 
 
-def test_a_mistake_that_is_made_while_it_is_called_off_is_in_the_log(world):
+def test_error_during_cancellation_is_logged(world):
     async def clumsy() -> None:
         try:
             await asyncio.Event().wait()
@@ -218,7 +218,7 @@ def test_a_mistake_that_is_made_while_it_is_called_off_is_in_the_log(world):
 @pytest.mark.parametrize("turns", range(1, 9))
 @pytest.mark.parametrize("going", [Wire.reset_in, Wire.end_in])
 @pytest.mark.parametrize("warmed", [False, True])
-def test_who_goes_as_the_store_answers_leaves_nothing_behind(quiet, warmed, going, turns):
+def test_disconnect_as_the_store_responds_leaves_nothing_behind(quiet, warmed, going, turns):
     """Whoever is let in and has gone is sent to no shop; one that was sent there already is called back."""
     if warmed:
         warm(quiet)
@@ -234,7 +234,7 @@ def test_who_goes_as_the_store_answers_leaves_nothing_behind(quiet, warmed, goin
     assert quiet.loop.errors == []
 
 
-def test_who_closes_one_side_has_gone(world):
+def test_half_close_ends_the_request(world):
     world.store.hold("join")
     wire = world.client()
     wire.send(get(b"/", PAGE))
@@ -244,7 +244,7 @@ def test_who_closes_one_side_has_gone(world):
     world.store.let_go("join")
 
 
-def test_who_closes_one_side_and_has_said_so_is_answered(world):
+def test_half_close_after_connection_close_is_answered(world):
     world.store.hold("join")
     wire = world.client()
     wire.send(get(b"/", PAGE, b"Connection: close"))
@@ -256,7 +256,7 @@ def test_who_closes_one_side_and_has_said_so_is_answered(world):
     assert not wire.aborted
 
 
-def test_who_closes_one_side_in_the_middle_of_a_body_has_gone(world):
+def test_half_close_within_a_body_ends_the_request(world):
     world.store.hold("join")
     wire = world.client()
     wire.send(get(b"/", PAGE, b"Connection: close", b"Content-Length: 5", method=b"POST"))
@@ -266,7 +266,7 @@ def test_who_closes_one_side_in_the_middle_of_a_body_has_gone(world):
 
 
 @pytest.mark.parametrize("data", [b"", b"GET /", get(STATUS), get(STATUS) + b"GET"])
-def test_who_closes_one_side_between_requests_is_let_go(world, data):
+def test_half_close_between_requests_closes_the_connection(world, data):
     wire = world.client()
     wire.send(data)
     wire.send_eof()
@@ -274,7 +274,7 @@ def test_who_closes_one_side_between_requests_is_let_go(world, data):
     assert not wire.aborted
 
 
-def test_who_closes_one_side_after_an_answer_of_the_shop_s_is_let_go(world):
+def test_half_close_after_a_shop_response_closes_the_connection(world):
     wire = world.client()
     wire.send(get(b"/", world.inside()))
     world.shop.wire.send(OK)
@@ -283,7 +283,7 @@ def test_who_closes_one_side_after_an_answer_of_the_shop_s_is_let_go(world):
     assert not wire.aborted
 
 
-def test_who_closes_one_side_and_takes_nothing_is_cut(world):
+def test_half_closed_client_that_reads_nothing_is_cut(world):
     wire = world.client()
     wire.taking = False
     wire.send(get(b"/", PAGE))
@@ -321,7 +321,7 @@ class Watched:
 
 @pytest.mark.interpreted
 @pytest.mark.parametrize("way", ["reset", "eof", "idle", "close", "refused", "held", "at the shop", "in a body"])
-def test_nothing_of_a_request_is_kept_when_its_connection_is_gone(world, monkeypatch, way):
+def test_lost_connection_keeps_no_references(world, monkeypatch, way):
     """Not even until the garbage is collected: cycles of thousands of requests cost a pause."""
     watched = Watched(monkeypatch)
     gc.disable()
@@ -364,7 +364,7 @@ def test_nothing_of_a_request_is_kept_when_its_connection_is_gone(world, monkeyp
 
 
 @pytest.mark.interpreted
-def test_an_idle_connection_keeps_nothing_of_its_last_request(world, monkeypatch):
+def test_idle_connection_keeps_no_request(world, monkeypatch):
     watched = Watched(monkeypatch)
     wire = world.client()
     wire.send(get(STATUS), get(b"/", world.inside()))

@@ -21,7 +21,7 @@ def pieces(size: int) -> list[bytes]:
 # Bodies that come meanwhile.
 
 
-def test_a_large_body_that_began_while_the_store_was_asked_is_read_on():
+def test_large_body_resumes_after_a_store_call():
     with World() as world:
         world.store.hold("change_sessions")
         cookie = b"Cookie: waitroom_pass_shop=" + world.pass_(left=-5)
@@ -33,7 +33,7 @@ def test_a_large_body_that_began_while_the_store_was_asked_is_read_on():
         assert len(at_shop(world).body) == LARGE, "without waiting for the end of client_body_buffer_seconds"
 
 
-def test_a_large_body_behind_an_earlier_request_is_read_on():
+def test_large_body_resumes_after_an_earlier_request():
     with World() as world:
         wire = sent(world)
         head = get(b"/order", world.inside(), b"Content-Length: %d" % (2 * READ_AHEAD), method=b"POST")
@@ -63,7 +63,7 @@ def ask(world: World, path: bytes, *lines: bytes, method: bytes = b"GET") -> Wir
 
 @pytest.mark.parametrize("end", ["ended", "released"])
 @pytest.mark.parametrize("complete", [True, False], ids=["whole", "in part"])
-def test_a_body_that_is_held_when_its_session_ends_goes_to_no_shop(end, complete):
+def test_buffered_body_of_an_ended_session_is_not_forwarded(end, complete):
     with World() as world:
         wire = ask(world, b"/order", b"Content-Length: 10", method=b"POST")
         wire.send(b"hello")
@@ -77,7 +77,7 @@ def test_a_body_that_is_held_when_its_session_ends_goes_to_no_shop(end, complete
         assert world.room.metrics.requests == {"session_ended": 1}
 
 
-def test_a_body_that_is_held_past_the_session_s_last_second_goes_to_no_shop():
+def test_buffered_body_of_an_expired_session_is_not_forwarded():
     with World() as world:
         wire = world.client()
         cookie = b"Cookie: waitroom_pass_shop=" + world.pass_(left=5, ends=5)
@@ -91,7 +91,7 @@ def test_a_body_that_is_held_past_the_session_s_last_second_goes_to_no_shop():
 @pytest.mark.parametrize(
     ("method", "lines"), [(b"POST", ()), (b"GET", (b"Connection: Upgrade", b"Upgrade: websocket"))]
 )
-def test_what_waits_for_a_connection_when_its_session_is_released_goes_to_no_shop(method, lines):
+def test_waiting_request_of_a_released_session_is_not_forwarded(method, lines):
     with World(upstream_max_connections=1) as world:
         first = ask(world, b"/first")
         wire, read = ask(world, b"/order", *lines, method=method), ask(world, b"/thanks.png")
@@ -104,7 +104,7 @@ def test_what_waits_for_a_connection_when_its_session_is_released_goes_to_no_sho
         assert answer(read).status == 200
 
 
-def test_a_connection_that_a_session_s_end_has_freed_is_another_one_s():
+def test_connection_freed_by_a_session_end_is_reused():
     with World(upstream_max_connections=1) as world:
         ask(world, b"/first")
         ask(world, b"/order", method=b"POST")
@@ -117,7 +117,7 @@ def test_a_connection_that_a_session_s_end_has_freed_is_another_one_s():
         assert answer(other).status == 200
 
 
-def test_reads_of_a_released_session_that_wait_for_its_bounds_go_on_in_turn():
+def test_throttled_reads_of_a_released_session_are_forwarded():
     with World(session_requests_in_flight=1) as world:
         wires = [ask(world, b"/%d" % number) for number in range(4)]
         look(world, released=(90,))
@@ -129,7 +129,7 @@ def test_reads_of_a_released_session_that_wait_for_its_bounds_go_on_in_turn():
         assert [answer(wire).status for wire in wires] == [200] * 4
 
 
-def test_what_waits_for_its_session_s_bounds_past_the_last_second_goes_to_no_shop():
+def test_throttled_request_of_an_expired_session_is_not_forwarded():
     with World(session_requests_in_flight=1) as world:
         cookie = b"Cookie: waitroom_pass_shop=" + world.pass_(left=1, ends=1)
         wires = [world.client(), world.client()]
@@ -143,7 +143,7 @@ def test_what_waits_for_its_session_s_bounds_past_the_last_second_goes_to_no_sho
 # Bounds of a session that another request of it has just left.
 
 
-def test_a_request_that_has_to_wait_while_its_session_comes_below_its_bounds_goes_on():
+def test_throttled_request_continues_below_the_limits():
     with World(session_requests_in_flight=1) as world:
         first, second, third = ask(world, b"/0"), world.client(), world.client()
         world.pass_time(5)
@@ -164,7 +164,7 @@ def test_a_request_that_has_to_wait_while_its_session_comes_below_its_bounds_goe
 
 
 @pytest.mark.parametrize("rest", [b"", b"xyz\r\n"])
-def test_a_newcomer_keeps_the_pass_although_the_body_fails(rest: bytes) -> None:
+def test_newcomer_keeps_the_pass_when_the_body_fails(rest: bytes) -> None:
     with World(view=QUIET) as world:
         world.store.admits = 1
         wire = world.client()

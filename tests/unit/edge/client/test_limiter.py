@@ -54,7 +54,7 @@ def inside(world: World, number: int, *, keeps: bool = False) -> Wire:
     return wire
 
 
-def test_a_client_that_still_takes_its_answer_is_not_idle(world):
+def test_client_that_is_still_reading_is_not_idle(world):
     slow = client(world, 1)
     slow.send(get(b"/picture"))
     slow.taking = False
@@ -69,7 +69,7 @@ def test_a_client_that_still_takes_its_answer_is_not_idle(world):
     assert len(got.body) == 200000
 
 
-def test_the_longest_idle_makes_room_for_a_newcomer(world):
+def test_longest_idle_connection_is_evicted(world):
     wires = idle(world, FREE_TO_ALL)
     newcomer = client(world, 100)
     assert [wire.lost for wire in wires] == [True] + [False] * 5
@@ -79,7 +79,7 @@ def test_the_longest_idle_makes_room_for_a_newcomer(world):
     assert [wire.lost for wire in wires] == [True] * 2 + [False] * 4
 
 
-def test_a_crowd_gets_in_one_after_the_other(world):
+def test_newcomers_are_admitted_one_by_one(world):
     idle(world, FREE_TO_ALL)
     for number in range(100, 160):
         newcomer = client(world, number)
@@ -89,14 +89,14 @@ def test_a_crowd_gets_in_one_after_the_other(world):
     assert len(world.edge.clients) == FREE_TO_ALL
 
 
-def test_who_asks_again_is_no_longer_the_longest_idle(world):
+def test_new_request_ends_idleness(world):
     wires = idle(world, FREE_TO_ALL)
     wires[0].send(STATUS)
     client(world, 100)
     assert [wire.lost for wire in wires] == [False, True] + [False] * 4
 
 
-def test_one_that_was_found_idle_and_has_become_busy_is_left_alone(world):
+def test_busy_candidate_is_not_evicted(world):
     wires = idle(world, FREE_TO_ALL)
     client(world, 100)
     world.store.hold("join")
@@ -106,7 +106,7 @@ def test_one_that_was_found_idle_and_has_become_busy_is_left_alone(world):
     world.store.let_go("join")
 
 
-def test_a_request_under_way_is_never_closed(world):
+def test_request_in_flight_is_never_evicted(world):
     world.store.hold("join")
     wires = [client(world, number) for number in range(FREE_TO_ALL)]
     for wire in wires:
@@ -117,7 +117,7 @@ def test_a_request_under_way_is_never_closed(world):
     world.store.let_go("join")
 
 
-def test_a_client_has_a_moment_for_its_first_request(world):
+def test_new_connection_is_not_evicted_immediately(world):
     wires = [client(world, number) for number in range(FREE_TO_ALL)]
     world.pass_time(MIN_IDLE_SECONDS / 2)
     assert client(world, 100).aborted
@@ -126,7 +126,7 @@ def test_a_client_has_a_moment_for_its_first_request(world):
     assert not client(world, 100).lost
 
 
-def test_a_head_that_drips_in_keeps_nobody_out(world):
+def test_dripping_head_is_evicted(world):
     wires = [client(world, number) for number in range(FREE_TO_ALL)]
     for _ in range(4):
         for wire in wires:
@@ -136,14 +136,14 @@ def test_a_head_that_drips_in_keeps_nobody_out(world):
     assert sum(wire.lost for wire in wires) == 1
 
 
-def test_a_head_that_has_just_begun_is_left_alone(world):
+def test_head_that_has_just_begun_is_not_evicted(world):
     wires = idle(world, FREE_TO_ALL)
     wires[0].send(STATUS[:10])
     client(world, 100)
     assert [wire.lost for wire in wires] == [False, True] + [False] * 4
 
 
-def test_the_last_quarter_is_for_those_who_have_shown_a_pass(world):
+def test_last_quarter_is_reserved_for_passes(world):
     world.store.hold("join")
     for number in range(FREE_TO_ALL):
         client(world, number).send(get(b"/", PAGE))
@@ -163,7 +163,7 @@ def test_the_last_quarter_is_for_those_who_have_shown_a_pass(world):
     assert world.edge.connections.with_pass == 1
 
 
-def test_beyond_their_quarter_those_who_have_shown_a_pass_make_room_too(world):
+def test_passes_beyond_the_reserved_quarter_are_evicted(world):
     wires = []
     for number in range(MOST):
         wires.append(inside(world, 50 + number))
@@ -175,13 +175,13 @@ def test_beyond_their_quarter_those_who_have_shown_a_pass_make_room_too(world):
     assert sum(not wire.lost for wire in newcomers) == FREE_TO_ALL
 
 
-def test_a_single_connection_is_for_anybody():
+def test_single_connection_needs_no_pass():
     with World(most_connections=1) as world:
         assert not client(world, 1).lost
         assert client(world, 2).aborted
 
 
-def test_a_neighbourhood_has_so_many_connections_together():
+def test_connections_per_neighbourhood_are_limited():
     with World(most_per_address=2, trusted=["2001:db8:9::/48"]) as world:
         first = world.client("2001:db8::1")
         world.client("2001:db8::ffff:1")
@@ -194,7 +194,7 @@ def test_a_neighbourhood_has_so_many_connections_together():
             assert not world.client(f"2001:db8:9::{number + 1}").lost, "a trusted proxy stands for many"
 
 
-def test_loopback_is_a_neighbourhood_like_others():
+def test_loopback_is_a_neighbourhood():
     with World(most_per_address=2) as world:
         for _ in range(2):
             world.client("127.0.0.1")
@@ -202,7 +202,7 @@ def test_loopback_is_a_neighbourhood_like_others():
 
 
 @pytest.mark.interpreted
-def test_nobody_has_to_be_looked_for_again_and_again_where_nobody_is_idle(monkeypatch):
+def test_fruitless_scans_are_not_repeated(monkeypatch):
     walks = []
     monkeypatch.setattr(ConnectionLimiter, "_longest_idle", lambda *arguments: walks.append(arguments) or [])
     with World(most_connections=4, most_per_address=1000) as world:
@@ -218,7 +218,7 @@ def test_nobody_has_to_be_looked_for_again_and_again_where_nobody_is_idle(monkey
 
 
 @pytest.mark.interpreted
-def test_a_crowd_of_neighbourhoods_costs_a_bounded_number_of_walks(monkeypatch):
+def test_scans_per_sweep_are_bounded(monkeypatch):
     walks = []
     monkeypatch.setattr(ConnectionLimiter, "_longest_idle", lambda *arguments: walks.append(arguments) or [])
     with World(most_connections=1000, most_per_address=1) as world:
@@ -239,7 +239,7 @@ def forwarded(world: World, visitor: bytes, *lines: bytes) -> Wire:
     return wire
 
 
-def test_visitors_behind_a_proxy_have_so_many_requests_under_way_without_a_pass():
+def test_requests_in_flight_behind_a_proxy_are_limited():
     with World(paths=("/sale",), trusted=[PROXY], most_per_address=3) as world:
         wires = [forwarded(world, b"2001:db8::%d" % number) for number in range(3)]
         (refused,) = read_responses(forwarded(world, b"2001:db8::9").got, [b"GET"])
@@ -256,7 +256,7 @@ def test_visitors_behind_a_proxy_have_so_many_requests_under_way_without_a_pass(
         assert world.edge._in_flight.counts == {}
 
 
-def test_with_a_pass_their_sessions_have_bounds_of_their_own():
+def test_requests_with_a_pass_are_not_limited_behind_a_proxy():
     with World(paths=("/sale",), trusted=[PROXY], most_per_address=1) as world:
         for _ in range(3):
             wire = world.client(PROXY)
@@ -295,7 +295,7 @@ def test_the_soft_limit_of_open_files_is_raised():
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (soft, hard)
 
 
-def test_no_connection_outlives_its_deadline_for_being_watched(world):
+def test_rate_checks_do_not_extend_deadlines(world):
     """What is closed to make room is forgotten everywhere."""
     wires = idle(world, FREE_TO_ALL)
     client(world, 100)

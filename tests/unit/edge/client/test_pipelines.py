@@ -29,7 +29,7 @@ def one_turn(world: World) -> None:
     world.loop.run_forever()
 
 
-def test_a_turn_of_the_loop_takes_few_requests_of_each_connection(world):
+def test_requests_per_turn_are_bounded(world):
     wires = [world.client() for _ in range(20)]
     for wire in wires:
         wire._incoming.append(STATUS * 300)
@@ -47,7 +47,7 @@ def test_a_turn_of_the_loop_takes_few_requests_of_each_connection(world):
     assert turns >= 300 / REQUESTS_PER_TURN
 
 
-def test_what_comes_between_turns_waits_for_its_own(world):
+def test_input_between_turns_waits_for_the_next_turn(world):
     wire = world.client()
     for _ in range(5):
         wire._incoming.append(STATUS * 20)
@@ -59,7 +59,7 @@ def test_what_comes_between_turns_waits_for_its_own(world):
         done = answers(wire.got)
 
 
-def test_nothing_is_left_of_a_connection_that_is_lost_between_turns(world):
+def test_connection_lost_between_turns_leaves_nothing_behind(world):
     wire = world.client()
     wire._incoming.append(STATUS * 300)
     wire._deliver_soon()
@@ -72,7 +72,7 @@ def test_nothing_is_left_of_a_connection_that_is_lost_between_turns(world):
     assert answers(wire.got) == REQUESTS_PER_TURN
 
 
-def test_a_client_that_closes_its_side_between_turns_gets_all_answers(world):
+def test_half_close_between_turns_is_answered(world):
     wire = world.client()
     wire._incoming.extend([STATUS * 300, None])
     wire._deliver_soon()
@@ -81,7 +81,7 @@ def test_a_client_that_closes_its_side_between_turns_gets_all_answers(world):
     assert wire.lost
 
 
-def test_the_last_of_them_may_say_that_it_is_the_last(world):
+def test_half_close_between_turns_with_connection_close(world):
     wire = world.client()
     last = STATUS.replace(b"Host:", b"Connection: close\r\nHost:")
     wire._incoming.extend([STATUS * 30 + last + STATUS, None])
@@ -92,7 +92,7 @@ def test_the_last_of_them_may_say_that_it_is_the_last(world):
     assert len(found) == 31
 
 
-def test_order_holds_with_requests_that_wait_between(world):
+def test_responses_stay_in_order_when_some_wait(world):
     waiting = get(b"/", b"Waitroom-Ticket: " + world.ticket(99))
     wire = world.client()
     wire.send((STATUS * 11 + waiting) * 10 + get(b"/.waitroom/none"))
@@ -100,7 +100,7 @@ def test_order_holds_with_requests_that_wait_between(world):
     assert [answer.status for answer in found] == ([200] * 11 + [503]) * 10 + [404]
 
 
-def test_a_client_that_takes_no_answers_gets_no_turns(world):
+def test_client_that_reads_nothing_gets_no_turns(world):
     wire = world.client()
     wire.taking = False
     wire.send(*[STATUS * 50] * 40)
@@ -110,7 +110,7 @@ def test_a_client_that_takes_no_answers_gets_no_turns(world):
     assert len(read_responses(wire.got, [b"GET"] * 2000)) == 2000
 
 
-def test_a_worker_that_is_to_stop_takes_no_more_turns(world):
+def test_draining_worker_takes_no_more_turns(world):
     wire = world.client()
     wire._incoming.append(STATUS * 300)
     wire._deliver_soon()

@@ -8,7 +8,7 @@ import socket
 from waitroom.edge.client.send_queue import unacknowledged
 
 
-def test_what_the_other_end_does_not_take_is_counted_and_no_longer_once_it_does():
+def test_unacknowledged_bytes_are_counted():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         near = socket.create_connection(listener.getsockname())
         far, _ = listener.accept()
@@ -32,7 +32,7 @@ def test_what_the_other_end_does_not_take_is_counted_and_no_longer_once_it_does(
         assert unacknowledged(near.fileno()) < waits
 
 
-def test_a_descriptor_that_is_no_socket_holds_nothing():
+def test_unacknowledged_bytes_of_a_non_socket_are_zero():
     with open(os.devnull, "rb") as file:
         assert unacknowledged(file.fileno()) == 0
     assert unacknowledged(-1) == 0

@@ -29,7 +29,7 @@ def response(*lines: bytes) -> Response:
 
 
 @pytest.mark.parametrize("line", [*TARGETED, b"Cache-Control: max-age=9", b"Expires: x", b"Pragma: x"])
-def test_a_private_response_has_no_directive_but_ours(line):
+def test_private_response_has_only_our_cache_directive(line):
     kept = response_headers(response(*OTHERS, line, line.swapcase()), b"", private=True)
     assert kept == b"".join(other + b"\r\n" for other in OTHERS) + b"Cache-Control: private, no-store\r\n"
     assert line in response_headers(response(line), b"", private=False)
@@ -37,7 +37,7 @@ def test_a_private_response_has_no_directive_but_ours(line):
 
 @pytest.mark.parametrize("line", TARGETED)
 @pytest.mark.parametrize("before", [True, False])
-def test_a_targeted_directive_makes_a_response_cacheable(line, before):
+def test_targeted_directive_makes_a_response_cacheable(line, before):
     no_store = b"Cache-Control: no-store"
     assert response(no_store).uncacheable
     assert not response(*((line, no_store) if before else (no_store, line))).uncacheable
@@ -59,7 +59,7 @@ def test_a_targeted_directive_makes_a_response_cacheable(line, before):
         (b"Surrogate-Key: a", True),
     ],
 )
-def test_a_targeted_directive_that_forbids_it_as_well(line, uncacheable):
+def test_targeted_directive_that_forbids_storing(line, uncacheable):
     assert response(b"Cache-Control: no-store", line).uncacheable is uncacheable
     assert not response(line).uncacheable, "alone it says nothing to all other caches"
 
@@ -74,7 +74,7 @@ def test_a_targeted_directive_that_forbids_it_as_well(line, uncacheable):
         (b'private="a, b", no-store', True),
     ],
 )
-def test_what_stands_in_quotes_is_no_directive(value, uncacheable):
+def test_quoted_text_is_not_a_directive(value, uncacheable):
     assert response(b"Cache-Control: " + value).uncacheable is uncacheable
 
 
@@ -90,14 +90,14 @@ def set_cookies(world: World, *lines: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("line", TARGETED)
-def test_no_pass_is_renewed_on_a_response_that_some_cache_keeps(line):
+def test_pass_is_not_renewed_on_a_cacheable_response(line):
     with World() as world:
         assert set_cookies(world, b"Cache-Control: no-store")
         assert not set_cookies(world, b"Cache-Control: no-store", line)
 
 
 @pytest.mark.parametrize("line", TARGETED)
-def test_a_new_pass_comes_on_a_response_that_no_cache_keeps(line):
+def test_new_pass_makes_the_response_uncacheable(line):
     """The shop's command renews it, whatever the response says to caches."""
     with World() as world:
         wire = sent(world)

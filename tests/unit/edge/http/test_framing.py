@@ -63,24 +63,24 @@ def refused(data: bytes) -> str:
 # By length, and with the connection.
 
 
-def test_a_body_of_no_bytes_is_done_at_once():
+def test_empty_body_is_complete_immediately():
     assert LengthBody(0).done
 
 
 @pytest.mark.parametrize("cuts", every_cut(b"hello"))
-def test_a_body_ends_by_its_length(cuts):
+def test_body_ends_after_its_length(cuts):
     body = LengthBody(5)
     assert read(body, *cuts) == (b"hello", b"")
     assert body.done
     assert body.trailers == []
 
 
-def test_what_comes_behind_a_length_is_left_over():
+def test_bytes_after_the_length_are_returned():
     body = LengthBody(5)
     assert read(body, b"hel", b"loGET /") == (b"hello", b"GET /")
 
 
-def test_a_body_without_a_length_never_ends_by_itself():
+def test_body_without_a_length_ends_with_the_connection():
     body = CloseBody()
     assert read(body, b"a", b"\r\n0\r\n\r\n") == (b"a\r\n0\r\n\r\n", b"")
     assert not body.done
@@ -90,18 +90,18 @@ def test_a_body_without_a_length_never_ends_by_itself():
 
 
 @pytest.mark.parametrize("cuts", every_cut(b"5\r\nhello\r\nA\r\n0123456789\r\n0\r\n\r\n"))
-def test_chunks_however_they_are_cut(cuts):
+def test_chunks_in_any_pieces(cuts):
     body = ChunkedBody(400)
     assert read(body, *cuts) == (b"hello0123456789", b"")
     assert body.done
 
 
-def test_what_comes_behind_the_last_chunk_is_left_over():
+def test_bytes_after_the_last_chunk_are_returned():
     body = ChunkedBody(400)
     assert read(body, b"1\r\na\r\n0\r\n\r", b"\nGET / HTTP/1.1") == (b"a", b"GET / HTTP/1.1")
 
 
-def test_pieces_come_as_soon_as_they_are_there():
+def test_pieces_are_returned_as_they_arrive():
     body = ChunkedBody(400)
     assert body.feed(b"a\r\n0123") == ([b"0123"], b"")
     assert body.feed(b"456") == ([b"456"], b"")
@@ -112,12 +112,12 @@ def test_pieces_come_as_soon_as_they_are_there():
     "size",
     [b"5", b"05", b"000000000000005", b"5;a", b"5;a=b", b'5;a="b;\\"c\\r"', b"5;a;b=c", b"5;" + b"a" * 900],
 )
-def test_sizes_and_extensions_that_are_ones(size):
+def test_valid_chunk_sizes_and_extensions(size):
     assert chunked(size + b"\r\nhello\r\n0\r\n\r\n") == b"hello"
     assert chunked(b"5\r\nhello\r\n" + b"0" * 9 + size.lstrip(b"05") + b"\r\n\r\n") == b"hello"
 
 
-def test_hexadecimal_in_either_case():
+def test_chunk_size_in_either_case():
     assert chunked(b"a\r\n0123456789\r\nA\r\n0123456789\r\n0\r\n\r\n") == b"0123456789" * 2
 
 
@@ -129,7 +129,7 @@ def test_hexadecimal_in_either_case():
         *(b"5\n", b"\n5", b"5\r", b"5\ra", b"5\n5", b"1" * 16, b"f" * 40),
     ],
 )
-def test_sizes_and_extensions_that_are_none(size):
+def test_invalid_chunk_sizes_and_extensions(size):
     assert "size" in refused(size + b"\r\nhello\r\n0\r\n\r\n")
 
 
@@ -143,7 +143,7 @@ def test_sizes_and_extensions_that_are_none(size):
         *(b"5;a=", b'5;a="b', b"5 " + b" " * 900, b"0005\t;\xe4"),
     ],
 )
-def test_padded_sizes_of_a_shop_are_read(size):
+def test_padded_chunk_sizes_of_a_shop(size):
     for sent in (size + b"\r\nhello\r\n0\r\n\r\n", b"5\r\nhello\r\n" + size.replace(b"5", b"0", 1) + b"\r\n\r\n"):
         for cuts in [(sent,), [sent[at : at + 1] for at in range(len(sent))]]:
             body = ChunkedBody(502)
@@ -177,14 +177,14 @@ def test_padded_sizes_of_a_shop_are_read(size):
         *(b"1" * 16, b"0" * 9 + b"1" * 16, b"f" * 40, b"5 " + b" " * 1100, b"0" * 1100 + b"5"),
     ],
 )
-def test_sizes_of_a_shop_that_may_be_read_in_two_ways_are_refused(size):
+def test_ambiguous_chunk_sizes_of_a_shop_are_refused(size):
     with pytest.raises(MalformedError) as raised:
         ChunkedBody(502).feed(size + b"\r\nhello\r\n0\r\n\r\n")
     assert raised.value.status == 502
 
 
 @pytest.mark.parametrize("sent", [b"5\n", b"5;a\nhello", b"5\r\nhello\r\n0\n", b"0\r\nX: 1\n\n"])
-def test_a_bare_line_feed_is_refused_before_the_line_is_all_there(sent):
+def test_bare_line_feed_in_a_chunk_line_is_refused_early(sent):
     """Whoever ends lines so waits for an answer, and never sends more."""
     for cuts in [(sent,), [sent[at : at + 1] for at in range(len(sent))]]:
         with pytest.raises(MalformedError, match="invalid"):
@@ -192,18 +192,18 @@ def test_a_bare_line_feed_is_refused_before_the_line_is_all_there(sent):
 
 
 @pytest.mark.parametrize("end", [b"\n", b"x\r\n", b"\rx", b"\r\r\n", b"0\r\n\r\n", b" \r\n"])
-def test_a_chunk_ends_with_its_line_end(end):
+def test_chunk_must_end_with_a_line_end(end):
     assert "longer" in refused(b"5\r\nhello" + end)
 
 
-def test_a_line_of_the_greatest_length_is_read_however_it_is_cut():
+def test_longest_chunk_line_in_any_pieces():
     line = b"5;" + b"a" * (LONGEST_CHUNK_LINE - 2)
     for cuts in [(line + b"\r\n",), (line, b"\r\n"), (line + b"\r", b"\n")]:
         body = ChunkedBody(400)
         assert read(body, *cuts, b"hello\r\n0\r\n\r\n") == (b"hello", b"")
 
 
-def test_a_line_that_is_too_long_is_refused_before_it_is_all_there():
+def test_overlong_chunk_line_is_refused_early():
     for line in (b"5;" + b"a" * LONGEST_CHUNK_LINE, b"0" * 100_000):
         with pytest.raises(MalformedError, match="too long"):
             ChunkedBody(400).feed(line)
@@ -211,7 +211,7 @@ def test_a_line_that_is_too_long_is_refused_before_it_is_all_there():
         ChunkedBody(400).feed(b"5;" + b"a" * (LONGEST_CHUNK_LINE - 1) + b"\r\n")
 
 
-def test_the_status_is_whose_fault_it_is():
+def test_malformed_body_has_the_status_of_its_sender():
     with pytest.raises(MalformedError) as raised:
         ChunkedBody(502).feed(b"x\r\n")
     assert raised.value.status == 502
@@ -221,7 +221,7 @@ def test_the_status_is_whose_fault_it_is():
 
 
 @pytest.mark.parametrize("cuts", every_cut(b"0\r\nA: b\r\nC:\td e \t\r\nF:\r\nA: \xe4\r\n\r\n"))
-def test_trailers_are_kept_in_their_order(cuts):
+def test_trailers_keep_their_order(cuts):
     body = ChunkedBody(400)
     assert read(body, *cuts) == (b"", b"")
     assert body.trailers == [(b"A", b"b"), (b"C", b"d e"), (b"F", b""), (b"A", b"\xe4")]
@@ -235,7 +235,7 @@ def test_trailers_are_kept_in_their_order(cuts):
         *(b"Waitroom-Session", b"Waitroom-Command", b"X-Forwarded-For", b"Waitroom_Session", b"content_length"),
     ],
 )
-def test_trailers_that_come_too_late_to_be_true_are_dropped(name):
+def test_forbidden_trailers_are_dropped(name):
     body = ChunkedBody(400)
     read(body, b"0\r\n" + name + b": 1\r\nX: y\r\n\r\n")
     assert body.trailers == [(b"X", b"y")]
@@ -245,11 +245,11 @@ def test_trailers_that_come_too_late_to_be_true_are_dropped(name):
     "line",
     [b"A", b": b", b"A : b", b" A: b", b"A: b\n", b"A: b\rc", b"A: \x00", b"A: \x7f", b"A\xe4: b", b"A: b\r\n c"],
 )
-def test_trailers_that_are_none(line):
+def test_invalid_trailers(line):
     assert "trailer" in refused(b"0\r\n" + line + b"\r\n\r\n")
 
 
-def test_trailers_of_the_greatest_size_are_read_and_greater_ones_are_not():
+def test_maximum_size_of_trailers():
     line = b"A: " + b"b" * 1019 + b"\r\n"
     assert LONGEST_TRAILERS % len(line) == 0
     lines = line * (LONGEST_TRAILERS // len(line))
@@ -276,14 +276,14 @@ def cost(data: bytes) -> float:
     return min(times)
 
 
-def test_a_flood_of_chunks_of_one_byte_costs_what_its_bytes_do():
+def test_one_byte_chunks_are_read_in_linear_time():
     """One read may be a quarter of a megabyte, and keeps all other visitors waiting for as long as it takes."""
     few = b"1\r\na\r\n" * 10_000
     assert cost(few * 8) < 24 * cost(few)
 
 
 @pytest.mark.parametrize(("spaces", "end"), [(b" ", b"\x01"), (b" ", b"x"), (b" x", b" ")])
-def test_trailers_of_spaces_cost_what_their_bytes_do(spaces, end):
+def test_spaces_in_trailers_are_parsed_in_linear_time(spaces, end):
     """Seen on regular expressions: two parts that both match spaces try every way of sharing them out."""
     few = b"0\r\n" + b"A: %b\r\n" % (spaces * 100 + end) * 8
     many = b"0\r\nA: " + spaces * 800 + end + b"\r\n"
@@ -293,12 +293,12 @@ def test_trailers_of_spaces_cost_what_their_bytes_do(spaces, end):
 # Writing them.
 
 
-def test_a_written_chunk_is_read_as_it_was():
+def test_encoded_chunks_are_read_back():
     for piece in (b"a", b"0" * 16, b"\r\n0\r\n\r\n"):
         assert chunked(encode_chunk(piece) + encode_chunk(piece) + encode_last_chunk([])) == piece * 2
 
 
-def test_written_trailers_are_read_as_they_were():
+def test_encoded_trailers_are_read_back():
     body = ChunkedBody(400)
     read(body, encode_chunk(b"a") + encode_last_chunk([(b"A", b"b"), (b"C", b"")]))
     assert body.trailers == [(b"A", b"b"), (b"C", b"")]

@@ -72,7 +72,7 @@ def outcome(parse, told, sent: bytes) -> object:
 
 
 @given(st.lists(st.tuples(STARTS, st.lists(LINES, max_size=5)), min_size=1, max_size=6), st.integers(1, 3))
-def test_a_request_is_the_same_whether_it_was_seen_before_or_not(sent, times):
+def test_cached_request_equals_parsed_request(sent, times):
     memo = RequestHeadCache()
     for start, lines in sent * times:
         one = head(start, b"Host: shop", *lines)
@@ -91,14 +91,14 @@ STATUSES = st.sampled_from([b"HTTP/1.1 200 OK", b"HTTP/1.0 404 ", b"HTTP/1.1 304
 
 
 @given(st.lists(st.tuples(STATUSES, st.lists(RESPONSE_LINES, max_size=5)), min_size=1, max_size=6), st.integers(1, 3))
-def test_a_response_is_the_same_whether_it_was_seen_before_or_not(sent, times):
+def test_cached_response_equals_parsed_response(sent, times):
     memo = ResponseHeadCache()
     for start, lines in sent * times:
         one = head(start, *lines)
         assert outcome(memo.parse, of_response, one) == outcome(parse_response, of_response, one)
 
 
-def test_what_differs_in_its_cookies_alone_shares_all_that_is_derived():
+def test_requests_that_differ_only_in_cookies_share_derived_values():
     memo = RequestHeadCache()
     asked = [
         memo.parse(head(b"GET / HTTP/1.1", b"Host: shop", b"Cookie: a=%d" % number, b"Accept: x"))
@@ -121,7 +121,7 @@ def test_what_differs_in_its_cookies_alone_shares_all_that_is_derived():
         b"GET / HTTP/1.1\r\nHost: shop\r\nCookie: a\nb\r\nAccept: x\r\n\r\n",
     ],
 )
-def test_what_is_more_or_less_than_one_head_is_not_found(received):
+def test_only_exactly_one_head_is_found(received):
     """Though what is left of it, with a line cut out, are the same bytes."""
     memo = RequestHeadCache()
     whole = head(b"GET / HTTP/1.1", b"Host: shop", b"Cookie: a=b", b"Accept: x")
@@ -131,7 +131,7 @@ def test_what_is_more_or_less_than_one_head_is_not_found(received):
     assert memo.find(received) is None
 
 
-def test_newcomers_and_who_has_been_here_push_each_other_out_of_nothing():
+def test_newcomers_and_returning_visitors_have_separate_caches():
     memo = RequestHeadCache()
     bare, with_cookies = (head(b"GET / HTTP/1.1", b"Host: shop", *lines) for lines in ((), (b"Cookie: a=b",)))
     for _ in range(2):
@@ -141,7 +141,7 @@ def test_newcomers_and_who_has_been_here_push_each_other_out_of_nothing():
     assert memo.find(with_cookies)
 
 
-def test_nobody_s_cookies_are_kept():
+def test_cookies_are_not_cached():
     memo = RequestHeadCache()
     for number in range(4):
         memo.parse(head(b"GET / HTTP/1.1", b"Host: shop", b"Cookie: secret=%d" % number))
@@ -154,7 +154,7 @@ def test_nobody_s_cookies_are_kept():
 @pytest.mark.parametrize(
     "line", [b"Authorization: x", b"Proxy-Authorization: x", b"Waitroom-Ticket: x", b"waitroom-pass: x", b"cookie: a"]
 )
-def test_what_only_one_visitor_says_is_not_kept(line):
+def test_personal_requests_are_not_cached(line):
     memo = RequestHeadCache()
     for _ in range(4):
         memo.parse(head(b"GET / HTTP/1.1", b"Host: shop", line))
@@ -163,14 +163,14 @@ def test_what_only_one_visitor_says_is_not_kept(line):
 
 
 @pytest.mark.parametrize("line", [b"Set-Cookie: a=b", b"Waitroom-Command: release", b"Date: y", b"Connection: date"])
-def test_an_answer_to_one_visitor_is_not_kept(line):
+def test_personal_responses_are_not_cached(line):
     memo = ResponseHeadCache()
     for _ in range(4):
         memo.parse(head(b"HTTP/1.1 200 OK", b"Date: x", line))
     assert not memo._entries
 
 
-def test_heads_that_come_but_once_push_none_out_and_all_is_bounded(monkeypatch):
+def test_heads_seen_once_evict_nothing_and_the_cache_is_bounded(monkeypatch):
     monkeypatch.setattr(head_cache, "MAX_HEADS", 10)
     monkeypatch.setattr(head_cache, "MAX_SEEN_ONCE", 20)
     memo = RequestHeadCache()

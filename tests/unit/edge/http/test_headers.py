@@ -49,7 +49,7 @@ def answered(*lines: bytes, status: int = 200, private: bool = False) -> list[by
 # To the shop.
 
 
-def test_order_case_and_duplicates_are_kept():
+def test_order_case_and_duplicates_of_headers_are_kept():
     lines = [
         b"accept: text/html",
         b"X-b: 1",
@@ -70,12 +70,12 @@ def test_order_case_and_duplicates_are_kept():
         *(b"Proxy-Authorization: x", b"Proxy-Authenticate: x", b"Upgrade: h2c", b"Expect: 100-continue"),
     ],
 )
-def test_what_is_for_the_next_hop_alone_is_dropped(line):
+def test_hop_by_hop_headers_are_dropped(line):
     assert sent_on(line, b"A: b", line.upper() if b"Expect" not in line else b"C: d")[0] == b"A: b"
     assert not any(kept.lower().startswith(line.split(b":")[0].lower()) for kept in sent_on(line, b"A: b"))
 
 
-def test_framing_is_written_anew_by_who_sends_the_body():
+def test_framing_headers_are_dropped():
     assert sent_on(b"Transfer-Encoding: chunked") == []
     assert sent_on(b"Content-Length: 5") == [b"Content-Length: 5"]
 
@@ -88,7 +88,7 @@ def test_framing_is_written_anew_by_who_sends_the_body():
     ],
 )
 @pytest.mark.parametrize("peer", [STRANGER, PROXY])
-def test_what_only_the_gateway_may_say_is_dropped(name, peer):
+def test_gateway_headers_are_dropped(name, peer):
     for spelling in (name, name.lower(), name.upper()):
         assert sent_on(spelling + b": 1", b"A: b", spelling + b": 2", peer=peer) == [b"A: b"]
 
@@ -100,32 +100,32 @@ def test_what_only_the_gateway_may_say_is_dropped(name, peer):
         *(b"Content_Length", b"Transfer_Encoding", b"X_Request_Id", b"content_Type", b"Proxy_Connection"),
     ],
 )
-def test_nor_under_a_name_that_some_shops_take_for_the_same(name):
+def test_gateway_headers_are_dropped_in_every_spelling(name):
     """CGI and WSGI write hyphens and underscores alike: HTTP_WAITROOM_SESSION."""
     assert sent_on(name + b": 1", b"A: b") == [b"A: b"]
     assert sent_on(name + b": 1", b"A: b", peer=PROXY) == [b"A: b"]
 
 
-def test_other_names_with_underscores_are_nobody_s_business():
+def test_other_names_with_underscores_are_kept():
     assert sent_on(b"api_key: 1", b"X_y-Z: 2") == [b"api_key: 1", b"X_y-Z: 2"]
 
 
-def test_forwarded_is_believed_from_proxies_alone():
+def test_forwarded_is_trusted_only_from_proxies():
     assert sent_on(b"Forwarded: for=1.2.3.4") == []
     assert sent_on(b"forwarded: for=1.2.3.4", peer=PROXY) == [b"forwarded: for=1.2.3.4"]
 
 
-def test_what_the_connection_header_names_is_dropped():
+def test_headers_named_by_connection_are_dropped():
     assert sent_on(b"A: 1", b"Connection: a, close ,B", b"b: 2", b"C: 3", b"connection: c") == []
 
 
 @pytest.mark.parametrize("name", [b"Host", b"Content-Length", b"Authorization", b"Content-Type"])
-def test_but_it_makes_nothing_vanish_that_the_shop_relies_on(name):
+def test_connection_cannot_drop_essential_headers(name):
     lines = [] if name == b"Host" else [name + b": 5"]
     assert sent_on(b"Connection: keep-alive, " + name.lower(), *lines) == lines
 
 
-def test_nor_cookies():
+def test_connection_cannot_drop_cookies():
     assert sent_on(b"Connection: cookie", b"Cookie: a=b") == [b"Cookie: a=b"]
 
 
@@ -147,11 +147,11 @@ def test_nor_cookies():
         ([b'a="x; waitroom_pass_shop=1"; c=d'], [b'a="x; c=d']),
     ],
 )
-def test_our_cookies_are_not_the_shop_s_business(lines, kept):
+def test_gateway_cookies_are_not_forwarded(lines, kept):
     assert b"".join(shop_cookies(line) for line in lines) == b"".join(b"Cookie: %b\r\n" % line for line in kept)
 
 
-def test_cookies_stay_where_the_first_of_them_stood():
+def test_cookies_keep_their_place_among_the_headers():
     lines = [b"A: 1", b"Cookie: a=b; " + OURS, b"B: 2", b"cookie: c=d", b"C: 3"]
     assert sent_on(*lines) == [b"A: 1", b"Cookie: a=b", b"Cookie: c=d", b"B: 2", b"C: 3"]
     assert sent_on(b"A: 1", b"Cookie: " + OURS, b"B: 2") == [b"A: 1", b"B: 2"]
@@ -160,7 +160,7 @@ def test_cookies_stay_where_the_first_of_them_stood():
 PASS, TICKET = b"waitroom_pass_shop=", b"waitroom_ticket_shop="
 
 
-def test_all_our_cookies_are_read_from_all_lines():
+def test_gateway_cookies_are_read_from_all_headers():
     lines = [b"a=b", b"c=d; waitroom_pass_shop=1", b'waitroom_pass_shop=2;waitroom_ticket_shop="3"; x']
     assert gateway_cookies(lines, PASS) == [b"1", b"2"]
     assert gateway_cookies(lines, TICKET) == [b"3"]
@@ -171,7 +171,7 @@ def test_all_our_cookies_are_read_from_all_lines():
     assert gateway_cookies([], PASS) == []
 
 
-def test_a_cookie_that_is_there_again_is_read_once_and_no_more_than_a_few_are():
+def test_duplicate_cookies_are_read_once_and_within_a_bound():
     line = b"; ".join([PASS + b"%d" % (number // 2) for number in range(100)])
     assert gateway_cookies([line, line], PASS) == [b"%d" % number for number in range(MAX_SAME_COOKIES)]
 
@@ -180,14 +180,14 @@ PIECES = st.sampled_from([b"waitroom_pass_shop", b"waitroom_ticket_shop", b"=", 
 
 
 @given(st.lists(st.lists(PIECES, max_size=12).map(b"".join), max_size=3))
-def test_a_cookie_is_read_as_browsers_and_shops_read_it(lines):
+def test_cookie_syntax(lines):
     pairs = [piece.strip(b" \t").partition(b"=") for line in lines for piece in line.split(b";")]
     values = [value.strip(b'"') for name, equals, value in pairs if equals and name == PASS[:-1]]
     distinct = list(dict.fromkeys(value for value in values if value))
     assert gateway_cookies(lines, PASS) == distinct[:MAX_SAME_COOKIES]
 
 
-def test_reading_cookies_takes_no_longer_than_they_are():
+def test_cookies_are_read_in_linear_time():
     def cost(line: bytes) -> float:
         times = []
         for _ in range(5):
@@ -199,7 +199,7 @@ def test_reading_cookies_takes_no_longer_than_they_are():
     assert cost((b" " * 20 + b"x" + PASS) * 1000) < 20 * cost((b" " * 20 + b"x" + PASS) * 100) + 0.001
 
 
-def test_short_cookies_are_remembered_and_long_ones_not():
+def test_short_cookie_headers_are_cached_and_long_ones_not():
     """As many long ones as short ones would be a quarter of a gigabyte."""
     assert shop_cookies(b"remembered=1") is shop_cookies(b"remembered=1")
     long = b"a=" + b"b" * 3000
@@ -207,7 +207,7 @@ def test_short_cookies_are_remembered_and_long_ones_not():
     assert shop_cookies(long) is not shop_cookies(long)
 
 
-def test_a_cookie_goes_along_on_a_buyer_s_way_back_from_the_payment_provider():
+def test_cookie_is_sent_with_the_payment_provider_s_post():
     assert set_cookie("n", "v", secure=True, max_age=5) == (
         b"Set-Cookie: n=v; Path=/; Max-Age=5; HttpOnly; SameSite=None; Secure\r\n"
     )
@@ -219,14 +219,14 @@ def test_a_cookie_goes_along_on_a_buyer_s_way_back_from_the_payment_provider():
 # Forwarding headers.
 
 
-def test_a_stranger_s_forwarding_headers_are_not_believed():
+def test_forwarding_headers_of_an_untrusted_client_are_ignored():
     got = forwarding_headers(
         request(b"X-Forwarded-For: 1.1.1.1", b"X-Forwarded-Proto: https", b"X-Forwarded-Host: evil"), STRANGER
     )
     assert got == b"X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: shop\r\n"
 
 
-def test_a_trusted_proxy_s_are_and_it_is_added_to_them():
+def test_trusted_proxy_is_appended_to_its_forwarding_headers():
     lines = (
         b"X-Forwarded-For: 1.1.1.1",
         b"x-forwarded-for: 2.2.2.2",
@@ -241,7 +241,7 @@ def test_a_trusted_proxy_s_are_and_it_is_added_to_them():
     )
 
 
-def test_without_a_host_none_is_forwarded():
+def test_missing_host_is_not_forwarded():
     sent, _ = parse_request(b"GET / HTTP/1.0\r\n\r\n")
     got = forwarding_headers(sent, Peer("2001:db8::1", trusted=False, tls=True))
     assert got == b"X-Forwarded-For: 2001:db8::1\r\nX-Forwarded-Proto: https\r\n"
@@ -262,7 +262,7 @@ def test_whether_the_browser_speaks_https(peer, lines, secure):
     assert peer.is_secure(request(*lines)) is secure
 
 
-def test_who_is_trusted():
+def test_trusted_peers():
     trusted = TrustedProxies(["10.0.0.0/8", "127.0.0.1", "2001:db8::/32"])
     for address in ("10.1.2.3", "127.0.0.1", "2001:db8::1", "::ffff:10.0.0.1", "2001:db8::1%eth0"):
         assert address in trusted
@@ -272,7 +272,7 @@ def test_who_is_trusted():
 
 
 @pytest.mark.parametrize("blanks", [b" ", b"\t", b"a=b; "])
-def test_a_forwarded_header_of_blanks_costs_what_its_bytes_do(blanks):
+def test_blanks_in_forwarded_are_parsed_in_linear_time(blanks):
     def cost(value: bytes) -> float:
         times = []
         for _ in range(3):
@@ -289,7 +289,7 @@ def test_a_forwarded_header_of_blanks_costs_what_its_bytes_do(blanks):
 # To the client.
 
 
-def test_a_dozen_cookies_of_one_name_keep_their_order():
+def test_set_cookie_headers_keep_their_order():
     lines = [b"Set-Cookie: a=%d" % number for number in range(12)] + [b"set-cookie: a=; Max-Age=0", b"X: y", b"x: Y"]
     assert answered(*lines) == lines
 
@@ -301,11 +301,11 @@ def test_a_dozen_cookies_of_one_name_keep_their_order():
         *(b"Waitroom-Command: release", b"WAITROOM-COMMAND: junk", b"Proxy-Connection: close"),
     ],
 )
-def test_what_is_for_the_gateway_alone_stays_here(line):
+def test_commands_are_not_forwarded(line):
     assert answered(line, b"A: b", line.swapcase()) == [b"A: b"]
 
 
-def test_what_the_shop_s_connection_header_names_is_dropped():
+def test_response_headers_named_by_connection_are_dropped():
     assert answered(b"A: 1", b"Connection: a, set-cookie, cache-control, content-length, content-type") == []
     kept = [b"Set-Cookie: a=b", b"Cache-Control: no-store", b"Content-Length: 0", b"Content-Type: text/html"]
     assert answered(b"Connection: set-cookie, cache-control, content-length, content-type", *kept) == kept
@@ -321,11 +321,11 @@ def test_what_the_shop_s_connection_header_names_is_dropped():
         (304, [b"Content-Length: 5"], [b"Content-Length: 5"]),
     ],
 )
-def test_lengths(status, lines, kept):
+def test_content_length_of_responses(status, lines, kept):
     assert answered(*lines, status=status) == kept
 
 
-def test_a_response_that_no_cache_may_keep():
+def test_private_response_headers():
     lines = [b"cache-control: public, max-age=9", b"A: b", b"Expires: x", b"Pragma: y", b"Cache-Control: immutable"]
     assert answered(*lines, private=True) == [b"A: b", b"Cache-Control: private, no-store"]
     assert answered(*lines) == lines

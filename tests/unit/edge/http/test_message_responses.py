@@ -18,7 +18,7 @@ def bad_response(*lines: bytes, start: bytes = b"HTTP/1.1 200 OK") -> str:
     return raised.value.reason
 
 
-def test_a_response_as_it_was_sent():
+def test_response_fields():
     got = response(
         b"set-cookie: a=b", b"Set-Cookie: a=c", b"X-Empty:", b"Content-Length: 3", start=b"HTTP/1.1 200 Fine "
     )
@@ -34,7 +34,7 @@ def test_a_response_as_it_was_sent():
 @pytest.mark.parametrize(
     "start", [b"HTTP/1.1 200", b"HTTP/1.1 200 ", b"HTTP/1.1 200 Any \xe4 thing", b"HTTP/1.0 999 x"]
 )
-def test_status_lines_that_are_ones(start):
+def test_valid_status_lines(start):
     assert response(start=start).status in (200, 999)
 
 
@@ -46,7 +46,7 @@ def test_status_lines_that_are_ones(start):
         *(b"HTTP/1.1 200 O\nK", b"ICY 200 OK", b"<html>", b"", b"GET / HTTP/1.1", b"HTTP/1.1 2x0 OK"),
     ],
 )
-def test_status_lines_that_are_none(start):
+def test_invalid_status_lines(start):
     bad_response(start=start)
 
 
@@ -73,11 +73,11 @@ def test_status_lines_that_are_none(start):
         (b"Transfer-Encoding: identity",),
     ],
 )
-def test_response_headers_that_are_none(lines):
+def test_invalid_response_headers(lines):
     bad_response(*lines)
 
 
-def test_chunks_are_not_of_http_1_0_in_responses_either():
+def test_chunked_http_1_0_response_is_refused():
     bad_response(b"Transfer-Encoding: chunked", start=b"HTTP/1.0 200 OK")
 
 
@@ -91,14 +91,14 @@ def test_chunks_are_not_of_http_1_0_in_responses_either():
         ((b"Connection: keep-alive",), b"HTTP/1.0 200 OK", True),
     ],
 )
-def test_whether_the_shop_keeps_the_connection(lines, start, keep):
+def test_keep_alive_of_responses(lines, start, keep):
     assert response(*lines, start=start).keep_alive is keep
 
 
 @pytest.mark.parametrize(
     ("status", "bodiless"), [(100, True), (103, True), (200, False), (204, True), (304, True), (404, False)]
 )
-def test_which_statuses_have_no_body(status, bodiless):
+def test_bodiless_statuses(status, bodiless):
     assert response(start=b"HTTP/1.1 %d x" % status).bodiless is bodiless
 
 
@@ -117,22 +117,22 @@ def test_which_statuses_have_no_body(status, bodiless):
         ((b'private="x-name", max-age=60',), False),
     ],
 )
-def test_whether_a_cache_may_keep_it(values, uncacheable):
+def test_uncacheable_responses(values, uncacheable):
     """Only the whole word counts: a pass on a response that some cache keeps lets everyone in."""
     assert response(*(b"Cache-Control: " + value for value in values)).uncacheable is uncacheable
 
 
-def test_what_the_shop_tells_the_gateway():
+def test_commands_of_the_shop():
     got = response(b"Waitroom-Command: hold=9, release", b"waitroom-command: sold-out")
     assert got.commands.split(b",") == [b"", b"hold=9", b" release", b"sold-out"]
 
 
-def test_options_are_the_members_of_a_list():
+def test_options_of_a_list():
     assert options(b" a,B\t,, c d ") == {b"a", b"b", b"c d"}
     assert options(b"") == frozenset()
 
 
-def test_short_options_are_remembered_and_long_ones_not():
+def test_short_options_are_cached_and_long_ones_not():
     assert options(b"keep-alive, Upgrade") is options(b"keep-alive, Upgrade")
     long = b",".join(b"%d" % number for number in range(1000))
     assert options(long) == options(long)

@@ -21,7 +21,7 @@ def pieces(data: bytes, size: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("lines", [[b"A: " + b"b" * 50_000], LONG, [b"A: b"] * 190])
-def test_a_dripping_head_is_looked_at_once(lines):
+def test_partial_head_examines_each_byte_once(lines):
     head = get(STATUS, *lines)
     partial = PartialHead(head[:1], 40_000, 65536)
     assert not any(partial.add(piece) for piece in pieces(head[1:-1], 1))
@@ -31,7 +31,7 @@ def test_a_dripping_head_is_looked_at_once(lines):
 
 
 @pytest.mark.interpreted
-def test_the_connection_searches_a_dripping_head_twice_in_all(monkeypatch):
+def test_connection_searches_a_dripping_head_twice(monkeypatch):
     """As its first byte comes, and once it is complete."""
     searched: list[int] = []
     begin = ClientConnection._begin_request
@@ -50,7 +50,7 @@ def test_the_connection_searches_a_dripping_head_twice_in_all(monkeypatch):
 
 
 @pytest.mark.interpreted
-def test_a_long_head_is_not_searched_for_line_feeds_again_and_again(monkeypatch):
+def test_line_feeds_of_a_long_head_are_searched_once(monkeypatch):
     looked_at = 0
     search = partial_head.has_bare_line_feed
 
@@ -75,7 +75,7 @@ BITS = st.lists(
 
 
 @given(BITS, st.lists(st.integers(1, 5), max_size=30), st.sampled_from([20, 40, 1000]), st.sampled_from([30, 60, 1000]))
-def test_the_whole_is_looked_at_as_soon_as_there_is_something_to_see(bits, sizes, longest_line, longest):
+def test_partial_head_is_parsed_as_soon_as_it_is_complete_or_invalid(bits, sizes, longest_line, longest):
     """Judged by the whole, looked at again with each piece."""
     data = b"G" + b"".join(bits)
     partial = PartialHead(data[:1], longest_line, longest)
@@ -94,7 +94,7 @@ def test_the_whole_is_looked_at_as_soon_as_there_is_something_to_see(bits, sizes
             break
 
 
-def test_empty_lines_that_drip_in_are_no_beginning():
+def test_dripping_empty_lines_are_ignored():
     with World() as world:
         wire = world.client()
         wire.send(get(STATUS), *[b"\r", b"\n"] * 3)
@@ -106,7 +106,7 @@ def test_empty_lines_that_drip_in_are_no_beginning():
         assert read_responses(wire.got, [b"GET"])[0].status == 200
 
 
-def test_what_has_come_is_in_the_answer_to_a_head_that_stops():
+def test_timeout_response_uses_the_partial_head():
     """Whether it is a page or JSON is known by then."""
     with World() as world:
         wire = world.client()
@@ -116,7 +116,7 @@ def test_what_has_come_is_in_the_answer_to_a_head_that_stops():
         assert (answer.status, answer[b"Content-Type"]) == (408, b"text/html; charset=utf-8")
 
 
-def test_a_pipeline_behind_a_dripping_head():
+def test_pipeline_after_a_dripping_head():
     with World() as world:
         wire = world.client()
         first = get(STATUS)
@@ -124,7 +124,7 @@ def test_a_pipeline_behind_a_dripping_head():
         assert len(read_responses(wire.got, [b"GET"] * 5)) == 5
 
 
-def test_a_flood_behind_a_dripping_head_is_not_read_on():
+def test_flood_after_a_dripping_head_pauses_reading():
     with World() as world:
         world.store.hold("visit")
         wire = world.client()

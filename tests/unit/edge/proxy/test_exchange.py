@@ -22,7 +22,7 @@ def world() -> Iterator[World]:
 # There.
 
 
-def test_a_request_goes_on_as_it_came(world):
+def test_request_is_forwarded_unchanged(world):
     target = b"//a/%2F..;b='c'?d=%zz&" + b"x" * 16384
     wire = world.client()
     wire.send(
@@ -48,13 +48,13 @@ def test_a_request_goes_on_as_it_came(world):
     }
 
 
-def test_an_absolute_target_goes_on_as_a_path(world):
+def test_absolute_target_is_forwarded_as_a_path(world):
     wire = world.client()
     wire.send(get(b"http://shop.example/a?b", world.inside()))
     assert at_shop(world).target == b"/a?b"
 
 
-def test_a_request_in_http_1_0_without_a_host(world):
+def test_http_1_0_request_without_a_host(world):
     wire = world.client()
     wire.send(b"GET /a HTTP/1.0\r\n%b\r\n" % world.inside())
     assert at_shop(world)[b"Host"] == b"shop.internal:3000"
@@ -64,19 +64,19 @@ def test_a_request_in_http_1_0_without_a_host(world):
 
 
 @pytest.mark.parametrize("method", [b"GET", b"POST", b"PUT", b"DELETE"])
-def test_a_body_by_length_goes_on_by_length(world, method):
+def test_body_with_a_length_keeps_its_length(world, method):
     sent(world, b"X: 1", method=method, body=b"hello")
     got = at_shop(world)
     assert (got.framing, got.body) == ("length", b"hello")
 
 
-def test_a_form_without_a_field_has_a_length_all_the_same(world):
+def test_empty_form_keeps_its_length(world):
     sent(world, method=b"POST", body=b"")
     assert at_shop(world)[b"Content-Length"] == b"0"
 
 
 @pytest.mark.parametrize("cut", range(0, 60, 7))
-def test_a_body_in_chunks_goes_on_in_chunks(world, cut):
+def test_chunked_body_stays_chunked(world, cut):
     wire = sent(world, b"Transfer-Encoding: chunked", method=b"POST")
     body = b"5;a=b\r\nhello\r\nA\r\n0123456789\r\n0\r\nX-Sum: 1\r\nHost: evil\r\n\r\n"
     wire.send(body[:cut], body[cut:])
@@ -85,14 +85,14 @@ def test_a_body_in_chunks_goes_on_in_chunks(world, cut):
     assert b"Content-Length" not in got
 
 
-def test_a_body_byte_by_byte(world):
+def test_body_byte_by_byte(world):
     wire = sent(world, b"Content-Length: 9", method=b"POST")
     for byte in b"123456789":
         wire.send(bytes([byte]))
     assert at_shop(world).body == b"123456789"
 
 
-def test_a_body_waits_until_there_is_a_connection(world):
+def test_body_waits_for_a_connection(world):
     world.shop.hangs = True
     wire = sent(world, method=b"POST", body=b"x" * 1000)
     assert world.shop.got == b""
@@ -102,7 +102,7 @@ def test_a_body_waits_until_there_is_a_connection(world):
     assert answer(wire, b"POST").status == 200
 
 
-def test_a_body_whose_chunks_are_broken_is_never_completed(world):
+def test_malformed_chunked_body_is_never_completed(world):
     wire = sent(world, b"Transfer-Encoding: chunked", method=b"POST")
     wire.send(b"5\r\nhello\r\n", b"x\r\n", b"0\r\n\r\n")
     requests, rest = read_requests(world.shop.got)
@@ -114,7 +114,7 @@ def test_a_body_whose_chunks_are_broken_is_never_completed(world):
     assert repr(world.pool) == "<UpstreamPool in_use=0 idle=0 connecting=0 wait=0>"
 
 
-def test_who_asks_first_is_told_to_go_on_when_the_gate_has_opened(world):
+def test_continue_is_sent_once_the_request_is_forwarded(world):
     world.view = QUIET
     world.store.admits = 1
     world.store.hold("join")
@@ -132,7 +132,7 @@ def test_who_asks_first_is_told_to_go_on_when_the_gate_has_opened(world):
     assert answer(wire, b"POST").status == 200
 
 
-def test_who_asks_first_and_sends_all_the_same_needs_no_word(world):
+def test_expecting_client_that_sends_its_body_gets_no_continue(world):
     wire = sent(world, b"Expect: 100-continue", method=b"POST", body=b"")
     assert wire.got == b""
 
@@ -140,7 +140,7 @@ def test_who_asks_first_and_sends_all_the_same_needs_no_word(world):
 # Back.
 
 
-def test_an_answer_goes_back_as_it_came(world):
+def test_response_is_forwarded_unchanged(world):
     wire = sent(world)
     world.shop.wire.send(
         b"HTTP/1.1 404 Nichts da\r\nset-cookie: a=1\r\nX-a: 1\r\nSet-Cookie: a=2\r\nConnection: keep-alive, X-Hop\r\n"
@@ -175,7 +175,7 @@ def test_an_answer_goes_back_as_it_came(world):
         (b"HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n", "none", b""),
     ],
 )
-def test_bodies_and_the_connection_is_kept_however_they_are_cut(response, framing, body):
+def test_response_bodies_in_any_pieces_keep_the_connection(response, framing, body):
     for at in range(1, len(response)):
         with World() as world:
             wire = sent(world)
@@ -190,7 +190,7 @@ def test_bodies_and_the_connection_is_kept_however_they_are_cut(response, framin
                 assert b"Content-Length" not in got
 
 
-def test_trailers_of_an_answer(world):
+def test_response_trailers(world):
     wire = sent(world)
     world.shop.wire.send(
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Sum: 1\r\nSet-Cookie: a=b\r\n\r\n"
@@ -199,7 +199,7 @@ def test_trailers_of_an_answer(world):
 
 
 @pytest.mark.parametrize("line", [b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b""])
-def test_an_answer_to_a_head_has_no_body(world, line):
+def test_response_to_head_has_no_body(world, line):
     wire = sent(world, method=b"HEAD")
     world.shop.wire.send(b"HTTP/1.1 200 OK\r\n%b\r\n" % line)
     got = answer(wire, b"HEAD")
@@ -210,7 +210,7 @@ def test_an_answer_to_a_head_has_no_body(world, line):
     assert len(world.shop.wires) == 1
 
 
-def test_an_answer_in_chunks_to_http_1_0(world):
+def test_chunked_response_to_http_1_0(world):
     wire = world.client()
     wire.send(get(b"/", world.inside(), b"Connection: keep-alive").replace(b"HTTP/1.1", b"HTTP/1.0"))
     world.shop.wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX: y\r\n\r\n")
@@ -222,7 +222,7 @@ def test_an_answer_in_chunks_to_http_1_0(world):
 
 @pytest.mark.parametrize(("version", "framing"), [(b"1.0", "close"), (b"1.1", "chunked")])
 @pytest.mark.parametrize("shop", [b"1.0", b"1.1"])
-def test_an_answer_that_ends_with_the_connection(world, version, framing, shop):
+def test_response_that_ends_with_the_connection(world, version, framing, shop):
     wire = world.client()
     wire.send(get(b"/", world.inside()).replace(b"HTTP/1.1", b"HTTP/" + version))
     world.shop.wire.send(b"HTTP/%b 200 OK\r\nX: y\r\n\r\nhel" % shop, b"lo")
@@ -234,7 +234,7 @@ def test_an_answer_that_ends_with_the_connection(world, version, framing, shop):
     assert repr(world.pool) == "<UpstreamPool in_use=0 idle=0 connecting=0 wait=0>"
 
 
-def test_interim_answers(world):
+def test_interim_responses(world):
     wire = sent(world)
     world.shop.wire.send(
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nWaitroom-Command: x\r\n\r\n"
@@ -246,7 +246,7 @@ def test_interim_answers(world):
     )
 
 
-def test_interim_answers_are_not_of_http_1_0(world):
+def test_no_interim_responses_to_http_1_0(world):
     wire = world.client()
     wire.send(get(b"/", world.inside()).replace(b"HTTP/1.1", b"HTTP/1.0"))
     world.shop.wire.send(b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n" + OK)
@@ -254,7 +254,7 @@ def test_interim_answers_are_not_of_http_1_0(world):
     assert answer(wire).status == 200
 
 
-def test_the_longest_head_of_an_answer(world):
+def test_longest_response_head(world):
     for more, status in ((0, 200), (1, 502)):
         line = b"A: " + b"b" * (LONGEST_RESPONSE_HEAD - 43 + more) + b"\r\n"
         response = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n" + line + b"\r\n"
@@ -265,7 +265,7 @@ def test_the_longest_head_of_an_answer(world):
             assert answer(wire).status == status
 
 
-def test_answers_are_in_order_with_pipelined_requests(world):
+def test_pipelined_responses_are_in_order(world):
     wire = world.client()
     wire.send(b"".join(get(b"/%d" % number, world.inside()) for number in range(5)))
     for number in range(5):
@@ -279,7 +279,7 @@ def test_answers_are_in_order_with_pipelined_requests(world):
 # Early answers.
 
 
-def test_an_answer_before_the_body_has_come(world):
+def test_response_before_the_body(world):
     wire = sent(world, b"Content-Length: 100", method=b"POST")
     world.pass_time(LIMITS.buffer_seconds)
     shop = world.shop.wire
@@ -294,7 +294,7 @@ def test_an_answer_before_the_body_has_come(world):
     assert wire.lost
 
 
-def test_an_answer_that_begins_early_and_ends_late(world):
+def test_response_that_begins_early_and_ends_late(world):
     wire = sent(world, b"Content-Length: 4", method=b"POST")
     world.pass_time(LIMITS.buffer_seconds)
     shop = world.shop.wire
@@ -305,7 +305,7 @@ def test_an_answer_that_begins_early_and_ends_late(world):
     assert answer(wire, b"POST").body == b"abcd"
 
 
-def test_a_connection_whose_request_has_not_been_taken_is_not_used_again(world):
+def test_connection_with_an_unsent_request_is_not_reused(world):
     """An answer came, but what the shop has not read of the request would come before the next one."""
     wire = sent(world, method=b"POST", body=b"")
     shop = world.shop.wire
@@ -324,7 +324,7 @@ def test_a_connection_whose_request_has_not_been_taken_is_not_used_again(world):
     ("response", "outcome"),
     [(OK, "admitted"), (b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", "admitted"), (b"x", "failed")],
 )
-def test_every_exchange_is_counted_once(world, response, outcome):
+def test_exchanges_are_counted_once(world, response, outcome):
     sent(world)
     assert world.room.metrics.in_flight == 1
     world.shop.wire.send(response)
@@ -345,7 +345,7 @@ def test_every_exchange_is_counted_once(world, response, outcome):
         ("X-Failed", b"X-Fine: yes", 0),
     ],
 )
-def test_a_header_that_the_room_names_means_failure(named, line, failures):
+def test_failure_header(named, line, failures):
     with World(failure_header=header_line(named)) as world:
         sent(world)
         world.shop.wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n%b\r\n\r\n" % line)
@@ -389,7 +389,7 @@ SPACED = FAILED.ljust(4096)
     ],
 )
 @pytest.mark.parametrize("piece", [1, 7, 10_000])
-def test_a_text_that_the_room_names_means_failure_in_small_json_however_it_comes(response, failures, piece):
+def test_failure_text_in_small_json(response, failures, piece):
     with World(failure_text='"success":false') as world:
         wire = sent(world)
         for start in range(0, len(response), piece):
@@ -400,7 +400,7 @@ def test_a_text_that_the_room_names_means_failure_in_small_json_however_it_comes
         assert got.body == response.partition(b"\r\n\r\n")[2] or b"chunked" in response
 
 
-def test_what_is_looked_at_goes_on_as_it_comes():
+def test_searched_body_is_forwarded_as_it_arrives():
     with World(failure_text='"success":false') as world:
         wire = sent(world)
         world.shop.wire.send(told(FAILED[:10], JSON, length=len(FAILED)))
@@ -411,13 +411,13 @@ def test_what_is_looked_at_goes_on_as_it_comes():
         assert world.room.metrics.upstream_failures == 1
 
 
-def test_without_a_text_no_body_is_looked_at(world):
+def test_no_body_is_searched_without_a_failure_text(world):
     sent(world)
     world.shop.wire.send(told(FAILED, JSON))
     assert world.room.metrics.upstream_failures == 0
 
 
-def test_a_head_of_which_no_body_comes_tells_no_failure():
+def test_head_without_a_body_is_no_failure():
     with World(failure_text='"success":false') as world:
         sent(world, method=b"HEAD")
         world.shop.wire.send(told(b"", JSON, length=len(FAILED)))

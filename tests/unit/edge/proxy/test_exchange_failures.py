@@ -40,7 +40,7 @@ def world() -> Iterator[World]:
         b"x" * (LONGEST_RESPONSE_HEAD + 1),
     ],
 )
-def test_what_is_no_answer(world, response):
+def test_malformed_responses(world, response):
     wire = sent(world)
     shop = world.shop.wire
     shop.send(response)
@@ -54,7 +54,7 @@ def test_what_is_no_answer(world, response):
 
 @pytest.mark.parametrize("sent_before", [b"", b"HTTP", b"HTTP/1.1 200 OK\r\nContent-Le", b"HTTP/1.1 103 Hint\r\n\r\n"])
 @pytest.mark.parametrize("way", ["eof", "reset"])
-def test_a_shop_that_ends_before_its_answer_begins(world, sent_before, way):
+def test_connection_closed_before_the_response(world, sent_before, way):
     wire = sent(world)
     shop = world.shop.wire
     shop.send(sent_before)
@@ -75,7 +75,7 @@ def test_a_shop_that_ends_before_its_answer_begins(world, sent_before, way):
 )
 @pytest.mark.parametrize("way", ["eof", "reset", "late"])
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
-def test_an_answer_that_is_cut_short_does_not_look_complete(world, response, way, version):
+def test_truncated_response_does_not_look_complete(world, response, way, version):
     wire = world.client()
     wire.send(get(b"/", world.inside()).replace(b"HTTP/1.1", b"HTTP/" + version))
     shop = world.shop.wire
@@ -88,14 +88,14 @@ def test_an_answer_that_is_cut_short_does_not_look_complete(world, response, way
     assert not wire.got_eof
 
 
-def test_an_answer_that_ends_with_a_broken_connection_is_cut_short(world):
+def test_response_ended_by_a_broken_connection_is_truncated(world):
     wire = sent(world)
     world.shop.wire.send(b"HTTP/1.1 200 OK\r\n\r\nhel")
     world.shop.wire.reset()
     assert wire.aborted
 
 
-def test_broken_chunks_in_the_middle_of_an_answer(world):
+def test_malformed_chunks_within_a_response(world):
     wire = sent(world)
     shop = world.shop.wire
     shop.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", b"x\r\n")
@@ -103,7 +103,7 @@ def test_broken_chunks_in_the_middle_of_an_answer(world):
     assert shop.aborted
 
 
-def test_more_than_the_length_says_is_not_the_next_answer(world):
+def test_bytes_beyond_the_length_are_not_the_next_response(world):
     wire = sent(world)
     shop = world.shop.wire
     shop.send(OK + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
@@ -113,12 +113,12 @@ def test_more_than_the_length_says_is_not_the_next_answer(world):
     assert b"evil" not in wire.got
 
 
-def test_a_shop_that_takes_no_connections(world):
+def test_refused_connection(world):
     world.shop.refuses = ConnectionRefusedError("refused")
     assert world.ask(get(b"/", world.inside(), PAGE)).status == 502
 
 
-def test_a_shop_that_is_full():
+def test_full_pool():
     with World(upstream_max_connections=1) as world:
         first, second = sent(world), sent(world)
         world.pass_time(room_settings().upstream_wait_seconds)
@@ -127,7 +127,7 @@ def test_a_shop_that_is_full():
         assert answer(first).status == 200
 
 
-def test_a_shop_that_is_full_for_a_moment():
+def test_briefly_full_pool():
     with World(upstream_max_connections=1) as world:
         first, second = sent(world), sent(world, method=b"POST", body=b"hello")
         world.shop.wire.send(OK)
@@ -142,7 +142,7 @@ def test_a_shop_that_is_full_for_a_moment():
 
 @pytest.mark.parametrize("method", IDEMPOTENT)
 @pytest.mark.parametrize("way", ["eof", "reset"])
-def test_a_connection_that_died_idle_is_no_reason_to_fail(world, method, way):
+def test_request_on_a_dead_idle_connection_is_retried(world, method, way):
     shop = warm(world)
     wire = sent(world, method=method)
     first = shop.got
@@ -154,7 +154,7 @@ def test_a_connection_that_died_idle_is_no_reason_to_fail(world, method, way):
     assert answer(wire, method).status == 200
 
 
-def test_but_only_once(world):
+def test_retry_happens_only_once(world):
     shop = warm(world)
     wire = sent(world)
     shop.send_eof()
@@ -164,7 +164,7 @@ def test_but_only_once(world):
 
 
 @pytest.mark.parametrize("how", [{"method": b"POST"}, {"method": b"PATCH"}, {"method": b"PUT", "body": b"x"}])
-def test_and_never_what_may_do_harm_twice(world, how):
+def test_non_idempotent_request_is_not_retried(world, how):
     shop = warm(world)
     wire = sent(world, **how)
     shop.send_eof()
@@ -173,7 +173,7 @@ def test_and_never_what_may_do_harm_twice(world, how):
 
 
 @pytest.mark.parametrize("heard", [b"H", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Hint\r\nLink: a\r\n\r\n"])
-def test_nor_what_the_shop_has_begun_to_answer(world, heard):
+def test_request_with_a_started_response_is_not_retried(world, heard):
     shop = warm(world)
     wire = sent(world)
     shop.send(heard)
@@ -182,7 +182,7 @@ def test_nor_what_the_shop_has_begun_to_answer(world, heard):
     assert world.shop.attempts == 1
 
 
-def test_a_second_attempt_that_comes_too_late_is_not_made(world):
+def test_retry_after_a_disconnect_is_not_made(world):
     """Its connection is there only after the visitor was answered: nobody would ever give it back."""
     shop = warm(world)
     wire = sent(world)
@@ -222,7 +222,7 @@ def down(world: World) -> list[str]:
 
 
 @pytest.mark.parametrize("what", ["rubbish", "hang up"])
-def test_one_visitor_cannot_take_an_address_out_of_rotation(two, what):
+def test_one_visitor_cannot_mark_an_address_down(two, what):
     for _ in range(20):
         assert answer(provoke(two, what, "192.0.2.1", method=b"POST", body=b"x"), b"POST").status == 502
         two.pass_time(0.1)
@@ -232,25 +232,25 @@ def test_one_visitor_cannot_take_an_address_out_of_rotation(two, what):
     assert all(not one.failures for one in two.pool.balancer._addresses)
 
 
-def test_rubbish_for_many_visitors_takes_no_address_out_either(two):
+def test_malformed_responses_mark_no_address_down(two):
     for number in range(20):
         provoke(two, "rubbish", f"192.0.2.{number}")
     assert down(two) == []
 
 
-def test_an_address_that_hangs_up_on_many_visitors_goes_out(two):
+def test_disconnects_of_many_visitors_mark_an_address_down(two):
     for number in range(6):
         provoke(two, "hang up", f"192.0.2.{number}", method=b"POST", body=b"x")
     assert sorted(down(two)) == ["http://one.internal:3000", "http://two.internal:3000"]
 
 
-def test_an_address_that_refuses_a_connection_goes_out_at_once(two):
+def test_refused_connection_marks_an_address_down(two):
     two.shop.refuses = ConnectionRefusedError("refused")
     sent(two)
     assert sorted(down(two)) == ["http://one.internal:3000", "http://two.internal:3000"]
 
 
-def test_what_an_address_hung_up_on_is_asked_again_elsewhere(two):
+def test_disconnected_request_is_retried_on_another_address(two):
     """Although the address is still in rotation, and the other one has more to do."""
     sent(two)
     wire = sent(two)
@@ -263,7 +263,7 @@ def test_what_an_address_hung_up_on_is_asked_again_elsewhere(two):
     assert answer(wire).status == 200
 
 
-def test_failures_of_one_kind_make_one_line_in_ten_seconds(world):
+def test_failures_of_one_kind_are_rate_limited_in_the_log(world):
     for number in range(50):
         sent(world)
         world.shop.wire.send(b"HTTP/1.1 200 OK\r\n%c : y\r\n\r\n" % (97 + number % 26))
@@ -277,7 +277,7 @@ def test_failures_of_one_kind_make_one_line_in_ten_seconds(world):
     assert len(world.logs) == 3, "another kind has a line of its own"
 
 
-def test_unknown_commands_of_the_shop_make_one_line_in_ten_seconds(world):
+def test_unknown_commands_are_rate_limited_in_the_log(world):
     wire = world.client()
     for number in range(50):
         sent(world, wire=wire)
@@ -294,7 +294,7 @@ def test_a_logged_command_is_cut_to_64_bytes(world):
 # Deadlines.
 
 
-def test_a_shop_that_does_not_begin_to_answer(world):
+def test_response_timeout(world):
     wire = sent(world)
     shop = world.shop.wire
     world.pass_time(FIRST_BYTE - 0.1)
@@ -304,7 +304,7 @@ def test_a_shop_that_does_not_begin_to_answer(world):
     assert shop.aborted
 
 
-def test_interim_answers_are_no_beginning(world):
+def test_interim_responses_do_not_extend_the_timeout(world):
     wire = sent(world)
     for _ in range(10):
         world.shop.wire.send(b"HTTP/1.1 102 Processing\r\n\r\n")
@@ -312,7 +312,7 @@ def test_interim_answers_are_no_beginning(world):
     assert answer(wire).status == 504
 
 
-def test_a_shop_that_falls_silent(world):
+def test_idle_timeout_within_a_response(world):
     wire = sent(world)
     shop = world.shop.wire
     shop.send(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n")
@@ -325,7 +325,7 @@ def test_a_shop_that_falls_silent(world):
     assert shop.aborted
 
 
-def test_a_client_whose_body_does_not_come(world):
+def test_body_timeout(world):
     wire = sent(world, b"Content-Length: 100", method=b"POST")
     world.pass_time(LIMITS.buffer_seconds)
     shop = world.shop.wire
@@ -338,7 +338,7 @@ def test_a_client_whose_body_does_not_come(world):
     assert shop.aborted
 
 
-def test_when_the_body_has_come_the_shop_has_its_time(world):
+def test_response_timeout_counts_from_the_end_of_the_body(world):
     wire = sent(world, b"Content-Length: 2", method=b"POST")
     wire.send(b"xx")
     world.pass_time(LIMITS.body_seconds)
@@ -347,7 +347,7 @@ def test_when_the_body_has_come_the_shop_has_its_time(world):
     assert answer(wire, b"POST").status == 504
 
 
-def test_a_shop_that_does_not_take_the_body_is_to_blame(world):
+def test_timeout_of_a_shop_that_does_not_read_the_body(world):
     wire = sent(world, b"Content-Length: 1000000", method=b"POST")
     world.pass_time(LIMITS.buffer_seconds)
     world.shop.wire.taking = False
@@ -362,7 +362,7 @@ def test_a_shop_that_does_not_take_the_body_is_to_blame(world):
 
 @pytest.mark.parametrize("way", ["reset", "eof"])
 @pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe"])
-def test_when_the_client_goes_the_shop_need_not_go_on(world, way, begun):
+def test_disconnect_cancels_the_request(world, way, begun):
     wire = sent(world)
     shop = world.shop.wire
     shop.send(begun)
@@ -374,7 +374,7 @@ def test_when_the_client_goes_the_shop_need_not_go_on(world, way, begun):
     assert world.room.metrics.requests == {"gone": 1}
 
 
-def test_when_the_client_goes_while_a_connection_is_made(world):
+def test_disconnect_while_connecting(world):
     world.shop.hangs = True
     wire = sent(world)
     wire.reset()
@@ -383,7 +383,7 @@ def test_when_the_client_goes_while_a_connection_is_made(world):
     assert world.shop.got == b""
 
 
-def test_when_the_client_goes_while_it_waits_for_a_connection():
+def test_disconnect_while_waiting_for_a_connection():
     with World(upstream_max_connections=1) as world:
         first, second = sent(world), sent(world)
         second.reset()
@@ -392,7 +392,7 @@ def test_when_the_client_goes_while_it_waits_for_a_connection():
         assert answer(first).status == 200
 
 
-def test_a_client_that_has_said_all_it_had_to_say_is_answered(world):
+def test_half_closed_client_is_answered(world):
     wire = sent(world, b"Connection: close")
     wire.send_eof()
     shop = world.shop.wire

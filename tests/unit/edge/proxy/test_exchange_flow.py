@@ -25,7 +25,7 @@ def world() -> Iterator[World]:
 # Flow.
 
 
-def test_a_client_that_takes_nothing_stops_the_shop(world):
+def test_client_that_reads_nothing_pauses_the_shop(world):
     wire = sent(world)
     shop = world.shop.wire
     wire.taking = False
@@ -37,7 +37,7 @@ def test_a_client_that_takes_nothing_stops_the_shop(world):
     assert answer(wire).body == b"x" * 1_000_000
 
 
-def test_a_client_that_takes_in_sips_gets_all(world):
+def test_client_that_reads_in_small_steps_gets_everything(world):
     wire = sent(world)
     shop = world.shop.wire
     wire.taking = False
@@ -50,7 +50,7 @@ def test_a_client_that_takes_in_sips_gets_all(world):
     assert answer(wire).body == b"x" * 500_000
 
 
-def test_a_client_that_takes_nothing_for_too_long_frees_the_shop(world):
+def test_write_timeout_frees_the_shop(world):
     wire = sent(world)
     shop = world.shop.wire
     wire.taking = False
@@ -62,7 +62,7 @@ def test_a_client_that_takes_nothing_for_too_long_frees_the_shop(world):
     assert shop.aborted
 
 
-def test_the_shop_is_not_to_blame_for_a_slow_client(world):
+def test_slow_client_is_no_failure_of_the_shop(world):
     wire = sent(world)
     shop = world.shop.wire
     wire.taking = False
@@ -75,7 +75,7 @@ def test_the_shop_is_not_to_blame_for_a_slow_client(world):
     assert len(answer(wire).body) == 100_000
 
 
-def test_a_client_that_is_behind_already_does_not_take_the_shop_s_answer_either(world):
+def test_paused_client_pauses_a_new_exchange(world):
     """It took nothing of the last answer; this one's connection to the shop was still to be made."""
     world.shop.hangs = True
     wire = sent(world, b"Expect: 100-continue", b"Content-Length: 1", method=b"POST")
@@ -90,7 +90,7 @@ def test_a_client_that_is_behind_already_does_not_take_the_shop_s_answer_either(
     assert shop.unread == 0
 
 
-def test_a_shop_that_takes_nothing_stops_the_client(world):
+def test_shop_that_reads_nothing_pauses_the_client(world):
     wire = sent(world, b"Content-Length: 1000000", method=b"POST")
     world.pass_time(LIMITS.buffer_seconds)
     shop = world.shop.wire
@@ -105,7 +105,7 @@ def test_a_shop_that_takes_nothing_stops_the_client(world):
     assert answer(wire, b"POST").status == 200
 
 
-def test_a_body_that_comes_before_there_is_a_connection_is_not_read_on(world):
+def test_body_before_a_connection_pauses_reading(world):
     world.shop.hangs = True
     wire = sent(world, b"Content-Length: 1000000", method=b"POST")
     wire.send(*[b"x" * 10_000] * 100)
@@ -115,7 +115,7 @@ def test_a_body_that_comes_before_there_is_a_connection_is_not_read_on(world):
     assert at_shop(world).body == b"x" * 1_000_000
 
 
-def test_requests_that_come_during_an_answer_are_not_read_on():
+def test_requests_during_a_response_pause_reading():
     with World(session_requests_per_second=1e6) as world:
         wire = sent(world)
         world.shop.wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
@@ -131,7 +131,7 @@ def test_requests_that_come_during_an_answer_are_not_read_on():
         assert wire.got.count(b"HTTP/1.1 200 OK") == 2001
 
 
-def test_early_answers_to_a_client_that_is_held_up_do_not_hold_it_for_ever(world):
+def test_early_response_resumes_a_paused_client(world):
     wire = sent(world, b"Content-Length: 1000000", method=b"POST")
     world.pass_time(LIMITS.buffer_seconds)
     shop = world.shop.wire
@@ -161,7 +161,7 @@ def tunnel(world: World, early: bytes = b"", *, after: float = 0.0) -> tuple[Wir
     return wire, shop
 
 
-def test_a_change_of_protocol(world):
+def test_upgrade(world):
     wire, shop = tunnel(world)
     got = at_shop(world)
     assert (got[b"Connection"], got[b"Upgrade"], got[b"Sec-WebSocket-Key"]) == (b"Upgrade", b"websocket", b"abc")
@@ -176,7 +176,7 @@ def test_a_change_of_protocol(world):
     assert wire.got == b"HTTP/1.1 500 No\r\n\r\n\xff\x00"
 
 
-def test_what_is_said_early_is_not_lost(world):
+def test_early_tunnel_data_is_not_lost(world):
     wire = world.client()
     wire.send(get(b"/ws", world.inside(), *UPGRADE) + b"from the client")
     shop = world.shop.wire
@@ -186,7 +186,7 @@ def test_what_is_said_early_is_not_lost(world):
     assert wire.got.endswith(b"\r\n\r\nfrom the shop")
 
 
-def test_a_change_of_protocol_that_the_shop_declines(world):
+def test_declined_upgrade(world):
     wire = world.client()
     wire.send(get(b"/ws", world.inside(), *UPGRADE) + get(b"/b", world.inside()))
     world.shop.wire.send(b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: x\r\nContent-Length: 0\r\n\r\n")
@@ -197,7 +197,7 @@ def test_a_change_of_protocol_that_the_shop_declines(world):
 @pytest.mark.parametrize(
     "lines", [(b"Connection: Upgrade", b"Upgrade: h2c"), (b"Upgrade: websocket",), (b"Connection: upgrade",)]
 )
-def test_other_changes_of_protocol_are_not_asked_for(world, lines):
+def test_other_upgrades_are_not_forwarded(world, lines):
     sent(world, *lines, b"HTTP2-Settings: x")
     got = at_shop(world)
     assert b"Upgrade" not in got
@@ -205,7 +205,7 @@ def test_other_changes_of_protocol_are_not_asked_for(world, lines):
 
 
 @pytest.mark.parametrize("way", ["eof", "reset"])
-def test_when_the_shop_ends_a_tunnel_so_do_we(world, way):
+def test_tunnel_closed_by_the_shop(world, way):
     wire, shop = tunnel(world)
     shop.send(b"last words")
     shop.send_eof() if way == "eof" else shop.reset()
@@ -217,7 +217,7 @@ def test_when_the_shop_ends_a_tunnel_so_do_we(world, way):
 
 
 @pytest.mark.parametrize("way", ["eof", "reset"])
-def test_when_the_client_ends_a_tunnel_so_do_we(world, way):
+def test_tunnel_closed_by_the_client(world, way):
     wire, shop = tunnel(world)
     wire.send(b"last words")
     wire.send_eof() if way == "eof" else wire.reset()
@@ -226,7 +226,7 @@ def test_when_the_client_ends_a_tunnel_so_do_we(world, way):
     assert world.room.metrics.requests == {"admitted": 1}
 
 
-def test_the_shop_s_last_words_in_a_tunnel_reach_a_slow_client(world):
+def test_last_tunnel_data_reaches_a_slow_client(world):
     wire, shop = tunnel(world)
     wire.taking = False
     shop.send(b"x" * 30_000)
@@ -238,7 +238,7 @@ def test_the_shop_s_last_words_in_a_tunnel_reach_a_slow_client(world):
     assert wire.got_eof
 
 
-def test_a_silent_tunnel_ends(world):
+def test_idle_tunnel_times_out(world):
     wire, shop = tunnel(world)
     for speaker, listener in ((wire, shop), (shop, wire)):
         world.pass_time(TUNNEL_IDLE_SECONDS - 1)
@@ -253,7 +253,7 @@ def test_a_silent_tunnel_ends(world):
     assert world.room.metrics.upstream_failures == 0
 
 
-def test_the_latency_of_a_tunnel_is_the_time_to_the_101_and_its_life_is_another_figure(world):
+def test_latency_of_a_tunnel_is_the_time_to_the_101(world):
     metrics = world.room.metrics
     wire, _ = tunnel(world, after=0.02)
     assert metrics.upstream_response_seconds.sum == pytest.approx(0.02)
@@ -267,7 +267,7 @@ def test_the_latency_of_a_tunnel_is_the_time_to_the_101_and_its_life_is_another_
     assert (metrics.in_flight, metrics.awaiting) == (0, 0)
 
 
-def test_the_latency_of_a_stream_is_the_time_to_its_head(world):
+def test_latency_of_a_stream_is_the_time_to_its_head(world):
     metrics = world.room.metrics
     wire = sent(world)
     shop = world.shop.wire
@@ -286,7 +286,7 @@ def test_the_latency_of_a_stream_is_the_time_to_its_head(world):
     assert metrics.upstream_request_seconds.sum == pytest.approx(1 + 5 * (IDLE - 1))
 
 
-def test_a_pause_that_we_end_is_no_failure_but_an_answer_that_breaks_off_is(world):
+def test_idle_stream_is_no_failure_but_a_broken_one_is(world):
     stream = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
     metrics = world.room.metrics
     wire = sent(world)
@@ -301,7 +301,7 @@ def test_a_pause_that_we_end_is_no_failure_but_an_answer_that_breaks_off_is(worl
     assert (metrics.requests, metrics.upstream_failures) == ({"idle": 1, "failed": 1}, 1)
 
 
-def test_a_shop_that_does_not_answer_has_no_latency(world):
+def test_unanswered_request_has_no_latency(world):
     sent(world)
     world.pass_time(FIRST_BYTE)
     metrics = world.room.metrics
@@ -310,7 +310,7 @@ def test_a_shop_that_does_not_answer_has_no_latency(world):
     assert metrics.awaiting == 0
 
 
-def test_both_ends_of_a_tunnel_hold_each_other_up(world):
+def test_tunnel_has_back_pressure_in_both_directions(world):
     wire, shop = tunnel(world)
     for speaker, listener in ((wire, shop), (shop, wire)):
         listener.clear()
@@ -323,7 +323,7 @@ def test_both_ends_of_a_tunnel_hold_each_other_up(world):
         assert listener.got == b"x" * 200_000
 
 
-def test_a_tunnel_that_was_held_up_has_its_time_again(world):
+def test_paused_tunnel_gets_a_new_deadline(world):
     wire, shop = tunnel(world)
     wire.taking = False
     shop.send(b"x" * (HIGH_WATER + 1))
@@ -334,7 +334,7 @@ def test_a_tunnel_that_was_held_up_has_its_time_again(world):
     assert wire.got_eof
 
 
-def test_a_client_that_takes_nothing_of_a_tunnel_is_cut_whatever_it_says(world):
+def test_tunnel_client_that_reads_nothing_is_cut(world):
     wire, shop = tunnel(world)
     wire.taking = False
     shop.send(b"x" * (HIGH_WATER + 1))

@@ -73,7 +73,7 @@ def changes(world: World) -> list[SessionChange]:
         (b"X: y", 100, False),
     ],
 )
-def test_a_pass_is_renewed_in_time_and_only_where_no_cache_may_keep_it(world, line, left, renewed):
+def test_pass_is_renewed_in_time_and_only_on_uncacheable_responses(world, line, left, renewed):
     got = told(world, line, pass_=world.pass_(left=left))
     now = int(world.unix_time())
     assert given(world, got) == (Pass(90, now + 900, now + 14400) if renewed else None)
@@ -81,18 +81,18 @@ def test_a_pass_is_renewed_in_time_and_only_where_no_cache_may_keep_it(world, li
     assert got[name] == value, "the shop's own word on caching is left alone"
 
 
-def test_a_renewed_pass_ends_no_later_than_its_session(world):
+def test_renewed_pass_ends_with_its_session(world):
     now = int(world.unix_time())
     assert given(world, told(world, PRIVATE, pass_=world.pass_(left=100, ends=200))) == Pass(90, now + 200, now + 200)
 
 
-def test_a_pass_lasts_as_long_as_the_room_s_limits_in_force_say(world):
+def test_pass_lifetime_follows_the_limits_in_force(world):
     world.view = replace(BUSY, session_ms=60_000)
     now = int(world.unix_time())
     assert given(world, told(world, PRIVATE, pass_=world.pass_(left=30))) == Pass(90, now + 60, now + 14400)
 
 
-def test_a_request_without_a_session_brings_no_pass():
+def test_request_without_a_session_gets_no_pass():
     with World(view=QUIET) as world:
         wire = world.client()
         wire.send(get(b"/api"))
@@ -100,7 +100,7 @@ def test_a_request_without_a_session_brings_no_pass():
         assert b"Set-Cookie" not in answer(wire)
 
 
-def test_a_cookie_for_a_visitor_without_a_session_is_nobody_else_s(world):
+def test_cookie_for_a_visitor_without_a_session_makes_the_response_uncacheable(world):
     request, response = parse_request(get())[0], parse_response(reply())
     cookies = b"Set-Cookie: a=b\r\n"
     forward = RoomForward(world.room, None, world.client().protocol, request, "bypass", 0.0, cookies)
@@ -108,7 +108,7 @@ def test_a_cookie_for_a_visitor_without_a_session_is_nobody_else_s(world):
     forward.on_end("ok")
 
 
-def test_a_newcomer_s_first_answer_is_nobody_else_s():
+def test_newcomer_s_first_response_is_uncacheable():
     with World(view=QUIET) as world:
         world.store.admits = 1
         wire = world.client()
@@ -124,7 +124,7 @@ def test_a_newcomer_s_first_answer_is_nobody_else_s():
 
 
 @pytest.mark.parametrize("failure", ["refused", "malformed", "cut", "late"])
-def test_a_newcomer_keeps_the_pass_though_the_shop_fails(failure):
+def test_newcomer_keeps_the_pass_when_the_shop_fails(failure):
     """Else each new try would take another slot, and a shop that is down would be full."""
     with World(view=QUIET) as world:
         world.store.admits = 1
@@ -144,7 +144,7 @@ def test_a_newcomer_keeps_the_pass_though_the_shop_fails(failure):
         assert got[b"Cache-Control"] == b"no-store"
 
 
-def test_an_error_gives_no_pass_to_who_has_one(world):
+def test_error_response_renews_no_pass(world):
     world.shop.refuses = ConnectionRefusedError("refused")
     wire = sent(world)
     assert b"Set-Cookie" not in answer(wire)
@@ -161,7 +161,7 @@ def test_hold(world):
     assert changes(world) == [SessionChange("keep", 90, 9000_000), SessionChange("hold", 90, 9000_000)]
 
 
-def test_holds_together_last_no_longer_than_a_whole_session(world):
+def test_repeated_holds_are_bounded(world):
     """In one answer, in the next, and under a pass that another worker gave."""
     now = int(world.unix_time())
     longest = Pass(90, now + 14420, now + 14420, held=14400)
@@ -175,7 +175,7 @@ def test_holds_together_last_no_longer_than_a_whole_session(world):
         assert given(other, told(other, b"Waitroom-Command: hold=99999", pass_=held)) == replace(longest, session=91)
 
 
-def test_hold_for_less_than_there_is_left_shortens_nothing(world):
+def test_short_hold_shortens_nothing(world):
     got = told(world, b"Waitroom-Command: hold=10")
     now = int(world.unix_time())
     assert given(world, got) == Pass(90, now + 900, now + 14400)
@@ -219,7 +219,7 @@ def test_sold_out(world, state, sets):
         (b"Waitroom-Command: remaining=0", b"X: y", b"WAITROOM-COMMAND:sold-out,,hold=100,"),
     ],
 )
-def test_several_at_once(world, lines):
+def test_several_commands(world, lines):
     got = told(world, *lines)
     assert b"Waitroom-Command" not in got
     assert SessionChange("hold", 90, 100_000) in changes(world)
@@ -235,7 +235,7 @@ def test_several_at_once(world, lines):
         *(b"hold=9999999999", b"remaining=many", b"remaining", b"extend=\xb2", b"Release", b"sold_out", b"\xff"),
     ],
 )
-def test_junk_is_said_to_the_log_and_does_nothing(world, value):
+def test_unknown_commands_are_logged_and_ignored(world, value):
     got = told(world, b"Waitroom-Command: " + value)
     assert b"Waitroom-Command" not in got
     assert b"Set-Cookie" not in got
@@ -245,7 +245,7 @@ def test_junk_is_said_to_the_log_and_does_nothing(world, value):
 
 
 @pytest.mark.parametrize("value", [b"release", b"hold=5", b"extend=5"])
-def test_a_word_on_nobody_s_session_is_none(value):
+def test_commands_without_a_session_are_ignored(value):
     """As a payment provider's webhook may get, past the line."""
     with World(view=QUIET) as world:
         wire = world.client()
@@ -257,7 +257,7 @@ def test_a_word_on_nobody_s_session_is_none(value):
         assert world.logs == []
 
 
-def test_a_word_with_a_newcomer_s_first_answer_is_not_lost():
+def test_command_on_a_newcomer_s_first_response_is_executed():
     with World(view=QUIET) as world:
         world.store.admits = 1
         wire = world.client()
@@ -267,7 +267,7 @@ def test_a_word_with_a_newcomer_s_first_answer_is_not_lost():
         assert given(world, answer(wire)) == Pass(151, now + 20000, now + 20000, held=5600)
 
 
-def test_commands_of_interim_answers_and_trailers_are_not_heard(world):
+def test_commands_in_interim_responses_and_trailers_are_ignored(world):
     wire = sent(world)
     world.shop.wire.send(
         b"HTTP/1.1 103 Hint\r\nWaitroom-Command: release\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -277,7 +277,7 @@ def test_commands_of_interim_answers_and_trailers_are_not_heard(world):
     assert [change.operation for change in changes(world)] == ["keep"]
 
 
-def test_what_the_store_could_not_be_told_is_told_later(world):
+def test_commands_are_retried_after_a_store_failure(world):
     told(world, b"Waitroom-Command: remaining=5, hold=100, sold-out")
     world.store.broken = {"change_sessions"}
     assert changes(world) != []

@@ -25,13 +25,13 @@ def hosts(infos: list[AddressInfo]) -> list[str]:
     return [one[4][0] for one in infos]
 
 
-def test_the_families_take_turns() -> None:
+def test_address_families_alternate() -> None:
     infos = [info(one) for one in ("2001:db8::1", "2001:db8::2", "2001:db8::3", "192.0.2.1")]
     assert hosts(interleave(infos)) == ["2001:db8::1", "192.0.2.1", "2001:db8::2", "2001:db8::3"]
     assert interleave(infos[:1]) == infos[:1]
 
 
-def test_an_address_that_took_no_connection_is_last_for_a_growing_bounded_time() -> None:
+def test_unresponsive_address_is_tried_last_for_a_growing_time() -> None:
     silent = UnresponsiveAddresses()
     both = [info("192.0.2.1"), info("192.0.2.2")]
     now, times = 100.0, []
@@ -47,7 +47,7 @@ def test_an_address_that_took_no_connection_is_last_for_a_growing_bounded_time()
     assert (times[0], times[-1]) == (INITIAL_PENALTY_SECONDS, MAX_PENALTY_SECONDS)
 
 
-def test_one_that_takes_connections_again_starts_afresh() -> None:
+def test_successful_connect_resets_the_penalty() -> None:
     silent = UnresponsiveAddresses()
     both = [info("192.0.2.1"), info("192.0.2.2")]
     silent.record_connected(both, ("192.0.2.2", 80), 0.0)
@@ -58,7 +58,7 @@ def test_one_that_takes_connections_again_starts_afresh() -> None:
     assert hosts(silent.order(both, 31.0 + INITIAL_PENALTY_SECONDS)) == ["192.0.2.1", "192.0.2.2"]
 
 
-def test_many_attempts_at_once_count_once() -> None:
+def test_simultaneous_attempts_count_once() -> None:
     silent = UnresponsiveAddresses()
     both = [info("192.0.2.1"), info("192.0.2.2")]
     for _ in range(10):
@@ -66,7 +66,7 @@ def test_many_attempts_at_once_count_once() -> None:
     assert hosts(silent.order(both, 5.0 + INITIAL_PENALTY_SECONDS)) == ["192.0.2.1", "192.0.2.2"]
 
 
-def test_names_with_ever_new_addresses_cost_bounded_memory() -> None:
+def test_memory_of_addresses_is_bounded() -> None:
     silent = UnresponsiveAddresses()
     for number in range(1000):
         infos = [info("192.0.2.1", number), info("192.0.2.2", number)]
@@ -74,7 +74,7 @@ def test_names_with_ever_new_addresses_cost_bounded_memory() -> None:
     assert len(silent) == MAX_UNRESPONSIVE
 
 
-def test_a_peer_that_was_not_among_them_says_nothing() -> None:
+def test_unknown_peer_is_ignored() -> None:
     silent = UnresponsiveAddresses()
     both = [info("192.0.2.1"), info("192.0.2.2")]
     silent.record_connected(both, ("198.51.100.1", 80), 0.0)

@@ -34,23 +34,23 @@ def fail(balancer: Balancer, index: int, now: float) -> float:
     return balancer.record_failure(index, now, now)
 
 
-def test_a_single_address_is_taken_whatever_became_of_it() -> None:
+def test_single_address_is_always_picked() -> None:
     balancer = Balancer(1)
     for now in range(100):
         assert send(balancer, float(now), answered=False) == 0
 
 
-def test_ties_go_round() -> None:
+def test_equal_addresses_take_turns() -> None:
     balancer = Balancer(3)
     assert [send(balancer, 0.0) for _ in range(7)] == [0, 1, 2, 0, 1, 2, 0]
 
 
-def test_to_ask_is_not_to_go() -> None:
+def test_pick_does_not_count_a_request() -> None:
     balancer = Balancer(2)
     assert {balancer.pick(0.0) for _ in range(5)} == {0}
 
 
-def test_the_fewest_requests_in_flight_decide() -> None:
+def test_fewest_requests_in_flight_decide() -> None:
     balancer = Balancer(3)
     for index, count in enumerate((2, 1, 3)):
         for _ in range(count):
@@ -61,14 +61,14 @@ def test_the_fewest_requests_in_flight_decide() -> None:
     assert balancer.pick(0.0) == 2
 
 
-def test_what_was_tried_is_left_out_though_it_is_well() -> None:
+def test_tried_addresses_are_left_out() -> None:
     balancer = Balancer(3)
     fail(balancer, 1, 0.0)
     assert balancer.pick(0.0, {0}) == 2
     assert balancer.pick(0.0, {0, 2}) == 1
 
 
-def test_who_fails_is_passed_over_for_a_growing_bounded_time() -> None:
+def test_down_time_grows_within_a_bound() -> None:
     balancer = Balancer(2)
     now, times = 1000.0, []
     for _ in range(9):
@@ -80,14 +80,14 @@ def test_who_fails_is_passed_over_for_a_growing_bounded_time() -> None:
     assert (times[0], times[-1]) == (INITIAL_DOWN_SECONDS, MAX_DOWN_SECONDS)
 
 
-def test_many_that_fail_at_once_count_once() -> None:
+def test_simultaneous_failures_count_once() -> None:
     balancer = Balancer(2)
     assert balancer.record_failure(0, 5.0, 6.0) == 1
     assert [balancer.record_failure(0, began, 6.5) for began in (4.0, 5.0, 6.0, 6.4)] == [0, 0, 0, 0]
     assert balancer.record_failure(0, 7.0, 7.5) == 2
 
 
-def test_one_request_a_second_tries_an_address_that_was_down() -> None:
+def test_one_trial_per_second() -> None:
     balancer = Balancer(2)
     seconds = fail(balancer, 0, 0.0)
     balancer.begin(1, 0.0)  # so that the other is the one with less to do
@@ -100,7 +100,7 @@ def test_one_request_a_second_tries_an_address_that_was_down() -> None:
     assert balancer.pick(seconds + 0.001) == 0
 
 
-def test_after_an_answer_the_next_failure_is_a_first_one() -> None:
+def test_success_resets_the_down_time() -> None:
     balancer = Balancer(2)
     assert [fail(balancer, 0, now) for now in (0.0, 1.0)] == [1, 2]
     assert balancer.record_success(0, 3.0)
@@ -108,14 +108,14 @@ def test_after_an_answer_the_next_failure_is_a_first_one() -> None:
     assert fail(balancer, 0, 3.0) == 1
 
 
-def test_an_answer_to_an_older_request_proves_nothing() -> None:
+def test_success_of_an_older_request_is_ignored() -> None:
     balancer = Balancer(2)
     balancer.record_failure(0, 9.0, 10.0)
     assert not balancer.record_success(0, 9.5)
     assert balancer.pick(10.5) == 1
 
 
-def test_where_all_are_down_all_are_tried() -> None:
+def test_all_are_tried_when_all_are_down() -> None:
     balancer = Balancer(3)
     for index in range(3):
         fail(balancer, index, 0.0)
@@ -128,7 +128,7 @@ def disconnect(balancer: Balancer, neighbourhood: str, now: float) -> float:
     return balancer.record_disconnect(0, neighbourhood, now, now)
 
 
-def test_one_neighbourhood_cannot_take_an_address_out_of_rotation() -> None:
+def test_disconnects_of_one_neighbourhood_mark_nothing_down() -> None:
     balancer = Balancer(2)
     for at in range(1000):
         assert disconnect(balancer, "192.0.2.1", at / 100) == 0
@@ -136,7 +136,7 @@ def test_one_neighbourhood_cannot_take_an_address_out_of_rotation() -> None:
     assert {send(balancer, 10.0) for _ in range(4)} == {0, 1}
 
 
-def test_an_address_that_hangs_up_on_several_neighbourhoods_is_down() -> None:
+def test_disconnects_of_several_neighbourhoods_mark_an_address_down() -> None:
     balancer = Balancer(2)
     downs = [disconnect(balancer, f"192.0.2.{number}", number) for number in range(DISCONNECT_NEIGHBOURHOODS)]
     assert downs == [0] * (DISCONNECT_NEIGHBOURHOODS - 1) + [INITIAL_DOWN_SECONDS]
@@ -146,28 +146,28 @@ def test_an_address_that_hangs_up_on_several_neighbourhoods_is_down() -> None:
     assert downs == [0] * (DISCONNECT_NEIGHBOURHOODS - 1) + [2 * INITIAL_DOWN_SECONDS]
 
 
-def test_hang_ups_long_after_each_other_say_nothing_about_the_address() -> None:
+def test_disconnects_far_apart_mark_nothing_down() -> None:
     balancer = Balancer(2)
     pause = DISCONNECT_SECONDS / (DISCONNECT_NEIGHBOURHOODS - 1)
     for number in range(100):
         assert disconnect(balancer, f"192.0.2.{number}", number * pause) == 0
 
 
-def test_an_address_that_answers_in_between_is_not_down() -> None:
+def test_success_between_disconnects_resets_them() -> None:
     balancer = Balancer(2)
     for number in range(100):
         assert disconnect(balancer, f"192.0.2.{number}", float(number)) == 0
         balancer.record_success(0, float(number))
 
 
-def test_what_is_remembered_of_hang_ups_is_bounded() -> None:
+def test_memory_of_disconnects_is_bounded() -> None:
     balancer = Balancer(1)
     for number in range(1000):
         disconnect(balancer, f"192.0.2.{number}", 5.0)
         assert len(balancer._addresses[0].hung_up) < DISCONNECT_NEIGHBOURHOODS
 
 
-def test_an_ill_address_is_passed_over_until_a_check_says_otherwise() -> None:
+def test_unhealthy_address_is_not_picked() -> None:
     balancer = Balancer(2)
     assert balancer.record_health_check(0, 0.0, healthy=False)
     assert not balancer.record_health_check(0, 1.0, healthy=False)
@@ -177,7 +177,7 @@ def test_an_ill_address_is_passed_over_until_a_check_says_otherwise() -> None:
     assert {send(balancer, 1001.0) for _ in range(4)} == {0, 1}
 
 
-def test_a_check_that_goes_well_brings_the_trial_forward_and_no_more() -> None:
+def test_successful_check_only_brings_the_trial_forward() -> None:
     balancer = Balancer(2)
     for now in (0.0, 1.0, 3.0, 7.0):
         fail(balancer, 0, now)
@@ -196,7 +196,7 @@ def test_a_check_that_goes_well_brings_the_trial_forward_and_no_more() -> None:
         st.tuples(st.integers(0, 2), st.sampled_from(["answer", "fail", "unhealthy", "healthy"]), st.floats(0, 5))
     ),
 )
-def test_nothing_goes_to_an_address_that_is_ill_or_down_while_one_never_failed(
+def test_unhealthy_and_down_addresses_are_not_picked(
     steps: list[tuple[int, str, float]],
 ) -> None:
     balancer, now = Balancer(4), 0.0

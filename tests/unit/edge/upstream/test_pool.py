@@ -21,7 +21,7 @@ def lending() -> Iterator[Lending]:
 # Lending.
 
 
-def test_a_connection_is_made_when_one_is_needed_and_kept(lending):
+def test_connection_is_opened_on_demand_and_kept(lending):
     assert lending.state() == (0, 0, 0, 0)
     one = lending.acquire()
     assert lending.state() == (1, 0, 0, 0)
@@ -33,7 +33,7 @@ def test_a_connection_is_made_when_one_is_needed_and_kept(lending):
     lending.release(one)
 
 
-def test_the_one_given_back_last_is_lent_first(lending):
+def test_newest_idle_connection_is_reused_first(lending):
     one, two = lending.acquire(), lending.acquire()
     lending.release(two)
     lending.release(one)
@@ -43,7 +43,7 @@ def test_the_one_given_back_last_is_lent_first(lending):
     lending.release(two)
 
 
-def test_idle_ones_cost_no_wait(lending):
+def test_idle_connection_is_acquired_without_waiting(lending):
     assert lending.acquire_idle() is None
     one = lending.acquire()
     lending.release(one)
@@ -52,21 +52,21 @@ def test_idle_ones_cost_no_wait(lending):
     lending.release(one)
 
 
-def test_one_that_is_not_reusable_is_cut(lending):
+def test_connection_that_is_not_reusable_is_aborted(lending):
     one = lending.acquire()
     lending.release(one, reusable=False)
     assert lending.state() == (0, 0, 0, 0)
     assert wire(one).aborted
 
 
-def test_one_that_was_paused_reads_again(lending):
+def test_paused_connection_resumes_reading(lending):
     one = lending.acquire()
     wire(one).pause_reading()
     lending.release(one)
     assert wire(one).is_reading()
 
 
-def test_never_more_than_the_most(lending):
+def test_max_connections_is_never_exceeded(lending):
     taken = [lending.acquire(), lending.acquire()]
     waiting = [lending.ask() for _ in range(3)]
     assert lending.state() == (2, 0, 0, 3)
@@ -84,7 +84,7 @@ def test_never_more_than_the_most(lending):
     assert lending.state() == (0, 2, 0, 0)
 
 
-def test_where_one_was_cut_a_new_one_is_made_for_who_waits(lending):
+def test_aborted_connection_frees_a_slot_for_a_waiter(lending):
     taken = [lending.acquire(), lending.acquire()]
     waiting = lending.ask()
     lending.release(taken[0], reusable=False)
@@ -94,7 +94,7 @@ def test_where_one_was_cut_a_new_one_is_made_for_who_waits(lending):
     lending.release(taken[1])
 
 
-def test_who_waits_too_long_is_told_so_and_forgotten(lending):
+def test_wait_times_out(lending):
     taken = [lending.acquire(), lending.acquire()]
     first, second = lending.ask(), lending.ask()
     lending.pass_time(1.0)
@@ -111,7 +111,7 @@ def test_who_waits_too_long_is_told_so_and_forgotten(lending):
     lending.release(taken[1])
 
 
-def test_who_has_given_up_is_passed_over(lending):
+def test_cancelled_waiter_is_skipped(lending):
     taken = [lending.acquire(), lending.acquire()]
     first, second = lending.ask(), lending.ask()
     lending.cancel(first)
@@ -122,7 +122,7 @@ def test_who_has_given_up_is_passed_over(lending):
         lending.release(connection)
 
 
-def test_a_shop_that_hangs_keeps_nobody_in_memory(lending):
+def test_hanging_shop_leaks_no_waiters(lending):
     """Thousands wait two seconds each while it does."""
     taken = [lending.acquire(), lending.acquire()]
     for _ in range(50):
@@ -137,7 +137,7 @@ def test_a_shop_that_hangs_keeps_nobody_in_memory(lending):
 # Connecting.
 
 
-def test_a_shop_that_takes_no_connections(lending):
+def test_refused_connection(lending):
     lending.shop.refuses = ConnectionRefusedError("refused")
     task = lending.ask()
     error = task.exception()
@@ -146,7 +146,7 @@ def test_a_shop_that_takes_no_connections(lending):
     assert lending.state() == (0, 0, 0, 0)
 
 
-def test_a_shop_that_takes_too_long(lending):
+def test_connect_timeout(lending):
     lending.shop.hangs = True
     task = lending.ask()
     lending.pass_time(4.9)
@@ -158,7 +158,7 @@ def test_a_shop_that_takes_too_long(lending):
     assert lending.state() == (0, 0, 0, 0)
 
 
-def test_when_connecting_fails_the_next_one_tries(lending):
+def test_failed_connect_lets_the_next_waiter_try(lending):
     lending.shop.hangs = True
     connecting = [lending.ask(), lending.ask()]
     waiting = lending.ask()
@@ -170,7 +170,7 @@ def test_when_connecting_fails_the_next_one_tries(lending):
     assert lending.state() == (0, 0, 0, 0)
 
 
-def test_a_shop_that_closes_at_once(lending):
+def test_connection_closed_immediately(lending):
     """Nobody would ever hear of it: the connection was gone before it was acquired."""
 
     class Slammed(Wire):
@@ -192,7 +192,7 @@ def test_a_shop_that_closes_at_once(lending):
 # A new one in any case.
 
 
-def test_a_fresh_one_is_none_that_was_used_before(lending):
+def test_fresh_connection_is_never_reused(lending):
     one = lending.acquire()
     lending.release(one)
     two = lending.acquire(fresh=True)
@@ -201,7 +201,7 @@ def test_a_fresh_one_is_none_that_was_used_before(lending):
     lending.release(two)
 
 
-def test_a_fresh_one_takes_the_place_of_the_oldest_idle_one(lending):
+def test_fresh_connection_replaces_the_oldest_idle_one(lending):
     one, two = lending.acquire(), lending.acquire()
     lending.release(one)
     lending.release(two)
@@ -212,7 +212,7 @@ def test_a_fresh_one_takes_the_place_of_the_oldest_idle_one(lending):
     lending.release(three)
 
 
-def test_a_fresh_one_that_had_to_wait_is_fresh_all_the_same(lending):
+def test_fresh_connection_after_a_wait_is_new(lending):
     taken = [lending.acquire(), lending.acquire()]
     task = lending.ask(fresh=True)
     lending.release(taken[0])
@@ -227,21 +227,21 @@ def test_a_fresh_one_that_had_to_wait_is_fresh_all_the_same(lending):
 # Dead ones.
 
 
-def test_one_that_the_shop_closes_while_idle_is_gone(lending):
+def test_idle_connection_closed_by_the_shop_is_discarded(lending):
     one = lending.acquire()
     lending.release(one)
     wire(one).send_eof()
     assert lending.state() == (0, 0, 0, 0)
 
 
-def test_one_that_breaks_while_idle_is_gone(lending):
+def test_broken_idle_connection_is_discarded(lending):
     one = lending.acquire()
     lending.release(one)
     wire(one).reset()
     assert lending.state() == (0, 0, 0, 0)
 
 
-def test_one_that_speaks_unasked_is_cut(lending):
+def test_unsolicited_data_aborts_an_idle_connection(lending):
     one = lending.acquire()
     lending.release(one)
     wire(one).send(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
@@ -249,7 +249,7 @@ def test_one_that_speaks_unasked_is_cut(lending):
     assert lending.state() == (0, 0, 0, 0)
 
 
-def test_a_dying_one_is_not_lent(lending):
+def test_closing_connection_is_not_acquired(lending):
     one = lending.acquire()
     lending.release(one)
 
@@ -261,7 +261,7 @@ def test_a_dying_one_is_not_lent(lending):
     assert lending.state() == (0, 0, 0, 0)
 
 
-def test_a_dying_one_is_not_handed_to_who_waits(lending):
+def test_closing_connection_is_not_granted(lending):
     """Given back, and closed by the shop in the same look at the socket."""
     taken = [lending.acquire(), lending.acquire()]
     task = lending.ask()
@@ -280,7 +280,7 @@ def test_a_dying_one_is_not_handed_to_who_waits(lending):
 
 
 @pytest.mark.interpreted
-def test_one_that_died_while_lent_is_not_kept(lending):
+def test_connection_lost_in_use_is_not_kept(lending):
     one = lending.acquire()
     listener = one.listener = UpstreamListener()
     wire(one).reset(OSError("broken"))
@@ -290,7 +290,7 @@ def test_one_that_died_while_lent_is_not_kept(lending):
     assert lending.state() == (0, 0, 0, 0)
 
 
-def test_idle_ones_are_closed_after_a_while(lending):
+def test_idle_connections_are_closed(lending):
     one, two = lending.acquire(), lending.acquire()
     lending.release(one)
     lending.pass_time(IDLE_SECONDS / 2)
@@ -309,7 +309,7 @@ def test_idle_ones_are_closed_after_a_while(lending):
 
 
 @pytest.mark.interpreted
-def test_who_borrows_hears_everything(lending):
+def test_listener_gets_all_events(lending):
     one = lending.acquire()
     listener = one.listener = UpstreamListener()
     wire(one).send(b"a", b"b")
@@ -321,7 +321,7 @@ def test_who_borrows_hears_everything(lending):
     lending.release(one, reusable=False)
 
 
-def test_closed_it_turns_everybody_away():
+def test_closed_pool_rejects_waiters():
     lending = Lending()
     taken = [lending.acquire(), lending.acquire()]
     lending.release(taken[0])

@@ -15,7 +15,7 @@ def lending() -> Iterator[Lending]:
         yield lending
 
 
-def test_cancelled_while_it_connects(lending):
+def test_cancelled_while_connecting(lending):
     lending.shop.hangs = True
     task = lending.ask()
     assert lending.state() == (0, 0, 1, 0)
@@ -23,7 +23,7 @@ def test_cancelled_while_it_connects(lending):
     assert lending.state() == (0, 0, 0, 0)
 
 
-def test_cancelled_while_it_connects_another_s_turn_comes(lending):
+def test_cancelled_connect_frees_a_slot(lending):
     lending.shop.hangs = True
     connecting = [lending.ask(), lending.ask()]
     waiting = lending.ask()
@@ -35,7 +35,7 @@ def test_cancelled_while_it_connects_another_s_turn_comes(lending):
         lending.release(task.result())
 
 
-def test_cancelled_while_it_waits(lending):
+def test_cancelled_while_waiting(lending):
     taken = [lending.acquire(), lending.acquire()]
     lending.cancel(lending.ask())
     assert lending.state() == (2, 0, 0, 0)
@@ -43,7 +43,7 @@ def test_cancelled_while_it_waits(lending):
         lending.release(connection)
 
 
-def test_cancelled_with_a_connection_already_meant_for_it(lending):
+def test_cancelled_with_a_granted_connection(lending):
     taken = [lending.acquire(), lending.acquire()]
     task, behind = lending.ask(), lending.ask()
 
@@ -59,7 +59,7 @@ def test_cancelled_with_a_connection_already_meant_for_it(lending):
     assert lending.state() == (0, 2, 0, 0)
 
 
-def test_cancelled_with_a_slot_already_meant_for_it(lending):
+def test_cancelled_with_a_granted_slot(lending):
     taken = [lending.acquire(), lending.acquire()]
     task, behind = lending.ask(), lending.ask()
 
@@ -75,7 +75,7 @@ def test_cancelled_with_a_slot_already_meant_for_it(lending):
     lending.release(taken[1])
 
 
-def test_timed_out_with_a_connection_already_meant_for_it(lending):
+def test_timed_out_with_a_granted_connection(lending):
     """Both strike in one turn of the loop: it may have the one or the other, but nothing is lost."""
     taken = [lending.acquire(), lending.acquire()]
     task = lending.ask()

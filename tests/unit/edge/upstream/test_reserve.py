@@ -41,7 +41,7 @@ def websocket(world: World, wire: Wire) -> None:
 
 @pytest.mark.parametrize("attack", [slow_body, slow_reader, websocket])
 @pytest.mark.parametrize("addresses", [1, 100])
-def test_a_visitor_inside_gets_a_connection_at_once(world, attack, addresses):
+def test_admitted_visitor_gets_a_connection_immediately(world, attack, addresses):
     for number in range(CONNECTIONS + 44):
         attack(world, world.client(f"198.51.100.{number % addresses}"))
     inside = [sent(world) for _ in range(CONNECTIONS // 2)]
@@ -61,7 +61,7 @@ def test_a_visitor_inside_gets_a_connection_at_once(world, attack, addresses):
         assert answer(other).status == 200
 
 
-def test_who_waits_in_vain_is_told_when_to_come_again_and_it_is_no_failure_of_the_shop():
+def test_busy_pool_sends_retry_after_and_is_no_failure():
     with World(paths=("/a",), upstream_max_connections=2) as world:
         wires = [world.client() for _ in range(2)]
         for wire in wires:

@@ -37,12 +37,12 @@ def fill_share(lending: Lending) -> list[UpstreamConnection]:
 
 
 @pytest.mark.parametrize(("most", "share", "each"), [(256, 128, 64), (16, 8, 4), (3, 1, 1), (2, 1, 1), (1, 1, 1)])
-def test_half_is_for_visitors_with_a_pass_and_half_of_the_rest_for_a_neighbourhood(most, share, each):
+def test_share_without_a_pass_and_per_neighbourhood(most, share, each):
     counted = PoolShare(most)
     assert (counted.most, counted.most_each) == (share, each)
 
 
-def test_however_many_ask_without_a_pass_one_with_a_pass_gets_a_connection_at_once():
+def test_requests_with_a_pass_always_find_a_connection():
     with running_lending(256) as lending:
         asking = [lending.ask(f"192.0.2.{number % 50}") for number in range(256)]
         taken = [task.result() for task in asking if task.done()]
@@ -57,7 +57,7 @@ def test_however_many_ask_without_a_pass_one_with_a_pass_gets_a_connection_at_on
         give_all(lending, *taken, *inside)
 
 
-def test_one_neighbourhood_leaves_half_of_the_share_to_others(lending):
+def test_one_neighbourhood_takes_half_of_the_share(lending):
     taken = [lending.acquire("192.0.2.1") for _ in range(EACH)]
     waiting = lending.ask("192.0.2.1")
     assert not waiting.done()
@@ -69,7 +69,7 @@ def test_one_neighbourhood_leaves_half_of_the_share_to_others(lending):
     give_all(lending, *taken, *others)
 
 
-def test_an_idle_connection_is_not_lent_beyond_the_share(lending):
+def test_idle_connections_count_towards_the_share_when_acquired(lending):
     taken = fill_share(lending)
     lending.release(lending.acquire())
     assert lending.acquire_idle("192.0.2.3") is None
@@ -83,7 +83,7 @@ def test_an_idle_connection_is_not_lent_beyond_the_share(lending):
     give_all(lending, *taken)
 
 
-def test_those_with_a_pass_are_served_first(lending):
+def test_waiters_with_a_pass_are_served_first(lending):
     taken = [lending.acquire() for _ in range(MOST)]
     without = [lending.ask("192.0.2.1"), lending.ask("192.0.2.2")]
     with_pass = [lending.ask(), lending.ask()]
@@ -96,7 +96,7 @@ def test_those_with_a_pass_are_served_first(lending):
     give_all(lending, *taken[4:], *(task.result() for task in (*with_pass, *without)))
 
 
-def test_neighbourhoods_that_wait_take_turns(lending):
+def test_waiting_neighbourhoods_take_turns(lending):
     taken = [lending.acquire() for _ in range(MOST)]
     many = [lending.ask("192.0.2.1") for _ in range(6)]
     one = lending.ask("192.0.2.2")
@@ -109,7 +109,7 @@ def test_neighbourhoods_that_wait_take_turns(lending):
         lending.release(task.result())
 
 
-def test_connecting_ones_count(lending):
+def test_connections_being_opened_count(lending):
     lending.shop.hangs = True
     asking = [lending.ask("192.0.2.1") for _ in range(EACH + 1)]
     assert lending.state() == (0, 0, EACH, 1)
@@ -122,7 +122,7 @@ def test_connecting_ones_count(lending):
 
 
 @pytest.mark.parametrize("way", ["cut", "closed by the shop", "given back"])
-def test_each_end_of_a_loan_gives_the_place_back_once(lending, way):
+def test_share_is_released_exactly_once(lending, way):
     taken = fill_share(lending)
     if way == "closed by the shop":
         wire(taken[0]).reset()
@@ -134,7 +134,7 @@ def test_each_end_of_a_loan_gives_the_place_back_once(lending, way):
     assert "without_pass" not in repr(lending.pool)
 
 
-def test_a_fresh_one_for_one_that_waited_keeps_its_place_in_the_share(lending):
+def test_fresh_connection_after_a_wait_keeps_its_share(lending):
     taken = fill_share(lending)
     waiting = lending.ask("192.0.2.3", fresh=True)
     lending.release(taken[0])
@@ -145,7 +145,7 @@ def test_a_fresh_one_for_one_that_waited_keeps_its_place_in_the_share(lending):
 
 @pytest.mark.parametrize("reusable", [True, False])
 @pytest.mark.parametrize("end", ["cancelled", "timed out"])
-def test_what_was_meant_for_one_that_gives_up_in_the_same_turn_is_another_one_s(lending, reusable, end):
+def test_grant_of_a_cancelled_waiter_goes_to_the_next(lending, reusable, end):
     taken = fill_share(lending)
     first, second = lending.ask("192.0.2.3"), lending.ask("192.0.2.3")
 
@@ -168,7 +168,7 @@ def test_what_was_meant_for_one_that_gives_up_in_the_same_turn_is_another_one_s(
     assert end == "timed out" or second.exception() is None
 
 
-def test_those_who_wait_are_bounded_and_the_rest_is_refused_at_once(lending):
+def test_waiters_are_bounded(lending):
     taken = [lending.acquire() for _ in range(MOST)]
     asking = [lending.ask("192.0.2.1") for _ in range(WAITERS_PER_CONNECTION * EACH + 1)]
     refused = [task.exception() for task in asking if task.done()]
@@ -263,7 +263,7 @@ class Play:
 
 
 @given(st.integers(1, 9), STEPS)
-def test_whatever_happens_the_counts_are_right_and_nobody_waits_in_vain(most, steps):
+def test_counts_stay_right_and_no_waiter_starves(most, steps):
     play = Play(most)
     for step in steps:
         play.step(*step)
