@@ -1,4 +1,4 @@
-"""Authorities: which are valid, which mean the same, and what a request with them becomes."""
+"""Authorities: which are valid and which are equal, and requests with them."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_invalid_authorities(value):
 def test_absolute_target_with_the_same_host(target, host):
     got = request(target, host)
     assert got.target == b"/a"
-    assert got.fields[b"host"] == host, "the shop gets it as it was sent"
+    assert got.fields[b"host"] == host, "the shop gets it unchanged"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Who a visitor is behind proxies, and what the shop is told of it."""
+"""The visitor's address behind proxies, and the forwarding headers for the shop."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def request(*lines: bytes) -> Request:
 
 
 def told(*lines: bytes, peer: Peer = PROXY) -> dict[str, str]:
-    """The forwarding headers that reach the shop; each of them once at most, but for Forwarded, which is a list."""
+    """The forwarding headers that reach the shop; each at most once, except Forwarded, which is a list."""
     sent = request(*lines)
     found: dict[str, str] = {}
     for line in (request_headers(sent, (), peer) + forwarding_headers(sent, peer)).decode().split("\r\n"):
@@ -91,13 +91,13 @@ def test_trusted_proxies_are_addresses_and_networks(address: str, trusted: bool)
         (b"::ffff:203.0.113.9", "203.0.113.9"),
         (b"203.0.113.9, 10.0.0.2", "203.0.113.9"),
         (b"203.0.113.9,10.0.0.2\t,  [fd00::1]:80 , 192.0.2.7:1", "203.0.113.9"),
-        # What a visitor made up stands left of what a proxy saw.
+        # What a visitor made up is to the left of what a proxy saw.
         (b"6.6.6.6, 203.0.113.9", "203.0.113.9"),
         (b"10.9.9.9, 203.0.113.9, 10.0.0.2", "203.0.113.9"),
         (b"6.6.6.6, ::ffff:10.0.0.2", "6.6.6.6"),
         # All of them trusted: the farthest.
         (b"10.0.0.3, 10.0.0.2", "10.0.0.3"),
-        # One can't see past a hop without an address.
+        # Hops before one without an address are unknown.
         (b"203.0.113.9, unknown, 10.0.0.2", "10.0.0.2"),
         (b"203.0.113.9, junk", "10.0.0.1"),
         (b'"203.0.113.9"', "10.0.0.1"),
@@ -225,7 +225,7 @@ def test_element_with_a_hidden_visitor_counts():
 
 
 def test_forwarded_beside_x_forwarded_is_dropped():
-    """A proxy that knows nothing of it passes it on as it came."""
+    """A proxy that doesn't know the header forwards it unchanged."""
     lie = b"Forwarded: for=6.6.6.6;proto=https;host=evil"
     for line in (b"X-Forwarded-For: 203.0.113.9", b"X-Forwarded-Proto: http", b"X-Forwarded-Host: shop"):
         found = told(lie, line)
@@ -234,7 +234,7 @@ def test_forwarded_beside_x_forwarded_is_dropped():
         assert "6.6.6.6" not in found["X-Forwarded-For"]
 
 
-# Chains that a visitor makes long. What counts stands on the right, where the trusted proxies write.
+# Long chains made up by a visitor. Trusted proxies append on the right, and that part counts.
 
 
 def test_only_the_needed_hops_are_parsed():
@@ -250,7 +250,7 @@ def test_only_the_needed_hops_are_parsed():
 
 
 def test_hops_beyond_the_bound_are_ignored():
-    """A visitor may write addresses of trusted proxies, too."""
+    """A visitor may send addresses of trusted proxies, too."""
     asked: list[str] = []
 
     def trusted(address: str) -> bool:
@@ -355,7 +355,7 @@ def test_end_of_a_long_forwarded_header_counts():
 @pytest.mark.parametrize("fill", [b"x", b",", b", for=6.6.6.6", b'\\"', b"\\\\"])
 @pytest.mark.parametrize("seen", [b"for=203.0.113.9", b'for="[2001:db8::9]:4711"'])
 def test_cutting_never_hides_what_the_proxy_saw(fill: bytes, seen: bytes):
-    """The cut may fall into a quoted string of the visitor's; at worst the header then says nothing."""
+    """The cut may fall within a quoted string of the visitor's; at worst the header is then ignored."""
     for more in range(40):
         made_up = b'for="' + b"y" * more + fill * (2 * LONGEST_FORWARDED // len(fill)) + b'"'
         address = PROXY.client_info(request(b"Forwarded: " + made_up + b", " + seen)).address

@@ -1,4 +1,4 @@
-"""Headers that move a request: dropped from peers that aren't trusted proxies, in every spelling."""
+"""Headers that could redirect a request are dropped unless the peer is a trusted proxy, in every spelling."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_keep_headers_applies_to_every_spelling():
 
 
 def test_shared_heads_depend_on_the_sender():
-    """Heads that come again are parsed once, for visitors and proxies alike."""
+    """Recurring heads are parsed once, for visitors and proxies alike."""
     request, cookies = parse_request(b"GET / HTTP/1.1\r\nHost: shop\r\nX-Real-IP: 1.1.1.1\r\n\r\n")
     for _ in range(2):
         assert b"X-Real-IP" in request_headers(request, cookies, PROXY)

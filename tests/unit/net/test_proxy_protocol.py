@@ -1,4 +1,4 @@
-"""The PROXY protocol's header: each way in which one can be wrong, and every way in which one can be cut."""
+"""The PROXY protocol header: every error, and any pieces."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def extension(kind: int, value: bytes) -> bytes:
 
 
 def read(header: bytes, rest: bytes = b"GET / HTTP/1.1\r\n") -> ProxyHeader:
-    """A header that comes at once, with what follows it."""
+    """A header that arrives in one piece, with the bytes after it."""
     parsed = ProxyHeader()
     assert parsed.feed(header + rest) == len(header)
     assert parsed.done

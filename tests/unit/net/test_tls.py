@@ -1,4 +1,4 @@
-"""Certificate and key: what is wrong with a pair is told, and what is right serves."""
+"""Certificate and key: errors name the cause, and valid pairs serve."""
 
 from __future__ import annotations
 

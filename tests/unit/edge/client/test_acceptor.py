@@ -1,4 +1,4 @@
-"""The acceptor of a worker: a system without descriptors stops it for a moment, and no longer."""
+"""The acceptor of a worker pauses briefly when the system is out of descriptors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from waitroom.edge.client.acceptor import ACCEPT_BACKOFF_SECONDS, Acceptor
 
 
 class Listener:
-    """A socket whose ``accept`` does as it is told."""
+    """A socket with scripted results of ``accept``."""
 
     def __init__(self, *outcomes: OSError) -> None:
         self.outcomes = list(outcomes)
@@ -68,7 +68,7 @@ def test_aborted_connection_does_not_stop_the_acceptor():
 
 
 def test_pending_connection_is_evicted():
-    """A TLS handshake that never begins is idle like a connection that says nothing."""
+    """A TLS handshake that never begins is as idle as a silent connection."""
     with World(view=QUIET, most_connections=2, most_per_address=10) as world:
         near, far = socket.socketpair()
 

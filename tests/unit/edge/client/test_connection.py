@@ -1,4 +1,4 @@
-"""A client's connection: what it refuses, the order of answers, its deadlines, and that nothing of it is left."""
+"""A client connection: errors, the order of responses, deadlines, and limits."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def world() -> Iterator[World]:
 
 
 def refused(world: World, *pieces: bytes, method: bytes = b"GET") -> int:
-    """The status of the answer to what is no request, after which the connection ends."""
+    """The status of the response to a malformed request, after which the connection is closed."""
     wire = world.client()
     wire.send(*pieces)
     (answer,) = read_responses(wire.got, [method])
     assert answer[b"Connection"] == b"close"
     assert wire.got_eof
-    assert not wire.lost, "what is still on its way must not cost the client our answer"
+    assert not wire.lost, "input in transit must not cost the client our response"
     wire.send(b"GET /more HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
     world.pass_time(LINGER_SECONDS)
     assert wire.aborted
@@ -40,7 +40,7 @@ def refused(world: World, *pieces: bytes, method: bytes = b"GET") -> int:
     return answer.status
 
 
-# What is refused.
+# Errors.
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_malformed_body_of_an_answered_request_closes_the_connection(world):
     assert answer[b"Connection"] == b"close"
 
 
-# The order of answers.
+# The order of responses.
 
 
 def test_connection_is_reused(world):
@@ -190,7 +190,7 @@ def test_head_in_any_pieces(world):
 
 
 def test_pipelined_requests_are_answered_in_order(world):
-    """Those that must ask the store hold up those that need not."""
+    """Requests that call the store delay those that don't."""
     world.store.hold("join")
     wire = world.client()
     wire.send(get(STATUS) + get(b"/", PAGE) + get(STATUS, method=b"HEAD") + get(b"/x") + get(b"/.waitroom/none"))
@@ -202,7 +202,7 @@ def test_pipelined_requests_are_answered_in_order(world):
 
 @pytest.mark.parametrize("pieces", [1, 7])
 def test_thousand_pipelined_requests(world, pieces):
-    """One inside the other they would not fit on the stack."""
+    """Nested calls would overflow the stack."""
     data = get(STATUS) * 1000
     size = -(-len(data) // pieces)
     wire = world.client()
@@ -224,12 +224,12 @@ def _join_a_thousand_times(world: World) -> None:
 
 
 def asking(world: World) -> bytes:
-    """Fifty requests for which the store must be asked, one after the other."""
+    """Fifty pipelined requests that call the store."""
     return get(b"/", b"Waitroom-Ticket: " + world.ticket(99)) * 50
 
 
 def test_flood_of_requests_pauses_reading(world):
-    """Whoever sends ahead of the answers fills the network's buffers, not ours."""
+    """A client that sends ahead of the responses fills the network's buffers rather than ours."""
     world.store.hold("visit")
     wire = world.client()
     requests = asking(world)
@@ -243,7 +243,7 @@ def test_flood_of_requests_pauses_reading(world):
 
 
 def test_buffer_stays_bounded_during_a_flood(world):
-    """Each answer makes room for one request, not for another read."""
+    """Each response makes room for one request, but not for another read."""
     world.store.hold("visit")
     wire = world.client()
     requests = asking(world)
@@ -270,7 +270,7 @@ def test_unread_responses_do_not_fill_the_memory(world):
     assert len(read_responses(wire.got, [b"GET"] * 2000)) == 2000
 
 
-# Bodies of requests that are answered here.
+# Bodies of requests that the gateway answers itself.
 
 
 @pytest.mark.parametrize("pieces", [1, 2])
@@ -285,7 +285,7 @@ def test_body_of_an_answered_request_is_skipped(world, pieces):
         assert [answer.status for answer in answers] == [503, 200]
     else:
         assert [answer.status for answer in answers] == [503]
-        assert answers[0][b"Connection"] == b"close", "what is left of the body would be taken for a request"
+        assert answers[0][b"Connection"] == b"close", "the rest of the body would be parsed as a request"
 
 
 def test_body_that_arrives_during_a_store_call_is_skipped(world):
@@ -314,7 +314,7 @@ def test_head_request_gets_no_body(world):
     assert int(answer[b"Content-Length"]) > 0
 
 
-# Mistakes of ours.
+# Internal errors.
 
 
 def test_internal_error_is_answered_and_logged(world):
@@ -342,7 +342,7 @@ def test_internal_error_in_a_task_is_answered(world):
     assert [entry["event"] for entry in world.logs] == ["request failed"]
 
 
-# The end.
+# Draining.
 
 
 def test_draining_worker_closes_connections_after_their_responses(world):
@@ -390,16 +390,16 @@ def test_draining_worker_aborts_the_rest(world):
     world.store.let_go("join")
 
 
-# How many there may be.
+# Limits.
 
 
 def test_connections_are_limited():
     with World(most_connections=4, most_per_address=2, trusted=["10.0.0.0/8"]) as world:
         first, second = world.client("192.0.2.1"), world.client("192.0.2.1")
-        assert world.client("192.0.2.1").aborted, "too many from there"
+        assert world.client("192.0.2.1").aborted, "too many from one neighbourhood"
         other = world.client("192.0.2.2")
         assert not other.lost
-        assert world.client("192.0.2.3").aborted, "too many in all but for those who show a pass"
+        assert world.client("192.0.2.3").aborted, "too many without a pass"
         assert world.client("10.0.0.1").aborted
         second.reset()
         proxy = world.client("10.0.0.1")

@@ -1,4 +1,4 @@
-"""Requests' bodies: what is read of them before the shop is asked, how much of it may be held, and for how long."""
+"""Request bodies: how much is buffered before the request is forwarded, for how long, and the minimum rate."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def world() -> Iterator[World]:
 
 
 def open_world(**settings: object) -> World:
-    """One with a path that nobody needs a pass for."""
+    """A world with an uncovered path."""
     return World(paths=("/sale",), **settings)  # type: ignore[arg-type]
 
 
@@ -35,7 +35,7 @@ def upload(world: World, *lines: bytes, target: bytes = b"/free", address: str =
     return wire
 
 
-# When the shop is asked.
+# When a request is forwarded.
 
 
 def test_small_body_is_forwarded_when_complete(world):
@@ -142,7 +142,7 @@ def test_requests_after_a_buffered_body_are_answered(world):
     assert wire.got.count(b"200 OK") == 2
 
 
-# What clients are told meanwhile.
+# 100 Continue.
 
 
 def test_continue_is_sent_once_when_buffering_begins(world):
@@ -163,7 +163,7 @@ def test_expecting_client_that_sends_nothing_is_forwarded_in_the_end(world):
     assert wire.got == CONTINUE
 
 
-# How much is held.
+# The size of the buffers.
 
 
 def test_full_buffer_pauses_reading_until_a_connection_is_free(world):
@@ -191,7 +191,7 @@ def test_disconnect_frees_the_buffer(world, way):
     wire = sent(world, b"Content-Length: 1000", method=b"POST")
     wire.send(b"x" * 500)
     assert world.edge.bodies.held == 500
-    assert world.room.metrics.in_flight == 0, "the shop doesn't work on it"
+    assert world.room.metrics.in_flight == 0, "it isn't in flight at the shop"
     way(wire)
     assert world.edge.bodies.held == 0
     assert world.room.metrics.requests == {"gone": 1}
@@ -209,7 +209,7 @@ def test_failed_request_frees_the_buffer():
 
 
 def full(**settings: object) -> World:
-    """A world with room for 1000 bytes, and an uncovered path."""
+    """A world with buffers of 1000 bytes in total, and an uncovered path."""
     return World(paths=("/sale",), most_buffered=1000, **settings)  # type: ignore[arg-type]
 
 
@@ -222,13 +222,13 @@ def test_body_without_a_pass_is_refused_when_buffers_are_full():
         assert (got.status, b"Retry-After" in got) == (503, True)
         assert CONTINUE not in second.got
         first.send(b"x")
-        assert answer(first, b"POST").status == 503, "what it holds is needed by others"
+        assert answer(first, b"POST").status == 503, "its buffer is needed by others"
         assert world.edge.bodies.held == 0
         assert world.shop.attempts == 0
         assert world.room.metrics.requests == {"buffers_full": 2}
         assert world.room.metrics.in_flight == 0
         assert world.room.metrics.upstream_request_seconds.counts[0] == 0
-        assert world.logs == [], "anybody can bring that about"
+        assert world.logs == [], "any client can cause it"
 
 
 def test_body_with_a_pass_is_streamed_when_buffers_are_full():
@@ -273,11 +273,11 @@ def test_buffering_time_is_not_latency_of_the_shop(world):
     assert (seconds.counts[0], seconds.sum) == (1, 0)
 
 
-# How slow a body may be.
+# The minimum rate of uploads.
 
 
 def drip(world: World, wire: Wire, per_second: int, seconds: int) -> None:
-    """Sends so many bytes a second."""
+    """Sends that many bytes a second."""
     for _ in range(seconds):
         if wire.got or wire.lost:
             return
@@ -340,7 +340,7 @@ def test_stall_of_the_machine_makes_no_client_slow(world):
     assert not wire.got
 
 
-# How slow a client may take an answer.
+# The minimum rate of downloads.
 
 
 def download(world: World) -> Wire:
@@ -367,7 +367,7 @@ def test_slow_reader_is_cut(world, per_second, cut):
 
 
 def test_bytes_read_immediately_count(world):
-    """It takes all that there is in one gulp, and nothing for as long as the shop keeps it waiting."""
+    """It reads everything immediately, and nothing while the shop sends nothing."""
     wire = sent(world)
     shop = world.shop.wire
     shop.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n")
@@ -404,7 +404,7 @@ def test_tunnels_have_no_minimum_rate(world):
     assert not wire.lost
 
 
-# Slow attacks: nothing is taken from the pool.
+# Slow attacks take nothing from the pool.
 
 BYPASS = room_settings(
     paths=("/sale",), upstream_max_connections=8, bypass=(BypassRule(paths=("/sale/hooks",), max_per_second=1000),)

@@ -1,4 +1,4 @@
-"""How a client's connection ends: by its deadlines, or because the client goes; and that nothing of it is left."""
+"""The end of a client connection: by deadlines or by the client, with nothing left behind."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_idle_connection_times_out(world):
 
 
 def test_request_waiting_for_the_store_has_no_deadline(world):
-    """The store's calls have theirs."""
+    """Store calls have their own timeouts."""
     world.store.hold("join")
     wire = world.client()
     wire.send(get(b"/", PAGE))
@@ -97,7 +97,7 @@ def test_request_waiting_for_the_store_has_no_deadline(world):
 
 
 def flood(world: World) -> Wire:
-    """A client that takes nothing of hundreds of answers."""
+    """A client that reads none of hundreds of responses."""
     wire = world.client()
     wire.taking = False
     wire.send(get(STATUS) * 500)
@@ -111,7 +111,7 @@ def test_client_that_reads_nothing_is_cut(world):
     assert not wire.lost
     wire.send(get(STATUS))
     world.pass_time(0.1)
-    assert wire.aborted, "whatever else it sends"
+    assert wire.aborted, "although it keeps sending"
 
 
 def test_client_that_reads_a_little_keeps_its_timeout(world):
@@ -138,7 +138,7 @@ def test_client_that_reads_again_continues(world):
 
 
 def test_client_that_does_not_read_the_last_response(world):
-    """Less than what makes the transport complain: nobody else would ever look at it again."""
+    """Too little to pause the transport, so that nothing else would time it out."""
     wire = world.client()
     wire.taking = False
     wire.send(get(b"/", PAGE, b"Connection: close"))
@@ -182,7 +182,7 @@ def test_unread_error_response_times_out(world):
     assert wire.aborted
 
 
-# Clients that go.
+# Clients that disconnect.
 
 
 @pytest.mark.parametrize("call", ["join", "visit"])
@@ -192,7 +192,7 @@ def test_disconnect_during_a_store_call_cancels_it(world, call):
     wire.send(get(b"/", PAGE, *([] if call == "join" else [b"Waitroom-Ticket: " + world.ticket(99)])))
     assert len(world.store.named(call)) == 1
     wire.reset()
-    assert len(asyncio.all_tasks(world.loop)) == 1, "only the store's own call goes on"
+    assert len(asyncio.all_tasks(world.loop)) == 1, "only the store call continues"
     assert not world.edge.clients
     counted = world.room.metrics.requests.copy()
     world.store.let_go(call)
@@ -219,7 +219,7 @@ def test_error_during_cancellation_is_logged(world):
 @pytest.mark.parametrize("going", [Wire.reset_in, Wire.end_in])
 @pytest.mark.parametrize("warmed", [False, True])
 def test_disconnect_as_the_store_responds_leaves_nothing_behind(quiet, warmed, going, turns):
-    """Whoever is let in and has gone is sent to no shop; one that was sent there already is called back."""
+    """An admitted visitor who has disconnected isn't forwarded; a forwarded request is cancelled."""
     if warmed:
         warm(quiet)
     quiet.store.admits = 1
@@ -295,7 +295,7 @@ def test_half_closed_client_that_reads_nothing_is_cut(world):
 
 
 class Watched:
-    """Makes requests, exchanges and connections tell whether they are still there."""
+    """Tracks which requests, exchanges and connections still exist."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.references: list[weakref.ref[object]] = []
@@ -322,7 +322,7 @@ class Watched:
 @pytest.mark.interpreted
 @pytest.mark.parametrize("way", ["reset", "eof", "idle", "close", "refused", "held", "at the shop", "in a body"])
 def test_lost_connection_keeps_no_references(world, monkeypatch, way):
-    """Not even until the garbage is collected: cycles of thousands of requests cost a pause."""
+    """Not even until the garbage collector runs: cycles of thousands of requests cost a pause."""
     watched = Watched(monkeypatch)
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""Requests that have to wait before they go to the shop: for the store, a body, a session's bounds, a connection."""
+"""Requests that wait before they are forwarded: for the store, a body, their session's limits, or a connection."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def pieces(size: int) -> list[bytes]:
     return [b"x" * min(PIECE, size - start) for start in range(0, size, PIECE)]
 
 
-# Bodies that come meanwhile.
+# Bodies that arrive meanwhile.
 
 
 def test_large_body_resumes_after_a_store_call():
@@ -49,7 +49,7 @@ def test_large_body_resumes_after_an_earlier_request():
 
 
 def look(world: World, **ends: tuple[int, ...]) -> None:
-    """The worker's next look at the room tells of these ends."""
+    """The worker's next view of the room lists these sessions as ended."""
     world.store.view_ = replace(BUSY, **ends)
     world.loop.wait(world.room.refresh())
     world.store.view_ = BUSY
@@ -140,7 +140,7 @@ def test_throttled_request_of_an_expired_session_is_not_forwarded():
         assert [answer(wire, b"POST").status for wire in wires] == [200, 503]
 
 
-# Bounds of a session that another request of it has just left.
+# Limits of a session that another request has just freed.
 
 
 def test_throttled_request_continues_below_the_limits():
@@ -160,7 +160,7 @@ def test_throttled_request_continues_below_the_limits():
         assert [answer(wire).status for wire in (second, third)] == [200, 200]
 
 
-# Newcomers who are admitted with a body that never comes whole.
+# Newcomers whose body never becomes complete.
 
 
 @pytest.mark.parametrize("rest", [b"", b"xyz\r\n"])

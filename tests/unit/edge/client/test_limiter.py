@@ -1,4 +1,4 @@
-"""How many connections clients may have, and which are closed to make room for others."""
+"""The limits on client connections, and which are closed to make room for others."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def client(world: World, number: int) -> Wire:
 
 
 def idle(world: World, count: int, first: int = 1) -> list[Wire]:
-    """Connections that have been answered, one a second after the other, and are idle for long enough to be closed."""
+    """Answered connections, one a second, that have been idle for long enough to be evicted."""
     wires = []
     for number in range(first, first + count):
         wires.append(client(world, number))
@@ -42,7 +42,7 @@ def idle(world: World, count: int, first: int = 1) -> list[Wire]:
 
 
 def inside(world: World, number: int, *, keeps: bool = False) -> Wire:
-    """A connection under a pass; ``keeps``: its request stays under way."""
+    """A connection with a pass; ``keeps``: its request stays in flight."""
     wire = client(world, number)
     before = len(world.shop.open)
     wire.send(get(b"/", world.inside(number)))
@@ -188,7 +188,7 @@ def test_connections_per_neighbourhood_are_limited():
         assert world.client("2001:db8::2").aborted
         assert not world.client("2001:db8:0:1::2").lost
         world.pass_time(MIN_IDLE_SECONDS)
-        assert not world.client("2001:db8::3").lost, "its own idle ones make room"
+        assert not world.client("2001:db8::3").lost, "its own idle connections are evicted"
         assert first.lost or len(world.edge.clients) == 3
         for number in range(5):
             assert not world.client(f"2001:db8:9::{number + 1}").lost, "a trusted proxy stands for many"
@@ -296,7 +296,7 @@ def test_the_soft_limit_of_open_files_is_raised():
 
 
 def test_rate_checks_do_not_extend_deadlines(world):
-    """What is closed to make room is forgotten everywhere."""
+    """An evicted connection leaves nothing behind."""
     wires = idle(world, FREE_TO_ALL)
     client(world, 100)
     assert wires[0].lost

@@ -1,4 +1,4 @@
-"""Pipelines: one connection's requests don't hold up the others, and answers keep their order."""
+"""Pipelines: one connection's requests don't delay others, and responses keep their order."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_requests_per_turn_are_bounded(world):
         one_turn(world)
         now = [answers(wire.got) for wire in wires]
         assert all(after - earlier <= REQUESTS_PER_TURN for earlier, after in zip(before, now, strict=True))
-        assert max(now) - min(now) <= REQUESTS_PER_TURN, "none is served before the others"
+        assert max(now) - min(now) <= REQUESTS_PER_TURN, "all are served equally"
         before = now
         turns += 1
         assert turns <= 300

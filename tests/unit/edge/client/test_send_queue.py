@@ -1,4 +1,4 @@
-"""The kernel tells how many bytes it has yet to send."""
+"""The number of bytes that the kernel has yet to send."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Responses with a pass: nothing on them lets any cache keep them, and what counts as cacheable."""
+"""Responses with a pass are uncacheable in every cache, and which responses count as cacheable."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_targeted_directive_makes_a_response_cacheable(line, before):
 )
 def test_targeted_directive_that_forbids_storing(line, uncacheable):
     assert response(b"Cache-Control: no-store", line).uncacheable is uncacheable
-    assert not response(line).uncacheable, "alone it says nothing to all other caches"
+    assert not response(line).uncacheable, "alone it has no effect on other caches"
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_quoted_text_is_not_a_directive(value, uncacheable):
     assert response(b"Cache-Control: " + value).uncacheable is uncacheable
 
 
-# A pass that is due for renewal.
+# Renewal of a pass.
 
 
 def set_cookies(world: World, *lines: bytes) -> list[bytes]:
@@ -98,7 +98,7 @@ def test_pass_is_not_renewed_on_a_cacheable_response(line):
 
 @pytest.mark.parametrize("line", TARGETED)
 def test_new_pass_makes_the_response_uncacheable(line):
-    """The shop's command renews it, whatever the response says to caches."""
+    """The shop's command renews it, whatever the response's cache headers say."""
     with World() as world:
         wire = sent(world)
         lines = (b"Waitroom-Command: hold=900", line, b"Content-Length: 2")

@@ -1,4 +1,4 @@
-"""Where a body ends: whatever the cuts, to the letter, and at a cost that grows with the bytes alone."""
+"""The end of a body: strict, in any pieces, and in linear time."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from waitroom.edge.http.message import MalformedError
 
 
 def read(body: Body, *cuts: bytes) -> tuple[bytes, bytes]:
-    """The body's bytes and what came behind it."""
+    """The body's bytes, and the bytes after it."""
     got = b""
     for cut in cuts:
-        assert not body.done, "bytes behind the end are not for the body"
+        assert not body.done, "bytes after the end don't belong to the body"
         pieces, rest = body.feed(cut)
         assert all(pieces) or pieces == [b""]
         got += b"".join(pieces)
@@ -33,7 +33,7 @@ def read(body: Body, *cuts: bytes) -> tuple[bytes, bytes]:
 
 
 def every_cut(data: bytes) -> list[tuple[bytes, ...]]:
-    """The data whole, cut in two at every place, and byte by byte."""
+    """The data whole, in two pieces cut at every place, and byte by byte."""
     twos = [(data[:at], data[at:]) for at in range(1, len(data))]
     return [(data,), *twos, tuple(data[at : at + 1] for at in range(len(data)))]
 
@@ -47,7 +47,7 @@ def chunked(data: bytes) -> bytes:
 
 
 def refused(data: bytes) -> str:
-    """Why a chunked body is refused, however it is cut; nothing of it has to be complete."""
+    """The reason for which a chunked body is refused, in any pieces."""
     reasons = set()
     for cuts in every_cut(data):
         body = ChunkedBody(400)
@@ -60,7 +60,7 @@ def refused(data: bytes) -> str:
     return reasons.pop()
 
 
-# By length, and with the connection.
+# Bodies with a length, and those that end with the connection.
 
 
 def test_empty_body_is_complete_immediately():
@@ -86,7 +86,7 @@ def test_body_without_a_length_ends_with_the_connection():
     assert not body.done
 
 
-# By chunks.
+# Chunked bodies.
 
 
 @pytest.mark.parametrize("cuts", every_cut(b"5\r\nhello\r\nA\r\n0123456789\r\n0\r\n\r\n"))
@@ -133,7 +133,7 @@ def test_invalid_chunk_sizes_and_extensions(size):
     assert "size" in refused(size + b"\r\nhello\r\n0\r\n\r\n")
 
 
-# Of a shop's answer, what is padded and can be read in one way only is read so.
+# Padding in a shop's response is accepted if it has only one interpretation.
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_ambiguous_chunk_sizes_of_a_shop_are_refused(size):
 
 @pytest.mark.parametrize("sent", [b"5\n", b"5;a\nhello", b"5\r\nhello\r\n0\n", b"0\r\nX: 1\n\n"])
 def test_bare_line_feed_in_a_chunk_line_is_refused_early(sent):
-    """Whoever ends lines so waits for an answer, and never sends more."""
+    """A client that ends lines like this waits for a response and sends no more."""
     for cuts in [(sent,), [sent[at : at + 1] for at in range(len(sent))]]:
         with pytest.raises(MalformedError, match="invalid"):
             read(ChunkedBody(400), *cuts)
@@ -262,11 +262,11 @@ def test_maximum_size_of_trailers():
             ChunkedBody(400).feed(b"0\r\n" + lines + more)
 
 
-# What an attacker may make it cost: it must grow with the bytes, whatever they are.
+# The cost of hostile input must grow linearly with its size.
 
 
 def cost(data: bytes) -> float:
-    """The processor's time in seconds, the best of three."""
+    """The CPU time in seconds, the best of three."""
     times = []
     for _ in range(3):
         started = process_time()
@@ -277,20 +277,20 @@ def cost(data: bytes) -> float:
 
 
 def test_one_byte_chunks_are_read_in_linear_time():
-    """One read may be a quarter of a megabyte, and keeps all other visitors waiting for as long as it takes."""
+    """One read may have a quarter of a megabyte, and all other visitors wait while it is parsed."""
     few = b"1\r\na\r\n" * 10_000
     assert cost(few * 8) < 24 * cost(few)
 
 
 @pytest.mark.parametrize(("spaces", "end"), [(b" ", b"\x01"), (b" ", b"x"), (b" x", b" ")])
 def test_spaces_in_trailers_are_parsed_in_linear_time(spaces, end):
-    """Seen on regular expressions: two parts that both match spaces try every way of sharing them out."""
+    """In a regular expression, two adjacent parts that match spaces take quadratic time."""
     few = b"0\r\n" + b"A: %b\r\n" % (spaces * 100 + end) * 8
     many = b"0\r\nA: " + spaces * 800 + end + b"\r\n"
     assert cost(many) < 5 * cost(few) + 0.001
 
 
-# Writing them.
+# Encoding.
 
 
 def test_encoded_chunks_are_read_back():

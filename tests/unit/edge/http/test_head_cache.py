@@ -1,4 +1,4 @@
-"""Heads that are found again whole: the same as if each had been parsed, and within bounds."""
+"""Cached heads equal parsed ones, and the caches are bounded."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_requests_that_differ_only_in_cookies_share_derived_values():
     assert asked[2][0] is asked[3][0]
     assert [list(cookies) for _, cookies in asked] == [[b"a=0"], [b"a=1"], [b"a=2"], [b"a=3"]]
     elsewhere, _ = memo.parse(head(b"GET / HTTP/1.1", b"Host: shop", b"Accept: x", b"Cookie: a=4"))
-    assert elsewhere is not asked[3][0], "where the cookies stand is told to the shop"
+    assert elsewhere is not asked[3][0], "the shop gets the cookies at their place"
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_requests_that_differ_only_in_cookies_share_derived_values():
     ],
 )
 def test_only_exactly_one_head_is_found(received):
-    """Though what is left of it, with a line cut out, are the same bytes."""
+    """Although the same bytes are left once a line is cut out."""
     memo = RequestHeadCache()
     whole = head(b"GET / HTTP/1.1", b"Host: shop", b"Cookie: a=b", b"Accept: x")
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""What of a head goes on, and what is added to it."""
+"""The headers of a head that are forwarded, and those that are added."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def request(*lines: bytes, start: bytes = b"GET / HTTP/1.1") -> Request:
 
 
 def sent_on(*lines: bytes, peer: Peer = STRANGER) -> list[bytes]:
-    """The header lines that reach the shop, without the Host."""
+    """The headers that reach the shop, without Host."""
     sent, cookies = parse_request(b"\r\n".join([b"GET / HTTP/1.1", b"Host: shop", *lines]) + b"\r\n\r\n")
     first, *rest, last = request_headers(sent, cookies, peer).split(b"\r\n")
     assert (first, last) == (b"Host: shop", b"")
@@ -39,7 +39,7 @@ def sent_on(*lines: bytes, peer: Peer = STRANGER) -> list[bytes]:
 
 
 def answered(*lines: bytes, status: int = 200, private: bool = False) -> list[bytes]:
-    """The header lines that reach the client."""
+    """The headers that reach the client."""
     head = b"\r\n".join([b"HTTP/1.1 %d x" % status, *lines]) + b"\r\n\r\n"
     *rest, last = response_headers(parse_response(head), b"", private=private).split(b"\r\n")
     assert last == b""
@@ -200,7 +200,7 @@ def test_cookies_are_read_in_linear_time():
 
 
 def test_short_cookie_headers_are_cached_and_long_ones_not():
-    """As many long ones as short ones would be a quarter of a gigabyte."""
+    """A cache full of long ones would take a quarter of a gigabyte."""
     assert shop_cookies(b"remembered=1") is shop_cookies(b"remembered=1")
     long = b"a=" + b"b" * 3000
     assert shop_cookies(long) == shop_cookies(long)

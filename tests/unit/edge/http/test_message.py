@@ -1,4 +1,4 @@
-"""Heads of requests: what is taken for one, and what is refused with which status."""
+"""Request heads: valid ones, and invalid ones with their statuses."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def refused(*lines: bytes, start: bytes = b"GET / HTTP/1.1", host: bytes | None 
 
 
 def reason(*lines: bytes, start: bytes = b"GET / HTTP/1.1", host: bytes | None = b"Host: shop") -> str:
-    """Why it is refused: which of several lines of defence has held."""
+    """The reason of the refusal, which shows the check that found it."""
     with pytest.raises(MalformedError) as raised:
         request(*lines, start=start, host=host)
     assert raised.value.status == 400
@@ -157,7 +157,7 @@ def test_the_common_methods(method):
 
 @pytest.mark.parametrize("line", [b"Content-Length: 1", b"Transfer-Encoding: chunked", b"Upgrade: websocket"])
 def test_unknown_method_has_no_body(line):
-    """Whether one follows is the shop's guess then, and another's may be another. Llhttp knows the methods."""
+    """Whether one follows would be a guess, and two servers may guess differently."""
     assert request(start=b"FETCH / HTTP/1.1").method == b"FETCH"
     assert refused(line, start=b"FETCH / HTTP/1.1") == 400
 
@@ -324,12 +324,12 @@ LENGTH, CODING = b"Content-Length: 1", b"Transfer-Encoding: chunked"
     ],
 )
 def test_ambiguous_framing_is_refused_without_llhttp(lines, why):
-    """llhttp would refuse it as well; that it is asked, and listened to, is seen below."""
+    """llhttp would refuse it too; the tests below check that it is asked."""
     assert reason(*lines) == why
 
 
 def agreed(*lines: bytes, method: bytes = b"POST", target: bytes = b"/a", count: int | None = None) -> None:
-    """Asks llhttp about a head of which this is known."""
+    """Cross-checks a head with llhttp, given these results of our parser."""
     head = b"\r\n".join((b"POST /a HTTP/1.1", *lines, b"", b""))
     _cross_check(head, method, target, len(lines) if count is None else count)
 
@@ -352,7 +352,7 @@ def test_chunked_http_1_0_request_is_refused():
 
 
 def test_framing_is_checked_for_upgrades_too():
-    """llhttp takes all that follows such a head for another protocol's."""
+    """llhttp treats everything after such a head as another protocol."""
     got = request(b"Connection: upgrade", b"Upgrade: websocket", b"Content-Length: 5")
     assert got.content_length == 5
     got = request(b"Connection: upgrade", b"Upgrade: websocket", b"Transfer-Encoding: chunked")
@@ -394,7 +394,7 @@ def test_upgrade():
 
 @pytest.mark.parametrize("protocol", [b"h2c", b"websocket, h2c", b"TLS/1.0", b"HTTP/2.0", b"h2", b"", b","])
 def test_upgrade_to_a_protocol_that_carries_http_is_ignored(protocol):
-    """Over HTTP/2 in a tunnel any number of requests would reach the shop past the gate."""
+    """In an HTTP/2 tunnel, requests would reach the shop without passing the gate."""
     assert request(b"Connection: Upgrade", b"Upgrade: " + protocol).upgrade is None
 
 

@@ -1,4 +1,4 @@
-"""Heads of responses: what is taken for one, and what is refused."""
+"""Response heads: valid and invalid ones."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_bodiless_statuses(status, bodiless):
     ],
 )
 def test_uncacheable_responses(values, uncacheable):
-    """Only the whole word counts: a pass on a response that some cache keeps lets everyone in."""
+    """Only the whole directive counts: a pass on a cached response would admit everybody."""
     assert response(*(b"Cache-Control: " + value for value in values)).uncacheable is uncacheable
 
 

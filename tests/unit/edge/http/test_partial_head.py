@@ -1,4 +1,4 @@
-"""A head that drips in: the same as in one piece, and each byte looked at about once."""
+"""A head that arrives in small pieces gives the same result, and each byte is examined about once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_partial_head_examines_each_byte_once(lines):
 
 @pytest.mark.interpreted
 def test_connection_searches_a_dripping_head_twice(monkeypatch):
-    """As its first byte comes, and once it is complete."""
+    """When its first byte arrives, and when it is complete."""
     searched: list[int] = []
     begin = ClientConnection._begin_request
 
@@ -76,7 +76,7 @@ BITS = st.lists(
 
 @given(BITS, st.lists(st.integers(1, 5), max_size=30), st.sampled_from([20, 40, 1000]), st.sampled_from([30, 60, 1000]))
 def test_partial_head_is_parsed_as_soon_as_it_is_complete_or_invalid(bits, sizes, longest_line, longest):
-    """Judged by the whole, looked at again with each piece."""
+    """The expected result: the whole is examined again with each piece."""
     data = b"G" + b"".join(bits)
     partial = PartialHead(data[:1], longest_line, longest)
     at = 1
@@ -107,7 +107,7 @@ def test_dripping_empty_lines_are_ignored():
 
 
 def test_timeout_response_uses_the_partial_head():
-    """Whether it is a page or JSON is known by then."""
+    """By then it is known whether to respond with a page or JSON."""
     with World() as world:
         wire = world.client()
         wire.send(*pieces(b"GET /a HTTP/1.1\r\nHost: shop.example\r\nAccept: text/html\r\nA: b", 5))

@@ -1,4 +1,4 @@
-"""A request on its way to the shop and its answer on the way back, byte by byte."""
+"""A forwarded request and its response, byte by byte."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def world() -> Iterator[World]:
         yield world
 
 
-# There.
+# Requests.
 
 
 def test_request_is_forwarded_unchanged(world):
@@ -137,7 +137,7 @@ def test_expecting_client_that_sends_its_body_gets_no_continue(world):
     assert wire.got == b""
 
 
-# Back.
+# Responses.
 
 
 def test_response_is_forwarded_unchanged(world):
@@ -270,13 +270,13 @@ def test_pipelined_responses_are_in_order(world):
     wire.send(b"".join(get(b"/%d" % number, world.inside()) for number in range(5)))
     for number in range(5):
         requests, _ = read_requests(world.shop.wire.clear())
-        assert [request.target for request in requests] == [b"/%d" % number], "one after the other"
+        assert [request.target for request in requests] == [b"/%d" % number], "one at a time"
         world.shop.wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % number)
     assert [one.body for one in read_responses(wire.got, [b"GET"] * 5)] == [b"%d" % number for number in range(5)]
     assert len(world.shop.wires) == 1
 
 
-# Early answers.
+# Early responses.
 
 
 def test_response_before_the_body(world):
@@ -289,7 +289,7 @@ def test_response_before_the_body(world):
     assert shop.aborted, "it is still waiting for the rest of the body"
     assert wire.got_eof
     wire.send(b"x" * 100, get(b"/b", world.inside()))
-    assert len(world.shop.wires) == 1, "the rest of the body is no request"
+    assert len(world.shop.wires) == 1, "the rest of the body is not parsed as a request"
     world.pass_time(LINGER_SECONDS)
     assert wire.lost
 
@@ -306,7 +306,7 @@ def test_response_that_begins_early_and_ends_late(world):
 
 
 def test_connection_with_an_unsent_request_is_not_reused(world):
-    """An answer came, but what the shop has not read of the request would come before the next one."""
+    """A response has arrived, but the unread rest of the request would precede the next one."""
     wire = sent(world, method=b"POST", body=b"")
     shop = world.shop.wire
     shop.send(OK)
@@ -317,7 +317,7 @@ def test_connection_with_an_unsent_request_is_not_reused(world):
     assert [one.status for one in read_responses(wire.got, [b"POST"] * 2)] == [200, 200]
 
 
-# What is counted.
+# Metrics.
 
 
 @pytest.mark.parametrize(

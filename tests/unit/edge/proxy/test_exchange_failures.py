@@ -1,4 +1,4 @@
-"""What becomes of a request when the shop fails, is late or takes no connections, and when the client goes."""
+"""Requests while the shop fails, is slow or refuses connections, and when the client disconnects."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def world() -> Iterator[World]:
         yield world
 
 
-# The shop fails.
+# Failures of the shop.
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_malformed_responses(world, response):
     assert [entry["event"] for entry in world.logs][-1] == "upstream failed"
     sent(world, wire=wire)
     world.shop.wire.send(OK)
-    assert wire.got.endswith(b"\r\n\r\nok"), "the client's connection goes on"
+    assert wire.got.endswith(b"\r\n\r\nok"), "the client's connection stays open"
 
 
 @pytest.mark.parametrize("sent_before", [b"", b"HTTP", b"HTTP/1.1 200 OK\r\nContent-Le", b"HTTP/1.1 103 Hint\r\n\r\n"])
@@ -137,7 +137,7 @@ def test_briefly_full_pool():
         assert len(world.shop.wires) == 1
 
 
-# Once more.
+# Retries.
 
 
 @pytest.mark.parametrize("method", IDEMPOTENT)
@@ -183,7 +183,7 @@ def test_request_with_a_started_response_is_not_retried(world, heard):
 
 
 def test_retry_after_a_disconnect_is_not_made(world):
-    """Its connection is there only after the visitor was answered: nobody would ever give it back."""
+    """Its connection is there only after the visitor was answered, and would never be released."""
     shop = warm(world)
     wire = sent(world)
     world.shop.hangs = True
@@ -196,7 +196,7 @@ def test_retry_after_a_disconnect_is_not_made(world):
     assert repr(world.pool) == "<UpstreamPool in_use=0 idle=1 connecting=0 wait=0>"
 
 
-# What a visitor can provoke.
+# Failures that a visitor can cause.
 
 BAD = b"HTTP/1.1 200 OK\r\nX : y\r\n\r\n"
 DOWN = "upstream down"
@@ -210,7 +210,7 @@ def two() -> Iterator[World]:
 
 
 def provoke(world: World, what: str, address: str, **how: Any) -> Wire:
-    """A request that the shop answers with rubbish, or by hanging up."""
+    """A request that the shop answers with a malformed response, or by closing the connection."""
     wire = sent(world, wire=world.client(address), **how)
     shop = world.shop.wire
     shop.send(BAD) if what == "rubbish" else shop.send_eof()
@@ -251,7 +251,7 @@ def test_refused_connection_marks_an_address_down(two):
 
 
 def test_disconnected_request_is_retried_on_another_address(two):
-    """Although the address is still in rotation, and the other one has more to do."""
+    """Although the address is still in rotation, and the other one has more requests in flight."""
     sent(two)
     wire = sent(two)
     first, second = two.shop.wires
@@ -274,7 +274,7 @@ def test_failures_of_one_kind_are_rate_limited_in_the_log(world):
     assert [line.get("suppressed") for line in world.logs] == [None, 49]
     sent(world)
     world.shop.wire.send_eof()
-    assert len(world.logs) == 3, "another kind has a line of its own"
+    assert len(world.logs) == 3, "another kind has its own line"
 
 
 def test_unknown_commands_are_rate_limited_in_the_log(world):
@@ -357,7 +357,7 @@ def test_timeout_of_a_shop_that_does_not_read_the_body(world):
     assert answer(wire, b"POST").status == 504
 
 
-# Clients that go.
+# Clients that disconnect.
 
 
 @pytest.mark.parametrize("way", ["reset", "eof"])

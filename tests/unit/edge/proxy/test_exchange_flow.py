@@ -1,4 +1,4 @@
-"""Both ends of an exchange hold each other up, and tunnels after a change of protocol."""
+"""Back-pressure between both ends of an exchange, and tunnels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def world() -> Iterator[World]:
         yield world
 
 
-# Flow.
+# Back-pressure.
 
 
 def test_client_that_reads_nothing_pauses_the_shop(world):
@@ -76,7 +76,7 @@ def test_slow_client_is_no_failure_of_the_shop(world):
 
 
 def test_paused_client_pauses_a_new_exchange(world):
-    """It took nothing of the last answer; this one's connection to the shop was still to be made."""
+    """It hasn't read the previous response; the connection to the shop is yet to be opened."""
     world.shop.hangs = True
     wire = sent(world, b"Expect: 100-continue", b"Content-Length: 1", method=b"POST")
     wire.taking = False
@@ -109,7 +109,7 @@ def test_body_before_a_connection_pauses_reading(world):
     world.shop.hangs = True
     wire = sent(world, b"Content-Length: 1000000", method=b"POST")
     wire.send(*[b"x" * 10_000] * 100)
-    assert wire.unread == 1_000_000 - 140_000, "what is wanted before the shop is asked, and no more"
+    assert wire.unread == 1_000_000 - 140_000, "only what is buffered before forwarding"
     assert wire.protocol._buffer == b""
     world.shop.let_in()
     assert at_shop(world).body == b"x" * 1_000_000
@@ -140,7 +140,7 @@ def test_early_response_resumes_a_paused_client(world):
     assert not wire.is_reading()
     shop.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
     assert answer(wire, b"POST").status == 413
-    assert wire.unread == 0, "what it still sends must not cost it the answer"
+    assert wire.unread == 0, "input in transit must not cost it the response"
 
 
 # Tunnels.
@@ -180,7 +180,7 @@ def test_early_tunnel_data_is_not_lost(world):
     wire = world.client()
     wire.send(get(b"/ws", world.inside(), *UPGRADE) + b"from the client")
     shop = world.shop.wire
-    assert b"from the client" not in shop.got, "it may be a request, if the shop stays with HTTP"
+    assert b"from the client" not in shop.got, "it may be a request if the shop declines the upgrade"
     shop.send(SWITCH + b"from the shop")
     assert shop.got.endswith(b"\r\n\r\nfrom the client")
     assert wire.got.endswith(b"\r\n\r\nfrom the shop")

@@ -1,4 +1,4 @@
-"""What the shop's answer brings back: renewed passes, and what the shop tells the gateway."""
+"""Responses of the shop: renewed passes, and commands to the gateway."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def reply(*lines: bytes, status: bytes = b"200 OK") -> bytes:
 
 
 def told(world: World, *lines: bytes, pass_: bytes | None = None, status: bytes = b"200 OK") -> Message:
-    """What a visitor inside gets of such an answer of the shop's."""
+    """The response that an admitted visitor gets."""
     wire = world.client()
     wire.send(get(b"/", b"Cookie: waitroom_pass_shop=" + (pass_ or world.pass_())))
     world.shop.wire.send(reply(*lines, status=status))
@@ -37,7 +37,7 @@ def told(world: World, *lines: bytes, pass_: bytes | None = None, status: bytes 
 
 
 def given(world: World, message: Message, age: int = 0) -> Pass | None:
-    """The pass in the last cookie of it, which is what a browser keeps; None where it is taken away or not given."""
+    """The pass in its last cookie, which a browser keeps; None if it is removed or not set."""
     cookies = [value for value in message.all(b"Set-Cookie") if value.startswith(b"waitroom_pass_shop=")]
     if not cookies:
         return None
@@ -52,7 +52,7 @@ def given(world: World, message: Message, age: int = 0) -> Pass | None:
 
 
 def changes(world: World) -> list[SessionChange]:
-    """What the store is told by the next flush."""
+    """The changes that the next flush sends to the store."""
     world.store.calls.clear()
     world.loop.wait(world.room.flush())
     return [change for batch in world.store.named("change_sessions") for change in batch]
@@ -78,7 +78,7 @@ def test_pass_is_renewed_in_time_and_only_on_uncacheable_responses(world, line, 
     now = int(world.unix_time())
     assert given(world, got) == (Pass(90, now + 900, now + 14400) if renewed else None)
     name, _, value = line.partition(b": ")
-    assert got[name] == value, "the shop's own word on caching is left alone"
+    assert got[name] == value, "the shop's own cache directive is kept"
 
 
 def test_renewed_pass_ends_with_its_session(world):
@@ -125,7 +125,7 @@ def test_newcomer_s_first_response_is_uncacheable():
 
 @pytest.mark.parametrize("failure", ["refused", "malformed", "cut", "late"])
 def test_newcomer_keeps_the_pass_when_the_shop_fails(failure):
-    """Else each new try would take another slot, and a shop that is down would be full."""
+    """Otherwise each retry would take another slot, and a shop that is down would be full."""
     with World(view=QUIET) as world:
         world.store.admits = 1
         if failure == "refused":
@@ -150,7 +150,7 @@ def test_error_response_renews_no_pass(world):
     assert b"Set-Cookie" not in answer(wire)
 
 
-# What the shop says.
+# Commands.
 
 
 def test_hold(world):
@@ -162,7 +162,7 @@ def test_hold(world):
 
 
 def test_repeated_holds_are_bounded(world):
-    """In one answer, in the next, and under a pass that another worker gave."""
+    """In one response, in the next, and with a pass from another worker."""
     now = int(world.unix_time())
     longest = Pass(90, now + 14420, now + 14420, held=14400)
     got = told(world, b"Waitroom-Command: hold=10000, hold=99999", pass_=world.pass_(left=10, ends=20))
@@ -205,7 +205,7 @@ def test_remaining(world):
     [(RoomState.OPEN, True), (RoomState.PAUSED, True), (RoomState.CLOSED, False), (RoomState.SOLD_OUT, False)],
 )
 def test_sold_out(world, state, sets):
-    """Not where an operator has closed the room."""
+    """Not in a room that an operator has closed."""
     world.view = replace(BUSY, state=state)
     told(world, b"Waitroom-Command: sold-out")
     changes(world)
@@ -246,7 +246,7 @@ def test_unknown_commands_are_logged_and_ignored(world, value):
 
 @pytest.mark.parametrize("value", [b"release", b"hold=5", b"extend=5"])
 def test_commands_without_a_session_are_ignored(value):
-    """As a payment provider's webhook may get, past the line."""
+    """As a payment provider's webhook may, which bypasses the queue."""
     with World(view=QUIET) as world:
         wire = world.client()
         wire.send(get(b"/api"))

@@ -1,4 +1,4 @@
-"""In which order the addresses of a name are tried, with times passed in."""
+"""The order in which the addresses of a name are tried."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_unresponsive_address_is_tried_last_for_a_growing_time() -> None:
     now, times = 100.0, []
     for _ in range(6):
         ordered = silent.order(both, now)
-        assert hosts(ordered) == ["192.0.2.1", "192.0.2.2"], "its turn is back"
+        assert hosts(ordered) == ["192.0.2.1", "192.0.2.2"], "it is tried first again"
         silent.record_connected(ordered, ("192.0.2.2", 80), now)
         began = now
         while hosts(silent.order(both, now)) == ["192.0.2.2", "192.0.2.1"]:
@@ -51,7 +51,7 @@ def test_successful_connect_resets_the_penalty() -> None:
     silent = UnresponsiveAddresses()
     both = [info("192.0.2.1"), info("192.0.2.2")]
     silent.record_connected(both, ("192.0.2.2", 80), 0.0)
-    # The other one fails meanwhile.
+    # The other address fails meanwhile.
     silent.record_connected(silent.order(both, 1.0), ("192.0.2.1", 80), 1.0)
     assert hosts(silent.order(both, 1.0)) == ["192.0.2.1", "192.0.2.2"]
     silent.record_connected(both, ("192.0.2.2", 80), 31.0)

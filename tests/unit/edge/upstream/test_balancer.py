@@ -1,4 +1,4 @@
-"""Which address is next: by load and by health, with times passed in."""
+"""The choice of the next address, by load and health."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from waitroom.edge.upstream.balancer import (
 
 
 def send(balancer: Balancer, now: float, *, answered: bool = True) -> int:
-    """One request that is over at once; returns where it went."""
+    """One request that ends immediately; returns its address."""
     index = balancer.pick(now)
     balancer.begin(index, now)
     balancer.end(index)
@@ -30,7 +30,7 @@ def send(balancer: Balancer, now: float, *, answered: bool = True) -> int:
 
 
 def fail(balancer: Balancer, index: int, now: float) -> float:
-    """A request that began just now fails; returns for how long the address is down."""
+    """A request that has just begun fails; returns for how many seconds the address is down."""
     return balancer.record_failure(index, now, now)
 
 
@@ -120,11 +120,11 @@ def test_all_are_tried_when_all_are_down() -> None:
     for index in range(3):
         fail(balancer, index, 0.0)
     assert {send(balancer, 0.5, answered=False) for _ in range(3)} == {0, 1, 2}
-    assert fail(balancer, 0, 1.0) == 2, "to fail while down makes no longer time of it"
+    assert fail(balancer, 0, 1.0) == 2, "failures while down don't extend the time"
 
 
 def disconnect(balancer: Balancer, neighbourhood: str, now: float) -> float:
-    """A connection to the first address closes without an answer to a request that began just now."""
+    """The first address closes the connection of a request that has just begun, without a response."""
     return balancer.record_disconnect(0, neighbourhood, now, now)
 
 
@@ -141,7 +141,7 @@ def test_disconnects_of_several_neighbourhoods_mark_an_address_down() -> None:
     downs = [disconnect(balancer, f"192.0.2.{number}", number) for number in range(DISCONNECT_NEIGHBOURHOODS)]
     assert downs == [0] * (DISCONNECT_NEIGHBOURHOODS - 1) + [INITIAL_DOWN_SECONDS]
     assert {send(balancer, DISCONNECT_NEIGHBOURHOODS - 0.5) for _ in range(4)} == {1}
-    # On trial it takes as many again.
+    # A trial needs as many disconnects.
     downs = [disconnect(balancer, f"192.0.2.{number}", 5.0 + number) for number in range(DISCONNECT_NEIGHBOURHOODS)]
     assert downs == [0] * (DISCONNECT_NEIGHBOURHOODS - 1) + [2 * INITIAL_DOWN_SECONDS]
 

@@ -1,4 +1,4 @@
-"""The pool of connections to the shop: bounded, fair, and right in its counts whatever is closed."""
+"""The pool of connections to the shop: bounded and fair, with correct counts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def lending() -> Iterator[Lending]:
         yield lending
 
 
-# Lending.
+# Acquiring and releasing.
 
 
 def test_connection_is_opened_on_demand_and_kept(lending):
@@ -73,7 +73,7 @@ def test_max_connections_is_never_exceeded(lending):
     assert not any(task.done() for task in waiting)
     lending.release(taken[0])
     lending.release(taken[1])
-    assert [task.done() for task in waiting] == [True, True, False], "who came first is served first"
+    assert [task.done() for task in waiting] == [True, True, False], "first come, first served"
     assert waiting[0].result() is taken[0]
     assert waiting[1].result() is taken[1]
     assert lending.state() == (2, 0, 0, 1)
@@ -123,7 +123,7 @@ def test_cancelled_waiter_is_skipped(lending):
 
 
 def test_hanging_shop_leaks_no_waiters(lending):
-    """Thousands wait two seconds each while it does."""
+    """Thousands of requests wait two seconds each meanwhile."""
     taken = [lending.acquire(), lending.acquire()]
     for _ in range(50):
         task = lending.ask()
@@ -171,7 +171,7 @@ def test_failed_connect_lets_the_next_waiter_try(lending):
 
 
 def test_connection_closed_immediately(lending):
-    """Nobody would ever hear of it: the connection was gone before it was acquired."""
+    """The listener would never be notified: the connection was gone before it was acquired."""
 
     class Slammed(Wire):
         def is_closing(self) -> bool:
@@ -189,7 +189,7 @@ def test_connection_closed_immediately(lending):
     assert lending.state() == (0, 0, 0, 0)
 
 
-# A new one in any case.
+# Fresh connections.
 
 
 def test_fresh_connection_is_never_reused(lending):
@@ -224,7 +224,7 @@ def test_fresh_connection_after_a_wait_is_new(lending):
     lending.release(taken[1])
 
 
-# Dead ones.
+# Dead connections.
 
 
 def test_idle_connection_closed_by_the_shop_is_discarded(lending):
@@ -262,7 +262,7 @@ def test_closing_connection_is_not_acquired(lending):
 
 
 def test_closing_connection_is_not_granted(lending):
-    """Given back, and closed by the shop in the same look at the socket."""
+    """Released, and closed by the shop in the same turn of the loop."""
     taken = [lending.acquire(), lending.acquire()]
     task = lending.ask()
 

@@ -1,4 +1,4 @@
-"""The pool of connections to the shop, where whoever asks gives up in the middle: its counts stay right."""
+"""Cancelled waits for a connection of the pool: its counts stay correct."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_cancelled_with_a_granted_connection(lending):
 
     lending.loop.do(both)
     assert task.cancelled()
-    assert behind.result() is taken[0], "it is the next one's then"
+    assert behind.result() is taken[0], "the next waiter gets it"
     lending.release(taken[0])
     lending.release(taken[1])
     assert lending.state() == (0, 2, 0, 0)
@@ -76,7 +76,7 @@ def test_cancelled_with_a_granted_slot(lending):
 
 
 def test_timed_out_with_a_granted_connection(lending):
-    """Both strike in one turn of the loop: it may have the one or the other, but nothing is lost."""
+    """Both happen in one turn of the loop: either may win, but nothing is lost."""
     taken = [lending.acquire(), lending.acquire()]
     task = lending.ask()
     lending.loop.now += 2.0
@@ -88,7 +88,7 @@ def test_timed_out_with_a_granted_connection(lending):
 
 
 def test_cancelled_in_every_turn_of_the_loop():
-    """Wherever it stands just then."""
+    """Whatever it is waiting for."""
     for turns in range(12):
         for hangs in (False, True):
             lending = Lending(1)

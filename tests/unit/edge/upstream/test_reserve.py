@@ -1,4 +1,4 @@
-"""Clients without a pass take all they can get of the shop's connections, and those inside notice nothing."""
+"""Clients without a pass take as many connections as they can, without effect on admitted visitors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNCOVERED = b"/elsewhere"
 
 @pytest.fixture
 def world() -> Iterator[World]:
-    """A room with a covered path; beside it everything is forwarded without a pass."""
+    """A room with a covered path; all other paths are forwarded without a pass."""
     with World(paths=("/a",), session_requests_in_flight=CONNECTIONS, session_requests_per_second=1000.0) as world:
         yield world
 
@@ -51,7 +51,7 @@ def test_admitted_visitor_gets_a_connection_immediately(world, attack, addresses
     assert [answer(wire).status for wire in inside] == [200] * len(inside)
     assert world.room.metrics.upstream_failures == 0
     if addresses == 1:
-        # What is left of the share serves another client on the same paths.
+        # The rest of the share serves another client on the same paths.
         for shop in world.shop.open:
             shop.clear()
         other = world.client("203.0.113.77")
@@ -75,5 +75,5 @@ def test_busy_pool_sends_retry_after_and_is_no_failure():
         metrics = world.room.metrics
         assert metrics.requests == {"busy": 1}
         assert metrics.upstream_failures == 0
-        assert sum(metrics.upstream_request_seconds.counts) == 0, "the shop never heard of it"
+        assert sum(metrics.upstream_request_seconds.counts) == 0, "it never reached the shop"
         assert metrics.awaiting == 1

@@ -1,4 +1,4 @@
-"""The share of a pool that requests without a pass may take, and the order in which requests are served."""
+"""The share of a pool for requests without a pass, and the order in which waiting requests are served."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def give_all(lending: Lending, *connections: UpstreamConnection) -> None:
 
 
 def fill_share(lending: Lending) -> list[UpstreamConnection]:
-    """Two neighbourhoods take all that requests without a pass may have."""
+    """Two neighbourhoods take the whole share of requests without a pass."""
     return [lending.acquire(name) for name in ("192.0.2.1", "192.0.2.2") for _ in range(EACH)]
 
 
@@ -63,7 +63,7 @@ def test_one_neighbourhood_takes_half_of_the_share(lending):
     assert not waiting.done()
     others = [lending.acquire("192.0.2.2") for _ in range(EACH)]
     lending.release(others.pop())
-    assert not waiting.done(), "the place that came free is another neighbourhood's"
+    assert not waiting.done(), "another neighbourhood gets the free place"
     lending.release(taken[0])
     assert waiting.done()
     give_all(lending, *taken, *others)
@@ -114,7 +114,7 @@ def test_connections_being_opened_count(lending):
     asking = [lending.ask("192.0.2.1") for _ in range(EACH + 1)]
     assert lending.state() == (0, 0, EACH, 1)
     lending.cancel(asking[0])
-    assert lending.state() == (0, 0, EACH, 0), "the slot is the next one's"
+    assert lending.state() == (0, 0, EACH, 0), "the next waiter gets the slot"
     lending.shop.refuses = ConnectionRefusedError("refused")
     lending.shop.let_in()
     assert all(isinstance(task.exception(), UpstreamUnavailableError) for task in asking[1:])
@@ -199,7 +199,7 @@ STEPS = st.lists(
 
 
 class Play:
-    """A pool, those who ask it for connections, and those who hold one."""
+    """A pool, its waiting requests, and the connections in use."""
 
     def __init__(self, most: int) -> None:
         self.lending = Lending(most)
