@@ -14,13 +14,13 @@ from typing import Final, NamedTuple
 from waitroom.net.header_policy import plain_names
 
 # Visitors may send any number of hops through a trusted proxy. Only the nearest ones, up to this many, are used.
-MOST_HOPS: Final = 16
-LONGEST_CHAIN: Final = 2048
-LONGEST_FORWARDED: Final = 1024
-_LONGEST_ADDRESS: Final = 128
+MAX_HOPS: Final = 16
+MAX_CHAIN_BYTES: Final = 2048
+MAX_FORWARDED_BYTES: Final = 1024
+_MAX_ADDRESS_LENGTH: Final = 128
 _CACHE_SIZE: Final = 8192
-_MOST_KNOWN: Final = 8192
-_LONGEST_KNOWN: Final = 64
+_MAX_KNOWN: Final = 8192
+_MAX_KNOWN_LENGTH: Final = 64
 
 _ZONE = re.compile(r"%[^\]]*")
 _PORT = re.compile(r":[0-9]{1,5}\Z")
@@ -38,7 +38,7 @@ def plain_address(text: str) -> str | None:
     Returns:
         None if the text isn't an address, such as ``unknown`` or ``_hidden``.
     """
-    return _plain_address(text) if len(text) <= _LONGEST_ADDRESS else None
+    return _plain_address(text) if len(text) <= _MAX_ADDRESS_LENGTH else None
 
 
 @lru_cache(_CACHE_SIZE)
@@ -77,10 +77,10 @@ class Hop(NamedTuple):
 
 def nearest_hops(value: bytes, longest: int) -> bytes:
     """The end of a comma-separated list of hops: as many whole members as the bounds allow."""
-    if len(value) <= longest and value.count(b",") < MOST_HOPS:
+    if len(value) <= longest and value.count(b",") < MAX_HOPS:
         return value
     start = len(value)
-    for _ in range(MOST_HOPS):
+    for _ in range(MAX_HOPS):
         comma = value.rfind(b",", 0, start)
         if comma < 0 or len(value) - comma - 1 > longest:
             break
@@ -97,10 +97,10 @@ def visitor_address(forwarded_for: bytes, peer: str, trusted: Callable[[str], bo
         trusted: Tells whether an address belongs to a trusted proxy.
 
     Returns:
-        The address of the last trusted proxy if the hop before it has none, or if there are more than `MOST_HOPS`.
+        The address of the last trusted proxy if the hop before it has none, or if there are more than `MAX_HOPS`.
     """
     found, end = peer, len(forwarded_for)
-    for _ in range(MOST_HOPS):
+    for _ in range(MAX_HOPS):
         comma = forwarded_for.rfind(b",", 0, end)
         text = forwarded_for[comma + 1 : end].strip(b" \t")
         if text:
@@ -121,7 +121,7 @@ def parse_forwarded(value: bytes) -> list[Hop] | None:
 
     Only the end of an overlong header is read. If the cut is within a quoted string, the rest is invalid.
     """
-    value = nearest_hops(value, LONGEST_FORWARDED)
+    value = nearest_hops(value, MAX_FORWARDED_BYTES)
     hops: list[Hop] = []
     at = 0
     pairs: dict[bytes, bytes] = {}
@@ -196,9 +196,9 @@ class TrustedProxies:
         known = self._known.get(address)
         if known is None:
             known = self._find(address)
-            if len(self._known) >= _MOST_KNOWN:
+            if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
-            if len(address) <= _LONGEST_KNOWN:
+            if len(address) <= _MAX_KNOWN_LENGTH:
                 self._known[address] = known
         return known
 

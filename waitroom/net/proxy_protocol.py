@@ -15,8 +15,8 @@ SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 # A connection of the proxy's own, such as a health check: it represents no client.
 LOCAL = SIGNATURE + b"\x20\x00\x00\x00"
 
-LONGEST_LINE = 107  # version 1, including the line end
-LONGEST_BLOCK = 4096  # version 2, after its first 16 bytes; longer ones are allowed but not seen in practice
+MAX_LINE_BYTES = 107  # version 1, including the line end
+MAX_BLOCK_BYTES = 4096  # version 2, after its first 16 bytes; longer ones are allowed but not seen in practice
 
 _FIRST = b"PROXY "
 _FIXED = 16
@@ -81,10 +81,10 @@ class ProxyHeader:
             return self._end_of_block(buffer)
         if buffer[: len(_FIRST)] != _FIRST[: len(buffer)]:
             raise ProxyHeaderError("missing PROXY header")
-        end = buffer.find(b"\n", 0, LONGEST_LINE)
+        end = buffer.find(b"\n", 0, MAX_LINE_BYTES)
         if end >= 0:
             return end + 1
-        if len(buffer) >= LONGEST_LINE:
+        if len(buffer) >= MAX_LINE_BYTES:
             raise ProxyHeaderError("PROXY line too long")
         return None
 
@@ -93,7 +93,7 @@ class ProxyHeader:
         if len(buffer) < _FIXED:
             return None
         length: int = struct.unpack_from("!H", buffer, 14)[0]
-        if length > LONGEST_BLOCK:
+        if length > MAX_BLOCK_BYTES:
             raise ProxyHeaderError("PROXY header too long")
         return _FIXED + length if len(buffer) >= _FIXED + length else None
 

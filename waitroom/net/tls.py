@@ -20,7 +20,7 @@ from typing import IO, NoReturn
 from waitroom.errors import WaitroomError
 
 # Not needed for a certificate, but likely to be named by mistake.
-LONGEST_FILE = 1 << 20
+MAX_FILE_BYTES = 1 << 20
 
 _PARTS = {"tls_certificate": "the certificate", "tls_key": "the key"}
 
@@ -138,7 +138,7 @@ def _refused(error: ssl.SSLError, certificate: Path, key: Path) -> CertificateEr
 def _read(setting: str, file: Path) -> str:
     try:
         with file.open("rb") as opened:
-            data = opened.read(LONGEST_FILE + 1)
+            data = opened.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         hint = "Check the path, and whether the gateway's user may read it."
@@ -147,7 +147,7 @@ def _read(setting: str, file: Path) -> str:
         text = data.decode()
     except UnicodeDecodeError:
         text = ""
-    if not text or len(data) > LONGEST_FILE:
+    if not text or len(data) > MAX_FILE_BYTES:
         what = f'"{file}" is not a PEM file.'
         raise CertificateError(setting, what, f"Use {_PARTS[setting]} in text form, with BEGIN and END lines.")
     return text

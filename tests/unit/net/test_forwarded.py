@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from waitroom.edge.http.headers import Peer, forwarding_headers, request_headers
 from waitroom.edge.http.message import Request, parse_request
 from waitroom.net.forwarded import (
-    LONGEST_CHAIN,
-    LONGEST_FORWARDED,
-    MOST_HOPS,
+    MAX_CHAIN_BYTES,
+    MAX_FORWARDED_BYTES,
+    MAX_HOPS,
     Hop,
     TrustedProxies,
     ipv4_bytes,
@@ -259,9 +259,9 @@ def test_hops_beyond_the_bound_are_ignored():
 
     many = b",".join(b"10.0.%d.%d" % (number // 250, number % 250) for number in range(800))
     assert visitor_address(b"203.0.113.9," + many, "10.0.0.1", trusted) == asked[-1]
-    assert len(asked) == MOST_HOPS
+    assert len(asked) == MAX_HOPS
     asked.clear()
-    assert visitor_address(b"203.0.113.9" + b"," * MOST_HOPS, "10.0.0.1", trusted) == "10.0.0.1"
+    assert visitor_address(b"203.0.113.9" + b"," * MAX_HOPS, "10.0.0.1", trusted) == "10.0.0.1"
     assert asked == []
 
 
@@ -296,7 +296,7 @@ def test_networks_agree_with_the_standard_library(address, length, other):
 @pytest.mark.interpreted
 @pytest.mark.parametrize("address", ["10.0.0.9", "junk"])
 def test_cache_of_addresses_is_bounded(monkeypatch, address):
-    monkeypatch.setattr("waitroom.net.forwarded._MOST_KNOWN", 10)
+    monkeypatch.setattr("waitroom.net.forwarded._MAX_KNOWN", 10)
     found = TrustedProxies(["10.0.0.0/8"])
     for number in range(100):
         assert f"10.0.0.{number}" in found
@@ -314,8 +314,8 @@ def test_cache_of_addresses_is_bounded(monkeypatch, address):
         (b"a, b", 3, b"b"),
         (b"aaaaa", 4, b""),
         (b"a,bbbbb", 4, b""),
-        (b"a," * MOST_HOPS + b"b", 999, b",".join([b"a"] * (MOST_HOPS - 1) + [b"b"])),
-        (b"," * 5000, 999, b"," * (MOST_HOPS - 1)),
+        (b"a," * MAX_HOPS + b"b", 999, b",".join([b"a"] * (MAX_HOPS - 1) + [b"b"])),
+        (b"," * 5000, 999, b"," * (MAX_HOPS - 1)),
     ],
 )
 def test_end_of_a_long_list_is_kept(value, longest, end):
@@ -327,7 +327,7 @@ def test_nearest_hops_are_whole_and_bounded(members, longest):
     left = nearest_hops(b",".join(members), longest)
     assert len(left) <= longest
     count = left.count(b",") + 1 if left else 0
-    assert count <= MOST_HOPS
+    assert count <= MAX_HOPS
     if 0 < count < len(members):
         assert left == b",".join(members[-count:]).strip(b" \t")
 
@@ -336,10 +336,10 @@ def test_nearest_hops_are_forwarded():
     many = [b"6.6.6.%d" % (number % 250) for number in range(800)]
     found = told(b"X-Forwarded-For: " + b", ".join([*many, b"203.0.113.9"]), peer=PROXY)["X-Forwarded-For"]
     assert found.endswith("6.6.6.49, 203.0.113.9, 10.0.0.1")
-    assert found.count(",") == MOST_HOPS
+    assert found.count(",") == MAX_HOPS
     long = told(b"X-Forwarded-For: " + b"x" * 7000 + b", 203.0.113.9")["X-Forwarded-For"]
     assert long == "203.0.113.9, 10.0.0.1"
-    assert len(told(b"X-Forwarded-For: " + b"x" * 50 + b", y" * 2000)["X-Forwarded-For"]) <= LONGEST_CHAIN + 10
+    assert len(told(b"X-Forwarded-For: " + b"x" * 50 + b", y" * 2000)["X-Forwarded-For"]) <= MAX_CHAIN_BYTES + 10
 
 
 def test_end_of_a_long_forwarded_header_counts():
@@ -348,7 +348,7 @@ def test_end_of_a_long_forwarded_header_counts():
     assert PROXY.client_info(request(line)).address == "203.0.113.9"
     assert found["X-Forwarded-Proto"] == "https"
     assert found["X-Forwarded-For"].endswith("6.6.6.6, 203.0.113.9, 10.0.0.2, 10.0.0.1")
-    assert found["X-Forwarded-For"].count(",") == MOST_HOPS
+    assert found["X-Forwarded-For"].count(",") == MAX_HOPS
     assert "Forwarded" not in found
 
 
@@ -357,6 +357,6 @@ def test_end_of_a_long_forwarded_header_counts():
 def test_cutting_never_hides_what_the_proxy_saw(fill: bytes, seen: bytes):
     """The cut may fall within a quoted string of the visitor's; at worst the header is then ignored."""
     for more in range(40):
-        made_up = b'for="' + b"y" * more + fill * (2 * LONGEST_FORWARDED // len(fill)) + b'"'
+        made_up = b'for="' + b"y" * more + fill * (2 * MAX_FORWARDED_BYTES // len(fill)) + b'"'
         address = PROXY.client_info(request(b"Forwarded: " + made_up + b", " + seen)).address
         assert address in ("203.0.113.9", "2001:db8::9", "10.0.0.1")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waitroom.net.proxy_protocol import LOCAL, LONGEST_BLOCK, LONGEST_LINE, SIGNATURE, ProxyHeader, ProxyHeaderError
+from waitroom.net.proxy_protocol import LOCAL, MAX_BLOCK_BYTES, MAX_LINE_BYTES, SIGNATURE, ProxyHeader, ProxyHeaderError
 
 V4 = b"PROXY TCP4 203.0.113.9 10.0.0.1 56324 443\r\n"
 V6 = b"PROXY TCP6 2001:db8::9 2001:db8::1 56324 443\r\n"
@@ -46,7 +46,7 @@ GOOD = [
     (b"PROXY UNKNOWN\r\n", None),
     (b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n", None),
     (b"PROXY UNKNOWN anything at all\r\n", None),
-    (b"PROXY UNKNOWN " + b"x" * (LONGEST_LINE - 16) + b"\r\n", None),
+    (b"PROXY UNKNOWN " + b"x" * (MAX_LINE_BYTES - 16) + b"\r\n", None),
     (block(0x21, 0x11, TCP4), "203.0.113.9"),
     (block(0x21, 0x21, TCP6), "2001:db8::9"),
     (block(0x21, 0x31, bytes(216)), None),
@@ -54,7 +54,7 @@ GOOD = [
     (block(0x21, 0x00, b""), None),
     (block(0x21, 0x00, b"whatever"), None),
     (block(0x21, 0x11, TCP4 + extension(1, b"h2") + extension(4, b"") + extension(0x20, bytes(300))), "203.0.113.9"),
-    (block(0x21, 0x11, TCP4 + extension(4, bytes(LONGEST_BLOCK - 15))), "203.0.113.9"),
+    (block(0x21, 0x11, TCP4 + extension(4, bytes(MAX_BLOCK_BYTES - 15))), "203.0.113.9"),
 ]
 
 
@@ -108,7 +108,7 @@ BAD_LINES = [
     b"PROXY TCP4 1.2.3.4 1.2.3.4 -1 2\r\n",
     b"PROXY TCP4 1.2.3.4 1.2.3.4 1 0x2\r\n",
     b"PROXY TCP4 1.2.3.4 1.2.3.4 1 \xb2\r\n",
-    b"PROXY UNKNOWN " + b"x" * (LONGEST_LINE - 15) + b"\r\n",
+    b"PROXY UNKNOWN " + b"x" * (MAX_LINE_BYTES - 15) + b"\r\n",
     b"PROXY UNKNOWN " + b"x" * 1000,
 ]
 BAD_BLOCKS = [
@@ -132,8 +132,8 @@ BAD_BLOCKS = [
     block(0x21, 0x11, TCP4 + b"\x04\x00"),
     block(0x21, 0x11, TCP4 + b"\x04\x00\x01"),
     block(0x21, 0x11, TCP4 + extension(4, b"x") + b"\x04\x00\x09xxx"),
-    block(0x21, 0x11, TCP4 + extension(4, bytes(LONGEST_BLOCK - 14))),
-    block(0x20, 0x00, bytes(LONGEST_BLOCK + 1)),
+    block(0x21, 0x11, TCP4 + extension(4, bytes(MAX_BLOCK_BYTES - 14))),
+    block(0x20, 0x00, bytes(MAX_BLOCK_BYTES + 1)),
     SIGNATURE + b"\x21\x11\xff\xff",
     SIGNATURE[:-1] + b"\r",
 ]

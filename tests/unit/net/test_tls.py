@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.certificates import NAME, make_pair
-from waitroom.net.tls import LONGEST_FILE, CertificateError, CertificatePair, read_pair
+from waitroom.net.tls import MAX_FILE_BYTES, CertificateError, CertificatePair, read_pair
 
 FILES = Path(__file__).parents[1] / "testdata" / "settings"
 GOOD, BAD = FILES / "good/files", FILES / "bad/files"
@@ -85,7 +85,7 @@ def test_unusable_pair_is_refused_with_the_cause(certificate: Path, key: Path, s
 
 
 def test_huge_file_is_not_read_completely(tmp_path: Path):
-    (tmp_path / "long.pem").write_text((GOOD / "shop.pem").read_text() + "x" * LONGEST_FILE)
+    (tmp_path / "long.pem").write_text((GOOD / "shop.pem").read_text() + "x" * MAX_FILE_BYTES)
     with pytest.raises(CertificateError, match="not a PEM file"):
         read_pair(tmp_path / "long.pem", GOOD / "shop.key")
 

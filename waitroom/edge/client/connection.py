@@ -12,7 +12,7 @@ from waitroom.edge.client.flow_control import FlowControl
 from waitroom.edge.client.interfaces import ClientLimits, ConnectionState, Server
 from waitroom.edge.client.request_cycle import READ_AHEAD, STATUS_LINES, RequestCycle
 from waitroom.edge.http.headers import Peer
-from waitroom.edge.http.message import LONGEST_TARGET, MalformedError
+from waitroom.edge.http.message import MAX_TARGET_BYTES, MalformedError
 from waitroom.edge.http.partial_head import PartialHead, has_bare_line_feed
 
 # At most this many requests of one connection begin per turn of the event loop: a long pipeline must not delay others.
@@ -20,7 +20,7 @@ REQUESTS_PER_TURN: Final = 8
 LINGER_SECONDS: Final = 2.0
 LAST_REQUEST_SECONDS: Final = 1.0  # for new connections that have sent no request yet when the worker stops
 
-_MAX_LINE_BYTES: Final = LONGEST_TARGET + 64
+_MAX_LINE_BYTES: Final = MAX_TARGET_BYTES + 64
 _EMPTY_LINES: Final = re.compile(rb"\A(?:\r\n)+")
 _NEVER: Final = float("inf")
 

@@ -20,8 +20,8 @@ _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;" + _TOKEN + rb"(?:=(?:" + _T
 _PADDED_CHUNK_LINE = re.compile(rb"0*([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?\Z")
 _TRAILER_LINE = re.compile(rb"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*)\Z")
 
-LONGEST_CHUNK_LINE = 1024
-LONGEST_TRAILERS = 8192
+MAX_CHUNK_LINE_BYTES = 1024
+MAX_TRAILER_BYTES = 8192
 # These decide how a message is framed, routed or interpreted: in a trailer they come too late to be valid.
 _NO_TRAILERS = frozenset(
     (
@@ -138,7 +138,7 @@ class ChunkedBody(Body):
         return self._buffer[start:end]
 
     def _size_line(self, pieces: list[bytes]) -> bool:
-        line = self._line(LONGEST_CHUNK_LINE)
+        line = self._line(MAX_CHUNK_LINE_BYTES)
         if line is None:
             return False
         found = (_PADDED_CHUNK_LINE if self._status == 502 else _CHUNK_LINE).match(line)
@@ -170,7 +170,7 @@ class ChunkedBody(Body):
         return True
 
     def _trailer_line(self, pieces: list[bytes]) -> bool:
-        line = self._line(LONGEST_TRAILERS - self._trailer_bytes)
+        line = self._line(MAX_TRAILER_BYTES - self._trailer_bytes)
         if line is None:
             return False
         if not line:
@@ -178,7 +178,7 @@ class ChunkedBody(Body):
             return True
         self._trailer_bytes += len(line) + 2
         found = _TRAILER_LINE.match(line)
-        if found is None or self._trailer_bytes > LONGEST_TRAILERS:
+        if found is None or self._trailer_bytes > MAX_TRAILER_BYTES:
             raise MalformedError(self._status, "invalid trailer field")
         name = plain_name(found[1].lower())
         if not (name in _NO_TRAILERS or name.startswith(OUR_PREFIX) or moves_request(name) or controls_caches(name)):

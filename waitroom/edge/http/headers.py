@@ -16,8 +16,8 @@ from waitroom.edge.http.fields import HeaderBlock
 from waitroom.edge.http.message import Request, Response
 from waitroom.net.authority import parse_authority
 from waitroom.net.forwarded import (
-    LONGEST_CHAIN,
-    LONGEST_FORWARDED,
+    MAX_CHAIN_BYTES,
+    MAX_FORWARDED_BYTES,
     NO_PROXIES,
     TrustedProxies,
     first_untrusted_hop,
@@ -113,7 +113,7 @@ class Peer:
             proto = fields.get(b"x-forwarded-proto", b"").partition(b",")[0].strip(b" \t")
             host = fields.get(b"x-forwarded-host", b"").partition(b",")[0].strip(b" \t")
             address = self.proxies.client(hops, self.address)
-            return own.with_forwarded(address, proto, host, nearest_hops(hops, LONGEST_CHAIN))
+            return own.with_forwarded(address, proto, host, nearest_hops(hops, MAX_CHAIN_BYTES))
         forwarded = parse_forwarded(fields[b"forwarded"]) if b"forwarded" in fields else None
         if not forwarded:
             return own
@@ -238,7 +238,7 @@ def _format_headers(chain: bytes, proto: bytes, host: bytes) -> HeaderBlock:
 def _forwards_forwarded(request: Request, peer: Peer) -> bool:
     """Whether the Forwarded header is a trusted proxy's own, see `Peer.client_info`, and short enough to forward."""
     fields = request.fields
-    if not peer.trusted or b"forwarded" not in fields or len(fields[b"forwarded"]) > LONGEST_FORWARDED:
+    if not peer.trusted or b"forwarded" not in fields or len(fields[b"forwarded"]) > MAX_FORWARDED_BYTES:
         return False
     return _FORWARDED_NAMES.isdisjoint(fields)
 

@@ -35,8 +35,8 @@ _DEFAULT_PORTS = {b"http": 80, b"https": 443}
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 _DIGITS = re.compile(rb"[0-9]{1,18}\Z")
 
-LONGEST_TARGET = 32768
-MOST_HEADERS = 200
+MAX_TARGET_BYTES = 32768
+MAX_HEADERS = 200
 # TRACE would reveal to a script cookies it can't read, and headers meant only for the shop.
 _REFUSED_METHODS = (b"CONNECT", b"TRACE")
 
@@ -198,7 +198,7 @@ class Request:
         elif host and parse_authority(host) is None:
             raise MalformedError(400, "invalid Host header")
         target = self.target
-        if len(target) > LONGEST_TARGET:
+        if len(target) > MAX_TARGET_BYTES:
             raise MalformedError(414, "request target too long")
         if target[:1] == b"/" or (target == b"*" and self.method == b"OPTIONS"):
             return
@@ -352,7 +352,7 @@ def parse_request(head: bytes) -> tuple[Request, Sequence[bytes]]:
     method, target, minor = found.groups()
     if method in _REFUSED_METHODS:
         raise MalformedError(405, "method not allowed")
-    if len(fields) > MOST_HEADERS:
+    if len(fields) > MAX_HEADERS:
         raise MalformedError(431, "too many headers")
     cookies = [field.value for field in fields if field.lower == b"cookie"]
     cookies_at = 0

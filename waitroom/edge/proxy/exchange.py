@@ -25,7 +25,7 @@ from waitroom.edge.outcomes import ExchangeOutcome
 from waitroom.edge.upstream.connector import UpstreamUnavailableError
 from waitroom.edge.upstream.pool import UpstreamConnection, UpstreamPool
 
-LONGEST_RESPONSE_HEAD: Final = 65536
+MAX_RESPONSE_HEAD_BYTES: Final = 65536
 TUNNEL_IDLE_SECONDS: Final = 600.0
 RETRY_AFTER_SECONDS: Final = 5
 # May be sent twice without harm (RFC 9110, section 9.2.2), if they have no body.
@@ -254,9 +254,9 @@ class Exchange(ExchangeHandle):
 
     def _read_heads(self) -> None:
         while self._response is None:
-            end = self._buffer.find(b"\r\n\r\n", 0, LONGEST_RESPONSE_HEAD)
+            end = self._buffer.find(b"\r\n\r\n", 0, MAX_RESPONSE_HEAD_BYTES)
             if end < 0:
-                if len(self._buffer) >= LONGEST_RESPONSE_HEAD:
+                if len(self._buffer) >= MAX_RESPONSE_HEAD_BYTES:
                     raise MalformedError(502, "response head too long")
                 return
             head, self._buffer = self._buffer[: end + 4], self._buffer[end + 4 :]

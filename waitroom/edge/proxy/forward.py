@@ -18,7 +18,7 @@ from waitroom.edge.rooms.room import Room
 from waitroom.edge.rooms.session import Session
 from waitroom.edge.rooms.sessions import Tunnel
 
-LONGEST_LOGGED_COMMAND: Final = 64
+MAX_LOGGED_COMMAND_BYTES: Final = 64
 # A pass is renewed after this share of its life: often enough to outlast a pause, rarely enough to be cheap.
 RENEW_SHARE: Final = 0.2
 
@@ -207,7 +207,7 @@ class RoomForward(ExchangeHooks):
                 case (b"release", _) | (b"hold" | b"extend", int()):
                     pass  # of no session, as on a bypassed webhook, or of one that is over
                 case _:
-                    shown = repr(command[:LONGEST_LOGGED_COMMAND])
+                    shown = repr(command[:MAX_LOGGED_COMMAND_BYTES])
                     room.pool.log.warning("ignoring unknown Waitroom-Command", room=room.name, command=shown)
         return renew
 

@@ -12,7 +12,7 @@ from support.edge_world import BUSY, LIMITS, PAGE, QUIET, World, get
 from support.http_reader import read_responses
 from waitroom.edge.client.connection import LINGER_SECONDS
 from waitroom.edge.client.request_cycle import READ_AHEAD
-from waitroom.edge.http.message import LONGEST_TARGET
+from waitroom.edge.http.message import MAX_TARGET_BYTES
 from waitroom.edge.rooms.room import Room
 
 STATUS = b"/.waitroom/status?room=shop"
@@ -62,7 +62,7 @@ def refused(world: World, *pieces: bytes, method: bytes = b"GET") -> int:
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
         (b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", 405),
         (b"GET / HTTP/1.1\r\nHost: a\r\nExpect: miracles\r\n\r\n", 417),
-        (b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % (b"a" * LONGEST_TARGET), 414),
+        (b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % (b"a" * MAX_TARGET_BYTES), 414),
         (b"GET / HTTP/1.1\r\nHost: a\r\n%b\r\n" % (b"A: b\r\n" * 200), 431),
         (b"\r\n\r\n\rGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (b"\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
@@ -89,7 +89,7 @@ def test_overlong_heads_in_any_pieces(world, request_, status, pieces):
     assert refused(world, *(request_[at : at + size] for at in range(0, len(request_), size))) == status
 
 
-@pytest.mark.parametrize("rest", [b" / HTTP/1.1\r\n\r\n", b" / HTTP/1.1\n", b" /" + b"a" * LONGEST_TARGET * 2])
+@pytest.mark.parametrize("rest", [b" / HTTP/1.1\r\n\r\n", b" / HTTP/1.1\n", b" /" + b"a" * MAX_TARGET_BYTES * 2])
 def test_error_response_to_head_has_no_body(world, rest):
     wire = world.client()
     wire.send(b"HEAD" + rest)
@@ -112,7 +112,7 @@ def test_overlong_head_is_refused_early(world):
     assert refused(world, b"GET / HTTP/1.1\r\nHost: a\r\n", *[line] * 66) == 431
 
 
-def test_the_longest_head(world):
+def test_longest_head(world):
     head = b"GET %b HTTP/1.1\r\nHost: shop.example\r\n" % STATUS
     left = LIMITS.head_bytes - len(head) - 4
     for filler, status in ((left - 3, 200), (left - 2, 431)):
@@ -123,8 +123,8 @@ def test_the_longest_head(world):
 
 
 def test_endless_request_line_is_refused_early(world):
-    assert refused(world, b"GET /" + b"a" * (LONGEST_TARGET + 64)) == 414
-    assert refused(world, b"GET /" + b"a" * LONGEST_TARGET, b"a" * 64) == 414
+    assert refused(world, b"GET /" + b"a" * (MAX_TARGET_BYTES + 64)) == 414
+    assert refused(world, b"GET /" + b"a" * MAX_TARGET_BYTES, b"a" * 64) == 414
 
 
 def test_bare_line_feed_in_a_head_is_refused_early(world):

@@ -8,8 +8,8 @@ from time import process_time
 import pytest
 
 from waitroom.edge.http.framing import (
-    LONGEST_CHUNK_LINE,
-    LONGEST_TRAILERS,
+    MAX_CHUNK_LINE_BYTES,
+    MAX_TRAILER_BYTES,
     Body,
     ChunkedBody,
     CloseBody,
@@ -197,18 +197,18 @@ def test_chunk_must_end_with_a_line_end(end):
 
 
 def test_longest_chunk_line_in_any_pieces():
-    line = b"5;" + b"a" * (LONGEST_CHUNK_LINE - 2)
+    line = b"5;" + b"a" * (MAX_CHUNK_LINE_BYTES - 2)
     for cuts in [(line + b"\r\n",), (line, b"\r\n"), (line + b"\r", b"\n")]:
         body = ChunkedBody(400)
         assert read(body, *cuts, b"hello\r\n0\r\n\r\n") == (b"hello", b"")
 
 
 def test_overlong_chunk_line_is_refused_early():
-    for line in (b"5;" + b"a" * LONGEST_CHUNK_LINE, b"0" * 100_000):
+    for line in (b"5;" + b"a" * MAX_CHUNK_LINE_BYTES, b"0" * 100_000):
         with pytest.raises(MalformedError, match="too long"):
             ChunkedBody(400).feed(line)
     with pytest.raises(MalformedError, match="too long"):
-        ChunkedBody(400).feed(b"5;" + b"a" * (LONGEST_CHUNK_LINE - 1) + b"\r\n")
+        ChunkedBody(400).feed(b"5;" + b"a" * (MAX_CHUNK_LINE_BYTES - 1) + b"\r\n")
 
 
 def test_malformed_body_has_the_status_of_its_sender():
@@ -251,13 +251,13 @@ def test_invalid_trailers(line):
 
 def test_maximum_size_of_trailers():
     line = b"A: " + b"b" * 1019 + b"\r\n"
-    assert LONGEST_TRAILERS % len(line) == 0
-    lines = line * (LONGEST_TRAILERS // len(line))
+    assert MAX_TRAILER_BYTES % len(line) == 0
+    lines = line * (MAX_TRAILER_BYTES // len(line))
     for cuts in [(b"0\r\n" + lines + b"\r\n",), (b"0\r\n" + lines, b"\r", b"\n")]:
         body = ChunkedBody(400)
         assert read(body, *cuts) == (b"", b"")
-        assert len(body.trailers) == LONGEST_TRAILERS // len(line)
-    for more in (b"A:\r\n\r\n", b"A" * 100, b"A: " + b"b" * LONGEST_TRAILERS):
+        assert len(body.trailers) == MAX_TRAILER_BYTES // len(line)
+    for more in (b"A:\r\n\r\n", b"A" * 100, b"A: " + b"b" * MAX_TRAILER_BYTES):
         with pytest.raises(MalformedError):
             ChunkedBody(400).feed(b"0\r\n" + lines + more)
 

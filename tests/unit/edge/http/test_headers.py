@@ -19,7 +19,7 @@ from waitroom.edge.http.headers import (
     shop_cookies,
 )
 from waitroom.edge.http.message import Request, parse_request, parse_response
-from waitroom.net.forwarded import LONGEST_FORWARDED, TrustedProxies, parse_forwarded
+from waitroom.net.forwarded import MAX_FORWARDED_BYTES, TrustedProxies, parse_forwarded
 
 STRANGER = Peer("203.0.113.9", trusted=False)
 PROXY = Peer("10.0.0.1", trusted=True)
@@ -281,7 +281,7 @@ def test_blanks_in_forwarded_are_parsed_in_linear_time(blanks):
             times.append(process_time() - started)
         return min(times)
 
-    assert len(blanks) * 200 < LONGEST_FORWARDED
+    assert len(blanks) * 200 < MAX_FORWARDED_BYTES
     assert cost(blanks * 200 + b"x") < 24 * cost(blanks * 25 + b"x") + 0.001
     assert cost(blanks * 8000 + b"x") < 24 * cost(blanks * 200 + b"x") + 0.001
 

@@ -9,7 +9,7 @@ import pytest
 from support.edge_world import LIMITS, OK, PAGE, QUIET, World, answer, at_shop, get, sent
 from support.http_reader import read_requests, read_responses
 from waitroom.edge.client.connection import LINGER_SECONDS
-from waitroom.edge.proxy.exchange import LONGEST_RESPONSE_HEAD
+from waitroom.edge.proxy.exchange import MAX_RESPONSE_HEAD_BYTES
 from waitroom.settings.validators import header_line
 
 
@@ -256,10 +256,10 @@ def test_no_interim_responses_to_http_1_0(world):
 
 def test_longest_response_head(world):
     for more, status in ((0, 200), (1, 502)):
-        line = b"A: " + b"b" * (LONGEST_RESPONSE_HEAD - 43 + more) + b"\r\n"
+        line = b"A: " + b"b" * (MAX_RESPONSE_HEAD_BYTES - 43 + more) + b"\r\n"
         response = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n" + line + b"\r\n"
-        assert len(response) == LONGEST_RESPONSE_HEAD + more
-        for cut in (8192, LONGEST_RESPONSE_HEAD - 2, len(response)):
+        assert len(response) == MAX_RESPONSE_HEAD_BYTES + more
+        for cut in (8192, MAX_RESPONSE_HEAD_BYTES - 2, len(response)):
             wire = sent(world)
             world.shop.wire.send(*(response[at : at + cut] for at in range(0, len(response), cut)))
             assert answer(wire).status == status

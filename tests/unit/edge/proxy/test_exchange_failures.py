@@ -9,7 +9,7 @@ import pytest
 
 from support.asyncio_fakes import Wire
 from support.edge_world import LIMITS, OK, PAGE, World, answer, get, room_settings, sent, warm
-from waitroom.edge.proxy.exchange import LONGEST_RESPONSE_HEAD
+from waitroom.edge.proxy.exchange import MAX_RESPONSE_HEAD_BYTES
 
 FIRST_BYTE, IDLE = room_settings().upstream_first_byte_seconds, room_settings().upstream_idle_seconds
 IDEMPOTENT = [b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"]
@@ -37,7 +37,7 @@ def world() -> Iterator[World]:
         b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
-        b"x" * (LONGEST_RESPONSE_HEAD + 1),
+        b"x" * (MAX_RESPONSE_HEAD_BYTES + 1),
     ],
 )
 def test_malformed_responses(world, response):

@@ -11,7 +11,7 @@ import pytest
 from support.asyncio_fakes import Wire
 from support.edge_world import LIMITS, World, get, room_settings, sent
 from support.http_reader import Message, read_responses
-from waitroom.edge.http.message import LONGEST_TARGET
+from waitroom.edge.http.message import MAX_TARGET_BYTES
 from waitroom.edge.pages.messages import ERROR_MESSAGES
 from waitroom.edge.rooms.room import Room
 
@@ -54,7 +54,7 @@ def slow_body(world: World, *lines: bytes) -> Wire:
 
 def long_target(world: World, *lines: bytes) -> Wire:
     wire = world.client()
-    wire.send(get(b"/" + b"a" * LONGEST_TARGET, *lines))
+    wire.send(get(b"/" + b"a" * MAX_TARGET_BYTES, *lines))
     return wire
 
 
