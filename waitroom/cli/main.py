@@ -179,7 +179,7 @@ def check_config(file: Annotated[Path, typer.Argument(help="Settings file (TOML)
 
     settings = load(file, {}, pages=True)
     if settings.tls_certificate is not None and settings.tls_key is not None:
-        flaw = read_pair(Path(settings.tls_certificate), Path(settings.tls_key)).flaw()
+        flaw = read_pair(Path(settings.tls_certificate), Path(settings.tls_key)).browser_error()
         if flaw is not None:
             refused = f"[bold red]Browsers would refuse {escape(settings.tls_certificate)}:[/bold red] {escape(flaw)}"
             err.print(refused, soft_wrap=True)

@@ -92,10 +92,10 @@ def test_huge_file_is_not_read_completely(tmp_path: Path):
 
 def test_chain_of_several_certificates(tmp_path: Path):
     (tmp_path / "chain.pem").write_text("words before\n" + (GOOD / "shop.pem").read_text() * 2)
-    assert read_pair(tmp_path / "chain.pem", GOOD / "shop.key").flaw() is None
+    assert read_pair(tmp_path / "chain.pem", GOOD / "shop.key").browser_error() is None
 
 
 def test_expired_certificate_is_detected(tmp_path: Path):
-    assert pair().flaw() is None
+    assert pair().browser_error() is None
     expired = read_pair(*make_pair(tmp_path, "old", expired=True))
     assert expired.browser_error() == "certificate has expired"

@@ -74,7 +74,7 @@ class Client(Evictable):
         response_started: Whether a part of its response has been written.
     """
 
-    __slots__ = ()
+    __slots__ = ("cookies", "deadline", "has_pass", "peer", "request", "response_started", "transport")
 
     peer: Peer
     transport: asyncio.Transport

@@ -57,13 +57,7 @@ class RequestCycle(Client):
         peer: The other end, which the server has counted.
     """
 
-    __slots__ = (
-        # per connection
-        *("_body", "_buffer", "_flow", "_idle_from", "_pending", "_server", "_state", "deadline", "has_pass", "peer"),
-        "transport",
-        # per request
-        *("_exchange", "_number", "cookies", "request", "response_started"),
-    )
+    __slots__ = ("_body", "_buffer", "_exchange", "_flow", "_idle_from", "_number", "_pending", "_server", "_state")
 
     _flow: FlowControl
 

@@ -9,7 +9,7 @@ import pytest
 from itsdangerous import URLSafeSerializer
 
 from waitroom.control.auth.session_cookie import COOKIE, LONGEST_COOKIE, AdminCookies, AdminSession
-from waitroom.edge.http.headers import foreign_cookies
+from waitroom.edge.http.headers import shop_cookies
 from waitroom.errors import InvalidTokenError
 from waitroom.tokens import Ticket, Tokens
 
@@ -76,4 +76,4 @@ def test_what_is_not_ours_is_none(value):
 def test_the_shop_never_sees_it():
     """A host name may be shared by the public and the admin listener, and ports are nothing to cookies."""
     line = f"{COOKIE}={COOKIES.sign(SESSION)}; basket=1".encode()
-    assert foreign_cookies(line) == b"Cookie: basket=1\r\n"
+    assert shop_cookies(line) == b"Cookie: basket=1\r\n"

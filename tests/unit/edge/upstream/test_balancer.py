@@ -164,7 +164,7 @@ def test_memory_of_disconnects_is_bounded() -> None:
     balancer = Balancer(1)
     for number in range(1000):
         disconnect(balancer, f"192.0.2.{number}", 5.0)
-        assert len(balancer._addresses[0].hung_up) < DISCONNECT_NEIGHBOURHOODS
+        assert len(balancer._addresses[0].disconnects) < DISCONNECT_NEIGHBOURHOODS
 
 
 def test_unhealthy_address_is_not_picked() -> None:

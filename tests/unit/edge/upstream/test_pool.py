@@ -25,11 +25,11 @@ def test_connection_is_opened_on_demand_and_kept(lending):
     assert lending.state() == (0, 0, 0, 0)
     one = lending.acquire()
     assert lending.state() == (1, 0, 0, 0)
-    assert not one.used
+    assert not one.reused
     lending.release(one)
     assert lending.state() == (0, 1, 0, 0)
     assert lending.acquire() is one
-    assert one.used
+    assert one.reused
     lending.release(one)
 
 
@@ -217,7 +217,7 @@ def test_fresh_connection_after_a_wait_is_new(lending):
     task = lending.ask(fresh=True)
     lending.release(taken[0])
     assert task.result() not in taken
-    assert not task.result().used
+    assert not task.result().reused
     assert wire(taken[0]).aborted
     assert lending.state() == (2, 0, 0, 0)
     lending.release(task.result())
