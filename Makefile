@@ -1,28 +1,32 @@
-# Everything a developer or a new user runs. Each target sets up what it needs.
+# Tasks of developers and new users. Each target installs what it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# What people install: the same source, with the path of a request compiled. Tests run beside its making, and come first.
+# Installed from a wheel, with the request path compiled, as users have it. The other packages are those of $(VENV).
 COMPILED := .venv-compiled
-# Most tests wait most of the time, so that three at once keep two cores busy. See docs/testing.md for which go together.
-AT_ONCE := -n 3 --dist loadfile --no-loadscope-reorder
-# What is tested there again: the path itself, and journeys through real processes.
+# `-P` leaves out this folder, where Python would find the source before the wheel.
+COMPILED_PYTHON := $(COMPILED)/bin/python -P
+BUILD_WHEEL := $(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --no-cache-dir
+PURELIB := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+# Most tests wait most of the time: three processes keep two cores busy. docs/testing.md says which tests run together.
+PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
+# Tested again when compiled: the request path itself, and journeys through real processes.
 PATH_TESTS := tests/unit tests/property/test_edge_fuzz.py tests/integration/test_journeys.py \
 	tests/integration/test_streams.py tests/integration/test_to_the_shop.py tests/differential
 
-# What tries many more examples in `make test-long`; see tests/support/examples.py.
+# Tests that try many more examples in `make test-long`; see tests/support/examples.py.
 PROPERTIES := tests/property tests/differential/test_nginx_random.py tests/unit/edge/rooms/test_router.py
 
-# Tests start Python some thousand times; each start would compile the source again.
+# Tests start Python thousands of times; without the cache, each start would compile the source again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-together test-compiled test-long check lint bench system clean
+.PHONY: help demo test test-slow test-together test-compiled test-long check lint bench dist system clean
 
-help: ## say what there is
+help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
 
-# `make test AFTER=check` leaves out the quick tests, where `make check` has just passed on the same tree.
+# `make test AFTER=check` leaves out the quick tests, which `make check` has just run on the same tree.
 AFTER :=
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -31,53 +35,64 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: $(VENV)/.installed ## a real shop, the gateway before it and a crowd: about a minute
+demo: $(VENV)/.installed ## run a real shop with a crowd, without and with Waitroom in front (about a minute)
 	$(BIN)/waitroom demo
 
-check: lint ## style, types and the quick tests
-	$(BIN)/pytest -q $(AT_ONCE) -m 'not slow and not alone and not long'
+check: lint ## check style and types, and run the quick tests
+	$(BIN)/pytest -q $(PARALLEL) -m 'not slow and not alone and not long'
 
-lint: $(VENV)/.installed
+lint: $(VENV)/.installed ## check style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-test: $(VENV)/.installed system ## every test: unit, property, integration, fault and browser
+test: $(VENV)/.installed system ## run all tests: unit, property, integration, fault and browser
 	@$(MAKE) --no-print-directory -j2 $(if $(filter check,$(AFTER)),test-slow,test-together) $(COMPILED)/.installed
 	$(BIN)/pytest -q -m 'alone and not long'
 	@$(MAKE) --no-print-directory test-compiled
 
-test-long: $(VENV)/.installed system ## slow attacks beside nginx and HAProxy, turns and sessions in real time: 20 minutes and more
+test-long: $(VENV)/.installed system ## run the tests that take minutes: slow attacks, turns in real time (20 minutes or more)
 	ATTACK_APPS=1000 $(BIN)/pytest -q -k app tests/attack/test_normal_life.py
 	$(BIN)/pytest -q -s -m long tests/long tests/attack
-	$(BIN)/pytest -q $(AT_ONCE) --hypothesis-profile=long $(PROPERTIES)
+	$(BIN)/pytest -q $(PARALLEL) --hypothesis-profile=long $(PROPERTIES)
 
 test-slow:
-	$(BIN)/pytest -q $(AT_ONCE) -m 'slow and not alone and not long'
+	$(BIN)/pytest -q $(PARALLEL) -m 'slow and not alone and not long'
 
 test-together:
-	$(BIN)/pytest -q $(AT_ONCE) -m 'not alone and not long'
+	$(BIN)/pytest -q $(PARALLEL) -m 'not alone and not long'
 
 test-compiled: $(COMPILED)/.installed
-	$(COMPILED)/bin/pytest -q $(AT_ONCE) -m 'not alone and not long' $(PATH_TESTS)
+	EXPECT_COMPILED=1 $(COMPILED_PYTHON) -m pytest -q $(PARALLEL) -m 'not alone and not long' $(PATH_TESTS)
 
-$(COMPILED)/.installed: pyproject.toml constraints.txt hatch_build.py \
+$(COMPILED)/.installed: $(VENV)/.installed hatch_build.py \
 		$(shell find waitroom templates config -type f -not -name '*.pyc')
 	@sh tests/system-packages.sh
-	$(PYTHON) -m venv $(COMPILED)
-	nice $(COMPILED)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt '.[dev]'
-	$(COMPILED)/bin/python -P -c 'import waitroom.gate as g; assert g.__file__[-3:] != ".py", "nothing was compiled"'
+	rm -rf $(COMPILED)
+	WAITROOM_PURE=0 nice $(BUILD_WHEEL) --wheel-dir $(COMPILED)/wheel .
+	$(PYTHON) -m venv --without-pip $(COMPILED)
+	$(BIN)/python -m pip --python $(COMPILED)/bin/python install --quiet --no-deps --no-index $(COMPILED)/wheel/*.whl
+	$(BIN)/python $(PURELIB) > "$$($(COMPILED)/bin/python $(PURELIB))/packages.pth"
+	cd $(COMPILED) && bin/python -c 'import waitroom.gate as g; assert g.__file__[-3:] != ".py", "nothing was compiled"'
 	touch $@
 
-bench: $(COMPILED)/.installed ## the edge against nginx and HAProxy, and the queue at 100,000 and 1,000,000 waiting
+bench: $(COMPILED)/.installed ## benchmark the edge against nginx and HAProxy, and the queue with up to 1,000,000 waiting
 	@sh benchmarks/system-packages.sh
 	$(COMPILED)/bin/python -m benchmarks.queue
 	$(COMPILED)/bin/python -m benchmarks.edge
 
-# The browser and the second kind of store that the tests drive; installed only where we may.
+# Both wheels are built from the source archive, which shows that it is complete.
+dist: $(VENV)/.installed ## build the release in dist/: source archive, compiled wheel for this platform, pure Python wheel
+	rm -rf dist
+	$(BIN)/hatchling build --target sdist
+	WAITROOM_PURE=0 $(BUILD_WHEEL) --wheel-dir dist dist/waitroom-*.tar.gz
+	WAITROOM_PURE=1 $(BUILD_WHEEL) --wheel-dir dist dist/waitroom-*.tar.gz
+	@ls -l dist
+
+# The browser, the other servers and the compiler that tests use; installed only by root on Debian and its derivatives.
 system:
 	@sh tests/system-packages.sh
 
-clean: ## remove what was set up and made here
+clean: ## remove everything that the other targets created
 	rm -rf $(VENV) $(COMPILED) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

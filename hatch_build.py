@@ -1,7 +1,8 @@
-"""Compiles the path of a request while the wheel is built, where a C compiler is there to do it.
+"""Compiles the request path when a wheel is built.
 
-The Python stays the one source, and what runs where nothing was compiled: in a checkout, and where no compiler is found
-or ``WAITROOM_PURE=1`` asks for it. The wheel holds both, side by side.
+The Python code is the only source. A wheel contains both it and the compiled modules, and so does whatever is installed
+from a checkout. Without a C compiler, the wheel is pure Python. ``WAITROOM_PURE=1`` requests that; ``WAITROOM_PURE=0``
+makes a failed compilation an error.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-# The line that a module carries if it is compiled: all that a request or a poll goes through between two system calls.
+# Marks a module to compile: everything that a request or a poll passes through between two system calls.
 MARKER = "# mypyc: compile"
 
 
@@ -23,28 +24,31 @@ class CustomBuildHook(BuildHookInterface):
     """See above."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Puts what was compiled into the wheel."""
-        if version == "editable" or os.environ.get("WAITROOM_PURE") == "1":
+        """Adds the compiled modules to the wheel."""
+        pure = os.environ.get("WAITROOM_PURE")
+        if version == "editable" or pure == "1":
             return
         folder = Path(tempfile.mkdtemp(prefix="waitroom-build-"))
         self._folder = folder
         try:
             built = _compile(Path(self.root), folder)
         except (Exception, SystemExit) as error:
-            self.app.display_warning(f"nothing was compiled ({error}); what is installed is pure Python")
+            if pure == "0":
+                raise
+            self.app.display_warning(f"compilation failed ({error}); the wheel is pure Python")
             return
         build_data["force_include"].update({str(path): str(path.relative_to(folder / "lib")) for path in built})
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
-        """Removes what is left of the compilation."""
+        """Removes the temporary files."""
         if hasattr(self, "_folder"):
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def compiled_modules(root: Path) -> list[str]:
-    """The modules that carry the marker, as paths from the root."""
+    """Returns the modules that carry the marker, as paths from the root."""
     modules = sorted((root / "waitroom").rglob("*.py"))
     return [str(path.relative_to(root)) for path in modules if MARKER in path.read_text(encoding="utf-8").splitlines()]
 
@@ -58,10 +62,10 @@ def _compile(root: Path, folder: Path) -> list[Path]:
     os.chdir(root)
     try:
         extensions = mypycify(
-            # A class whose base isn't known here would be compiled with a layout of its own, and corrupt memory. Of
-            # what isn't compiled nothing is asked: the packages that it needs aren't there while a wheel is built.
+            # A class whose base is unknown would be compiled with a layout of its own and corrupt memory. Other
+            # packages aren't analyzed: an isolated build doesn't have them, and every build should give the same code.
             [
-                *("--config-file=", "--ignore-missing-imports", "--disallow-subclassing-any"),
+                *("--config-file=", "--ignore-missing-imports", "--disallow-subclassing-any", "--no-site-packages"),
                 *("--follow-imports=silent", *compiled_modules(root)),
             ],
             opt_level="2",

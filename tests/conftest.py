@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from waitroom import gate
 from waitroom.process.embedded_store import EmbeddedStore
 from waitroom.store.connection import connect
 
-# Whether the path of a request is compiled: then nothing in it can be replaced or watched by a test.
+# Whether the request path is compiled: then no test can replace or watch anything in it.
 COMPILED = not str(gate.__file__).endswith(".py")
 # With CI set, Hypothesis's own profile repeats the same examples in every run; this one tries new ones.
 settings.register_profile(LONG, deadline=None, derandomize=False, print_blob=True)
@@ -27,8 +28,14 @@ SERVER_SECONDS = 10.0  # tests wait for answers on a busy machine
 BROWSER = "tests/browser/"
 
 
+def pytest_configure() -> None:
+    """Ends a run that is to test the compiled wheel and would test the source."""
+    if os.environ.get("EXPECT_COMPILED") and not COMPILED:
+        raise pytest.UsageError(f"not compiled: {gate.__file__}")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out what only a checkout can show, where what is tested was installed from a wheel."""
+    """Leaves out the tests that need a checkout if a wheel is tested."""
     left_out = [item for item in items if COMPILED and item.get_closest_marker("interpreted")]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
