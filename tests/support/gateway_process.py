@@ -116,12 +116,14 @@ class Gateway:
         folder: Of its settings, log and data.
         settings: The top level of its file; ``rooms`` are the rooms.
         mistakes: Whether its log may hold tracebacks.
+        source: The folder of another version's source, to run that one.
     """
 
     folder: Path
     settings: dict[str, Any]
     rooms: list[dict[str, Any]]
     mistakes: bool = False
+    source: Path | None = None
     process: asyncio.subprocess.Process | None = None
     port: int = field(default_factory=free_port)
     admin_port: int = field(default_factory=free_port)
@@ -185,6 +187,7 @@ class Gateway:
         """Starts the program without waiting for it. Its words go to the log."""
         self.write()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("WAITROOM_")}
+        version = () if self.source is None else (needs("env"), f"PYTHONPATH={self.source}")
         with (self.folder / "gateway.log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 # Tied to this process, so that it ends even where a test run is killed.
@@ -193,6 +196,7 @@ class Gateway:
                     "-m",
                     "waitroom.process.pdeathsig",
                     str(os.getpid()),
+                    *version,
                     sys.executable,
                     "-m",
                     "waitroom",
@@ -345,11 +349,16 @@ class Gateway:
 
 @contextlib.asynccontextmanager
 async def running_gateway(
-    folder: Path, rooms: Sequence[Mapping[str, Any]], *, mistakes: bool = False, **settings: Any
+    folder: Path,
+    rooms: Sequence[Mapping[str, Any]],
+    *,
+    mistakes: bool = False,
+    source: Path | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Gateway]:
     """A gateway that is ready; it is ended with the block, and nothing of it may be left then."""
     os.makedirs(folder, exist_ok=True)
-    gateway = Gateway(folder, settings, [dict(one) for one in rooms], mistakes)
+    gateway = Gateway(folder, settings, [dict(one) for one in rooms], mistakes, source)
     try:
         await gateway.start()
         yield gateway
