@@ -21,13 +21,13 @@ PROPERTIES := tests/property tests/differential/test_nginx_random.py tests/unit/
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-together test-compiled test-long check lint bench dist system clean
+.PHONY: help demo test test-together test-alone test-compiled test-long check lint bench dist system clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
 
-# `make test AFTER=check` leaves out the quick tests, which `make check` has just run on the same tree.
-AFTER :=
+# Another target to run beside the tests, as in `make test BESIDE=lint`.
+BESIDE :=
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Waitroom needs Python 3.11 or newer")'
@@ -48,20 +48,20 @@ lint: $(VENV)/.installed ## check style and types
 	$(BIN)/lint-imports --no-cache
 
 test: $(VENV)/.installed system ## run all tests: unit, property, integration, fault and browser
-	@$(MAKE) --no-print-directory -j2 $(if $(filter check,$(AFTER)),test-slow,test-together) $(COMPILED)/.installed
-	$(BIN)/pytest -q -m 'alone and not long'
+	@$(MAKE) --no-print-directory -j2 $(BESIDE) test-together
+	@$(MAKE) --no-print-directory -j2 test-alone $(COMPILED)/.installed
 	@$(MAKE) --no-print-directory test-compiled
 
 test-long: $(VENV)/.installed system ## run the tests that take minutes: slow attacks, turns in real time (20 minutes or more)
 	ATTACK_APPS=1000 $(BIN)/pytest -q -k app tests/attack/test_normal_life.py
-	$(BIN)/pytest -q -s -m long tests/long tests/attack
+	$(BIN)/pytest -q -s -m long tests/long tests/attack tests/integration
 	$(BIN)/pytest -q $(PARALLEL) --hypothesis-profile=long $(PROPERTIES)
-
-test-slow:
-	$(BIN)/pytest -q $(PARALLEL) -m 'slow and not alone and not long'
 
 test-together:
 	$(BIN)/pytest -q $(PARALLEL) -m 'not alone and not long'
+
+test-alone:
+	$(BIN)/pytest -q -n 2 -m 'alone and not long'
 
 test-compiled: $(COMPILED)/.installed
 	EXPECT_COMPILED=1 $(COMPILED_PYTHON) -m pytest -q $(PARALLEL) -m 'not alone and not long' $(PATH_TESTS)
@@ -70,7 +70,7 @@ $(COMPILED)/.installed: $(VENV)/.installed hatch_build.py \
 		$(shell find waitroom templates config -type f -not -name '*.pyc')
 	@sh tests/system-packages.sh
 	rm -rf $(COMPILED)
-	WAITROOM_PURE=0 nice $(BUILD_WHEEL) --wheel-dir $(COMPILED)/wheel .
+	WAITROOM_PURE=0 nice -n 19 $(BUILD_WHEEL) --wheel-dir $(COMPILED)/wheel .
 	$(PYTHON) -m venv --without-pip $(COMPILED)
 	$(BIN)/python -m pip --python $(COMPILED)/bin/python install --quiet --no-deps --no-index $(COMPILED)/wheel/*.whl
 	$(BIN)/python $(PURELIB) > "$$($(COMPILED)/bin/python $(PURELIB))/packages.pth"

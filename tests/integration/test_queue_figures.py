@@ -1,4 +1,4 @@
-"""What the line costs the store at 100,000 waiting, as ``benchmarks/queue.py`` measures it, and that it is bounded."""
+"""The queue's cost for the store, as ``benchmarks/queue.py`` measures it, and its bounds."""
 
 from __future__ import annotations
 
@@ -30,14 +30,10 @@ def _benchmark() -> ModuleType:
 
 
 @pytest.mark.slow
-@pytest.mark.alone
-async def test_figures_at_a_hundred_thousand_waiting(each_server: str) -> None:
-    """The targets that a busy machine doesn't blur: memory, and the processors' time instead of the clock's."""
-    benchmark = _benchmark()
-    figures = await benchmark.measure(each_server, 100_000)
+async def test_a_hundred_thousand_waiting_take_little_memory(each_server: str) -> None:
+    """`make bench` measures the time that they take."""
+    figures = await _benchmark().measure(each_server, 100_000)
     assert figures.bytes_per_visitor <= 130
-    assert figures.joins_per_cpu_second >= 20_000
-    assert figures.tick_ms <= 5
     assert figures.stepped_over == 1_000
 
 
