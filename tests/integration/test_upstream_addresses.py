@@ -4,65 +4,116 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import aiohttp
 import pytest
+import pytest_asyncio
 
 from support.gateway_process import Gateway, eventually, running_gateway
 from support.gateway_process import room as any_room
 from support.ports import free_port
-from support.upstreams.server import Handler, Seen, Shop, response, running_shop
+from support.upstreams.server import Handler, Seen, Shop, response
 
-pytestmark = [pytest.mark.slow]
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
-SERVER = Path(__file__).parents[1] / "support" / "upstreams" / "killable.py"
 BROWSERS = 16
 
 
-def room(upstreams: list[str], **settings: object) -> dict[str, object]:
+def room(name: str, upstreams: list[str], **settings: object) -> dict[str, object]:
     # Requests beside the only path that has a line are forwarded at once.
-    return any_room("shop", upstream=upstreams, paths=["/sale"], **settings)
+    return any_room(name, upstream=upstreams, paths=["/sale"], **settings)
 
 
 @dataclass
 class Server:
-    """A server that can be killed and started again."""
+    """A server that can be killed and started again: it answers with its name and the body it got.
+
+    Attributes:
+        path: Of its socket; without one it has a port.
+    """
 
     name: str
+    path: str = ""
     port: int = field(default_factory=free_port)
-    process: asyncio.subprocess.Process | None = None
+    shop: Shop = field(default_factory=Shop)
+    _server: asyncio.Server | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"unix://{self.path}" if self.path else f"http://{self.address}"
+
+    @property
+    def address(self) -> str:
+        """As the gateway's log has it."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def served(self) -> int:
+        return len(self.shop.seen)
 
     async def start(self) -> None:
-        self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, str(SERVER), str(self.port), self.name), stdout=asyncio.subprocess.PIPE
-        )
-        assert self.process.stdout is not None
-        async with asyncio.timeout(30):
-            assert await self.process.stdout.readline() == b"ready\n"
+        async def answer(seen: Seen, writer: asyncio.StreamWriter) -> None:
+            writer.write(response(self.name.encode() + b" " + seen.body))
+
+        self.shop.answers.setdefault("/", answer)
+        if self.path:
+            self._server = await asyncio.start_unix_server(self.shop.serve, self.path)
+        else:
+            self._server = await asyncio.start_server(self.shop.serve, "127.0.0.1", self.port, backlog=1024)
 
     async def kill(self) -> None:
-        assert self.process is not None
-        if self.process.returncode is None:
-            self.process.kill()
-        await self.process.wait()
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        await self.shop.close()
 
 
-@contextlib.asynccontextmanager
-async def servers(*names: str) -> AsyncIterator[list[Server]]:
-    started = [Server(name) for name in names]
+@dataclass
+class World:
+    """A gateway, and the servers of its rooms by their rooms."""
+
+    gateway: Gateway
+    servers: dict[str, list[Server]]
+
+    async def ask(
+        self, name: str, path: str = "/", method: str = "GET", data: bytes | None = None
+    ) -> tuple[int, bytes]:
+        headers = {"Host": f"{name}.test"}
+        async with self.gateway.http.request(method, self.gateway.url + path, headers=headers, data=data) as answer:
+            return answer.status, await answer.read()
+
+    def logged(self, words: str, *servers: Server) -> bool:
+        """Whether each of these servers is in a line of the log with these words."""
+        lines = [line for line in self.gateway.log.splitlines() if words in line]
+        return all(any(server.address in line for line in lines) for server in servers)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    folder = tmp_path_factory.mktemp("addresses")
+    servers = {
+        "killed": [Server("one"), Server("two")],
+        "fewest": [Server("one"), Server("two"), Server("three")],
+        "down": [Server("one"), Server("two")],
+        "hangs-up": [Server("one"), Server("two")],
+        "checked": [Server("one"), Server("two")],
+        "sockets": [Server(name, str(folder / f"{name}.sock")) for name in ("one", "two")],
+    }
+    servers["once"] = servers["hangs-up"]
+    servers["alone"] = servers["sockets"][:1]
+    more = {"checked": {"health_path": "/healthz", "health_seconds": 5}}
+    rooms = [room(name, [one.url for one in each], **more.get(name, {})) for name, each in servers.items()]
+    started = {id(one): one for each in servers.values() for one in each}.values()
+    for one in servers["checked"]:
+        one.shop.answers["/healthz"] = response()
     try:
         for one in started:
             await one.start()
-        yield started
+        async with running_gateway(folder / "gateway", rooms, workers=1) as gateway:
+            yield World(gateway, servers)
     finally:
         for one in started:
             await one.kill()
@@ -73,12 +124,15 @@ class Crowd:
     """Browsers that ask without end, and what they got."""
 
     gateway: Gateway
+    room: str
     answers: Counter[str] = field(default_factory=Counter)
     served: Counter[str] = field(default_factory=Counter)
 
     async def _browse(self, http: aiohttp.ClientSession, method: str, data: bytes | None) -> None:
         while True:
-            async with http.request(method, self.gateway.url, headers={"Host": "shop.test"}, data=data) as answer:
+            async with http.request(
+                method, self.gateway.url, headers={"Host": f"{self.room}.test"}, data=data
+            ) as answer:
                 body = await answer.read()
             self.answers[f"{method} {answer.status}"] += 1
             name, _, rest = body.decode(errors="replace").partition(" ")
@@ -103,153 +157,116 @@ class Crowd:
         await eventually(lambda: all(self.served[name] - before[name] >= count for name in names))
 
 
-async def test_a_server_is_killed_and_comes_back_under_load_and_nobody_notices(tmp_path: Path) -> None:
-    async with (
-        servers("one", "two") as (one, two),
-        running_gateway(tmp_path, [room([one.url, two.url])], workers=1) as gateway,
-    ):
-        crowd = Crowd(gateway)
-        async with crowd.browsing():
-            await crowd.comes(200, "one", "two")
-            await two.kill()
-            await crowd.comes(400, "one")
-            await eventually(lambda: "upstream down" in gateway.log)
-        assert crowd.answers.keys() == {"GET 200"}, crowd.answers
-        assert crowd.served.keys() == {"one", "two"}, crowd.served
-
-        # Bodies may be sent once only, so an address is found dead before any of one is.
-        async with crowd.browsing("POST", b"an order"):
-            await crowd.comes(400, "one")
-            await two.start()
-            await crowd.comes(400, "one", "two")
-        assert crowd.answers.keys() == {"GET 200", "POST 200"}, crowd.answers
-        assert crowd.served.keys() == {"one", "two"}, crowd.served
-        assert "upstream up" in gateway.log
-
-
-async def test_each_request_goes_to_where_the_fewest_are(tmp_path: Path) -> None:
-    """Counted while none is answered, as the speeds of three servers on a busy machine are nobody's promise."""
-    async with running_shop() as one, running_shop() as two, running_shop() as three:
-        shops = [one, two, three]
-        doors = [asyncio.Event() for _ in shops]
-
-        def behind(door: asyncio.Event) -> Handler:
-            async def answer(_seen: Seen, writer: asyncio.StreamWriter) -> None:
-                await door.wait()
-                writer.write(response())
-
-            return answer
-
-        for shop, door in zip(shops, doors, strict=True):
-            shop.answers["/"] = behind(door)
-        async with running_gateway(tmp_path, [room([shop.address for shop in shops])], workers=1) as gateway:
-
-            async def visit() -> int:
-                async with gateway.http.get(gateway.url, headers={"Host": "shop.test"}) as answer:
-                    await answer.read()
-                    return answer.status
-
-            async def come(count: int) -> list[asyncio.Task[int]]:
-                total = count + sum(len(shop.seen) for shop in shops)
-                visits = [asyncio.create_task(visit()) for _ in range(count)]
-                await eventually(lambda: sum(len(shop.seen) for shop in shops) == total)
-                return visits
-
-            visits = await come(15)
-            assert [len(shop.seen) for shop in shops] == [5, 5, 5]
-            doors[1].set()
-            await eventually(lambda: sum(one.done() for one in visits) == 5)
-            doors[1].clear()
-            visits += await come(4)
-            assert [len(shop.seen) for shop in shops] == [5, 9, 5]
-            visits += await come(4)
-            assert sorted(len(shop.seen) for shop in shops) == [6, 6, 11]
-            for door in doors:
-                door.set()
-            assert await asyncio.gather(*visits) == [200] * 23
-
-
-async def test_where_all_are_down_the_first_to_come_back_serves(tmp_path: Path) -> None:
-    async with (
-        servers("one", "two") as (one, two),
-        running_gateway(tmp_path, [room([one.url, two.url])], workers=1) as gateway,
-    ):
-        await one.kill()
+async def test_a_server_is_killed_and_comes_back_under_load_and_nobody_notices(world: World) -> None:
+    _, two = world.servers["killed"]
+    crowd = Crowd(world.gateway, "killed")
+    async with crowd.browsing():
+        await crowd.comes(200, "one", "two")
         await two.kill()
+        await crowd.comes(400, "one")
+        await eventually(lambda: world.logged("upstream down", two))
+    assert crowd.answers.keys() == {"GET 200"}, crowd.answers
+    assert crowd.served.keys() == {"one", "two"}, crowd.served
 
-        async def status() -> int:
-            async with gateway.http.post(gateway.url, headers={"Host": "shop.test"}, data=b"x") as answer:
-                return answer.status
-
-        assert [await status() for _ in range(6)] == [502] * 6
-        down = [line for line in gateway.log.splitlines() if "upstream down" in line]
-        for server in (one, two):
-            assert any(server.url.removeprefix("http://") in line for line in down)
-        await one.start()
-        assert await status() == 200
+    # Bodies may be sent once only, so an address is found dead before any of one is.
+    async with crowd.browsing("POST", b"an order"):
+        await crowd.comes(400, "one")
+        await two.start()
+        await crowd.comes(400, "one", "two")
+    assert crowd.answers.keys() == {"GET 200", "POST 200"}, crowd.answers
+    assert crowd.served.keys() == {"one", "two"}, crowd.served
+    assert world.logged("upstream up", two)
 
 
-async def test_what_may_be_sent_twice_goes_to_another_address_where_one_hangs_up(tmp_path: Path) -> None:
+async def test_each_request_goes_to_where_the_fewest_are(world: World) -> None:
+    """Counted while none is answered, as the speeds of three servers on a busy machine are nobody's promise."""
+    servers = world.servers["fewest"]
+    doors = [asyncio.Event() for _ in servers]
+
+    def behind(door: asyncio.Event) -> Handler:
+        async def answer(_seen: Seen, writer: asyncio.StreamWriter) -> None:
+            await door.wait()
+            writer.write(response())
+
+        return answer
+
+    for server, door in zip(servers, doors, strict=True):
+        server.shop.answers["/"] = behind(door)
+
+    def served() -> list[int]:
+        return [server.served for server in servers]
+
+    async def come(count: int) -> list[asyncio.Task[tuple[int, bytes]]]:
+        total = count + sum(served())
+        visits = [asyncio.create_task(world.ask("fewest")) for _ in range(count)]
+        await eventually(lambda: sum(served()) == total)
+        return visits
+
+    visits = await come(15)
+    assert served() == [5, 5, 5]
+    doors[1].set()
+    await eventually(lambda: sum(one.done() for one in visits) == 5)
+    doors[1].clear()
+    visits += await come(4)
+    assert served() == [5, 9, 5]
+    visits += await come(4)
+    assert sorted(served()) == [6, 6, 11]
+    for door in doors:
+        door.set()
+    assert [status for status, _ in await asyncio.gather(*visits)] == [200] * 23
+
+
+async def test_where_all_are_down_the_first_to_come_back_serves(world: World) -> None:
+    one, two = world.servers["down"]
+    await one.kill()
+    await two.kill()
+    assert [(await world.ask("down", method="POST", data=b"x"))[0] for _ in range(6)] == [502] * 6
+    assert world.logged("upstream down", one, two)
+    await one.start()
+    assert (await world.ask("down", method="POST", data=b"x"))[0] == 200
+
+
+async def test_what_may_be_sent_twice_goes_to_another_address_where_one_hangs_up(world: World) -> None:
+    one, two = world.servers["hangs-up"]
+
     async def hang_up(seen: Seen, writer: asyncio.StreamWriter) -> None:
         writer.close()
 
-    async with running_shop() as one, running_shop() as two:
-        one.answers["/"] = hang_up
-        both = [one.address, two.address]
-        rooms = [room(both), any_room("once", upstream=both, paths=["/sale"])]
-        async with running_gateway(tmp_path, rooms, workers=1) as gateway:
-            async with gateway.http.get(gateway.url, headers={"Host": "shop.test"}) as answer:
-                assert answer.status == 200
-            assert (len(one.seen), len(two.seen)) == (1, 1)
-            async with gateway.http.post(gateway.url, headers={"Host": "once.test"}, data=b"an order") as answer:
-                assert answer.status == 502
-            assert (len(one.seen), len(two.seen)) == (2, 1)
-            # A single visitor can bring that about, so no address is taken out of rotation for it.
-            assert "upstream down" not in gateway.log
+    one.shop.answers["/"] = hang_up
+    assert (await world.ask("hangs-up"))[0] == 200
+    assert (one.served, two.served) == (1, 1)
+    assert (await world.ask("once", method="POST", data=b"an order"))[0] == 502
+    assert (one.served, two.served) == (2, 1)
+    # A single visitor can bring that about, so no address is taken out of rotation for it.
+    for server in (one, two):
+        assert not world.logged("upstream down", server)
 
 
-async def test_a_health_check_keeps_visitors_from_an_ill_address(tmp_path: Path) -> None:
-    async with running_shop() as one, running_shop() as two:
-        for shop in (one, two):
-            shop.answers["/healthz"] = response()
-        both = room([one.address, two.address], health_path="/healthz", health_seconds=5)
-        async with running_gateway(tmp_path, [both], workers=1) as gateway:
+async def test_a_health_check_keeps_visitors_from_an_ill_address(world: World) -> None:
+    one, two = world.servers["checked"]
 
-            async def visits(shop: Shop, *, after: int) -> bool:
-                async with gateway.http.get(gateway.url, headers={"Host": "shop.test"}) as answer:
-                    assert answer.status == 200
-                return "/" in shop.paths()[after:]
+    async def visits(server: Server, *, after: int) -> bool:
+        assert (await world.ask("checked"))[0] == 200
+        return "/" in server.shop.paths()[after:]
 
-            await eventually(lambda: visits(two, after=0))
-            two.answers["/healthz"] = response(status="503 Service Unavailable")
-            await eventually(lambda: "status 503" in gateway.log)
-            assert "upstream unhealthy" in gateway.log
-            ill = len(two.seen)
-            for _ in range(10):
-                assert not await visits(two, after=ill)
-            two.answers["/healthz"] = response(status="302 Found")
-            await eventually(lambda: visits(two, after=ill))
-            assert "upstream healthy" in gateway.log
-            check = two.last("/healthz")
-            assert (check.method, check.all("Host"), check.one("Cookie")) == ("GET", ["shop.test"], None)
+    await eventually(lambda: visits(two, after=0))
+    two.shop.answers["/healthz"] = response(status="503 Service Unavailable")
+    await eventually(lambda: world.logged("status 503", two))
+    assert world.logged("upstream unhealthy", two)
+    ill = two.served
+    for _ in range(10):
+        assert not await visits(two, after=ill)
+    two.shop.answers["/healthz"] = response(status="302 Found")
+    await eventually(lambda: visits(two, after=ill))
+    assert world.logged("upstream healthy", two)
+    assert not world.logged("upstream unhealthy", one)
+    check = two.shop.last("/healthz")
+    assert (check.method, check.all("Host"), check.one("Cookie")) == ("GET", ["checked.test"], None)
 
 
-async def test_sockets_serve_alone_and_together(tmp_path: Path) -> None:
-    shops = [Shop(), Shop()]
-    async with contextlib.AsyncExitStack() as stack:
-        for number, shop in enumerate(shops):
-            path = tmp_path / f"{number}.sock"
-            shop.address = f"unix://{path}"
-            await stack.enter_async_context(await asyncio.start_unix_server(shop.serve, path))
-        rooms = [
-            room([shop.address for shop in shops]),
-            any_room("alone", upstream=shops[0].address, paths=["/sale"]),
-        ]
-        async with running_gateway(tmp_path, rooms, workers=1) as gateway:
-            for name in ("shop", "shop", "alone"):
-                async with gateway.http.get(f"{gateway.url}/{name}", headers={"Host": f"{name}.test"}) as answer:
-                    assert (answer.status, await answer.read()) == (200, b"<p>The shop.\n")
-        assert shops[0].paths() == ["/shop", "/alone"]
-        assert shops[1].paths() == ["/shop"]
-        for shop in shops:
-            await shop.close()
+async def test_sockets_serve_alone_and_together(world: World) -> None:
+    for name in ("sockets", "sockets", "alone"):
+        assert await world.ask(name, f"/{name}") == (200, b"<p>The shop.\n")
+    one, two = world.servers["sockets"]
+    assert one.shop.paths() == ["/sockets", "/alone"]
+    assert two.shop.paths() == ["/sockets"]
