@@ -61,7 +61,7 @@ test-together:
 	$(BIN)/pytest -q $(PARALLEL) -m 'not alone and not long'
 
 test-alone:
-	$(BIN)/pytest -q -n 2 -m 'alone and not long'
+	$(BIN)/pytest -q -n 2 -m 'alone and not long' $$(grep -rlw 'mark.alone' tests --include='test_*.py')
 
 test-compiled: $(COMPILED)/.installed
 	EXPECT_COMPILED=1 $(COMPILED_PYTHON) -m pytest -q $(PARALLEL) -m 'not alone and not long' $(PATH_TESTS)
