@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the tests drive besides Python packages, where we may: on Debian and its kin, as root.
-# A test whose component is missing is skipped on a developer's machine, and fails where CI is set.
+# Installs the programs that the tests need, if run as root on Debian or a derivative.
+# A test whose program is missing is skipped on a developer's machine, and fails if CI is set.
 set -eu
 
 missing=""
@@ -8,18 +8,18 @@ for pair in chromium:chromium redis-server:redis-server nginx:nginx curl:curl op
         cc:build-essential promtool:prometheus php:php-cli; do
     command -v "${pair%%:*}" >/dev/null 2>&1 || [ -x "/usr/sbin/${pair%%:*}" ] || missing="$missing ${pair##*:}"
 done
-# What people install is compiled, and tested so.
+# The installed package is compiled, and tested that way.
 python3 -c 'import os, sysconfig; exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
     missing="$missing python3-dev"
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
-    echo "not installed, and not ours to install:$missing; the tests that need them are skipped" >&2
+    echo "missing, and not installed without root on Debian:$missing; the tests that need them are skipped" >&2
     exit 0
 fi
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
-# The services that come with the packages are not wanted: the tests start their own.
+# The packages must not start their services: the tests start their own.
 printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d.waitroom
 chmod +x /usr/sbin/policy-rc.d.waitroom
 [ -e /usr/sbin/policy-rc.d ] || { mv /usr/sbin/policy-rc.d.waitroom /usr/sbin/policy-rc.d; ours=yes; }

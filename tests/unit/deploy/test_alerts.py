@@ -226,8 +226,8 @@ def test_an_alert_says_what_is_wrong_and_where(tmp_path: Path) -> None:
     test = rule_test({"sale": CASES["the store is down"]})
     del test["promql_expr_test"]
     description = (
-        "The control process of sale:8081 gets no answer from the store for room sale. Nobody new is let in; "
-        "whoever is inside goes on."
+        "The control process of sale:8081 gets no reply from the store for room sale. No new visitors are admitted; "
+        "admitted visitors keep shopping."
     )
     expected = {
         "exp_labels": {"severity": "critical", "room": "sale", "job": "waitroom", "instance": "sale:8081"},
