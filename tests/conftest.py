@@ -25,7 +25,9 @@ COMPILED = not str(gate.__file__).endswith(".py")
 # With CI set, Hypothesis's own profile repeats the same examples in every run; this one tries new ones.
 settings.register_profile(LONG, deadline=None, derandomize=False, print_blob=True)
 SERVER_SECONDS = 10.0  # tests wait for answers on a busy machine
-BROWSER = "tests/browser/"
+# Tests that one process runs one after the other. Two browsers would take the processors away from each other, so that
+# pages are late. Each process with differential tests would start and keep the servers that these compare.
+TOGETHER = ("tests/browser/", "tests/differential/")
 
 
 def pytest_configure() -> None:
@@ -42,14 +44,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
-    """What goes together where several tests run at once: each file, and all that need a browser."""
+    """Distributes tests by file, and by folder for those that run together."""
     return _ByFile(config, log)
 
 
 class _ByFile(LoadFileScheduling):
     def _split_scope(self, nodeid: str) -> str:
-        # One browser at a time: two would take the processors away from each other, and pages would be late.
-        return BROWSER if nodeid.startswith(BROWSER) else super()._split_scope(nodeid)
+        folder = next((folder for folder in TOGETHER if nodeid.startswith(folder)), None)
+        return folder or super()._split_scope(nodeid)
 
 
 @contextmanager
