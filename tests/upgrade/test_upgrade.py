@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from support.gateway_process import Gateway, room, running_gateway
-from support.upstreams.server import Shop, running_shop
+from support.upstreams.server import Shop, response, running_shop
 from support.visitor_client import Visitor
 
 pytestmark = pytest.mark.slow
@@ -68,7 +68,8 @@ async def stays_inside(visitor: Visitor, shop: Shop, path: str) -> str | None:
 async def test_places_sessions_users_and_settings_survive_an_upgrade_and_going_back(
     previous: Path, shop: Shop, tmp_path: Path
 ) -> None:
-    rooms = [room("sale", upstream=shop.address, max_active=1)]
+    rooms = [room("sale", upstream=shop.address, max_active=1), room("pay", upstream=shop.address)]
+    shop.answers["/hold"] = response(b"ok", "Waitroom-Command: hold=20000")
     # The secret is the one that the previous release generates.
     gateway = Gateway(tmp_path, {"workers": 1, "secrets": None}, rooms, source=previous)
     try:
@@ -100,11 +101,15 @@ async def test_places_sessions_users_and_settings_survive_an_upgrade_and_going_b
         await first.state("called")
         await first.is_let_in("/first")
         session = shop.last("/first").session
+        payer = Visitor(gateway, "pay")
+        await payer.goes_in("/pay")
+        held = await stays_inside(payer, shop, "/hold")
         assert await gateway.stop() == 0
 
         gateway.source = previous
         await gateway.start()
         assert await stays_inside(first, shop, "/back") == session
+        assert await stays_inside(payer, shop, "/paid") != held, "0.1.0 can't read passes with holds"
         await second.position(1)
         await third.position(2)
         await admin.sees_the_change()
