@@ -8,11 +8,11 @@ COMPILED := .venv-compiled
 COMPILED_PYTHON := $(COMPILED)/bin/python -P
 BUILD_WHEEL := $(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --no-cache-dir
 PURELIB := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
-# Most tests wait most of the time: three processes keep two cores busy. docs/testing.md says which tests run together.
-PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
+# Most tests wait most of the time: four processes keep two cores busy. docs/testing.md says which tests run together.
+PARALLEL := -n 4 --dist loadfile --no-loadscope-reorder
 # Tested again when compiled: the request path itself, and journeys through real processes.
-PATH_TESTS := tests/differential tests/integration/test_journeys.py tests/property/test_edge_fuzz.py \
-	tests/integration/test_streams.py tests/integration/test_to_the_shop.py tests/unit
+PATH_TESTS := tests/unit tests/property/test_edge_fuzz.py tests/integration/test_journeys.py \
+	tests/integration/test_streams.py tests/integration/test_to_the_shop.py tests/differential
 
 # Tests that try many more examples in `make test-long`; see tests/support/examples.py.
 PROPERTIES := tests/property tests/differential/test_nginx_random.py tests/unit/edge/rooms/test_router.py

@@ -37,10 +37,16 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out the tests that need a checkout if a wheel is tested."""
+    """Leaves out the tests that need a checkout if a wheel is tested, and starts with the tests that take longest."""
     left_out = [item for item in items if COMPILED and item.get_closest_marker("interpreted")]
     config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
+    kept = set(items) - set(left_out)
+    items[:] = sorted((item for item in items if item in kept), key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    """The order of folders: the last ones should end at the same time, so they are those with many small files."""
+    return 0 if item.nodeid.startswith(TOGETHER) else 2 if item.nodeid.startswith("tests/unit/") else 1
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
