@@ -203,29 +203,29 @@ def test_loopback_is_a_neighbourhood():
 
 @pytest.mark.interpreted
 def test_fruitless_scans_are_not_repeated(monkeypatch):
-    walks = []
-    monkeypatch.setattr(ConnectionLimiter, "_longest_idle", lambda *arguments: walks.append(arguments) or [])
+    scans = []
+    monkeypatch.setattr(ConnectionLimiter, "_longest_idle", lambda *arguments: scans.append(arguments) or [])
     with World(most_connections=4, most_per_address=1000) as world:
         for number in range(3):
             client(world, number)
         for number in range(50):
             assert client(world, 100 + number).aborted
-        assert len(walks) == 1
+        assert len(scans) == 1
         world.pass_time(0.5)
         for number in range(50):
             assert client(world, 100 + number).aborted
-        assert len(walks) == 2
+        assert len(scans) == 2
 
 
 @pytest.mark.interpreted
 def test_scans_per_sweep_are_bounded(monkeypatch):
-    walks = []
-    monkeypatch.setattr(ConnectionLimiter, "_longest_idle", lambda *arguments: walks.append(arguments) or [])
+    scans = []
+    monkeypatch.setattr(ConnectionLimiter, "_longest_idle", lambda *arguments: scans.append(arguments) or [])
     with World(most_connections=1000, most_per_address=1) as world:
         for number in range(100):
             client(world, number)
             assert client(world, number).aborted
-        assert len(walks) == MAX_SCANS
+        assert len(scans) == MAX_SCANS
 
 
 # Behind a trusted proxy.
