@@ -12,7 +12,7 @@ from waitroom.edge.upstream.pool import UpstreamConnection, UpstreamPool
 
 
 class UpstreamListener:
-    """Notes what comes."""
+    """Records its events."""
 
     def __init__(self) -> None:
         self.events: list[object] = []
@@ -27,8 +27,8 @@ class UpstreamListener:
         self.events.append(writable)
 
 
-class Lending:
-    """A pool, and the requests that acquire them."""
+class PoolHarness:
+    """A pool, and requests that acquire connections from it."""
 
     def __init__(self, most: int = 2) -> None:
         self.loop = VirtualLoop()
@@ -77,18 +77,18 @@ class Lending:
 
 
 @contextmanager
-def running_lending(most: int = 2) -> Iterator[Lending]:
+def running_pool(most: int = 2) -> Iterator[PoolHarness]:
     """Afterwards nothing may be in use, under way or waited for."""
-    lending = Lending(most)
-    yield lending
-    lending.shop.let_in()
-    lending.loop.do(lending.pool.close)
-    assert lending.state() == (0, 0, 0, 0)
-    assert repr(lending.pool) == "<UpstreamPool in_use=0 idle=0 connecting=0 wait=0>"
-    assert all(address.in_flight == 0 for address in lending.pool.balancer._addresses)
-    assert not asyncio.all_tasks(lending.loop)
-    assert lending.loop.errors == []
-    lending.loop.close()
+    harness = PoolHarness(most)
+    yield harness
+    harness.shop.let_in()
+    harness.loop.do(harness.pool.close)
+    assert harness.state() == (0, 0, 0, 0)
+    assert repr(harness.pool) == "<UpstreamPool in_use=0 idle=0 connecting=0 wait=0>"
+    assert all(address.in_flight == 0 for address in harness.pool.balancer._addresses)
+    assert not asyncio.all_tasks(harness.loop)
+    assert harness.loop.errors == []
+    harness.loop.close()
 
 
 def wire(connection: UpstreamConnection) -> Wire:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.pool_clients import Lending, running_lending, wire
+from support.pool_clients import PoolHarness, running_pool, wire
 from waitroom.edge.upstream.connector import UpstreamUnavailableError
 from waitroom.edge.upstream.pool import UpstreamConnection
 from waitroom.edge.upstream.share import WAITERS_PER_CONNECTION, PoolShare
@@ -21,19 +21,19 @@ SHARE, EACH = 8, 4
 
 
 @pytest.fixture
-def lending() -> Iterator[Lending]:
-    with running_lending(MOST) as lending:
-        yield lending
+def harness() -> Iterator[PoolHarness]:
+    with running_pool(MOST) as harness:
+        yield harness
 
 
-def give_all(lending: Lending, *connections: UpstreamConnection) -> None:
+def give_all(harness: PoolHarness, *connections: UpstreamConnection) -> None:
     for connection in connections:
-        lending.release(connection)
+        harness.release(connection)
 
 
-def fill_share(lending: Lending) -> list[UpstreamConnection]:
+def fill_share(harness: PoolHarness) -> list[UpstreamConnection]:
     """Two neighbourhoods take the whole share of requests without a pass."""
-    return [lending.acquire(name) for name in ("192.0.2.1", "192.0.2.2") for _ in range(EACH)]
+    return [harness.acquire(name) for name in ("192.0.2.1", "192.0.2.2") for _ in range(EACH)]
 
 
 @pytest.mark.parametrize(("most", "share", "each"), [(256, 128, 64), (16, 8, 4), (3, 1, 1), (2, 1, 1), (1, 1, 1)])
@@ -43,146 +43,146 @@ def test_share_without_a_pass_and_per_neighbourhood(most, share, each):
 
 
 def test_requests_with_a_pass_always_find_a_connection():
-    with running_lending(256) as lending:
-        asking = [lending.ask(f"192.0.2.{number % 50}") for number in range(256)]
+    with running_pool(256) as harness:
+        asking = [harness.ask(f"192.0.2.{number % 50}") for number in range(256)]
         taken = [task.result() for task in asking if task.done()]
         assert len(taken) == 128
-        assert "without_pass=128" in repr(lending.pool)
-        inside = [lending.acquire() for _ in range(128)]
-        assert lending.state() == (256, 0, 0, 128)
-        lending.pass_time(2.0)
+        assert "without_pass=128" in repr(harness.pool)
+        inside = [harness.acquire() for _ in range(128)]
+        assert harness.state() == (256, 0, 0, 128)
+        harness.pass_time(2.0)
         refused = [task.exception() for task in asking if task not in taken and task.exception() is not None]
         assert {error.cause for error in refused if isinstance(error, UpstreamUnavailableError)} == {"share"}
         assert len(refused) == 128
-        give_all(lending, *taken, *inside)
+        give_all(harness, *taken, *inside)
 
 
-def test_one_neighbourhood_takes_half_of_the_share(lending):
-    taken = [lending.acquire("192.0.2.1") for _ in range(EACH)]
-    waiting = lending.ask("192.0.2.1")
+def test_one_neighbourhood_takes_half_of_the_share(harness):
+    taken = [harness.acquire("192.0.2.1") for _ in range(EACH)]
+    waiting = harness.ask("192.0.2.1")
     assert not waiting.done()
-    others = [lending.acquire("192.0.2.2") for _ in range(EACH)]
-    lending.release(others.pop())
+    others = [harness.acquire("192.0.2.2") for _ in range(EACH)]
+    harness.release(others.pop())
     assert not waiting.done(), "another neighbourhood gets the free place"
-    lending.release(taken[0])
+    harness.release(taken[0])
     assert waiting.done()
-    give_all(lending, *taken, *others)
+    give_all(harness, *taken, *others)
 
 
-def test_idle_connections_count_towards_the_share_when_acquired(lending):
-    taken = fill_share(lending)
-    lending.release(lending.acquire())
-    assert lending.acquire_idle("192.0.2.3") is None
-    waiting = lending.ask("192.0.2.3")
-    assert lending.state() == (SHARE, 1, 0, 1)
-    found = lending.acquire_idle()
+def test_idle_connections_count_towards_the_share_when_acquired(harness):
+    taken = fill_share(harness)
+    harness.release(harness.acquire())
+    assert harness.acquire_idle("192.0.2.3") is None
+    waiting = harness.ask("192.0.2.3")
+    assert harness.state() == (SHARE, 1, 0, 1)
+    found = harness.acquire_idle()
     assert found is not None
-    lending.release(found)
-    lending.release(taken[0])
+    harness.release(found)
+    harness.release(taken[0])
     assert waiting.result() is taken[0]
-    give_all(lending, *taken)
+    give_all(harness, *taken)
 
 
-def test_waiters_with_a_pass_are_served_first(lending):
-    taken = [lending.acquire() for _ in range(MOST)]
-    without = [lending.ask("192.0.2.1"), lending.ask("192.0.2.2")]
-    with_pass = [lending.ask(), lending.ask()]
-    lending.release(taken[0])
-    lending.release(taken[1], reusable=False)
+def test_waiters_with_a_pass_are_served_first(harness):
+    taken = [harness.acquire() for _ in range(MOST)]
+    without = [harness.ask("192.0.2.1"), harness.ask("192.0.2.2")]
+    with_pass = [harness.ask(), harness.ask()]
+    harness.release(taken[0])
+    harness.release(taken[1], reusable=False)
     assert [task.done() for task in (*with_pass, *without)] == [True, True, False, False]
-    lending.release(taken[2])
-    lending.release(taken[3])
+    harness.release(taken[2])
+    harness.release(taken[3])
     assert all(task.done() for task in without)
-    give_all(lending, *taken[4:], *(task.result() for task in (*with_pass, *without)))
+    give_all(harness, *taken[4:], *(task.result() for task in (*with_pass, *without)))
 
 
-def test_waiting_neighbourhoods_take_turns(lending):
-    taken = [lending.acquire() for _ in range(MOST)]
-    many = [lending.ask("192.0.2.1") for _ in range(6)]
-    one = lending.ask("192.0.2.2")
-    lending.release(taken[0])
-    lending.release(taken[1])
+def test_waiting_neighbourhoods_take_turns(harness):
+    taken = [harness.acquire() for _ in range(MOST)]
+    many = [harness.ask("192.0.2.1") for _ in range(6)]
+    one = harness.ask("192.0.2.2")
+    harness.release(taken[0])
+    harness.release(taken[1])
     assert one.done()
     assert [task.done() for task in many] == [True] + [False] * 5
-    give_all(lending, *taken[2:])
+    give_all(harness, *taken[2:])
     for task in (one, *many):
-        lending.release(task.result())
+        harness.release(task.result())
 
 
-def test_connections_being_opened_count(lending):
-    lending.shop.hangs = True
-    asking = [lending.ask("192.0.2.1") for _ in range(EACH + 1)]
-    assert lending.state() == (0, 0, EACH, 1)
-    lending.cancel(asking[0])
-    assert lending.state() == (0, 0, EACH, 0), "the next waiter gets the slot"
-    lending.shop.refuses = ConnectionRefusedError("refused")
-    lending.shop.let_in()
+def test_connections_being_opened_count(harness):
+    harness.shop.hangs = True
+    asking = [harness.ask("192.0.2.1") for _ in range(EACH + 1)]
+    assert harness.state() == (0, 0, EACH, 1)
+    harness.cancel(asking[0])
+    assert harness.state() == (0, 0, EACH, 0), "the next waiter gets the slot"
+    harness.shop.refuses = ConnectionRefusedError("refused")
+    harness.shop.let_in()
     assert all(isinstance(task.exception(), UpstreamUnavailableError) for task in asking[1:])
-    assert repr(lending.pool) == "<UpstreamPool in_use=0 idle=0 connecting=0 wait=0>"
+    assert repr(harness.pool) == "<UpstreamPool in_use=0 idle=0 connecting=0 wait=0>"
 
 
 @pytest.mark.parametrize("way", ["cut", "closed by the shop", "given back"])
-def test_share_is_released_exactly_once(lending, way):
-    taken = fill_share(lending)
+def test_share_is_released_exactly_once(harness, way):
+    taken = fill_share(harness)
     if way == "closed by the shop":
         wire(taken[0]).reset()
-    lending.release(taken[0], reusable=way == "given back")
-    assert f"without_pass={SHARE - 1}" in repr(lending.pool)
-    lending.release(taken[0], reusable=False)
-    assert f"without_pass={SHARE - 1}" in repr(lending.pool)
-    give_all(lending, *taken[1:])
-    assert "without_pass" not in repr(lending.pool)
+    harness.release(taken[0], reusable=way == "given back")
+    assert f"without_pass={SHARE - 1}" in repr(harness.pool)
+    harness.release(taken[0], reusable=False)
+    assert f"without_pass={SHARE - 1}" in repr(harness.pool)
+    give_all(harness, *taken[1:])
+    assert "without_pass" not in repr(harness.pool)
 
 
-def test_fresh_connection_after_a_wait_keeps_its_share(lending):
-    taken = fill_share(lending)
-    waiting = lending.ask("192.0.2.3", fresh=True)
-    lending.release(taken[0])
+def test_fresh_connection_after_a_wait_keeps_its_share(harness):
+    taken = fill_share(harness)
+    waiting = harness.ask("192.0.2.3", fresh=True)
+    harness.release(taken[0])
     assert waiting.result() not in taken
-    assert f"without_pass={SHARE}" in repr(lending.pool)
-    give_all(lending, waiting.result(), *taken[1:])
+    assert f"without_pass={SHARE}" in repr(harness.pool)
+    give_all(harness, waiting.result(), *taken[1:])
 
 
 @pytest.mark.parametrize("reusable", [True, False])
 @pytest.mark.parametrize("end", ["cancelled", "timed out"])
-def test_grant_of_a_cancelled_waiter_goes_to_the_next(lending, reusable, end):
-    taken = fill_share(lending)
-    first, second = lending.ask("192.0.2.3"), lending.ask("192.0.2.3")
+def test_grant_of_a_cancelled_waiter_goes_to_the_next(harness, reusable, end):
+    taken = fill_share(harness)
+    first, second = harness.ask("192.0.2.3"), harness.ask("192.0.2.3")
 
     def both() -> None:
-        lending.pool.release(taken[0], reusable=reusable)
+        harness.pool.release(taken[0], reusable=reusable)
         first.cancel()
 
     if end == "cancelled":
-        lending.loop.do(both)
+        harness.loop.do(both)
         assert first.cancelled()
     else:
-        lending.loop.now += 2.0
-        lending.release(taken[0], reusable=reusable)
+        harness.loop.now += 2.0
+        harness.release(taken[0], reusable=reusable)
     for task in (first, second):
         if task.done() and not task.cancelled() and task.exception() is None:
-            lending.release(task.result())
-    assert f"without_pass={SHARE - 1}" in repr(lending.pool)
-    give_all(lending, *taken[1:])
-    assert "without_pass" not in repr(lending.pool)
+            harness.release(task.result())
+    assert f"without_pass={SHARE - 1}" in repr(harness.pool)
+    give_all(harness, *taken[1:])
+    assert "without_pass" not in repr(harness.pool)
     assert end == "timed out" or second.exception() is None
 
 
-def test_waiters_are_bounded(lending):
-    taken = [lending.acquire() for _ in range(MOST)]
-    asking = [lending.ask("192.0.2.1") for _ in range(WAITERS_PER_CONNECTION * EACH + 1)]
+def test_waiters_are_bounded(harness):
+    taken = [harness.acquire() for _ in range(MOST)]
+    asking = [harness.ask("192.0.2.1") for _ in range(WAITERS_PER_CONNECTION * EACH + 1)]
     refused = [task.exception() for task in asking if task.done()]
     assert [error.cause for error in refused if isinstance(error, UpstreamUnavailableError)] == ["share"]
-    asking += [lending.ask(f"198.51.100.{number}") for number in range(WAITERS_PER_CONNECTION * MOST)]
-    assert lending.state()[3] == WAITERS_PER_CONNECTION * MOST
-    inside = [lending.ask() for _ in range(WAITERS_PER_CONNECTION * MOST + 1)]
+    asking += [harness.ask(f"198.51.100.{number}") for number in range(WAITERS_PER_CONNECTION * MOST)]
+    assert harness.state()[3] == WAITERS_PER_CONNECTION * MOST
+    inside = [harness.ask() for _ in range(WAITERS_PER_CONNECTION * MOST + 1)]
     refused = [task.exception() for task in inside if task.done()]
     assert [error.cause for error in refused if isinstance(error, UpstreamUnavailableError)] == ["busy"]
-    assert lending.state()[3] == 2 * WAITERS_PER_CONNECTION * MOST
-    lending.pass_time(2.0)
-    assert lending.state() == (MOST, 0, 0, 0)
+    assert harness.state()[3] == 2 * WAITERS_PER_CONNECTION * MOST
+    harness.pass_time(2.0)
+    assert harness.state() == (MOST, 0, 0, 0)
     assert all(task.exception() is not None for task in (*asking, *inside))
-    give_all(lending, *taken)
+    give_all(harness, *taken)
 
 
 NAMES = ["", "192.0.2.1", "192.0.2.2", "192.0.2.3"]
@@ -202,32 +202,32 @@ class Play:
     """A pool, its waiting requests, and the connections in use."""
 
     def __init__(self, most: int) -> None:
-        self.lending = Lending(most)
+        self.harness = PoolHarness(most)
         self.asked: list[tuple[str, asyncio.Task[UpstreamConnection]]] = []
         self.held: list[tuple[str, UpstreamConnection]] = []
 
     def step(self, what: str, which: Any, how: Any) -> None:
-        lending = self.lending
+        harness = self.harness
         if what == "ask":
-            self.asked.append((which, lending.ask(which, fresh=how)))
+            self.asked.append((which, harness.ask(which, fresh=how)))
         elif what == "end" and self.held:
             self.end(self.held.pop(which % len(self.held))[1], how)
         elif what == "cancel" and self.asked:
             self.asked[which % len(self.asked)][1].cancel()
-            lending.loop.settle()
+            harness.loop.settle()
         elif what == "time":
-            lending.pass_time(which)
+            harness.pass_time(which)
         elif what == "shop":
-            lending.shop.hangs = which == "hangs"
-            lending.shop.refuses = ConnectionRefusedError("refused") if which == "refuses" else None
+            harness.shop.hangs = which == "hangs"
+            harness.shop.refuses = ConnectionRefusedError("refused") if which == "refuses" else None
             if which != "hangs":
-                lending.shop.let_in()
+                harness.shop.let_in()
         self.settle()
 
     def end(self, connection: UpstreamConnection, how: str) -> None:
         if how in ("reset", "eof") and not wire(connection).is_closing():
             wire(connection).reset() if how == "reset" else wire(connection).send_eof()
-        self.lending.release(connection, reusable=how == "keep")
+        self.harness.release(connection, reusable=how == "keep")
 
     def settle(self) -> None:
         for name, task in list(self.asked):
@@ -237,9 +237,9 @@ class Play:
                     self.held.append((name, task.result()))
 
     def check(self) -> None:
-        pool = self.lending.pool
+        pool = self.harness.pool
         share, waiters = pool._share, pool._waiters
-        in_use, _, connecting, waiting = self.lending.state()
+        in_use, _, connecting, waiting = self.harness.state()
         counts = Counter(name for name, _ in self.held if name)
         assert in_use == len(self.held)
         assert sum(counts.values()) <= share.held <= sum(counts.values()) + connecting
@@ -252,14 +252,14 @@ class Play:
 
     def end_all(self) -> None:
         for _, connection in self.held:
-            self.lending.release(connection)
+            self.harness.release(connection)
         self.held.clear()
-        self.lending.shop.refuses = None
-        self.lending.shop.let_in()
-        self.lending.pass_time(5.0)
+        self.harness.shop.refuses = None
+        self.harness.shop.let_in()
+        self.harness.pass_time(5.0)
         self.settle()
         for _, connection in self.held:
-            self.lending.release(connection, reusable=False)
+            self.harness.release(connection, reusable=False)
 
 
 @given(st.integers(1, 9), STEPS)
@@ -269,9 +269,9 @@ def test_counts_stay_right_and_no_waiter_starves(most, steps):
         play.step(*step)
         play.check()
     play.end_all()
-    lending = play.lending
-    lending.loop.do(lending.pool.close)
-    assert repr(lending.pool) == "<UpstreamPool in_use=0 idle=0 connecting=0 wait=0>"
-    assert not asyncio.all_tasks(lending.loop)
-    assert lending.loop.errors == []
-    lending.loop.close()
+    harness = play.harness
+    harness.loop.do(harness.pool.close)
+    assert repr(harness.pool) == "<UpstreamPool in_use=0 idle=0 connecting=0 wait=0>"
+    assert not asyncio.all_tasks(harness.loop)
+    assert harness.loop.errors == []
+    harness.loop.close()
