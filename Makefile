@@ -21,13 +21,13 @@ PROPERTIES := tests/property tests/differential/test_nginx_random.py tests/unit/
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-together test-alone test-compiled test-long check lint bench dist system clean
+.PHONY: help demo test test-quick test-alone test-compiled test-long check lint bench dist system clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
 
-# Another target to run beside the tests, as in `make test BESIDE=lint`.
-BESIDE :=
+# `make test AFTER=check` leaves out the quick tests, if `make check` has just passed on the same tree.
+AFTER :=
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Waitroom needs Python 3.11 or newer")'
@@ -38,8 +38,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: $(VENV)/.installed ## run a real shop with a crowd, without and with Waitroom in front (about a minute)
 	$(BIN)/waitroom demo
 
-check: lint ## check style and types, and run the quick tests
-	$(BIN)/pytest -q $(PARALLEL) -m 'not slow and not alone and not long'
+check: $(VENV)/.installed ## check style and types, and run the quick tests
+	@$(MAKE) --no-print-directory --output-sync=target -j2 lint test-quick
 
 lint: $(VENV)/.installed ## check style and types
 	$(BIN)/ruff check
@@ -48,7 +48,7 @@ lint: $(VENV)/.installed ## check style and types
 	$(BIN)/lint-imports --no-cache
 
 test: $(VENV)/.installed system ## run all tests: unit, property, integration, fault and browser
-	@$(MAKE) --no-print-directory -j2 $(BESIDE) test-together
+	$(BIN)/pytest -q $(PARALLEL) -m '$(if $(filter check,$(AFTER)),slow and )not alone and not long'
 	@$(MAKE) --no-print-directory -j2 test-alone $(COMPILED)/.installed
 	@$(MAKE) --no-print-directory test-compiled
 
@@ -57,8 +57,8 @@ test-long: $(VENV)/.installed system ## run the tests that take minutes: slow at
 	$(BIN)/pytest -q -s -m long tests/long tests/attack tests/integration
 	$(BIN)/pytest -q $(PARALLEL) --hypothesis-profile=long $(PROPERTIES)
 
-test-together:
-	$(BIN)/pytest -q $(PARALLEL) -m 'not alone and not long'
+test-quick: $(VENV)/.installed
+	$(BIN)/pytest -q $(PARALLEL) -m 'not slow and not alone and not long'
 
 test-alone:
 	$(BIN)/pytest -q -n 2 -m 'alone and not long' $$(grep -rlw 'mark.alone' tests --include='test_*.py')
