@@ -44,7 +44,7 @@ async def test_from_a_page_over_the_login_to_the_page_by_keyboard(
         await page.keyboard.press("Tab")
         await page.keyboard.type("incorrect horse")
         await page.keyboard.press("Enter")
-        await expect(page.get_by_role("alert")).to_have_text("Name, password or code is wrong.")
+        await expect(page.get_by_role("alert")).to_have_text("Wrong name, password or code.")
         await expect(page.get_by_label("Name")).to_have_value("otto")
 
         await expect(page.get_by_label("Password")).to_be_focused()
@@ -75,9 +75,9 @@ async def test_a_form_of_another_page_is_refused(browser: Browser, admin: Admin)
         await page.route("http://127.0.0.1:1/", lambda route: route.fulfill(body=form, content_type="text/html"))
         await page.goto("http://127.0.0.1:1/")
         await page.get_by_role("button", name="Win a prize").click()
-        await expect(page.get_by_role("heading", name="Not from here")).to_be_visible()
+        await expect(page.get_by_role("heading", name="Cross-site request")).to_be_visible()
         assert (await context.cookies())[0]["name"] == "waitroom_admin", "the cookie was there"
-        assert admin.diary.last() == ("ada", "request", "refused", "Not from here")
+        assert admin.diary.last() == ("ada", "request", "refused", "Cross-site request")
     finally:
         await context.close()
 

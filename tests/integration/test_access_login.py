@@ -40,7 +40,7 @@ async def test_over_https_the_cookie_stays_there(admin: Admin) -> None:
 
 WAYS_TO_BE_WRONG = {
     "wrong password": ("otto", {"password": "incorrect horse"}, "otto"),
-    "no such user": ("nobody", {}, "unknown"),
+    "unknown user": ("nobody", {}, "unknown"),
     "wrong code": ("tina", {"code": "000000"}, "tina"),
 }
 
@@ -85,7 +85,7 @@ async def test_a_code_is_asked_for_and_works_once(admin: Admin) -> None:
     assert (await admin.log_in("tina", code=f"{code[:3]} {code[3:]}")).status == 303
     again = await admin.log_in("tina", code=code)
     assert again.status == 403
-    assert admin.diary.last() == ("tina", "login", "refused", "code used before")
+    assert admin.diary.last() == ("tina", "login", "refused", "code already used")
     admin.now += 30
     assert (await admin.log_in("tina", code=otp.at(admin.now))).status == 303
     admin.now += 300
@@ -95,11 +95,11 @@ async def test_a_code_is_asked_for_and_works_once(admin: Admin) -> None:
 async def test_tries_are_slowed_and_it_is_said_how_long(admin: Admin) -> None:
     answers = [await admin.log_in("otto", "incorrect horse") for _ in range(5)]
     assert [one.status for one in answers] == [403, 403, 403, 403, 429]
-    assert "Too many tries. Try again in 1 s." in answers[-1].text
+    assert "Too many attempts. Try again in 1 s." in answers[-1].text
     assert answers[-1].headers["Retry-After"] == "1"
     right = await admin.log_in("otto")
     assert (right.status, right.set_cookie) == (429, None), "the right password is not told from a wrong one"
-    assert admin.diary.last() == ("otto", "login", "refused", "too many tries")
+    assert admin.diary.last() == ("otto", "login", "refused", "too many attempts")
     # Who isn't there is slowed as well.
     answers = [await admin.log_in("nobody", headers={"X-Forwarded-For": "198.51.100.1"}) for _ in range(5)]
     assert [one.status for one in answers] == [403, 403, 403, 403, 429]
@@ -155,4 +155,4 @@ async def test_a_body_of_unknown_length_is_refused(admin: Admin) -> None:
 async def test_nobody_is_logged_in_by_a_page_from_elsewhere(admin: Admin, headers: dict[str, str]) -> None:
     answer = await admin.ask("POST", "/login", headers, data={"name": "otto", "password": WORDS})
     assert (answer.status, answer.set_cookie) == (403, None)
-    assert admin.diary.last() == ("unknown", "request", "refused", "Not from here")
+    assert admin.diary.last() == ("unknown", "request", "refused", "Cross-site request")

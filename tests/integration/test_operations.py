@@ -128,7 +128,7 @@ async def test_a_dry_run_says_what_it_would_do_and_does_nothing(gateway: Gateway
     assert told.status == 200
     effect = told.body["effect"]
     assert effect["said"].startswith("A newcomer would wait ")
-    assert effect["warnings"] == ["The rate is raised 10 times at once; the shop meets it within a second."]
+    assert effect["warnings"] == ["The rate rises 10 times in one step; it reaches the shop within a second."]
     after = await operator.look()
     assert (after["rate_per_minute"], after["version"]) == (60, before["version"])
     assert await operator.audit() == entries
@@ -210,7 +210,7 @@ async def test_a_ticket_of_another_room_admits_nobody(gateway: Gateway) -> None:
     await waiting.waits()
     ticket = waiting.cookies[waiting.ticket_cookie]
     told = await Operator(gateway, "admit").admit(ticket)
-    assert (told.status, "none of this room's" in told.body["detail"]) == (409, True)
+    assert (told.status, "not valid in this room" in told.body["detail"]) == (409, True)
     assert ticket not in json.dumps(await Operator(gateway, "admit").audit())
 
 
@@ -246,7 +246,7 @@ async def test_the_last_change_can_be_undone_once(gateway: Gateway) -> None:
     operator = Operator(gateway, "undo")
     before = await operator.look()
     told = await operator.undo()
-    assert (told.status, told.body["detail"]) == (409, "No operator has changed anything yet.")
+    assert (told.status, told.body["detail"]) == (409, "There is no change by an operator to undo.")
     await operator.change(rate_per_minute=5, state="closed", message="No")
 
     told = await operator.undo()

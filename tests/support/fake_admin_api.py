@@ -179,7 +179,7 @@ class StandIn:
                 return web.json_response({"rooms": list(self.rooms.values())})
             case ["rooms", name, *more]:
                 if name not in self.rooms:
-                    return self.problem(404, "There is no such room.")
+                    return self.problem(404, "Unknown room.")
                 return self._of_room(asked, self.rooms[name], *more)
             case ["audit"]:
                 return self._audit(asked)
@@ -226,7 +226,7 @@ class StandIn:
         if tag is None:
             return self.problem(428, "If-Match is missing.")
         if tag != f'"{room["version"]}"':
-            return self.problem(412, "The room was changed meanwhile.", room=room)
+            return self.problem(412, "The room has changed.", room=room)
         return None
 
     def _change(self, room: dict[str, Any], body: Mapping[str, Any]) -> web.StreamResponse:

@@ -71,7 +71,7 @@ async def _only_known_hosts(request: web.Request, handler: Any) -> web.StreamRes
     settings = request.app[SETTINGS]
     listening = settings.admin_listen.rpartition(":")[0].strip("[]").lower()
     if name not in ("localhost", listening, *settings.admin_hosts) and not _is_address(name):
-        text = f"The admin listener isn't called {request.host!r}: use its address, or name it so in admin_hosts.\n"
+        text = f"Unknown host {request.host!r}. Use the listener's address, or add the name to admin_hosts.\n"
         raise web.HTTPMisdirectedRequest(text=text)
     response: web.StreamResponse = await handler(request)
     return response
@@ -96,9 +96,9 @@ async def _healthz(_request: web.Request) -> web.Response:
 
 async def _readyz(request: web.Request) -> web.Response:
     """Returns 200 once the public port responds and the store answers."""
-    missing = [f"room {one.name}: the store doesn't answer" for one in request.app[ADMISSIONS] if not one.store_up]
+    missing = [f"room {one.name}: store unavailable" for one in request.app[ADMISSIONS] if not one.store_up]
     if not await serves(request.app[SETTINGS]):
-        missing.append("the public port doesn't serve")
+        missing.append("the public port doesn't respond")
     if missing:
         return web.Response(status=503, text="\n".join(missing) + "\n")
     return web.Response(text="ready\n")

@@ -71,10 +71,10 @@ async def read_body(request: web.Request, most: int, seconds: float = BODY_SECON
             while piece := await request.content.read(most + 1 - len(read)):
                 read += piece
                 if len(read) > most:
-                    raise BadRequest(413, f"The body is longer than {most:,} bytes; none that is meant for this is.")
+                    raise BadRequest(413, f"The body is longer than the limit of {most:,} bytes.")
     # A connection closed by a TCP timeout raises TimeoutError as well; the difference doesn't matter.
     except TimeoutError as error:
-        raise BadRequest(408, f"The body didn't come within {seconds:g} seconds.") from error
+        raise BadRequest(408, f"The body was not received within {seconds:g} seconds.") from error
     except (OSError, web.RequestPayloadError) as error:
-        raise BadRequest(400, "The body was broken off.") from error
+        raise BadRequest(400, "The body is incomplete.") from error
     return read

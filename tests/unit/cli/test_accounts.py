@@ -197,7 +197,7 @@ def test_bad_settings_and_damaged_files_are_told(run, file, tmp_path):
     for command in (("user", "list"), ("token", "list"), ("token", "add", "ci", "--role", "viewer")):
         result = run(*command)
         assert result.exit_code == 2
-        assert "damaged" in result.output
+        assert "corrupt" in result.output
 
 
 def test_a_hash_is_one_for_the_settings(run):

@@ -21,14 +21,14 @@ def answers(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> 
         except BadRequest as error:
             return problem(error.status, str(error), errors=error.errors)
         except BadChange as error:
-            kind, title = "urn:waitroom:problem:bad-change", "The change can't be made so"
+            kind, title = "urn:waitroom:problem:bad-change", "Invalid change"
             return problem(422, str(error), kind=kind, title=title, errors=error.problems)
         except NotPossible as error:
-            kind, title = "urn:waitroom:problem:not-possible", "The room doesn't allow it as it stands"
+            kind, title = "urn:waitroom:problem:not-possible", "Conflict with the state of the room"
             return problem(409, str(error), kind=kind, title=title)
         except StoreUnavailable as error:
-            kind, title = "urn:waitroom:problem:store", "The store doesn't answer"
-            detail = f"{error}. Look again before you repeat a change: it may have been made."
+            kind, title = "urn:waitroom:problem:store", "Store unavailable"
+            detail = f"{error}. Read the room before you retry a change: it may have been applied."
             return problem(503, detail, kind=kind, title=title, headers={"Retry-After": "1"})
 
     return answer
@@ -36,7 +36,7 @@ def answers(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> 
 
 def stale(error: StaleVersion, room: Mapping[str, Any]) -> web.Response:
     """The response to a change based on stale values; ``room`` is its current state."""
-    kind, title = "urn:waitroom:problem:stale-version", "The room was changed meanwhile"
+    kind, title = "urn:waitroom:problem:stale-version", "Stale version"
     headers = {"ETag": f'"{error.version}"'}
     return problem(412, str(error), kind=kind, title=title, headers=headers, room=room)
 

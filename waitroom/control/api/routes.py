@@ -171,7 +171,7 @@ class Api:
         query = _query(request, "before", "count")
         before = query.get("before", "+")
         if before != "+" and not _ENTRY_ID.fullmatch(before):
-            raise BadChange({"before": "It must be the id of an entry, such as 1764000000000-0."})
+            raise BadChange({"before": "Must be the id of an entry, such as 1764000000000-0."})
         count = _whole(query, "count", 100, MOST_ENTRIES)
         return _json({"entries": [one.json() for one in await self._audit.read(before=before, count=count)]})
 
@@ -191,7 +191,7 @@ class Api:
             await response.write_eof()
         except StoreUnavailable as error:
             # The status has been sent. An incomplete body is how HTTP signals an error from here on.
-            log.error("an export of the audit log broke off", cause=str(error))
+            log.error("audit log export failed", cause=str(error))
             if request.transport is not None:
                 request.transport.close()
         return response
@@ -205,7 +205,7 @@ class Api:
     def _name(self, request: web.Request) -> str:
         room = request.match_info["room"]
         if room not in self._rooms:
-            raise BadRequest(404, "There is no room of that name; GET /api/v1/rooms lists those there are.")
+            raise BadRequest(404, "Unknown room. GET /api/v1/rooms lists all rooms.")
         return room
 
     async def _texts(self, request: web.Request, action: str, room: str, **wanted: bool) -> list[str]:
@@ -237,13 +237,13 @@ def read_change(body: Mapping[str, Any]) -> tuple[Change, str]:
     for name, value in body.items():
         reader = _READERS.get(name)
         if reader is None:
-            problems[name] = f"There is no such field. There are {', '.join(_READERS)}."
+            problems[name] = f"Unknown field. Fields: {', '.join(_READERS)}."
             continue
         kind, expects = reader
         try:
             read[name] = kind(value)
         except (TypeError, ValueError):
-            problems[name] = f"It must be {expects}."
+            problems[name] = f"Must be {expects}."
     if problems:
         raise BadChange(problems)
     note = read.pop("note", "")
@@ -252,14 +252,14 @@ def read_change(body: Mapping[str, Any]) -> tuple[Change, str]:
 
 def read_texts(body: Mapping[str, Any], wanted: Mapping[str, bool]) -> list[str]:
     """Returns the text fields of a body, in order; True marks required ones. Raises `BadChange`."""
-    problems = {name: f"There is no such field. There are {', '.join(wanted)}." for name in body if name not in wanted}
+    problems = {name: f"Unknown field. Fields: {', '.join(wanted)}." for name in body if name not in wanted}
     for name, needed in wanted.items():
         if needed and name not in body:
-            problems[name] = "It is missing."
+            problems[name] = "Required."
         elif not isinstance(body.get(name, ""), str):
-            problems[name] = "It must be a text."
+            problems[name] = "Must be a string."
         elif name == "session" and not SESSION.fullmatch(body[name]):
-            problems[name] = "It must be as the shop sees it: 1 to 16 of 0-9 and a-f."
+            problems[name] = "Must be a session as in Waitroom-Session: 1 to 16 of 0-9 and a-f."
     if problems:
         raise BadChange(problems)
     return [body.get(name, "") for name in wanted]
@@ -298,13 +298,13 @@ def _as_whole_number(value: object) -> int:
 
 
 _READERS: dict[str, tuple[Any, str]] = {
-    "rate_per_minute": (_as_number, "a number of visitors a minute"),
-    "max_active": (_as_whole_number, "a whole number of visitors"),
+    "rate_per_minute": (_as_number, "a number of visitors per minute"),
+    "max_active": (_as_whole_number, "an integer number of visitors"),
     "state": (lambda value: RoomState(_as_text(value)), "open, paused, closed or sold_out"),
-    "message": (_as_text, "a text"),
+    "message": (_as_text, "a string"),
     "draining": (_as_switch, "true or false"),
     "autopilot": (_as_switch, "true or false"),
-    "note": (_as_text, "a text"),
+    "note": (_as_text, "a string"),
 }
 
 
@@ -317,9 +317,9 @@ def _query(request: web.Request, *known: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in request.query.items():
         if name not in known:
-            raise BadChange({name: "There is no such parameter here."})
+            raise BadChange({name: "Unknown parameter."})
         if name in found:
-            raise BadChange({name: "It is given more than once."})
+            raise BadChange({name: "Given more than once."})
         found[name] = value
     return found
 
@@ -327,14 +327,14 @@ def _query(request: web.Request, *known: str) -> dict[str, str]:
 def _whole(query: Mapping[str, str], name: str, default: int, most: int) -> int:
     text = query.get(name, str(default))
     if not _NUMBER.fullmatch(text) or not 1 <= int(text) <= most:
-        raise BadChange({name: f"It must be a whole number from 1 to {most}."})
+        raise BadChange({name: f"Must be an integer from 1 to {most}."})
     return int(text)
 
 
 def _switch(query: Mapping[str, str], name: str) -> bool:
     text = query.get(name, "false")
     if text not in ("true", "false"):
-        raise BadChange({name: "It must be true or false."})
+        raise BadChange({name: "Must be true or false."})
     return text == "true"
 
 
@@ -342,10 +342,10 @@ def _version(request: web.Request) -> int:
     """Returns the version that a change is based on."""
     given = request.headers.getall("If-Match", [])
     if not given:
-        raise BadRequest(428, "Say by If-Match on which version of the room you decided: it is the ETag of the room.")
+        raise BadRequest(428, "If-Match is missing. Send the ETag of the room that the change is based on.")
     match = _ETAG.fullmatch(given[0]) if len(given) == 1 else None
     if match is None:
-        form = 'It must be one ETag of the room, such as "7" with its quotes.'
+        form = 'Must be one ETag of the room, such as "7", with the quotes.'
         raise BadRequest(400, f"If-Match: {form}", {"If-Match": form})
     return int(match[1])
 
@@ -358,20 +358,20 @@ async def _body(request: web.Request) -> dict[str, Any]:
     try:
         body = json.loads(read.decode(), parse_constant=_no_constant, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
-        raise BadRequest(400, f"The body can't be read as JSON: {error}.") from error
+        raise BadRequest(400, f"The body is not valid JSON: {error}.") from error
     if not isinstance(body, dict):
         raise BadRequest(400, "The body must be a JSON object.")
     return body
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a field is there twice")
+        raise ValueError("duplicate field")
     return found
 
 

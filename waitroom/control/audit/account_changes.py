@@ -61,7 +61,7 @@ class PeopleWatch:
         except StoreUnavailable:
             pass  # the next look retries
         except PeopleError as error:
-            log.error("the audit log can't be kept of users and tokens", cause=str(error))
+            log.error("account changes not recorded in the audit log", cause=str(error))
 
     def _read(self) -> Known:
         """Returns the state recorded last; empty if the file is missing or unreadable, so that all is recorded."""
@@ -71,7 +71,7 @@ class PeopleWatch:
         except FileNotFoundError:
             pass
         except (OSError, ValueError, AttributeError, TypeError) as error:
-            log.warning("all users and tokens are written to the audit log anew", cause=type(error).__name__)
+            log.warning("recording all accounts in the audit log again", cause=type(error).__name__)
         return {}
 
 

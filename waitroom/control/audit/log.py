@@ -117,7 +117,7 @@ class Audit:
             await self.write(actor, action, **what)
         except StoreUnavailable as error:
             said = {"who": actor.name, "address": actor.address, "action": action, **what}
-            log.error("an entry of the audit log couldn't be written", cause=str(error), **said)
+            log.error("audit log write failed", cause=str(error), **said)
 
     async def write(
         self,
@@ -188,7 +188,7 @@ class Audit:
                 continue
             if added is not None:
                 return
-        raise StoreUnavailable("the audit log didn't take an entry")
+        raise StoreUnavailable("the audit log is busy: too many concurrent writes")
 
     async def read(self, *, before: str = "+", count: int = 100) -> list[Entry]:
         """Returns the newest entries, newest first, optionally those before an id. Raises `StoreUnavailable`."""
@@ -256,7 +256,7 @@ class Chain:
         previous, hash_ = (given[name].decode(errors="replace") for name in ("previous", "hash"))
         if not self._wrong and previous != self._hash:
             before = "at the beginning" if self._last is None else f"after {self._last}"
-            self._wrong = f"Entry {id_} isn't chained to the one before it: something {before} was removed or moved."
+            self._wrong = f"Entry {id_} is not chained to the one before it: entries {before} were removed or moved."
         if not self._wrong and chained(previous, given["entry"]) != hash_:
             self._wrong = f"Entry {id_} was altered."
         self._hash = hash_
@@ -270,12 +270,12 @@ class Chain:
         wrong = self._wrong
         if not wrong and self._hash != state.get("hash", FIRST_HASH):
             after = "" if self._last is None else f" after {self._last}"
-            wrong = f"The newest entry is missing: something{after} was removed."
+            wrong = f"The newest entry is missing: entries{after} were removed."
         if not wrong and self._count != due:
-            wrong = f"There are {self._count} entries, and there should be {due}."
-        said = wrong or f"{self._count} entries, all as they were written."
+            wrong = f"Found {self._count} entries, expected {due}."
+        said = wrong or f"{self._count} entries, all intact."
         if trimmed and not wrong:
-            said += f" {trimmed} older ones were let go, as more than the log keeps."
+            said += f" {trimmed} older ones were dropped, because the log is bounded."
         return Verdict(not wrong, self._count, trimmed, self._first, self._last, said)
 
 

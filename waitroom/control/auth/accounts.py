@@ -158,7 +158,9 @@ class PeopleFile:
         except FileNotFoundError:
             return People()
         except OSError as error:
-            raise PeopleError(f"{self.path} can't be read: {error.strerror}. Let the gateway's user read it.") from None
+            raise PeopleError(
+                f"{self.path} can't be read: {error.strerror}. Make it readable for the gateway's user."
+            ) from None
         try:
             kept = _KEPT.validate_json(text)
         except ValidationError:
@@ -168,7 +170,7 @@ class PeopleFile:
                 {n: User(n, one.role, one.password_hash, one.totp_secret) for n, one in kept.users.items()},
                 {n: ApiToken(n, one.role, one.sha256, one.created_at) for n, one in kept.tokens.items()},
             )
-        raise PeopleError(f"{self.path} is damaged: put back a copy, or remove it and add the users again.")
+        raise PeopleError(f"{self.path} is corrupt: restore a copy, or delete it and add the users again.")
 
     def add_user(self, user: User) -> None:
         """Adds a user. Raises `PeopleError`."""
@@ -176,7 +178,7 @@ class PeopleFile:
         def add(people: People) -> People:
             if user.name in people.users:
                 raise PeopleError(
-                    f'There is a user "{user.name}" already. To change one: waitroom user password, role or totp.'
+                    f'The user "{user.name}" already exists. To change it: waitroom user password, role or totp.'
                 )
             return People({**people.users, user.name: user}, people.tokens)
 
@@ -198,12 +200,12 @@ class PeopleFile:
     def add_token(self, name: str, role: Role) -> str:
         """Creates and returns a token, which is stored only as a digest. Raises `PeopleError`."""
         if not _TOKEN_NAME.fullmatch(name):
-            raise PeopleError(f'"{name}" is no name for a token: write 1 to 64 of a-z, 0-9, ".", "_", "@" and "-".')
+            raise PeopleError(f'"{name}" is not a valid token name: use 1 to 64 of a-z, 0-9, ".", "_", "@" and "-".')
         token = TOKEN_MARK + secrets.token_urlsafe(32)
 
         def add(people: People) -> People:
             if name in people.tokens:
-                raise PeopleError(f'There is a token "{name}" already: remove it first, or take another name.')
+                raise PeopleError(f'The token "{name}" already exists: remove it first, or choose another name.')
             one = ApiToken(name, role, token_digest(token), int(time.time()))
             return People(people.users, {**people.tokens, name: one})
 
@@ -308,7 +310,7 @@ def _locked(path: Path) -> Iterator[None]:
 def _without(table: Mapping[str, Any], name: str, kind: str) -> dict[str, Any]:
     if name not in table:
         known = ", ".join(sorted(table)) or "none"
-        raise PeopleError(f'There is no {kind} "{name}" in the file; there are: {known}.')
+        raise PeopleError(f'Unknown {kind} "{name}". The file has: {known}.')
     return {key: value for key, value in table.items() if key != name}
 
 
@@ -319,5 +321,5 @@ def _mark(path: Path) -> object:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise PeopleError(f"{path} can't be read: {error.strerror}. Let the gateway's user read it.") from None
+        raise PeopleError(f"{path} can't be read: {error.strerror}. Make it readable for the gateway's user.") from None
     return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

@@ -18,7 +18,7 @@ from waitroom.errors import StoreUnavailable
 
 LONGEST_FORM = 8 << 10
 LONGEST_NAME = 64
-WRONG = "Name, password or code is wrong."
+WRONG = "Wrong name, password or code."
 # Checked for users without a second factor, so that their responses take as long as others'.
 _NO_SECRET = "A" * 32
 
@@ -63,8 +63,8 @@ class Login:
             wait = await self._access.store.attempt(name, here.address)
             if wait:
                 seconds = math.ceil(wait)
-                await self._access.record(actor, "login", note="too many tries", outcome="refused")
-                message = f"Too many tries. Try again in {seconds} s."
+                await self._access.record(actor, "login", note="too many attempts", outcome="refused")
+                message = f"Too many attempts. Try again in {seconds} s."
                 answer = self._page(429, message, next=target, name=name)
                 answer.headers["Retry-After"] = str(seconds)
                 return answer
@@ -74,10 +74,12 @@ class Login:
                 return self._page(403, WRONG, next=target, name=name)
             await self._access.store.succeeded(name, here.address)
         except TooBusy as error:
-            raise Refused(503, "Busy", "Too many are logging in at once. Try again.", retry_after=5) from error
+            raise Refused(
+                503, "Too many logins", "Too many logins are in progress. Try again.", retry_after=5
+            ) from error
         except StoreUnavailable as error:
-            detail = "Nobody can log in meanwhile. On the gateway's own machine, waitroom status still shows the rooms."
-            raise Refused(503, "The store doesn't answer", detail, retry_after=5) from error
+            detail = "Nobody can log in now. On the gateway's own machine, waitroom status still shows the rooms."
+            raise Refused(503, "Store unavailable", detail, retry_after=5) from error
         await self._access.record(Actor(user.name, user.role, here.address, "dashboard"), "login")
         return self._let_in(user, target, secure=here.secure)
 
@@ -88,14 +90,14 @@ class Login:
         secret = None if user is None else user.totp_secret
         step = matching_step(secret or _NO_SECRET, form.get("code", ""), self._access.now())
         if user is None:
-            return "no such user"
+            return "unknown user"
         if not right:
             return "wrong password"
         if secret is not None:
             if step is None:
                 return "wrong code"
             if not await self._access.store.use_code(name, step):
-                return "code used before"
+                return "code already used"
         return ""
 
     def _let_in(self, user: User, target: str, *, secure: bool) -> web.StreamResponse:
@@ -121,8 +123,8 @@ class Login:
             try:
                 await self._access.store.end_session(session.id, session.ends_at - self._access.now())
             except StoreUnavailable as error:
-                detail = "You can't be logged out for good now. Try again, or close the browser."
-                raise Refused(503, "The store doesn't answer", detail, retry_after=5) from error
+                detail = "The session can't be ended now. Try again, or close the browser."
+                raise Refused(503, "Store unavailable", detail, retry_after=5) from error
             await self._access.record(request[ACTOR], "logout")
         answer.del_cookie(COOKIE, path="/", httponly=True, samesite="Strict")
         return answer
@@ -134,14 +136,14 @@ class Login:
 async def _form_of(request: web.Request) -> dict[str, str]:
     """Returns the form's fields, the first value of each. Raises `Refused`."""
     if request.content_type != FORM:
-        raise Refused(415, "Content of another kind", f"Send it as {FORM}.")
+        raise Refused(415, "Unsupported content type", f"Send it as {FORM}.")
     if request.content_length is None or request.content_length > LONGEST_FORM:
-        raise Refused(413, "Too long", f"A login takes no more than {LONGEST_FORM} bytes.")
+        raise Refused(413, "Form too large", f"A login form has at most {LONGEST_FORM} bytes.")
     try:
         body = await read_body(request, LONGEST_FORM)
         fields = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=10)
     except BadRequest as error:
-        raise Refused(error.status, "The form can't be read", str(error)) from error
+        raise Refused(error.status, "Unreadable form", str(error)) from error
     except ValueError as error:
-        raise Refused(400, "No form of ours", "The page's form has four fields.") from error
+        raise Refused(400, "Invalid form", "The form of the login page has four fields.") from error
     return {name: values[0] for name, values in fields.items()}

@@ -96,8 +96,8 @@ class Refused(WaitroomError):  # noqa: N818 - an answer, not a mistake
 
 def _must(actor: Actor, least: Role) -> None:
     if not actor.role.may(least):
-        detail = f"This takes the role {least}; yours is {actor.role}. To change it: waitroom user role"
-        raise Refused(403, "Not allowed", detail, actor=actor)
+        detail = f"This requires the role {least}; yours is {actor.role}. To change it: waitroom user role"
+        raise Refused(403, "Insufficient role", detail, actor=actor)
 
 
 class Access:
@@ -160,9 +160,9 @@ class Access:
         except PeopleError as error:
             if str(error) != self._said:
                 self._said = str(error)
-                log.error("nobody can be let in", cause=self._said)
-            detail = "The file of users can't be read. The gateway's log says why."
-            raise Refused(503, "Nobody can be told from another", detail) from error
+                log.error("user database unavailable", cause=self._said)
+            detail = "The file of users can't be read. The gateway's log gives the reason."
+            raise Refused(503, "User database unavailable", detail) from error
         self._said = ""
         return people
 
@@ -182,12 +182,12 @@ class Access:
                 self._left_out += 1
                 return
             if self._left_out:
-                note = f"{note} ({self._left_out} more refused before this were left out)"
+                note = f"{note} ({self._left_out} earlier refusals not recorded)"
                 self._left_out = 0
         try:
             await self._audit.record(actor, action, old=old, new=new, note=note, outcome=outcome)
         except StoreUnavailable as error:
-            log.warning("not written to the audit log", action=action, who=actor.name, cause=str(error))
+            log.warning("audit log write failed", action=action, who=actor.name, cause=str(error))
 
     def page(self, status: int, title: str, message: str = "", **shown: Any) -> web.Response:
         """Returns the page for unauthenticated clients."""
@@ -216,7 +216,7 @@ class Access:
         if actor is not None:
             return actor
         if people.users:
-            raise Refused(401, "Who are you?", "Log in, or send a token: Authorization: Bearer ...")
+            raise Refused(401, "Authentication required", "Log in, or send an API token: Authorization: Bearer ...")
         if not here.here:
             self.refuse_strangers(here)
         browser = from_own_page(request, here.secure)
@@ -236,7 +236,7 @@ class Access:
             if found is not None:
                 return Actor(f"token:{found.name}", found.role, here.address, "api")
         unknown = Actor("unknown", Role.VIEWER, here.address, "api")
-        raise Refused(401, "Who are you?", "This token is none of ours, or it was removed.", actor=unknown)
+        raise Refused(401, "Invalid token", "The token is unknown, or it was removed.", actor=unknown)
 
     async def _logged_in(self, request: web.Request, here: Whence, people: People) -> Actor | None:
         """Returns the user that is logged in; None if there is none, or no longer."""
@@ -251,7 +251,7 @@ class Access:
         except StoreUnavailable as error:
             # No change would succeed now, but the operator must be able to see that the store is down.
             if not safe:
-                raise Refused(503, "The store doesn't answer", "Nothing can be changed; try again.") from error
+                raise Refused(503, "Store unavailable", "Nothing can be changed. Try again.") from error
         actor = Actor(user.name, user.role, here.address, "dashboard")
         if not safe and from_own_page(request, here.secure) is not True:
             self.refuse_other_pages(actor)
@@ -268,17 +268,15 @@ class Access:
     def refuse_strangers(self, here: Whence) -> NoReturn:
         """Rejects remote clients while no user is configured. Raises `Refused`."""
         detail = (
-            "No user is configured, so only somebody on the gateway's own machine may come in. Add a user there, "
+            "No user is configured, so only clients on the gateway's own machine have access. Add a user there, "
             "with the command: waitroom user add NAME --role admin"
         )
-        raise Refused(403, "Not from here", detail, actor=Actor("unknown", Role.VIEWER, here.address, "dashboard"))
+        raise Refused(403, "No remote access", detail, actor=Actor("unknown", Role.VIEWER, here.address, "dashboard"))
 
     def refuse_other_pages(self, actor: Actor) -> NoReturn:
         """Rejects requests that a foreign page made a browser send. Raises `Refused`."""
-        detail = (
-            "This didn't come from a page of this address. Behind a proxy, let it pass on the Host header as it came."
-        )
-        raise Refused(403, "Not from here", detail, actor=actor)
+        detail = "The request didn't come from a page of this host. Behind a proxy, forward the Host header unchanged."
+        raise Refused(403, "Cross-site request", detail, actor=actor)
 
     def _must_look_right(self, request: web.Request) -> None:
         """Rejects content types that no handler accepts, such as the plain forms of foreign pages."""
@@ -286,7 +284,7 @@ class Access:
             return
         wanted = JSON if request.path.startswith(API) else FORM
         if request.content_type != wanted:
-            raise Refused(415, "Content of another kind", f"Send it as {wanted}.")
+            raise Refused(415, "Unsupported content type", f"Send it as {wanted}.")
 
     async def _answer(self, request: web.Request, refused: Refused) -> web.StreamResponse:
         if refused.actor is not None:

@@ -34,11 +34,11 @@ class TooBusy(WaitroomError):  # noqa: N818 - a state of the world, not a mistak
 def password_flaw(password: str) -> str:
     """Returns why a password is rejected; empty if it is accepted."""
     if len(password) < SHORTEST:
-        return f"is shorter than {SHORTEST} characters: take a few words."
+        return f"is shorter than {SHORTEST} characters: use a few words."
     if len(password) > LONGEST:
         return f"is longer than {LONGEST} characters."
     if not password.isprintable():
-        return "holds characters that can't be typed."
+        return "contains unprintable characters."
     return ""
 
 
@@ -57,7 +57,7 @@ class Passwords:
     async def right(self, password: str, hashed: str) -> bool:
         """Whether the password is correct. Raises `TooBusy`."""
         if self._asked >= CHECKS_AT_ONCE + MOST_WAITING:
-            raise TooBusy("too many are logging in at once")
+            raise TooBusy("too many logins in progress")
         self._asked += 1
         try:
             loop = asyncio.get_running_loop()

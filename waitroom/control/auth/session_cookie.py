@@ -57,13 +57,13 @@ class AdminCookies:
     def read(self, value: str, now: float) -> AdminSession:
         """Returns the session in a cookie, at the Unix time ``now``. Raises `InvalidTokenError`."""
         if len(value) > LONGEST_COOKIE or not _COOKIE.fullmatch(value):
-            raise InvalidTokenError("not in the form of a session of ours")
+            raise InvalidTokenError("malformed")
         try:
             session = AdminSession(*self._serializer.loads(value))
         except BadData as error:
-            raise InvalidTokenError("not signed by us for this") from error
+            raise InvalidTokenError("invalid signature") from error
         except TypeError as error:
-            raise InvalidTokenError("of another format") from error
+            raise InvalidTokenError("unknown format") from error
         if now >= session.ends_at:
             raise InvalidTokenError("expired")
         return session

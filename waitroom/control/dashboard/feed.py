@@ -77,7 +77,7 @@ class Feed:
                     await self._publish()
                 except Exception:
                     # Even if this frame fails, the next one may succeed.
-                    log.exception("the dashboard's feed can't be made")
+                    log.exception("dashboard feed failed")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(EVERY_SECONDS):
                     await self._changed.wait()
@@ -154,7 +154,9 @@ async def _closing(app: web.Application) -> None:
 async def _events(request: web.Request) -> web.StreamResponse:
     feed, allowed = request.app[FEED], request.app[_ALLOWED]
     if feed.listeners >= MOST_LISTENERS:
-        raise web.HTTPServiceUnavailable(text=f"{MOST_LISTENERS} listen already.\n", headers={"Retry-After": "10"})
+        raise web.HTTPServiceUnavailable(
+            text=f"Too many listeners: {MOST_LISTENERS} are connected.\n", headers={"Retry-After": "10"}
+        )
     response = web.StreamResponse(headers=_HEADERS)
     await response.prepare(request)
     loop = asyncio.get_running_loop()

@@ -30,7 +30,7 @@ def _missing_proxies(observed: Observed) -> str:
         return ""
     named = _named(sorted(observed.missing_proxies))
     return (
-        f"Most visitors come from {named}. If that is a proxy of yours, name it in trusted_proxies: until then all "
+        f"Most visitors come from {named}. If that is your proxy, add it to trusted_proxies: until then all "
         "visitors behind it share one address."
     )
 
@@ -45,8 +45,8 @@ def _refused(observed: Observed, now: float) -> str:
     if not kinds:
         return ""
     return (
-        f"Requests without a pass were refused: {_named(kinds)}. If they are webhooks or a client of yours, add a "
-        "bypass rule; the log has it."
+        f"Requests without a pass were refused: {_named(kinds)}. If they are webhooks or your own client, add a "
+        "bypass rule; the log has one to copy."
     )
 
 

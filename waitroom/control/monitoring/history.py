@@ -142,10 +142,10 @@ async def keep_history(history: History, look: Callable[[int], Mapping[str, Samp
             try:
                 await history.add(room, sample)
             except StoreUnavailable as error:
-                log.warning("a sample of the history couldn't be kept", room=room, cause=str(error))
+                log.warning("history sample not stored", room=room, cause=str(error))
                 break
             except Exception:
-                log.exception("a sample of the history couldn't be kept", room=room)
+                log.exception("history sample not stored", room=room)
 
 
 def _key(room: str) -> str:

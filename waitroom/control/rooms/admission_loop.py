@@ -79,7 +79,7 @@ class Admission:
         self._ticks += 1
         if not self.store_up:
             self.store_up = True
-            log.info("admission goes on", room=self.name)
+            log.info("admission resumed", room=self.name)
 
     async def look(self) -> RoomView:
         """Refreshes the view now, before or after a change, besides twice a second. Raises `StoreUnavailable`."""
@@ -97,5 +97,5 @@ class Admission:
 
     def _lost(self, error: StoreUnavailable) -> None:
         if self.store_up:
-            log.warning("admission holds: the store doesn't answer", room=self.name, cause=str(error))
+            log.warning("admission stopped: store unavailable", room=self.name, cause=str(error))
         self.store_up = False

@@ -66,12 +66,12 @@ class Notes:
                 await self.settle(room)
             except StoreUnavailable as error:
                 if not self._failing:
-                    log.warning("the audit log falls behind", cause=str(error))
+                    log.warning("audit log write delayed", cause=str(error))
                 self._failing = True
                 return
             except Exception:
                 # An error here must not end admission, which runs beside it.
-                log.exception("what was done to a room can't be written to the audit log", room=room)
+                log.exception("audit log write failed", room=room)
         self._failing = False
 
 

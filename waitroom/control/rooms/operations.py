@@ -43,10 +43,10 @@ SESSION = re.compile(r"[0-9a-f]{1,16}")
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
 
 _WHY_NOT: dict[Called, str] = {
-    "unknown": "Nobody waits in this room with that ticket.",
-    "not_open": "The room is closed or sold out: open or pause it first.",
-    "full": "The room is full: raise max_active, or wait until somebody has left.",
-    "too_many": "A hundred were called out of the order and haven't come yet: wait until some have.",
+    "unknown": "No visitor with this ticket is waiting in this room.",
+    "not_open": "The room is closed or sold out. Open or pause it first.",
+    "full": "The room is full. Raise max_active, or wait until a visitor leaves.",
+    "too_many": "100 visitors called out of order have not entered yet. Wait until some have.",
 }
 
 
@@ -76,7 +76,7 @@ class StaleVersion(WaitroomError):  # noqa: N818 - what it is, not what went wro
 
     def __init__(self, version: int) -> None:
         self.version = version
-        super().__init__(f"The room was changed meanwhile; its version is {version} now. Look again, then decide.")
+        super().__init__(f"The room has changed; its version is now {version}. Read it again, then decide.")
 
 
 class BadChange(WaitroomError):  # noqa: N818 - what it is, not what went wrong
@@ -149,7 +149,7 @@ class Operations:
         check(change, "", None)
         view = self._rooms.view(room)
         if view is None:
-            raise StoreUnavailable("the room hasn't been seen yet")
+            raise StoreUnavailable("the room has not been read yet")
         state = RoomState.PAUSED if change.draining else change.state
         after = changed_view(view, rate=change.rate_per_minute, most=change.max_active, state=state)
         drains = view.draining if change.draining is None else change.draining
@@ -168,11 +168,13 @@ class Operations:
                 raise StaleVersion(view.version)
             last = LastChange.of(view.operator_change)
             if last is None:
-                raise NotPossible("No operator has changed anything yet.")
+                raise NotPossible("There is no change by an operator to undo.")
             if not last.undoable:
-                raise NotPossible("The last change by an operator was an undo, and that can't be undone.")
+                raise NotPossible("The last change by an operator was an undo, which can't be undone.")
             if not last.stands(view):
-                raise NotPossible("What the last change by an operator set has been changed since: set it by hand.")
+                raise NotPossible(
+                    "The values of the last change by an operator have been changed since. Set them by hand."
+                )
             said = told(actor, "undo", note)
             done = await store.change(last.old, expected=expected, who=actor.name, undoable=False, told=said)
             if not done.done:
@@ -187,7 +189,7 @@ class Operations:
         async with _Refusal(self._audit, actor, "admit", room, {"ticket": number}, note):
             check_note(note)
             if not TICKET.fullmatch(ticket):
-                raise BadChange({"ticket": "This is no ticket: send it as its holder has it, or its number."})
+                raise BadChange({"ticket": "Invalid ticket. Send the visitor's ticket, or its number."})
             place = int(number, 16)
             if "." in ticket:
                 await self._take_back(room, ticket)
@@ -204,7 +206,7 @@ class Operations:
             check_note(note)
             pass_seconds = max(self._rooms.settings(room).session_max_seconds, TICKET_SECONDS)
             if not await store.end_session(session, pass_seconds * 1000, told(actor, "end_session", note, named)):
-                raise NotPossible("Nobody is inside with that session.")
+                raise NotPossible("No active visitor has this session.")
         await self._done(room)
 
     async def running(self, room: str) -> Limits:
@@ -243,7 +245,7 @@ class Operations:
         try:
             read = self._tokens[room].read_ticket(ticket.encode())
         except InvalidTokenError as error:
-            raise NotPossible(f"The ticket is none of this room's: {error}.") from error
+            raise NotPossible(f"The ticket is not valid in this room: {error}.") from error
         view = self._rooms.view(room)
         if view is None or view.generation != read.generation:
             await self._stores[room].visit([Visit(read.place, read.generation, claim=False, told=False)])
@@ -258,7 +260,7 @@ class Operations:
         try:
             await self._notes.settle(room)
         except StoreUnavailable as error:  # the change is made all the same, and the next process to come records it
-            log.warning("not in the audit log yet", room=room, cause=str(error))
+            log.warning("audit log write delayed", room=room, cause=str(error))
         with contextlib.suppress(StoreUnavailable):  # the next tick retries
             await self.look(room)
         self._changed()
@@ -314,17 +316,17 @@ def check(change: Change, note: str, actor: Actor | None) -> None:
     problems: dict[str, str] = {}
     rate, most = change.rate_per_minute, change.max_active
     if not _named(change):
-        problems["change"] = "Nothing is named that is to be changed."
+        problems["change"] = "No fields to change."
     if rate is not None and not _good_rate(rate, least=0.0 if actor is not None and actor.via == "autopilot" else None):
         problems["rate_per_minute"] = (
-            f"It must be above 0 and at most {MOST_RATE:,} visitors a minute. To let nobody in, pause the room."
+            f"Must be above 0 and at most {MOST_RATE:,} visitors per minute. To stop admissions, pause the room."
         )
     if most is not None and not 1 <= most <= MOST_ACTIVE:
-        problems["max_active"] = f"It must be from 1 to {MOST_ACTIVE:,} visitors. To let nobody in, pause the room."
+        problems["max_active"] = f"Must be from 1 to {MOST_ACTIVE:,} visitors. To stop admissions, pause the room."
     if change.message is not None and (problem := text_problem(change.message)):
         problems["message"] = problem
     if change.draining and change.state not in (None, RoomState.PAUSED):
-        problems["draining"] = "A room that drains is paused: leave state out, or don't drain."
+        problems["draining"] = "A draining room is paused. Omit state, or don't drain."
     if problem := text_problem(note):
         problems["note"] = problem
     if problems:
@@ -340,13 +342,13 @@ def check_note(note: str) -> None:
 def text_problem(text: str) -> str:
     """Returns the problem with a message or note, or ""."""
     if len(text) > LONGEST_TEXT:
-        return f"It has {len(text):,} characters, and {LONGEST_TEXT} is the most."
+        return f"Must have at most {LONGEST_TEXT} characters; it has {len(text):,}."
     if _CONTROL.search(text):
-        return "It holds control characters: only line feeds may be in it."
+        return "Must not contain control characters except line feeds."
     try:
         text.encode()
     except UnicodeEncodeError:
-        return "It isn't well-formed Unicode."
+        return "Must be well-formed Unicode."
     return ""
 
 

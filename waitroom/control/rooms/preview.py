@@ -76,20 +76,22 @@ def waits(view: RoomView) -> Waits:
 def _said(before: RoomView, after: RoomView, now: Waits, then: Waits, *, draining: bool) -> str:
     if after.state is RoomState.PAUSED:
         if draining:
-            return f"Nobody more is let in; it ends when the last of {_people(before.active)} inside has left."
-        return f"Nobody more is let in; {_people(before.waiting)} waiting and {_people(before.active)} inside stay."
+            return f"Admissions stop. The drain ends when {_people(before.active)} in the shop have left."
+        return f"Admissions stop. {_people(before.waiting)} waiting and {_people(before.active)} in the shop stay."
     if after.state in (RoomState.CLOSED, RoomState.SOLD_OUT):
         told = "closed" if after.state is RoomState.CLOSED else "sold out"
-        return f"{_people(before.waiting)} waiting are told that it is {told}; {_people(before.active)} inside stay."
+        return (
+            f"{_people(before.waiting)} waiting are told that it is {told}; {_people(before.active)} in the shop stay."
+        )
     if after.method == "passthrough":
-        return "Nobody waits in this room, whatever its limits."
+        return "This room has no queue, whatever its limits."
     if then.newcomer is None:
-        return "How long a newcomer would wait can't be known yet."
+        return "The wait of a newcomer is not known yet."
     would = f"A newcomer would wait {short_wait(*then.newcomer)}"
     if before.state is not RoomState.OPEN:
-        return f"Visitors are let in again. {would}."
+        return f"Admissions resume. {would}."
     if now.newcomer is None:
-        return f"{would}; how long they would wait now can't be known."
+        return f"{would}; the present wait is unknown."
     if short_wait(*now.newcomer) == short_wait(*then.newcomer):
         return f"{would}, as now."
     return f"{would} instead of {short_wait(*now.newcomer)}."
@@ -98,14 +100,14 @@ def _said(before: RoomView, after: RoomView, now: Waits, then: Waits, *, drainin
 def _warnings(before: RoomView, after: RoomView, autopilot_off: bool) -> tuple[str, ...]:
     found = []
     if autopilot_off:
-        found.append("The autopilot is switched off: the rate stays where you put it.")
+        found.append("The autopilot is switched off: the rate stays as you set it.")
     if after.rate_per_minute > before.rate_per_minute * STEEP > 0:
         times = after.rate_per_minute / before.rate_per_minute
-        found.append(f"The rate is raised {times:.3g} times at once; the shop meets it within a second.")
+        found.append(f"The rate rises {times:.3g} times in one step; it reaches the shop within a second.")
     taken = before.active + before.called
     if after.max_active < taken:
         found.append(
-            f"{taken:,} are inside or called: nobody is thrown out, and nobody is let in until "
+            f"{taken:,} visitors are active or called: nobody is removed, and nobody is admitted until "
             f"{taken - after.max_active:,} have left."
         )
     freed = after.pace.freed_per_second
@@ -113,11 +115,11 @@ def _warnings(before: RoomView, after: RoomView, autopilot_off: bool) -> tuple[s
         freed_per_minute = freed * 60
         if after.rate_per_minute > freed_per_minute * 1.1:
             found.append(
-                f"The shop is full, and about {freed_per_minute:,.3g} a minute leave it: max_active decides, "
-                "not the rate."
+                f"The room is full, and about {freed_per_minute:,.3g} visitors leave per minute: max_active is the "
+                "limit, not the rate."
             )
     if after.state in (RoomState.CLOSED, RoomState.SOLD_OUT) and before.called and before.state is not after.state:
-        found.append(f"{_people(before.called)} whose turn it is can't go in any more while it lasts.")
+        found.append(f"{_people(before.called)} already called can't enter while this lasts.")
     return tuple(found)
 
 

@@ -146,7 +146,7 @@ class Sender:
             return
         if len(self._waiting) >= self._patience.most:
             dropped = self._waiting.popleft()
-            log.warning("too many events wait for a webhook; dropped the oldest", to=self._shown, id=dropped.id)
+            log.warning("webhook queue full: oldest event dropped", to=self._shown, id=dropped.id)
         self._waiting.append(event)
         self._came.set()
 
@@ -161,13 +161,13 @@ class Sender:
                     try:
                         await self._deliver(event)
                     except Exception:
-                        log.exception("an event couldn't be sent", to=self._shown, id=event.id)
+                        log.exception("webhook delivery error", to=self._shown, id=event.id)
                     event = None
                 self._came.clear()
         finally:
             left = [one.id for one in (event, *self._waiting) if one is not None]
             if left:
-                log.warning("events weren't sent: the gateway stops", to=self._shown, ids=left)
+                log.warning("webhook events not sent before shutdown", to=self._shown, ids=left)
 
     async def _deliver(self, event: Event) -> None:
         loop, patience = asyncio.get_running_loop(), self._patience
@@ -180,8 +180,8 @@ class Sender:
             except _NotTaken as refused:
                 wait = pause * (1 - self._chance() / 2)
                 if not refused.again or loop.time() + wait >= give_up_at:
-                    said = {"to": self._shown, "id": event.id, "cause": refused.cause, "tries": tries}
-                    log.error("a webhook didn't take an event; given up", **said)
+                    said = {"to": self._shown, "id": event.id, "cause": refused.cause, "attempts": tries}
+                    log.error("webhook delivery failed", **said)
                     return
                 await asyncio.sleep(wait)
                 pause = min(2 * pause, patience.longest_pause_seconds)
@@ -300,7 +300,7 @@ class Webhooks:
             while True:
                 for room in self._rooms:
                     for event in await self._looked(room):
-                        log.info("told the webhooks of a room", what=event.name, room=event.room, id=event.id)
+                        log.info("webhook event", what=event.name, room=event.room, id=event.id)
                         for sender in senders:
                             sender.put(event)
                 await asyncio.sleep(LOOK_SECONDS)
@@ -310,7 +310,7 @@ class Webhooks:
             return await self.look(room)
         except Exception:
             # An error here must not end admission, which runs beside it.
-            log.exception("the webhooks can't look at a room", room=room.name)
+            log.exception("webhook check failed", room=room.name)
             return []
 
     async def look(self, room: Ticking) -> list[Event]:

@@ -67,7 +67,7 @@ async def test_an_export_that_the_store_breaks_off_is_no_whole_one(count: int) -
     assert [json.loads(line)["id"] for line in body.splitlines()] == [f"{number}-0" for number in range(count)]
     (entry,) = (one for one in logged if one["log_level"] == "error")
     assert (entry["event"], entry["cause"]) == (
-        "an export of the audit log broke off",
+        "audit log export failed",
         "ConnectionError: the store is gone",
     )
 

@@ -46,7 +46,9 @@ def test_a_rate_beyond_what_gets_free_changes_nothing_and_says_why() -> None:
     found = effect(rate=1100.0)
     assert found.then == found.now
     assert found.said.endswith(", as now.")
-    assert found.warnings == ("The shop is full, and about 30 a minute leave it: max_active decides, not the rate.",)
+    assert found.warnings == (
+        "The room is full, and about 30 visitors leave per minute: max_active is the limit, not the rate.",
+    )
 
 
 def test_more_slots_shorten_the_wait_at_once() -> None:
@@ -59,22 +61,22 @@ def test_more_slots_shorten_the_wait_at_once() -> None:
 
 def test_fewer_slots_than_are_taken_throw_nobody_out() -> None:
     assert effect(most=20).warnings[0] == (
-        "100 are inside or called: nobody is thrown out, and nobody is let in until 80 have left."
+        "100 visitors are active or called: nobody is removed, and nobody is admitted until 80 have left."
     )
 
 
 def test_a_steep_rise_is_worth_a_word() -> None:
     assert effect(ROOMY, rate=1200.0).warnings == ()
-    assert effect(ROOMY, rate=1201.0).warnings[0].startswith("The rate is raised 2 times at once")
+    assert effect(ROOMY, rate=1201.0).warnings[0].startswith("The rate rises 2 times in one step")
 
 
 @pytest.mark.parametrize(
     ("state", "draining", "said"),
     [
-        (RoomState.PAUSED, False, "Nobody more is let in; 600 visitors waiting and 95 visitors inside stay."),
-        (RoomState.PAUSED, True, "Nobody more is let in; it ends when the last of 95 visitors inside has left."),
-        (RoomState.CLOSED, False, "600 visitors waiting are told that it is closed; 95 visitors inside stay."),
-        (RoomState.SOLD_OUT, False, "600 visitors waiting are told that it is sold out; 95 visitors inside stay."),
+        (RoomState.PAUSED, False, "Admissions stop. 600 visitors waiting and 95 visitors in the shop stay."),
+        (RoomState.PAUSED, True, "Admissions stop. The drain ends when 95 visitors in the shop have left."),
+        (RoomState.CLOSED, False, "600 visitors waiting are told that it is closed; 95 visitors in the shop stay."),
+        (RoomState.SOLD_OUT, False, "600 visitors waiting are told that it is sold out; 95 visitors in the shop stay."),
     ],
 )
 def test_who_lets_nobody_in_is_told_what_becomes_of_all(state: RoomState, draining: bool, said: str) -> None:
@@ -84,23 +86,21 @@ def test_who_lets_nobody_in_is_told_what_becomes_of_all(state: RoomState, draini
 
 
 def test_those_whose_turn_it_is_are_thought_of_when_closing() -> None:
-    assert effect(state=RoomState.CLOSED).warnings == (
-        "5 visitors whose turn it is can't go in any more while it lasts.",
-    )
+    assert effect(state=RoomState.CLOSED).warnings == ("5 visitors already called can't enter while this lasts.",)
     assert effect(state=RoomState.PAUSED).warnings == ()
 
 
 def test_opening_says_the_wait_there_will_be() -> None:
     found = effect(replace(ROOMY, state=RoomState.PAUSED), state=RoomState.OPEN)
     assert found.now.newcomer is None
-    assert found.said == "Visitors are let in again. A newcomer would wait up to 2 min."
+    assert found.said == "Admissions resume. A newcomer would wait up to 2 min."
 
 
 def test_what_isnt_known_is_said_to_be_unknown() -> None:
     unknown = replace(FULL, pace=Pace())
     found = effect(unknown, rate=900.0)
-    assert found.said == "How long a newcomer would wait can't be known yet."
-    assert effect(replace(FULL, method="passthrough"), rate=5.0).said.startswith("Nobody waits")
+    assert found.said == "The wait of a newcomer is not known yet."
+    assert effect(replace(FULL, method="passthrough"), rate=5.0).said.startswith("This room has no queue")
 
 
 def test_the_autopilot_is_not_switched_off_unsaid() -> None:
