@@ -127,15 +127,17 @@ async def test_more_inside_lets_the_next_in(gateway: Gateway, comes: Operator, s
     visitor = await in_line(gateway, shopping, name)
     page = await at_desk(gateway, comes, name)
     await expect(figure(page, "waiting")).to_have_text("1")
-    await expect(figure(page, "says")).to_have_text("Full: the next goes in when somebody leaves. 1 waits.")
+    await expect(figure(page, "says")).to_have_text(
+        "Full: the next visitor is admitted when one leaves. 1 visitor waiting."
+    )
 
-    await write(page, page.get_by_label("Most inside visitors"), "2")
+    await write(page, page.get_by_label("Max active visitors"), "2")
     await expect(page.locator("#effect dd")).to_have_count(2)
-    await write(page, page.get_by_label("Why").first, "one more fits")
+    await write(page, page.get_by_label("Reason").first, "one more fits")
     await press(page, page.get_by_role("button", name="Apply"))
 
     await expect(figure(page, "max_active")).to_have_text("2")
-    await expect(figure(page, "change")).to_have_text("Most inside 1 → 2")
+    await expect(figure(page, "change")).to_have_text("Max active 1 → 2")
     await is_in(visitor)
     await expect(figure(page, "active")).to_have_text("2")
     for size in SIZES:
@@ -149,8 +151,8 @@ async def test_a_raised_rate_calls_who_waits(gateway: Gateway, comes: Operator, 
     visitor = await in_line(gateway, shopping, name)
     page = await at_desk(gateway, comes, name)
 
-    await write(page, page.get_by_label("Rate, a minute"), "40")
-    number = page.get_by_label("Rate a minute", exact=True)
+    await write(page, page.get_by_label("Rate, per minute"), "40")
+    number = page.get_by_label("Rate per minute", exact=True)
     await expect(number).not_to_have_value("0.01")
     await write(page, number, "60000")
     await expect(page.get_by_role("button", name="Apply")).to_be_enabled()
@@ -190,7 +192,7 @@ async def test_a_pause_holds_the_line_until_it_is_resumed(
     await expect(figure(page, "waiting")).to_have_text("1")
 
     await press(page, page.get_by_role("button", name="Pause…"))
-    await agree(page, "Pause", says="1 visitor in line keep")
+    await agree(page, "Pause", says="1 visitor in the queue keep")
 
     await expect(figure(page, "state")).to_have_text("Paused")
     await state(visitor, "paused")
@@ -208,7 +210,7 @@ async def test_a_room_is_left_to_empty(gateway: Gateway, comes: Operator, shoppi
     page = await at_desk(gateway, comes, name)
 
     await press(page, page.get_by_role("button", name="Drain…"))
-    await agree(page, "Drain", says="1 visitor inside may finish, nobody is thrown out")
+    await agree(page, "Drain", says="1 visitor in the shop may finish, and nobody is removed")
 
     await expect(figure(page, "state")).to_have_text("Draining")
     await state(visitor, "paused")
@@ -219,7 +221,7 @@ async def test_a_room_is_left_to_empty(gateway: Gateway, comes: Operator, shoppi
 
 @pytest.mark.parametrize(
     ("name", "button", "yes", "shown"),
-    [("close", "Close…", "Close the room", "closed"), ("sold", "Sold out…", "Say so", "sold_out")],
+    [("close", "Close…", "Close the room", "closed"), ("sold", "Sold out…", "Mark as sold out", "sold_out")],
 )
 async def test_the_waiting_are_told_that_it_is_over(
     gateway: Gateway,
@@ -234,14 +236,14 @@ async def test_the_waiting_are_told_that_it_is_over(
     visitor = await in_line(gateway, shopping, name)
     page = await at_desk(gateway, comes, name)
     await press(page, page.get_by_role("button", name=button))
-    await write(page, page.get_by_role("dialog").get_by_label("Message to the waiting"), "Thank you for coming!")
-    await agree(page, yes, says="1 visitor inside may finish")
+    await write(page, page.get_by_role("dialog").get_by_label("Message to waiting visitors"), "Thank you for coming!")
+    await agree(page, yes, says="1 visitor in the shop may finish")
 
     await state(visitor, shown)
     await expect(visitor.get_by_text("Thank you for coming!")).to_be_visible()
     assert (await inside.navigate()).status == 200
-    await press(page, page.get_by_role("button", name="Open again…"))
-    await agree(page, "Open it")
+    await press(page, page.get_by_role("button", name="Reopen…"))
+    await agree(page, "Reopen")
     await expect(figure(page, "state")).to_have_text("Open")
 
 
@@ -254,11 +256,11 @@ async def test_the_waiting_read_what_the_operator_says(
     page = await at_desk(gateway, comes, name)
 
     await write(page, page.locator("#message"), "More at <b>noon</b>")
-    await press(page, page.get_by_role("button", name="Show it"))
+    await press(page, page.get_by_role("button", name="Publish"))
     await expect(visitor.get_by_text("More at <b>noon</b>")).to_be_visible()
-    await press(page, page.get_by_role("button", name="Take it away"))
+    await press(page, page.get_by_role("button", name="Clear"))
     await expect(visitor.get_by_text("More at <b>noon</b>")).to_be_hidden()
-    await expect(page.get_by_role("button", name="Take it away")).to_be_hidden()
+    await expect(page.get_by_role("button", name="Clear")).to_be_hidden()
 
 
 async def test_one_ticket_is_let_in_ahead_of_the_line(
@@ -271,10 +273,10 @@ async def test_one_ticket_is_let_in_ahead_of_the_line(
     visitor = await in_line(gateway, shopping, name)
     (cookie,) = (one for one in await shopping.cookies() if one["name"] == f"waitroom_ticket_{name}")
     page = await at_desk(gateway, comes, name)
-    await press(page, page.get_by_text("One visitor"))
+    await press(page, page.get_by_text("Single visitor"))
 
-    await write(page, page.get_by_label("Ticket to let in now"), cookie["value"])
-    await press(page, page.get_by_role("button", name="Let in"))
+    await write(page, page.get_by_label("Ticket to admit now"), cookie["value"])
+    await press(page, page.get_by_role("button", name="Admit", exact=True))
     await expect(page.get_by_role("status").filter(has_text="The room is full")).to_be_visible()
 
     # With the line paused, a slot that gets free is nobody's until an operator gives it.
@@ -282,7 +284,7 @@ async def test_one_ticket_is_let_in_ahead_of_the_line(
     await agree(page, "Pause")
     await inside.call("leave")
     await expect(figure(page, "active")).to_have_text("0")
-    await press(page, page.get_by_role("button", name="Let in"))
+    await press(page, page.get_by_role("button", name="Admit", exact=True))
     await goes_in(visitor)
     assert (await ahead.status())["state"] == "paused"
 
@@ -294,17 +296,17 @@ async def test_one_session_is_ended(gateway: Gateway, shop: Shop, comes: Operato
     assert session is not None
     visitor = await in_line(gateway, shopping, name)
     page = await at_desk(gateway, comes, name)
-    await press(page, page.get_by_text("One visitor"))
+    await press(page, page.get_by_text("Single visitor"))
 
     await write(page, page.get_by_label("Session to end"), "fffffff")
     await press(page, page.get_by_role("button", name="End…"))
-    await press(page, page.get_by_role("button", name="End it"))
-    await expect(page.get_by_role("dialog")).to_contain_text("Nobody is inside with that session.")
-    await press(page, page.get_by_role("button", name="Leave it"))
+    await press(page, page.get_by_role("button", name="End session"))
+    await expect(page.get_by_role("dialog")).to_contain_text("No active visitor has this session.")
+    await press(page, page.get_by_role("button", name="Cancel"))
 
     await write(page, page.get_by_label("Session to end"), session)
     await press(page, page.get_by_role("button", name="End…"))
-    await agree(page, "End it", says=f"session {session} is over within 20 seconds")
+    await agree(page, "End session", says=f"Session {session} ends within a second.")
     await goes_in(visitor)
 
     async def is_out() -> bool:
@@ -324,7 +326,7 @@ async def test_the_last_change_is_undone(gateway: Gateway, comes: Operator, shop
     await state(visitor, "closed")
 
     await press(page, page.get_by_role("button", name="Undo…"))
-    await agree(page, "Undo it", says="The last change is taken back: State open → closed (local")
+    await agree(page, "Undo", says="This reverts the last change: State open → closed (local")
 
     await expect(figure(page, "state")).to_have_text("Open")
     await expect(page.get_by_role("button", name="Undo…")).to_be_hidden()
@@ -338,22 +340,22 @@ async def test_the_last_change_is_undone(gateway: Gateway, comes: Operator, shop
 async def test_two_operators_see_each_other_and_never_merge(gateway: Gateway, comes: Operator) -> None:
     ada = await at_desk(gateway, comes, "two")
     ben = await comes(f"{gateway.admin}/rooms/two", events=False)
-    await ben.get_by_label("Rate a minute", exact=True).fill("300")
+    await ben.get_by_label("Rate per minute", exact=True).fill("300")
     await expect(ben.get_by_role("button", name="Apply")).to_be_enabled()
     eve = await at_desk(gateway, comes, "two", "phone")
 
-    await ada.get_by_label("Rate a minute", exact=True).fill("900")
+    await ada.get_by_label("Rate per minute", exact=True).fill("900")
     marked = asyncio.create_task(figure(eve, "rate").and_(eve.locator(".flash")).wait_for())  # for a while only
     await ada.get_by_role("button", name="Apply").click()
     await marked
     await expect(figure(eve, "rate")).to_have_text("900")
-    await expect(eve.get_by_label("Rate a minute", exact=True)).to_have_value("900")
+    await expect(eve.get_by_label("Rate per minute", exact=True)).to_have_value("900")
 
     await ben.get_by_role("button", name="Apply").click()
     note = ben.locator("#limits-stale")
-    await expect(note).to_contain_text("rate_per_minute 600000 → 900. Nothing of yours was done.")
+    await expect(note).to_contain_text("rate_per_minute 600000 → 900. Your change was not made.")
     assert (await gateway.room("two"))["rate_per_minute"] == 900
-    await note.get_by_role("button", name="Look again").click()
+    await note.get_by_role("button", name="Review").click()
     told = asyncio.create_task(ada.get_by_role("status").filter(has_text="900 → 300").wait_for())  # for a while only
     await ben.get_by_role("button", name="Apply").click()
     await told

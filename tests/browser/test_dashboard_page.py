@@ -108,18 +108,18 @@ async def test_what_another_changes_appears_and_is_marked(admin: FakeAdmin, come
     # Both go by themselves.
     marked = asyncio.gather(
         figure(page, "max_active").and_(page.locator(".flash")).wait_for(),
-        page.get_by_role("status").get_by_text("grace: Most inside 2000 → 1500", exact=True).wait_for(),
+        page.get_by_role("status").get_by_text("grace: Max active 2000 → 1500", exact=True).wait_for(),
     )
     admin.change(max_active=1500)
     await marked
     await expect(figure(page, "max_active")).to_have_text("1,500")
-    await expect(page.get_by_label("Most inside visitors")).to_have_value("1500")
+    await expect(page.get_by_label("Max active visitors")).to_have_value("1500")
 
 
 async def test_the_controls_follow_what_the_autopilot_does(admin: FakeAdmin, comes: Operator) -> None:
     page = await comes(admin.address)
     await live(page)
-    rate, most = page.get_by_label("Rate a minute"), page.get_by_label("Most inside visitors")
+    rate, most = page.get_by_label("Rate per minute"), page.get_by_label("Max active visitors")
     admin.rooms[0]["rate_per_minute"] = 640.0
     admin.feed.poke()
     await expect(rate).to_have_value("640")
@@ -152,18 +152,18 @@ async def test_what_needs_an_eye_comes_and_goes(admin: FakeAdmin, comes: Operato
     await live(page)
     admin.rooms[0]["store_up"] = False
     admin.feed.poke()
-    await expect(page.get_by_text("The store does not answer: nobody is let in")).to_be_visible()
+    await expect(page.get_by_text("Store unavailable: no admissions")).to_be_visible()
     assert await violations(page) == []
     admin.rooms[0]["store_up"] = True
     admin.feed.poke()
-    await expect(page.get_by_text("The store does not answer: nobody is let in")).to_have_count(0)
+    await expect(page.get_by_text("Store unavailable: no admissions")).to_have_count(0)
 
 
 async def test_a_room_that_opens_late_gets_its_page(admin: FakeAdmin, comes: Operator) -> None:
     whole = admin.rooms[0]
     admin.rooms[0] = {"name": "tickets", "upstream": "http://a", "store_up": False}
     page = await comes(admin.address)
-    await expect(page.get_by_text("as soon as the store answers")).to_be_visible()
+    await expect(page.get_by_text("as soon as the store responds")).to_be_visible()
     await live(page)
     admin.rooms[0] = whole
     admin.feed.poke()
@@ -199,7 +199,7 @@ async def test_what_the_shop_did_is_told_as_its_doing_and_an_undo_says_whose_it_
     await expect(figure(page, "change_who")).to_have_text("the shop")
     await page.get_by_role("button", name="Undo…").click()
     await expect(page.get_by_role("dialog")).to_contain_text(
-        "The last change by an operator is taken back: Rate 450 → 600 (ada, 14:12 UTC). What was changed since stays."
+        "This reverts the last change by an operator: Rate 450 → 600 (ada, 14:12 UTC). Later changes are kept."
     )
 
 
@@ -208,9 +208,9 @@ async def test_what_the_autopilot_decided_is_told_to_who_wants_to_know(admin: Fa
     await live(page)
     rows = page.locator("#decisions li")
     await expect(rows).to_have_count(0)
-    await page.get_by_text("What the autopilot decided").click()
+    await page.get_by_text("Autopilot decisions").click()
     await expect(rows).to_have_count(20)
-    await expect(rows.first).to_contain_text("610 a minute")
+    await expect(rows.first).to_contain_text("610/min")
     await expect(rows.first.locator("time")).to_have_attribute("datetime", admin.decisions[0]["at"])
 
     admin.decisions.insert(0, decision(-1, 0.0, "hold"))
@@ -223,7 +223,7 @@ async def test_what_the_autopilot_decided_is_told_to_who_wants_to_know(admin: Fa
 
 async def test_a_decision_made_before_the_feed_spoke_is_listed(admin: FakeAdmin, comes: Operator) -> None:
     page = await comes(admin.address, events=False)
-    await page.get_by_text("What the autopilot decided").click()
+    await page.get_by_text("Autopilot decisions").click()
     await expect(page.locator("#decisions li")).to_have_count(20)
     admin.decisions.insert(0, decision(-1, 0.0, "hold"))
     admin.rooms[0]["autopilot"] = {**admin.rooms[0]["autopilot"], "at": admin.decisions[0]["at"]}
@@ -234,7 +234,7 @@ async def test_a_decision_made_before_the_feed_spoke_is_listed(admin: FakeAdmin,
 
 async def test_an_answer_that_was_overtaken_shows_nothing(admin: FakeAdmin, comes: Operator) -> None:
     page = await comes(admin.address, events=False)
-    summary, rows = page.get_by_text("What the autopilot decided"), page.locator("#decisions li")
+    summary, rows = page.get_by_text("Autopilot decisions"), page.locator("#decisions li")
     first, held = asyncio.Event(), asyncio.Event()
 
     async def answer(route: Route) -> None:
@@ -261,8 +261,8 @@ async def test_an_answer_that_was_overtaken_shows_nothing(admin: FakeAdmin, come
 async def test_an_autopilot_that_decided_nothing_says_so(admin: FakeAdmin, comes: Operator) -> None:
     admin.decisions = []
     page = await comes(admin.address)
-    await page.get_by_text("What the autopilot decided").click()
-    await expect(page.get_by_text("Nothing yet: it has changed nothing here.")).to_be_visible()
+    await page.get_by_text("Autopilot decisions").click()
+    await expect(page.get_by_text("No decisions yet.")).to_be_visible()
 
 
 # Two at once.
@@ -271,14 +271,14 @@ async def test_an_autopilot_that_decided_nothing_says_so(admin: FakeAdmin, comes
 async def test_who_is_about_to_change_is_told_of_another_s_change(admin: FakeAdmin, comes: Operator) -> None:
     page = await comes(admin.address)
     await live(page)
-    await page.get_by_label("Rate a minute").fill("900")
+    await page.get_by_label("Rate per minute").fill("900")
     await expect(page.get_by_text("A newcomer would wait")).to_be_visible()
     admin.change(max_active=1500)
     note = page.locator("#limits-stale")
-    await expect(note).to_contain_text("grace: max_active 2000 → 1500. Nothing of yours was done.")
+    await expect(note).to_contain_text("grace: max_active 2000 → 1500. Your change was not made.")
     await expect(page.get_by_role("button", name="Apply")).to_be_disabled()
     assert await violations(page) == []
-    await note.get_by_role("button", name="Look again").click()
+    await note.get_by_role("button", name="Review").click()
     await page.get_by_role("button", name="Apply").click()
     await expect(figure(page, "rate")).to_have_text("900")
     assert [call[2:] for call in admin.calls] == [({"rate_per_minute": 900}, '"8"')]
@@ -286,15 +286,15 @@ async def test_who_is_about_to_change_is_told_of_another_s_change(admin: FakeAdm
 
 async def test_a_change_of_old_figures_is_refused_not_merged(admin: FakeAdmin, comes: Operator) -> None:
     page = await comes(admin.address, events=False)
-    await page.get_by_label("Rate a minute").fill("900")
+    await page.get_by_label("Rate per minute").fill("900")
     await expect(page.get_by_role("button", name="Apply")).to_be_enabled()
     admin.change(rate_per_minute=300.0, what="rate_per_minute 600 → 300")
     await page.get_by_role("button", name="Apply").click()
     note = page.locator("#limits-stale")
-    await expect(note).to_contain_text("grace: rate_per_minute 600 → 300. Nothing of yours was done.")
+    await expect(note).to_contain_text("grace: rate_per_minute 600 → 300. Your change was not made.")
     assert admin.rooms[0]["rate_per_minute"] == 300.0
-    await expect(page.get_by_label("Rate a minute")).to_have_value("900")
-    await note.get_by_role("button", name="Look again").click()
+    await expect(page.get_by_label("Rate per minute")).to_have_value("900")
+    await note.get_by_role("button", name="Review").click()
     await expect(page.get_by_text("A newcomer would wait")).to_be_visible()
     await page.get_by_role("button", name="Apply").click()
     await expect(page.get_by_role("status").filter(has_text="Done")).to_be_visible()
@@ -308,10 +308,10 @@ async def test_a_question_that_is_out_of_date_is_asked_again(admin: FakeAdmin, c
     admin.change()
     await page.get_by_role("button", name="Pause", exact=True).click()
     dialog = page.get_by_role("dialog")
-    await expect(dialog).to_contain_text("grace: max_active 2000 → 1500. Nothing of yours was done.")
+    await expect(dialog).to_contain_text("grace: max_active 2000 → 1500. Your change was not made.")
     assert admin.rooms[0]["state"] == "open"
     assert await violations(page) == []
-    await dialog.get_by_role("button", name="Look again").click()
+    await dialog.get_by_role("button", name="Review").click()
     await page.get_by_role("button", name="Pause", exact=True).click()
     await expect(dialog).to_be_hidden()
     assert admin.rooms[0]["state"] == "paused"
@@ -335,7 +335,7 @@ async def test_the_rate_is_changed_by_keyboard_alone(admin: FakeAdmin, comes: Op
         if focus[0] == "range":
             break
     await page.keyboard.press("ArrowRight")
-    await expect(page.get_by_label("Rate a minute")).to_have_value("800")
+    await expect(page.get_by_label("Rate per minute")).to_have_value("800")
     await expect(page.get_by_text("A newcomer would wait")).to_be_visible()
     await expect(page.get_by_role("button", name="Apply")).to_be_enabled()
     await page.get_by_label("Why").first.focus()
@@ -344,7 +344,7 @@ async def test_the_rate_is_changed_by_keyboard_alone(admin: FakeAdmin, comes: Op
     await page.keyboard.press("Enter")
     await expect(figure(page, "rate")).to_have_text("800")
     assert admin.calls[0][2] == {"rate_per_minute": 800, "note": "the shop is well"}
-    await expect(page.get_by_label("Rate a minute")).to_be_focused()
+    await expect(page.get_by_label("Rate per minute")).to_be_focused()
 
 
 async def test_a_dialog_is_left_by_keyboard_and_gives_the_focus_back(admin: FakeAdmin, comes: Operator) -> None:
@@ -353,7 +353,7 @@ async def test_a_dialog_is_left_by_keyboard_and_gives_the_focus_back(admin: Fake
     button = page.get_by_role("button", name="Close…")
     await button.focus()
     await page.keyboard.press("Enter")
-    await expect(page.get_by_role("button", name="Leave it")).to_be_focused()
+    await expect(page.get_by_role("button", name="Cancel")).to_be_focused()
     await page.keyboard.press("Escape")
     await expect(page.get_by_role("dialog")).to_be_hidden()
     await expect(button).to_be_focused()
@@ -376,15 +376,15 @@ async def test_axe_finds_nothing(admin: FakeAdmin, comes: Operator, viewport: di
     for summary in await page.locator("summary").all():
         await summary.click()
     await expect(page.locator("#decisions li")).to_have_count(20)
-    await page.get_by_label("Rate a minute").fill("1200")
+    await page.get_by_label("Rate per minute").fill("1200")
     await expect(page.get_by_text("never had so many")).to_be_visible()
     assert await violations(page) == []
     assert await fits(page)
-    await page.get_by_role("button", name="Leave it").click()
+    await page.get_by_role("button", name="Cancel").click()
     await page.get_by_role("button", name="Close…").click()
     await expect(page.get_by_role("dialog")).to_be_visible()
     assert await violations(page) == []
-    await page.get_by_role("button", name="Leave it").click()
+    await page.get_by_role("button", name="Cancel").click()
     admin.rooms[0] |= {"state": "paused", "autopilot": {**admin.rooms[0]["autopilot"], "on": True}}
     admin.feed.poke()
     await expect(page.get_by_role("button", name="Resume")).to_be_visible()

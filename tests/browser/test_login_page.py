@@ -115,12 +115,12 @@ async def test_the_dashboard_is_for_who_may_see_it(browser: Browser, valkey: str
                     await expect(page.locator("#link")).to_have_attribute("data-link", "live")
                     await expect(page.get_by_role("button", name="Pause…")).to_have_count(int(may))
                     if not may:
-                        await page.get_by_role("button", name="Sign out").click()
+                        await page.get_by_role("button", name="Log out").click()
                         await expect(page.get_by_role("heading", name="Log in")).to_be_visible()
                 # Signed out in another tab: this one follows at once.
                 other = await context.new_page()
                 await other.goto(f"{admin.origin}/rooms/tickets")
-                await other.get_by_role("button", name="Sign out").click()
+                await other.get_by_role("button", name="Log out").click()
                 await expect(page.get_by_role("heading", name="Log in")).to_be_visible()
             finally:
                 await context.close()

@@ -1,4 +1,4 @@
-// The last hours, continued live. A pause in the samples stays a gap: nothing is drawn that nobody measured.
+// Charts of the last hours, continued live. A gap in the samples stays a gap.
 import { element, listen } from "./page.js";
 
 const EVERY_SECONDS = 5;
@@ -13,11 +13,11 @@ const CHARTS = {
   line: { value: plain, series: [["waiting", "Waiting", "--one", "fill"]] },
   flow: {
     value: plain,
-    series: [["joined_per_minute", "Join", "--one"], ["admitted_per_minute", "Let in", "--three"],
+    series: [["joined_per_minute", "Joined", "--one"], ["admitted_per_minute", "Admitted", "--three"],
       ["rate_per_minute", "Rate", "--limit", "limit"]],
   },
-  inside: { value: plain, series: [["active", "Inside", "--two", "fill"], ["max_active", "Most", "--limit", "limit"]] },
-  shop: { value: duration, series: [["p50_seconds", "half in", "--two"], ["p95_seconds", "95 % in", "--one"]] },
+  inside: { value: plain, series: [["active", "Active", "--two", "fill"], ["max_active", "Max active", "--limit", "limit"]] },
+  shop: { value: duration, series: [["p50_seconds", "p50", "--two"], ["p95_seconds", "p95", "--one"]] },
 };
 const KEYS = [...new Set(Object.values(CHARTS).flatMap(({ series }) => series.map(([key]) => key)))];
 
@@ -43,7 +43,7 @@ function add(at, sample) {
   for (const key of KEYS) data[key].push(sample[key] ?? null);
 }
 
-// The newest point follows the feed until its time is over; then it stays and the next one begins.
+// The newest point follows the feed until its interval is over; then it is fixed and the next one begins.
 function follow(at, sample) {
   const [before, last] = data.at.slice(-2);
   if (last !== undefined && at > before && (last - before < EVERY_SECONDS || at <= last)) {
@@ -120,13 +120,13 @@ function build() {
   describe();
 }
 
-// A picture in words, for who can't see it.
+// Text alternatives for screen readers.
 function describe() {
   for (const { box, series, title, value } of charts) {
     const parts = series.map(([key, label]) => {
       const values = data[key].filter((each) => each !== null);
-      if (!values.length) return `${label}: nothing yet`;
-      return `${label}: now ${value(values.at(-1))}, at most ${value(Math.max(...values))}`;
+      if (!values.length) return `${label}: no data`;
+      return `${label}: now ${value(values.at(-1))}, max ${value(Math.max(...values))}`;
     });
     box.setAttribute("aria-label", `${title}, the last ${span / 60} minutes. ${parts.join(". ")}.`);
   }
@@ -134,7 +134,7 @@ function describe() {
 
 function flat(room) { return { ...room, ...room.shop }; }
 
-// Samples hold counters. What came in a minute is told by the newest one that is a minute old.
+// Samples hold counters. Rates are differences to the newest sample that is a minute old.
 function paced(samples) {
   let from = 0;
   return samples.map((sample, index) => {

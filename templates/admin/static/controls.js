@@ -1,10 +1,10 @@
-// What an operator may change. Each change says on which version of the room it was decided; who decided on an older one
-// is shown what was changed meanwhile, and asked to look again.
+// The controls. Each change carries the version of the room that it is based on. If the room has changed since, the
+// operator sees what has changed and reviews the change.
 import { element, listen, toast } from "./page.js";
 import { waits } from "./waits.js";
 
 const CALL_MS = 10_000;
-// The feed may tell for so long yet how it was before a change that has been answered.
+// How long the feed may lag behind the response to a change.
 const BEHIND_MS = 2000;
 const EFFECT_AFTER_MS = 200;
 
@@ -16,7 +16,7 @@ let words = start.shown;
 
 const $ = (id) => document.getElementById(id);
 
-// How many changes of this page's are under way, and when one was answered last.
+// The number of changes in progress on this page, and the time of the last response.
 let changing = 0;
 let answeredAt = 0;
 
@@ -30,7 +30,7 @@ async function change(...request) {
   }
 }
 
-// Asks the gateway. Gives its status, and its answer or what to tell.
+// Sends a request to the API. Returns the status, and the response or a message.
 async function call(method, where, body, version) {
   const headers = { "Content-Type": "application/json" };
   if (version !== undefined) headers["If-Match"] = `"${version}"`;
@@ -39,40 +39,40 @@ async function call(method, where, body, version) {
     const signal = AbortSignal.timeout(CALL_MS);
     answer = await fetch(path + where, { method, headers, body: JSON.stringify(body), signal, cache: "no-store" });
   } catch {
-    return { status: 0, problem: "No answer came. Look whether it was done before you try again." };
+    return { status: 0, problem: "No response. Check whether the change was made before you try again." };
   }
   const data = await answer.json().catch(() => null);
   if (answer.ok) return { status: answer.status, data };
-  if (answer.status === 401) return { status: 401, problem: "You are signed out. Sign in again; nothing was changed." };
+  if (answer.status === 401) return { status: 401, problem: "You are logged out. Log in again; nothing was changed." };
   const told = data && [data.detail, ...Object.values(data.errors || {})].filter(Boolean).join(" ");
-  return { status: answer.status, data, problem: told || `It was refused (${answer.status}); nothing was changed.` };
+  return { status: answer.status, data, problem: told || `Refused (${answer.status}); nothing was changed.` };
 }
 
 function withNote(body, note) { return note ? { ...body, note } : body; }
 
-// Says what somebody else changed, and waits for the operator to have looked.
+// Shows what somebody else changed, until the operator has reviewed it.
 function stale(box, now, look) {
   const change = now.last_change;
-  const what = change ? `${change.who}: ${change.what}.` : "Something was changed.";
-  const button = element("button", "Look again", { type: "button" });
+  const what = change ? `${change.who}: ${change.what}.` : "Something has changed.";
+  const button = element("button", "Review", { type: "button" });
   button.addEventListener("click", () => { box.hidden = true; look(); });
   const told = element("p");
-  told.append(element("b", "The room was changed meanwhile. "), `${what} Nothing of yours was done.`);
+  told.append(element("b", "The room has changed. "), `${what} Your change was not made.`);
   box.replaceChildren(told, button);
   box.hidden = false;
 }
 
 function newest(answered) {
-  // The answer of a change may come before the feed tells of it, or after.
+  // The response to a change may arrive before or after the feed's frame.
   if (answered && answered.version >= (room.version ?? 0)) room = answered;
 }
 
-// Rate and most inside.
+// Rate and max active.
 
-// Even steps to the eye: each is some 20 % more than the one before.
+// Each step is about 20 % more than the one before.
 const STEPS = [1, 2, 3, 4, 5, 6, 8];
 for (let ten = 10; ten < 1_000_000; ten *= 10) STEPS.push(...[1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8].map((step) => step * ten));
-const UNITS = { rate_per_minute: "a minute", max_active: "visitors inside" };
+const UNITS = { rate_per_minute: "per minute", max_active: "active visitors" };
 
 const limits = $("limits");
 const knobs = Object.keys(UNITS).map((key) => {
@@ -100,14 +100,14 @@ function slide({ key, number, slider }) {
   slider.setAttribute("aria-valuetext", `${value.toLocaleString("en")} ${UNITS[key]}`);
 }
 
-// What the operator has moved, of the values as they were looked at.
+// The values that the operator has changed since the last review.
 function draft() {
   const changed = {};
   for (const { key, number } of knobs) if (number.valueAsNumber !== looked[key]) changed[key] = number.valueAsNumber;
   return changed;
 }
 
-// Takes the room's values as those looked at. What the operator has moved stays, the rest follows.
+// Takes over the room's values. Values that the operator has changed stay.
 function look() {
   const moved = draft();
   for (const knob of knobs) {
@@ -143,14 +143,14 @@ function edited() {
 async function ask() {
   asked += 1;
   const mine = asked;
-  if (!limits.checkValidity()) { effect.replaceChildren(element("p", "Give a number above 0.", { className: "warning" })); return; }
+  if (!limits.checkValidity()) { effect.replaceChildren(element("p", "Enter a number above 0.", { className: "warning" })); return; }
   const answer = await call("PATCH", "?dry_run=true", draft(), limitsVersion);
   if (mine !== asked) return;
   if (answer.status === 412) { refused(answer.data.room); return; }
   if (answer.status !== 200) { effect.replaceChildren(element("p", answer.problem, { className: "warning" })); return; }
   const { said, warnings, now, then } = answer.data.effect;
   const list = element("dl");
-  for (const [key, label] of [["newcomer", "A newcomer waits"], ["middle", "From the middle"]]) {
+  for (const [key, label] of [["newcomer", "Newcomer"], ["middle", "Middle of the queue"]]) {
     const row = element("div");
     const cell = element("dd");
     cell.append(element("s", `${waits(now[key])} → `), waits(then[key]));
@@ -198,21 +198,21 @@ limits.addEventListener("submit", async (event) => {
   }
   newest(answer.data);
   settle();
-  toast("Done. It holds everywhere within a second.");
+  toast("Done. In effect everywhere within a second.");
   knobs[0].number.focus();
 });
 
-// The dialog that asks first.
+// The confirmation dialog.
 
 const dialog = $("ask");
 const yes = $("ask-yes");
 const ACTIONS = {
   pause: { title: "Pause the room?", button: "Pause", body: { state: "paused" } },
-  drain: { title: "Let the room empty?", button: "Drain", body: { draining: true } },
+  drain: { title: "Drain the room?", button: "Drain", body: { draining: true } },
   close: { title: "Close the room?", button: "Close the room", danger: true, message: true, body: { state: "closed" } },
-  sold_out: { title: "Say that it is sold out?", button: "Say so", danger: true, message: true, body: { state: "sold_out" } },
-  open: { title: "Open the room again?", button: "Open it", message: true, body: { state: "open" } },
-  undo: { title: "Undo this change?", button: "Undo it", undo: true },
+  sold_out: { title: "Mark as sold out?", button: "Mark as sold out", danger: true, message: true, body: { state: "sold_out" } },
+  open: { title: "Reopen the room?", button: "Reopen", message: true, body: { state: "open" } },
+  undo: { title: "Undo this change?", button: "Undo", undo: true },
 };
 let question = null;
 
@@ -249,7 +249,7 @@ $("ask-no").addEventListener("click", () => dialog.close());
 dialog.addEventListener("close", () => {
   const { opener } = question;
   question = null;
-  // What was done may have taken the button away.
+  // The action may have hidden the button.
   if (opener.hidden) $("name").focus();
   else opener.focus();
 });
@@ -275,35 +275,35 @@ dialog.querySelector("form").addEventListener("submit", async (event) => {
   if (mine.session) $("session").value = "";
   else newest(answer.data);
   dialog.close();
-  toast(mine.session ? "The session is over." : "Done. It holds everywhere within a second.");
+  toast(mine.session ? "Session ended." : "Done. In effect everywhere within a second.");
 });
 
 for (const button of document.querySelectorAll("[data-action]")) {
   const { action } = button.dataset;
   button.addEventListener("click", () => {
-    if (action === "resume") once(button, { state: "open" }, "The line goes on.");
+    if (action === "resume") once(button, { state: "open" }, "Admissions resumed.");
     else askFor(action, button);
   });
 }
 
-// A change that is done at once.
+// A change without confirmation.
 async function once(control, body, done) {
   control.disabled = true;
   const answer = await change("PATCH", "", body, room.version);
   control.disabled = false;
   if (answer.status === 412) newest(answer.data.room);
   else if (!answer.problem) newest(answer.data);
-  toast(answer.status === 412 ? `Not done: the room was changed meanwhile. Look again. ${room.last_change?.what ?? ""}`
+  toast(answer.status === 412 ? `Not done: the room has changed. Review it and try again. ${room.last_change?.what ?? ""}`
     : answer.problem || done);
 }
 
 const pilot = $("pilot");
 pilot?.addEventListener("click", () => {
   const on = pilot.getAttribute("aria-checked") !== "true";
-  once(pilot, { autopilot: on }, on ? "The autopilot has the rate." : "The rate is yours.");
+  once(pilot, { autopilot: on }, on ? "Autopilot on." : "Autopilot off.");
 });
 
-// The message to the waiting.
+// The message to waiting visitors.
 
 const messageForm = $("message-form");
 const message = $("message");
@@ -322,14 +322,14 @@ async function say(text, version) {
   if (answer.status === 412) {
     newest(answer.data.room);
     messageVersion = room.version;
-    toast(`Not shown: the room was changed meanwhile (${room.last_change?.what ?? ""}). Look, then press again.`);
+    toast(`Not published: the room has changed (${room.last_change?.what ?? ""}). Review it and try again.`);
     return;
   }
   if (answer.problem) { toast(answer.problem); return; }
   newest(answer.data);
   messageVersion = null;
   follow();
-  toast(text ? "The waiting see it within seconds." : "The message is taken away.");
+  toast(text ? "Published: waiting visitors see it within seconds." : "Message cleared.");
 }
 
 messageForm.addEventListener("submit", (event) => {
@@ -338,25 +338,25 @@ messageForm.addEventListener("submit", (event) => {
 });
 takeAway.addEventListener("click", () => say("", room.version));
 
-// One visitor.
+// Single visitor.
 
 $("admit-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   const answer = await change("POST", "/admit", { ticket: $("ticket").value.trim() });
   if (!answer.problem) $("ticket").value = "";
-  toast(answer.problem || "It is this visitor's turn now.");
+  toast(answer.problem || "The visitor is called.");
 });
 $("session-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const session = $("session").value.trim().toLowerCase();
-  const text = `1 visitor is ended: session ${session} is over within 20 seconds, and who had it would have to wait again.`;
-  openDialog({ title: "End this session?", button: "End it", danger: true, session, text }, $("session"));
+  const text = `Session ${session} ends within a second. Its visitor has to queue again.`;
+  openDialog({ title: "End this session?", button: "End session", danger: true, session, text }, $("session"));
 });
 
-// What the feed tells.
+// Updates from the feed.
 
 function follow() {
-  // The autopilot moves the rate without making anybody's values stale.
+  // The autopilot changes the rate without raising the version.
   if (dirty() && limitsVersion === room.version) look();
   else if (!dirty() && (limitsVersion !== room.version || knobs.some(({ key }) => looked[key] !== room[key]))) settle();
   if (messageVersion === null && message.value !== room.message) message.value = room.message;

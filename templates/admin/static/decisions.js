@@ -1,4 +1,4 @@
-// What the autopilot decided in this room lately: asked for once somebody opens the list, and while it stands open.
+// The autopilot's latest decisions in this room, loaded when the list is opened and while it is open.
 import { element, listen, moment, reading } from "./page.js";
 
 const SHOWN = 20;
@@ -12,19 +12,19 @@ let newest;
 function row({ at, rate_per_minute: rate, said }) {
   const made = element("li");
   const number = rate.toLocaleString("en", { maximumFractionDigits: rate < 10 ? 1 : 0 });
-  made.append(moment(at), element("span", `${number} a minute`), element("span", said, { className: "what" }));
+  made.append(moment(at), element("span", `${number}/min`), element("span", said, { className: "what" }));
   return made;
 }
 
 const path = `/api/v1/rooms/${encodeURIComponent(name)}/decisions?count=${SHOWN}`;
 const load = reading(path, (told) => {
-  none.textContent = told ? "Nothing yet: it has changed nothing here." : "They can't be read now.";
+  none.textContent = told ? "No decisions yet." : "Decisions unavailable.";
   if (told) list.replaceChildren(...told.decisions.map(row));
 });
 
 card.addEventListener("toggle", () => { if (card.open) load(); });
 listen(name, ({ autopilot }) => {
-  // Also upon the first frame: the list may have been opened before it.
+  // Also on the first frame: the list may have been opened before it.
   if (newest !== autopilot?.at && card.open) load();
   newest = autopilot?.at;
 });

@@ -1,11 +1,11 @@
-// Who did what in this room lately, from the audit log.
+// The latest entries of the audit log for this room.
 import { element, listen, moment, reading } from "./page.js";
 
 const SHOWN = 8;
 const READ = 200;
 const AGAIN_MS = 30_000;
 const WORDS = {
-  rate_per_minute: "rate", max_active: "most inside", change: "", undo: "undo", admit: "let in", end_session: "ended",
+  rate_per_minute: "rate", max_active: "max active", change: "", undo: "undo", admit: "admitted", end_session: "session ended",
 };
 
 const name = document.getElementById("page").dataset.room;
@@ -45,7 +45,7 @@ const load = reading(`/api/v1/audit?count=${READ}`, (told) => {
 load();
 setInterval(load, AGAIN_MS);
 listen(name, (room) => {
-  // Also upon the first frame: something may have been changed since the list was read.
+  // Also on the first frame: there may be a change since the list was loaded.
   if (version !== room.version) load();
   version = room.version;
 });

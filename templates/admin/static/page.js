@@ -1,10 +1,10 @@
-// Keeps the figures true. The server sends the words that it would have written into the page; they are only put in.
+// Keeps the figures current. The server sends the texts as it would render them; the script only inserts them.
 
 const OLD_AFTER_MS = 3500;
 const AGAIN_MS = 2000;
 const FLASH_MS = 2600;
 const TOAST_MS = 6000;
-// What an operator's change shows in; other figures move by themselves.
+// Figures that only change when somebody changes the room; they are highlighted.
 const CHANGED = new Set(["state", "rate", "max_active", "message", "pilot", "change"]);
 
 const callbacks = [];
@@ -14,10 +14,10 @@ let heardAt = Date.now();
 let heard = false;
 let hideToast;
 
-// Calls back with each room's description and words, and the server's clock in seconds.
+// Calls back with each room in the API's format, its texts, and the server's clock in seconds.
 export function listen(name, callback) { callbacks.push([name, callback]); }
 
-// Reads what the API has at a path and shows it, null where it can't be read; of several readings the last one begun.
+// Returns a function that loads a path of the API and shows the result, null on failure; the last one started wins.
 export function reading(path, show) {
   let begun = 0;
   return async () => {
@@ -41,7 +41,7 @@ export function element(tag, text, properties = {}) {
   return made;
 }
 
-// When something was, in the operator's own time; with the day where it wasn't today.
+// A time in the operator's time zone, with the date unless it is today.
 export function moment(at) {
   const when = new Date(at);
   const style = when.toDateString() === new Date().toDateString() ? { timeStyle: "medium" } : { dateStyle: "short", timeStyle: "short" };
@@ -112,7 +112,7 @@ function show({ at, rooms: told }) {
   link();
 }
 
-// Says how old the figures are, in place of letting old ones look like new ones.
+// Shows the age of the figures, so that old ones don't look current.
 function link() {
   const age = Date.now() - heardAt;
   const lost = age > OLD_AFTER_MS;
@@ -120,7 +120,7 @@ function link() {
   document.getElementById("link").dataset.link = lost ? "lost" : heard ? "live" : "waiting";
   put(document.getElementById("link-text"), lost ? `${old(age)} old` : heard ? "Live" : "Connecting");
   document.body.toggleAttribute("data-old", lost);
-  if (lost && notice.hidden) notice.textContent = "No connection to the gateway. These figures are old; still trying.";
+  if (lost && notice.hidden) notice.textContent = "No connection to the gateway. The figures are out of date; reconnecting.";
   notice.hidden = !lost;
 }
 
@@ -134,7 +134,7 @@ function connect() {
   source.addEventListener("rooms", (event) => { rooms = JSON.parse(event.data).rooms; });
   source.addEventListener("shown", (event) => show(JSON.parse(event.data)));
   source.addEventListener("error", async () => {
-    // It comes back by itself unless it was refused.
+    // The browser reconnects unless the request was refused.
     if (source.readyState !== EventSource.CLOSED) return;
     const answer = await fetch("/api/v1/rooms", { cache: "no-store" }).catch(() => null);
     if (answer && answer.status === 401) location.reload();

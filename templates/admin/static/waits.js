@@ -1,6 +1,6 @@
 // The range of a wait in seconds, rounded as waitroom.wait_range.short_wait does; a browser test compares them.
 export function waits(range) {
-  if (!range) return "not known";
+  if (!range) return "unknown";
   if (range[1] < 60) return "under 1 min";
   let [low, high, unit] = [Math.floor(range[0] / 60), Math.ceil(range[1] / 60), "min"];
   if (high > 20) [low, high] = [Math.floor(low / 5) * 5, Math.ceil(high / 5) * 5];

@@ -138,7 +138,7 @@ async def _room(request: web.Request) -> web.StreamResponse:
     name = request.match_info["room"]
     room = next((room for room in rooms if room["name"] == name), None)
     if room is None:
-        return request.app[PAGES].response("missing.html", _common(request, rooms, "No such room"), status=404)
+        return request.app[PAGES].response("missing.html", _common(request, rooms, "Room not found"), status=404)
     values = {
         **_common(request, rooms, name),
         "room": room,

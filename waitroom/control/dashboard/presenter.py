@@ -21,17 +21,17 @@ _STATES = {
     "draining": ("Draining", "notice"),
     "closed": ("Closed", "quiet"),
     "sold_out": ("Sold out", "quiet"),
-    "unknown": ("Not known", "bad"),
+    "unknown": ("Unknown", "bad"),
 }
 _LEFT_WORDS = {
-    "left": "gave up their place",
-    "away": "were away too long",
-    "missed": "missed their turn twice",
-    "released": "finished in the shop",
-    "expired": "session ran out",
+    "left": "left the queue",
+    "away": "away too long",
+    "missed": "missed their turn",
+    "released": "finished",
+    "expired": "session expired",
     "ended": "ended by an operator",
 }
-_KEYS = {"rate_per_minute": "rate", "max_active": "most inside"}
+_KEYS = {"rate_per_minute": "rate", "max_active": "max active"}
 # The available actions, by the room's state.
 _ACTIONS = {
     "open": ["pause", "drain", "close", "sold_out"],
@@ -56,7 +56,7 @@ def shown(room: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "state": state,
             "tone": tone,
-            "says": "The store has not answered yet.",
+            "says": "No figures yet: the store has not responded.",
             "needs": _needs(room),
             "hints": [],
         }
@@ -95,10 +95,10 @@ def shown(room: Mapping[str, Any]) -> dict[str, Any]:
         "requests": rate(shop.get("requests_per_minute")),
         "failures": failures(shop),
         "in_flight": NOTHING if shop.get("in_flight") is None else count(shop["in_flight"]),
-        "store": "answers" if room["store_up"] else "does not answer",
+        "store": "up" if room["store_up"] else "unavailable",
         "workers": f"{workers['alive']} of {workers['wanted']} alive" if workers else NOTHING,
         "pilot": _pilot(pilot),
-        "change": what(change) if change else "Nothing has been changed yet.",
+        "change": what(change) if change else "No changes yet.",
         "change_who": change["who"] if change else "",
         "change_at": change["at"] if change else "",
         "change_clock": clock(change["at"]) if change else "",
@@ -110,40 +110,40 @@ def shown(room: Mapping[str, Any]) -> dict[str, Any]:
 
 def says(room: Mapping[str, Any]) -> str:
     """Returns one sentence on what happens in the room now."""
-    waiting, going = room["waiting"], f"{rate(room['rate_per_minute'])} a minute"
+    waiting, pace = _waiting(room["waiting"]), f"{rate(room['rate_per_minute'])} per minute"
     if room.get("draining"):
-        return f"Nobody goes in. {people(room['active'])} inside may finish; {_wait(waiting)}."
+        return f"No admissions. {people(room['active'])} in the shop may finish; {waiting}."
     if room["state"] == "paused":
-        return f"Nobody goes in, everyone keeps their place. {_wait(waiting).capitalize()}."
+        return f"No admissions; everyone keeps their place. {waiting.capitalize()}."
     if room["state"] == "closed":
-        return f"Visitors are told that it is closed. {people(room['active'])} inside may finish."
+        return f"Visitors are told that it is closed. {people(room['active'])} in the shop may finish."
     if room["state"] == "sold_out":
-        return f"Visitors are told that it is sold out. {people(room['active'])} inside may finish."
+        return f"Visitors are told that it is sold out. {people(room['active'])} in the shop may finish."
     if room.get("method") == "passthrough":
-        return "The line is switched off: everyone goes straight in."
-    if not waiting:
-        return f"Nobody waits: visitors go straight in, up to {going}."
+        return "The queue is off: visitors are admitted immediately."
+    if not room["waiting"]:
+        return f"No queue: visitors are admitted immediately, up to {pace}."
     if room["active"] + room["called"] >= room["max_active"]:
-        return f"Full: the next goes in when somebody leaves. {_wait(waiting).capitalize()}."
-    return f"{_wait(waiting).capitalize()}; up to {going} go in."
+        return f"Full: the next visitor is admitted when one leaves. {waiting.capitalize()}."
+    return f"{waiting.capitalize()}; up to {pace} are admitted."
 
 
 def asks(room: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the confirmation text of each action: its effect, and on how many people."""
+    """Returns the confirmation text of each action: its effect, and on how many visitors."""
     waiting, inside, called = people(room["waiting"]), people(room["active"]), room["called"]
-    turn = f" {people(called)} whose turn it is may still come in." if called else ""
-    late = f" {people(called)} whose turn it is can't come in any more." if called else ""
-    over = f", and nobody new is taken.{late} {inside} inside may finish."
+    turn = f" {people(called)} already called may still enter." if called else ""
+    late = f" {people(called)} already called can't enter any more." if called else ""
+    over = f", and newcomers are refused.{late} {inside} in the shop may finish."
     undo = room.get("undo")
     return {
-        "pause": f"Nobody more is called until you resume. {waiting} in line keep their places and are told that it is "
-        f"paused.{turn} {inside} inside go on.",
-        "drain": f"Nobody more is called, and the room is left to empty: {inside} inside may finish, nobody is thrown "
-        f"out. {waiting} in line keep their places and are told that it is paused.{turn}",
-        "close": f"{waiting} in line are told that it is closed{over}",
-        "sold_out": f"{waiting} in line are told that it is sold out{over}",
-        "open": f"The line opens again: {waiting} in line are called at {rate(room['rate_per_minute'])} a minute, and "
-        "newcomers are taken.",
+        "pause": f"No visitors are called until you resume. {waiting} in the queue keep their places and are told that "
+        f"it is paused.{turn} {inside} in the shop are not affected.",
+        "drain": f"No visitors are called, and the room empties: {inside} in the shop may finish, and nobody is "
+        f"removed. {waiting} in the queue keep their places and are told that it is paused.{turn}",
+        "close": f"{waiting} in the queue are told that it is closed{over}",
+        "sold_out": f"{waiting} in the queue are told that it is sold out{over}",
+        "open": f"The queue opens again: {waiting} in the queue are called at {rate(room['rate_per_minute'])} per "
+        "minute, and newcomers are accepted.",
         "undo": _undo(undo, room["last_change"]) if undo else "There is nothing to undo.",
     }
 
@@ -151,23 +151,23 @@ def asks(room: Mapping[str, Any]) -> dict[str, str]:
 def _undo(undo: Mapping[str, Any], last: Mapping[str, Any]) -> str:
     change = f"{what(undo)} ({undo['who']}, {clock(undo['at'])})"
     if last["undoable"]:
-        return f"The last change is taken back: {change}."
-    return f"The last change by an operator is taken back: {change}. What was changed since stays."
+        return f"This reverts the last change: {change}."
+    return f"This reverts the last change by an operator: {change}. Later changes are kept."
 
 
 def _needs(room: Mapping[str, Any]) -> list[str]:
     found = []
     if not room["store_up"]:
-        found.append("The store does not answer: nobody is let in, everyone keeps their place.")
+        found.append("Store unavailable: no admissions; everyone keeps their place.")
     workers = room.get("workers") or {}
     if workers and workers["alive"] < workers["wanted"]:
         found.append(f"Only {workers['alive']} of {workers['wanted']} workers are alive.")
     shop = room.get("shop") or {}
     answers, failed = _answers(shop) or 0, shop.get("failures_per_minute") or 0
     if NOTICE.reached(answers * SHOP_SECONDS / 60, failed * SHOP_SECONDS / 60):
-        found.append(f"The shop is failing: {percent(failed, answers)} of its answers in the last ten seconds.")
+        found.append(f"The shop is failing: error rate {percent(failed, answers)} over the last ten seconds.")
     if room.get("active", 0) + room.get("called", 0) > room.get("max_active", 0):
-        found.append("More are inside than the limit allows. Nobody is thrown out; it sinks as they leave.")
+        found.append("Active sessions exceed max active. Nobody is removed; the number falls as visitors leave.")
     return found
 
 
@@ -175,13 +175,15 @@ def _pilot(pilot: Mapping[str, Any] | None) -> str:
     if pilot is None:
         return ""
     if not pilot["on"]:
-        return "Off: the rate stays where you put it."
-    said: str = pilot["said"] or f"On: it keeps the rate between {rate(pilot['floor'])} and {rate(pilot['ceiling'])}."
+        return "Off: the rate stays as you set it."
+    said: str = (
+        pilot["said"] or f"On: keeps the rate between {rate(pilot['floor'])} and {rate(pilot['ceiling'])} per minute."
+    )
     return said
 
 
-def _wait(waiting: int) -> str:
-    return "nobody waits" if not waiting else "1 waits" if waiting == 1 else f"{count(waiting)} wait"
+def _waiting(number: int) -> str:
+    return f"{people(number)} waiting" if number else "no visitors waiting"
 
 
 def people(number: int) -> str:
@@ -219,7 +221,7 @@ def failures(shop: Mapping[str, Any]) -> str:
     answers, failed = _answers(shop), shop.get("failures_per_minute")
     if answers is None or failed is None:
         return NOTHING
-    return f"{percent(failed, answers)}" if not failed else f"{percent(failed, answers)} ({rate(failed)} a minute)"
+    return f"{percent(failed, answers)}" if not failed else f"{percent(failed, answers)} ({rate(failed)}/min)"
 
 
 def _answers(shop: Mapping[str, Any]) -> float | None:
@@ -240,11 +242,11 @@ def span(wait: Sequence[float] | None, room: Mapping[str, Any]) -> str:
     if room["state"] in ("closed", "sold_out") or room.get("draining"):
         return NOTHING
     if room["state"] == "paused":
-        return "while paused"
+        return "paused"
     if not room["waiting"] and room["active"] + room["called"] < room["max_active"]:
         return "none"
     if wait is None:
-        return "not known"
+        return "unknown"
     low, high = wait
     return short_wait(low, high)
 

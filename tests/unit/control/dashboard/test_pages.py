@@ -66,7 +66,7 @@ async def page(client: TestClient[Any, Any], path: str, status: int = 200) -> st
 
 async def test_the_overview_has_every_room_s_figures_and_those_never_seen(client):
     text = await page(client, "/")
-    for part in ("1,200", "15 to 25 min", "Rate 30 → 60", "vinyl", "The store does not answer"):
+    for part in ("1,200", "15 to 25 min", "Rate 30 → 60", "vinyl", "Store unavailable"):
         assert part in text
 
 
@@ -95,16 +95,16 @@ async def test_an_only_room_needs_no_overview(client, listener):
 
 async def test_a_room_s_page_is_whole_without_scripts(client):
     text = await page(client, "/rooms/shop")
-    for part in ("1,200", "80 ms", "session ran out", "2 of 2 alive", "ada", "14:12 UTC", 'http-equiv="refresh"'):
+    for part in ("1,200", "80 ms", "session expired", "2 of 2 alive", "ada", "14:12 UTC", 'http-equiv="refresh"'):
         assert part in text
 
 
 async def test_a_room_that_was_never_seen_has_a_page(client):
-    assert "as soon as the store answers" in await page(client, "/rooms/vinyl")
+    assert "as soon as the store responds" in await page(client, "/rooms/vinyl")
 
 
 async def test_there_is_a_page_for_a_room_that_there_is_not(client):
-    assert "There is no such room" in await page(client, "/rooms/nowhere", 404)
+    assert "Room not found" in await page(client, "/rooms/nowhere", 404)
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,10 @@ def test_the_figures_are_written_for_reading():
     assert (now["waiting"], now["rate"], now["admitted"], now["joined"]) == ("1,200", "60", "58", presenter.NOTHING)
     assert (now["newcomer"], now["p50"], now["p95"], now["failures"]) == (
         *("15 to 25 min", "80 ms", "1.4 s"),
-        "0.2 % (2 a minute)",
+        "0.2 % (2/min)",
     )
     assert (now["active_share"], now["total_joined"], now["total_admitted"]) == (90, "5,000", "0")
-    assert now["left"] == [["session ran out", "12"], ["finished in the shop", "3"]]
+    assert now["left"] == [["session expired", "12"], ["finished", "3"]]
     assert now["needs"] == []
 
 
@@ -35,18 +35,18 @@ def test_a_session_that_an_operator_ended_has_not_finished_in_the_shop():
 @pytest.mark.parametrize(
     ("values", "state", "tone", "says"),
     [
-        ({}, "Open", "good", "1,200 wait; up to 60 a minute go in."),
-        ({"waiting": 1}, "Open", "good", "1 waits; up to 60 a minute go in."),
-        ({"waiting": 0}, "Open", "good", "Nobody waits: visitors go straight in, up to 60 a minute."),
-        ({"active": 96}, "Open", "good", "Full: the next goes in when somebody leaves. 1,200 wait."),
-        ({"method": "passthrough"}, "Open", "good", "The line is switched off: everyone goes straight in."),
-        ({"state": "paused"}, "Paused", "notice", "Nobody goes in, everyone keeps their place. 1,200 wait."),
+        ({}, "Open", "good", "1,200 visitors waiting; up to 60 per minute are admitted."),
+        ({"waiting": 1}, "Open", "good", "1 visitor waiting; up to 60 per minute are admitted."),
+        ({"waiting": 0}, "Open", "good", "No queue: visitors are admitted immediately, up to 60 per minute."),
+        ({"active": 96}, "Open", "good", "Full: the next visitor is admitted when one leaves. 1,200 visitors waiting."),
+        ({"method": "passthrough"}, "Open", "good", "The queue is off: visitors are admitted immediately."),
+        ({"state": "paused"}, "Paused", "notice", "No admissions; everyone keeps their place. 1,200 visitors waiting."),
         (
             {"state": "paused", "draining": True, "active": 1, "waiting": 0},
-            *("Draining", "notice", "Nobody goes in. 1 visitor inside may finish; nobody waits."),
+            *("Draining", "notice", "No admissions. 1 visitor in the shop may finish; no visitors waiting."),
         ),
-        ({"state": "closed"}, "Closed", "quiet", "Visitors are told that it is closed. 90 visitors inside may finish."),
-        ({"state": "sold_out"}, "Sold out", "quiet", "Visitors are told that it is sold out. 90 visitors inside may f"),
+        ({"state": "closed"}, "Closed", "quiet", "Visitors are told that it is closed. 90 visitors in the shop may"),
+        ({"state": "sold_out"}, "Sold out", "quiet", "Visitors are told that it is sold out. 90 visitors in the shop"),
     ],
 )
 def test_each_state_has_a_word_a_tone_and_a_sentence(values, state, tone, says):
@@ -57,17 +57,17 @@ def test_each_state_has_a_word_a_tone_and_a_sentence(values, state, tone, says):
 
 def test_a_room_that_was_never_seen_says_so():
     now = shown({"name": "shop", "upstream": "http://a", "store_up": False})
-    assert (now["state"], now["tone"]) == ("Not known", "bad")
-    assert now["needs"] == ["The store does not answer: nobody is let in, everyone keeps their place."]
+    assert (now["state"], now["tone"]) == ("Unknown", "bad")
+    assert now["needs"] == ["Store unavailable: no admissions; everyone keeps their place."]
 
 
 @pytest.mark.parametrize(
     ("values", "need"),
     [
-        ({"store_up": False}, "The store does not answer"),
+        ({"store_up": False}, "Store unavailable"),
         ({"workers": {"alive": 1, "wanted": 2}}, "Only 1 of 2 workers are alive."),
-        ({"shop": {**OPEN["shop"], "failures_per_minute": 20.0}}, "The shop is failing: 2.0 % of its answers"),
-        ({"active": 101}, "More are inside than the limit allows."),
+        ({"shop": {**OPEN["shop"], "failures_per_minute": 20.0}}, "The shop is failing: error rate 2.0 %"),
+        ({"active": 101}, "Active sessions exceed max active."),
     ],
 )
 def test_what_needs_an_eye_is_said(values, need):
@@ -90,9 +90,9 @@ def test_a_few_failures_of_a_few_requests_are_no_alarm():
     ("values", "wait"),
     [
         ({"waiting": 0, "called": 0}, "none"),
-        ({"state": "paused"}, "while paused"),
+        ({"state": "paused"}, "paused"),
         ({"state": "closed"}, presenter.NOTHING),
-        ({"wait_seconds": {"newcomer": None}}, "not known"),
+        ({"wait_seconds": {"newcomer": None}}, "unknown"),
         ({"wait_seconds": {"newcomer": [10, 50]}}, "under 1 min"),
         ({"wait_seconds": {"newcomer": [61, 70]}}, "1 to 2 min"),
         ({"wait_seconds": {"newcomer": [4000, 9000]}}, "1 to 3 h"),
@@ -109,14 +109,14 @@ def test_what_can_be_done_depends_on_the_state_and_says_to_how_many():
     assert "open" in told(state="closed")["actions"]
     asks = told()["asks"]
     for action in ("pause", "drain", "close", "sold_out"):
-        assert "1,200 visitors in line" in asks[action]
-        assert "90 visitors inside" in asks[action]
+        assert "1,200 visitors in the queue" in asks[action]
+        assert "90 visitors in the shop" in asks[action]
 
 
 def test_the_last_change_is_told_in_the_page_s_words():
     now = told(last_change=CHANGE, undo=CHANGE)
     assert (now["change"], now["change_who"], now["undoable"]) == ("Rate 30 → 60", "ada", True)
-    assert now["asks"]["undo"] == "The last change is taken back: Rate 30 → 60 (ada, 14:12 UTC)."
+    assert now["asks"]["undo"] == "This reverts the last change: Rate 30 → 60 (ada, 14:12 UTC)."
     assert not told()["undoable"]
 
 
@@ -125,14 +125,14 @@ def test_an_operator_s_change_may_be_undone_after_the_shop_s_and_both_are_told_a
     now = told(last_change=shop, undo=CHANGE)
     assert (now["change"], now["change_who"], now["undoable"]) == ("State open → sold_out", "the shop", True)
     assert now["asks"]["undo"] == (
-        "The last change by an operator is taken back: Rate 30 → 60 (ada, 14:12 UTC). What was changed since stays."
+        "This reverts the last change by an operator: Rate 30 → 60 (ada, 14:12 UTC). Later changes are kept."
     )
     assert not told(last_change=shop)["undoable"]
 
 
 def test_the_autopilot_says_what_it_did_or_will():
     pilot = {"on": True, "floor": 60.0, "ceiling": 900.0, "said": "", "at": None}
-    assert told(autopilot=pilot)["pilot"] == "On: it keeps the rate between 60 and 900."
+    assert told(autopilot=pilot)["pilot"] == "On: keeps the rate between 60 and 900 per minute."
     assert told(autopilot={**pilot, "said": "Held: the shop fails."})["pilot"] == "Held: the shop fails."
     assert told(autopilot={**pilot, "on": False, "said": "Held."})["pilot"].startswith("Off")
 
