@@ -74,7 +74,7 @@ async def test_a_removed_entry_shows(redis_client: Redis, which: int) -> None:
     verdict = await audit.verify()
 
     assert not verdict.intact
-    assert "removed" in verdict.said
+    assert "removed" in verdict.summary
 
 
 async def test_a_log_emptied_shows(redis_client: Redis) -> None:
@@ -94,7 +94,7 @@ async def test_an_altered_entry_shows(redis_client: Redis, which: int) -> None:
     verdict = await audit.verify()
 
     assert not verdict.intact
-    assert verdict.said == f"Entry {entries[which][0].decode()} was altered."
+    assert verdict.summary == f"Entry {entries[which][0].decode()} was altered."
 
 
 async def test_reordered_entries_show(redis_client: Redis) -> None:

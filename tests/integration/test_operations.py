@@ -127,7 +127,7 @@ async def test_a_dry_run_says_what_it_would_do_and_does_nothing(gateway: Gateway
 
     assert told.status == 200
     effect = told.body["effect"]
-    assert effect["said"].startswith("A newcomer would wait ")
+    assert effect["summary"].startswith("A newcomer would wait ")
     assert effect["warnings"] == ["The rate rises 10 times in one step; it reaches the shop within a second."]
     after = await operator.look()
     assert (after["rate_per_minute"], after["version"]) == (60, before["version"])
@@ -446,8 +446,8 @@ async def test_what_the_autopilot_decided_is_told_newest_first(gateway: Gateway)
     told = await operator.ask("GET", "/decisions?count=2")
 
     assert told.body["decisions"] == [
-        {"at": "2026-09-21T14:13:22Z", "move": "raise", "rate_per_minute": 102.0, "said": "Raised, 2."},
-        {"at": "2026-09-21T14:13:21Z", "move": "raise", "rate_per_minute": 101.0, "said": "Raised, 1."},
+        {"at": "2026-09-21T14:13:22Z", "move": "raise", "rate_per_minute": 102.0, "summary": "Raised, 2."},
+        {"at": "2026-09-21T14:13:21Z", "move": "raise", "rate_per_minute": 101.0, "summary": "Raised, 1."},
     ]
 
 

@@ -93,7 +93,7 @@ async def test_a_failing_shop_gets_nobody_and_the_room_stays_open(control: Calla
     assert await one.rate() == 0
     assert one.view is not None
     assert one.view.state is RoomState.OPEN
-    assert one.changes[-1][1] == one.pilot.described()["said"]
+    assert one.changes[-1][1] == one.pilot.described()["summary"]
     assert (await one.step(WELL, times=8), await one.rate()) != (None, 0)
 
 
@@ -106,11 +106,11 @@ async def test_one_of_two_decides_and_the_other_goes_on_when_it_is_gone(
     assert await other.step() is None
     assert await one.step(FAILING) is Move.HOLD
     assert await other.step() is None
-    assert other.pilot.described()["said"] == one.pilot.described()["said"], "both dashboards tell the same"
+    assert other.pilot.described()["summary"] == one.pilot.described()["summary"], "both dashboards tell the same"
     # The lease runs out by itself; tests don't wait for it.
     await redis_client.delete(one.pilot.logbook.keys[0])
     assert await other.step(FAILING) is Move.KEEP, "it goes on holding, and doesn't begin anew"
-    assert "Still nobody is let in" in other.pilot.described()["said"]
+    assert "Still nobody is let in" in other.pilot.described()["summary"]
     assert await one.step() is None
 
 

@@ -57,7 +57,7 @@ def room(name: str = "tickets", **values: Any) -> dict[str, Any]:
         },
         "workers": {"alive": 4, "wanted": 4},
         "hints": [],
-        "autopilot": {"on": False, "floor": 60.0, "ceiling": 1200.0, "said": "", "at": None},
+        "autopilot": {"on": False, "floor": 60.0, "ceiling": 1200.0, "summary": "", "at": None},
         "last_change": {
             "at": "2026-09-21T14:12:40Z",
             "who": "ada",
@@ -72,8 +72,8 @@ def room(name: str = "tickets", **values: Any) -> dict[str, Any]:
 def decision(minutes_ago: int, rate: float = 610.0, move: str = "raise") -> dict[str, Any]:
     """One of the autopilot's."""
     at = datetime.fromtimestamp(NOW - 60 * minutes_ago, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    said = f"Raised from 565 to {rate:g} a minute: the shop answers as fast as ever, and no request failed."
-    return {"at": at, "move": move, "rate_per_minute": rate, "said": said}
+    summary = f"Raised from 565 to {rate:g} a minute: the shop answers as fast as ever, and no request failed."
+    return {"at": at, "move": move, "rate_per_minute": rate, "summary": summary}
 
 
 async def anybody(_request: web.Request) -> bool:
@@ -183,11 +183,11 @@ def _effect(now: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
     rate = body.get("rate_per_minute", now["rate_per_minute"])
     low, high = now["wait_seconds"]["newcomer"]
     share = now["rate_per_minute"] / rate
-    then = [round(low * share), round(high * share)]
+    after = [round(low * share), round(high * share)]
     return {
         "now": {"newcomer": [low, high], "middle": [low // 2, high // 2]},
-        "then": {"newcomer": then, "middle": [then[0] // 2, then[1] // 2]},
-        "said": f"A newcomer would wait {then[0] // 60} to {then[1] // 60} minutes, not {low // 60} to {high // 60}.",
+        "after": {"newcomer": after, "middle": [after[0] // 2, after[1] // 2]},
+        "summary": f"A newcomer would wait {after[0] // 60} to {after[1] // 60} min, not {low // 60} to {high // 60}.",
         "warnings": ["The shop has never had so many at once."] if rate > 1000 else [],
     }
 

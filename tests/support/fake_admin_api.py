@@ -145,13 +145,13 @@ class StandIn:
             "trimmed": 0,
             "first": "1000-0",
             "last": "1002-0",
-            "said": "Every entry is as it was written.",
+            "summary": "3 entries, all intact.",
         }
     )
     decisions: list[dict[str, Any]] = field(
         default_factory=lambda: [
-            {"at": AT, "move": "back_off", "rate_per_minute": 410.4, "said": "Lowered from 450 to 410 a minute."},
-            {"at": AT, "move": "hold", "rate_per_minute": 0.0, "said": "Nobody is let in."},
+            {"at": AT, "move": "back_off", "rate_per_minute": 410.4, "summary": "Lowered from 450 to 410 a minute."},
+            {"at": AT, "move": "hold", "rate_per_minute": 0.0, "summary": "Nobody is let in."},
         ]
     )
     free_slots: int = 0
@@ -204,10 +204,10 @@ class StandIn:
                 return web.json_response({"file": LIMITS, "running": running, "differs": differs})
             case ["PATCH"] if asked.query.get("dry_run") == "true":
                 waits = {"newcomer": [2400, 2700], "middle": [1200, 1300]}
-                then = {"newcomer": [1200, 1400], "middle": [600, 700]}
-                said = "Newcomers wait half as long."
+                after = {"newcomer": [1200, 1400], "middle": [600, 700]}
+                summary = "Newcomers wait half as long."
                 return self._stale(asked, room) or web.json_response(
-                    {"effect": {"now": waits, "then": then, "said": said, "warnings": self.warnings}}
+                    {"effect": {"now": waits, "after": after, "summary": summary, "warnings": self.warnings}}
                 )
             case ["PATCH"]:
                 self.meanwhile(room)
@@ -236,7 +236,7 @@ class StandIn:
         if body.get("state") == "open":
             room["draining"] = False
         if "autopilot" in body:
-            room["autopilot"] = {"on": body["autopilot"], "floor": 60, "ceiling": 900, "said": "Holds.", "at": AT}
+            room["autopilot"] = {"on": body["autopilot"], "floor": 60, "ceiling": 900, "summary": "Holds.", "at": AT}
         return self._room(room)
 
     def _room(self, room: dict[str, Any]) -> web.StreamResponse:

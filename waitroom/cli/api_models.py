@@ -39,7 +39,7 @@ class Autopilot:
     on: bool = False
     floor: float | None = None
     ceiling: float | None = None
-    said: str = ""
+    summary: str = ""
     at: str | None = None
 
 
@@ -98,10 +98,10 @@ class Rooms:
 class Effect:
     """The preview of a change: a summary, warnings, and the waits before and after, by kind of visitor."""
 
-    said: str
+    summary: str
     warnings: tuple[str, ...] = ()
     now: dict[str, Span | None] = field(default_factory=dict)
-    then: dict[str, Span | None] = field(default_factory=dict)
+    after: dict[str, Span | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class Decision:
     at: str
     move: str = ""
     rate_per_minute: float = 0.0
-    said: str = ""
+    summary: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,4 +190,4 @@ class Verdict:
     """Whether the audit log is complete and unaltered, and a summary of the problem if it isn't."""
 
     intact: bool
-    said: str
+    summary: str

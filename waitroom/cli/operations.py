@@ -284,11 +284,11 @@ def _ask(question: str, *, yes: bool) -> None:
 
 
 def _tell_effect(effect: Effect) -> None:
-    say(effect.said)
+    say(effect.summary)
     for who, label in (("newcomer", "newcomers"), ("middle", "the middle of the line")):
-        now, then = effect.now.get(who), effect.then.get(who)
-        if now != then:
-            say(f"  the wait of {label}: {_wait(now)} now, {_wait(then)} then")
+        now, after = effect.now.get(who), effect.after.get(who)
+        if now != after:
+            say(f"  the wait of {label}: {_wait(now)} now, {_wait(after)} then")
     for warning in effect.warnings:
         say(f"  Beware: {warning}")
 

@@ -85,7 +85,7 @@ def decisions(
     table = Table("when", "did", "a minute", "why", box=None)
     for one in answer.value.decisions:
         did = one.move.replace("_", " ")
-        cells = (moment(one.at, "%Y-%m-%d %H:%M:%S"), did, number(one.rate_per_minute), one.said)
+        cells = (moment(one.at, "%Y-%m-%d %H:%M:%S"), did, number(one.rate_per_minute), one.summary)
         table.add_row(*(Text(plain(cell)) for cell in cells))
     if table.row_count:
         show(table)
@@ -210,9 +210,9 @@ def audit_verify(
     if as_json:
         out.print_json(data=answer.raw, ensure_ascii=True)
     elif verdict.intact:
-        say(verdict.said)
+        say(verdict.summary)
     if not verdict.intact:
-        raise End(Code.NOT_DONE, "The audit was tampered with, or has lost entries", verdict.said)
+        raise End(Code.NOT_DONE, "The audit was tampered with, or has lost entries", verdict.summary)
 
 
 def _series(samples: Sequence[Sample]) -> Iterator[tuple[str, list[float | None]]]:

@@ -184,6 +184,6 @@ def _words(room: Room) -> Iterator[Text]:
         yield Text(f"{name} has {number(room.remaining)} left")
     if room.autopilot is not None and room.autopilot.on:
         between = f"between {number(room.autopilot.floor)} and {number(room.autopilot.ceiling)} a minute"
-        yield Text(f"{name} has its autopilot on, {between}. {plain(room.autopilot.said)}".rstrip())
+        yield Text(f"{name} has its autopilot on, {between}. {plain(room.autopilot.summary)}".rstrip())
     if room.last_change is not None:
         yield Text(f"{name} was changed by {plain(change_words(room.last_change))}", "dim")

@@ -148,16 +148,16 @@ async function ask() {
   if (mine !== asked) return;
   if (answer.status === 412) { refused(answer.data.room); return; }
   if (answer.status !== 200) { effect.replaceChildren(element("p", answer.problem, { className: "warning" })); return; }
-  const { said, warnings, now, then } = answer.data.effect;
+  const { summary, warnings, now, after } = answer.data.effect;
   const list = element("dl");
   for (const [key, label] of [["newcomer", "Newcomer"], ["middle", "Middle of the queue"]]) {
     const row = element("div");
     const cell = element("dd");
-    cell.append(element("s", `${waits(now[key])} → `), waits(then[key]));
+    cell.append(element("s", `${waits(now[key])} → `), waits(after[key]));
     row.append(element("dt", label), cell);
     list.append(row);
   }
-  effect.replaceChildren(element("p", said), ...warnings.map((each) => element("p", each, { className: "warning" })), list);
+  effect.replaceChildren(element("p", summary), ...warnings.map((each) => element("p", each, { className: "warning" })), list);
   apply.disabled = false;
 }
 

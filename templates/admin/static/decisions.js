@@ -9,10 +9,10 @@ const list = card.querySelector("ol");
 const none = card.querySelector(".none");
 let newest;
 
-function row({ at, rate_per_minute: rate, said }) {
+function row({ at, rate_per_minute: rate, summary }) {
   const made = element("li");
   const number = rate.toLocaleString("en", { maximumFractionDigits: rate < 10 ? 1 : 0 });
-  made.append(moment(at), element("span", `${number}/min`), element("span", said, { className: "what" }));
+  made.append(moment(at), element("span", `${number}/min`), element("span", summary, { className: "what" }));
   return made;
 }
 

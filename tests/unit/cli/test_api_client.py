@@ -68,8 +68,8 @@ def test_a_change_is_made_on_what_was_seen(there):
 
 def test_what_a_change_would_do_changes_nothing(there):
     effect = AdminClient(there.url).effect("sale", {"rate_per_minute": 600}, '"7"').value.effect
-    assert effect.said == "Newcomers wait half as long."
-    assert effect.then["newcomer"] == (1200, 1400)
+    assert effect.summary == "Newcomers wait half as long."
+    assert effect.after["newcomer"] == (1200, 1400)
     assert there.rooms["sale"]["version"] == 7
 
 

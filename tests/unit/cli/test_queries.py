@@ -119,12 +119,12 @@ def test_an_export_that_breaks_off_leaves_no_file(run: Run, there: StandIn, tmp_
 def test_a_whole_chain_is_said_to_be_whole(run: Run) -> None:
     result = run("audit", "verify")
     assert result.exit_code == Code.DONE
-    assert "Every entry is as it was written." in result.stdout
+    assert "3 entries, all intact." in result.stdout
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
 def test_a_broken_chain_is_told_with_its_place(run: Run, there: StandIn, options: tuple[str, ...]) -> None:
-    there.verdict |= {"intact": False, "said": "An entry before 1002-0 was taken out."}
+    there.verdict |= {"intact": False, "summary": "An entry before 1002-0 was taken out."}
     result = run("audit", "verify", *options)
     assert result.exit_code == Code.NOT_DONE
     assert "before 1002-0" in result.stderr

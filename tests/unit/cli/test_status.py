@@ -49,7 +49,13 @@ def test_a_terminal_too_narrow_for_a_row_gets_a_column(there: StandIn) -> None:
 def test_what_is_not_well_is_said(run: Run, there: StandIn) -> None:
     there.rooms["sale"] |= {"store_up": False, "workers": {"alive": 1, "wanted": 2}, "message": "Back soon"}
     there.rooms["sale"] |= {"state": "paused", "draining": True, "remaining": 40}
-    there.rooms["sale"]["autopilot"] = {"on": True, "floor": 60, "ceiling": 900, "said": "Holds: errors.", "at": None}
+    there.rooms["sale"]["autopilot"] = {
+        "on": True,
+        "floor": 60,
+        "ceiling": 900,
+        "summary": "Holds: errors.",
+        "at": None,
+    }
     there.rooms["new"] = {"name": "new", "upstream": "", "store_up": False}
     shown = run("status").stdout
     for part in ("doesn't answer", "1 of 2", "draining", "sale tells the waiting: Back soon", "sale has 40 left"):

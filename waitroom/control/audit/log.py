@@ -83,7 +83,7 @@ class Verdict:
         entries: The number of entries kept.
         trimmed: The number of older entries dropped.
         first, last: The ids of the oldest and the newest entry, or None.
-        said: A summary; if the list isn't intact, what is wrong and where.
+        summary: A sentence; if the list isn't intact, what is wrong and where.
     """
 
     intact: bool
@@ -91,7 +91,7 @@ class Verdict:
     trimmed: int
     first: str | None
     last: str | None
-    said: str
+    summary: str
 
 
 class Audit:
@@ -273,10 +273,10 @@ class Chain:
             wrong = f"The newest entry is missing: entries{after} were removed."
         if not wrong and self._count != due:
             wrong = f"Found {self._count} entries, expected {due}."
-        said = wrong or f"{self._count} entries, all intact."
+        summary = wrong or f"{self._count} entries, all intact."
         if trimmed and not wrong:
-            said += f" {trimmed} older ones were dropped, because the log is bounded."
-        return Verdict(not wrong, self._count, trimmed, self._first, self._last, said)
+            summary += f" {trimmed} older ones were dropped, because the log is bounded."
+        return Verdict(not wrong, self._count, trimmed, self._first, self._last, summary)
 
 
 def _entry(id_: bytes, fields: Mapping[bytes, bytes]) -> Entry:

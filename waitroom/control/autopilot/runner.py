@@ -59,7 +59,7 @@ class Said:
     def described(self) -> dict[str, Any]:
         """Returns the JSON form, with the time by RFC 3339."""
         at = datetime.fromtimestamp(self.at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        return {"at": at, "move": self.move, "rate_per_minute": self.rate, "said": self.said}
+        return {"at": at, "move": self.move, "rate_per_minute": self.rate, "summary": self.said}
 
 
 class Logbook:
@@ -148,7 +148,7 @@ class Pilot:
             "on": self.on if self._sight.view is None else self._switched(self._sight.view),
             "floor": self.bounds.floor,
             "ceiling": self.bounds.ceiling,
-            "said": "" if said is None else said["said"],
+            "summary": "" if said is None else said["summary"],
             "at": None if said is None else said["at"],
         }
 

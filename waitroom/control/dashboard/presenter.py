@@ -176,10 +176,9 @@ def _pilot(pilot: Mapping[str, Any] | None) -> str:
         return ""
     if not pilot["on"]:
         return "Off: the rate stays as you set it."
-    said: str = (
-        pilot["said"] or f"On: keeps the rate between {rate(pilot['floor'])} and {rate(pilot['ceiling'])} per minute."
-    )
-    return said
+    limits = f"{rate(pilot['floor'])} and {rate(pilot['ceiling'])}"
+    summary: str = pilot["summary"]
+    return summary or f"On: keeps the rate between {limits} per minute."
 
 
 def _waiting(number: int) -> str:

@@ -28,8 +28,8 @@ class Effect:
     """The waits now and after the change, a summary, and warnings."""
 
     now: Waits
-    then: Waits
-    said: str
+    after: Waits
+    summary: str
     warnings: tuple[str, ...]
 
     def json(self) -> dict[str, Any]:
@@ -58,9 +58,9 @@ def effect_of(before: RoomView, after: RoomView, *, draining: bool = False, auto
         draining: Whether the room would be draining.
         autopilot_off: Whether the change would switch the autopilot off.
     """
-    now, then = waits(before), waits(after)
+    now, later = waits(before), waits(after)
     return Effect(
-        now, then, _said(before, after, now, then, draining=draining), _warnings(before, after, autopilot_off)
+        now, later, _summary(before, after, now, later, draining=draining), _warnings(before, after, autopilot_off)
     )
 
 
@@ -73,7 +73,7 @@ def waits(view: RoomView) -> Waits:
     return Waits(forecast.wait(view.waiting + 1), middle)
 
 
-def _said(before: RoomView, after: RoomView, now: Waits, then: Waits, *, draining: bool) -> str:
+def _summary(before: RoomView, after: RoomView, now: Waits, later: Waits, *, draining: bool) -> str:
     if after.state is RoomState.PAUSED:
         if draining:
             return f"Admissions stop. The drain ends when {_people(before.active)} in the shop have left."
@@ -85,14 +85,14 @@ def _said(before: RoomView, after: RoomView, now: Waits, then: Waits, *, drainin
         )
     if after.method == "passthrough":
         return "This room has no queue, whatever its limits."
-    if then.newcomer is None:
+    if later.newcomer is None:
         return "The wait of a newcomer is not known yet."
-    would = f"A newcomer would wait {short_wait(*then.newcomer)}"
+    would = f"A newcomer would wait {short_wait(*later.newcomer)}"
     if before.state is not RoomState.OPEN:
         return f"Admissions resume. {would}."
     if now.newcomer is None:
         return f"{would}; the present wait is unknown."
-    if short_wait(*now.newcomer) == short_wait(*then.newcomer):
+    if short_wait(*now.newcomer) == short_wait(*later.newcomer):
         return f"{would}, as now."
     return f"{would} instead of {short_wait(*now.newcomer)}."
 

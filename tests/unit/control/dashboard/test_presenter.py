@@ -131,10 +131,10 @@ def test_an_operator_s_change_may_be_undone_after_the_shop_s_and_both_are_told_a
 
 
 def test_the_autopilot_says_what_it_did_or_will():
-    pilot = {"on": True, "floor": 60.0, "ceiling": 900.0, "said": "", "at": None}
+    pilot = {"on": True, "floor": 60.0, "ceiling": 900.0, "summary": "", "at": None}
     assert told(autopilot=pilot)["pilot"] == "On: keeps the rate between 60 and 900 per minute."
-    assert told(autopilot={**pilot, "said": "Held: the shop fails."})["pilot"] == "Held: the shop fails."
-    assert told(autopilot={**pilot, "on": False, "said": "Held."})["pilot"].startswith("Off")
+    assert told(autopilot={**pilot, "summary": "Held: the shop fails."})["pilot"] == "Held: the shop fails."
+    assert told(autopilot={**pilot, "on": False, "summary": "Held."})["pilot"].startswith("Off")
 
 
 def test_small_shares_are_never_nothing():

@@ -34,18 +34,18 @@ def effect(view=FULL, *, rate=None, most=None, state=None, draining=False, autop
 def test_a_doubled_rate_halves_the_wait_where_the_rate_decides() -> None:
     found = effect(ROOMY, rate=1200.0)
     assert found.now.newcomer == (45, 80)
-    assert found.then.newcomer == (22, 41)
-    assert found.then.middle is not None
+    assert found.after.newcomer == (22, 41)
+    assert found.after.middle is not None
     assert found.now.middle is not None
-    assert found.then.middle[1] < found.now.middle[1] < found.now.newcomer[1]
-    assert found.said == "A newcomer would wait under 1 min instead of up to 2 min."
+    assert found.after.middle[1] < found.now.middle[1] < found.now.newcomer[1]
+    assert found.summary == "A newcomer would wait under 1 min instead of up to 2 min."
     assert found.warnings == ()
 
 
 def test_a_rate_beyond_what_gets_free_changes_nothing_and_says_why() -> None:
     found = effect(rate=1100.0)
-    assert found.then == found.now
-    assert found.said.endswith(", as now.")
+    assert found.after == found.now
+    assert found.summary.endswith(", as now.")
     assert found.warnings == (
         "The room is full, and about 30 visitors leave per minute: max_active is the limit, not the rate.",
     )
@@ -54,9 +54,9 @@ def test_a_rate_beyond_what_gets_free_changes_nothing_and_says_why() -> None:
 def test_more_slots_shorten_the_wait_at_once() -> None:
     found = effect(most=200)
     assert found.now.newcomer is not None
-    assert found.then.newcomer is not None
-    assert found.then.newcomer[1] < 0.6 * found.now.newcomer[1]
-    assert " min instead of " in found.said
+    assert found.after.newcomer is not None
+    assert found.after.newcomer[1] < 0.6 * found.now.newcomer[1]
+    assert " min instead of " in found.summary
 
 
 def test_fewer_slots_than_are_taken_throw_nobody_out() -> None:
@@ -71,7 +71,7 @@ def test_a_steep_rise_is_worth_a_word() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "draining", "said"),
+    ("state", "draining", "summary"),
     [
         (RoomState.PAUSED, False, "Admissions stop. 600 visitors waiting and 95 visitors in the shop stay."),
         (RoomState.PAUSED, True, "Admissions stop. The drain ends when 95 visitors in the shop have left."),
@@ -79,10 +79,10 @@ def test_a_steep_rise_is_worth_a_word() -> None:
         (RoomState.SOLD_OUT, False, "600 visitors waiting are told that it is sold out; 95 visitors in the shop stay."),
     ],
 )
-def test_who_lets_nobody_in_is_told_what_becomes_of_all(state: RoomState, draining: bool, said: str) -> None:
+def test_who_lets_nobody_in_is_told_what_becomes_of_all(state: RoomState, draining: bool, summary: str) -> None:
     found = effect(state=state, draining=draining)
-    assert found.said == said
-    assert (found.then.newcomer, found.then.middle) == (None, None)
+    assert found.summary == summary
+    assert (found.after.newcomer, found.after.middle) == (None, None)
 
 
 def test_those_whose_turn_it_is_are_thought_of_when_closing() -> None:
@@ -93,14 +93,14 @@ def test_those_whose_turn_it_is_are_thought_of_when_closing() -> None:
 def test_opening_says_the_wait_there_will_be() -> None:
     found = effect(replace(ROOMY, state=RoomState.PAUSED), state=RoomState.OPEN)
     assert found.now.newcomer is None
-    assert found.said == "Admissions resume. A newcomer would wait up to 2 min."
+    assert found.summary == "Admissions resume. A newcomer would wait up to 2 min."
 
 
 def test_what_isnt_known_is_said_to_be_unknown() -> None:
     unknown = replace(FULL, pace=Pace())
     found = effect(unknown, rate=900.0)
-    assert found.said == "The wait of a newcomer is not known yet."
-    assert effect(replace(FULL, method="passthrough"), rate=5.0).said.startswith("This room has no queue")
+    assert found.summary == "The wait of a newcomer is not known yet."
+    assert effect(replace(FULL, method="passthrough"), rate=5.0).summary.startswith("This room has no queue")
 
 
 def test_the_autopilot_is_not_switched_off_unsaid() -> None:
