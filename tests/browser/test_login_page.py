@@ -12,7 +12,7 @@ from playwright.async_api import Browser, expect
 from support.admin_app import USERS, WORDS, Admin, Diary, settings_in
 from support.admin_page import violations
 from support.fake_admin import room
-from waitroom.control.auth.login_store import AccessStore
+from waitroom.control.auth.login_store import LoginStore
 from waitroom.control.dashboard.pages import add_dashboard
 from waitroom.store.connection import connect
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 async def admin(valkey: str, tmp_path: Path) -> AsyncIterator[Admin]:
     async with (
         connect(valkey, timeout_seconds=10) as redis,
-        Admin(settings_in(tmp_path, USERS), AccessStore(redis), Diary()) as admin,
+        Admin(settings_in(tmp_path, USERS), LoginStore(redis), Diary()) as admin,
     ):
         yield admin
 
@@ -101,7 +101,7 @@ async def test_axe_finds_nothing(browser: Browser, admin: Admin, scheme: str) ->
 async def test_the_dashboard_is_for_who_may_see_it(browser: Browser, valkey: str, tmp_path: Path) -> None:
     rooms = [room()]
     async with connect(valkey, timeout_seconds=10) as redis:
-        admin = Admin(settings_in(tmp_path, USERS), AccessStore(redis), Diary(), rooms=lambda: rooms)
+        admin = Admin(settings_in(tmp_path, USERS), LoginStore(redis), Diary(), rooms=lambda: rooms)
         add_dashboard(admin.app, lambda: rooms)
         async with admin:
             context = await browser.new_context()

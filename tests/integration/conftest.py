@@ -15,7 +15,7 @@ import pytest_asyncio
 from support.admin_app import USERS, Admin, Diary, settings_in
 from support.gateway_process import Gateway, running_gateway
 from support.upstreams.server import Shop, running_shop
-from waitroom.control.auth.login_store import AccessStore
+from waitroom.control.auth.login_store import LoginStore
 from waitroom.store.connection import connect
 
 
@@ -40,20 +40,20 @@ async def gateway(request: pytest.FixtureRequest, shop: Shop, folder: Path) -> A
 
 
 @pytest.fixture
-async def access_store(valkey: str) -> AsyncIterator[AccessStore]:
+async def access_store(valkey: str) -> AsyncIterator[LoginStore]:
     async with connect(valkey, timeout_seconds=10) as redis:
-        yield AccessStore(redis, clock=lambda: 1_790_000_000_000)  # pauses don't end while a busy machine is slow
+        yield LoginStore(redis, clock=lambda: 1_790_000_000_000)  # pauses don't end while a busy machine is slow
 
 
 @pytest.fixture
-async def admin(access_store: AccessStore, tmp_path: Path) -> AsyncIterator[Admin]:
+async def admin(access_store: LoginStore, tmp_path: Path) -> AsyncIterator[Admin]:
     """With users; a proxy on this machine is believed."""
     async with Admin(settings_in(tmp_path, USERS, trusted_proxies=("127.0.0.1",)), access_store, Diary()) as admin:
         yield admin
 
 
 @pytest.fixture
-async def lone(access_store: AccessStore, tmp_path: Path) -> AsyncIterator[Admin]:
+async def lone(access_store: LoginStore, tmp_path: Path) -> AsyncIterator[Admin]:
     """Without users."""
     async with Admin(settings_in(tmp_path), access_store, Diary()) as admin:
         yield admin

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from support.admin_app import LOCAL_TOKEN, QUICK, SECRETS, TOTP, USERS, WORDS, Admin, Diary, Gone, settings_in
-from waitroom.control.auth.accounts import PeopleFile, Role, User
-from waitroom.control.auth.login_store import AccessStore
-from waitroom.control.auth.middleware import RECORDS_AT_ONCE
+from waitroom.control.auth.accounts import AccountsFile, Role, User
+from waitroom.control.auth.login_store import LoginStore
+from waitroom.control.auth.middleware import REFUSAL_RECORDS_BURST
 from waitroom.control.auth.session_cookie import COOKIE, AdminCookies, AdminSession
 
 pytestmark = pytest.mark.slow
@@ -109,7 +109,7 @@ async def test_a_page_from_elsewhere_does_nothing_through_a_browser_on_this_mach
 
 async def test_the_first_user_shuts_out_who_has_not_logged_in(lone: Admin, tmp_path: Path) -> None:
     assert (await lone.get("/api/v1/me")).status == 200
-    PeopleFile(tmp_path).add_user(User("ada", Role.ADMIN, QUICK.hash(WORDS)))
+    AccountsFile(tmp_path).add_user(User("ada", Role.ADMIN, QUICK.hash(WORDS)))
     assert (await lone.get("/api/v1/me")).status == 401
     assert (await lone.get("/api/v1/me", await lone.cookie("ada"))).status == 200
 
@@ -128,17 +128,17 @@ async def test_a_damaged_file_lets_nobody_in_and_tells_strangers_nothing(lone: A
 
 
 async def test_a_token_opens_what_its_role_may(admin: Admin, tmp_path: Path) -> None:
-    token = PeopleFile(tmp_path).add_token("ci", Role.OPERATOR)
+    token = AccountsFile(tmp_path).add_token("ci", Role.OPERATOR)
     bearer = {"Authorization": f"Bearer {token}", **STRANGER}
     assert (await admin.get("/api/v1/me", bearer)).text == '{"name": "token:ci", "role": "operator", "via": "api"}'
     # No page can make a browser send it, so that it needs no origin.
     assert (await admin.ask("POST", "/api/v1/thing", bearer, json={})).status == 200
-    looking = {"Authorization": f"Bearer {PeopleFile(tmp_path).add_token('look', Role.VIEWER)}", **STRANGER}
+    looking = {"Authorization": f"Bearer {AccountsFile(tmp_path).add_token('look', Role.VIEWER)}", **STRANGER}
     assert (await admin.get("/api/v1/thing", looking)).status == 200
     assert (await admin.ask("POST", "/api/v1/thing", looking, json={})).status == 403
     assert admin.diary.last() == ("token:look", "request", "refused", "Insufficient role")
     assert admin.diary.entries[-1].address == "203.0.113.9"
-    PeopleFile(tmp_path).remove_token("ci")
+    AccountsFile(tmp_path).remove_token("ci")
     assert (await admin.get("/api/v1/me", bearer)).status == 401
 
 
@@ -233,7 +233,7 @@ async def test_pages_take_no_json(admin: Admin) -> None:
 
 def forged(admin: Admin, **changed: Any) -> dict[str, str]:
     user = User("ada", Role.ADMIN, USERS[2].password_hash)
-    session = AdminSession("ada", "an-id", user.stamp, int(admin.now) + 10)
+    session = AdminSession("ada", "an-id", user.session_version, int(admin.now) + 10)
     secrets = changed.pop("secrets", SECRETS)
     return {"Cookie": f"{COOKIE}={AdminCookies(secrets).sign(dataclasses.replace(session, **changed))}"}
 
@@ -250,8 +250,8 @@ async def test_a_cookie_is_good_until_it_ends_whichever_secret_signed_it(admin: 
     [
         {"name": "nobody"},
         {"name": "otto"},
-        {"stamp": ""},
-        {"stamp": "0" * 32},
+        {"session_version": ""},
+        {"session_version": "0" * 32},
         {"secrets": ("somebody else's 0000",)},
     ],
 )
@@ -276,7 +276,7 @@ async def test_logging_out_ends_the_session_for_whoever_has_its_cookie_and_no_ot
 
 
 async def test_sessions_hold_and_end_for_all_controllers_and_over_their_restarts(
-    admin: Admin, access_store: AccessStore, tmp_path: Path
+    admin: Admin, access_store: LoginStore, tmp_path: Path
 ) -> None:
     cookie, gone = await admin.cookie("otto"), await admin.cookie("otto")
     await admin.post("/logout", gone)
@@ -289,7 +289,7 @@ async def test_sessions_hold_and_end_for_all_controllers_and_over_their_restarts
 
 @pytest.mark.parametrize("what", ["role", "password", "code", "removed"])
 async def test_a_change_of_the_user_ends_their_sessions_and_no_others(admin: Admin, tmp_path: Path, what: str) -> None:
-    file = PeopleFile(tmp_path)
+    file = AccountsFile(tmp_path)
     for name in ("emma", "fred"):
         file.add_user(User(name, Role.OPERATOR, QUICK.hash(WORDS)))
     emma, fred = await admin.cookie("emma"), await admin.cookie("fred")
@@ -328,9 +328,9 @@ async def test_an_audit_log_that_is_away_keeps_nobody_out(admin: Admin) -> None:
 
 
 async def test_strangers_dont_flood_the_audit_log(admin: Admin) -> None:
-    for _ in range(RECORDS_AT_ONCE + 20):
+    for _ in range(REFUSAL_RECORDS_BURST + 20):
         await admin.get("/api/v1/me", {"Authorization": "Bearer wrong"})
-    assert len(admin.diary.entries) <= RECORDS_AT_ONCE + 5
+    assert len(admin.diary.entries) <= REFUSAL_RECORDS_BURST + 5
     assert admin.diary.entries[-1].new == {"method": "GET", "path": "/api/v1/me"}
     await admin.log_in("otto")
     assert admin.diary.last() == ("otto", "login", "done", ""), "who comes in is always written down"
@@ -339,7 +339,7 @@ async def test_strangers_dont_flood_the_audit_log(admin: Admin) -> None:
 # --- by which name
 
 
-async def test_only_known_names_are_answered(access_store: AccessStore, tmp_path: Path) -> None:
+async def test_only_known_names_are_answered(access_store: LoginStore, tmp_path: Path) -> None:
     settings = settings_in(tmp_path, USERS, admin_hosts=("waitroom.example.com",))
     async with Admin(settings, access_store, Diary()) as admin:
         for host, status in {

@@ -12,8 +12,8 @@ import aiohttp
 import pytest
 
 from support.admin_app import QUICK, USERS, WORDS, Admin, Diary, Gone, settings_in
-from waitroom.control.auth.accounts import PeopleFile, Role, User
-from waitroom.control.auth.login_store import AccessStore
+from waitroom.control.auth.accounts import AccountsFile, Role, User
+from waitroom.control.auth.login_store import LoginStore
 from waitroom.control.dashboard import feed as live
 from waitroom.control.dashboard.feed import Room
 from waitroom.store.connection import connect
@@ -28,9 +28,9 @@ def endless(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def store(valkey: str) -> AsyncIterator[AccessStore]:
+async def store(valkey: str) -> AsyncIterator[LoginStore]:
     async with connect(valkey, timeout_seconds=10) as redis:
-        yield AccessStore(redis)
+        yield LoginStore(redis)
 
 
 class Made:
@@ -61,7 +61,7 @@ async def goes_on(feed: aiohttp.StreamReader) -> None:
 
 @pytest.mark.parametrize("what", ["logout", "role", "password", "removed", "token"])
 async def test_the_feed_ends_for_whoever_is_no_longer_let_in_and_for_nobody_else(
-    store: AccessStore, tmp_path: Path, what: str
+    store: LoginStore, tmp_path: Path, what: str
 ) -> None:
     made = Made()
     async with Admin(settings_in(tmp_path, USERS), store, Diary(), made) as admin:
@@ -69,7 +69,7 @@ async def test_the_feed_ends_for_whoever_is_no_longer_let_in_and_for_nobody_else
 
 
 async def ends(admin: Admin, made: Made, tmp_path: Path, what: str) -> None:
-    file = PeopleFile(tmp_path)
+    file = AccountsFile(tmp_path)
     for name in ("emma", "fred"):
         file.add_user(User(name, Role.OPERATOR, QUICK.hash(WORDS)))
     emma, fred = await admin.cookie("emma"), await admin.cookie("fred")
@@ -95,7 +95,7 @@ async def ends(admin: Admin, made: Made, tmp_path: Path, what: str) -> None:
 
 
 async def test_the_feed_of_whoever_is_on_this_machine_ends_with_the_first_user(
-    store: AccessStore, tmp_path: Path
+    store: LoginStore, tmp_path: Path
 ) -> None:
     made = Made()
     async with (
@@ -103,12 +103,12 @@ async def test_the_feed_of_whoever_is_on_this_machine_ends_with_the_first_user(
         listening(lone, {}) as feed,
         asyncio.timeout(20),
     ):
-        PeopleFile(tmp_path).add_user(User("emma", Role.OPERATOR, QUICK.hash(WORDS)))
+        AccountsFile(tmp_path).add_user(User("emma", Role.OPERATOR, QUICK.hash(WORDS)))
         told = made.frames
         assert (await feed.read()).count(b"event: rooms") <= told + 1
 
 
-async def test_without_the_store_who_listens_goes_on_listening(store: AccessStore, tmp_path: Path) -> None:
+async def test_without_the_store_who_listens_goes_on_listening(store: LoginStore, tmp_path: Path) -> None:
     async with Admin(settings_in(tmp_path, USERS), store, Diary()) as admin:
         cookie = await admin.cookie("ada")
     async with (

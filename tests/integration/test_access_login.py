@@ -10,8 +10,8 @@ import pytest
 
 from support.admin_app import TOTP, WORDS, Admin
 from waitroom.control.auth.accounts import Role
-from waitroom.control.auth.login import WRONG
-from waitroom.control.auth.passwords import Passwords, TooBusy
+from waitroom.control.auth.login import WRONG_CREDENTIALS
+from waitroom.control.auth.passwords import PasswordChecker, TooBusyError
 from waitroom.control.auth.session_cookie import SESSION_SECONDS
 
 pytestmark = pytest.mark.slow
@@ -47,18 +47,18 @@ WAYS_TO_BE_WRONG = {
 
 async def test_the_answer_is_the_same_whatever_was_wrong(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
     checked: list[str] = []
-    right = Passwords.right
+    verify = PasswordChecker.verify
 
-    async def watched(self: Passwords, password: str, hashed: str) -> bool:
+    async def watched(self: PasswordChecker, password: str, hashed: str) -> bool:
         checked.append(hashed)
-        return await right(self, password, hashed)
+        return await verify(self, password, hashed)
 
-    monkeypatch.setattr(Passwords, "right", watched)
+    monkeypatch.setattr(PasswordChecker, "verify", watched)
     pages = set()
     for note, (name, fields, told) in WAYS_TO_BE_WRONG.items():
         answer = await admin.log_in(name, **{"password": WORDS, **fields})
         assert (answer.status, answer.set_cookie) == (403, None)
-        assert WRONG in answer.text
+        assert WRONG_CREDENTIALS in answer.text
         pages.add(answer.text.replace(name, "NAME"))
         assert admin.diary.last() == (told, "login", "refused", note)
         assert admin.diary.entries[-1].role is Role.VIEWER
@@ -108,9 +108,9 @@ async def test_tries_are_slowed_and_it_is_said_how_long(admin: Admin) -> None:
 
 async def test_too_many_at_once_are_asked_to_come_back(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
     async def busy(*_: object) -> bool:
-        raise TooBusy("so many")
+        raise TooBusyError("so many")
 
-    monkeypatch.setattr(Passwords, "right", busy)
+    monkeypatch.setattr(PasswordChecker, "verify", busy)
     answer = await admin.log_in("otto")
     assert (answer.status, answer.set_cookie) == (503, None)
     assert answer.headers["Retry-After"] == "5"

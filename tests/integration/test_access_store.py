@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from support.gateway_process import eventually
-from waitroom.control.auth.login_store import FOR_A_NAME, FOR_AN_ADDRESS, KEPT_SECONDS, PREFIX, AccessStore
+from waitroom.control.auth.login_store import ADDRESS_BACKOFF, COUNTER_SECONDS, NAME_BACKOFF, PREFIX, LoginStore
 from waitroom.store.connection import connect
 
 pytestmark = pytest.mark.slow
@@ -41,8 +41,8 @@ async def redis_client(each_server: str) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-def store(redis_client: Redis, clock: Clock) -> AccessStore:
-    return AccessStore(redis_client, clock=clock)
+def store(redis_client: Redis, clock: Clock) -> LoginStore:
+    return LoginStore(redis_client, clock=clock)
 
 
 async def pauses(clock: Clock, tries: int, attempt: Callable[[int], Awaitable[float]]) -> list[float]:
@@ -57,24 +57,22 @@ async def pauses(clock: Clock, tries: int, attempt: Callable[[int], Awaitable[fl
     return found
 
 
-async def test_after_a_few_tries_each_pause_for_a_name_is_twice_the_one_before(
-    store: AccessStore, clock: Clock
-) -> None:
+async def test_after_a_few_tries_each_pause_for_a_name_is_twice_the_one_before(store: LoginStore, clock: Clock) -> None:
     found = await pauses(clock, 12, lambda n: store.attempt("anna", f"198.51.100.{n}"))
-    assert found == [0] * (FOR_A_NAME.free + 1) + [1, 2, 4, 8, 16, 32, 60, 60]
+    assert found == [0] * (NAME_BACKOFF.free + 1) + [1, 2, 4, 8, 16, 32, 60, 60]
 
 
-async def test_and_for_an_address_whatever_names_it_tries(store: AccessStore, clock: Clock) -> None:
+async def test_and_for_an_address_whatever_names_it_tries(store: LoginStore, clock: Clock) -> None:
     found = await pauses(clock, 23, lambda n: store.attempt(f"name-{n}", HOME))
-    assert found == [0] * (FOR_AN_ADDRESS.free + 1) + [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900]
+    assert found == [0] * (ADDRESS_BACKOFF.free + 1) + [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900]
 
 
-async def test_tries_made_at_once_are_no_more_than_those_made_one_by_one(store: AccessStore) -> None:
+async def test_tries_made_at_once_are_no_more_than_those_made_one_by_one(store: LoginStore) -> None:
     waits = await asyncio.gather(*(store.attempt("anna", f"198.51.100.{n}") for n in range(50)))
-    assert sum(wait == 0 for wait in waits) == FOR_A_NAME.free + 1
+    assert sum(wait == 0 for wait in waits) == NAME_BACKOFF.free + 1
 
 
-async def test_asking_while_one_must_wait_makes_the_wait_no_longer(store: AccessStore, clock: Clock) -> None:
+async def test_asking_while_one_must_wait_makes_the_wait_no_longer(store: LoginStore, clock: Clock) -> None:
     while await store.attempt("anna", HOME) == 0:
         pass
     waits = []
@@ -84,7 +82,7 @@ async def test_asking_while_one_must_wait_makes_the_wait_no_longer(store: Access
     assert waits == [1, 0.9, 0.8, 0.7, 0.6]
 
 
-async def test_success_forgets_the_name_and_one_try_of_the_address(store: AccessStore, redis_client: Redis) -> None:
+async def test_success_forgets_the_name_and_one_try_of_the_address(store: LoginStore, redis_client: Redis) -> None:
     for _ in range(3):
         await store.attempt("anna", HOME)
     await store.succeeded("anna", HOME)
@@ -96,13 +94,13 @@ async def test_success_forgets_the_name_and_one_try_of_the_address(store: Access
 
 
 async def test_ones_own_success_forgets_nothing_of_what_was_tried_with_other_names(
-    store: AccessStore, clock: Clock
+    store: LoginStore, clock: Clock
 ) -> None:
-    for n in range(FOR_AN_ADDRESS.free * 2):
+    for n in range(ADDRESS_BACKOFF.free * 2):
         if wait := await store.attempt(f"victim-{n}", HOME):
             clock.forward(wait)
             assert await store.attempt(f"victim-{n}", HOME) == 0
-        clock.forward(FOR_AN_ADDRESS.longest_seconds)
+        clock.forward(ADDRESS_BACKOFF.max_seconds)
         assert await store.attempt("mallory", HOME) == 0
         await store.succeeded("mallory", HOME)
     await store.attempt("victim", HOME)
@@ -110,33 +108,33 @@ async def test_ones_own_success_forgets_nothing_of_what_was_tried_with_other_nam
 
 
 async def test_tries_are_forgotten_in_the_end_and_take_no_more_than_a_fixed_room(
-    store: AccessStore, redis_client: Redis
+    store: LoginStore, redis_client: Redis
 ) -> None:
     await store.attempt("anna", HOME)
     async for key in redis_client.scan_iter("*"):
-        assert 0 < await redis_client.pttl(key) <= KEPT_SECONDS * 1000
+        assert 0 < await redis_client.pttl(key) <= COUNTER_SECONDS * 1000
         kind, counter = key.decode().split(":")[-2:]
         assert kind in {"name", "address"}
         assert len(counter) == 4, "there are 65,536 of a kind, whatever is typed in"
 
 
-async def test_neighbours_in_ipv6_count_as_one_and_others_do_not(store: AccessStore, redis_client: Redis) -> None:
+async def test_neighbours_in_ipv6_count_as_one_and_others_do_not(store: LoginStore, redis_client: Redis) -> None:
     for address in ("2001:db8::1", "2001:db8::ffff:1", "2001:db8:0:1::1", "unknown"):
         await store.attempt("anna", address)
     counted = [key async for key in redis_client.scan_iter(f"{PREFIX}:tries:address:*")]
     assert len(counted) == 3
 
 
-async def test_a_clock_that_is_set_back_locks_nobody_out(store: AccessStore, clock: Clock) -> None:
+async def test_a_clock_that_is_set_back_locks_nobody_out(store: LoginStore, clock: Clock) -> None:
     while await store.attempt("anna", HOME) == 0:
         pass
     clock.forward(-86400)
-    assert await store.attempt("anna", HOME) <= FOR_A_NAME.longest_seconds
+    assert await store.attempt("anna", HOME) <= NAME_BACKOFF.max_seconds
 
 
 async def test_controllers_share_it(redis_client: Redis, each_server: str, clock: Clock) -> None:
     async with connect(each_server, timeout_seconds=10) as other:
-        one, two = AccessStore(redis_client, clock=clock), AccessStore(other, clock=clock)
+        one, two = LoginStore(redis_client, clock=clock), LoginStore(other, clock=clock)
         for store in (one, two, one, two):
             assert await store.attempt("anna", HOME) == 0
         assert await one.attempt("anna", HOME) == 1
@@ -148,13 +146,13 @@ async def test_controllers_share_it(redis_client: Redis, each_server: str, clock
 
 
 async def test_the_servers_clock_counts_where_no_other_is_given(redis_client: Redis) -> None:
-    store = AccessStore(redis_client)
+    store = LoginStore(redis_client)
     # As many as it takes: each pause is twice as long as the last.
     wait = await eventually(lambda: store.attempt("anna", HOME), every=0.0)
-    assert 0 < wait <= FOR_A_NAME.longest_seconds
+    assert 0 < wait <= NAME_BACKOFF.max_seconds
 
 
-async def test_a_code_is_used_up_for_one_user_and_one_interval(store: AccessStore) -> None:
+async def test_a_code_is_used_up_for_one_user_and_one_interval(store: LoginStore) -> None:
     used = await asyncio.gather(*(store.use_code("anna", 5) for _ in range(20)))
     assert used.count(True) == 1
     assert await store.use_code("anna", 6)
@@ -162,7 +160,7 @@ async def test_a_code_is_used_up_for_one_user_and_one_interval(store: AccessStor
 
 
 async def test_an_ended_session_is_remembered_for_as_long_as_it_would_have_lasted(
-    store: AccessStore, redis_client: Redis
+    store: LoginStore, redis_client: Redis
 ) -> None:
     await store.end_session("an-id", 100)
     assert 40_000 < await redis_client.pttl(f"{PREFIX}:ended:an-id") <= 100_000

@@ -16,9 +16,9 @@ from argon2 import PasswordHasher
 from waitroom.control.app import make_app
 from waitroom.control.auth.accounts import Actor, Role
 from waitroom.control.auth.login import Login
-from waitroom.control.auth.login_store import AccessStore
+from waitroom.control.auth.login_store import LoginStore
 from waitroom.control.auth.middleware import ACTOR, Access
-from waitroom.control.auth.passwords import Passwords
+from waitroom.control.auth.passwords import PasswordChecker
 from waitroom.control.auth.session_cookie import COOKIE
 from waitroom.control.dashboard.feed import Feed, Room, add_feed
 from waitroom.errors import StoreUnavailable
@@ -84,12 +84,12 @@ class Admin:
     """One controller, and a client that keeps no cookies of its own."""
 
     def __init__(
-        self, settings: Settings, store: AccessStore, diary: Diary, rooms: Callable[[], Sequence[Room]] = list
+        self, settings: Settings, store: LoginStore, diary: Diary, rooms: Callable[[], Sequence[Room]] = list
     ) -> None:
         self.now = 1_790_000_000.0
         self.diary, self.store = diary, store
         self.access = Access(settings, store, diary, LOCAL_TOKEN, now=lambda: self.now)
-        self.passwords = Passwords()
+        self.passwords = PasswordChecker()
         self.app = make_app(settings, [], self.access)
         Login(self.access, self.passwords).install(self.app)
         for path in ("/api/v1/thing", "/thing"):
@@ -148,7 +148,7 @@ def settings_in(folder: Path, users: tuple[UserSettings, ...] = (), **more: Any)
     )
 
 
-class Gone(AccessStore):
+class Gone(LoginStore):
     """A store that doesn't answer."""
 
     def __init__(self) -> None:

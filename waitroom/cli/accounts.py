@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from waitroom.control.auth.accounts import People, PeopleError, PeopleFile, Role, User, users_of
+from waitroom.control.auth.accounts import Accounts, AccountsError, AccountsFile, Role, User, users_from_settings
 from waitroom.control.auth.passwords import (
-    LONGEST,
+    MAX_LENGTH,
     hash_password,
     matching_step,
     new_totp_secret,
@@ -62,13 +62,13 @@ What = Annotated[Role, typer.Option("--role", help="A viewer looks, an operator 
 @user_app.command("add")
 def add_user(name: Name, role: What, config: Config = None, data_dir: DataDir = None) -> None:
     """Add a user. The password is asked for, or read from the standard input."""
-    with _told():
+    with _errors_reported():
         try:
             values.user_name(name)
         except PydanticCustomError as error:
             context = error.context or {}
             _fail(f"The name {context['what']} {context['mend']}")
-        file, named = _people(config, data_dir)
+        file, named = _accounts(config, data_dir)
         if name in named:
             _fail(f'There is a user "{name}" in the settings file already.')
         file.add_user(User(name, role, hash_password(_new_password())))
@@ -78,8 +78,8 @@ def add_user(name: Name, role: What, config: Config = None, data_dir: DataDir = 
 @user_app.command("remove")
 def remove_user(name: Name, config: Config = None, data_dir: DataDir = None) -> None:
     """Remove a user and end all their sessions."""
-    with _told():
-        file, named = _people(config, data_dir)
+    with _errors_reported():
+        file, named = _accounts(config, data_dir)
         _must_be_in_file(name, named)
         file.remove_user(name)
         out.print(f"{name} is removed, and all sessions of theirs are over")
@@ -88,8 +88,8 @@ def remove_user(name: Name, config: Config = None, data_dir: DataDir = None) -> 
 @user_app.command("list")
 def list_users(config: Config = None, data_dir: DataDir = None) -> None:
     """Show the users, and where each is kept."""
-    with _told():
-        file, named = _people(config, data_dir)
+    with _errors_reported():
+        file, named = _accounts(config, data_dir)
         everyone = {**file.read().users, **named}
         if not everyone:
             out.print("No user: only somebody on the gateway's own machine may come in")
@@ -104,7 +104,7 @@ def list_users(config: Config = None, data_dir: DataDir = None) -> None:
 @user_app.command("password")
 def change_password(name: Name, config: Config = None, data_dir: DataDir = None) -> None:
     """Give a user another password and end all their sessions."""
-    with _told():
+    with _errors_reported():
         file = _file_with(name, config, data_dir)
         hashed = hash_password(_new_password())
         file.change_user(name, lambda user: dataclasses.replace(user, password_hash=hashed))
@@ -119,7 +119,7 @@ def change_role(
     data_dir: DataDir = None,
 ) -> None:
     """Give a user another role and end all their sessions."""
-    with _told():
+    with _errors_reported():
         file = _file_with(name, config, data_dir)
         file.change_user(name, lambda user: dataclasses.replace(user, role=role))
         out.print(f"{name} is {role} now; {OVER}")
@@ -133,7 +133,7 @@ def change_totp(
     data_dir: DataDir = None,
 ) -> None:
     """Ask a user for a code of their authenticator app (TOTP) besides the password, and end all their sessions."""
-    with _told():
+    with _errors_reported():
         file = _file_with(name, config, data_dir)
         secret = None if off else _shared_secret(name)
         file.change_user(name, lambda user: dataclasses.replace(user, totp_secret=secret))
@@ -143,15 +143,15 @@ def change_totp(
 @user_app.command("hash")
 def print_hash() -> None:
     """Print the hash of a password, for a [[users]] table of the settings file."""
-    with _told():
+    with _errors_reported():
         typer.echo(hash_password(_new_password()))
 
 
 @token_app.command("add")
 def add_token(name: TokenName, role: What, config: Config = None, data_dir: DataDir = None) -> None:
     """Make a token and print it, this once: only its hash is kept."""
-    with _told():
-        token = _people(config, data_dir)[0].add_token(name, role)
+    with _errors_reported():
+        token = _accounts(config, data_dir)[0].add_token(name, role)
     err.print(f"The token {name}, {role}; it is shown only now:", soft_wrap=True)
     typer.echo(token)
 
@@ -159,30 +159,30 @@ def add_token(name: TokenName, role: What, config: Config = None, data_dir: Data
 @token_app.command("remove")
 def remove_token(name: TokenName, config: Config = None, data_dir: DataDir = None) -> None:
     """Remove a token; from now on it opens nothing."""
-    with _told():
-        _people(config, data_dir)[0].remove_token(name)
+    with _errors_reported():
+        _accounts(config, data_dir)[0].remove_token(name)
         out.print(f"The token {escape(name)} is removed")
 
 
 @token_app.command("list")
 def list_tokens(config: Config = None, data_dir: DataDir = None) -> None:
     """Show the tokens' names. What they are is kept nowhere."""
-    with _told():
-        people: People = _people(config, data_dir)[0].read()
-        if not people.tokens:
+    with _errors_reported():
+        accounts: Accounts = _accounts(config, data_dir)[0].read()
+        if not accounts.tokens:
             out.print("No token")
             return
         table = Table("name", "role", "made", box=None)
-        for one in sorted(people.tokens.values(), key=lambda one: one.name):
+        for one in sorted(accounts.tokens.values(), key=lambda one: one.name):
             table.add_row(
                 one.name, one.role, datetime.fromtimestamp(one.created_at, UTC).strftime("%Y-%m-%d %H:%M UTC")
             )
         out.print(table)
 
 
-def _file_with(name: str, config: Path | None, data_dir: str | None) -> PeopleFile:
+def _file_with(name: str, config: Path | None, data_dir: str | None) -> AccountsFile:
     """Returns the accounts file, which must contain this user."""
-    file, named = _people(config, data_dir)
+    file, named = _accounts(config, data_dir)
     _must_be_in_file(name, named)
     if name not in file.read().users:
         _fail(f'There is no user "{name}" in {file.path.absolute()}.')
@@ -197,10 +197,10 @@ def _shared_secret(name: str) -> str:
         if matching_step(secret, typer.prompt("The code it shows"), time.time()) is not None:
             return secret
         err.print("That isn't the code. Is the clock right, here and there?")
-    raise PeopleError("None of these was the code. Nothing was changed.")
+    raise AccountsError("None of these was the code. Nothing was changed.")
 
 
-def _people(config: Path | None, data_dir: str | None) -> tuple[PeopleFile, dict[str, User]]:
+def _accounts(config: Path | None, data_dir: str | None) -> tuple[AccountsFile, dict[str, User]]:
     """Returns the accounts file, and the users that the settings define."""
     if config is not None:
         settings = load_settings(config, os.environ, {"data_dir": data_dir})
@@ -208,7 +208,7 @@ def _people(config: Path | None, data_dir: str | None) -> tuple[PeopleFile, dict
         # Without a settings file no room is needed here; `waitroom run` would have been given an upstream.
         folder = data_dir or os.environ.get("WAITROOM_DATA_DIR", "").strip() or Settings(rooms=()).data_dir
         settings = Settings(rooms=(), data_dir=folder)
-    return PeopleFile(Path(settings.data_dir)), {user.name: user for user in users_of(settings.users)}
+    return AccountsFile(Path(settings.data_dir)), {user.name: user for user in users_from_settings(settings.users)}
 
 
 def _must_be_in_file(name: str, named: dict[str, User]) -> None:
@@ -221,7 +221,7 @@ def _new_password() -> str:
     if _on_a_terminal():
         password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
     else:
-        password = sys.stdin.readline(LONGEST + 2).rstrip("\r\n")
+        password = sys.stdin.readline(MAX_LENGTH + 2).rstrip("\r\n")
     if flaw := password_flaw(password):
         _fail(f"The password {flaw}")
     return password
@@ -232,7 +232,7 @@ def _on_a_terminal() -> bool:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _errors_reported() -> Iterator[None]:
     """Reports an error in one line, and exits."""
     try:
         yield
@@ -241,7 +241,7 @@ def _told() -> Iterator[None]:
         for problem in error.problems:
             err.print(f"  {escape(str(problem))}", soft_wrap=True)
         raise typer.Exit(BAD_INPUT) from None
-    except (PeopleError, StartError) as error:
+    except (AccountsError, StartError) as error:
         _fail(str(error))
 
 

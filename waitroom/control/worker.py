@@ -11,14 +11,14 @@ from aiohttp import web
 
 from waitroom.control.api.routes import Api
 from waitroom.control.app import make_app
-from waitroom.control.audit.account_changes import LOOK_SECONDS as PEOPLE_SECONDS
-from waitroom.control.audit.account_changes import PeopleWatch
+from waitroom.control.audit.account_changes import CHECK_SECONDS as ACCOUNTS_SECONDS
+from waitroom.control.audit.account_changes import AccountWatcher
 from waitroom.control.audit.log import Audit
 from waitroom.control.auth.accounts import Actor, Role, new_local_token
 from waitroom.control.auth.login import Login
-from waitroom.control.auth.login_store import AccessStore
+from waitroom.control.auth.login_store import LoginStore
 from waitroom.control.auth.middleware import Access
-from waitroom.control.auth.passwords import Passwords
+from waitroom.control.auth.passwords import PasswordChecker
 from waitroom.control.autopilot.runner import Logbook, Pilot, Pilots, look_at, new_name
 from waitroom.control.dashboard.feed import Feed, add_feed
 from waitroom.control.dashboard.pages import add_dashboard
@@ -63,9 +63,9 @@ async def serve(child: Child) -> None:
     for room, admission in zip(settings.rooms, admissions, strict=True):
         pilots[room.name] = _pilot(room, admission, logbooks[room.name], operations)
     flying = Pilots(list(pilots.values()), watch)
-    access = Access(settings, AccessStore(redis), audit, new_local_token(Path(settings.data_dir)))
-    people = PeopleWatch(Path(settings.data_dir), settings.users, audit)
-    passwords = Passwords()
+    access = Access(settings, LoginStore(redis), audit, new_local_token(Path(settings.data_dir)))
+    account_watcher = AccountWatcher(Path(settings.data_dir), settings.users, audit)
+    passwords = PasswordChecker()
     app = make_app(settings, admissions, access)
     Login(access, passwords).install(app)
     Api(rooms, operations, history, audit, logbooks).add_to(app)
@@ -80,7 +80,7 @@ async def serve(child: Child) -> None:
             running.append(tasks.create_task(every(LOOK_SECONDS, partial(look_at, watch))))
             running.append(tasks.create_task(keep_history(history, rooms.samples)))
             running.append(tasks.create_task(flying.run()))
-            running.append(tasks.create_task(every(PEOPLE_SECONDS, people.look)))
+            running.append(tasks.create_task(every(ACCOUNTS_SECONDS, account_watcher.check)))
             running.append(tasks.create_task(every(NOTES_SECONDS, Notes(audit, stores).look)))
             if settings.webhooks:
                 running.append(tasks.create_task(Webhooks(settings.webhooks, admissions, redis, watch).run()))

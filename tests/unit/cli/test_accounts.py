@@ -7,7 +7,7 @@ import pytest
 from argon2 import PasswordHasher
 
 from support.cli_runner import invoke
-from waitroom.control.auth.accounts import PeopleFile, Role
+from waitroom.control.auth.accounts import AccountsFile, Role
 from waitroom.settings.validators import password_hash
 
 WORDS = "correct horse battery"
@@ -41,7 +41,7 @@ def run(folder):
 
 @pytest.fixture
 def file(folder):
-    return PeopleFile(folder)
+    return AccountsFile(folder)
 
 
 def add(run, name="anna", role="operator"):
@@ -110,7 +110,8 @@ def test_a_user_is_changed_and_removed(run, file):
     assert run("user", "password", "anna", stdin="another good password\n").exit_code == 0
     changed = file.read().users["anna"]
     assert PasswordHasher().verify(changed.password_hash, "another good password")
-    assert len({before.stamp, promoted.stamp, changed.stamp}) == 3, "each ends the sessions"
+    versions = {user.session_version for user in (before, promoted, changed)}
+    assert len(versions) == 3, "each ends the sessions"
     assert run("user", "remove", "anna").exit_code == 0
     assert file.read().users == {}
 
@@ -176,7 +177,7 @@ def test_the_folder_is_the_one_that_is_given_before_the_settings_one(run, file, 
     arguments = ("user", "add", "anna", "--role", "viewer", "--data-dir", other)
     assert run(*arguments, stdin=f"{WORDS}\n").exit_code == 0
     assert run(*arguments, "--config", config, stdin=f"{WORDS}\n").exit_code == 2, "there already"
-    assert list(PeopleFile(other).read().users) == ["anna"]
+    assert list(AccountsFile(other).read().users) == ["anna"]
     assert not file.path.exists()
 
 

@@ -15,59 +15,59 @@ from pathlib import Path
 import structlog
 
 from waitroom.control.audit.log import Audit
-from waitroom.control.auth.accounts import Actor, People, PeopleError, Register, Role, write_private
+from waitroom.control.auth.accounts import AccountRegistry, Accounts, AccountsError, Actor, Role, write_private
 from waitroom.errors import StoreUnavailable
 from waitroom.settings import UserSettings
 
 log = structlog.get_logger()
 
-FILE = "people.noted.json"
-LOOK_SECONDS = 2.0
+RECORDED_FILE = "people.noted.json"
+CHECK_SECONDS = 2.0
 
 # Role and digest by name.
-Known = Mapping[str, tuple[str, str]]
+Snapshot = Mapping[str, tuple[str, str]]
 
 # A command on this machine, or an editor: neither file records the author.
-_SOMEBODY = Actor("local", Role.ADMIN, "", "cli")
+_LOCAL = Actor("local", Role.ADMIN, "", "cli")
 
 
-class PeopleWatch:
+class AccountWatcher:
     """Watches the users and tokens of one gateway.
 
     Args:
         data_dir: The directory of ``people.json``.
-        of_settings: The users that the settings define.
+        from_settings: The users that the settings define.
         audit: The audit log.
     """
 
-    def __init__(self, data_dir: Path, of_settings: Iterable[UserSettings], audit: Audit) -> None:
-        self._register = Register(data_dir, of_settings)
-        self._path = data_dir / FILE
+    def __init__(self, data_dir: Path, from_settings: Iterable[UserSettings], audit: Audit) -> None:
+        self._registry = AccountRegistry(data_dir, from_settings)
+        self._path = data_dir / RECORDED_FILE
         self._audit = audit
-        self._noted: Known | None = None
+        self._recorded: Snapshot | None = None
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Records what has changed since the last record."""
         try:
-            now = known(await asyncio.to_thread(self._register.now))
-            if self._noted is None:
-                self._noted = await asyncio.to_thread(self._read)
-            if now == self._noted:
+            now = snapshot(await asyncio.to_thread(self._registry.current))
+            if self._recorded is None:
+                self._recorded = await asyncio.to_thread(self._load_recorded)
+            if now == self._recorded:
                 return
-            old, new = difference(self._noted, now), difference(now, self._noted)
-            await self._audit.write(_SOMEBODY, "people", old=old, new=new)
-            self._noted = now
+            old, new = difference(self._recorded, now), difference(now, self._recorded)
+            await self._audit.write(_LOCAL, "people", old=old, new=new)
+            self._recorded = now
             await asyncio.to_thread(write_private, self._path, json.dumps(now) + "\n")
         except StoreUnavailable:
-            pass  # the next look retries
-        except PeopleError as error:
+            pass  # the next check retries
+        except AccountsError as error:
             log.error("account changes not recorded in the audit log", cause=str(error))
 
-    def _read(self) -> Known:
+    def _load_recorded(self) -> Snapshot:
         """Returns the state recorded last; empty if the file is missing or unreadable, so that all is recorded."""
         try:
-            kept = json.loads(self._path.read_bytes())
-            return {str(name): (str(role), str(digest)) for name, (role, digest) in kept.items()}
+            stored = json.loads(self._path.read_bytes())
+            return {str(name): (str(role), str(digest)) for name, (role, digest) in stored.items()}
         except FileNotFoundError:
             pass
         except (OSError, ValueError, AttributeError, TypeError) as error:
@@ -75,18 +75,18 @@ class PeopleWatch:
         return {}
 
 
-def known(people: People) -> Known:
+def snapshot(accounts: Accounts) -> Snapshot:
     """Returns the state to compare. Tokens are prefixed, so that their names cannot collide with users'."""
-    users = {name: (str(user.role), user.stamp) for name, user in people.users.items()}
-    tokens = {f"token:{name}": (str(token.role), _digest(token.sha256)) for name, token in people.tokens.items()}
+    users = {name: (str(user.role), user.session_version) for name, user in accounts.users.items()}
+    tokens = {f"token:{name}": (str(token.role), _digest(token.sha256)) for name, token in accounts.tokens.items()}
     return {**users, **tokens}
 
 
-def difference(people: Known, others: Known) -> dict[str, str]:
+def difference(accounts: Snapshot, others: Snapshot) -> dict[str, str]:
     """Returns the roles of accounts missing or different in ``others``; of changed credentials only the fact."""
     return {
         name: role if name not in others or others[name][0] != role else "other credentials"
-        for name, (role, digest) in people.items()
+        for name, (role, digest) in accounts.items()
         if others.get(name) != (role, digest)
     }
 

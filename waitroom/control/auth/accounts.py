@@ -25,16 +25,16 @@ from waitroom.errors import WaitroomError
 from waitroom.process.data_dir import make_folder
 from waitroom.settings import UserSettings
 
-FILE = "people.json"
+ACCOUNTS_FILE = "people.json"
 LOCAL_TOKEN_FILE = "operator.token"  # noqa: S105 - a file's name
-LOCK_SECONDS = 5.0
-POLL_SECONDS = 0.05
-TOKEN_MARK = "wrt_"  # noqa: S105 - so that secret scanners recognize leaked tokens
+LOCK_TIMEOUT_SECONDS = 5.0
+LOCK_POLL_SECONDS = 0.05
+TOKEN_PREFIX = "wrt_"  # noqa: S105 - so that secret scanners recognize leaked tokens
 
 _TOKEN_NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
 
 
-class PeopleError(WaitroomError):
+class AccountsError(WaitroomError):
     """``people.json`` can't be read, written or changed. The message says how to fix that and quotes no secret."""
 
 
@@ -45,10 +45,10 @@ class Role(StrEnum):
     OPERATOR = "operator"
     ADMIN = "admin"
 
-    def may(self, least: Role) -> bool:
-        """Whether this role includes the permissions of ``least``."""
+    def includes(self, required: Role) -> bool:
+        """Whether this role includes the permissions of ``required``."""
         ranks = list(Role)
-        return ranks.index(self) >= ranks.index(least)
+        return ranks.index(self) >= ranks.index(required)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class User:
     in_settings: bool = False
 
     @property
-    def stamp(self) -> str:
+    def session_version(self) -> str:
         """Part of a session: changes with role, password or second factor, which ends the user's sessions."""
         known = json.dumps([self.name, self.role, self.password_hash, self.totp_secret])
         return hashlib.sha256(known.encode()).hexdigest()[:32]
@@ -96,13 +96,13 @@ class ApiToken:
 
 
 @dataclass(frozen=True, slots=True)
-class People:
+class Accounts:
     """All users and tokens, by name."""
 
     users: Mapping[str, User] = field(default_factory=dict)
     tokens: Mapping[str, ApiToken] = field(default_factory=dict)
 
-    def bearer(self, token: str) -> ApiToken | None:
+    def find_token(self, token: str) -> ApiToken | None:
         """Returns the matching token, in constant time, whether or not there is one."""
         digest, found = token_digest(token), None
         for one in self.tokens.values():
@@ -120,140 +120,138 @@ _STRICT = ConfigDict(extra="forbid")
 
 
 @checked.dataclass(frozen=True, config=_STRICT)
-class _KeptUser:
+class _StoredUser:
     role: Role
     password_hash: str
     totp_secret: str | None = None
 
 
 @checked.dataclass(frozen=True, config=_STRICT)
-class _KeptToken:
+class _StoredToken:
     role: Role
     sha256: str
     created_at: int
 
 
 @checked.dataclass(frozen=True, config=_STRICT)
-class _Kept:
-    users: dict[str, _KeptUser] = field(default_factory=dict)
-    tokens: dict[str, _KeptToken] = field(default_factory=dict)
+class _StoredAccounts:
+    users: dict[str, _StoredUser] = field(default_factory=dict)
+    tokens: dict[str, _StoredToken] = field(default_factory=dict)
 
 
-_KEPT = TypeAdapter(_Kept)
+_STORED_ACCOUNTS = TypeAdapter(_StoredAccounts)
 
 
-class PeopleFile:
+class AccountsFile:
     """``people.json``: read by the control process, changed by the ``waitroom user`` and ``waitroom token`` commands.
 
     Changes are atomic; of two concurrent ones, one waits.
     """
 
     def __init__(self, data_dir: Path) -> None:
-        self.path = data_dir / FILE
+        self.path = data_dir / ACCOUNTS_FILE
 
-    def read(self) -> People:
-        """Returns all accounts in the file; none if it is missing. Raises `PeopleError`."""
+    def read(self) -> Accounts:
+        """Returns all accounts in the file; none if it is missing. Raises `AccountsError`."""
         try:
             text = self.path.read_bytes()
         except FileNotFoundError:
-            return People()
+            return Accounts()
         except OSError as error:
-            raise PeopleError(
-                f"{self.path} can't be read: {error.strerror}. Make it readable for the gateway's user."
-            ) from None
+            raise AccountsError(_unreadable(self.path, error)) from None
         try:
-            kept = _KEPT.validate_json(text)
+            stored = _STORED_ACCOUNTS.validate_json(text)
         except ValidationError:
             pass  # the error would quote the file's contents
         else:
-            return People(
-                {n: User(n, one.role, one.password_hash, one.totp_secret) for n, one in kept.users.items()},
-                {n: ApiToken(n, one.role, one.sha256, one.created_at) for n, one in kept.tokens.items()},
+            return Accounts(
+                {n: User(n, one.role, one.password_hash, one.totp_secret) for n, one in stored.users.items()},
+                {n: ApiToken(n, one.role, one.sha256, one.created_at) for n, one in stored.tokens.items()},
             )
-        raise PeopleError(f"{self.path} is corrupt: restore a copy, or delete it and add the users again.")
+        raise AccountsError(f"{self.path} is corrupt: restore a copy, or delete it and add the users again.")
 
     def add_user(self, user: User) -> None:
-        """Adds a user. Raises `PeopleError`."""
+        """Adds a user. Raises `AccountsError`."""
 
-        def add(people: People) -> People:
-            if user.name in people.users:
-                raise PeopleError(
+        def add(accounts: Accounts) -> Accounts:
+            if user.name in accounts.users:
+                raise AccountsError(
                     f'The user "{user.name}" already exists. To change it: waitroom user password, role or totp.'
                 )
-            return People({**people.users, user.name: user}, people.tokens)
+            return Accounts({**accounts.users, user.name: user}, accounts.tokens)
 
         self._change(add)
 
     def change_user(self, name: str, change: Callable[[User], User]) -> None:
-        """Replaces a user by the result of ``change``. Raises `PeopleError`."""
+        """Replaces a user by the result of ``change``. Raises `AccountsError`."""
 
-        def replace(people: People) -> People:
-            others = _without(people.users, name, "user")
-            return People({**others, name: change(people.users[name])}, people.tokens)
+        def replace(accounts: Accounts) -> Accounts:
+            others = _without(accounts.users, name, "user")
+            return Accounts({**others, name: change(accounts.users[name])}, accounts.tokens)
 
         self._change(replace)
 
     def remove_user(self, name: str) -> None:
-        """Removes a user. Raises `PeopleError`."""
-        self._change(lambda people: People(_without(people.users, name, "user"), people.tokens))
+        """Removes a user. Raises `AccountsError`."""
+        self._change(lambda accounts: Accounts(_without(accounts.users, name, "user"), accounts.tokens))
 
     def add_token(self, name: str, role: Role) -> str:
-        """Creates and returns a token, which is stored only as a digest. Raises `PeopleError`."""
+        """Creates and returns a token, which is stored only as a digest. Raises `AccountsError`."""
         if not _TOKEN_NAME.fullmatch(name):
-            raise PeopleError(f'"{name}" is not a valid token name: use 1 to 64 of a-z, 0-9, ".", "_", "@" and "-".')
-        token = TOKEN_MARK + secrets.token_urlsafe(32)
+            raise AccountsError(f'"{name}" is not a valid token name: use 1 to 64 of a-z, 0-9, ".", "_", "@" and "-".')
+        token = TOKEN_PREFIX + secrets.token_urlsafe(32)
 
-        def add(people: People) -> People:
-            if name in people.tokens:
-                raise PeopleError(f'The token "{name}" already exists: remove it first, or choose another name.')
+        def add(accounts: Accounts) -> Accounts:
+            if name in accounts.tokens:
+                raise AccountsError(f'The token "{name}" already exists: remove it first, or choose another name.')
             one = ApiToken(name, role, token_digest(token), int(time.time()))
-            return People(people.users, {**people.tokens, name: one})
+            return Accounts(accounts.users, {**accounts.tokens, name: one})
 
         self._change(add)
         return token
 
     def remove_token(self, name: str) -> None:
-        """Removes a token. Raises `PeopleError`."""
-        self._change(lambda people: People(people.users, _without(people.tokens, name, "token")))
+        """Removes a token. Raises `AccountsError`."""
+        self._change(lambda accounts: Accounts(accounts.users, _without(accounts.tokens, name, "token")))
 
-    def _change(self, change: Callable[[People], People]) -> None:
+    def _change(self, change: Callable[[Accounts], Accounts]) -> None:
         make_folder(self.path.parent)
         with _locked(self.path.with_suffix(".lock")):
-            people = change(self.read())
-            kept = {
+            accounts = change(self.read())
+            stored = {
                 "users": {
                     one.name: {"role": one.role, "password_hash": one.password_hash, "totp_secret": one.totp_secret}
-                    for one in people.users.values()
+                    for one in accounts.users.values()
                 },
                 "tokens": {
                     one.name: {"role": one.role, "sha256": one.sha256, "created_at": one.created_at}
-                    for one in people.tokens.values()
+                    for one in accounts.tokens.values()
                 },
             }
-            write_private(self.path, json.dumps(kept, indent=1) + "\n")
+            write_private(self.path, json.dumps(stored, indent=1) + "\n")
 
 
-class Register:
+class AccountRegistry:
     """The current accounts: those of the settings, and those of the file, which is reloaded when it has changed.
 
     A name in the settings takes precedence over the same one in the file.
     """
 
-    def __init__(self, data_dir: Path, of_settings: Iterable[UserSettings]) -> None:
-        self._file = PeopleFile(data_dir)
-        self._of_settings = {user.name: user for user in users_of(of_settings)}
-        self._read: tuple[object, People] | None = None
+    def __init__(self, data_dir: Path, from_settings: Iterable[UserSettings]) -> None:
+        self._file = AccountsFile(data_dir)
+        self._of_settings = {user.name: user for user in users_from_settings(from_settings)}
+        self._loaded: tuple[object, Accounts] | None = None
 
-    def now(self) -> People:
-        """Reloads the file if it has changed, which blocks. Raises `PeopleError`."""
-        mark = _mark(self._file.path)
-        if self._read is None or self._read[0] != mark:
-            people = self._file.read()
-            self._read = (mark, People({**people.users, **self._of_settings}, people.tokens))
-        return self._read[1]
+    def current(self) -> Accounts:
+        """Reloads the file if it has changed, which blocks. Raises `AccountsError`."""
+        version = _file_version(self._file.path)
+        if self._loaded is None or self._loaded[0] != version:
+            accounts = self._file.read()
+            self._loaded = (version, Accounts({**accounts.users, **self._of_settings}, accounts.tokens))
+        return self._loaded[1]
 
 
-def users_of(settings: Iterable[UserSettings]) -> list[User]:
+def users_from_settings(settings: Iterable[UserSettings]) -> list[User]:
     """Returns the users that the settings define."""
     return [User(one.name, Role(one.role), one.password_hash, one.totp_secret, in_settings=True) for one in settings]
 
@@ -267,7 +265,7 @@ def new_local_token(data_dir: Path) -> str:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Writes a file atomically, readable only by its owner. Raises `PeopleError`."""
+    """Writes a file atomically, readable only by its owner. Raises `AccountsError`."""
     name = ""
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -282,26 +280,26 @@ def write_private(path: Path, text: str) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             os.unlink(name)
-        raise PeopleError(f"{path} can't be written: {error.strerror}. Run this as the gateway's user.") from None
+        raise AccountsError(f"{path} can't be written: {error.strerror}. Run this as the gateway's user.") from None
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock. Raises `PeopleError`."""
+    """Holds an exclusive lock. Raises `AccountsError`."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise PeopleError(f"{path} can't be opened: {error.strerror}. Run this as the gateway's user.") from None
+        raise AccountsError(f"{path} can't be opened: {error.strerror}. Run this as the gateway's user.") from None
     try:
-        deadline = time.monotonic() + LOCK_SECONDS
+        deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise PeopleError("Another command is changing users or tokens; try again.") from None
-                time.sleep(POLL_SECONDS)
+                    raise AccountsError("Another command is changing users or tokens; try again.") from None
+                time.sleep(LOCK_POLL_SECONDS)
         yield
     finally:
         os.close(descriptor)
@@ -310,16 +308,20 @@ def _locked(path: Path) -> Iterator[None]:
 def _without(table: Mapping[str, Any], name: str, kind: str) -> dict[str, Any]:
     if name not in table:
         known = ", ".join(sorted(table)) or "none"
-        raise PeopleError(f'Unknown {kind} "{name}". The file has: {known}.')
+        raise AccountsError(f'Unknown {kind} "{name}". The file has: {known}.')
     return {key: value for key, value in table.items() if key != name}
 
 
-def _mark(path: Path) -> object:
+def _file_version(path: Path) -> object:
     """Returns a value that changes with the file."""
     try:
         found = path.stat()
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise PeopleError(f"{path} can't be read: {error.strerror}. Make it readable for the gateway's user.") from None
+        raise AccountsError(_unreadable(path, error)) from None
     return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    return f"{path} can't be read: {error.strerror}. Make it readable for the gateway's user."

@@ -9,89 +9,89 @@ from urllib.parse import parse_qs
 from aiohttp import web
 
 from waitroom.control.auth.accounts import Actor, Role, User
-from waitroom.control.auth.middleware import ACTOR, FORM, LOGIN, LOGOUT, Access, Refused
-from waitroom.control.auth.passwords import Passwords, TooBusy, matching_step, stand_in
-from waitroom.control.auth.request_origin import Whence, from_own_page, own_path
+from waitroom.control.auth.middleware import ACTOR, FORM, LOGIN, LOGOUT, Access, RefusedError
+from waitroom.control.auth.passwords import PasswordChecker, TooBusyError, dummy_hash, matching_step
+from waitroom.control.auth.request_source import RequestSource, is_same_origin, safe_path
 from waitroom.control.auth.session_cookie import COOKIE, SESSION_SECONDS, AdminSession
 from waitroom.control.http import BadRequest, read_body
 from waitroom.errors import StoreUnavailable
 
-LONGEST_FORM = 8 << 10
-LONGEST_NAME = 64
-WRONG = "Wrong name, password or code."
+MAX_FORM_BYTES = 8 << 10
+MAX_NAME_LENGTH = 64
+WRONG_CREDENTIALS = "Wrong name, password or code."
 # Checked for users without a second factor, so that their responses take as long as others'.
-_NO_SECRET = "A" * 32
+_DUMMY_SECRET = "A" * 32
 
 
 class Login:
     """The login and logout pages and requests."""
 
-    def __init__(self, access: Access, passwords: Passwords) -> None:
+    def __init__(self, access: Access, passwords: PasswordChecker) -> None:
         self._access = access
         self._passwords = passwords
 
     def install(self, app: web.Application) -> None:
         """Adds its handlers to an application; they require the middleware of `Access`."""
-        app.router.add_get(LOGIN, self._form)
+        app.router.add_get(LOGIN, self._show_form)
         app.router.add_post(LOGIN, self._log_in)
         app.router.add_post(LOGOUT, self._log_out)
 
-    async def _form(self, request: web.Request) -> web.StreamResponse:
-        await self._must_have_users(self._access.whence(request))
-        return self._page(200, "", next=own_path(request.query.get("next", "/")))
+    async def _show_form(self, request: web.Request) -> web.StreamResponse:
+        await self._require_users(self._access.request_source(request))
+        return self._page(200, "", next=safe_path(request.query.get("next", "/")))
 
-    async def _must_have_users(self, here: Whence) -> dict[str, User]:
+    async def _require_users(self, source: RequestSource) -> dict[str, User]:
         """Returns the users; if there are none, redirects local visitors to the rooms."""
-        people = await self._access.people()
-        if not people.users:
-            if not here.here:
-                self._access.refuse_strangers(here)
+        accounts = await self._access.accounts()
+        if not accounts.users:
+            if not source.is_local:
+                self._access.refuse_remote(source)
             raise web.HTTPSeeOther("/")
-        return dict(people.users)
+        return dict(accounts.users)
 
     async def _log_in(self, request: web.Request) -> web.StreamResponse:
-        here = self._access.whence(request)
-        users = await self._must_have_users(here)
-        if from_own_page(request, here.secure) is not True:
-            self._access.refuse_other_pages(Actor("unknown", Role.VIEWER, here.address, "dashboard"))
-        form = await _form_of(request)
-        name, target = form.get("name", "").strip().lower()[:LONGEST_NAME], own_path(form.get("next", "/"))
+        source = self._access.request_source(request)
+        users = await self._require_users(source)
+        if is_same_origin(request, source.secure) is not True:
+            self._access.refuse_cross_site(Actor("unknown", Role.VIEWER, source.address, "dashboard"))
+        form = await _read_form(request)
+        name, target = form.get("name", "").strip().lower()[:MAX_NAME_LENGTH], safe_path(form.get("next", "/"))
         user = users.get(name)
         # The name of an unknown user is not recorded: it may be a mistyped password.
-        actor = Actor("unknown" if user is None else user.name, Role.VIEWER, here.address, "dashboard")
+        actor = Actor("unknown" if user is None else user.name, Role.VIEWER, source.address, "dashboard")
         try:
-            wait = await self._access.store.attempt(name, here.address)
+            wait = await self._access.store.attempt(name, source.address)
             if wait:
                 seconds = math.ceil(wait)
                 await self._access.record(actor, "login", note="too many attempts", outcome="refused")
                 message = f"Too many attempts. Try again in {seconds} s."
-                answer = self._page(429, message, next=target, name=name)
-                answer.headers["Retry-After"] = str(seconds)
-                return answer
-            reason = await self._reason_against(user, name, form, users)
+                response = self._page(429, message, next=target, name=name)
+                response.headers["Retry-After"] = str(seconds)
+                return response
+            reason = await self._refusal_reason(user, name, form, users)
             if reason or user is None:
                 await self._access.record(actor, "login", note=reason, outcome="refused")
-                return self._page(403, WRONG, next=target, name=name)
-            await self._access.store.succeeded(name, here.address)
-        except TooBusy as error:
-            raise Refused(
+                return self._page(403, WRONG_CREDENTIALS, next=target, name=name)
+            await self._access.store.succeeded(name, source.address)
+        except TooBusyError as error:
+            raise RefusedError(
                 503, "Too many logins", "Too many logins are in progress. Try again.", retry_after=5
             ) from error
         except StoreUnavailable as error:
             detail = "Nobody can log in now. On the gateway's own machine, waitroom status still shows the rooms."
-            raise Refused(503, "Store unavailable", detail, retry_after=5) from error
-        await self._access.record(Actor(user.name, user.role, here.address, "dashboard"), "login")
-        return self._let_in(user, target, secure=here.secure)
+            raise RefusedError(503, "Store unavailable", detail, retry_after=5) from error
+        await self._access.record(Actor(user.name, user.role, source.address, "dashboard"), "login")
+        return self._start_session(user, target, secure=source.secure)
 
-    async def _reason_against(self, user: User | None, name: str, form: dict[str, str], users: dict[str, User]) -> str:
+    async def _refusal_reason(self, user: User | None, name: str, form: dict[str, str], users: dict[str, User]) -> str:
         """Returns why a login is refused, for the audit log; empty if it isn't. Takes as long whatever the reason."""
-        hashed = stand_in(name, [one.password_hash for one in users.values()]) if user is None else user.password_hash
-        right = await self._passwords.right(form.get("password", ""), hashed)
+        hashed = dummy_hash(name, [one.password_hash for one in users.values()]) if user is None else user.password_hash
+        correct = await self._passwords.verify(form.get("password", ""), hashed)
         secret = None if user is None else user.totp_secret
-        step = matching_step(secret or _NO_SECRET, form.get("code", ""), self._access.now())
+        step = matching_step(secret or _DUMMY_SECRET, form.get("code", ""), self._access.now())
         if user is None:
             return "unknown user"
-        if not right:
+        if not correct:
             return "wrong password"
         if secret is not None:
             if step is None:
@@ -100,12 +100,12 @@ class Login:
                 return "code already used"
         return ""
 
-    def _let_in(self, user: User, target: str, *, secure: bool) -> web.StreamResponse:
+    def _start_session(self, user: User, target: str, *, secure: bool) -> web.StreamResponse:
         session = AdminSession(
-            user.name, secrets.token_urlsafe(16), user.stamp, int(self._access.now()) + SESSION_SECONDS
+            user.name, secrets.token_urlsafe(16), user.session_version, int(self._access.now()) + SESSION_SECONDS
         )
-        answer = web.Response(status=303, headers={"Location": target, "Cache-Control": "no-store"})
-        answer.set_cookie(
+        response = web.Response(status=303, headers={"Location": target, "Cache-Control": "no-store"})
+        response.set_cookie(
             COOKIE,
             self._access.cookies.sign(session),
             max_age=SESSION_SECONDS,
@@ -114,36 +114,36 @@ class Login:
             httponly=True,
             samesite="Strict",
         )
-        return answer
+        return response
 
     async def _log_out(self, request: web.Request) -> web.StreamResponse:
         session = self._access.session(request)
-        answer = web.Response(status=303, headers={"Location": LOGIN, "Cache-Control": "no-store"})
+        response = web.Response(status=303, headers={"Location": LOGIN, "Cache-Control": "no-store"})
         if session is not None:
             try:
                 await self._access.store.end_session(session.id, session.ends_at - self._access.now())
             except StoreUnavailable as error:
                 detail = "The session can't be ended now. Try again, or close the browser."
-                raise Refused(503, "Store unavailable", detail, retry_after=5) from error
+                raise RefusedError(503, "Store unavailable", detail, retry_after=5) from error
             await self._access.record(request[ACTOR], "logout")
-        answer.del_cookie(COOKIE, path="/", httponly=True, samesite="Strict")
-        return answer
+        response.del_cookie(COOKIE, path="/", httponly=True, samesite="Strict")
+        return response
 
     def _page(self, status: int, message: str, *, next: str, name: str = "") -> web.Response:  # noqa: A002
         return self._access.page(status, "Log in", message, form=True, next=next, name=name)
 
 
-async def _form_of(request: web.Request) -> dict[str, str]:
-    """Returns the form's fields, the first value of each. Raises `Refused`."""
+async def _read_form(request: web.Request) -> dict[str, str]:
+    """Returns the form's fields, the first value of each. Raises `RefusedError`."""
     if request.content_type != FORM:
-        raise Refused(415, "Unsupported content type", f"Send it as {FORM}.")
-    if request.content_length is None or request.content_length > LONGEST_FORM:
-        raise Refused(413, "Form too large", f"A login form has at most {LONGEST_FORM} bytes.")
+        raise RefusedError(415, "Unsupported content type", f"Send it as {FORM}.")
+    if request.content_length is None or request.content_length > MAX_FORM_BYTES:
+        raise RefusedError(413, "Form too large", f"A login form has at most {MAX_FORM_BYTES} bytes.")
     try:
-        body = await read_body(request, LONGEST_FORM)
+        body = await read_body(request, MAX_FORM_BYTES)
         fields = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=10)
     except BadRequest as error:
-        raise Refused(error.status, "Unreadable form", str(error)) from error
+        raise RefusedError(error.status, "Unreadable form", str(error)) from error
     except ValueError as error:
-        raise Refused(400, "Invalid form", "The form of the login page has four fields.") from error
+        raise RefusedError(400, "Invalid form", "The form of the login page has four fields.") from error
     return {name: values[0] for name, values in fields.items()}

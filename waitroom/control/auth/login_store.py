@@ -17,31 +17,31 @@ from waitroom.store.scripts import load_script
 
 # No room can have this name.
 PREFIX = "waitroom:{:access}"
-COUNTERS_DIGITS = 4  # hexadecimal: 65,536 counters of each kind
-KEPT_SECONDS = 3600.0
-CODE_KEPT_SECONDS = 300
+COUNTER_DIGITS = 4  # hexadecimal: 65,536 counters of each kind
+COUNTER_SECONDS = 3600.0
+USED_CODE_SECONDS = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Pauses:
+class Backoff:
     """The rate of attempts: ``free`` ones without a pause, then pauses that double. Seconds."""
 
     free: int
-    first_seconds: float
-    longest_seconds: float
+    initial_seconds: float
+    max_seconds: float
 
     def arguments(self) -> list[str | int]:
         """Returns the script's arguments."""
-        return [self.free, round(self.first_seconds * 1000), round(self.longest_seconds * 1000)]
+        return [self.free, round(self.initial_seconds * 1000), round(self.max_seconds * 1000)]
 
 
 # Anybody who knows a name can make its owner wait, so this pause must stay short enough for someone on call.
-FOR_A_NAME = Pauses(free=3, first_seconds=1, longest_seconds=60)
+NAME_BACKOFF = Backoff(free=3, initial_seconds=1, max_seconds=60)
 # Many operators may share an address.
-FOR_AN_ADDRESS = Pauses(free=10, first_seconds=1, longest_seconds=900)
+ADDRESS_BACKOFF = Backoff(free=10, initial_seconds=1, max_seconds=900)
 
 
-class AccessStore:
+class LoginStore:
     """Login state. Every method raises `StoreUnavailable` when Redis doesn't answer in time.
 
     Args:
@@ -58,7 +58,7 @@ class AccessStore:
     async def attempt(self, name: str, address: str) -> float:
         """Counts a login attempt; returns the seconds until one is allowed, 0 if this one is."""
         now = "" if self._clock is None else self._clock()
-        arguments = [now, round(KEPT_SECONDS * 1000), *FOR_A_NAME.arguments(), *FOR_AN_ADDRESS.arguments()]
+        arguments = [now, round(COUNTER_SECONDS * 1000), *NAME_BACKOFF.arguments(), *ADDRESS_BACKOFF.arguments()]
         with store_errors():
             return int(await self._attempt(keys=_counters(name, address), args=arguments)) / 1000
 
@@ -71,7 +71,7 @@ class AccessStore:
         """Marks the code of an interval as used; False if it already was."""
         with store_errors():
             key = f"{PREFIX}:code:{_digest(name)}:{step}"
-            return bool(await self._redis.set(key, 1, nx=True, ex=CODE_KEPT_SECONDS))
+            return bool(await self._redis.set(key, 1, nx=True, ex=USED_CODE_SECONDS))
 
     async def end_session(self, session: str, seconds: float) -> None:
         """Ends a session that would last this many seconds more."""
@@ -85,14 +85,14 @@ class AccessStore:
 
 
 def _counters(name: str, address: str) -> list[str]:
-    digits = slice(COUNTERS_DIGITS)
+    digits = slice(COUNTER_DIGITS)
     return [
         f"{PREFIX}:tries:name:{_digest(name)[digits]}",
-        f"{PREFIX}:tries:address:{_digest(_neighbourhood(address))[digits]}",
+        f"{PREFIX}:tries:address:{_digest(_network(address))[digits]}",
     ]
 
 
-def _neighbourhood(address: str) -> str:
+def _network(address: str) -> str:
     """Returns the network of one customer of a provider: an IPv4 address, or an IPv6 /64."""
     try:
         parsed = ipaddress.ip_address(address)

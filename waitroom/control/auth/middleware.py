@@ -22,9 +22,9 @@ from aiohttp.typedefs import Handler
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from waitroom.budgets import TokenBucket
-from waitroom.control.auth.accounts import Actor, ApiToken, People, PeopleError, Register, Role
-from waitroom.control.auth.login_store import AccessStore
-from waitroom.control.auth.request_origin import SAFE_METHODS, Whence, from_own_page, whence
+from waitroom.control.auth.accounts import AccountRegistry, Accounts, AccountsError, Actor, ApiToken, Role
+from waitroom.control.auth.login_store import LoginStore
+from waitroom.control.auth.request_source import SAFE_METHODS, RequestSource, is_same_origin, request_source
 from waitroom.control.auth.session_cookie import COOKIE, AdminCookies, AdminSession
 from waitroom.control.http import problem
 from waitroom.errors import InvalidTokenError, StoreUnavailable, WaitroomError
@@ -38,7 +38,7 @@ LOGIN = "/login"
 LOGOUT = "/logout"
 API = "/api/"
 # Programs request these, and they disclose nothing about anybody.
-FOR_ALL = frozenset({"/healthz", "/readyz", "/metrics", LOGIN})
+PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/metrics", LOGIN})
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 PAGE_HEADERS = {
@@ -49,14 +49,14 @@ PAGE_HEADERS = {
     # With "no-referrer", browsers would not send the origin of our own forms.
     "Referrer-Policy": "same-origin",
 }
-LONGEST_PATH_TOLD = 200
-RECORDS_AT_ONCE = 30
-RECORDS_PER_SECOND = 0.5
+MAX_RECORDED_PATH = 200
+REFUSAL_RECORDS_BURST = 30
+REFUSAL_RECORDS_PER_SECOND = 0.5
 
 ACTOR = web.RequestKey("actor", Actor)
 
 
-class Recorder(Protocol):
+class AuditRecorder(Protocol):
     """The audit log."""
 
     async def record(
@@ -73,7 +73,7 @@ class Recorder(Protocol):
         """Records an action or an attempt."""
 
 
-class Refused(WaitroomError):  # noqa: N818 - an answer, not a mistake
+class RefusedError(WaitroomError):
     """A request is rejected; `Access` turns this into a page or a problem response.
 
     Attributes:
@@ -94,10 +94,10 @@ class Refused(WaitroomError):  # noqa: N818 - an answer, not a mistake
         self.retry_after = retry_after
 
 
-def _must(actor: Actor, least: Role) -> None:
-    if not actor.role.may(least):
-        detail = f"This requires the role {least}; yours is {actor.role}. To change it: waitroom user role"
-        raise Refused(403, "Insufficient role", detail, actor=actor)
+def _require_role(actor: Actor, required: Role) -> None:
+    if not actor.role.includes(required):
+        detail = f"This requires the role {required}; yours is {actor.role}. To change it: waitroom user role"
+        raise RefusedError(403, "Insufficient role", detail, actor=actor)
 
 
 class Access:
@@ -114,8 +114,8 @@ class Access:
     def __init__(
         self,
         settings: Settings,
-        store: AccessStore,
-        audit: Recorder,
+        store: LoginStore,
+        audit: AuditRecorder,
         local_token: str,
         *,
         now: Callable[[], float] = time.time,
@@ -125,12 +125,12 @@ class Access:
         self.now = now
         self._audit = audit
         self._local_token = local_token
-        self._register = Register(Path(settings.data_dir), settings.users)
+        self._registry = AccountRegistry(Path(settings.data_dir), settings.users)
         self._trusted = TrustedProxies(settings.trusted_proxies)
         # Strangers must not push all other entries out of the audit log.
-        self._refusals = TokenBucket(RECORDS_PER_SECOND, RECORDS_AT_ONCE)
-        self._left_out = 0
-        self._said = ""
+        self._refusals = TokenBucket(REFUSAL_RECORDS_PER_SECOND, REFUSAL_RECORDS_BURST)
+        self._omitted = 0
+        self._last_error = ""
         environment = Environment(
             loader=FileSystemLoader(resource_path("templates") / "admin"), autoescape=True, undefined=StrictUndefined
         )
@@ -144,27 +144,27 @@ class Access:
     async def still_allowed(self, request: web.Request) -> bool:
         """Whether the sender of this request would still be admitted as the same actor; for long-lived responses."""
         try:
-            actor = await self._actor(request, self.whence(request))
-        except Refused:
+            actor = await self._actor(request, self.request_source(request))
+        except RefusedError:
             return False
         return actor == request[ACTOR]
 
-    def whence(self, request: web.Request) -> Whence:
+    def request_source(self, request: web.Request) -> RequestSource:
         """Returns the origin of a request."""
-        return whence(request, self._trusted)
+        return request_source(request, self._trusted)
 
-    async def people(self) -> People:
-        """Returns the current accounts. Raises `Refused`."""
+    async def accounts(self) -> Accounts:
+        """Returns the current accounts. Raises `RefusedError`."""
         try:
-            people = await asyncio.to_thread(self._register.now)
-        except PeopleError as error:
-            if str(error) != self._said:
-                self._said = str(error)
-                log.error("user database unavailable", cause=self._said)
+            accounts = await asyncio.to_thread(self._registry.current)
+        except AccountsError as error:
+            if str(error) != self._last_error:
+                self._last_error = str(error)
+                log.error("user database unavailable", cause=self._last_error)
             detail = "The file of users can't be read. The gateway's log gives the reason."
-            raise Refused(503, "User database unavailable", detail) from error
-        self._said = ""
-        return people
+            raise RefusedError(503, "User database unavailable", detail) from error
+        self._last_error = ""
+        return accounts
 
     async def record(
         self,
@@ -179,70 +179,71 @@ class Access:
         """Records an entry; refusals are limited to a number per minute."""
         if outcome == "refused":
             if not self._refusals.take(time.monotonic()):
-                self._left_out += 1
+                self._omitted += 1
                 return
-            if self._left_out:
-                note = f"{note} ({self._left_out} earlier refusals not recorded)"
-                self._left_out = 0
+            if self._omitted:
+                note = f"{note} ({self._omitted} earlier refusals not recorded)"
+                self._omitted = 0
         try:
             await self._audit.record(actor, action, old=old, new=new, note=note, outcome=outcome)
         except StoreUnavailable as error:
             log.warning("audit log write failed", action=action, who=actor.name, cause=str(error))
 
-    def page(self, status: int, title: str, message: str = "", **shown: Any) -> web.Response:
+    def page(self, status: int, title: str, message: str = "", **values: Any) -> web.Response:
         """Returns the page for unauthenticated clients."""
-        body = self._page.render({"form": False, "name": "", "next": "/", **shown}, title=title, message=message)
+        body = self._page.render({"form": False, "name": "", "next": "/", **values}, title=title, message=message)
         return web.Response(status=status, text=body, content_type="text/html", headers=PAGE_HEADERS)
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            if request.path not in FOR_ALL:
-                actor = await self._actor(request, self.whence(request))
+            if request.path not in PUBLIC_PATHS:
+                actor = await self._actor(request, self.request_source(request))
                 request[ACTOR] = actor
-                self._must_look_right(request)
+                self._check_content_type(request)
                 if request.path != LOGOUT:
-                    _must(actor, Role.VIEWER if request.method in SAFE_METHODS else Role.OPERATOR)
+                    _require_role(actor, Role.VIEWER if request.method in SAFE_METHODS else Role.OPERATOR)
             return await handler(request)
-        except Refused as refused:
-            return await self._answer(request, refused)
+        except RefusedError as refused:
+            return await self._refusal_response(request, refused)
 
-    async def _actor(self, request: web.Request, here: Whence) -> Actor:
-        """Returns the sender of a request. Raises `Refused`."""
+    async def _actor(self, request: web.Request, source: RequestSource) -> Actor:
+        """Returns the sender of a request. Raises `RefusedError`."""
         if "Authorization" in request.headers:
-            return await self._bearer(request.headers["Authorization"], here)
-        people = await self.people()
-        actor = await self._logged_in(request, here, people)
+            return await self._token_actor(request.headers["Authorization"], source)
+        accounts = await self.accounts()
+        actor = await self._session_actor(request, source, accounts)
         if actor is not None:
             return actor
-        if people.users:
-            raise Refused(401, "Authentication required", "Log in, or send an API token: Authorization: Bearer ...")
-        if not here.here:
-            self.refuse_strangers(here)
-        browser = from_own_page(request, here.secure)
-        actor = Actor("local", Role.ADMIN, here.address, "api" if browser is None else "dashboard")
+        if accounts.users:
+            detail = "Log in, or send an API token: Authorization: Bearer ..."
+            raise RefusedError(401, "Authentication required", detail)
+        if not source.is_local:
+            self.refuse_remote(source)
+        browser = is_same_origin(request, source.secure)
+        actor = Actor("local", Role.ADMIN, source.address, "api" if browser is None else "dashboard")
         # Any page could make its reader's browser send a request here, and that browser may be on this machine.
         if request.method not in SAFE_METHODS and browser is False:
-            self.refuse_other_pages(actor)
+            self.refuse_cross_site(actor)
         return actor
 
-    async def _bearer(self, header: str, here: Whence) -> Actor:
+    async def _token_actor(self, header: str, source: RequestSource) -> Actor:
         scheme, _, token = header.partition(" ")
         token = token.strip()
         if scheme.lower() == "bearer" and token and token.isascii():
-            if hmac.compare_digest(_bytes(token), self._local_token.encode()) and here.here:
-                return Actor("local", Role.ADMIN, here.address, "cli")
-            found: ApiToken | None = (await self.people()).bearer(token)
+            if hmac.compare_digest(_bytes(token), self._local_token.encode()) and source.is_local:
+                return Actor("local", Role.ADMIN, source.address, "cli")
+            found: ApiToken | None = (await self.accounts()).find_token(token)
             if found is not None:
-                return Actor(f"token:{found.name}", found.role, here.address, "api")
-        unknown = Actor("unknown", Role.VIEWER, here.address, "api")
-        raise Refused(401, "Invalid token", "The token is unknown, or it was removed.", actor=unknown)
+                return Actor(f"token:{found.name}", found.role, source.address, "api")
+        unknown = Actor("unknown", Role.VIEWER, source.address, "api")
+        raise RefusedError(401, "Invalid token", "The token is unknown, or it was removed.", actor=unknown)
 
-    async def _logged_in(self, request: web.Request, here: Whence, people: People) -> Actor | None:
+    async def _session_actor(self, request: web.Request, source: RequestSource, accounts: Accounts) -> Actor | None:
         """Returns the user that is logged in; None if there is none, or no longer."""
         session = self.session(request)
-        user = None if session is None else people.users.get(session.name)
-        if session is None or user is None or not hmac.compare_digest(user.stamp, session.stamp):
+        user = None if session is None else accounts.users.get(session.name)
+        if session is None or user is None or not hmac.compare_digest(user.session_version, session.session_version):
             return None
         safe = request.method in SAFE_METHODS
         try:
@@ -251,10 +252,10 @@ class Access:
         except StoreUnavailable as error:
             # No change would succeed now, but the operator must be able to see that the store is down.
             if not safe:
-                raise Refused(503, "Store unavailable", "Nothing can be changed. Try again.") from error
-        actor = Actor(user.name, user.role, here.address, "dashboard")
-        if not safe and from_own_page(request, here.secure) is not True:
-            self.refuse_other_pages(actor)
+                raise RefusedError(503, "Store unavailable", "Nothing can be changed. Try again.") from error
+        actor = Actor(user.name, user.role, source.address, "dashboard")
+        if not safe and is_same_origin(request, source.secure) is not True:
+            self.refuse_cross_site(actor)
         return actor
 
     def session(self, request: web.Request) -> AdminSession | None:
@@ -265,47 +266,48 @@ class Access:
         except InvalidTokenError:
             return None
 
-    def refuse_strangers(self, here: Whence) -> NoReturn:
-        """Rejects remote clients while no user is configured. Raises `Refused`."""
+    def refuse_remote(self, source: RequestSource) -> NoReturn:
+        """Rejects remote clients while no user is configured. Raises `RefusedError`."""
         detail = (
             "No user is configured, so only clients on the gateway's own machine have access. Add a user there, "
             "with the command: waitroom user add NAME --role admin"
         )
-        raise Refused(403, "No remote access", detail, actor=Actor("unknown", Role.VIEWER, here.address, "dashboard"))
+        actor = Actor("unknown", Role.VIEWER, source.address, "dashboard")
+        raise RefusedError(403, "No remote access", detail, actor=actor)
 
-    def refuse_other_pages(self, actor: Actor) -> NoReturn:
-        """Rejects requests that a foreign page made a browser send. Raises `Refused`."""
+    def refuse_cross_site(self, actor: Actor) -> NoReturn:
+        """Rejects requests that a foreign page made a browser send. Raises `RefusedError`."""
         detail = "The request didn't come from a page of this host. Behind a proxy, forward the Host header unchanged."
-        raise Refused(403, "Cross-site request", detail, actor=actor)
+        raise RefusedError(403, "Cross-site request", detail, actor=actor)
 
-    def _must_look_right(self, request: web.Request) -> None:
+    def _check_content_type(self, request: web.Request) -> None:
         """Rejects content types that no handler accepts, such as the plain forms of foreign pages."""
         if request.method in SAFE_METHODS or not request.body_exists:
             return
         wanted = JSON if request.path.startswith(API) else FORM
         if request.content_type != wanted:
-            raise Refused(415, "Unsupported content type", f"Send it as {wanted}.")
+            raise RefusedError(415, "Unsupported content type", f"Send it as {wanted}.")
 
-    async def _answer(self, request: web.Request, refused: Refused) -> web.StreamResponse:
+    async def _refusal_response(self, request: web.Request, refused: RefusedError) -> web.StreamResponse:
         if refused.actor is not None:
-            asked = {"method": request.method, "path": request.path[:LONGEST_PATH_TOLD]}
-            await self.record(refused.actor, "request", new=asked, note=refused.title, outcome="refused")
+            attempt = {"method": request.method, "path": request.path[:MAX_RECORDED_PATH]}
+            await self.record(refused.actor, "request", new=attempt, note=refused.title, outcome="refused")
         if request.path.startswith(API):
-            return self._problem(refused)
+            return self._problem_response(refused)
         if refused.status == 401:
             wanted = request.path_qs if request.method in SAFE_METHODS else "/"
             where = f"{LOGIN}?next={quote(wanted, safe='/')}"
             return web.Response(status=303, headers={"Location": where, "Cache-Control": "no-store"})
-        answer = self.page(refused.status, refused.title, refused.detail)
-        _say_when(answer, refused)
-        return answer
+        response = self.page(refused.status, refused.title, refused.detail)
+        _set_retry_after(response, refused)
+        return response
 
-    def _problem(self, refused: Refused) -> web.Response:
-        answer = problem(refused.status, refused.detail, title=refused.title)
+    def _problem_response(self, refused: RefusedError) -> web.Response:
+        response = problem(refused.status, refused.detail, title=refused.title)
         if refused.status == 401:
-            answer.headers["WWW-Authenticate"] = 'Bearer realm="waitroom"'
-        _say_when(answer, refused)
-        return answer
+            response.headers["WWW-Authenticate"] = 'Bearer realm="waitroom"'
+        _set_retry_after(response, refused)
+        return response
 
     async def _me(self, request: web.Request) -> web.Response:
         actor = request[ACTOR]
@@ -313,9 +315,9 @@ class Access:
         return web.json_response(body, headers={"Cache-Control": "no-store"})
 
 
-def _say_when(answer: web.Response, refused: Refused) -> None:
+def _set_retry_after(response: web.Response, refused: RefusedError) -> None:
     if refused.retry_after:
-        answer.headers["Retry-After"] = str(math.ceil(refused.retry_after))
+        response.headers["Retry-After"] = str(math.ceil(refused.retry_after))
 
 
 def _bytes(text: str) -> bytes:

@@ -15,28 +15,28 @@ from pyotp.utils import strings_equal
 
 from waitroom.errors import WaitroomError
 
-SHORTEST = 12
-LONGEST = 256
+MIN_LENGTH = 12
+MAX_LENGTH = 256
 # Each check takes 64 MiB and much of a core: nobody may make us run many at the same time.
-CHECKS_AT_ONCE = 2
-MOST_WAITING = 16
+MAX_CONCURRENT_CHECKS = 2
+MAX_WAITING_CHECKS = 16
 ISSUER = "Waitroom"
 CODE_SECONDS = 30
-CODES_AROUND = 1  # clocks of phones differ
+CODE_TOLERANCE = 1  # clocks of phones differ
 
 _CODE = re.compile(r"[0-9]{6}")
 
 
-class TooBusy(WaitroomError):  # noqa: N818 - a state of the world, not a mistake
+class TooBusyError(WaitroomError):
     """Too many password checks are running; one more would wait too long."""
 
 
 def password_flaw(password: str) -> str:
     """Returns why a password is rejected; empty if it is accepted."""
-    if len(password) < SHORTEST:
-        return f"is shorter than {SHORTEST} characters: use a few words."
-    if len(password) > LONGEST:
-        return f"is longer than {LONGEST} characters."
+    if len(password) < MIN_LENGTH:
+        return f"is shorter than {MIN_LENGTH} characters: use a few words."
+    if len(password) > MAX_LENGTH:
+        return f"is longer than {MAX_LENGTH} characters."
     if not password.isprintable():
         return "contains unprintable characters."
     return ""
@@ -44,40 +44,40 @@ def password_flaw(password: str) -> str:
 
 def hash_password(password: str) -> str:
     """Returns an argon2id hash with the parameters of the second choice in RFC 9106."""
-    return PasswordHasher().hash(_one_spelling(password))
+    return PasswordHasher().hash(_normalized(password))
 
 
-class Passwords:
+class PasswordChecker:
     """Checks passwords in its own threads, few at a time."""
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(CHECKS_AT_ONCE, thread_name_prefix="password")
-        self._asked = 0
+        self._threads = ThreadPoolExecutor(MAX_CONCURRENT_CHECKS, thread_name_prefix="password")
+        self._pending = 0
 
-    async def right(self, password: str, hashed: str) -> bool:
-        """Whether the password is correct. Raises `TooBusy`."""
-        if self._asked >= CHECKS_AT_ONCE + MOST_WAITING:
-            raise TooBusy("too many logins in progress")
-        self._asked += 1
+    async def verify(self, password: str, hashed: str) -> bool:
+        """Whether the password is correct. Raises `TooBusyError`."""
+        if self._pending >= MAX_CONCURRENT_CHECKS + MAX_WAITING_CHECKS:
+            raise TooBusyError("too many logins in progress")
+        self._pending += 1
         try:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, _verified, password[: LONGEST + 1], hashed)
+            return await loop.run_in_executor(self._threads, _verify, password[: MAX_LENGTH + 1], hashed)
         finally:
-            self._asked -= 1
+            self._pending -= 1
 
     def close(self) -> None:
         """Lets running checks finish and starts no others."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _verified(password: str, hashed: str) -> bool:
+def _verify(password: str, hashed: str) -> bool:
     try:
-        return PasswordHasher().verify(hashed, _one_spelling(password))
+        return PasswordHasher().verify(hashed, _normalized(password))
     except (VerificationError, InvalidHashError):
         return False
 
 
-def _one_spelling(password: str) -> str:
+def _normalized(password: str) -> str:
     """Normalizes a password, however a keyboard composes its letters."""
     return unicodedata.normalize("NFKC", password)
 
@@ -92,7 +92,7 @@ def matching_step(secret: str, code: str, now: float) -> int | None:
     if not _CODE.fullmatch(code):
         return None
     otp, middle, found = pyotp.TOTP(secret), int(now // CODE_SECONDS), None
-    for step in range(middle - CODES_AROUND, middle + CODES_AROUND + 1):
+    for step in range(middle - CODE_TOLERANCE, middle + CODE_TOLERANCE + 1):
         if strings_equal(otp.generate_otp(step), code):
             found = step
     return found
@@ -108,7 +108,7 @@ def provisioning_uri(name: str, secret: str) -> str:
     return pyotp.TOTP(secret).provisioning_uri(name=name, issuer_name=ISSUER)
 
 
-def stand_in(name: str, hashes: Sequence[str]) -> str:
+def dummy_hash(name: str, hashes: Sequence[str]) -> str:
     """Returns a hash to check the password of an unknown user against, so that it takes as long as a known one's.
 
     It is a real user's, always the same for a name. So users whose hashes take different times don't stand out.

@@ -14,7 +14,7 @@ from waitroom.errors import InvalidTokenError
 # The edge removes cookies with this prefix from forwarded requests, in case admin and shop share a host name.
 COOKIE = "waitroom_admin"
 SESSION_SECONDS = 12 * 3600
-LONGEST_COOKIE = 1024
+MAX_COOKIE_LENGTH = 1024
 
 _COOKIE = re.compile(r"[A-Za-z0-9._-]+")
 
@@ -26,13 +26,13 @@ class AdminSession:
     Attributes:
         name: The user's name.
         id: The session's id, by which it can be ended.
-        stamp: The user's stamp at login; see `waitroom.control.auth.accounts.User.stamp`.
+        session_version: The user's at login; see `waitroom.control.auth.accounts.User.session_version`.
         ends_at: Unix time in seconds.
     """
 
     name: str
     id: str
-    stamp: str
+    session_version: str
     ends_at: int
 
 
@@ -52,11 +52,11 @@ class AdminCookies:
 
     def sign(self, session: AdminSession) -> str:
         """Returns the cookie's value."""
-        return str(self._serializer.dumps([session.name, session.id, session.stamp, session.ends_at]))
+        return str(self._serializer.dumps([session.name, session.id, session.session_version, session.ends_at]))
 
     def read(self, value: str, now: float) -> AdminSession:
         """Returns the session in a cookie, at the Unix time ``now``. Raises `InvalidTokenError`."""
-        if len(value) > LONGEST_COOKIE or not _COOKIE.fullmatch(value):
+        if len(value) > MAX_COOKIE_LENGTH or not _COOKIE.fullmatch(value):
             raise InvalidTokenError("malformed")
         try:
             session = AdminSession(*self._serializer.loads(value))

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from waitroom.control.auth.accounts import (
-    FILE,
+    ACCOUNTS_FILE,
     LOCAL_TOKEN_FILE,
+    AccountRegistry,
+    Accounts,
+    AccountsError,
+    AccountsFile,
     ApiToken,
-    People,
-    PeopleError,
-    PeopleFile,
-    Register,
     Role,
     User,
     new_local_token,
@@ -30,15 +30,15 @@ ANNA = User("anna", Role.OPERATOR, HASH)
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> PeopleFile:
-    return PeopleFile(tmp_path / "data")
+def file(tmp_path: Path) -> AccountsFile:
+    return AccountsFile(tmp_path / "data")
 
 
 @pytest.mark.parametrize("role", list(Role))
 @pytest.mark.parametrize("least", list(Role))
 def test_each_role_may_what_the_one_before_may(role: Role, least: Role) -> None:
     order = ["viewer", "operator", "admin"]
-    assert role.may(least) == (order.index(role) >= order.index(least))
+    assert role.includes(least) == (order.index(role) >= order.index(least))
 
 
 @pytest.mark.parametrize(
@@ -50,30 +50,31 @@ def test_each_role_may_what_the_one_before_may(role: Role, least: Role) -> None:
         User("anna", Role.OPERATOR, HASH, "JBSWY3DPEHPK3PXPJBSWY3DPEH"),
     ],
 )
-def test_the_stamp_changes_with_all_that_must_end_sessions(changed: User) -> None:
-    assert changed.stamp != ANNA.stamp
-    assert User("anna", Role.OPERATOR, HASH, in_settings=True).stamp == ANNA.stamp
+def test_the_session_version_changes_with_all_that_must_end_sessions(changed: User) -> None:
+    assert changed.session_version != ANNA.session_version
+    assert User("anna", Role.OPERATOR, HASH, in_settings=True).session_version == ANNA.session_version
 
 
-def test_nobody_is_known_where_there_is_no_file(file: PeopleFile) -> None:
-    assert file.read() == People()
+def test_nobody_is_known_where_there_is_no_file(file: AccountsFile) -> None:
+    assert file.read() == Accounts()
 
 
-def test_what_is_put_in_is_read_back_and_only_the_owner_may_read_it(file: PeopleFile) -> None:
+def test_what_is_put_in_is_read_back_and_only_the_owner_may_read_it(file: AccountsFile) -> None:
     with_code = User("bob", Role.VIEWER, OTHER_HASH, "JBSWY3DPEHPK3PXPJBSWY3DPEH")
     file.add_user(ANNA)
     file.add_user(with_code)
     token = file.add_token("ci", Role.VIEWER)
-    people = file.read()
-    assert people.users == {"anna": ANNA, "bob": with_code}
-    assert people.tokens["ci"].role is Role.VIEWER
+    accounts = file.read()
+    assert accounts.users == {"anna": ANNA, "bob": with_code}
+    assert accounts.tokens["ci"].role is Role.VIEWER
     for path in file.path.parent.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
     assert token not in file.path.read_text()
-    assert {path.name for path in file.path.parent.iterdir()} == {FILE, "people.lock"}, "nothing is left beside it"
+    left = {path.name for path in file.path.parent.iterdir()}
+    assert left == {ACCOUNTS_FILE, "people.lock"}, "nothing is left beside it"
 
 
-def test_nothing_secret_shows_where_people_are_printed(file: PeopleFile) -> None:
+def test_nothing_secret_shows_where_people_are_printed(file: AccountsFile) -> None:
     file.add_user(User("anna", Role.ADMIN, HASH, "JBSWY3DPEHPK3PXPJBSWY3DPEH"))
     file.add_token("ci", Role.VIEWER)
     shown = repr(file.read())
@@ -82,33 +83,33 @@ def test_nothing_secret_shows_where_people_are_printed(file: PeopleFile) -> None
     assert file.read().tokens["ci"].sha256 not in shown
 
 
-def test_a_name_is_added_once(file: PeopleFile) -> None:
+def test_a_name_is_added_once(file: AccountsFile) -> None:
     file.add_user(ANNA)
-    with pytest.raises(PeopleError, match="already"):
+    with pytest.raises(AccountsError, match="already"):
         file.add_user(User("anna", Role.ADMIN, OTHER_HASH))
     file.add_token("ci", Role.VIEWER)
-    with pytest.raises(PeopleError, match="already"):
+    with pytest.raises(AccountsError, match="already"):
         file.add_token("ci", Role.ADMIN)
     assert file.read().users["anna"] == ANNA
 
 
 @pytest.mark.parametrize("name", ["", "CI", "a b", "-a", "a" * 65, "ci\n", "token:ci"])
-def test_a_tokens_name_is_checked(file: PeopleFile, name: str) -> None:
-    with pytest.raises(PeopleError, match="not a valid token name"):
+def test_a_tokens_name_is_checked(file: AccountsFile, name: str) -> None:
+    with pytest.raises(AccountsError, match="not a valid token name"):
         file.add_token(name, Role.VIEWER)
 
 
-def test_who_isnt_there_can_be_neither_changed_nor_removed(file: PeopleFile) -> None:
+def test_who_isnt_there_can_be_neither_changed_nor_removed(file: AccountsFile) -> None:
     file.add_user(ANNA)
     for change in (
         lambda: file.remove_user("bob"),
         lambda: file.change_user("bob", lambda user: user),
         lambda: file.remove_token("bob"),
     ):
-        with pytest.raises(PeopleError, match=r'Unknown (user|token) "bob"'):
+        with pytest.raises(AccountsError, match=r'Unknown (user|token) "bob"'):
             change()
     file.remove_user("anna")
-    assert file.read() == People()
+    assert file.read() == Accounts()
 
 
 @pytest.mark.parametrize(
@@ -124,35 +125,35 @@ def test_who_isnt_there_can_be_neither_changed_nor_removed(file: PeopleFile) -> 
         '{"secret-words": 1}',
     ],
 )
-def test_a_damaged_file_is_said_to_be_one_and_never_stands_for_nobody(file: PeopleFile, text: str) -> None:
+def test_a_damaged_file_is_said_to_be_one_and_never_stands_for_nobody(file: AccountsFile, text: str) -> None:
     file.path.parent.mkdir()
     file.path.write_text(text)
-    with pytest.raises(PeopleError, match="corrupt") as caught:
+    with pytest.raises(AccountsError, match="corrupt") as caught:
         file.read()
     assert "secret-words" not in str(caught.value)
     assert caught.value.__context__ is None, "what was in the file would be in the log"
-    with pytest.raises(PeopleError):
+    with pytest.raises(AccountsError):
         file.add_user(ANNA)
     assert file.path.read_text() == text
 
 
-def test_a_file_that_cant_be_read_never_stands_for_nobody(file: PeopleFile) -> None:
+def test_a_file_that_cant_be_read_never_stands_for_nobody(file: AccountsFile) -> None:
     file.add_user(ANNA)
     file.path.unlink()
     file.path.mkdir()
-    with pytest.raises(PeopleError, match="can't be read"):
+    with pytest.raises(AccountsError, match="can't be read"):
         file.read()
 
 
-def test_a_folder_in_its_place_never_stands_for_nobody(file: PeopleFile) -> None:
+def test_a_folder_in_its_place_never_stands_for_nobody(file: AccountsFile) -> None:
     file.path.mkdir(parents=True)
-    with pytest.raises(PeopleError, match="can't be read"):
+    with pytest.raises(AccountsError, match="can't be read"):
         file.read()
-    with pytest.raises(PeopleError, match="can't be read"):
-        Register(file.path.parent, ()).now()
+    with pytest.raises(AccountsError, match="can't be read"):
+        AccountRegistry(file.path.parent, ()).current()
 
 
-def test_of_many_changes_at_once_none_is_lost(file: PeopleFile) -> None:
+def test_of_many_changes_at_once_none_is_lost(file: AccountsFile) -> None:
     threads = [threading.Thread(target=file.add_token, args=(f"t{n}", Role.VIEWER)) for n in range(12)]
     for thread in threads:
         thread.start()
@@ -161,61 +162,61 @@ def test_of_many_changes_at_once_none_is_lost(file: PeopleFile) -> None:
     assert len(file.read().tokens) == 12
 
 
-def test_a_change_that_fails_leaves_the_file_as_it_was(file: PeopleFile, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_that_fails_leaves_the_file_as_it_was(file: AccountsFile, monkeypatch: pytest.MonkeyPatch) -> None:
     file.add_user(ANNA)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(PeopleError, match="No space left"):
+    with pytest.raises(AccountsError, match="No space left"):
         file.remove_user("anna")
     assert file.read().users == {"anna": ANNA}
-    assert {path.name for path in file.path.parent.iterdir()} == {FILE, "people.lock"}
+    assert {path.name for path in file.path.parent.iterdir()} == {ACCOUNTS_FILE, "people.lock"}
 
 
-def test_the_register_reads_the_file_again_when_it_has_changed_and_only_then(
-    file: PeopleFile, monkeypatch: pytest.MonkeyPatch
+def test_the_registry_reads_the_file_again_when_it_has_changed_and_only_then(
+    file: AccountsFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    register = Register(file.path.parent, ())
-    assert register.now() == People()
+    registry = AccountRegistry(file.path.parent, ())
+    assert registry.current() == Accounts()
     file.add_user(ANNA)
-    assert register.now().users == {"anna": ANNA}
+    assert registry.current().users == {"anna": ANNA}
     with monkeypatch.context() as patched:
-        patched.setattr(PeopleFile, "read", lambda _: pytest.fail("read for nothing"))
-        assert register.now().users == {"anna": ANNA}
+        patched.setattr(AccountsFile, "read", lambda _: pytest.fail("read for nothing"))
+        assert registry.current().users == {"anna": ANNA}
     file.change_user("anna", lambda user: User(user.name, Role.VIEWER, user.password_hash))
-    assert register.now().users["anna"].role is Role.VIEWER
+    assert registry.current().users["anna"].role is Role.VIEWER
     file.path.write_text("{")
-    with pytest.raises(PeopleError):
-        register.now()
+    with pytest.raises(AccountsError):
+        registry.current()
     file.path.unlink()
-    assert register.now() == People()
+    assert registry.current() == Accounts()
 
 
-def test_a_name_in_the_settings_goes_before_the_one_in_the_file(file: PeopleFile) -> None:
+def test_a_name_in_the_settings_goes_before_the_one_in_the_file(file: AccountsFile) -> None:
     file.add_user(ANNA)
     file.add_user(User("bob", Role.VIEWER, HASH))
-    register = Register(file.path.parent, [UserSettings("anna", "viewer", OTHER_HASH)])
-    users = register.now().users
+    registry = AccountRegistry(file.path.parent, [UserSettings("anna", "viewer", OTHER_HASH)])
+    users = registry.current().users
     assert users["anna"] == User("anna", Role.VIEWER, OTHER_HASH, in_settings=True)
     assert users["bob"].role is Role.VIEWER
 
 
-def test_a_token_is_known_by_nothing_but_itself(file: PeopleFile) -> None:
+def test_a_token_is_known_by_nothing_but_itself(file: AccountsFile) -> None:
     token = file.add_token("ci", Role.OPERATOR)
     file.add_token("other", Role.VIEWER)
-    people = file.read()
-    found = people.bearer(token)
+    accounts = file.read()
+    found = accounts.find_token(token)
     assert found is not None
     assert (found.name, found.role) == ("ci", Role.OPERATOR)
     wrong = ["", token[:-1], token + "A", token.lower(), token.removeprefix("wrt_"), found.sha256, "ci"]
-    assert [people.bearer(one) for one in wrong] == [None] * len(wrong)
+    assert [accounts.find_token(one) for one in wrong] == [None] * len(wrong)
     file.remove_token("ci")
-    assert file.read().bearer(token) is None
+    assert file.read().find_token(token) is None
 
 
-def test_tokens_of_one_name_differ_each_time(file: PeopleFile) -> None:
+def test_tokens_of_one_name_differ_each_time(file: AccountsFile) -> None:
     first = file.add_token("ci", Role.VIEWER)
     file.remove_token("ci")
     assert file.add_token("ci", Role.VIEWER) != first
@@ -230,6 +231,6 @@ def test_the_local_token_is_new_each_time_and_its_owners_alone(tmp_path: Path) -
 
 
 def test_only_the_digest_of_a_token_is_compared() -> None:
-    people = People(tokens={"ci": ApiToken("ci", Role.ADMIN, token_digest("wrt_x"))})
-    assert people.bearer("wrt_x") is not None
-    assert json.dumps(people.tokens["ci"].sha256).count("wrt_x") == 0
+    accounts = Accounts(tokens={"ci": ApiToken("ci", Role.ADMIN, token_digest("wrt_x"))})
+    assert accounts.find_token("wrt_x") is not None
+    assert json.dumps(accounts.tokens["ci"].sha256).count("wrt_x") == 0

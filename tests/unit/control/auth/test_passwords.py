@@ -1,4 +1,4 @@
-"""Passwords and codes."""
+"""PasswordChecker and codes."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from argon2 import PasswordHasher
 
 from waitroom.control.auth import passwords
 from waitroom.control.auth.passwords import (
-    CHECKS_AT_ONCE,
-    MOST_WAITING,
-    Passwords,
-    TooBusy,
+    MAX_CONCURRENT_CHECKS,
+    MAX_WAITING_CHECKS,
+    PasswordChecker,
+    TooBusyError,
+    dummy_hash,
     hash_password,
     matching_step,
     new_totp_secret,
     password_flaw,
     provisioning_uri,
-    stand_in,
 )
 from waitroom.settings.validators import password_hash, totp_secret
 
 WORDS = "correct horse battery"
 QUICK = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(WORDS)
+MOST = MAX_CONCURRENT_CHECKS + MAX_WAITING_CHECKS
 # RFC 6238, appendix B, cut to six digits.
 RFC_SECRET = base64.b32encode(b"12345678901234567890").decode()
 RFC_CODES = {59: "287082", 1111111109: "081804", 1111111111: "050471", 1234567890: "005924", 20000000000: "353130"}
@@ -35,25 +36,25 @@ RFC_CODES = {59: "287082", 1111111109: "081804", 1111111111: "050471", 123456789
 
 @pytest.fixture
 def checks():
-    checks = Passwords()
+    checks = PasswordChecker()
     yield checks
     checks.close()
 
 
 async def test_the_password_is_right_and_nothing_else_is(checks):
     for wrong in ("", WORDS[:-1], WORDS + " ", WORDS.upper(), QUICK, "x" * 100_000):
-        assert not await checks.right(wrong, QUICK)
-    assert await checks.right(WORDS, QUICK)
+        assert not await checks.verify(wrong, QUICK)
+    assert await checks.verify(WORDS, QUICK)
 
 
 async def test_one_that_was_typed_on_another_keyboard_is_the_same(checks):
     hashed = hash_password("straße café menu")
-    assert await checks.right("straße café menu", hashed)
+    assert await checks.verify("straße café menu", hashed)
 
 
 async def test_what_is_no_hash_is_nobodys(checks):
     for hashed in ("", "x", "$argon2id$v=19$m=8,t=1,p=1$", WORDS):
-        assert not await checks.right(WORDS, hashed)
+        assert not await checks.verify(WORDS, hashed)
 
 
 def test_the_hash_is_one_that_the_settings_take_and_never_the_same():
@@ -76,28 +77,28 @@ async def test_few_are_checked_at_once_and_few_wait(checks, monkeypatch):
             running -= 1
         return True
 
-    monkeypatch.setattr(passwords, "_verified", slow)
-    waiting = [asyncio.ensure_future(checks.right(WORDS, QUICK)) for _ in range(CHECKS_AT_ONCE + MOST_WAITING)]
+    monkeypatch.setattr(passwords, "_verify", slow)
+    waiting = [asyncio.ensure_future(checks.verify(WORDS, QUICK)) for _ in range(MOST)]
     await asyncio.sleep(0)
     asyncio.get_running_loop().call_later(10, gate.set)  # one that is let wait must not wait for ever
-    with pytest.raises(TooBusy):
-        await checks.right(WORDS, QUICK)
+    with pytest.raises(TooBusyError):
+        await checks.verify(WORDS, QUICK)
     gate.set()
     assert all(await asyncio.gather(*waiting))
-    assert most <= CHECKS_AT_ONCE
-    assert await checks.right(WORDS, QUICK), "there is room again"
+    assert most <= MAX_CONCURRENT_CHECKS
+    assert await checks.verify(WORDS, QUICK), "there is room again"
 
 
 async def test_who_gives_up_leaves_room_for_others(checks, monkeypatch):
     gate = threading.Event()
-    monkeypatch.setattr(passwords, "_verified", lambda *_: gate.wait(30))
-    waiting = [asyncio.ensure_future(checks.right(WORDS, QUICK)) for _ in range(CHECKS_AT_ONCE + MOST_WAITING)]
+    monkeypatch.setattr(passwords, "_verify", lambda *_: gate.wait(30))
+    waiting = [asyncio.ensure_future(checks.verify(WORDS, QUICK)) for _ in range(MOST)]
     await asyncio.sleep(0)
     for one in waiting:
         one.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
     gate.set()
-    assert await checks.right(WORDS, QUICK)
+    assert await checks.verify(WORDS, QUICK)
 
 
 @pytest.mark.parametrize(
@@ -145,5 +146,5 @@ def test_a_new_secret_is_good_for_app_and_settings():
 def test_an_unknown_user_is_always_checked_against_the_same_real_hash():
     hashes = ["b", "a", "c"]
     for name in ("", "anna", "ünknown"):
-        assert stand_in(name, hashes) == stand_in(name, sorted(hashes)) in hashes
-    assert {stand_in(name, hashes) for name in "abc"} == set(hashes)
+        assert dummy_hash(name, hashes) == dummy_hash(name, sorted(hashes)) in hashes
+    assert {dummy_hash(name, hashes) for name in "abc"} == set(hashes)

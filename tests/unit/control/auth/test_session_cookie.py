@@ -8,7 +8,7 @@ import json
 import pytest
 from itsdangerous import URLSafeSerializer
 
-from waitroom.control.auth.session_cookie import COOKIE, LONGEST_COOKIE, AdminCookies, AdminSession
+from waitroom.control.auth.session_cookie import COOKIE, MAX_COOKIE_LENGTH, AdminCookies, AdminSession
 from waitroom.edge.http.headers import shop_cookies
 from waitroom.errors import InvalidTokenError
 from waitroom.tokens import Ticket, Tokens
@@ -65,7 +65,7 @@ def test_every_character_counts():
         Tokens([NEW], "shop").sign_ticket(Ticket(1, 1, 1, 1, 1)),
         json.dumps(["anna", "an-id", "a-stamp", 1000]),
         "\udcff" * 8,
-        "a" * (LONGEST_COOKIE + 1),
+        "a" * (MAX_COOKIE_LENGTH + 1),
     ],
 )
 def test_what_is_not_ours_is_none(value):

@@ -7,7 +7,7 @@ from unittest.mock import Mock
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from waitroom.control.auth.request_origin import Whence, from_own_page, own_path, whence
+from waitroom.control.auth.request_source import RequestSource, is_same_origin, request_source, safe_path
 from waitroom.net.forwarded import TrustedProxies
 
 NOBODY = TrustedProxies(())
@@ -23,34 +23,34 @@ def request(peer="127.0.0.1", *headers):
 
 
 @pytest.mark.parametrize("peer", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
-def test_who_is_on_this_machine_is_here(peer):
-    assert whence(request(peer), NOBODY).here
+def test_who_is_on_this_machine_is_local(peer):
+    assert request_source(request(peer), NOBODY).is_local
 
 
 @pytest.mark.parametrize("peer", ["10.0.0.9", "172.17.0.1", "::ffff:10.0.0.9", "fe80::1", "0.0.0.0", "nonsense"])
-def test_who_is_elsewhere_is_not_here(peer):
-    assert not whence(request(peer), NOBODY).here
+def test_who_is_elsewhere_is_not_local(peer):
+    assert not request_source(request(peer), NOBODY).is_local
 
 
 @pytest.mark.parametrize(
     "header", ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Real-IP", "Forwarded", "Via", "fORWARDED"]
 )
 @pytest.mark.parametrize("trusted", [NOBODY, LOCAL_PROXY])
-def test_what_a_proxy_on_this_machine_passes_on_is_not_here(header, trusted):
+def test_what_a_proxy_on_this_machine_passes_on_is_not_local(header, trusted):
     """Else a proxy would make all the world somebody on this machine."""
-    assert not whence(request("127.0.0.1", (header, "127.0.0.1")), trusted).here
+    assert not request_source(request("127.0.0.1", (header, "127.0.0.1")), trusted).is_local
 
 
 def test_only_trusted_proxies_are_believed():
     said = (("X-Forwarded-For", "203.0.113.9"), ("X-Forwarded-Proto", "https"))
-    assert whence(request("127.0.0.1", *said), LOCAL_PROXY) == Whence("203.0.113.9", True, False)
-    assert whence(request("127.0.0.1", *said), NOBODY) == Whence("127.0.0.1", False, False)
-    assert whence(request("192.0.2.1", *said), LOCAL_PROXY) == Whence("192.0.2.1", False, False)
+    assert request_source(request("127.0.0.1", *said), LOCAL_PROXY) == RequestSource("203.0.113.9", True, False)
+    assert request_source(request("127.0.0.1", *said), NOBODY) == RequestSource("127.0.0.1", False, False)
+    assert request_source(request("192.0.2.1", *said), LOCAL_PROXY) == RequestSource("192.0.2.1", False, False)
 
 
 def test_the_first_hop_that_nobody_vouches_for_counts():
     hops = (("X-Forwarded-For", "127.0.0.1, 198.51.100.7"), ("X-Forwarded-For", "10.2.2.2"))
-    assert whence(request("10.0.0.1", *hops), LOCAL_PROXY).address == "198.51.100.7"
+    assert request_source(request("10.0.0.1", *hops), LOCAL_PROXY).address == "198.51.100.7"
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,8 @@ def test_the_first_hop_that_nobody_vouches_for_counts():
     ],
 )
 def test_the_other_dialect_of_proxies(value, address, secure):
-    assert whence(request("127.0.0.1", ("Forwarded", value)), LOCAL_PROXY) == Whence(address, secure, False)
+    found = request_source(request("127.0.0.1", ("Forwarded", value)), LOCAL_PROXY)
+    assert found == RequestSource(address, secure, False)
 
 
 @pytest.mark.parametrize(
@@ -94,12 +95,12 @@ def test_the_other_dialect_of_proxies(value, address, secure):
     ],
 )
 def test_only_a_page_of_this_very_address_is_our_own(headers, secure, own):
-    assert from_own_page(request("127.0.0.1", *headers.items()), secure) is own
+    assert is_same_origin(request("127.0.0.1", *headers.items()), secure) is own
 
 
 @pytest.mark.parametrize("target", ["/", "/rooms/sale", "/rooms?x=1&y=/a", "/a//b", "/%2F%2Fevil.example"])
 def test_paths_of_our_own_are_gone_on_to(target):
-    assert own_path(target) == target
+    assert safe_path(target) == target
 
 
 @pytest.mark.parametrize(
@@ -128,4 +129,4 @@ def test_paths_of_our_own_are_gone_on_to(target):
     ],
 )
 def test_nowhere_else(target):
-    assert own_path(target) == "/"
+    assert safe_path(target) == "/"

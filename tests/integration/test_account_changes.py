@@ -11,9 +11,9 @@ import pytest
 from redis.asyncio import Redis
 
 from support.admin_app import QUICK, USERS, WORDS
-from waitroom.control.audit.account_changes import FILE, PeopleWatch
+from waitroom.control.audit.account_changes import RECORDED_FILE, AccountWatcher
 from waitroom.control.audit.log import STATE, Audit
-from waitroom.control.auth.accounts import PeopleFile, Role, User
+from waitroom.control.auth.accounts import AccountsFile, Role, User
 from waitroom.store.connection import connect
 
 
@@ -34,14 +34,14 @@ async def told(redis: Redis) -> list[tuple[dict[str, object], dict[str, object]]
 async def test_what_changes_while_it_runs_and_while_it_doesnt_is_written_once(
     redis_client: Redis, tmp_path: Path
 ) -> None:
-    file = PeopleFile(tmp_path)
-    watch = PeopleWatch(tmp_path, (), Audit(redis_client))
-    await watch.look()
+    file = AccountsFile(tmp_path)
+    watcher = AccountWatcher(tmp_path, (), Audit(redis_client))
+    await watcher.check()
     assert await told(redis_client) == [], "nobody is there"
     file.add_user(User("anna", Role.OPERATOR, QUICK.hash(WORDS)))
     file.add_token("ci", Role.VIEWER)
     for _ in range(2):
-        await watch.look()
+        await watcher.check()
     assert await told(redis_client) == [({}, {"anna": "operator", "token:ci": "viewer"})]
 
     file.change_user("anna", lambda user: dataclasses.replace(user, password_hash=QUICK.hash("another one")))
@@ -49,7 +49,7 @@ async def test_what_changes_while_it_runs_and_while_it_doesnt_is_written_once(
     file.add_token("ci", Role.VIEWER)
     file.add_user(User("bob", Role.VIEWER, QUICK.hash(WORDS)))
     for _ in range(2):
-        await PeopleWatch(tmp_path, (), Audit(redis_client)).look()
+        await AccountWatcher(tmp_path, (), Audit(redis_client)).check()
     other = "other credentials"
     assert await told(redis_client) == [
         ({"anna": other, "token:ci": other}, {"anna": other, "token:ci": other, "bob": "viewer"})
@@ -57,22 +57,22 @@ async def test_what_changes_while_it_runs_and_while_it_doesnt_is_written_once(
 
     file.remove_user("bob")
     file.change_user("anna", lambda user: dataclasses.replace(user, role=Role.ADMIN))
-    await PeopleWatch(tmp_path, USERS[:1], Audit(redis_client)).look()
+    await AccountWatcher(tmp_path, USERS[:1], Audit(redis_client)).check()
     assert await told(redis_client) == [({"anna": "operator", "bob": "viewer"}, {"anna": "admin", "vera": "viewer"})]
-    assert stat.S_IMODE((tmp_path / FILE).stat().st_mode) == 0o600
-    kept = (tmp_path / FILE).read_text()
+    assert stat.S_IMODE((tmp_path / RECORDED_FILE).stat().st_mode) == 0o600
+    kept = (tmp_path / RECORDED_FILE).read_text()
     assert not any(one.password_hash in kept for one in file.read().users.values())
     assert not any(one.sha256 in kept for one in file.read().tokens.values())
 
 
 async def test_what_the_log_couldnt_take_is_written_when_it_can(redis_client: Redis, tmp_path: Path) -> None:
-    PeopleFile(tmp_path).add_user(User("anna", Role.OPERATOR, QUICK.hash(WORDS)))
-    watch = PeopleWatch(tmp_path, (), Audit(redis_client))
+    AccountsFile(tmp_path).add_user(User("anna", Role.OPERATOR, QUICK.hash(WORDS)))
+    watcher = AccountWatcher(tmp_path, (), Audit(redis_client))
     await redis_client.set(STATE, "in the way")
-    await watch.look()
-    assert not (tmp_path / FILE).exists()
+    await watcher.check()
+    assert not (tmp_path / RECORDED_FILE).exists()
     await redis_client.delete(STATE)
-    await watch.look()
+    await watcher.check()
     assert await told(redis_client) == [({}, {"anna": "operator"})]
 
 
@@ -80,21 +80,21 @@ async def test_what_the_log_couldnt_take_is_written_when_it_can(redis_client: Re
 async def test_what_was_noted_and_cant_be_read_is_written_anew(
     redis_client: Redis, tmp_path: Path, damaged: str
 ) -> None:
-    PeopleFile(tmp_path).add_user(User("anna", Role.OPERATOR, QUICK.hash(WORDS)))
-    (tmp_path / FILE).write_text(damaged)
-    await PeopleWatch(tmp_path, (), Audit(redis_client)).look()
+    AccountsFile(tmp_path).add_user(User("anna", Role.OPERATOR, QUICK.hash(WORDS)))
+    (tmp_path / RECORDED_FILE).write_text(damaged)
+    await AccountWatcher(tmp_path, (), Audit(redis_client)).check()
     assert await told(redis_client) == [({}, {"anna": "operator"})]
 
 
 async def test_a_damaged_people_file_is_nobodys_removal(redis_client: Redis, tmp_path: Path) -> None:
-    file = PeopleFile(tmp_path)
+    file = AccountsFile(tmp_path)
     file.add_user(User("anna", Role.OPERATOR, QUICK.hash(WORDS)))
-    watch = PeopleWatch(tmp_path, (), Audit(redis_client))
-    await watch.look()
+    watcher = AccountWatcher(tmp_path, (), Audit(redis_client))
+    await watcher.check()
     await told(redis_client)
     kept = file.path.read_bytes()
     file.path.write_text("{")
-    await watch.look()
+    await watcher.check()
     file.path.write_bytes(kept)
-    await watch.look()
+    await watcher.check()
     assert await told(redis_client) == []
