@@ -55,7 +55,7 @@ async def test_an_event_comes_signed_as_the_document_says(receiver: Receiver) ->
     check = documented["is_from_waitroom"]
 
     async with sending(Webhook(receiver.url, secret=SECRET), unix=lambda: 1795600803.9) as sender:
-        sender.put(event(1))
+        sender.enqueue(event(1))
         await eventually(lambda: receiver.taken)
 
     headers, body = receiver.taken[0]
@@ -82,7 +82,7 @@ async def test_an_event_comes_signed_as_the_document_says(receiver: Receiver) ->
 
 async def test_without_a_secret_nothing_is_signed(receiver: Receiver) -> None:
     async with sending(Webhook(receiver.url)) as sender:
-        sender.put(event(1))
+        sender.enqueue(event(1))
         await eventually(lambda: receiver.taken)
     assert "Waitroom-Signature" not in receiver.taken[0][0]
 
@@ -92,7 +92,7 @@ async def test_what_may_go_better_is_tried_again_the_same_but_for_its_time(recei
     receiver.answers = [status, status]
     times = iter([1000.0, 2000.0, 3000.0])
     async with sending(Webhook(receiver.url, secret=SECRET), unix=lambda: next(times)) as sender:
-        sender.put(event(1))
+        sender.enqueue(event(1))
         await eventually(lambda: len(receiver.taken) == 3)
 
     bodies = {body for _, body in receiver.taken}
@@ -103,8 +103,8 @@ async def test_what_may_go_better_is_tried_again_the_same_but_for_its_time(recei
 
 async def test_no_answer_in_time_is_tried_again(receiver: Receiver) -> None:
     receiver.answers = [receiver.hangs]
-    async with sending(Webhook(receiver.url), replace(HASTY, attempt_seconds=0.3)) as sender:
-        sender.put(event(1))
+    async with sending(Webhook(receiver.url), replace(HASTY, attempt_timeout_seconds=0.3)) as sender:
+        sender.enqueue(event(1))
         await eventually(lambda: len(receiver.taken) >= 2)
 
 
@@ -112,7 +112,7 @@ async def test_a_receiver_that_is_not_there_is_tried_until_it_is() -> None:
     port = free_port()
     with capture_logs() as logs:
         async with sending(Webhook(f"http://127.0.0.1:{port}/hush-hush/path")) as sender:
-            sender.put(event(1))
+            sender.enqueue(event(1))
             async with receiving(port) as receiver:
                 await eventually(lambda: receiver.taken)
     assert logs == []
@@ -120,14 +120,14 @@ async def test_a_receiver_that_is_not_there_is_tried_until_it_is() -> None:
 
 async def test_an_event_is_given_up_and_the_next_one_sent(receiver: Receiver) -> None:
     receiver.answers = [500] * 1000
-    at_last = replace(HASTY, give_up_seconds=6.0)
+    at_last = replace(HASTY, give_up_after_seconds=6.0)
     with capture_logs() as logs:
         async with sending(Webhook(receiver.url, secret=SECRET), at_last) as sender:
-            sender.put(event(1))
+            sender.enqueue(event(1))
             await eventually(lambda: logs)
             receiver.answers = []
             tried = len(receiver.taken)
-            sender.put(event(2))
+            sender.enqueue(event(2))
             await eventually(lambda: receiver.events[-1]["id"] == "sale-2")
     assert tried > 2
     assert [body for _, body in receiver.taken[:tried]] == [event(1).body] * tried
@@ -146,8 +146,8 @@ async def test_a_no_is_taken_as_one(receiver: Receiver, status: int) -> None:
     receiver.answers = [refuses]
     with capture_logs() as logs:
         async with sending(Webhook(receiver.url)) as sender:
-            sender.put(event(1))
-            sender.put(event(2))
+            sender.enqueue(event(1))
+            sender.enqueue(event(2))
             await eventually(lambda: len(receiver.taken) == 2)
     assert [one["id"] for one in receiver.events] == ["sale-1", "sale-2"]
     assert receiver.elsewhere == 0
@@ -158,10 +158,10 @@ async def test_the_oldest_is_dropped_and_that_is_said(receiver: Receiver) -> Non
     receiver.answers = [receiver.hangs]
     with capture_logs() as logs:
         async with sending(Webhook(receiver.url)) as sender:
-            sender.put(event(0))
+            sender.enqueue(event(0))
             await eventually(lambda: receiver.taken)
             for number in range(1, 6):
-                sender.put(event(number))
+                sender.enqueue(event(number))
             receiver.open.set()
             await eventually(lambda: len(receiver.taken) == 4)
     assert [one["id"] for one in receiver.events] == ["sale-0", "sale-3", "sale-4", "sale-5"]
@@ -184,8 +184,8 @@ async def test_an_answer_without_end_is_not_read(receiver: Receiver) -> None:
 
     receiver.answers = [floods]
     async with sending(Webhook(receiver.url)) as sender:
-        sender.put(event(1))
-        sender.put(event(2))
+        sender.enqueue(event(1))
+        sender.enqueue(event(2))
         await eventually(lambda: len(receiver.taken) == 2)
     assert sent < 32 << 20  # what the system keeps for a connection, not a flood
 
@@ -193,9 +193,9 @@ async def test_an_answer_without_end_is_not_read(receiver: Receiver) -> None:
 async def test_a_webhook_gets_what_it_asked_for(receiver: Receiver) -> None:
     webhook = Webhook(receiver.url, events=("sold_out",), rooms=("sale",))
     async with sending(webhook) as sender:
-        sender.put(event(1))
-        sender.put(event(2, "sold_out", "other"))
-        sender.put(event(3, "sold_out"))
+        sender.enqueue(event(1))
+        sender.enqueue(event(2, "sold_out", "other"))
+        sender.enqueue(event(3, "sold_out"))
         await eventually(lambda: receiver.taken)
     assert [one["id"] for one in receiver.events] == ["sale-3"]
 
@@ -204,9 +204,9 @@ async def test_what_is_left_when_the_gateway_stops_is_said(receiver: Receiver) -
     receiver.answers = [receiver.hangs]
     with capture_logs() as logs:
         async with sending(Webhook(receiver.url)) as sender:
-            sender.put(event(1))
+            sender.enqueue(event(1))
             await eventually(lambda: receiver.taken)
-            sender.put(event(2))
+            sender.enqueue(event(2))
     assert [said["ids"] for said in logs] == [["sale-1", "sale-2"]]
 
 

@@ -18,10 +18,10 @@ from waitroom.settings import Webhook
 
 async def test_a_receiver_that_nobody_vouches_for_gets_nothing_and_is_given_up(tmp_path: Path) -> None:
     tls = Authority.make(tmp_path / "unknown").server("IP:127.0.0.1")
-    patience = replace(HASTY, give_up_seconds=6.0)
-    async with receiving(tls=tls) as receiver, sending(Webhook(receiver.url), patience) as sender:
+    policy = replace(HASTY, give_up_after_seconds=6.0)
+    async with receiving(tls=tls) as receiver, sending(Webhook(receiver.url), policy) as sender:
         with capture_logs() as logged:
-            sender.put(event(1))
+            sender.enqueue(event(1))
             await eventually(lambda: [one for one in logged if one["event"] == "webhook delivery failed"])
     (given_up,) = (one for one in logged if one["event"] == "webhook delivery failed")
     assert given_up["cause"] == "ClientConnectorCertificateError"

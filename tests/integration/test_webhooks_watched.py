@@ -76,16 +76,16 @@ class Control:
     def loses_the_store(self, *, lost: bool = True) -> None:
         self.way.broken, self.seen.store_up = lost, not lost
 
-    async def look(self) -> list[Event]:
+    async def observe(self) -> list[Event]:
         self.now += 1
-        return await self._webhooks.look(self.seen)
+        return await self._webhooks.observe(self.seen)
 
 
 async def told(seconds: int, *controls: Control) -> list[Event]:
     """What control processes tell that run for so many seconds, looking at the same time."""
     events: list[Event] = []
     for _ in range(seconds):
-        for found in await asyncio.gather(*(control.look() for control in controls)):
+        for found in await asyncio.gather(*(control.observe() for control in controls)):
             events += found
     return events
 

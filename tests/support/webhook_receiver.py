@@ -14,15 +14,19 @@ from typing import Any
 from aiohttp import web
 
 from support.gateway_process import eventually
-from waitroom.control.webhooks.watcher import Event, Patience, Sender, client, sign
+from waitroom.control.webhooks.watcher import Event, RetryPolicy, Sender, http_session, sign
 from waitroom.queue.store import QueueStore
 from waitroom.queue.view import RoomState
 from waitroom.settings import Webhook
 
 SECRET = "webhook-0123456789abcdef"
 # Little time between tries; much for each, since a machine that is busy is no receiver that doesn't answer.
-HASTY = Patience(
-    attempt_seconds=20.0, first_pause_seconds=0.01, longest_pause_seconds=0.02, give_up_seconds=20.0, most=3
+HASTY = RetryPolicy(
+    attempt_timeout_seconds=20.0,
+    initial_delay_seconds=0.01,
+    max_delay_seconds=0.02,
+    give_up_after_seconds=20.0,
+    max_queued=3,
 )
 
 Handler = Callable[[web.Request], Any]
@@ -96,8 +100,8 @@ async def receiving(port: int = 0, tls: ssl.SSLContext | None = None) -> AsyncIt
 
 
 @contextlib.asynccontextmanager
-async def sending(webhook: Webhook, patience: Patience = HASTY, **options: Any) -> AsyncIterator[Sender]:
-    async with client() as http, running(one := Sender(webhook, http, patience, **options)):
+async def sending(webhook: Webhook, policy: RetryPolicy = HASTY, **options: Any) -> AsyncIterator[Sender]:
+    async with http_session() as http, running(one := Sender(webhook, http, policy, **options)):
         yield one
 
 

@@ -16,7 +16,7 @@ from waitroom.queue.view import RoomState
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Observation:
     """The observation of a room at one moment.
 
     Attributes:
@@ -61,31 +61,31 @@ class Condition:
     ends: str
     begin_seconds: float
     end_seconds: float
-    holds: Callable[[Look, bool], bool | None]
+    holds: Callable[[Observation, bool], bool | None]
 
 
-def _queue(look: Look, _held: bool) -> bool | None:
-    return look.waiting > 0 if look.store_up and look.state is not None else None
+def _queue(seen: Observation, _held: bool) -> bool | None:
+    return seen.waiting > 0 if seen.store_up and seen.state is not None else None
 
 
-def _paused(look: Look, _held: bool) -> bool | None:
+def _paused(seen: Observation, _held: bool) -> bool | None:
     # Closing a paused room doesn't resume it.
-    said = {RoomState.PAUSED: True, RoomState.OPEN: False}
-    return said.get(look.state) if look.store_up and look.state is not None else None
+    states = {RoomState.PAUSED: True, RoomState.OPEN: False}
+    return states.get(seen.state) if seen.store_up and seen.state is not None else None
 
 
-def _sold_out(look: Look, _held: bool) -> bool | None:
-    return look.state is RoomState.SOLD_OUT if look.store_up and look.state is not None else None
+def _sold_out(seen: Observation, _held: bool) -> bool | None:
+    return seen.state is RoomState.SOLD_OUT if seen.store_up and seen.state is not None else None
 
 
-def _shop(look: Look, held: bool) -> bool | None:
-    if held and look.failing_elsewhere:
+def _shop(seen: Observation, held: bool) -> bool | None:
+    if held and seen.failing_elsewhere:
         return True
-    return look.shop_fails(held=held)
+    return seen.shop_fails(held=held)
 
 
-def _store(look: Look, _held: bool) -> bool | None:
-    return not look.store_up
+def _store(seen: Observation, _held: bool) -> bool | None:
+    return not seen.store_up
 
 
 CONDITIONS = (
@@ -97,24 +97,24 @@ CONDITIONS = (
 )
 
 
-class Changes:
+class EdgeDetector:
     """Compares the state of one room with what was reported."""
 
     def __init__(self) -> None:
         self._since: dict[str, float] = {}  # since when a condition has differed from the reported one
 
-    def find(self, told: Mapping[str, bool], look: Look, now: float) -> list[Condition]:
-        """Returns the conditions to report now. Each is returned again at the next look, until it is reported.
+    def due(self, reported: Mapping[str, bool], seen: Observation, now: float) -> list[Condition]:
+        """Returns the conditions to report now. Each is returned again at the next observation, until it is reported.
 
         Args:
-            told: The reported state of each condition, by name; False if nothing was reported.
-            look: The current observation.
+            reported: The reported state of each condition, by name; False if nothing was reported.
+            seen: The current observation.
             now: The monotonic time in seconds.
         """
         found = []
         for condition in CONDITIONS:
-            held = told.get(condition.name, False)
-            holds = condition.holds(look, held)
+            held = reported.get(condition.name, False)
+            holds = condition.holds(seen, held)
             if holds is None or holds is held:
                 self._since.pop(condition.name, None)
                 continue

@@ -24,7 +24,7 @@ from redis.asyncio import Redis
 from yarl import URL
 
 from waitroom import __version__
-from waitroom.control.webhooks.conditions import CONDITIONS, Changes, Condition, Look
+from waitroom.control.webhooks.conditions import CONDITIONS, Condition, EdgeDetector, Observation
 from waitroom.errors import StoreUnavailable
 from waitroom.metrics.collectors import Ticking
 from waitroom.settings import Webhook
@@ -32,15 +32,15 @@ from waitroom.store.connection import store_errors
 
 log = structlog.get_logger()
 
-LOOK_SECONDS = 1.0
-FIGURES_SECONDS = 60.0
+OBSERVE_SECONDS = 1.0
+STATS_SECONDS = 60.0
 CLAIM_SECONDS = 60
 FAILING_SECONDS = 15  # how long a gateway's report on its shop is valid
 SIGNATURE = "Waitroom-Signature"
 
 _CONNECT_SECONDS = 5.0
-_MOST_BYTES_AHEAD = 1024  # of a response's body, which is ignored
-_TRY_AGAIN = frozenset({408, 425, 429})  # besides all from 500 on: other errors would only repeat
+_READ_BUFFER_BYTES = 1024  # of a response's body, which is ignored
+_RETRYABLE_STATUSES = frozenset({408, 425, 429})  # besides all from 500 on: other errors would only repeat
 
 
 class UpstreamStats(Protocol):
@@ -81,27 +81,27 @@ class Event:
     @classmethod
     def make(cls, id_: str, name: str, room: str, at: datetime, data: Mapping[str, object]) -> Event:
         """Builds the event and its body."""
-        told = {"id": id_, "event": name, "room": room, "at": at.isoformat(timespec="milliseconds"), "data": data}
-        return cls(id_, name, room, json.dumps(told).encode())
+        payload = {"id": id_, "event": name, "room": room, "at": at.isoformat(timespec="milliseconds"), "data": data}
+        return cls(id_, name, room, json.dumps(payload).encode())
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """How long to retry an event, and how many may be queued meanwhile.
 
     Attributes:
-        attempt_seconds: The timeout of one attempt.
-        first_pause_seconds, longest_pause_seconds: Between two attempts; each pause is twice the one before, and up to
+        attempt_timeout_seconds: The timeout of one attempt.
+        initial_delay_seconds, max_delay_seconds: Between two attempts; each pause is twice the one before, and up to
             half of it shorter at random.
-        give_up_seconds: No further attempt begins after this time.
-        most: The maximum number of queued events; beyond it the oldest is dropped.
+        give_up_after_seconds: No further attempt begins after this time.
+        max_queued: The maximum number of queued events; beyond it the oldest is dropped.
     """
 
-    attempt_seconds: float = 10.0
-    first_pause_seconds: float = 1.0
-    longest_pause_seconds: float = 60.0
-    give_up_seconds: float = 900.0
-    most: int = 100
+    attempt_timeout_seconds: float = 10.0
+    initial_delay_seconds: float = 1.0
+    max_delay_seconds: float = 60.0
+    give_up_after_seconds: float = 900.0
+    max_queued: int = 100
 
 
 def sign(secret: str, at: int, body: bytes) -> str:
@@ -115,9 +115,9 @@ class Sender:
 
     Args:
         webhook: The webhook's settings.
-        http: A session from `client`.
-        patience: The retry policy.
-        chance: Returns a number from 0 to 1, for the pauses.
+        http: A session from `http_session`.
+        policy: The retry policy.
+        jitter: Returns a number from 0 to 1, for the pauses.
         unix: Returns the Unix time in seconds.
     """
 
@@ -125,95 +125,95 @@ class Sender:
         self,
         webhook: Webhook,
         http: aiohttp.ClientSession,
-        patience: Patience,
-        chance: Callable[[], float] = random.random,
+        policy: RetryPolicy,
+        jitter: Callable[[], float] = random.random,
         unix: Callable[[], float] = time.time,
     ) -> None:
         self._webhook = webhook
         self._http = http
-        self._patience = patience
-        self._chance = chance
+        self._policy = policy
+        self._jitter = jitter
         self._unix = unix
-        self._waiting: deque[Event] = deque()
-        self._came = asyncio.Event()
+        self._queue: deque[Event] = deque()
+        self._wake = asyncio.Event()
         # The path may be a secret.
-        self._shown = str(URL(webhook.url).origin())
+        self._origin = str(URL(webhook.url).origin())
 
-    def put(self, event: Event) -> None:
+    def enqueue(self, event: Event) -> None:
         """Queues an event if this webhook subscribes to it. Never waits."""
         webhook = self._webhook
         if (webhook.events and event.name not in webhook.events) or (webhook.rooms and event.room not in webhook.rooms):
             return
-        if len(self._waiting) >= self._patience.most:
-            dropped = self._waiting.popleft()
-            log.warning("webhook queue full: oldest event dropped", to=self._shown, id=dropped.id)
-        self._waiting.append(event)
-        self._came.set()
+        if len(self._queue) >= self._policy.max_queued:
+            dropped = self._queue.popleft()
+            log.warning("webhook queue full: oldest event dropped", to=self._origin, id=dropped.id)
+        self._queue.append(event)
+        self._wake.set()
 
     async def run(self) -> None:
         """Sends until cancelled, then logs what is left."""
         event: Event | None = None
         try:
             while True:
-                await self._came.wait()
-                while self._waiting:
-                    event = self._waiting.popleft()
+                await self._wake.wait()
+                while self._queue:
+                    event = self._queue.popleft()
                     try:
                         await self._deliver(event)
                     except Exception:
-                        log.exception("webhook delivery error", to=self._shown, id=event.id)
+                        log.exception("webhook delivery error", to=self._origin, id=event.id)
                     event = None
-                self._came.clear()
+                self._wake.clear()
         finally:
-            left = [one.id for one in (event, *self._waiting) if one is not None]
+            left = [one.id for one in (event, *self._queue) if one is not None]
             if left:
-                log.warning("webhook events not sent before shutdown", to=self._shown, ids=left)
+                log.warning("webhook events not sent before shutdown", to=self._origin, ids=left)
 
     async def _deliver(self, event: Event) -> None:
-        loop, patience = asyncio.get_running_loop(), self._patience
-        give_up_at = loop.time() + patience.give_up_seconds
-        pause, tries = patience.first_pause_seconds, 0
+        loop, policy = asyncio.get_running_loop(), self._policy
+        deadline = loop.time() + policy.give_up_after_seconds
+        delay, attempts = policy.initial_delay_seconds, 0
         while True:
-            tries += 1
+            attempts += 1
             try:
-                await self._try(event)
-            except _NotTaken as refused:
-                wait = pause * (1 - self._chance() / 2)
-                if not refused.again or loop.time() + wait >= give_up_at:
-                    said = {"to": self._shown, "id": event.id, "cause": refused.cause, "attempts": tries}
-                    log.error("webhook delivery failed", **said)
+                await self._send(event)
+            except _DeliveryError as refused:
+                wait = delay * (1 - self._jitter() / 2)
+                if not refused.retryable or loop.time() + wait >= deadline:
+                    fields = {"to": self._origin, "id": event.id, "cause": refused.cause, "attempts": attempts}
+                    log.error("webhook delivery failed", **fields)
                     return
                 await asyncio.sleep(wait)
-                pause = min(2 * pause, patience.longest_pause_seconds)
+                delay = min(2 * delay, policy.max_delay_seconds)
             else:
                 return
 
-    async def _try(self, event: Event) -> None:
+    async def _send(self, event: Event) -> None:
         headers = {"Content-Type": "application/json", "User-Agent": f"Waitroom/{__version__}"}
         if self._webhook.secret is not None:
             headers[SIGNATURE] = sign(self._webhook.secret, int(self._unix()), event.body)
         try:
             async with (
-                asyncio.timeout(self._patience.attempt_seconds),
+                asyncio.timeout(self._policy.attempt_timeout_seconds),
                 # Following a redirect would send a signed request to another party. The response's body is left unread.
                 self._http.post(self._webhook.url, data=event.body, headers=headers, allow_redirects=False) as answer,
             ):
                 status = answer.status
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             # Only the type: the messages of such errors may contain the address.
-            raise _NotTaken(type(error).__name__, again=True) from None
+            raise _DeliveryError(type(error).__name__, retryable=True) from None
         if not 200 <= status < 300:
-            raise _NotTaken(f"status {status}", again=status in _TRY_AGAIN or status >= 500)
+            raise _DeliveryError(f"status {status}", retryable=status in _RETRYABLE_STATUSES or status >= 500)
 
 
-class _NotTaken(Exception):  # noqa: N818 - what became of a try
-    def __init__(self, cause: str, *, again: bool) -> None:
+class _DeliveryError(Exception):
+    def __init__(self, cause: str, *, retryable: bool) -> None:
         super().__init__(cause)
         self.cause = cause
-        self.again = again
+        self.retryable = retryable
 
 
-class Told:
+class ReportedState:
     """The reported state of a room: how often each condition began and ended, odd while it holds. Kept in the store.
 
     Attributes:
@@ -234,18 +234,18 @@ class Told:
     async def read(self) -> None:
         """Reads the state reported by others, or by this process before a restart. Raises `StoreUnavailable`."""
         with store_errors():
-            asked = self._redis.pipeline(transaction=False)
-            asked.hgetall(self._key)
-            asked.exists(f"{self._key}:failing")
-            kept, failing = await asked.execute()
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.hgetall(self._key)
+            pipeline.exists(f"{self._key}:failing")
+            stored, failing = await pipeline.execute()
         self.failing = bool(failing)
-        for name, count in kept.items():
-            known = name.decode()
-            if known in self._counts:
+        for name, count in stored.items():
+            condition = name.decode()
+            if condition in self._counts:
                 # The greater count wins: events sent while the store was lost are known only here.
-                self._counts[known] = max(self._counts[known], int(count))
+                self._counts[condition] = max(self._counts[condition], int(count))
 
-    async def shop_fails(self) -> None:
+    async def report_failing(self) -> None:
         """Notifies the other gateways. Raises `StoreUnavailable`."""
         with store_errors():
             await self._redis.set(f"{self._key}:failing", "1", ex=FAILING_SECONDS)
@@ -286,59 +286,59 @@ class Webhooks:
     ) -> None:
         self._webhooks = webhooks
         self._rooms = rooms
-        self._told = {room.name: Told(redis, room.name) for room in rooms}
-        self._changes = {room.name: Changes() for room in rooms}
+        self._reported = {room.name: ReportedState(redis, room.name) for room in rooms}
+        self._detectors = {room.name: EdgeDetector() for room in rooms}
         self._shop = shop
         self._clock = clock
 
     async def run(self) -> None:
         """Observes and sends until cancelled."""
-        async with client() as http, asyncio.TaskGroup() as tasks:
-            senders = [Sender(webhook, http, Patience()) for webhook in self._webhooks]
+        async with http_session() as http, asyncio.TaskGroup() as tasks:
+            senders = [Sender(webhook, http, RetryPolicy()) for webhook in self._webhooks]
             for sender in senders:
                 tasks.create_task(sender.run())
             while True:
                 for room in self._rooms:
-                    for event in await self._looked(room):
+                    for event in await self._observe_safely(room):
                         log.info("webhook event", what=event.name, room=event.room, id=event.id)
                         for sender in senders:
-                            sender.put(event)
-                await asyncio.sleep(LOOK_SECONDS)
+                            sender.enqueue(event)
+                await asyncio.sleep(OBSERVE_SECONDS)
 
-    async def _looked(self, room: Ticking) -> list[Event]:
+    async def _observe_safely(self, room: Ticking) -> list[Event]:
         try:
-            return await self.look(room)
+            return await self.observe(room)
         except Exception:
             # An error here must not end admission, which runs beside it.
             log.exception("webhook check failed", room=room.name)
             return []
 
-    async def look(self, room: Ticking) -> list[Event]:
+    async def observe(self, room: Ticking) -> list[Event]:
         """Returns the events for this process to send on a room. To be called about once a second."""
-        told = self._told[room.name]
-        look = self._seen(room, failing_elsewhere=False)
+        reported = self._reported[room.name]
+        seen = self._observation(room, failing_elsewhere=False)
         if room.store_up:
             try:
-                await told.read()
-                if look.shop_fails(held=told.holding["shop"]):
-                    await told.shop_fails()
+                await reported.read()
+                if seen.shop_fails(held=reported.holding["shop"]):
+                    await reported.report_failing()
             except StoreUnavailable:
                 return []  # the ticks report it
-            look = self._seen(room, failing_elsewhere=told.failing)
+            seen = self._observation(room, failing_elsewhere=reported.failing)
         events = []
-        for condition in self._changes[room.name].find(told.holding, look, self._clock()):
-            count = await told.claim(condition)
-            name = condition.begins if told.holding[condition.name] else condition.ends
+        for condition in self._detectors[room.name].due(reported.holding, seen, self._clock()):
+            count = await reported.claim(condition)
+            name = condition.begins if reported.holding[condition.name] else condition.ends
             if count is not None and name:
                 generation = 0 if room.view is None else room.view.generation
                 id_ = f"{room.name}-{condition.name}-{generation}-{count}"
-                events.append(Event.make(id_, name, room.name, datetime.now(UTC), _data(room, look)))
+                events.append(Event.make(id_, name, room.name, datetime.now(UTC), _data(room, seen)))
         return events
 
-    def _seen(self, room: Ticking, *, failing_elsewhere: bool) -> Look:
-        figures = None if self._shop is None else self._shop.figures(room.name, FIGURES_SECONDS)
+    def _observation(self, room: Ticking, *, failing_elsewhere: bool) -> Observation:
+        figures = None if self._shop is None else self._shop.figures(room.name, STATS_SECONDS)
         view = room.view
-        return Look(
+        return Observation(
             store_up=room.store_up,
             state=None if view is None else view.state,
             waiting=0 if view is None else view.waiting,
@@ -348,26 +348,26 @@ class Webhooks:
         )
 
 
-def client() -> aiohttp.ClientSession:
+def http_session() -> aiohttp.ClientSession:
     """Returns the HTTP session for events: no cookies, no connection reuse, and responses are hardly read."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(force_close=True, limit=16),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None, connect=_CONNECT_SECONDS),
-        read_bufsize=_MOST_BYTES_AHEAD,
+        read_bufsize=_READ_BUFFER_BYTES,
         auto_decompress=False,
     )
 
 
-def _data(room: Ticking, look: Look) -> dict[str, object]:
+def _data(room: Ticking, seen: Observation) -> dict[str, object]:
     """Returns the state of the room, as last seen."""
     view = room.view
-    shown: dict[str, object] = {"store_up": look.store_up}
+    state: dict[str, object] = {"store_up": seen.store_up}
     if view is not None:
         names = ("state", "waiting", "called", "active", "max_active", "rate_per_minute", "message", "remaining")
-        shown |= {name: getattr(view, name) for name in names}
-    shown["shop"] = {
-        "requests_per_minute": round(look.requests_per_minute, 1),
-        "failures_per_minute": round(look.failures_per_minute, 1),
+        state |= {name: getattr(view, name) for name in names}
+    state["shop"] = {
+        "requests_per_minute": round(seen.requests_per_minute, 1),
+        "failures_per_minute": round(seen.failures_per_minute, 1),
     }
-    return shown
+    return state

@@ -1,4 +1,4 @@
-"""What is told of a room, and that it is told once."""
+"""The events of a room: each begins and ends once."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from waitroom.control.webhooks.conditions import CONDITIONS, Changes, Look
+from waitroom.control.webhooks.conditions import CONDITIONS, EdgeDetector, Observation
 from waitroom.queue.view import RoomState
 from waitroom.settings.validators import WEBHOOK_EVENTS
 
-CALM = Look(store_up=True, state=RoomState.OPEN, waiting=0, requests_per_minute=600.0, failures_per_minute=0.0)
+CALM = Observation(store_up=True, state=RoomState.OPEN, waiting=0, requests_per_minute=600.0, failures_per_minute=0.0)
 QUEUE = replace(CALM, waiting=7)
 PAUSED = replace(CALM, state=RoomState.PAUSED)
 SOLD_OUT = replace(CALM, state=RoomState.SOLD_OUT)
@@ -20,20 +20,20 @@ SO_SO = replace(CALM, failures_per_minute=12.0)  # neither failing nor well
 LOST = replace(CALM, store_up=False)
 
 
-class Told:
-    """Looks once a second, and keeps what was told as the store does."""
+class Reports:
+    """Observes once a second, and keeps what was reported as the store does."""
 
     def __init__(self) -> None:
-        self.changes = Changes()
+        self.detector = EdgeDetector()
         self.holding: dict[str, bool] = {}
         self.events: list[str] = []
         self.now = 1000.0
 
-    def look(self, look: Look, seconds: int) -> list[str]:
-        """The events of so many seconds that look the same."""
+    def observe(self, seen: Observation, seconds: int) -> list[str]:
+        """The events of so many identical seconds."""
         events = []
         for _ in range(seconds):
-            for condition in self.changes.find(self.holding, look, self.now):
+            for condition in self.detector.due(self.holding, seen, self.now):
                 holds = self.holding[condition.name] = not self.holding.get(condition.name, False)
                 events.append(condition.begins if holds else condition.ends)
             self.now += 1
@@ -50,12 +50,14 @@ class Told:
         (SOLD_OUT, "sold_out", CALM, ""),
     ],
 )
-def test_each_is_told_once_when_it_begins_and_when_it_ends(during: Look, begins: str, after: Look, ends: str) -> None:
-    told = Told()
-    assert told.look(CALM, 100) == []
-    assert told.look(during, 100) == [begins]
-    assert told.look(after, 100) == [ends]
-    assert told.look(during, 100) == [begins]
+def test_each_is_reported_once_when_it_begins_and_when_it_ends(
+    during: Observation, begins: str, after: Observation, ends: str
+) -> None:
+    reports = Reports()
+    assert reports.observe(CALM, 100) == []
+    assert reports.observe(during, 100) == [begins]
+    assert reports.observe(after, 100) == [ends]
+    assert reports.observe(during, 100) == [begins]
 
 
 def test_every_event_of_the_settings_can_come() -> None:
@@ -63,84 +65,84 @@ def test_every_event_of_the_settings_can_come() -> None:
     assert sorted(events) == sorted(WEBHOOK_EVENTS)
 
 
-@pytest.mark.parametrize(("look", "most"), [(QUEUE, 5), (PAUSED, 2), (SOLD_OUT, 2), (FAILING, 5), (LOST, 5)])
-def test_what_holds_for_a_moment_is_not_told(look: Look, most: int) -> None:
-    told = Told()
+@pytest.mark.parametrize(("seen", "most"), [(QUEUE, 5), (PAUSED, 2), (SOLD_OUT, 2), (FAILING, 5), (LOST, 5)])
+def test_what_holds_for_a_moment_is_not_reported(seen: Observation, most: int) -> None:
+    reports = Reports()
     for _ in range(20):
-        assert told.look(look, most) == []
-        assert told.look(CALM, 1) == []
+        assert reports.observe(seen, most) == []
+        assert reports.observe(CALM, 1) == []
 
 
-@pytest.mark.parametrize(("look", "most"), [(QUEUE, 30), (PAUSED, 2), (FAILING, 10), (LOST, 5)])
-def test_what_ends_for_a_moment_has_not_ended(look: Look, most: int) -> None:
-    told = Told()
-    assert len(told.look(look, 20)) == 1
+@pytest.mark.parametrize(("seen", "most"), [(QUEUE, 30), (PAUSED, 2), (FAILING, 10), (LOST, 5)])
+def test_what_ends_for_a_moment_has_not_ended(seen: Observation, most: int) -> None:
+    reports = Reports()
+    assert len(reports.observe(seen, 20)) == 1
     for _ in range(20):
-        assert told.look(CALM, most) == []
-        assert told.look(look, 1) == []
+        assert reports.observe(CALM, most) == []
+        assert reports.observe(seen, 1) == []
 
 
-def test_an_event_is_found_again_until_it_was_told() -> None:
-    changes = Changes()
-    found = [bool(changes.find({}, QUEUE, 1000.0 + second)) for second in range(8)]
+def test_an_event_is_found_again_until_it_was_reported() -> None:
+    detector = EdgeDetector()
+    found = [bool(detector.due({}, QUEUE, 1000.0 + second)) for second in range(8)]
     assert found == [False] * 5 + [True] * 3
 
 
-def test_a_new_process_goes_on_from_what_was_told() -> None:
-    changes = Changes()
-    found = [changes.find({"queue": True}, QUEUE, 1000.0 + second) for second in range(100)]
+def test_a_new_process_goes_on_from_what_was_reported() -> None:
+    detector = EdgeDetector()
+    found = [detector.due({"queue": True}, QUEUE, 1000.0 + second) for second in range(100)]
     assert found == [[]] * 100
 
 
 def test_a_paused_room_that_is_closed_is_not_resumed() -> None:
-    told = Told()
-    assert told.look(PAUSED, 10) == ["paused"]
-    assert told.look(CLOSED, 100) == []
-    assert told.look(SOLD_OUT, 100) == ["sold_out"]
-    assert told.look(CALM, 100) == ["resumed", ""]
+    reports = Reports()
+    assert reports.observe(PAUSED, 10) == ["paused"]
+    assert reports.observe(CLOSED, 100) == []
+    assert reports.observe(SOLD_OUT, 100) == ["sold_out"]
+    assert reports.observe(CALM, 100) == ["resumed", ""]
 
 
 def test_an_old_view_says_nothing_of_the_line() -> None:
-    told = Told()
-    assert told.look(QUEUE, 10) == ["queue_formed"]
-    assert told.look(replace(LOST, waiting=0, state=RoomState.PAUSED), 100) == ["store_lost"]
-    assert told.look(QUEUE, 100) == ["store_back"]
+    reports = Reports()
+    assert reports.observe(QUEUE, 10) == ["queue_formed"]
+    assert reports.observe(replace(LOST, waiting=0, state=RoomState.PAUSED), 100) == ["store_lost"]
+    assert reports.observe(QUEUE, 100) == ["store_back"]
 
 
 def test_a_room_that_was_never_seen_says_nothing_of_the_line() -> None:
-    told = Told()
-    assert told.look(replace(LOST, state=None), 100) == ["store_lost"]
-    assert told.look(replace(CALM, state=None), 100) == ["store_back"]
+    reports = Reports()
+    assert reports.observe(replace(LOST, state=None), 100) == ["store_lost"]
+    assert reports.observe(replace(CALM, state=None), 100) == ["store_back"]
 
 
 def test_a_shop_between_failing_and_well_stays_what_it_was() -> None:
-    told = Told()
-    assert told.look(SO_SO, 100) == []
-    assert told.look(FAILING, 100) == ["shop_failing"]
-    assert told.look(SO_SO, 100) == []
-    assert told.look(CALM, 100) == ["shop_well"]
-    assert told.look(SO_SO, 100) == []
+    reports = Reports()
+    assert reports.observe(SO_SO, 100) == []
+    assert reports.observe(FAILING, 100) == ["shop_failing"]
+    assert reports.observe(SO_SO, 100) == []
+    assert reports.observe(CALM, 100) == ["shop_well"]
+    assert reports.observe(SO_SO, 100) == []
 
 
 def test_two_failures_at_night_are_none_of_the_shops() -> None:
-    told = Told()
-    assert told.look(replace(CALM, requests_per_minute=4.0, failures_per_minute=2.0), 100) == []
+    reports = Reports()
+    assert reports.observe(replace(CALM, requests_per_minute=4.0, failures_per_minute=2.0), 100) == []
 
 
 def test_a_shop_that_nobody_asks_is_not_well_for_that() -> None:
-    told = Told()
-    assert told.look(FAILING, 20) == ["shop_failing"]
-    assert told.look(replace(CALM, requests_per_minute=0.0), 100) == []
+    reports = Reports()
+    assert reports.observe(FAILING, 20) == ["shop_failing"]
+    assert reports.observe(replace(CALM, requests_per_minute=0.0), 100) == []
 
 
 def test_a_shop_is_well_when_no_gateway_finds_it_failing() -> None:
-    told = Told()
-    assert told.look(FAILING, 20) == ["shop_failing"]
-    assert told.look(replace(CALM, failing_elsewhere=True), 100) == []
-    assert told.look(CALM, 100) == ["shop_well"]
+    reports = Reports()
+    assert reports.observe(FAILING, 20) == ["shop_failing"]
+    assert reports.observe(replace(CALM, failing_elsewhere=True), 100) == []
+    assert reports.observe(CALM, 100) == ["shop_well"]
 
 
 def test_a_shop_begins_to_fail_by_what_is_seen_here() -> None:
     """The one who sees it tells; the others would only repeat it."""
-    told = Told()
-    assert told.look(replace(CALM, failing_elsewhere=True), 100) == []
+    reports = Reports()
+    assert reports.observe(replace(CALM, failing_elsewhere=True), 100) == []
