@@ -32,7 +32,7 @@ from support.webhook_receiver import (
     sending,
     told_of_a_pause,
 )
-from waitroom.control.webhooks.watcher import sign
+from waitroom.control.webhooks.sender import sign
 from waitroom.settings import Webhook
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "webhooks.md"

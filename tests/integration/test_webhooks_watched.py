@@ -12,7 +12,8 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from support.edge_world import QUIET
-from waitroom.control.webhooks.watcher import CLAIM_SECONDS, FAILING_SECONDS, Event, Webhooks
+from waitroom.control.webhooks.sender import Event
+from waitroom.control.webhooks.watcher import CLAIM_SECONDS, FAILING_SECONDS, Webhooks
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.store.connection import connect
 

@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from support.gateway_process import eventually
-from waitroom.control.webhooks.watcher import Event, RetryPolicy, Sender, http_session, sign
+from waitroom.control.webhooks.sender import Event, RetryPolicy, Sender, http_session, sign
 from waitroom.queue.store import QueueStore
 from waitroom.queue.view import RoomState
 from waitroom.settings import Webhook
