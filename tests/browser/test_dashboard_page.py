@@ -79,7 +79,7 @@ async def test_the_figures_follow_and_nothing_moves_by_it(
     where += ".map((one) => JSON.stringify(one.getBoundingClientRect()))"
     before = await page.evaluate(where)
     admin.rooms[0] |= {"waiting": 99, "active": 3, "wait_seconds": {"newcomer": [10, 20]}, "called": 0}
-    admin.feed.poke()
+    admin.feed.notify()
     await expect(figure(page, "waiting")).to_have_text("99")
     await expect(figure(page, "newcomer")).to_have_text("under 1 min")
     await expect(page).to_have_title("99 waiting · tickets · Waitroom")
@@ -94,7 +94,7 @@ async def test_the_charts_go_on_where_the_history_ends(admin: FakeAdmin, comes: 
     await expect(page.locator("figure canvas")).to_have_count(4)
     await expect(line.locator(".value")).to_have_text("12,431")
     admin.rooms[0]["waiting"] = 77
-    admin.feed.poke()
+    admin.feed.notify()
     await expect(line.locator(".value")).to_have_text("77")
     await expect(line.get_by_role("img")).to_have_attribute("aria-label", re.compile("the last 60 minutes"))
     await page.get_by_role("button", name="6 hours").click()
@@ -121,12 +121,12 @@ async def test_the_controls_follow_what_the_autopilot_does(admin: FakeAdmin, com
     await live(page)
     rate, most = page.get_by_label("Rate per minute"), page.get_by_label("Max active visitors")
     admin.rooms[0]["rate_per_minute"] = 640.0
-    admin.feed.poke()
+    admin.feed.notify()
     await expect(rate).to_have_value("640")
     await most.fill("2500")
     await expect(page.get_by_role("button", name="Apply")).to_be_enabled()
     admin.rooms[0]["rate_per_minute"] = 655.0
-    admin.feed.poke()
+    admin.feed.notify()
     await expect(rate).to_have_value("655")
     await expect(most).to_have_value("2500")
     await page.get_by_role("button", name="Apply").click()
@@ -151,11 +151,11 @@ async def test_what_needs_an_eye_comes_and_goes(admin: FakeAdmin, comes: Operato
     page = await comes(admin.address)
     await live(page)
     admin.rooms[0]["store_up"] = False
-    admin.feed.poke()
+    admin.feed.notify()
     await expect(page.get_by_text("Store unavailable: no admissions")).to_be_visible()
     assert await violations(page) == []
     admin.rooms[0]["store_up"] = True
-    admin.feed.poke()
+    admin.feed.notify()
     await expect(page.get_by_text("Store unavailable: no admissions")).to_have_count(0)
 
 
@@ -166,7 +166,7 @@ async def test_a_room_that_opens_late_gets_its_page(admin: FakeAdmin, comes: Ope
     await expect(page.get_by_text("as soon as the store responds")).to_be_visible()
     await live(page)
     admin.rooms[0] = whole
-    admin.feed.poke()
+    admin.feed.notify()
     await expect(figure(page, "waiting")).to_have_text("12,431")
 
 
@@ -215,7 +215,7 @@ async def test_what_the_autopilot_decided_is_told_to_who_wants_to_know(admin: Fa
 
     admin.decisions.insert(0, decision(-1, 0.0, "hold"))
     admin.rooms[0]["autopilot"] = {**admin.rooms[0]["autopilot"], "at": admin.decisions[0]["at"]}
-    admin.feed.poke()
+    admin.feed.notify()
 
     await expect(rows.first.locator("time")).to_have_attribute("datetime", admin.decisions[0]["at"])
     await expect(rows).to_have_count(20)
@@ -386,7 +386,7 @@ async def test_axe_finds_nothing(admin: FakeAdmin, comes: Operator, viewport: di
     assert await violations(page) == []
     await page.get_by_role("button", name="Cancel").click()
     admin.rooms[0] |= {"state": "paused", "autopilot": {**admin.rooms[0]["autopilot"], "on": True}}
-    admin.feed.poke()
+    admin.feed.notify()
     await expect(page.get_by_role("button", name="Resume")).to_be_visible()
     assert await violations(page) == []
     many = {"store_up": False}, {"state": "closed"}, {"state": "sold_out"}, {"state": "paused", "draining": True}

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("endless")]
 @pytest.fixture
 def endless(monkeypatch: pytest.MonkeyPatch) -> None:
     """Feeds that end by no time of their own."""
-    monkeypatch.setattr(live, "LISTEN_SECONDS", 3600.0)
+    monkeypatch.setattr(live, "MAX_RESPONSE_SECONDS", 3600.0)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ async def redis_client(valkey: str) -> AsyncIterator[Redis]:
 
 
 async def written(redis: Redis, count: int, *, most: int = 1000) -> Audit:
-    audit = Audit(redis, most_entries=most)
+    audit = Audit(redis, max_entries=most)
     for number in range(count):
         await audit.record(SOMEBODY, "change", room="shop", old={"rate": number}, new={"rate": number + 1}, note="wëil")
     return audit
@@ -138,7 +138,7 @@ async def test_two_controllers_write_one_chain(valkey: str) -> None:
 
 
 async def test_more_than_a_page_is_gone_through(redis_client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("waitroom.control.audit.log.PAGE", 3)
+    monkeypatch.setattr("waitroom.control.audit.log.PAGE_SIZE", 3)
     audit = await written(redis_client, 10)
     assert (await audit.verify()).entries == 10
     assert len([one async for one in audit.export()]) == 10

@@ -54,7 +54,7 @@ async def test_two_controllers_keep_one_sample_of_a_time(redis_client: Redis) ->
 
 
 async def test_the_oldest_are_let_go(redis_client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_SAMPLES", 3)
+    monkeypatch.setattr(module, "MAX_SAMPLES", 3)
     history = History(redis_client)
     kept = [sample(age) for age in (25, 20, 15, 10, 5)]
     for one in kept:
@@ -64,7 +64,7 @@ async def test_the_oldest_are_let_go(redis_client: Redis, monkeypatch: pytest.Mo
 
 async def test_those_of_another_day_are_let_go(redis_client: Redis) -> None:
     history = History(redis_client)
-    await history.add("shop", sample(module.KEPT_SECONDS + 10))
+    await history.add("shop", sample(module.RETENTION_SECONDS + 10))
     new = sample(5)
     await history.add("shop", new)
-    assert await history.read("shop", 10 * module.KEPT_SECONDS) == [new]
+    assert await history.read("shop", 10 * module.RETENTION_SECONDS) == [new]

@@ -38,7 +38,7 @@ class Desk:
     audit: Audit
     settings: RoomSettings
     flying: bool = False
-    pokes: list[None] = field(default_factory=list)
+    notifications: list[None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         settings = Settings(rooms=(self.settings,), workers=2)
@@ -46,7 +46,7 @@ class Desk:
         self.rooms = rooms
         self.operations = Operations(
             *(rooms, [self.admission], {"shop": self.store}, self.audit, SECRETS),
-            changed=lambda: self.pokes.append(None),
+            changed=lambda: self.notifications.append(None),
         )
 
     async def change(self, actor: Actor = ADA, expected: int | None = None, note: str = "", **change) -> int:
@@ -64,11 +64,11 @@ async def desk(valkey: str) -> AsyncIterator[Desk]:
         yield Desk(store, admission, Audit(redis), settings)
 
 
-async def test_a_change_shows_at_once_and_pokes_who_watch(desk: Desk) -> None:
+async def test_a_change_shows_at_once_and_notifies_listeners(desk: Desk) -> None:
     version = await desk.change(rate_per_minute=90.0)
     assert desk.admission.view is not None
     assert (desk.admission.view.version, desk.admission.view.rate_per_minute) == (version, 90.0)
-    assert desk.pokes == [None]
+    assert desk.notifications == [None]
 
 
 async def test_a_rate_set_by_hand_switches_the_autopilot_off(desk: Desk) -> None:

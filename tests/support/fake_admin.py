@@ -107,7 +107,7 @@ class FakeAdmin:
         undo = {"at": "2026-09-21T14:20:00Z", "who": who, "what": what}
         last = {"last_change": {**undo, "undoable": True}, "undo": undo}
         self.rooms[0] |= {"version": self.rooms[0]["version"] + 1, **last, **values}
-        self.feed.poke()
+        self.feed.notify()
 
     def app(self) -> web.Application:
         @web.middleware

@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from waitroom.control.api.errors import api_problems
 from waitroom.control.auth.middleware import Access
-from waitroom.control.monitoring.readiness import serves
+from waitroom.control.monitoring.readiness import is_serving
 from waitroom.control.rooms.admission_loop import Admission
 from waitroom.metrics.collectors import ControlCollector, EdgeCollector, QueueCollector, exposition
 from waitroom.metrics.recorder import FOLDER
@@ -47,7 +47,7 @@ class _Views(Mapping[str, RoomView]):
 
 def make_app(settings: Settings, admissions: Sequence[Admission], access: Access) -> web.Application:
     """Builds the admin listener's application; the API and the dashboard add their own routes."""
-    app = web.Application(middlewares=[api_problems, _only_known_hosts])
+    app = web.Application(middlewares=[api_problems, _check_host])
     access.install(app)
     app[ADMISSIONS] = admissions
     app[SETTINGS] = settings
@@ -64,7 +64,7 @@ def make_app(settings: Settings, admissions: Sequence[Admission], access: Access
 
 
 @web.middleware
-async def _only_known_hosts(request: web.Request, handler: Any) -> web.StreamResponse:
+async def _check_host(request: web.Request, handler: Any) -> web.StreamResponse:
     """Rejects host names that a foreign page could point at this address (DNS rebinding)."""
     found = parse_authority(request.host.encode("latin-1", "replace"))
     name = "" if found is None else found.host.decode("latin-1").strip("[]")
@@ -96,9 +96,9 @@ async def _healthz(_request: web.Request) -> web.Response:
 
 async def _readyz(request: web.Request) -> web.Response:
     """Returns 200 once the public port responds and the store answers."""
-    missing = [f"room {one.name}: store unavailable" for one in request.app[ADMISSIONS] if not one.store_up]
-    if not await serves(request.app[SETTINGS]):
-        missing.append("the public port doesn't respond")
-    if missing:
-        return web.Response(status=503, text="\n".join(missing) + "\n")
+    failed = [f"room {one.name}: store unavailable" for one in request.app[ADMISSIONS] if not one.store_up]
+    if not await is_serving(request.app[SETTINGS]):
+        failed.append("the public port doesn't respond")
+    if failed:
+        return web.Response(status=503, text="\n".join(failed) + "\n")
     return web.Response(text="ready\n")

@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
-BODY_SECONDS = 10.0
+BODY_TIMEOUT_SECONDS = 10.0
 PROBLEM = "application/problem+json"
 NO_STORE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
@@ -23,7 +23,7 @@ def problem(
     title: str = "",
     errors: Mapping[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
-    **more: Any,
+    **members: Any,
 ) -> web.Response:
     """Builds an error response of the API.
 
@@ -34,7 +34,7 @@ def problem(
         title: The title of the problem type.
         errors: Messages by field.
         headers: Response headers.
-        more: Additional members.
+        members: Additional members.
     """
     body: dict[str, Any] = {
         "type": kind,
@@ -44,13 +44,13 @@ def problem(
     }
     if errors:
         body["errors"] = dict(errors)
-    text = json.dumps(body | more)
+    text = json.dumps(body | members)
     return web.Response(
         status=status, text=text, content_type=PROBLEM, charset="utf-8", headers={**NO_STORE, **(headers or {})}
     )
 
 
-class BadRequest(Exception):  # noqa: N818 - what it is
+class RequestError(Exception):
     """An unreadable request; answered with its status."""
 
     def __init__(self, status: int, detail: str, errors: Mapping[str, str] | None = None) -> None:
@@ -59,22 +59,22 @@ class BadRequest(Exception):  # noqa: N818 - what it is
         super().__init__(detail)
 
 
-async def read_body(request: web.Request, most: int, seconds: float = BODY_SECONDS) -> bytes:
-    """Reads a body of at most ``most`` bytes, within ``seconds``.
+async def read_body(request: web.Request, max_bytes: int, seconds: float = BODY_TIMEOUT_SECONDS) -> bytes:
+    """Reads a body of at most ``max_bytes`` bytes, within ``seconds``.
 
     Raises:
-        BadRequest: It is too long (413), too slow (408) or incomplete (400; by then the client is gone).
+        RequestError: It is too long (413), too slow (408) or incomplete (400; by then the client is gone).
     """
-    read = b""
+    body = b""
     try:
         async with asyncio.timeout(seconds):
-            while piece := await request.content.read(most + 1 - len(read)):
-                read += piece
-                if len(read) > most:
-                    raise BadRequest(413, f"The body is longer than the limit of {most:,} bytes.")
+            while chunk := await request.content.read(max_bytes + 1 - len(body)):
+                body += chunk
+                if len(body) > max_bytes:
+                    raise RequestError(413, f"The body is longer than the limit of {max_bytes:,} bytes.")
     # A connection closed by a TCP timeout raises TimeoutError as well; the difference doesn't matter.
     except TimeoutError as error:
-        raise BadRequest(408, f"The body was not received within {seconds:g} seconds.") from error
+        raise RequestError(408, f"The body was not received within {seconds:g} seconds.") from error
     except (OSError, web.RequestPayloadError) as error:
-        raise BadRequest(400, "The body is incomplete.") from error
-    return read
+        raise RequestError(400, "The body is incomplete.") from error
+    return body

@@ -22,7 +22,7 @@ from waitroom.control.auth.passwords import PasswordChecker
 from waitroom.control.autopilot.runner import Logbook, Pilot, Pilots, look_at, new_name
 from waitroom.control.dashboard.feed import Feed, add_feed
 from waitroom.control.dashboard.pages import add_dashboard
-from waitroom.control.monitoring.history import History, keep_history
+from waitroom.control.monitoring.history import History, record_history
 from waitroom.control.rooms.admission_loop import Admission
 from waitroom.control.rooms.audit_outbox import LOOK_SECONDS as NOTES_SECONDS
 from waitroom.control.rooms.audit_outbox import Notes
@@ -59,7 +59,7 @@ async def serve(child: Child) -> None:
     rooms = Rooms(settings, admissions, watch, lambda room: pilots[room].described())
     audit, history = Audit(records), History(records)
     feed = Feed(rooms.described)
-    operations = Operations(rooms, admissions, stores, audit, settings.secrets, changed=feed.poke)
+    operations = Operations(rooms, admissions, stores, audit, settings.secrets, changed=feed.notify)
     for room, admission in zip(settings.rooms, admissions, strict=True):
         pilots[room.name] = _pilot(room, admission, logbooks[room.name], operations)
     flying = Pilots(list(pilots.values()), watch)
@@ -78,7 +78,7 @@ async def serve(child: Child) -> None:
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(admission.run()) for admission in admissions]
             running.append(tasks.create_task(every(LOOK_SECONDS, partial(look_at, watch))))
-            running.append(tasks.create_task(keep_history(history, rooms.samples)))
+            running.append(tasks.create_task(record_history(history, rooms.samples)))
             running.append(tasks.create_task(flying.run()))
             running.append(tasks.create_task(every(ACCOUNTS_SECONDS, account_watcher.check)))
             running.append(tasks.create_task(every(NOTES_SECONDS, Notes(audit, stores).look)))

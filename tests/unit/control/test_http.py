@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from waitroom.control.http import BadRequest, read_body
+from waitroom.control.http import RequestError, read_body
 
 MOST = 10
 LENGTH = b"Content-Length: %d\r\n\r\n"
@@ -20,7 +20,7 @@ class Listener:
 
     def __init__(self) -> None:
         self.seconds = 30.0
-        self.read: asyncio.Queue[bytes | BadRequest] = asyncio.Queue()
+        self.read: asyncio.Queue[bytes | RequestError] = asyncio.Queue()
         app = web.Application()
         app.router.add_post("/", self._answer)
         # Its handlers aren't cancelled when a connection is lost, as the admin listener's aren't; a TestServer's are.
@@ -35,11 +35,11 @@ class Listener:
     async def _answer(self, request: web.Request) -> web.Response:
         try:
             self.read.put_nowait(await read_body(request, MOST, self.seconds))
-        except BadRequest as error:
+        except RequestError as error:
             self.read.put_nowait(error)
         return web.Response()
 
-    async def gets(self, sent: bytes, *, gone: bool = False) -> bytes | BadRequest:
+    async def gets(self, sent: bytes, *, gone: bool = False) -> bytes | RequestError:
         """What comes of a head's last lines and a body; the connection stays, or is cut once they are under way."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         head, end, body = sent.partition(b"\r\n\r\n")
@@ -89,7 +89,7 @@ async def test_a_whole_body_is_read(listener: Listener, sent: bytes, body: bytes
 )
 async def test_any_other_is_told_apart(listener: Listener, sent: bytes, gone: bool, status: int) -> None:
     error = await listener.gets(sent, gone=gone)
-    assert isinstance(error, BadRequest)
+    assert isinstance(error, RequestError)
     assert error.status == status
 
 
@@ -98,5 +98,5 @@ async def test_nobody_is_waited_for_without_end(listener: Listener, sent: bytes)
     """Whoever sends what is no body included: the server's parser tells the reader nothing of that."""
     listener.seconds = 0.01
     error = await listener.gets(sent)
-    assert isinstance(error, BadRequest)
+    assert isinstance(error, RequestError)
     assert error.status == 408

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from waitroom.control.http import BadRequest, problem
+from waitroom.control.http import RequestError, problem
 from waitroom.control.rooms.operations import BadChange, NotPossible, StaleVersion
 from waitroom.errors import StoreUnavailable
 
@@ -18,7 +18,7 @@ def answers(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> 
     async def answer(request: web.Request) -> web.StreamResponse:
         try:
             return await handler(request)
-        except BadRequest as error:
+        except RequestError as error:
             return problem(error.status, str(error), errors=error.errors)
         except BadChange as error:
             kind, title = "urn:waitroom:problem:bad-change", "Invalid change"

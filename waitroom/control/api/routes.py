@@ -17,7 +17,7 @@ from waitroom.control.audit.log import Audit
 from waitroom.control.auth.accounts import Actor
 from waitroom.control.auth.middleware import ACTOR
 from waitroom.control.autopilot.runner import KEPT_DECISIONS, Logbook
-from waitroom.control.http import NO_STORE, BadRequest, problem, read_body
+from waitroom.control.http import NO_STORE, RequestError, problem, read_body
 from waitroom.control.monitoring.history import KEPT_SECONDS, History
 from waitroom.control.rooms.operations import SESSION, BadChange, Change, Operations, StaleVersion, record_refusal
 from waitroom.control.rooms.presenter import Rooms
@@ -96,7 +96,7 @@ class Api:
     async def _samples(self, request: web.Request) -> web.Response:
         room = self._name(request)
         seconds = _whole(_query(request, "seconds"), "seconds", 3600, KEPT_SECONDS)
-        body = b'{"samples": [%b]}' % b",".join(await self._history.told(room, seconds))
+        body = b'{"samples": [%b]}' % b",".join(await self._history.read_json(room, seconds))
         return web.Response(body=body, content_type="application/json", charset="utf-8", headers=NO_STORE)
 
     async def _diff(self, request: web.Request) -> web.Response:
@@ -205,7 +205,7 @@ class Api:
     def _name(self, request: web.Request) -> str:
         room = request.match_info["room"]
         if room not in self._rooms:
-            raise BadRequest(404, "Unknown room. GET /api/v1/rooms lists all rooms.")
+            raise RequestError(404, "Unknown room. GET /api/v1/rooms lists all rooms.")
         return room
 
     async def _texts(self, request: web.Request, action: str, room: str, **wanted: bool) -> list[str]:
@@ -342,25 +342,25 @@ def _version(request: web.Request) -> int:
     """Returns the version that a change is based on."""
     given = request.headers.getall("If-Match", [])
     if not given:
-        raise BadRequest(428, "If-Match is missing. Send the ETag of the room that the change is based on.")
+        raise RequestError(428, "If-Match is missing. Send the ETag of the room that the change is based on.")
     match = _ETAG.fullmatch(given[0]) if len(given) == 1 else None
     if match is None:
         form = 'Must be one ETag of the room, such as "7", with the quotes.'
-        raise BadRequest(400, f"If-Match: {form}", {"If-Match": form})
+        raise RequestError(400, f"If-Match: {form}", {"If-Match": form})
     return int(match[1])
 
 
 async def _body(request: web.Request) -> dict[str, Any]:
     """Returns the JSON object in a request's body."""
     if request.content_type != "application/json":
-        raise BadRequest(415, "Send JSON, with Content-Type: application/json.")
+        raise RequestError(415, "Send JSON, with Content-Type: application/json.")
     read = await read_body(request, LONGEST_BODY)
     try:
         body = json.loads(read.decode(), parse_constant=_no_constant, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
-        raise BadRequest(400, f"The body is not valid JSON: {error}.") from error
+        raise RequestError(400, f"The body is not valid JSON: {error}.") from error
     if not isinstance(body, dict):
-        raise BadRequest(400, "The body must be a JSON object.")
+        raise RequestError(400, "The body must be a JSON object.")
     return body
 
 

@@ -4,7 +4,7 @@ An entry's hash is SHA-256 over the previous hash and the entry in canonical JSO
 entries in the store breaks the chain at that point, unless the attacker rewrites it from there to the end. To detect
 that, keep a copy of the newest hash, or of an export, elsewhere.
 
-The list is a bounded stream: the oldest entries are dropped once there are more than `MOST_ENTRIES`. The number of
+The list is a bounded stream: the oldest entries are dropped once there are more than `MAX_ENTRIES`. The number of
 dropped entries and the hash of the last of them are stored in the same step. So the oldest entry that is kept has
 a predecessor to be chained to, and a trimmed list is distinguishable from one whose beginning was removed.
 """
@@ -30,12 +30,12 @@ from waitroom.store.scripts import load_script
 
 log = structlog.get_logger()
 
-MOST_ENTRIES = 50_000
+MAX_ENTRIES = 50_000
 STREAM = "waitroom:{audit}:entries"
 STATE = "waitroom:{audit}:state"
 FIRST_HASH = "0" * 64
-TRIES = 50
-PAGE = 1000
+MAX_ATTEMPTS = 50
+PAGE_SIZE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +99,12 @@ class Audit:
 
     Args:
         redis: A client that returns bytes.
-        most_entries: The number of entries to keep.
+        max_entries: The number of entries to keep.
     """
 
-    def __init__(self, redis: Redis, *, most_entries: int = MOST_ENTRIES) -> None:
+    def __init__(self, redis: Redis, *, max_entries: int = MAX_ENTRIES) -> None:
         self._redis = redis
-        self._most = most_entries
+        self._max_entries = max_entries
         self._append = redis.register_script(load_script("waitroom.control.audit", "append"))
         self._writing = asyncio.Lock()  # avoids races within one process
 
@@ -116,8 +116,8 @@ class Audit:
         try:
             await self.write(actor, action, **what)
         except StoreUnavailable as error:
-            said = {"who": actor.name, "address": actor.address, "action": action, **what}
-            log.error("audit log write failed", cause=str(error), **said)
+            fields = {"who": actor.name, "address": actor.address, "action": action, **what}
+            log.error("audit log write failed", cause=str(error), **fields)
 
     async def write(
         self,
@@ -141,7 +141,7 @@ class Audit:
             note: The reason, as the actor gave it.
             outcome: ``done`` or ``refused``.
         """
-        said = {
+        entry = {
             "at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "who": actor.name,
             "role": str(actor.role),
@@ -154,7 +154,7 @@ class Audit:
             "note": note,
             "outcome": outcome,
         }
-        await self._write(canonical(said))
+        await self._write(canonical(entry))
 
     async def append_once(self, entry: Mapping[str, object], *, source: str, number: int) -> None:
         """Appends an entry unless one of this source with this or a greater number exists. Raises `StoreUnavailable`.
@@ -171,20 +171,21 @@ class Audit:
             await self._chain(entry, source, number)
 
     async def _chain(self, entry: bytes, source: str, number: int) -> None:
-        word = secrets.token_hex(8)
-        asked_again = False
-        for _ in range(TRIES):
+        idempotency_key = secrets.token_hex(8)
+        retried = False
+        for _ in range(MAX_ATTEMPTS):
             with store_errors():
                 last: Any = await self._redis.hget(STATE, "hash")
             previous = FIRST_HASH if last is None else last.decode()
-            arguments = [previous, chained(previous, entry), entry, self._most, word, FIRST_HASH, source, number]
+            link = (previous, chain_hash(previous, entry), entry)
+            arguments = [*link, self._max_entries, idempotency_key, FIRST_HASH, source, number]
             try:
                 with store_errors():
                     added = await self._append(keys=[STREAM, STATE], args=arguments)
             except StoreUnavailable:
-                if asked_again:
+                if retried:
                     raise
-                asked_again = True  # perhaps only the reply was lost; the script detects the retry
+                retried = True  # perhaps only the reply was lost; the script detects the retry
                 continue
             if added is not None:
                 return
@@ -225,10 +226,10 @@ class Audit:
         with store_errors():
             async with self._redis.pipeline(transaction=True) as both:
                 both.hgetall(STATE)
-                both.xrange(STREAM, min=after, count=PAGE)
-                noted, found = await both.execute()
-        more = f"({found[-1][0].decode()}" if len(found) == PAGE else ""
-        return {name.decode(): value.decode() for name, value in noted.items()}, found, more
+                both.xrange(STREAM, min=after, count=PAGE_SIZE)
+                state, found = await both.execute()
+        more = f"({found[-1][0].decode()}" if len(found) == PAGE_SIZE else ""
+        return {name.decode(): value.decode() for name, value in state.items()}, found, more
 
 
 class Chain:
@@ -241,7 +242,7 @@ class Chain:
     def __init__(self, state: Mapping[str, str]) -> None:
         self._hash = state.get("trimmed_hash", FIRST_HASH)
         self._trimmed = int(state.get("trimmed", "0"))
-        self._wrong = ""
+        self._flaw = ""
         self._count = 0
         self._first: str | None = None
         self._last: str | None = None
@@ -254,11 +255,11 @@ class Chain:
     def _add(self, id_: str, fields: Mapping[bytes, bytes]) -> None:
         given = {name: fields.get(name.encode(), b"") for name in ("previous", "hash", "entry")}
         previous, hash_ = (given[name].decode(errors="replace") for name in ("previous", "hash"))
-        if not self._wrong and previous != self._hash:
+        if not self._flaw and previous != self._hash:
             before = "at the beginning" if self._last is None else f"after {self._last}"
-            self._wrong = f"Entry {id_} is not chained to the one before it: entries {before} were removed or moved."
-        if not self._wrong and chained(previous, given["entry"]) != hash_:
-            self._wrong = f"Entry {id_} was altered."
+            self._flaw = f"Entry {id_} is not chained to the one before it: entries {before} were removed or moved."
+        if not self._flaw and chain_hash(previous, given["entry"]) != hash_:
+            self._flaw = f"Entry {id_} was altered."
         self._hash = hash_
         self._count += 1
         self._first = self._first or id_
@@ -267,32 +268,32 @@ class Chain:
     def verdict(self, state: Mapping[str, str]) -> Verdict:
         """Returns the verdict, given the state stored beside the list when the newest entry was read."""
         trimmed, due = self._trimmed, int(state.get("added", "0")) - self._trimmed
-        wrong = self._wrong
-        if not wrong and self._hash != state.get("hash", FIRST_HASH):
+        flaw = self._flaw
+        if not flaw and self._hash != state.get("hash", FIRST_HASH):
             after = "" if self._last is None else f" after {self._last}"
-            wrong = f"The newest entry is missing: entries{after} were removed."
-        if not wrong and self._count != due:
-            wrong = f"Found {self._count} entries, expected {due}."
-        summary = wrong or f"{self._count} entries, all intact."
-        if trimmed and not wrong:
+            flaw = f"The newest entry is missing: entries{after} were removed."
+        if not flaw and self._count != due:
+            flaw = f"Found {self._count} entries, expected {due}."
+        summary = flaw or f"{self._count} entries, all intact."
+        if trimmed and not flaw:
             summary += f" {trimmed} older ones were dropped, because the log is bounded."
-        return Verdict(not wrong, self._count, trimmed, self._first, self._last, summary)
+        return Verdict(not flaw, self._count, trimmed, self._first, self._last, summary)
 
 
 def _entry(id_: bytes, fields: Mapping[bytes, bytes]) -> Entry:
     """Parses an entry of the stream; unreadable fields of a tampered one are left empty."""
     try:
-        said = json.loads(fields.get(b"entry", b""))
+        decoded = json.loads(fields.get(b"entry", b""))
     except ValueError:
-        said = None
-    given: dict[str, Any] = said if isinstance(said, dict) else {}
-    words = {name: str(given.get(name, "")) for name in _WORDS}
+        decoded = None
+    given: dict[str, Any] = decoded if isinstance(decoded, dict) else {}
+    texts = {name: str(given.get(name, "")) for name in _TEXT_FIELDS}
     old, new = (one if isinstance(one := given.get(name), dict) else {} for name in ("old", "new"))
     previous, hash_ = (fields.get(name, b"").decode(errors="replace") for name in (b"previous", b"hash"))
-    return Entry(id=id_.decode(), old=old, new=new, previous=previous, hash=hash_, **words)
+    return Entry(id=id_.decode(), old=old, new=new, previous=previous, hash=hash_, **texts)
 
 
-_WORDS = ("at", "who", "role", "address", "via", "action", "room", "note", "outcome")
+_TEXT_FIELDS = ("at", "who", "role", "address", "via", "action", "room", "note", "outcome")
 
 
 def canonical(value: Mapping[str, object]) -> bytes:
@@ -300,6 +301,6 @@ def canonical(value: Mapping[str, object]) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def chained(previous: str, entry: bytes) -> str:
+def chain_hash(previous: str, entry: bytes) -> str:
     """Returns the hash of an entry that follows the one with the given hash."""
     return hashlib.sha256(previous.encode() + entry).hexdigest()

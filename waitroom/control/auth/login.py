@@ -13,7 +13,7 @@ from waitroom.control.auth.middleware import ACTOR, FORM, LOGIN, LOGOUT, Access,
 from waitroom.control.auth.passwords import PasswordChecker, TooBusyError, dummy_hash, matching_step
 from waitroom.control.auth.request_source import RequestSource, is_same_origin, safe_path
 from waitroom.control.auth.session_cookie import COOKIE, SESSION_SECONDS, AdminSession
-from waitroom.control.http import BadRequest, read_body
+from waitroom.control.http import RequestError, read_body
 from waitroom.errors import StoreUnavailable
 
 MAX_FORM_BYTES = 8 << 10
@@ -142,7 +142,7 @@ async def _read_form(request: web.Request) -> dict[str, str]:
     try:
         body = await read_body(request, MAX_FORM_BYTES)
         fields = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=10)
-    except BadRequest as error:
+    except RequestError as error:
         raise RefusedError(error.status, "Unreadable form", str(error)) from error
     except ValueError as error:
         raise RefusedError(400, "Invalid form", "The form of the login page has four fields.") from error

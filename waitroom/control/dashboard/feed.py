@@ -16,18 +16,18 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from waitroom.control.dashboard.presenter import shown
+from waitroom.control.dashboard.presenter import room_texts
 
 log = structlog.get_logger()
 
-EVERY_SECONDS = 1.0
-MOST_LISTENERS = 200
+FRAME_SECONDS = 1.0
+MAX_LISTENERS = 200
 # A listener's permission is checked before a frame is sent, but at most once a second.
-ASK_SECONDS = 0.5
+RECHECK_SECONDS = 0.5
 # No response lasts forever; the browser reconnects.
-LISTEN_SECONDS = 60.0
+MAX_RESPONSE_SECONDS = 60.0
 # Listeners that accept no byte for this long are disconnected.
-SEND_SECONDS = 10.0
+SEND_TIMEOUT_SECONDS = 10.0
 
 # The browser's delay before it reconnects, in milliseconds.
 _GREETING = b"retry: 500\n\n"
@@ -64,7 +64,7 @@ class Feed:
         """The number of listeners."""
         return self._listeners
 
-    def poke(self) -> None:
+    def notify(self) -> None:
         """Triggers a frame immediately, after a change."""
         self._changed.set()
 
@@ -79,7 +79,7 @@ class Feed:
                     # Even if this frame fails, the next one may succeed.
                     log.exception("dashboard feed failed")
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(EVERY_SECONDS):
+                async with asyncio.timeout(FRAME_SECONDS):
                     await self._changed.wait()
 
     async def close(self) -> None:
@@ -93,7 +93,7 @@ class Feed:
         self._listeners += 1
         # The existing frame may be from a previous listener's time.
         seen = self._number
-        self.poke()
+        self.notify()
         try:
             while self._open:
                 async with self._frames:
@@ -107,9 +107,9 @@ class Feed:
 
     async def _publish(self) -> None:
         rooms = self._rooms()
-        words = {"at": self._clock(), "rooms": {room["name"]: shown(room) for room in rooms}}
+        texts = {"at": self._clock(), "rooms": {room["name"]: room_texts(room) for room in rooms}}
         async with self._frames:
-            self._frame = _event("rooms", {"rooms": rooms}) + _event("shown", words)
+            self._frame = _event("rooms", {"rooms": rooms}) + _event("shown", texts)
             self._number += 1
             self._frames.notify_all()
 
@@ -153,29 +153,29 @@ async def _closing(app: web.Application) -> None:
 
 async def _events(request: web.Request) -> web.StreamResponse:
     feed, allowed = request.app[FEED], request.app[_ALLOWED]
-    if feed.listeners >= MOST_LISTENERS:
+    if feed.listeners >= MAX_LISTENERS:
         raise web.HTTPServiceUnavailable(
-            text=f"Too many listeners: {MOST_LISTENERS} are connected.\n", headers={"Retry-After": "10"}
+            text=f"Too many listeners: {MAX_LISTENERS} are connected.\n", headers={"Retry-After": "10"}
         )
     response = web.StreamResponse(headers=_HEADERS)
     await response.prepare(request)
     loop = asyncio.get_running_loop()
-    asked_at = loop.time()
+    checked_at = loop.time()
     with contextlib.suppress(ConnectionError, TimeoutError):
-        async with asyncio.timeout(LISTEN_SECONDS), contextlib.aclosing(feed.frames()) as frames:
+        async with asyncio.timeout(MAX_RESPONSE_SECONDS), contextlib.aclosing(feed.frames()) as frames:
             await _send(request, response, _GREETING)
             async for frame in frames:
-                if loop.time() - asked_at >= ASK_SECONDS:
+                if loop.time() - checked_at >= RECHECK_SECONDS:
                     if not await allowed(request):
                         break
-                    asked_at = loop.time()
+                    checked_at = loop.time()
                 await _send(request, response, frame)
     return response
 
 
 async def _send(request: web.Request, response: web.StreamResponse, data: bytes) -> None:
     try:
-        async with asyncio.timeout(SEND_SECONDS):
+        async with asyncio.timeout(SEND_TIMEOUT_SECONDS):
             await response.write(data)
     except TimeoutError:
         # Nothing more gets through, not even the end of the response.

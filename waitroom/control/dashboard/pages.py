@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from waitroom import __version__
 from waitroom.control.auth.middleware import ACTOR
-from waitroom.control.dashboard.presenter import shown
+from waitroom.control.dashboard.presenter import room_texts
 from waitroom.control.rooms.operations import LONGEST_TEXT
 from waitroom.resources import resource_path
 from waitroom.settings import RoomSettings
@@ -33,14 +33,14 @@ PAGE_HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-_FOREVER = "public, max-age=31536000, immutable"
+_IMMUTABLE = "public, max-age=31536000, immutable"
 
 # Limits of the form's numbers, as in the settings; otherwise the form would reject a room's valid values. An exclusive
 # minimum is accepted nevertheless: while the autopilot holds, the rate is 0.
-_KEYS = keys_of(RoomSettings)
+_SETTINGS = keys_of(RoomSettings)
 _LIMITS = {
-    name: {"least": key.least, "most": key.most, "step": "1" if key.shape is Shape.WHOLE else "any"}
-    for name, key in ((name, _KEYS[name]) for name in ("rate_per_minute", "max_active"))
+    name: {"min": key.least, "max": key.most, "step": "1" if key.shape is Shape.WHOLE else "any"}
+    for name, key in ((name, _SETTINGS[name]) for name in ("rate_per_minute", "max_active"))
 }
 
 Room = Mapping[str, Any]
@@ -142,10 +142,10 @@ async def _room(request: web.Request) -> web.StreamResponse:
     values = {
         **_common(request, rooms, name),
         "room": room,
-        "now": shown(room),
-        "may": _may_operate(request),
+        "now": room_texts(room),
+        "may_operate": _may_operate(request),
         "limits": _LIMITS,
-        "longest_text": LONGEST_TEXT,
+        "max_text_length": LONGEST_TEXT,
     }
     return request.app[PAGES].response("room.html", values)
 
@@ -153,7 +153,7 @@ async def _room(request: web.Request) -> web.StreamResponse:
 def _common(request: web.Request, rooms: Sequence[Room], title: str) -> dict[str, object]:
     return {
         "title": title,
-        "rooms": [(room, shown(room)) for room in rooms],
+        "rooms": [(room, room_texts(room)) for room in rooms],
         "here": request.path,
         "actor": request.get(ACTOR),
     }
@@ -168,5 +168,5 @@ async def _static(request: web.Request) -> web.Response:
     found = request.app[PAGES].assets.find(request.match_info["version"], request.match_info["name"])
     if found is None:
         raise web.HTTPNotFound
-    headers = {"Cache-Control": _FOREVER, "X-Content-Type-Options": "nosniff"}
+    headers = {"Cache-Control": _IMMUTABLE, "X-Content-Type-Options": "nosniff"}
     return web.Response(body=found.body, content_type=found.content_type, charset="utf-8", headers=headers)

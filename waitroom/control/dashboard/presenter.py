@@ -23,7 +23,7 @@ _STATES = {
     "sold_out": ("Sold out", "quiet"),
     "unknown": ("Unknown", "bad"),
 }
-_LEFT_WORDS = {
+_LEAVE_REASONS = {
     "left": "left the queue",
     "away": "away too long",
     "missed": "missed their turn",
@@ -31,7 +31,7 @@ _LEFT_WORDS = {
     "expired": "session expired",
     "ended": "ended by an operator",
 }
-_KEYS = {"rate_per_minute": "rate", "max_active": "max active"}
+_FIELD_NAMES = {"rate_per_minute": "rate", "max_active": "max active"}
 # The available actions, by the room's state.
 _ACTIONS = {
     "open": ["pause", "drain", "close", "sold_out"],
@@ -42,7 +42,7 @@ _ACTIONS = {
 }
 
 
-def shown(room: Mapping[str, Any]) -> dict[str, Any]:
+def room_texts(room: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the texts of a room by their names on the page.
 
     ``tone`` is good, notice, bad or quiet; ``needs`` are problems that need attention, ``hints`` suggest changes,
@@ -57,7 +57,7 @@ def shown(room: Mapping[str, Any]) -> dict[str, Any]:
             "state": state,
             "tone": tone,
             "says": "No figures yet: the store has not responded.",
-            "needs": _needs(room),
+            "needs": _alerts(room),
             "hints": [],
         }
     key = "draining" if room.get("draining") else room["state"]
@@ -65,13 +65,13 @@ def shown(room: Mapping[str, Any]) -> dict[str, Any]:
     shop = room.get("shop") or {}
     workers = room.get("workers") or {}
     wait = (room.get("wait_seconds") or {}).get("newcomer")
-    change, pilot = room.get("last_change"), room.get("autopilot")
+    change, autopilot = room.get("last_change"), room.get("autopilot")
     admitted = room.get("admitted_per_minute")
     return {
         "state": state,
         "tone": tone,
-        "says": says(room),
-        "needs": _needs(room),
+        "says": summary(room),
+        "needs": _alerts(room),
         "hints": list(room.get("hints", ())),
         "waiting": count(room["waiting"]),
         "called": count(room["called"]),
@@ -84,8 +84,8 @@ def shown(room: Mapping[str, Any]) -> dict[str, Any]:
         "admitted": NOTHING if admitted is None else rate(admitted),
         "admitted_share": share(admitted or 0, room["rate_per_minute"]),
         "joined": rate(room.get("joined_per_minute")),
-        "newcomer": span(wait, room),
-        "left": leavers(room.get("left_per_minute") or {}),
+        "newcomer": wait_text(wait, room),
+        "left": departures(room.get("left_per_minute") or {}),
         "remaining": NOTHING if room.get("remaining") is None else count(room["remaining"]),
         "total_joined": count(room["totals"].get("joined", 0)),
         "total_admitted": count(room["totals"].get("admitted", 0)),
@@ -97,28 +97,28 @@ def shown(room: Mapping[str, Any]) -> dict[str, Any]:
         "in_flight": NOTHING if shop.get("in_flight") is None else count(shop["in_flight"]),
         "store": "up" if room["store_up"] else "unavailable",
         "workers": f"{workers['alive']} of {workers['wanted']} alive" if workers else NOTHING,
-        "pilot": _pilot(pilot),
-        "change": what(change) if change else "No changes yet.",
+        "pilot": _autopilot(autopilot),
+        "change": change_text(change) if change else "No changes yet.",
         "change_who": change["who"] if change else "",
         "change_at": change["at"] if change else "",
-        "change_clock": clock(change["at"]) if change else "",
+        "change_clock": time_of_day(change["at"]) if change else "",
         "undoable": room.get("undo") is not None,
         "actions": _ACTIONS[key],
-        "asks": asks(room),
+        "asks": confirmations(room),
     }
 
 
-def says(room: Mapping[str, Any]) -> str:
+def summary(room: Mapping[str, Any]) -> str:
     """Returns one sentence on what happens in the room now."""
     waiting, pace = _waiting(room["waiting"]), f"{rate(room['rate_per_minute'])} per minute"
     if room.get("draining"):
-        return f"No admissions. {people(room['active'])} in the shop may finish; {waiting}."
+        return f"No admissions. {visitors(room['active'])} in the shop may finish; {waiting}."
     if room["state"] == "paused":
         return f"No admissions; everyone keeps their place. {waiting.capitalize()}."
     if room["state"] == "closed":
-        return f"Visitors are told that it is closed. {people(room['active'])} in the shop may finish."
+        return f"Visitors are told that it is closed. {visitors(room['active'])} in the shop may finish."
     if room["state"] == "sold_out":
-        return f"Visitors are told that it is sold out. {people(room['active'])} in the shop may finish."
+        return f"Visitors are told that it is sold out. {visitors(room['active'])} in the shop may finish."
     if room.get("method") == "passthrough":
         return "The queue is off: visitors are admitted immediately."
     if not room["waiting"]:
@@ -128,11 +128,11 @@ def says(room: Mapping[str, Any]) -> str:
     return f"{waiting.capitalize()}; up to {pace} are admitted."
 
 
-def asks(room: Mapping[str, Any]) -> dict[str, str]:
+def confirmations(room: Mapping[str, Any]) -> dict[str, str]:
     """Returns the confirmation text of each action: its effect, and on how many visitors."""
-    waiting, inside, called = people(room["waiting"]), people(room["active"]), room["called"]
-    turn = f" {people(called)} already called may still enter." if called else ""
-    late = f" {people(called)} already called can't enter any more." if called else ""
+    waiting, inside, called = visitors(room["waiting"]), visitors(room["active"]), room["called"]
+    turn = f" {visitors(called)} already called may still enter." if called else ""
+    late = f" {visitors(called)} already called can't enter any more." if called else ""
     over = f", and newcomers are refused.{late} {inside} in the shop may finish."
     undo = room.get("undo")
     return {
@@ -149,13 +149,13 @@ def asks(room: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _undo(undo: Mapping[str, Any], last: Mapping[str, Any]) -> str:
-    change = f"{what(undo)} ({undo['who']}, {clock(undo['at'])})"
+    change = f"{change_text(undo)} ({undo['who']}, {time_of_day(undo['at'])})"
     if last["undoable"]:
         return f"This reverts the last change: {change}."
     return f"This reverts the last change by an operator: {change}. Later changes are kept."
 
 
-def _needs(room: Mapping[str, Any]) -> list[str]:
+def _alerts(room: Mapping[str, Any]) -> list[str]:
     found = []
     if not room["store_up"]:
         found.append("Store unavailable: no admissions; everyone keeps their place.")
@@ -171,21 +171,21 @@ def _needs(room: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _pilot(pilot: Mapping[str, Any] | None) -> str:
-    if pilot is None:
+def _autopilot(autopilot: Mapping[str, Any] | None) -> str:
+    if autopilot is None:
         return ""
-    if not pilot["on"]:
+    if not autopilot["on"]:
         return "Off: the rate stays as you set it."
-    limits = f"{rate(pilot['floor'])} and {rate(pilot['ceiling'])}"
-    summary: str = pilot["summary"]
-    return summary or f"On: keeps the rate between {limits} per minute."
+    limits = f"{rate(autopilot['floor'])} and {rate(autopilot['ceiling'])}"
+    decision: str = autopilot["summary"]
+    return decision or f"On: keeps the rate between {limits} per minute."
 
 
 def _waiting(number: int) -> str:
-    return f"{people(number)} waiting" if number else "no visitors waiting"
+    return f"{visitors(number)} waiting" if number else "no visitors waiting"
 
 
-def people(number: int) -> str:
+def visitors(number: int) -> str:
     """``1 visitor``, ``1,200 visitors``."""
     return "1 visitor" if number == 1 else f"{count(number)} visitors"
 
@@ -236,7 +236,7 @@ def latency(seconds: float | None) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
-def span(wait: Sequence[float] | None, room: Mapping[str, Any]) -> str:
+def wait_text(wait: Sequence[float] | None, room: Mapping[str, Any]) -> str:
     """Formats the wait of a visitor who joins now."""
     if room["state"] in ("closed", "sold_out") or room.get("draining"):
         return NOTHING
@@ -250,22 +250,22 @@ def span(wait: Sequence[float] | None, room: Mapping[str, Any]) -> str:
     return short_wait(low, high)
 
 
-def leavers(left: Mapping[str, float | None]) -> list[list[str]]:
+def departures(left: Mapping[str, float | None]) -> list[list[str]]:
     """Returns pairs of a reason in words and the rate per minute, highest first."""
     pairs = sorted(
         ((reason, number) for reason, number in left.items() if number), key=lambda pair: (-pair[1], pair[0])
     )
-    return [[_LEFT_WORDS.get(reason, reason.replace("_", " ")), rate(number)] for reason, number in pairs]
+    return [[_LEAVE_REASONS.get(reason, reason.replace("_", " ")), rate(number)] for reason, number in pairs]
 
 
-def what(change: Mapping[str, Any]) -> str:
+def change_text(change: Mapping[str, Any]) -> str:
     """Describes a change in the page's words."""
-    said: str = change["what"]
-    for key, name in _KEYS.items():
-        said = said.replace(key, name)
-    return said[:1].upper() + said[1:]
+    text: str = change["what"]
+    for key, name in _FIELD_NAMES.items():
+        text = text.replace(key, name)
+    return text[:1].upper() + text[1:]
 
 
-def clock(at: str) -> str:
+def time_of_day(at: str) -> str:
     """Formats the time of day of an RFC 3339 time in UTC, which a script converts to the operator's time zone."""
     return f"{at[11:16]} UTC"

@@ -10,7 +10,7 @@ from typing import Final
 from waitroom.metrics.upstream_window import Observed
 from waitroom.settings import RoomSettings
 
-MOST_NAMED: Final = 3  # per kind, in one sentence
+MAX_NAMED: Final = 3  # per kind, in one sentence
 REFUSED_SECONDS: Final = 3600.0  # how long a refused request is worth a hint
 _SAFE: Final = ("GET ", "HEAD ")
 
@@ -67,5 +67,5 @@ def _shared_sessions(settings: RoomSettings, observed: Observed) -> str:
 
 
 def _named(names: list[str]) -> str:
-    named = ", ".join(names[:MOST_NAMED])
-    return named if len(names) <= MOST_NAMED else f"{named}, \N{HORIZONTAL ELLIPSIS}"
+    named = ", ".join(names[:MAX_NAMED])
+    return named if len(names) <= MAX_NAMED else f"{named}, \N{HORIZONTAL ELLIPSIS}"

@@ -25,8 +25,8 @@ from waitroom.store.scripts import load_script
 log = structlog.get_logger()
 
 SAMPLE_SECONDS = 5
-KEPT_SECONDS = 6 * 3600
-MOST_SAMPLES = KEPT_SECONDS // SAMPLE_SECONDS
+RETENTION_SECONDS = 6 * 3600
+MAX_SAMPLES = RETENTION_SECONDS // SAMPLE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +107,18 @@ class History:
 
     async def add(self, room: str, sample: Sample) -> bool:
         """Stores a sample unless one of that time exists; returns whether it did. Raises `StoreUnavailable`."""
-        told = json.dumps(sample.json(), separators=(",", ":"))
+        encoded = json.dumps(sample.json(), separators=(",", ":"))
         with store_errors():
-            added = await self._add(keys=[_key(room)], args=[sample.at, told, MOST_SAMPLES, sample.at - KEPT_SECONDS])
+            added = await self._add(
+                keys=[_key(room)], args=[sample.at, encoded, MAX_SAMPLES, sample.at - RETENTION_SECONDS]
+            )
         return bool(added)
 
     async def read(self, room: str, seconds: float) -> list[Sample]:
         """Returns the samples of the last ``seconds``, oldest first. Raises `StoreUnavailable`."""
-        return [_sample(json.loads(told)) for told in await self.told(room, seconds)]
+        return [_sample(json.loads(one)) for one in await self.read_json(room, seconds)]
 
-    async def told(self, room: str, seconds: float) -> list[bytes]:
+    async def read_json(self, room: str, seconds: float) -> list[bytes]:
         """Returns the same samples as separate JSON texts, as stored. Raises `StoreUnavailable`.
 
         Decoding and encoding six hours of samples would take too long on the event loop that admits visitors.
@@ -127,18 +129,18 @@ class History:
         return list(found)
 
 
-async def keep_history(history: History, look: Callable[[int], Mapping[str, Sample]]) -> None:
+async def record_history(history: History, take_samples: Callable[[int], Mapping[str, Sample]]) -> None:
     """Takes samples until cancelled; an unavailable store leaves a gap.
 
     Args:
         history: Stores the samples.
-        look: Returns the samples for a time, by room.
+        take_samples: Returns the samples for a time, by room.
     """
     while True:
         now = time.time()
         at = (int(now) // SAMPLE_SECONDS + 1) * SAMPLE_SECONDS
         await asyncio.sleep(at - now)
-        for room, sample in look(at).items():
+        for room, sample in take_samples(at).items():
             try:
                 await history.add(room, sample)
             except StoreUnavailable as error:
@@ -152,6 +154,6 @@ def _key(room: str) -> str:
     return f"waitroom:{{{room}}}:history"
 
 
-def _sample(told: dict[str, Any]) -> Sample:
-    wait = told["wait_seconds"]
-    return Sample(**{**told, "wait_seconds": None if wait is None else (wait[0], wait[1])})
+def _sample(stored: dict[str, Any]) -> Sample:
+    wait = stored["wait_seconds"]
+    return Sample(**{**stored, "wait_seconds": None if wait is None else (wait[0], wait[1])})

@@ -14,7 +14,7 @@ _REQUEST = b"HEAD /.waitroom/status HTTP/1.1\r\nHost: %b\r\nConnection: close\r\
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared, not bound
 
 
-async def serves(settings: Settings) -> bool:
+async def is_serving(settings: Settings) -> bool:
     """Whether a worker responds on the public port. Any response will do, even to a host that no room has."""
     host, _, port = settings.listen.rpartition(":")
     host = host.strip("[]")

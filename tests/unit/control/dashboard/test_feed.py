@@ -84,16 +84,16 @@ async def test_all_listeners_get_the_one_frame_that_is_made_for_all(feed, source
 
 
 async def test_a_change_is_told_at_once(feed, source, monkeypatch):
-    monkeypatch.setattr(live, "EVERY_SECONDS", 3600.0)
+    monkeypatch.setattr(live, "FRAME_SECONDS", 3600.0)
     async with asyncio.timeout(5), contextlib.aclosing(feed.frames()) as frames:
         await anext(frames)
         source.waiting = 6
-        feed.poke()
+        feed.notify()
         assert data(await anext(frames), "rooms")["rooms"][0]["waiting"] == 6
 
 
 async def test_who_is_slow_gets_the_newest_and_nothing_in_between(feed, source, monkeypatch):
-    monkeypatch.setattr(live, "EVERY_SECONDS", 3600.0)
+    monkeypatch.setattr(live, "FRAME_SECONDS", 3600.0)
     async with (
         asyncio.timeout(5),
         contextlib.aclosing(feed.frames()) as slow,
@@ -103,13 +103,13 @@ async def test_who_is_slow_gets_the_newest_and_nothing_in_between(feed, source, 
         await anext(quick)
         for waiting in range(10, 20):
             source.waiting = waiting
-            feed.poke()
+            feed.notify()
             assert data(await anext(quick), "rooms")["rooms"][0]["waiting"] == waiting
         assert data(await anext(slow), "rooms")["rooms"][0]["waiting"] == 19
 
 
 async def test_nothing_is_made_while_nobody_listens(source, monkeypatch):
-    monkeypatch.setattr(live, "EVERY_SECONDS", 0.001)
+    monkeypatch.setattr(live, "FRAME_SECONDS", 0.001)
     feed = Feed(source.rooms)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(0.05):
@@ -142,7 +142,7 @@ async def test_a_frame_is_rendered_once_for_twenty_dashboards(client, source, mo
 
     async def change() -> None:
         source.waiting += 1
-        feed.poke()
+        feed.notify()
         await asyncio.gather(*map(read, answers))
 
     async with asyncio.timeout(60):
@@ -166,13 +166,13 @@ async def test_the_feed_is_an_event_stream_that_nobody_keeps(client):
 
 
 async def test_who_comes_back_is_asked_again_who_they_are(client, monkeypatch):
-    monkeypatch.setattr(live, "LISTEN_SECONDS", 0.05)
+    monkeypatch.setattr(live, "MAX_RESPONSE_SECONDS", 0.05)
     async with asyncio.timeout(5), client.get("/api/v1/events") as answer:
         assert (await answer.read()).startswith(b"retry: 500\n\n")
 
 
 async def test_there_is_a_bound_on_listeners(client, monkeypatch):
-    monkeypatch.setattr(live, "MOST_LISTENERS", 1)
+    monkeypatch.setattr(live, "MAX_LISTENERS", 1)
     async with client.get("/api/v1/events") as first:
         await first.content.readuntil(b"event: rooms")
         async with client.get("/api/v1/events") as second:
@@ -181,8 +181,8 @@ async def test_there_is_a_bound_on_listeners(client, monkeypatch):
 
 
 async def test_who_takes_nothing_is_let_go(source, monkeypatch):
-    monkeypatch.setattr(live, "SEND_SECONDS", 0.05)
-    monkeypatch.setattr(live, "EVERY_SECONDS", 0.001)
+    monkeypatch.setattr(live, "SEND_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(live, "FRAME_SECONDS", 0.001)
     app = web.Application()
     feed = Feed(source.rooms)
     add_feed(app, feed, source.allowed)

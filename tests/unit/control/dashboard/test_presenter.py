@@ -1,4 +1,4 @@
-"""How a room stands, in words: what an operator reads first must be right in every state."""
+"""The texts of a room, in every state."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import pytest
 
 from support.room_views import CHANGE, OPEN
 from waitroom.control.dashboard import presenter
-from waitroom.control.dashboard.presenter import shown
+from waitroom.control.dashboard.presenter import room_texts
 
 
-def told(**values: Any) -> dict[str, Any]:
-    return shown({**OPEN, **values})
+def texts(**values: Any) -> dict[str, Any]:
+    return room_texts({**OPEN, **values})
 
 
 def test_the_figures_are_written_for_reading():
-    now = told()
+    now = texts()
     assert (now["waiting"], now["rate"], now["admitted"], now["joined"]) == ("1,200", "60", "58", presenter.NOTHING)
     assert (now["newcomer"], now["p50"], now["p95"], now["failures"]) == (
         *("15 to 25 min", "80 ms", "1.4 s"),
@@ -28,7 +28,7 @@ def test_the_figures_are_written_for_reading():
 
 
 def test_a_session_that_an_operator_ended_has_not_finished_in_the_shop():
-    now = told(left_per_minute={"ended": 3.0})
+    now = texts(left_per_minute={"ended": 3.0})
     assert now["left"] == [["ended by an operator", "3"]]
 
 
@@ -50,13 +50,13 @@ def test_a_session_that_an_operator_ended_has_not_finished_in_the_shop():
     ],
 )
 def test_each_state_has_a_word_a_tone_and_a_sentence(values, state, tone, says):
-    now = told(**values)
+    now = texts(**values)
     assert (now["state"], now["tone"]) == (state, tone)
     assert now["says"].startswith(says)
 
 
 def test_a_room_that_was_never_seen_says_so():
-    now = shown({"name": "shop", "upstream": "http://a", "store_up": False})
+    now = room_texts({"name": "shop", "upstream": "http://a", "store_up": False})
     assert (now["state"], now["tone"]) == ("Unknown", "bad")
     assert now["needs"] == ["Store unavailable: no admissions; everyone keeps their place."]
 
@@ -71,19 +71,19 @@ def test_a_room_that_was_never_seen_says_so():
     ],
 )
 def test_what_needs_an_eye_is_said(values, need):
-    (said,) = told(**values)["needs"]
-    assert said.startswith(need)
+    (text,) = texts(**values)["needs"]
+    assert text.startswith(need)
 
 
 def test_hints_are_shown_as_they_are():
-    assert told()["hints"] == []
-    assert told(hints=["Set trusted_proxies."])["hints"] == ["Set trusted_proxies."]
-    assert shown({"name": "shop", "upstream": "http://a", "store_up": False})["hints"] == []
+    assert texts()["hints"] == []
+    assert texts(hints=["Set trusted_proxies."])["hints"] == ["Set trusted_proxies."]
+    assert room_texts({"name": "shop", "upstream": "http://a", "store_up": False})["hints"] == []
 
 
 def test_a_few_failures_of_a_few_requests_are_no_alarm():
     shop = {**OPEN["shop"], "requests_per_minute": 19.0, "failures_per_minute": 19.0}
-    assert told(shop=shop)["needs"] == []
+    assert texts(shop=shop)["needs"] == []
 
 
 @pytest.mark.parametrize(
@@ -99,42 +99,42 @@ def test_a_few_failures_of_a_few_requests_are_no_alarm():
     ],
 )
 def test_the_wait_is_said_as_far_as_it_is_known(values, wait):
-    assert told(**values)["newcomer"] == wait
+    assert texts(**values)["newcomer"] == wait
 
 
 def test_what_can_be_done_depends_on_the_state_and_says_to_how_many():
-    assert told()["actions"] == ["pause", "drain", "close", "sold_out"]
-    assert "resume" in told(state="paused")["actions"]
-    assert "resume" in told(state="paused", draining=True)["actions"]
-    assert "open" in told(state="closed")["actions"]
-    asks = told()["asks"]
+    assert texts()["actions"] == ["pause", "drain", "close", "sold_out"]
+    assert "resume" in texts(state="paused")["actions"]
+    assert "resume" in texts(state="paused", draining=True)["actions"]
+    assert "open" in texts(state="closed")["actions"]
+    asks = texts()["asks"]
     for action in ("pause", "drain", "close", "sold_out"):
         assert "1,200 visitors in the queue" in asks[action]
         assert "90 visitors in the shop" in asks[action]
 
 
 def test_the_last_change_is_told_in_the_page_s_words():
-    now = told(last_change=CHANGE, undo=CHANGE)
+    now = texts(last_change=CHANGE, undo=CHANGE)
     assert (now["change"], now["change_who"], now["undoable"]) == ("Rate 30 → 60", "ada", True)
     assert now["asks"]["undo"] == "This reverts the last change: Rate 30 → 60 (ada, 14:12 UTC)."
-    assert not told()["undoable"]
+    assert not texts()["undoable"]
 
 
 def test_an_operator_s_change_may_be_undone_after_the_shop_s_and_both_are_told_as_theirs():
     shop = {"at": "2026-09-21T14:20:00Z", "who": "the shop", "what": "state open → sold_out", "undoable": False}
-    now = told(last_change=shop, undo=CHANGE)
+    now = texts(last_change=shop, undo=CHANGE)
     assert (now["change"], now["change_who"], now["undoable"]) == ("State open → sold_out", "the shop", True)
     assert now["asks"]["undo"] == (
         "This reverts the last change by an operator: Rate 30 → 60 (ada, 14:12 UTC). Later changes are kept."
     )
-    assert not told(last_change=shop)["undoable"]
+    assert not texts(last_change=shop)["undoable"]
 
 
 def test_the_autopilot_says_what_it_did_or_will():
     pilot = {"on": True, "floor": 60.0, "ceiling": 900.0, "summary": "", "at": None}
-    assert told(autopilot=pilot)["pilot"] == "On: keeps the rate between 60 and 900 per minute."
-    assert told(autopilot={**pilot, "summary": "Held: the shop fails."})["pilot"] == "Held: the shop fails."
-    assert told(autopilot={**pilot, "on": False, "summary": "Held."})["pilot"].startswith("Off")
+    assert texts(autopilot=pilot)["pilot"] == "On: keeps the rate between 60 and 900 per minute."
+    assert texts(autopilot={**pilot, "summary": "Held: the shop fails."})["pilot"] == "Held: the shop fails."
+    assert texts(autopilot={**pilot, "on": False, "summary": "Held."})["pilot"].startswith("Off")
 
 
 def test_small_shares_are_never_nothing():
