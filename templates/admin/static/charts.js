@@ -25,7 +25,7 @@ const name = document.getElementById("page").dataset.room;
 let span = 3600;
 let data = { at: [], ...Object.fromEntries(KEYS.map((key) => [key, []])) };
 let charts = [];
-let heard = [];
+let pending = [];
 
 function clock(seconds) {
   return new Date(seconds * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
@@ -76,7 +76,7 @@ function options(chart, legend, width) {
     legend.append(key);
     return key.lastChild;
   });
-  const tell = (plot) => {
+  const updateLegend = (plot) => {
     const index = plot.cursor.idx ?? plot.data[0].length - 1;
     outputs.forEach((output, i) => {
       const value = plot.data[i + 1][index];
@@ -102,7 +102,7 @@ function options(chart, legend, width) {
       dash: kind === "limit" ? [5, 4] : undefined,
       points: { show: false },
     }))],
-    hooks: { setCursor: [tell], setData: [tell] },
+    hooks: { setCursor: [updateLegend], setData: [updateLegend] },
   };
 }
 
@@ -135,14 +135,14 @@ function describe() {
 function flat(room) { return { ...room, ...room.shop }; }
 
 // Samples hold counters. Rates are differences to the newest sample that is a minute old.
-function paced(samples) {
+function withRates(samples) {
   let from = 0;
   return samples.map((sample, index) => {
     while (sample.at - samples[from].at > 60) from += 1;
     const before = samples[from];
     const minutes = (sample.at - before.at) / 60;
-    const pace = (key) => (index === from ? null : Math.max(0, sample[key] - before[key]) / minutes);
-    return { ...flat(sample), joined_per_minute: pace("joined"), admitted_per_minute: pace("admitted") };
+    const rate = (key) => (index === from ? null : Math.max(0, sample[key] - before[key]) / minutes);
+    return { ...flat(sample), joined_per_minute: rate("joined"), admitted_per_minute: rate("admitted") };
   });
 }
 
@@ -151,10 +151,10 @@ async function load() {
   const answer = await fetch(path, { cache: "no-store" }).catch(() => null);
   if (answer && answer.ok) {
     const { samples } = await answer.json();
-    for (const sample of paced(samples)) add(sample.at, sample);
+    for (const sample of withRates(samples)) add(sample.at, sample);
   }
-  for (const [at, sample] of heard) follow(at, sample);
-  heard = null;
+  for (const [at, sample] of pending) follow(at, sample);
+  pending = null;
   draw();
   describe();
 }
@@ -170,8 +170,8 @@ for (const button of document.querySelectorAll("[data-span]")) {
 
 build();
 load();
-listen(name, (room, _words, at) => {
-  if (heard) heard.push([at, flat(room)]);
+listen(name, (room, _texts, at) => {
+  if (pending) pending.push([at, flat(room)]);
   else { follow(at, flat(room)); draw(); }
 });
 new ResizeObserver(() => {

@@ -3,16 +3,16 @@
 import { element, listen, toast } from "./page.js";
 import { waits } from "./waits.js";
 
-const CALL_MS = 10_000;
+const REQUEST_TIMEOUT_MS = 10_000;
 // How long the feed may lag behind the response to a change.
-const BEHIND_MS = 2000;
-const EFFECT_AFTER_MS = 200;
+const FEED_LAG_MS = 2000;
+const PREVIEW_DELAY_MS = 200;
 
 const name = document.getElementById("page").dataset.room;
 const path = `/api/v1/rooms/${encodeURIComponent(name)}`;
 const start = JSON.parse(document.getElementById("room").textContent);
 let room = start.room;
-let words = start.shown;
+let texts = start.shown;
 
 const $ = (id) => document.getElementById(id);
 
@@ -36,7 +36,7 @@ async function call(method, where, body, version) {
   if (version !== undefined) headers["If-Match"] = `"${version}"`;
   let answer;
   try {
-    const signal = AbortSignal.timeout(CALL_MS);
+    const signal = AbortSignal.timeout(REQUEST_TIMEOUT_MS);
     answer = await fetch(path + where, { method, headers, body: JSON.stringify(body), signal, cache: "no-store" });
   } catch {
     return { status: 0, problem: "No response. Check whether the change was made before you try again." };
@@ -44,21 +44,21 @@ async function call(method, where, body, version) {
   const data = await answer.json().catch(() => null);
   if (answer.ok) return { status: answer.status, data };
   if (answer.status === 401) return { status: 401, problem: "You are logged out. Log in again; nothing was changed." };
-  const told = data && [data.detail, ...Object.values(data.errors || {})].filter(Boolean).join(" ");
-  return { status: answer.status, data, problem: told || `Refused (${answer.status}); nothing was changed.` };
+  const message = data && [data.detail, ...Object.values(data.errors || {})].filter(Boolean).join(" ");
+  return { status: answer.status, data, problem: message || `Refused (${answer.status}); nothing was changed.` };
 }
 
 function withNote(body, note) { return note ? { ...body, note } : body; }
 
 // Shows what somebody else changed, until the operator has reviewed it.
-function stale(box, now, look) {
+function stale(box, now, onReview) {
   const change = now.last_change;
   const what = change ? `${change.who}: ${change.what}.` : "Something has changed.";
   const button = element("button", "Review", { type: "button" });
-  button.addEventListener("click", () => { box.hidden = true; look(); });
-  const told = element("p");
-  told.append(element("b", "The room has changed. "), `${what} Your change was not made.`);
-  box.replaceChildren(told, button);
+  button.addEventListener("click", () => { box.hidden = true; onReview(); });
+  const note = element("p");
+  note.append(element("b", "The room has changed. "), `${what} Your change was not made.`);
+  box.replaceChildren(note, button);
   box.hidden = false;
 }
 
@@ -83,10 +83,10 @@ const draftBox = limits.querySelector(".draft");
 const apply = draftBox.querySelector("button");
 const effect = $("effect");
 const hint = effect.firstElementChild;
-const looked = Object.fromEntries(knobs.map(({ key }) => [key, room[key]]));
+const reviewed = Object.fromEntries(knobs.map(({ key }) => [key, room[key]]));
 let limitsVersion = room.version;
-let asked = 0;
-let asking;
+let previews = 0;
+let previewTimer;
 
 function nearest(value) {
   return STEPS.reduce((best, step, index) => (
@@ -103,15 +103,15 @@ function slide({ key, number, slider }) {
 // The values that the operator has changed since the last review.
 function draft() {
   const changed = {};
-  for (const { key, number } of knobs) if (number.valueAsNumber !== looked[key]) changed[key] = number.valueAsNumber;
+  for (const { key, number } of knobs) if (number.valueAsNumber !== reviewed[key]) changed[key] = number.valueAsNumber;
   return changed;
 }
 
 // Takes over the room's values. Values that the operator has changed stay.
-function look() {
+function syncLimits() {
   const moved = draft();
   for (const knob of knobs) {
-    looked[knob.key] = room[knob.key];
+    reviewed[knob.key] = room[knob.key];
     if (knob.key in moved) continue;
     knob.number.value = room[knob.key];
     slide(knob);
@@ -121,11 +121,11 @@ function look() {
 
 const dirty = () => !draftBox.hidden;
 
-function settle() {
-  for (const { key, number } of knobs) number.value = looked[key];
-  look();
+function resetDraft() {
+  for (const { key, number } of knobs) number.value = reviewed[key];
+  syncLimits();
   for (const knob of knobs) slide(knob);
-  asked += 1;
+  previews += 1;
   $("limits-stale").hidden = true;
   draftBox.hidden = true;
   $("limits-note").value = "";
@@ -133,19 +133,19 @@ function settle() {
 }
 
 function edited() {
-  clearTimeout(asking);
-  if (!Object.keys(draft()).length) { settle(); return; }
+  clearTimeout(previewTimer);
+  if (!Object.keys(draft()).length) { resetDraft(); return; }
   draftBox.hidden = false;
   apply.disabled = true;
-  if ($("limits-stale").hidden) asking = setTimeout(ask, EFFECT_AFTER_MS);
+  if ($("limits-stale").hidden) previewTimer = setTimeout(preview, PREVIEW_DELAY_MS);
 }
 
-async function ask() {
-  asked += 1;
-  const mine = asked;
+async function preview() {
+  previews += 1;
+  const mine = previews;
   if (!limits.checkValidity()) { effect.replaceChildren(element("p", "Enter a number above 0.", { className: "warning" })); return; }
   const answer = await call("PATCH", "?dry_run=true", draft(), limitsVersion);
-  if (mine !== asked) return;
+  if (mine !== previews) return;
   if (answer.status === 412) { refused(answer.data.room); return; }
   if (answer.status !== 200) { effect.replaceChildren(element("p", answer.problem, { className: "warning" })); return; }
   const { summary, warnings, now, after } = answer.data.effect;
@@ -165,7 +165,7 @@ function refused(now) {
   newest(now);
   apply.disabled = true;
   stale($("limits-stale"), room, () => {
-    look();
+    syncLimits();
     knobs[0].number.focus();
     edited();
   });
@@ -182,7 +182,7 @@ for (const knob of knobs) {
 }
 limits.addEventListener("reset", (event) => {
   event.preventDefault();
-  settle();
+  resetDraft();
   knobs[0].number.focus();
 });
 limits.addEventListener("submit", async (event) => {
@@ -197,7 +197,7 @@ limits.addEventListener("submit", async (event) => {
     return;
   }
   newest(answer.data);
-  settle();
+  resetDraft();
   toast("Done. In effect everywhere within a second.");
   knobs[0].number.focus();
 });
@@ -216,14 +216,14 @@ const ACTIONS = {
 };
 let question = null;
 
-function openDialog(what, opener) {
-  question = { ...what, version: room.version, opener };
-  $("ask-title").textContent = what.title;
-  $("ask-text").textContent = what.text;
-  yes.textContent = what.button;
-  yes.className = what.danger ? "main danger" : "main";
+function openDialog(options, opener) {
+  question = { ...options, version: room.version, opener };
+  $("ask-title").textContent = options.title;
+  $("ask-text").textContent = options.text;
+  yes.textContent = options.button;
+  yes.className = options.danger ? "main danger" : "main";
   yes.disabled = false;
-  $("ask-message-row").hidden = !what.message;
+  $("ask-message-row").hidden = !options.message;
   $("ask-message").value = room.message;
   $("ask-note").value = "";
   $("ask-stale").hidden = true;
@@ -237,13 +237,13 @@ function askStale(now) {
   yes.disabled = true;
   stale($("ask-stale"), room, () => {
     question.version = room.version;
-    if (question.action) $("ask-text").textContent = words.asks[question.action];
+    if (question.action) $("ask-text").textContent = texts.asks[question.action];
     yes.disabled = false;
     $("ask-no").focus();
   });
 }
 
-function askFor(action, opener) { openDialog({ ...ACTIONS[action], action, text: words.asks[action] }, opener); }
+function confirmAction(action, opener) { openDialog({ ...ACTIONS[action], action, text: texts.asks[action] }, opener); }
 
 $("ask-no").addEventListener("click", () => dialog.close());
 dialog.addEventListener("close", () => {
@@ -281,13 +281,13 @@ dialog.querySelector("form").addEventListener("submit", async (event) => {
 for (const button of document.querySelectorAll("[data-action]")) {
   const { action } = button.dataset;
   button.addEventListener("click", () => {
-    if (action === "resume") once(button, { state: "open" }, "Admissions resumed.");
-    else askFor(action, button);
+    if (action === "resume") changeNow(button, { state: "open" }, "Admissions resumed.");
+    else confirmAction(action, button);
   });
 }
 
 // A change without confirmation.
-async function once(control, body, done) {
+async function changeNow(control, body, done) {
   control.disabled = true;
   const answer = await change("PATCH", "", body, room.version);
   control.disabled = false;
@@ -300,24 +300,24 @@ async function once(control, body, done) {
 const pilot = $("pilot");
 pilot?.addEventListener("click", () => {
   const on = pilot.getAttribute("aria-checked") !== "true";
-  once(pilot, { autopilot: on }, on ? "Autopilot on." : "Autopilot off.");
+  changeNow(pilot, { autopilot: on }, on ? "Autopilot on." : "Autopilot off.");
 });
 
 // The message to waiting visitors.
 
 const messageForm = $("message-form");
 const message = $("message");
-const show = messageForm.querySelector("button");
-const takeAway = $("message-away");
+const publishButton = messageForm.querySelector("button");
+const clearButton = $("message-away");
 let messageVersion = null;
 
 message.addEventListener("input", () => {
   messageVersion ??= room.version;
-  show.disabled = message.value === room.message;
-  if (show.disabled) messageVersion = null;
+  publishButton.disabled = message.value === room.message;
+  if (publishButton.disabled) messageVersion = null;
 });
 
-async function say(text, version) {
+async function publish(text, version) {
   const answer = await change("PATCH", "", { message: text }, version);
   if (answer.status === 412) {
     newest(answer.data.room);
@@ -334,9 +334,9 @@ async function say(text, version) {
 
 messageForm.addEventListener("submit", (event) => {
   event.preventDefault();
-  say(message.value, messageVersion ?? room.version);
+  publish(message.value, messageVersion ?? room.version);
 });
-takeAway.addEventListener("click", () => say("", room.version));
+clearButton.addEventListener("click", () => publish("", room.version));
 
 // Single visitor.
 
@@ -357,25 +357,25 @@ $("session-form").addEventListener("submit", (event) => {
 
 function follow() {
   // The autopilot changes the rate without raising the version.
-  if (dirty() && limitsVersion === room.version) look();
-  else if (!dirty() && (limitsVersion !== room.version || knobs.some(({ key }) => looked[key] !== room[key]))) settle();
+  if (dirty() && limitsVersion === room.version) syncLimits();
+  else if (!dirty() && (limitsVersion !== room.version || knobs.some(({ key }) => reviewed[key] !== room[key]))) resetDraft();
   if (messageVersion === null && message.value !== room.message) message.value = room.message;
-  show.disabled = message.value === room.message;
-  takeAway.hidden = !room.message;
+  publishButton.disabled = message.value === room.message;
+  clearButton.hidden = !room.message;
 }
 
-listen(name, (told, said) => {
-  const other = told.version !== room.version;
-  if (told.version < room.version && Date.now() - answeredAt < BEHIND_MS) return;
-  room = told;
-  words = said;
-  for (const button of document.querySelectorAll("#actions [data-action]")) button.hidden = !said.actions.includes(button.dataset.action);
-  document.querySelector("[data-action=undo]").hidden = !said.undoable;
+listen(name, (next, nextTexts) => {
+  const other = next.version !== room.version;
+  if (next.version < room.version && Date.now() - answeredAt < FEED_LAG_MS) return;
+  room = next;
+  texts = nextTexts;
+  for (const button of document.querySelectorAll("#actions [data-action]")) button.hidden = !texts.actions.includes(button.dataset.action);
+  document.querySelector("[data-action=undo]").hidden = !texts.undoable;
   if (pilot && room.autopilot) pilot.setAttribute("aria-checked", String(room.autopilot.on));
   if (other && !changing && dirty() && room.version !== limitsVersion) refused(room);
   if (question) {
     if (other && question.version !== room.version && !question.session && !yes.disabled) askStale(room);
-    else if (question.action && question.version === room.version) $("ask-text").textContent = said.asks[question.action];
+    else if (question.action && question.version === room.version) $("ask-text").textContent = texts.asks[question.action];
   }
   follow();
 });

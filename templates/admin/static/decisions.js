@@ -17,9 +17,9 @@ function row({ at, rate_per_minute: rate, summary }) {
 }
 
 const path = `/api/v1/rooms/${encodeURIComponent(name)}/decisions?count=${SHOWN}`;
-const load = reading(path, (told) => {
-  none.textContent = told ? "No decisions yet." : "Decisions unavailable.";
-  if (told) list.replaceChildren(...told.decisions.map(row));
+const load = reading(path, (data) => {
+  none.textContent = data ? "No decisions yet." : "Decisions unavailable.";
+  if (data) list.replaceChildren(...data.decisions.map(row));
 });
 
 card.addEventListener("toggle", () => { if (card.open) load(); });

@@ -1,17 +1,17 @@
 // Keeps the figures current. The server sends the texts as it would render them; the script only inserts them.
 
-const OLD_AFTER_MS = 3500;
-const AGAIN_MS = 2000;
+const STALE_AFTER_MS = 3500;
+const RECONNECT_MS = 2000;
 const FLASH_MS = 2600;
 const TOAST_MS = 6000;
 // Figures that only change when somebody changes the room; they are highlighted.
-const CHANGED = new Set(["state", "rate", "max_active", "message", "pilot", "change"]);
+const HIGHLIGHTED = new Set(["state", "rate", "max_active", "message", "pilot", "change"]);
 
 const callbacks = [];
 const versions = new Map();
 let rooms = [];
-let heardAt = Date.now();
-let heard = false;
+let receivedAt = Date.now();
+let received = false;
 let hideToast;
 
 // Calls back with each room in the API's format, its texts, and the server's clock in seconds.
@@ -23,8 +23,8 @@ export function reading(path, show) {
   return async () => {
     const turn = ++begun;
     const read = fetch(path, { cache: "no-store" }).then((answer) => (answer.ok ? answer.json() : null));
-    const told = await read.catch(() => null);
-    if (turn === begun) show(told);
+    const data = await read.catch(() => null);
+    if (turn === begun) show(data);
   };
 }
 
@@ -65,23 +65,23 @@ function fill(list, made) {
   if (list.textContent !== made.map((each) => each.textContent).join("")) list.replaceChildren(...made);
 }
 
-function render(box, words, changed) {
-  box.dataset.tone = words.tone;
+function render(box, texts, changed) {
+  box.dataset.tone = texts.tone;
   for (const place of box.querySelectorAll("[data-f]")) {
-    const text = words[place.dataset.f];
-    if (text !== undefined && put(place, text) && changed && CHANGED.has(place.dataset.f)) flash(place);
+    const text = texts[place.dataset.f];
+    if (text !== undefined && put(place, text) && changed && HIGHLIGHTED.has(place.dataset.f)) flash(place);
   }
-  for (const rect of box.querySelectorAll("[data-w]")) rect.setAttribute("width", `${words[rect.dataset.w]}%`);
-  for (const list of box.querySelectorAll("[data-list=needs]")) fill(list, words.needs.map((each) => element("li", each)));
-  for (const list of box.querySelectorAll("[data-list=hints]")) fill(list, (words.hints || []).map((each) => element("li", each)));
+  for (const rect of box.querySelectorAll("[data-w]")) rect.setAttribute("width", `${texts[rect.dataset.w]}%`);
+  for (const list of box.querySelectorAll("[data-list=needs]")) fill(list, texts.needs.map((each) => element("li", each)));
+  for (const list of box.querySelectorAll("[data-list=hints]")) fill(list, (texts.hints || []).map((each) => element("li", each)));
   for (const list of box.querySelectorAll("[data-list=left]")) {
-    fill(list, (words.left || []).map(([reason, number]) => {
+    fill(list, (texts.left || []).map(([reason, number]) => {
       const row = element("div");
       row.append(element("dt", reason), element("dd", number));
       return row;
     }));
   }
-  for (const time of box.querySelectorAll("[data-time]")) localTime(time, words[time.dataset.time]);
+  for (const time of box.querySelectorAll("[data-time]")) localTime(time, texts[time.dataset.time]);
 }
 
 function localTime(time, at) {
@@ -93,32 +93,32 @@ function localTime(time, at) {
   put(time, `at ${moment.toLocaleString(undefined, style)}`);
 }
 
-function show({ at, rooms: told }) {
-  heardAt = Date.now();
+function show({ at, rooms: roomTexts }) {
+  receivedAt = Date.now();
   for (const room of rooms) {
-    const words = told[room.name];
+    const texts = roomTexts[room.name];
     const known = versions.get(room.name);
     const changed = known !== undefined && known !== room.version;
     versions.set(room.name, room.version);
     for (const box of document.querySelectorAll(`[data-room="${CSS.escape(room.name)}"]`)) {
       if (box.id === "page" && room.state && !box.querySelector(".columns")) location.reload();
-      render(box, words, changed);
-      if (changed && box.matches("#page, .room")) toast(`${words.change_who}: ${words.change}`);
-      if (box.id === "page") document.title = `${words.waiting} waiting · ${room.name} · Waitroom`;
+      render(box, texts, changed);
+      if (changed && box.matches("#page, .room")) toast(`${texts.change_who}: ${texts.change}`);
+      if (box.id === "page") document.title = `${texts.waiting} waiting · ${room.name} · Waitroom`;
     }
-    for (const [name, callback] of callbacks) if (name === room.name) callback(room, words, at);
+    for (const [name, callback] of callbacks) if (name === room.name) callback(room, texts, at);
   }
-  heard = true;
+  received = true;
   link();
 }
 
 // Shows the age of the figures, so that old ones don't look current.
 function link() {
-  const age = Date.now() - heardAt;
-  const lost = age > OLD_AFTER_MS;
+  const age = Date.now() - receivedAt;
+  const lost = age > STALE_AFTER_MS;
   const notice = document.getElementById("lost");
-  document.getElementById("link").dataset.link = lost ? "lost" : heard ? "live" : "waiting";
-  put(document.getElementById("link-text"), lost ? `${old(age)} old` : heard ? "Live" : "Connecting");
+  document.getElementById("link").dataset.link = lost ? "lost" : received ? "live" : "waiting";
+  put(document.getElementById("link-text"), lost ? `${old(age)} old` : received ? "Live" : "Connecting");
   document.body.toggleAttribute("data-old", lost);
   if (lost && notice.hidden) notice.textContent = "No connection to the gateway. The figures are out of date; reconnecting.";
   notice.hidden = !lost;
@@ -138,7 +138,7 @@ function connect() {
     if (source.readyState !== EventSource.CLOSED) return;
     const answer = await fetch("/api/v1/rooms", { cache: "no-store" }).catch(() => null);
     if (answer && answer.status === 401) location.reload();
-    else setTimeout(connect, AGAIN_MS);
+    else setTimeout(connect, RECONNECT_MS);
   });
 }
 
