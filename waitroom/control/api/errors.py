@@ -12,10 +12,10 @@ from waitroom.control.rooms.operations import BadChange, NotPossible, StaleVersi
 from waitroom.errors import StoreUnavailable
 
 
-def answers(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Callable[..., Any]:
+def problem_responses(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Callable[..., Any]:
     """Wraps an API handler: the errors it raises deliberately become problem responses."""
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def respond(request: web.Request) -> web.StreamResponse:
         try:
             return await handler(request)
         except RequestError as error:
@@ -31,10 +31,10 @@ def answers(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> 
             detail = f"{error}. Read the room before you retry a change: it may have been applied."
             return problem(503, detail, kind=kind, title=title, headers={"Retry-After": "1"})
 
-    return answer
+    return respond
 
 
-def stale(error: StaleVersion, room: Mapping[str, Any]) -> web.Response:
+def stale_version(error: StaleVersion, room: Mapping[str, Any]) -> web.Response:
     """The response to a change based on stale values; ``room`` is its current state."""
     kind, title = "urn:waitroom:problem:stale-version", "Stale version"
     headers = {"ETag": f'"{error.version}"'}

@@ -1,0 +1,231 @@
+"""The requests of the API: models of its bodies and query parameters, and their readers.
+
+The models check names and types. Limits of values are rules of the operations (`waitroom.control.rooms.operations`),
+which apply to the dashboard, the command line and the autopilot as well.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from waitroom.control.autopilot.runner import KEPT_DECISIONS
+from waitroom.control.http import RequestError, read_body
+from waitroom.control.monitoring.history import RETENTION_SECONDS
+from waitroom.control.rooms.operations import SESSION, BadChange, Change
+from waitroom.queue.view import RoomState
+
+MAX_BODY_BYTES = 16 << 10
+MAX_ENTRIES = 1000
+
+_ETAG = re.compile(r'"([0-9]{1,15})"')
+_DECIMAL = re.compile(r"[0-9]{1,9}")
+_MAX_EXACT = 1 << 53  # larger integers have no exact float
+
+
+def _float(value: object) -> object:
+    """Makes integers too large for a float infinite, so that they are refused for their size, not their type."""
+    return float("inf") if isinstance(value, int) and abs(value) > _MAX_EXACT else value
+
+
+def _integer(value: object) -> object:
+    """Accepts 3.0 as 3, as JSON makes no difference between them."""
+    if not isinstance(value, float):
+        return value
+    if value > _MAX_EXACT:
+        return _MAX_EXACT  # refused for its size
+    return int(value) if value.is_integer() else value
+
+
+def _decimal(value: object) -> int:
+    if isinstance(value, str) and _DECIMAL.fullmatch(value):
+        return int(value)
+    raise ValueError
+
+
+def _boolean(value: object) -> bool:
+    if value in ("true", "false"):
+        return value == "true"
+    raise ValueError
+
+
+class _Input(BaseModel):
+    """A body or a query: strict types, no unknown names, no null. Descriptions complete "Must be ..."."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    kind: ClassVar[str] = "field"
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_null(cls, value: object) -> object:
+        if value is None:
+            raise ValueError
+        return value
+
+
+class Body(_Input):
+    """The fields of every body. An ``optional`` body may be left out."""
+
+    optional: ClassVar[bool] = False
+    note: str = Field("", description="a string")
+
+
+class UndoBody(Body):
+    """The body of an undo."""
+
+    optional: ClassVar[bool] = True
+
+
+class ChangeBody(Body):
+    """The body of a change of a room."""
+
+    rate_per_minute: Annotated[float, BeforeValidator(_float)] | None = Field(
+        None, description="a number of visitors per minute"
+    )
+    max_active: Annotated[int, BeforeValidator(_integer)] | None = Field(
+        None, description="an integer number of visitors"
+    )
+    # Lax, because strict enums accept only their members, and JSON has none.
+    state: Annotated[RoomState, Field(strict=False)] | None = Field(
+        None, description="open, paused, closed or sold_out"
+    )
+    message: str | None = Field(None, description="a string")
+    draining: bool | None = Field(None, description="true or false")
+    autopilot: bool | None = Field(None, description="true or false")
+
+    def change(self) -> Change:
+        """Returns the change that the body describes."""
+        return Change(**self.model_dump(exclude={"note"}))
+
+
+class AdmitBody(Body):
+    """The body of an admission."""
+
+    ticket: str = Field(description="a string")
+
+
+class EndSessionBody(Body):
+    """The body of an end of a session."""
+
+    session: str = Field(
+        pattern=f"^(?:{SESSION.pattern})$", description="a session as in Waitroom-Session: 1 to 16 of 0-9 and a-f"
+    )
+
+
+class Query(_Input):
+    """The query of endpoints without parameters."""
+
+    kind: ClassVar[str] = "parameter"
+
+
+class ChangeQuery(Query):
+    """The query of a change."""
+
+    dry_run: Annotated[bool, BeforeValidator(_boolean)] = Field(False, description="true or false")
+
+
+class HistoryQuery(Query):
+    """The query of the history."""
+
+    seconds: Annotated[int, BeforeValidator(_decimal)] = Field(
+        3600, ge=1, le=RETENTION_SECONDS, description=f"an integer from 1 to {RETENTION_SECONDS}"
+    )
+
+
+class DecisionsQuery(Query):
+    """The query of the autopilot's decisions."""
+
+    count: Annotated[int, BeforeValidator(_decimal)] = Field(
+        100, ge=1, le=KEPT_DECISIONS, description=f"an integer from 1 to {KEPT_DECISIONS}"
+    )
+
+
+class AuditQuery(Query):
+    """The query of the audit log; ``before`` is "+" for the newest entries."""
+
+    before: str = Field(
+        "+", pattern=r"^(?:\+|[0-9]{1,15}-[0-9]{1,15})$", description="the id of an entry, such as 1764000000000-0"
+    )
+    count: Annotated[int, BeforeValidator(_decimal)] = Field(
+        100, ge=1, le=MAX_ENTRIES, description=f"an integer from 1 to {MAX_ENTRIES}"
+    )
+
+
+Input = TypeVar("Input", bound=_Input)
+AnyBody = TypeVar("AnyBody", bound=Body)
+AnyQuery = TypeVar("AnyQuery", bound=Query)
+
+
+def parse(model: type[Input], values: Mapping[str, Any]) -> Input:
+    """Returns the input as a model. Raises `BadChange` with a message for each invalid or unknown name."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        fields = model.model_fields
+        unknown = f"Unknown {model.kind}. " + (
+            f"Known {model.kind}s: {', '.join(fields)}." if fields else f"There are no {model.kind}s here."
+        )
+        problems: dict[str, str] = {}
+        for one in error.errors(include_url=False, include_context=False, include_input=False):
+            if not one["loc"]:  # a name that isn't well-formed Unicode has no location
+                problems |= dict.fromkeys((name for name in values if name not in fields), unknown)
+                continue
+            name = str(one["loc"][0])
+            expected = f"Must be {fields[name].description}." if name in fields else unknown
+            problems[name] = f"Required. {expected}" if one["type"] == "missing" else expected
+    raise BadChange(problems)
+
+
+def read_query(request: web.Request, model: type[AnyQuery]) -> AnyQuery:
+    """Returns the query parameters. Raises `BadChange` for unknown, repeated and invalid ones."""
+    values: dict[str, str] = {}
+    for name, value in request.query.items():
+        if name in values:
+            raise BadChange({name: "Given more than once."})
+        values[name] = value
+    return parse(model, values)
+
+
+def read_version(request: web.Request) -> int:
+    """Returns the version that a change is based on, from If-Match. Raises `RequestError`."""
+    given = request.headers.getall("If-Match", [])
+    if not given:
+        raise RequestError(428, "If-Match is missing. Send the ETag of the room that the change is based on.")
+    match = _ETAG.fullmatch(given[0]) if len(given) == 1 else None
+    if match is None:
+        form = 'Must be one ETag of the room, such as "7", with the quotes.'
+        raise RequestError(400, f"If-Match: {form}", {"If-Match": form})
+    return int(match[1])
+
+
+async def read_json(request: web.Request) -> dict[str, Any]:
+    """Returns the JSON object in a request's body. Raises `RequestError`."""
+    if request.content_type != "application/json":
+        raise RequestError(415, "Send JSON, with Content-Type: application/json.")
+    body = await read_body(request, MAX_BODY_BYTES)
+    try:
+        # Not by pydantic, which accepts NaN and takes the last of several equal names.
+        read = json.loads(body.decode(), parse_constant=_refuse_constant, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(400, f"The body is not valid JSON: {error}.") from error
+    if not isinstance(read, dict):
+        raise RequestError(400, "The body must be a JSON object.")
+    return read
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"duplicate name {json.dumps(name[:50])}")
+        found[name] = value
+    return found
