@@ -1,4 +1,4 @@
-"""Bodies of requests to the admin listener: those that are too long, too slow or broken off."""
+"""Request bodies of the admin listener: too long, too slow, incomplete."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 class Listener:
-    """Reads bodies, and keeps what became of each."""
+    """Reads bodies, and keeps each result."""
 
     def __init__(self) -> None:
         self.seconds = 30.0
@@ -40,7 +40,7 @@ class Listener:
         return web.Response()
 
     async def gets(self, sent: bytes, *, gone: bool = False) -> bytes | RequestError:
-        """What comes of a head's last lines and a body; the connection stays, or is cut once they are under way."""
+        """Returns the result for a head's last lines and a body; the connection stays open or is cut meanwhile."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         head, end, body = sent.partition(b"\r\n\r\n")
         writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n" + head + end)
@@ -72,7 +72,7 @@ async def listener() -> AsyncIterator[Listener]:
         (CHUNKED + b"0\r\n\r\n", b""),
     ],
 )
-async def test_a_whole_body_is_read(listener: Listener, sent: bytes, body: bytes) -> None:
+async def test_a_complete_body_is_read(listener: Listener, sent: bytes, body: bytes) -> None:
     assert await listener.gets(sent) == body
 
 
@@ -87,15 +87,15 @@ async def test_a_whole_body_is_read(listener: Listener, sent: bytes, body: bytes
         (b"Content-Encoding: deflate\r\n" + LENGTH % 4 + b"fair", False, 400),
     ],
 )
-async def test_any_other_is_told_apart(listener: Listener, sent: bytes, gone: bool, status: int) -> None:
+async def test_other_bodies_are_refused(listener: Listener, sent: bytes, gone: bool, status: int) -> None:
     error = await listener.gets(sent, gone=gone)
     assert isinstance(error, RequestError)
     assert error.status == status
 
 
 @pytest.mark.parametrize("sent", [LENGTH % 4 + b"fai", CHUNKED + b"no size\r\n"])
-async def test_nobody_is_waited_for_without_end(listener: Listener, sent: bytes) -> None:
-    """Whoever sends what is no body included: the server's parser tells the reader nothing of that."""
+async def test_slow_bodies_time_out(listener: Listener, sent: bytes) -> None:
+    """Including malformed bodies: the server's parser doesn't report those to the reader."""
     listener.seconds = 0.01
     error = await listener.gets(sent)
     assert isinstance(error, RequestError)

@@ -1,4 +1,4 @@
-"""The export of the audit log, and what a client sees of it when the store fails on the way."""
+"""The export of the audit log, also if the store fails meanwhile."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ENTRIES = 3000  # more than is sent at once
 
 @dataclass
 class Log:
-    """An audit log that breaks off after so many entries; None where it doesn't."""
+    """An audit log whose store fails after a number of entries, if that isn't None."""
 
     breaks_after: int | None = None
 
@@ -35,7 +35,7 @@ class Log:
 
 
 async def exported(log: Log) -> tuple[int, bytes, BaseException | None]:
-    """The status, what came of the body, and how it ended."""
+    """Returns the status, the received body, and the error that ended it."""
     nothing: Any = None
     app = web.Application()
     Api(nothing, nothing, nothing, log, {}).add_to(app)  # type: ignore[arg-type]
@@ -53,14 +53,14 @@ async def exported(log: Log) -> tuple[int, bytes, BaseException | None]:
         return answer.status, body, ended
 
 
-async def test_an_export_is_whole() -> None:
+async def test_an_export_is_complete() -> None:
     status, body, ended = await exported(Log())
     assert (status, ended) == (200, None)
     assert [json.loads(line)["id"] for line in body.splitlines()] == [f"{number}-0" for number in range(ENTRIES)]
 
 
 @pytest.mark.parametrize("count", [1, 2000])
-async def test_an_export_that_the_store_breaks_off_is_no_whole_one(count: int) -> None:
+async def test_an_export_interrupted_by_the_store_is_incomplete(count: int) -> None:
     with capture_logs() as logged:
         status, body, ended = await exported(Log(breaks_after=count))
     assert (status, type(ended)) == (200, aiohttp.ClientPayloadError)
@@ -72,7 +72,7 @@ async def test_an_export_that_the_store_breaks_off_is_no_whole_one(count: int) -
     )
 
 
-async def test_an_export_that_cant_begin_is_a_problem() -> None:
+async def test_an_export_that_cannot_begin_is_a_problem() -> None:
     status, body, ended = await exported(Log(breaks_after=0))
     assert (status, ended) == (503, None)
     assert json.loads(body)["type"] == "urn:waitroom:problem:store"

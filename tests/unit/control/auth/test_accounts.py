@@ -1,4 +1,4 @@
-"""Who is known: roles, the file of people, and that it is read again when it has changed."""
+"""Accounts: roles, the file, and its reload."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def file(tmp_path: Path) -> AccountsFile:
 
 @pytest.mark.parametrize("role", list(Role))
 @pytest.mark.parametrize("least", list(Role))
-def test_each_role_may_what_the_one_before_may(role: Role, least: Role) -> None:
+def test_each_role_includes_the_ones_before(role: Role, least: Role) -> None:
     order = ["viewer", "operator", "admin"]
     assert role.includes(least) == (order.index(role) >= order.index(least))
 
@@ -50,16 +50,16 @@ def test_each_role_may_what_the_one_before_may(role: Role, least: Role) -> None:
         User("anna", Role.OPERATOR, HASH, "JBSWY3DPEHPK3PXPJBSWY3DPEH"),
     ],
 )
-def test_the_session_version_changes_with_all_that_must_end_sessions(changed: User) -> None:
+def test_the_session_version_changes_with_whatever_ends_sessions(changed: User) -> None:
     assert changed.session_version != ANNA.session_version
     assert User("anna", Role.OPERATOR, HASH, in_settings=True).session_version == ANNA.session_version
 
 
-def test_nobody_is_known_where_there_is_no_file(file: AccountsFile) -> None:
+def test_a_missing_file_has_no_accounts(file: AccountsFile) -> None:
     assert file.read() == Accounts()
 
 
-def test_what_is_put_in_is_read_back_and_only_the_owner_may_read_it(file: AccountsFile) -> None:
+def test_accounts_are_stored_readable_only_by_the_owner(file: AccountsFile) -> None:
     with_code = User("bob", Role.VIEWER, OTHER_HASH, "JBSWY3DPEHPK3PXPJBSWY3DPEH")
     file.add_user(ANNA)
     file.add_user(with_code)
@@ -74,7 +74,7 @@ def test_what_is_put_in_is_read_back_and_only_the_owner_may_read_it(file: Accoun
     assert left == {ACCOUNTS_FILE, "people.lock"}, "nothing is left beside it"
 
 
-def test_nothing_secret_shows_where_people_are_printed(file: AccountsFile) -> None:
+def test_repr_contains_no_secrets(file: AccountsFile) -> None:
     file.add_user(User("anna", Role.ADMIN, HASH, "JBSWY3DPEHPK3PXPJBSWY3DPEH"))
     file.add_token("ci", Role.VIEWER)
     shown = repr(file.read())
@@ -83,7 +83,7 @@ def test_nothing_secret_shows_where_people_are_printed(file: AccountsFile) -> No
     assert file.read().tokens["ci"].sha256 not in shown
 
 
-def test_a_name_is_added_once(file: AccountsFile) -> None:
+def test_names_are_unique(file: AccountsFile) -> None:
     file.add_user(ANNA)
     with pytest.raises(AccountsError, match="already"):
         file.add_user(User("anna", Role.ADMIN, OTHER_HASH))
@@ -94,12 +94,12 @@ def test_a_name_is_added_once(file: AccountsFile) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "CI", "a b", "-a", "a" * 65, "ci\n", "token:ci"])
-def test_a_tokens_name_is_checked(file: AccountsFile, name: str) -> None:
+def test_invalid_token_names_are_refused(file: AccountsFile, name: str) -> None:
     with pytest.raises(AccountsError, match="not a valid token name"):
         file.add_token(name, Role.VIEWER)
 
 
-def test_who_isnt_there_can_be_neither_changed_nor_removed(file: AccountsFile) -> None:
+def test_unknown_accounts_can_be_neither_changed_nor_removed(file: AccountsFile) -> None:
     file.add_user(ANNA)
     for change in (
         lambda: file.remove_user("bob"),
@@ -125,7 +125,7 @@ def test_who_isnt_there_can_be_neither_changed_nor_removed(file: AccountsFile) -
         '{"secret-words": 1}',
     ],
 )
-def test_a_damaged_file_is_said_to_be_one_and_never_stands_for_nobody(file: AccountsFile, text: str) -> None:
+def test_a_corrupt_file_is_an_error(file: AccountsFile, text: str) -> None:
     file.path.parent.mkdir()
     file.path.write_text(text)
     with pytest.raises(AccountsError, match="corrupt") as caught:
@@ -137,7 +137,7 @@ def test_a_damaged_file_is_said_to_be_one_and_never_stands_for_nobody(file: Acco
     assert file.path.read_text() == text
 
 
-def test_a_file_that_cant_be_read_never_stands_for_nobody(file: AccountsFile) -> None:
+def test_an_unreadable_file_is_an_error(file: AccountsFile) -> None:
     file.add_user(ANNA)
     file.path.unlink()
     file.path.mkdir()
@@ -145,7 +145,7 @@ def test_a_file_that_cant_be_read_never_stands_for_nobody(file: AccountsFile) ->
         file.read()
 
 
-def test_a_folder_in_its_place_never_stands_for_nobody(file: AccountsFile) -> None:
+def test_a_folder_in_place_of_the_file_is_an_error(file: AccountsFile) -> None:
     file.path.mkdir(parents=True)
     with pytest.raises(AccountsError, match="can't be read"):
         file.read()
@@ -153,7 +153,7 @@ def test_a_folder_in_its_place_never_stands_for_nobody(file: AccountsFile) -> No
         AccountRegistry(file.path.parent, ()).current()
 
 
-def test_of_many_changes_at_once_none_is_lost(file: AccountsFile) -> None:
+def test_concurrent_changes_are_all_kept(file: AccountsFile) -> None:
     threads = [threading.Thread(target=file.add_token, args=(f"t{n}", Role.VIEWER)) for n in range(12)]
     for thread in threads:
         thread.start()
@@ -162,7 +162,7 @@ def test_of_many_changes_at_once_none_is_lost(file: AccountsFile) -> None:
     assert len(file.read().tokens) == 12
 
 
-def test_a_change_that_fails_leaves_the_file_as_it_was(file: AccountsFile, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_change_leaves_the_file_untouched(file: AccountsFile, monkeypatch: pytest.MonkeyPatch) -> None:
     file.add_user(ANNA)
 
     def full(*_: object) -> None:
@@ -175,7 +175,7 @@ def test_a_change_that_fails_leaves_the_file_as_it_was(file: AccountsFile, monke
     assert {path.name for path in file.path.parent.iterdir()} == {ACCOUNTS_FILE, "people.lock"}
 
 
-def test_the_registry_reads_the_file_again_when_it_has_changed_and_only_then(
+def test_the_registry_reloads_the_file_only_when_it_has_changed(
     file: AccountsFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = AccountRegistry(file.path.parent, ())
@@ -194,7 +194,7 @@ def test_the_registry_reads_the_file_again_when_it_has_changed_and_only_then(
     assert registry.current() == Accounts()
 
 
-def test_a_name_in_the_settings_goes_before_the_one_in_the_file(file: AccountsFile) -> None:
+def test_the_settings_take_precedence_over_the_file(file: AccountsFile) -> None:
     file.add_user(ANNA)
     file.add_user(User("bob", Role.VIEWER, HASH))
     registry = AccountRegistry(file.path.parent, [UserSettings("anna", "viewer", OTHER_HASH)])
@@ -203,7 +203,7 @@ def test_a_name_in_the_settings_goes_before_the_one_in_the_file(file: AccountsFi
     assert users["bob"].role is Role.VIEWER
 
 
-def test_a_token_is_known_by_nothing_but_itself(file: AccountsFile) -> None:
+def test_only_the_exact_token_matches(file: AccountsFile) -> None:
     token = file.add_token("ci", Role.OPERATOR)
     file.add_token("other", Role.VIEWER)
     accounts = file.read()
@@ -216,13 +216,13 @@ def test_a_token_is_known_by_nothing_but_itself(file: AccountsFile) -> None:
     assert file.read().find_token(token) is None
 
 
-def test_tokens_of_one_name_differ_each_time(file: AccountsFile) -> None:
+def test_a_token_created_again_differs(file: AccountsFile) -> None:
     first = file.add_token("ci", Role.VIEWER)
     file.remove_token("ci")
     assert file.add_token("ci", Role.VIEWER) != first
 
 
-def test_the_local_token_is_new_each_time_and_its_owners_alone(tmp_path: Path) -> None:
+def test_the_local_token_is_new_each_time_and_private(tmp_path: Path) -> None:
     first, second = new_local_token(tmp_path), new_local_token(tmp_path)
     path = tmp_path / LOCAL_TOKEN_FILE
     assert first != second == path.read_text().strip()

@@ -1,4 +1,4 @@
-"""PasswordChecker and codes."""
+"""Passwords and codes of authenticator apps."""
 
 from __future__ import annotations
 
@@ -41,29 +41,29 @@ def checks():
     checks.close()
 
 
-async def test_the_password_is_right_and_nothing_else_is(checks):
+async def test_only_the_exact_password_is_correct(checks):
     for wrong in ("", WORDS[:-1], WORDS + " ", WORDS.upper(), QUICK, "x" * 100_000):
         assert not await checks.verify(wrong, QUICK)
     assert await checks.verify(WORDS, QUICK)
 
 
-async def test_one_that_was_typed_on_another_keyboard_is_the_same(checks):
+async def test_composed_and_decomposed_letters_are_equal(checks):
     hashed = hash_password("straße café menu")
     assert await checks.verify("straße café menu", hashed)
 
 
-async def test_what_is_no_hash_is_nobodys(checks):
+async def test_invalid_hashes_match_nothing(checks):
     for hashed in ("", "x", "$argon2id$v=19$m=8,t=1,p=1$", WORDS):
         assert not await checks.verify(WORDS, hashed)
 
 
-def test_the_hash_is_one_that_the_settings_take_and_never_the_same():
+def test_hashes_are_accepted_by_the_settings_and_salted():
     first, second = hash_password(WORDS), hash_password(WORDS)
     assert password_hash(first) == first != second
     assert "m=65536,t=3,p=4" in first
 
 
-async def test_few_are_checked_at_once_and_few_wait(checks, monkeypatch):
+async def test_concurrent_and_waiting_checks_are_bounded(checks, monkeypatch):
     gate, running, most = threading.Event(), 0, 0
     lock = threading.Lock()
 
@@ -80,16 +80,16 @@ async def test_few_are_checked_at_once_and_few_wait(checks, monkeypatch):
     monkeypatch.setattr(passwords, "_verify", slow)
     waiting = [asyncio.ensure_future(checks.verify(WORDS, QUICK)) for _ in range(MOST)]
     await asyncio.sleep(0)
-    asyncio.get_running_loop().call_later(10, gate.set)  # one that is let wait must not wait for ever
+    asyncio.get_running_loop().call_later(10, gate.set)  # so that a failing test ends
     with pytest.raises(TooBusyError):
         await checks.verify(WORDS, QUICK)
     gate.set()
     assert all(await asyncio.gather(*waiting))
     assert most <= MAX_CONCURRENT_CHECKS
-    assert await checks.verify(WORDS, QUICK), "there is room again"
+    assert await checks.verify(WORDS, QUICK), "another check is accepted"
 
 
-async def test_who_gives_up_leaves_room_for_others(checks, monkeypatch):
+async def test_cancelled_checks_free_their_places(checks, monkeypatch):
     gate = threading.Event()
     monkeypatch.setattr(passwords, "_verify", lambda *_: gate.wait(30))
     waiting = [asyncio.ensure_future(checks.verify(WORDS, QUICK)) for _ in range(MOST)]
@@ -110,17 +110,17 @@ async def test_who_gives_up_leaves_room_for_others(checks, monkeypatch):
         ("with half \udcff a letter", "unprintable"),
     ],
 )
-def test_what_is_wrong_with_a_password_is_said(password, words):
+def test_flaws_of_passwords_are_named(password, words):
     assert words in password_flaw(password)
     assert password_flaw("x" * 12) == password_flaw("x" * 256) == password_flaw("Ünïcödé wörds ✓") == ""
 
 
 @pytest.mark.parametrize(("now", "code"), RFC_CODES.items())
-def test_the_codes_are_those_of_the_rfc(now, code):
+def test_codes_match_the_rfc(now, code):
     assert matching_step(RFC_SECRET, code, now) == now // 30
 
 
-def test_a_code_counts_one_interval_early_or_late_and_no_longer():
+def test_a_code_is_valid_one_interval_early_or_late():
     otp, now = pyotp.TOTP(RFC_SECRET), 1_790_000_010
     found = [matching_step(RFC_SECRET, otp.at(now + 30 * late), now) for late in range(-2, 3)]
     assert found == [None, now // 30 - 1, now // 30, now // 30 + 1, None]
@@ -129,12 +129,12 @@ def test_a_code_counts_one_interval_early_or_late_and_no_longer():
 @pytest.mark.parametrize(
     "code", ["", "28708", "2870822", "287 0820", "a87082", "-87082", "\uff12\uff18\uff17\uff10\uff18\uff12", "287082\n"]
 )
-def test_what_is_no_code_is_none(code):
+def test_malformed_codes_are_refused(code):
     assert matching_step(RFC_SECRET, code, 59) is None
-    assert matching_step(RFC_SECRET, "287 082", 59) == 1, "people type it as the app shows it"
+    assert matching_step(RFC_SECRET, "287 082", 59) == 1, "with a space, as apps show it"
 
 
-def test_a_new_secret_is_good_for_app_and_settings():
+def test_new_secrets_work_in_apps_and_settings():
     secret = new_totp_secret()
     assert totp_secret(secret) == secret != new_totp_secret()
     uri = pyotp.parse_uri(provisioning_uri("anna@example.com", secret))
@@ -143,7 +143,7 @@ def test_a_new_secret_is_good_for_app_and_settings():
     assert matching_step(secret, uri.at(now), now) == now // 30
 
 
-def test_an_unknown_user_is_always_checked_against_the_same_real_hash():
+def test_unknown_users_always_get_the_same_real_hash():
     hashes = ["b", "a", "c"]
     for name in ("", "anna", "ünknown"):
         assert dummy_hash(name, hashes) == dummy_hash(name, sorted(hashes)) in hashes

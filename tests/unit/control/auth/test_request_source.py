@@ -1,4 +1,4 @@
-"""Where requests to the admin listener come from, and where they may be sent on to."""
+"""The source of requests to the admin listener, and safe redirects after a login."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def request(peer="127.0.0.1", *headers):
 
 
 @pytest.mark.parametrize("peer", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
-def test_who_is_on_this_machine_is_local(peer):
+def test_loopback_clients_are_local(peer):
     assert request_source(request(peer), NOBODY).is_local
 
 
 @pytest.mark.parametrize("peer", ["10.0.0.9", "172.17.0.1", "::ffff:10.0.0.9", "fe80::1", "0.0.0.0", "nonsense"])
-def test_who_is_elsewhere_is_not_local(peer):
+def test_remote_clients_are_not_local(peer):
     assert not request_source(request(peer), NOBODY).is_local
 
 
@@ -36,8 +36,8 @@ def test_who_is_elsewhere_is_not_local(peer):
     "header", ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Real-IP", "Forwarded", "Via", "fORWARDED"]
 )
 @pytest.mark.parametrize("trusted", [NOBODY, LOCAL_PROXY])
-def test_what_a_proxy_on_this_machine_passes_on_is_not_local(header, trusted):
-    """Else a proxy would make all the world somebody on this machine."""
+def test_requests_forwarded_by_a_local_proxy_are_not_local(header, trusted):
+    """Otherwise a proxy would make every client a local one."""
     assert not request_source(request("127.0.0.1", (header, "127.0.0.1")), trusted).is_local
 
 
@@ -48,7 +48,7 @@ def test_only_trusted_proxies_are_believed():
     assert request_source(request("192.0.2.1", *said), LOCAL_PROXY) == RequestSource("192.0.2.1", False, False)
 
 
-def test_the_first_hop_that_nobody_vouches_for_counts():
+def test_the_first_untrusted_hop_is_the_client():
     hops = (("X-Forwarded-For", "127.0.0.1, 198.51.100.7"), ("X-Forwarded-For", "10.2.2.2"))
     assert request_source(request("10.0.0.1", *hops), LOCAL_PROXY).address == "198.51.100.7"
 
@@ -63,7 +63,7 @@ def test_the_first_hop_that_nobody_vouches_for_counts():
         ("=;", "127.0.0.1", False),
     ],
 )
-def test_the_other_dialect_of_proxies(value, address, secure):
+def test_the_forwarded_header_is_understood(value, address, secure):
     found = request_source(request("127.0.0.1", ("Forwarded", value)), LOCAL_PROXY)
     assert found == RequestSource(address, secure, False)
 
@@ -94,12 +94,12 @@ def test_the_other_dialect_of_proxies(value, address, secure):
         ({"Sec-Fetch-Site": ""}, False, False),
     ],
 )
-def test_only_a_page_of_this_very_address_is_our_own(headers, secure, own):
+def test_only_pages_of_the_same_origin_are_accepted(headers, secure, own):
     assert is_same_origin(request("127.0.0.1", *headers.items()), secure) is own
 
 
 @pytest.mark.parametrize("target", ["/", "/rooms/sale", "/rooms?x=1&y=/a", "/a//b", "/%2F%2Fevil.example"])
-def test_paths_of_our_own_are_gone_on_to(target):
+def test_own_paths_are_redirected_to(target):
     assert safe_path(target) == target
 
 
@@ -128,5 +128,5 @@ def test_paths_of_our_own_are_gone_on_to(target):
         "/\x7f/evil.example",
     ],
 )
-def test_nowhere_else(target):
+def test_other_targets_become_the_root(target):
     assert safe_path(target) == "/"

@@ -1,4 +1,4 @@
-"""The cookie of a login, in every way that it can be wrong."""
+"""The session cookie, and all ways in which it can be invalid."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def forged(payload: object, secret: str = NEW, salt: str = "waitroom.admin-sessi
     return made if isinstance(made, str) else made.decode()
 
 
-def test_what_is_signed_is_read_until_it_ends():
+def test_a_signed_session_is_valid_until_it_expires():
     value = COOKIES.sign(SESSION)
     assert COOKIES.read(value, 999.9) == SESSION
     with pytest.raises(InvalidTokenError, match="expired"):
@@ -37,10 +37,10 @@ def test_secrets_can_be_rotated():
     assert COOKIES.read(before, 0) == SESSION
     with pytest.raises(InvalidTokenError):
         AdminCookies([NEW]).read(before, 0)
-    assert AdminCookies([NEW]).read(COOKIES.sign(SESSION), 0) == SESSION, "the newest signs"
+    assert AdminCookies([NEW]).read(COOKIES.sign(SESSION), 0) == SESSION, "the newest secret signs"
 
 
-def test_every_character_counts():
+def test_a_changed_character_invalidates_the_cookie():
     value = COOKIES.sign(SESSION)
     for at in range(len(value)):
         # The last character of base64 holds bits of which some count for nothing.
@@ -68,12 +68,12 @@ def test_every_character_counts():
         "a" * (MAX_COOKIE_LENGTH + 1),
     ],
 )
-def test_what_is_not_ours_is_none(value):
+def test_foreign_and_malformed_cookies_are_refused(value):
     with pytest.raises(InvalidTokenError):
         COOKIES.read(value, 0)
 
 
-def test_the_shop_never_sees_it():
-    """A host name may be shared by the public and the admin listener, and ports are nothing to cookies."""
+def test_the_shop_never_receives_the_cookie():
+    """The public and the admin listener may share a host name, and cookies ignore ports."""
     line = f"{COOKIE}={COOKIES.sign(SESSION)}; basket=1".encode()
     assert shop_cookies(line) == b"Cookie: basket=1\r\n"

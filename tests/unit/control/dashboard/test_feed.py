@@ -1,4 +1,4 @@
-"""The live feed: made once for all, at once upon a change, and never held up by who is slow."""
+"""The live feed: rendered once for all listeners, immediately after a change, never delayed by slow listeners."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from aiohttp.test_utils import TestClient, TestServer
 from support.room_views import OPEN
 from waitroom.control.dashboard import feed as live
 from waitroom.control.dashboard.feed import FEED, Feed, add_feed
-from waitroom.control.dashboard.presenter import shown
+from waitroom.control.dashboard.presenter import room_texts
 
 DASHBOARDS = 20
 
 
 class Source:
-    """Rooms, and how often somebody asked for them, or whether a listener may listen."""
+    """Rooms, with counts of the reads and of the access checks."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -69,7 +69,7 @@ def data(frame: bytes, event: str) -> Any:
     raise AssertionError(f"no {event} in {frame!r}")
 
 
-async def test_all_listeners_get_the_one_frame_that_is_made_for_all(feed, source):
+async def test_one_frame_is_rendered_for_all_listeners(feed, source):
     listeners = [feed.frames() for _ in range(DASHBOARDS)]
     async with asyncio.timeout(5):
         frames = await asyncio.gather(*(anext(each) for each in listeners))
@@ -83,7 +83,7 @@ async def test_all_listeners_get_the_one_frame_that_is_made_for_all(feed, source
     assert feed.listeners == 0
 
 
-async def test_a_change_is_told_at_once(feed, source, monkeypatch):
+async def test_a_change_triggers_a_frame_immediately(feed, source, monkeypatch):
     monkeypatch.setattr(live, "FRAME_SECONDS", 3600.0)
     async with asyncio.timeout(5), contextlib.aclosing(feed.frames()) as frames:
         await anext(frames)
@@ -92,7 +92,7 @@ async def test_a_change_is_told_at_once(feed, source, monkeypatch):
         assert data(await anext(frames), "rooms")["rooms"][0]["waiting"] == 6
 
 
-async def test_who_is_slow_gets_the_newest_and_nothing_in_between(feed, source, monkeypatch):
+async def test_slow_listeners_get_only_the_newest_frame(feed, source, monkeypatch):
     monkeypatch.setattr(live, "FRAME_SECONDS", 3600.0)
     async with (
         asyncio.timeout(5),
@@ -108,7 +108,7 @@ async def test_who_is_slow_gets_the_newest_and_nothing_in_between(feed, source, 
         assert data(await anext(slow), "rooms")["rooms"][0]["waiting"] == 19
 
 
-async def test_nothing_is_made_while_nobody_listens(source, monkeypatch):
+async def test_no_frames_are_rendered_without_listeners(source, monkeypatch):
     monkeypatch.setattr(live, "FRAME_SECONDS", 0.001)
     feed = Feed(source.rooms)
     with contextlib.suppress(TimeoutError):
@@ -118,16 +118,16 @@ async def test_nothing_is_made_while_nobody_listens(source, monkeypatch):
 
 
 async def test_a_frame_is_rendered_once_for_twenty_dashboards(client, source, monkeypatch):
-    monkeypatch.setattr(live, "EVERY_SECONDS", 3600.0)
-    monkeypatch.setattr(live, "ASK_SECONDS", 3600.0)
+    monkeypatch.setattr(live, "FRAME_SECONDS", 3600.0)
+    monkeypatch.setattr(live, "RECHECK_SECONDS", 3600.0)
     rendered = 0
 
     def counted(room: Any) -> Any:
         nonlocal rendered
         rendered += 1
-        return shown(room)
+        return room_texts(room)
 
-    monkeypatch.setattr(live, "shown", counted)
+    monkeypatch.setattr(live, "room_texts", counted)
     feed: Feed = client.app[FEED]
     answers = [await client.get("/api/v1/events") for _ in range(DASHBOARDS)]
     frames = 100
@@ -157,7 +157,7 @@ async def test_a_frame_is_rendered_once_for_twenty_dashboards(client, source, mo
     assert source.doubted == 0
 
 
-async def test_the_feed_is_an_event_stream_that_nobody_keeps(client):
+async def test_the_feed_is_an_uncached_event_stream(client):
     async with client.get("/api/v1/events") as answer:
         assert answer.status == 200
         assert answer.headers["Content-Type"] == "text/event-stream"
@@ -165,13 +165,13 @@ async def test_the_feed_is_an_event_stream_that_nobody_keeps(client):
         assert await answer.content.readuntil(b"\n\n") == b"retry: 500\n\n"
 
 
-async def test_who_comes_back_is_asked_again_who_they_are(client, monkeypatch):
+async def test_a_response_ends_after_a_while_so_that_clients_reconnect(client, monkeypatch):
     monkeypatch.setattr(live, "MAX_RESPONSE_SECONDS", 0.05)
     async with asyncio.timeout(5), client.get("/api/v1/events") as answer:
         assert (await answer.read()).startswith(b"retry: 500\n\n")
 
 
-async def test_there_is_a_bound_on_listeners(client, monkeypatch):
+async def test_listeners_are_bounded(client, monkeypatch):
     monkeypatch.setattr(live, "MAX_LISTENERS", 1)
     async with client.get("/api/v1/events") as first:
         await first.content.readuntil(b"event: rooms")
@@ -180,7 +180,7 @@ async def test_there_is_a_bound_on_listeners(client, monkeypatch):
             assert "Retry-After" in second.headers
 
 
-async def test_who_takes_nothing_is_let_go(source, monkeypatch):
+async def test_listeners_that_receive_nothing_are_disconnected(source, monkeypatch):
     monkeypatch.setattr(live, "SEND_TIMEOUT_SECONDS", 0.05)
     monkeypatch.setattr(live, "FRAME_SECONDS", 0.001)
     app = web.Application()
@@ -200,7 +200,7 @@ async def test_who_takes_nothing_is_let_go(source, monkeypatch):
         del reader
 
 
-async def test_stopping_sends_all_away(source):
+async def test_stopping_disconnects_all_listeners(source):
     app = web.Application()
     add_feed(app, Feed(source.rooms), source.allowed)
     server = TestServer(app)

@@ -1,4 +1,4 @@
-"""The dashboard's pages as they are served: whole without scripts, closed to all foreign, files kept for good."""
+"""The dashboard's pages as served: complete without scripts, nothing from elsewhere, static files cached."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ NEVER_SEEN = {"name": "vinyl", "upstream": "http://127.0.0.1:3001", "store_up": 
 
 
 def put_actor(request: web.Request, actor: Actor) -> None:
-    """As the access middleware does it."""
+    """Sets the actor as the access middleware does."""
     request[ACTOR] = actor
 
 
 class Listener:
-    """Who asks, and what there is."""
+    """The client and the rooms."""
 
     def __init__(self) -> None:
         self.rooms: list[dict[str, Any]] = [SHOP, NEVER_SEEN]
@@ -64,7 +64,7 @@ async def page(client: TestClient[Any, Any], path: str, status: int = 200) -> st
         return await answer.text()
 
 
-async def test_the_overview_has_every_room_s_figures_and_those_never_seen(client):
+async def test_the_overview_lists_all_rooms_even_those_without_a_view(client):
     text = await page(client, "/")
     for part in ("1,200", "15 to 25 min", "Rate 30 → 60", "vinyl", "Store unavailable"):
         assert part in text
@@ -72,8 +72,8 @@ async def test_the_overview_has_every_room_s_figures_and_those_never_seen(client
 
 @pytest.mark.parametrize("rate", [0, 0.001, 0.5, 600, 2_000_000, 10_000_000])
 @pytest.mark.parametrize("most", [1, 10_000_000])
-async def test_the_form_is_valid_with_all_that_a_room_may_have(client, listener, rate, most):
-    """0 is the rate while the autopilot holds. A field out of its limits would keep the other from being changed."""
+async def test_the_form_is_valid_with_every_value_of_a_room(client, listener, rate, most):
+    """The rate is 0 while the autopilot holds. One invalid field would block changes of the other."""
     listener.rooms = [{**SHOP, "rate_per_minute": rate, "max_active": most}]
     text = await page(client, "/rooms/shop")
     pattern = r'<input type="number" .*?name="(.*?)" value="(.*?)" min="(.*?)" max="(.*?)" step="(.*?)"'
@@ -87,37 +87,37 @@ async def test_the_form_is_valid_with_all_that_a_room_may_have(client, listener,
             check(Change(**{name: 10_000_001}), "", None)
 
 
-async def test_an_only_room_needs_no_overview(client, listener):
+async def test_a_single_room_needs_no_overview(client, listener):
     listener.rooms = [SHOP]
     async with client.get("/", allow_redirects=False) as answer:
         assert (answer.status, answer.headers["Location"]) == (302, "/rooms/shop")
 
 
-async def test_a_room_s_page_is_whole_without_scripts(client):
+async def test_a_room_s_page_is_complete_without_scripts(client):
     text = await page(client, "/rooms/shop")
     for part in ("1,200", "80 ms", "session expired", "2 of 2 alive", "ada", "14:12 UTC", 'http-equiv="refresh"'):
         assert part in text
 
 
-async def test_a_room_that_was_never_seen_has_a_page(client):
+async def test_a_room_without_a_view_has_a_page(client):
     assert "as soon as the store responds" in await page(client, "/rooms/vinyl")
 
 
-async def test_there_is_a_page_for_a_room_that_there_is_not(client):
+async def test_an_unknown_room_gets_a_page(client):
     assert "Room not found" in await page(client, "/rooms/nowhere", 404)
 
 
 @pytest.mark.parametrize(
     ("role", "may"), [(Role.VIEWER, False), (Role.OPERATOR, True), (Role.ADMIN, True), (None, False)]
 )
-async def test_only_who_may_change_sees_how(client, listener, role, may):
+async def test_only_operators_see_the_controls(client, listener, role, may):
     listener.actor = None if role is None else Actor("mia", role, "127.0.0.1", "dashboard")
     text = await page(client, "/rooms/shop")
     assert ("data-action" in text) is may
     assert ("controls.js" in text) is may
 
 
-async def test_nothing_that_is_shown_is_taken_for_markup(client, listener):
+async def test_displayed_texts_are_escaped(client, listener):
     evil = "</script><img src=x onerror=alert(1)>"
     listener.rooms = [{**SHOP, "message": evil, "last_change": {**CHANGE, "who": evil, "what": evil}}]
     text = await page(client, "/rooms/shop")
@@ -125,7 +125,7 @@ async def test_nothing_that_is_shown_is_taken_for_markup(client, listener):
     assert text.count("</script>") == text.count("<script")
 
 
-async def test_no_page_has_a_style_or_script_within(client):
+async def test_pages_have_no_inline_styles_or_scripts(client):
     for path in ("/", "/rooms/shop"):
         text = await page(client, path)
         assert " style=" not in text
@@ -135,7 +135,7 @@ async def test_no_page_has_a_style_or_script_within(client):
             assert "src=" in opening or 'type="application/json"' in opening
 
 
-async def test_files_are_kept_for_good_under_a_name_of_their_version(client):
+async def test_static_files_are_cached_forever_by_version(client):
     text = await page(client, "/rooms/shop")
     addresses = set(re.findall(r'(?:href|src)="(/static/[^"]+)"', text))
     assert len(addresses) >= 6
@@ -156,13 +156,13 @@ async def test_no_other_file_is_served(client, name):
         assert answer.status == 404
 
 
-async def test_the_charts_come_with_their_licence(client):
+async def test_the_charts_library_comes_with_its_licence(client):
     version = re.findall(r"/static/([0-9a-f]+)/", await page(client, "/"))[0]
     async with client.get(f"/static/{version}/uplot/LICENSE") as answer:
         assert "Leon Sorokin" in await answer.text()
 
 
-def test_the_version_follows_what_is_in_the_files(tmp_path: Path):
+def test_the_version_depends_on_the_contents(tmp_path: Path):
     (tmp_path / "a.js").write_text("1")
     first = Assets(tmp_path).version
     assert Assets(tmp_path).version == first

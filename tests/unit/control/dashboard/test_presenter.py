@@ -15,7 +15,7 @@ def texts(**values: Any) -> dict[str, Any]:
     return room_texts({**OPEN, **values})
 
 
-def test_the_figures_are_written_for_reading():
+def test_figures_are_formatted():
     now = texts()
     assert (now["waiting"], now["rate"], now["admitted"], now["joined"]) == ("1,200", "60", "58", presenter.NOTHING)
     assert (now["newcomer"], now["p50"], now["p95"], now["failures"]) == (
@@ -27,7 +27,7 @@ def test_the_figures_are_written_for_reading():
     assert now["needs"] == []
 
 
-def test_a_session_that_an_operator_ended_has_not_finished_in_the_shop():
+def test_ended_sessions_are_listed_apart():
     now = texts(left_per_minute={"ended": 3.0})
     assert now["left"] == [["ended by an operator", "3"]]
 
@@ -49,13 +49,13 @@ def test_a_session_that_an_operator_ended_has_not_finished_in_the_shop():
         ({"state": "sold_out"}, "Sold out", "quiet", "Visitors are told that it is sold out. 90 visitors in the shop"),
     ],
 )
-def test_each_state_has_a_word_a_tone_and_a_sentence(values, state, tone, says):
+def test_each_state_has_a_name_a_tone_and_a_sentence(values, state, tone, says):
     now = texts(**values)
     assert (now["state"], now["tone"]) == (state, tone)
     assert now["says"].startswith(says)
 
 
-def test_a_room_that_was_never_seen_says_so():
+def test_a_room_without_a_view_is_unknown():
     now = room_texts({"name": "shop", "upstream": "http://a", "store_up": False})
     assert (now["state"], now["tone"]) == ("Unknown", "bad")
     assert now["needs"] == ["Store unavailable: no admissions; everyone keeps their place."]
@@ -70,18 +70,18 @@ def test_a_room_that_was_never_seen_says_so():
         ({"active": 101}, "Active sessions exceed max active."),
     ],
 )
-def test_what_needs_an_eye_is_said(values, need):
+def test_problems_are_listed(values, need):
     (text,) = texts(**values)["needs"]
     assert text.startswith(need)
 
 
-def test_hints_are_shown_as_they_are():
+def test_hints_are_shown_verbatim():
     assert texts()["hints"] == []
     assert texts(hints=["Set trusted_proxies."])["hints"] == ["Set trusted_proxies."]
     assert room_texts({"name": "shop", "upstream": "http://a", "store_up": False})["hints"] == []
 
 
-def test_a_few_failures_of_a_few_requests_are_no_alarm():
+def test_few_failures_of_few_requests_are_no_alert():
     shop = {**OPEN["shop"], "requests_per_minute": 19.0, "failures_per_minute": 19.0}
     assert texts(shop=shop)["needs"] == []
 
@@ -98,11 +98,11 @@ def test_a_few_failures_of_a_few_requests_are_no_alarm():
         ({"wait_seconds": {"newcomer": [4000, 9000]}}, "1 to 3 h"),
     ],
 )
-def test_the_wait_is_said_as_far_as_it_is_known(values, wait):
+def test_the_wait_is_shown_as_far_as_it_is_known(values, wait):
     assert texts(**values)["newcomer"] == wait
 
 
-def test_what_can_be_done_depends_on_the_state_and_says_to_how_many():
+def test_actions_depend_on_the_state_and_name_the_visitors_concerned():
     assert texts()["actions"] == ["pause", "drain", "close", "sold_out"]
     assert "resume" in texts(state="paused")["actions"]
     assert "resume" in texts(state="paused", draining=True)["actions"]
@@ -113,14 +113,14 @@ def test_what_can_be_done_depends_on_the_state_and_says_to_how_many():
         assert "90 visitors in the shop" in asks[action]
 
 
-def test_the_last_change_is_told_in_the_page_s_words():
+def test_the_last_change_is_described_in_the_terms_of_the_page():
     now = texts(last_change=CHANGE, undo=CHANGE)
     assert (now["change"], now["change_who"], now["undoable"]) == ("Rate 30 → 60", "ada", True)
     assert now["asks"]["undo"] == "This reverts the last change: Rate 30 → 60 (ada, 14:12 UTC)."
     assert not texts()["undoable"]
 
 
-def test_an_operator_s_change_may_be_undone_after_the_shop_s_and_both_are_told_as_theirs():
+def test_an_operator_s_change_can_be_undone_after_one_by_the_shop():
     shop = {"at": "2026-09-21T14:20:00Z", "who": "the shop", "what": "state open → sold_out", "undoable": False}
     now = texts(last_change=shop, undo=CHANGE)
     assert (now["change"], now["change_who"], now["undoable"]) == ("State open → sold_out", "the shop", True)
@@ -130,12 +130,12 @@ def test_an_operator_s_change_may_be_undone_after_the_shop_s_and_both_are_told_a
     assert not texts(last_change=shop)["undoable"]
 
 
-def test_the_autopilot_says_what_it_did_or_will():
+def test_the_autopilot_s_status_is_its_last_decision_or_its_limits():
     pilot = {"on": True, "floor": 60.0, "ceiling": 900.0, "summary": "", "at": None}
     assert texts(autopilot=pilot)["pilot"] == "On: keeps the rate between 60 and 900 per minute."
     assert texts(autopilot={**pilot, "summary": "Held: the shop fails."})["pilot"] == "Held: the shop fails."
     assert texts(autopilot={**pilot, "on": False, "summary": "Held."})["pilot"].startswith("Off")
 
 
-def test_small_shares_are_never_nothing():
+def test_small_percentages_are_never_zero():
     assert [presenter.percent(part, 10_000) for part in (0, 1, 50, 2000)] == ["0 %", "under 0.1 %", "0.5 %", "20 %"]

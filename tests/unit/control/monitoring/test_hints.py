@@ -1,4 +1,4 @@
-"""Hints to operators: sentences on what the edge workers have seen, each with what to do."""
+"""Hints to operators: observations of the edge workers, each with a remedy."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ NOW = 1_800_000_000.0
 ROOM = RoomSettings(name="shop", upstream="http://a:1")
 
 
-def test_a_proxy_that_is_not_trusted_is_named_with_the_setting() -> None:
+def test_an_untrusted_proxy_is_named_with_the_setting() -> None:
     observed = Observed(missing_proxies=frozenset(("10.0.0.1",)))
     (hint,) = hints(ROOM, observed, NOW)
     assert hint.startswith("Most visitors come from 10.0.0.1. ")
     assert "trusted_proxies" in hint
 
 
-def test_refused_requests_are_named_with_what_lets_them_by() -> None:
+def test_refused_requests_are_named_with_a_remedy() -> None:
     refused = {"POST /hooks": NOW - 10, "GET /a.css": NOW, "HEAD /": NOW, "PUT /api": NOW - 5, "POST /": NOW - 7200}
     (hint,) = hints(ROOM, Observed(refused=refused), NOW)
     assert hint.startswith("Requests without a pass were refused: PUT /api, POST /hooks. ")
@@ -25,7 +25,7 @@ def test_refused_requests_are_named_with_what_lets_them_by() -> None:
     assert hints(ROOM, Observed(refused=refused), NOW + REFUSED_SECONDS) == []
 
 
-def test_the_most_urgent_comes_first_and_no_sentence_grows_without_bound() -> None:
+def test_hints_are_ordered_by_urgency_and_bounded() -> None:
     observed = Observed(
         shared_sessions=frozenset(range(100)),
         missing_proxies=frozenset(f"10.0.0.{number}" for number in range(9)),
@@ -36,7 +36,7 @@ def test_the_most_urgent_comes_first_and_no_sentence_grows_without_bound() -> No
     assert all(len(hint) < 250 for hint in found)
 
 
-def test_what_workers_saw_is_joined() -> None:
+def test_observations_of_workers_are_merged() -> None:
     one = Observed.of({"shared_sessions": [1], "missing_proxy": "10.0.0.1", "refused": {"POST /a": 1.0}})
     other = Observed.of({"shared_sessions": [2], "missing_proxy": "", "refused": {"POST /a": 2.0, "POST /b": 1.0}})
     assert one | other == Observed(frozenset((1, 2)), frozenset(("10.0.0.1",)), {"POST /a": 2.0, "POST /b": 1.0})

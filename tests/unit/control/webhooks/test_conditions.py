@@ -16,7 +16,7 @@ PAUSED = replace(CALM, state=RoomState.PAUSED)
 SOLD_OUT = replace(CALM, state=RoomState.SOLD_OUT)
 CLOSED = replace(CALM, state=RoomState.CLOSED)
 FAILING = replace(CALM, failures_per_minute=60.0)
-SO_SO = replace(CALM, failures_per_minute=12.0)  # neither failing nor well
+SO_SO = replace(CALM, failures_per_minute=12.0)  # between the thresholds
 LOST = replace(CALM, store_up=False)
 
 
@@ -50,7 +50,7 @@ class Reports:
         (SOLD_OUT, "sold_out", CALM, ""),
     ],
 )
-def test_each_is_reported_once_when_it_begins_and_when_it_ends(
+def test_conditions_are_reported_once_at_their_start_and_end(
     during: Observation, begins: str, after: Observation, ends: str
 ) -> None:
     reports = Reports()
@@ -60,13 +60,13 @@ def test_each_is_reported_once_when_it_begins_and_when_it_ends(
     assert reports.observe(during, 100) == [begins]
 
 
-def test_every_event_of_the_settings_can_come() -> None:
+def test_every_event_of_the_settings_exists() -> None:
     events = [event for condition in CONDITIONS for event in (condition.begins, condition.ends) if event]
     assert sorted(events) == sorted(WEBHOOK_EVENTS)
 
 
 @pytest.mark.parametrize(("seen", "most"), [(QUEUE, 5), (PAUSED, 2), (SOLD_OUT, 2), (FAILING, 5), (LOST, 5)])
-def test_what_holds_for_a_moment_is_not_reported(seen: Observation, most: int) -> None:
+def test_short_conditions_are_not_reported(seen: Observation, most: int) -> None:
     reports = Reports()
     for _ in range(20):
         assert reports.observe(seen, most) == []
@@ -74,7 +74,7 @@ def test_what_holds_for_a_moment_is_not_reported(seen: Observation, most: int) -
 
 
 @pytest.mark.parametrize(("seen", "most"), [(QUEUE, 30), (PAUSED, 2), (FAILING, 10), (LOST, 5)])
-def test_what_ends_for_a_moment_has_not_ended(seen: Observation, most: int) -> None:
+def test_short_interruptions_are_not_reported(seen: Observation, most: int) -> None:
     reports = Reports()
     assert len(reports.observe(seen, 20)) == 1
     for _ in range(20):
@@ -82,19 +82,19 @@ def test_what_ends_for_a_moment_has_not_ended(seen: Observation, most: int) -> N
         assert reports.observe(seen, 1) == []
 
 
-def test_an_event_is_found_again_until_it_was_reported() -> None:
+def test_a_condition_is_due_until_it_is_reported() -> None:
     detector = EdgeDetector()
     found = [bool(detector.due({}, QUEUE, 1000.0 + second)) for second in range(8)]
     assert found == [False] * 5 + [True] * 3
 
 
-def test_a_new_process_goes_on_from_what_was_reported() -> None:
+def test_a_new_process_continues_from_the_reported_state() -> None:
     detector = EdgeDetector()
     found = [detector.due({"queue": True}, QUEUE, 1000.0 + second) for second in range(100)]
     assert found == [[]] * 100
 
 
-def test_a_paused_room_that_is_closed_is_not_resumed() -> None:
+def test_closing_a_paused_room_does_not_resume_it() -> None:
     reports = Reports()
     assert reports.observe(PAUSED, 10) == ["paused"]
     assert reports.observe(CLOSED, 100) == []
@@ -102,20 +102,20 @@ def test_a_paused_room_that_is_closed_is_not_resumed() -> None:
     assert reports.observe(CALM, 100) == ["resumed", ""]
 
 
-def test_an_old_view_says_nothing_of_the_line() -> None:
+def test_an_old_view_is_ignored() -> None:
     reports = Reports()
     assert reports.observe(QUEUE, 10) == ["queue_formed"]
     assert reports.observe(replace(LOST, waiting=0, state=RoomState.PAUSED), 100) == ["store_lost"]
     assert reports.observe(QUEUE, 100) == ["store_back"]
 
 
-def test_a_room_that_was_never_seen_says_nothing_of_the_line() -> None:
+def test_a_missing_view_is_ignored() -> None:
     reports = Reports()
     assert reports.observe(replace(LOST, state=None), 100) == ["store_lost"]
     assert reports.observe(replace(CALM, state=None), 100) == ["store_back"]
 
 
-def test_a_shop_between_failing_and_well_stays_what_it_was() -> None:
+def test_a_failure_rate_between_the_thresholds_changes_nothing() -> None:
     reports = Reports()
     assert reports.observe(SO_SO, 100) == []
     assert reports.observe(FAILING, 100) == ["shop_failing"]
@@ -124,25 +124,25 @@ def test_a_shop_between_failing_and_well_stays_what_it_was() -> None:
     assert reports.observe(SO_SO, 100) == []
 
 
-def test_two_failures_at_night_are_none_of_the_shops() -> None:
+def test_few_failures_of_few_requests_are_no_event() -> None:
     reports = Reports()
     assert reports.observe(replace(CALM, requests_per_minute=4.0, failures_per_minute=2.0), 100) == []
 
 
-def test_a_shop_that_nobody_asks_is_not_well_for_that() -> None:
+def test_a_failing_shop_without_requests_has_not_recovered() -> None:
     reports = Reports()
     assert reports.observe(FAILING, 20) == ["shop_failing"]
     assert reports.observe(replace(CALM, requests_per_minute=0.0), 100) == []
 
 
-def test_a_shop_is_well_when_no_gateway_finds_it_failing() -> None:
+def test_a_shop_recovers_when_no_gateway_sees_it_failing() -> None:
     reports = Reports()
     assert reports.observe(FAILING, 20) == ["shop_failing"]
     assert reports.observe(replace(CALM, failing_elsewhere=True), 100) == []
     assert reports.observe(CALM, 100) == ["shop_well"]
 
 
-def test_a_shop_begins_to_fail_by_what_is_seen_here() -> None:
-    """The one who sees it tells; the others would only repeat it."""
+def test_only_the_gateway_that_sees_failures_reports_them() -> None:
+    """Others would only repeat it."""
     reports = Reports()
     assert reports.observe(replace(CALM, failing_elsewhere=True), 100) == []
