@@ -39,7 +39,7 @@ from waitroom.store.connection import connect
 from waitroom.timing import every
 
 SHUTDOWN_SECONDS = 2.0
-LOOK_SECONDS = 1.0  # as often as the edge workers write
+STATS_SECONDS = 1.0  # as often as the edge workers write
 # No visitor waits for history and audit log, and for operators a short delay is better than an error.
 RECORDS_TIMEOUT_SECONDS = 2.0
 
@@ -77,7 +77,7 @@ async def serve(child: Child) -> None:
         await web.SockSite(runner, child.listener).start()
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(admission.run()) for admission in admissions]
-            running.append(tasks.create_task(every(LOOK_SECONDS, partial(look_at, watch))))
+            running.append(tasks.create_task(every(STATS_SECONDS, partial(look_at, watch))))
             running.append(tasks.create_task(record_history(history, rooms.samples)))
             running.append(tasks.create_task(flying.run()))
             running.append(tasks.create_task(every(ACCOUNTS_SECONDS, account_watcher.check)))
