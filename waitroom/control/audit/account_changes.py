@@ -36,12 +36,12 @@ class AccountWatcher:
 
     Args:
         data_dir: The directory of ``people.json``.
-        from_settings: The users that the settings define.
+        settings_users: The users that the settings define.
         audit: The audit log.
     """
 
-    def __init__(self, data_dir: Path, from_settings: Iterable[UserSettings], audit: Audit) -> None:
-        self._registry = AccountRegistry(data_dir, from_settings)
+    def __init__(self, data_dir: Path, settings_users: Iterable[UserSettings], audit: Audit) -> None:
+        self._registry = AccountRegistry(data_dir, settings_users)
         self._path = data_dir / RECORDED_FILE
         self._audit = audit
         self._recorded: Snapshot | None = None

@@ -237,9 +237,9 @@ class AccountRegistry:
     A name in the settings takes precedence over the same one in the file.
     """
 
-    def __init__(self, data_dir: Path, from_settings: Iterable[UserSettings]) -> None:
+    def __init__(self, data_dir: Path, settings_users: Iterable[UserSettings]) -> None:
         self._file = AccountsFile(data_dir)
-        self._of_settings = {user.name: user for user in users_from_settings(from_settings)}
+        self._settings_users = {user.name: user for user in users_from_settings(settings_users)}
         self._loaded: tuple[object, Accounts] | None = None
 
     def current(self) -> Accounts:
@@ -247,7 +247,7 @@ class AccountRegistry:
         version = _file_version(self._file.path)
         if self._loaded is None or self._loaded[0] != version:
             accounts = self._file.read()
-            self._loaded = (version, Accounts({**accounts.users, **self._of_settings}, accounts.tokens))
+            self._loaded = (version, Accounts({**accounts.users, **self._settings_users}, accounts.tokens))
         return self._loaded[1]
 
 
