@@ -185,7 +185,7 @@ def _file_with(name: str, config: Path | None, data_dir: str | None) -> Accounts
     file, named = _accounts(config, data_dir)
     _must_be_in_file(name, named)
     if name not in file.read().users:
-        _fail(f'There is no user "{name}" in {file.path.absolute()}.')
+        _fail(f'Unknown user "{name}" in {file.path.absolute()}.')
     return file
 
 

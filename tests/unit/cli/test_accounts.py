@@ -121,7 +121,7 @@ def test_who_is_not_there_is_not_changed(run, file, command):
     add(run)
     result = run("user", command[0], "bob", *command[1:], stdin=f"{WORDS}\n")
     assert result.exit_code == 2
-    assert 'no user "bob"' in result.output
+    assert 'Unknown user "bob"' in result.output
     assert list(file.read().users) == ["anna"]
 
 
@@ -212,7 +212,7 @@ def test_a_token_is_shown_once_and_kept_as_a_digest(run, file):
     assert result.exit_code == 0
     token = result.stdout.strip()
     assert result.stdout == f"{token}\n", "it can be piped on"
-    found = file.read().bearer(token)
+    found = file.read().find_token(token)
     assert found is not None
     assert (found.name, found.role) == ("ci", Role.OPERATOR)
     listed = run("token", "list").output

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.room_views import OPEN
-from waitroom.control.dashboard.presenter import shown
+from waitroom.control.dashboard.presenter import room_texts
 from waitroom.control.monitoring.history import shop_json
 from waitroom.metrics.collectors import ControlCollector, EdgeCollector, exposition, read_workers, totals
 from waitroom.metrics.recorder import MOST_SHARED_NAMED, EdgeMetrics
@@ -137,7 +137,7 @@ def test_shares_are_of_the_answers_not_of_what_visitors_gave_up(workers: Workers
     stats = workers.watch.figures("shop", 60)
     told = (stats.requests_per_minute, stats.failures_per_minute, stats.given_up_per_minute, stats.answers_per_minute)
     assert told == (100, 10, 60, 40)
-    assert shown({**OPEN, "shop": shop_json(stats)})["failures"] == "25 % (10 a minute)"
+    assert room_texts({**OPEN, "shop": shop_json(stats)})["failures"] == "25 % (10/min)"
 
 
 def test_streams_are_requests_and_answers_but_their_lifetime_is_no_latency(workers: Workers) -> None:

@@ -88,8 +88,9 @@ def test_all_problems_are_named_together() -> None:
 
 
 @pytest.mark.parametrize(
-    "values",
-    [{"rate_per_minute": 10**400}, {"max_active": 10**400}, {"max_active": float("inf")}, {"max_active": 1e300}],
+    ("name", "value"),
+    [("rate_per_minute", 10**400), ("max_active", 10**400), ("max_active", float("inf")), ("max_active", 1e300)],
+    ids=["rate", "integer", "infinity", "float"],
 )
 def test_large_numbers_are_refused_for_their_size(name: str, value: float) -> None:
     with pytest.raises(BadChange) as refused:
@@ -107,7 +108,7 @@ def test_required_fields_are_named() -> None:
     assert parse(UndoBody, {}).note == ""
 
 
-@pytest.mark.parametrize("session", ["", "1F", "x", "1" * 17, "1\n", "\ud800", 5, None])
+@pytest.mark.parametrize("session", ["", "1F", "x", "1" * 17, "1\n", "\ud800", 5, None], ids=ascii)
 def test_a_session_has_the_form_that_the_shop_receives(session: Any) -> None:
     assert parse(EndSessionBody, {"session": "1f4a2c"}).session == "1f4a2c"
     assert problems(EndSessionBody, {"session": session}) == {
