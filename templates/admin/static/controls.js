@@ -150,7 +150,7 @@ async function preview() {
   if (answer.status !== 200) { effect.replaceChildren(element("p", answer.problem, { className: "warning" })); return; }
   const { summary, warnings, now, after } = answer.data.effect;
   const list = element("dl");
-  for (const [key, label] of [["newcomer", "Newcomer"], ["middle", "Middle of the queue"]]) {
+  for (const [key, label] of [["newcomer", "Newcomer"], ["middle", "Mid-queue"]]) {
     const row = element("div");
     const cell = element("dd");
     cell.append(element("s", `${waits(now[key])} → `), waits(after[key]));
