@@ -338,7 +338,7 @@ async def test_the_rate_is_changed_by_keyboard_alone(admin: FakeAdmin, comes: Op
     await expect(page.get_by_label("Rate per minute")).to_have_value("800")
     await expect(page.get_by_text("A newcomer would wait")).to_be_visible()
     await expect(page.get_by_role("button", name="Apply")).to_be_enabled()
-    await page.get_by_label("Why").first.focus()
+    await page.get_by_label("Reason").first.focus()
     await page.keyboard.type("the shop is well")
     await page.keyboard.press("Tab")
     await page.keyboard.press("Enter")
