@@ -19,18 +19,18 @@ class Problem:
     Attributes:
         where: The key and its place, such as ``rooms[0] "shop".rate_per_minute`` or ``WAITROOM_LISTEN``.
         what: The problem, in a sentence.
-        mend: How to fix it, in a sentence; may be empty where ``what`` is enough.
+        fix: How to fix it, in a sentence; may be empty where ``what`` is enough.
         line: The line in the settings file, counted from 1, or None if unknown.
     """
 
     where: str
     what: str
-    mend: str = ""
+    fix: str = ""
     line: int | None = None
 
     def __str__(self) -> str:
         at = f"line {self.line}, {self.where}" if self.line is not None else self.where
-        return f"{at}: {self.what}" + (f" {self.mend}" if self.mend else "")
+        return f"{at}: {self.what}" + (f" {self.fix}" if self.fix else "")
 
 
 class SettingsError(WaitroomError):

@@ -28,8 +28,7 @@ from waitroom.control.auth.passwords import (
     provisioning_uri,
 )
 from waitroom.errors import SettingsError, StartError
-from waitroom.settings import Settings, load_settings
-from waitroom.settings import validators as values
+from waitroom.settings import Settings, load_settings, validators
 
 BAD_INPUT = 2
 CODE_TRIES = 3
@@ -64,10 +63,10 @@ def add_user(name: Name, role: What, config: Config = None, data_dir: DataDir = 
     """Add a user. The password is asked for, or read from the standard input."""
     with _errors_reported():
         try:
-            values.user_name(name)
+            validators.user_name(name)
         except PydanticCustomError as error:
             context = error.context or {}
-            _fail(f"The name {context['what']} {context['mend']}")
+            _fail(f"{context['what']} {context['fix']}")
         file, named = _accounts(config, data_dir)
         if name in named:
             _fail(f'There is a user "{name}" in the settings file already.')

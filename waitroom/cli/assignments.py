@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from waitroom.cli.console import Code, End
 from waitroom.settings import RoomSettings
 from waitroom.settings.schema import keys_of
-from waitroom.settings.sources import nearest
+from waitroom.settings.sources import closest_match
 
 SETTABLE = ("rate_per_minute", "max_active", "autopilot")
 AUTO = "auto"
@@ -81,7 +81,7 @@ def _unknown(name: str) -> str:
     """Returns the message about an unknown name."""
     if name in _ELSEWHERE:
         return _ELSEWHERE[name]
-    meant = nearest(name, (*SETTABLE, *_ELSEWHERE))
+    meant = closest_match(name, (*SETTABLE, *_ELSEWHERE))
     if meant in SETTABLE:
         return f"is nothing to set: did you mean {meant}?"
     if name in keys_of(RoomSettings):

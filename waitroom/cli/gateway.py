@@ -16,7 +16,7 @@ from waitroom.cli.api_models import Room
 from waitroom.cli.console import TOKEN_VARIABLE, Code, End, complain, err, load, plain, reachable
 from waitroom.cli.formatting import change_words
 from waitroom.control.auth.accounts import LOCAL_TOKEN_FILE
-from waitroom.settings.sources import nearest
+from waitroom.settings.sources import closest_match
 
 # In data_dir, created at each start, and valid only on this machine.
 # Without a settings file, any upstream will do to read the other settings from the environment.
@@ -64,7 +64,7 @@ def room_known(client: AdminClient, name: str) -> Iterator[None]:
             names = [room.name for room in client.rooms().value.rooms]
         if error.status != 404 or not names or name in names:
             raise
-        meant = nearest(name, names)
+        meant = closest_match(name, names)
         mend = f"did you mean {meant}?" if meant else f"there {'is' if len(names) == 1 else 'are'} {', '.join(names)}"
         raise End(Code.BAD_USE, f"No room is called {name}", mend) from None
 

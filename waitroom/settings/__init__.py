@@ -1,10 +1,9 @@
 """The settings: every key with its type, default, bounds and description, and how they are loaded."""
 
-from waitroom.settings.admin import UserSettings
+from waitroom.settings.admin import UserSettings, Webhook
 from waitroom.settings.bypass import BypassRule
 from waitroom.settings.gateway import Settings
 from waitroom.settings.loader import from_json, load_settings, to_json
 from waitroom.settings.room import RoomSettings
-from waitroom.settings.webhook import Webhook
 
 __all__ = ["BypassRule", "RoomSettings", "Settings", "UserSettings", "Webhook", "from_json", "load_settings", "to_json"]

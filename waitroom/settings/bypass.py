@@ -5,38 +5,36 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, ConfigDict, Field, Strict
+from pydantic import AfterValidator, ConfigDict, Field
 
-from waitroom.settings import validators as values
-from waitroom.settings.path_patterns import BadPattern, PathPattern
+from waitroom.settings import validators
+from waitroom.settings.path_patterns import InvalidPatternError, PathPattern
 from waitroom.settings.presets import PRESETS
-from waitroom.settings.schema import About
-from waitroom.settings.sources import nearest
-
-# As in `settings.room`, which imports this module.
-_CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
-_Text = Annotated[str, Strict()]
+from waitroom.settings.schema import CONFIG, About, StrictBool, StrictFloat, StrictStr
+from waitroom.settings.sources import closest_match
 
 
 def _path_regex(value: str) -> str:
     """Refuse a pattern that RE2 rejects or that no path can match."""
     try:
         PathPattern(value)
-    except BadPattern as error:
-        raise values.refusal(
+    except InvalidPatternError as error:
+        raise validators.invalid_value(
             f"is not a valid RE2 regular expression: {error}.",
             r'Write such as "/orders/[0-9]+/paid". RE2 has neither look-around nor backreferences.',
         ) from None
     if not value.startswith(("/", "(")):
-        raise values.refusal('must begin with "/": it has to match the whole path.', rf'Write such as "/.*{value}".')
+        raise validators.invalid_value(
+            'must begin with "/": it has to match the whole path.', rf'Write such as "/.*{value}".'
+        )
     return value
 
 
 def _preset(value: str) -> str:
     """Refuse the name of an unknown preset."""
     if value not in PRESETS:
-        meant = nearest(value.lower(), PRESETS)
-        raise values.refusal(
+        meant = closest_match(value.lower(), PRESETS)
+        raise validators.invalid_value(
             f'"{value}" is no preset.', f"Did you mean {meant}?" if meant else f"Take one of {', '.join(PRESETS)}."
         )
     return value
@@ -46,10 +44,10 @@ def _preset(value: str) -> str:
 class BypassRule:
     """Requests that never wait, such as a payment provider's webhooks; counted and capped all the same."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+    __pydantic_config__: ClassVar[ConfigDict] = CONFIG
 
     paths: Annotated[
-        tuple[Annotated[_Text, AfterValidator(values.path_prefix)], ...],
+        tuple[Annotated[StrictStr, AfterValidator(validators.path_prefix)], ...],
         About(
             "Prefixes of the paths this rule lets by. A rule needs paths, exact_paths, path_regex or preset. "
             "A request has to meet all of a rule's conditions, and one entry of each list.",
@@ -59,7 +57,7 @@ class BypassRule:
         ),
     ] = ()
     methods: Annotated[
-        tuple[Annotated[_Text, AfterValidator(values.http_method)], ...],
+        tuple[Annotated[StrictStr, AfterValidator(validators.http_method)], ...],
         About(
             "The request methods this rule holds for.",
             "Name them wherever you know them: webhooks are POSTs.",
@@ -68,8 +66,7 @@ class BypassRule:
         ),
     ] = ()
     max_per_second: Annotated[
-        float,
-        Strict(),
+        StrictFloat,
         Field(gt=0, le=1_000_000),
         About(
             "How many requests a second this rule lets through, over all workers together. Further ones get a 503 with "
@@ -79,7 +76,7 @@ class BypassRule:
         ),
     ] = 50.0
     max_per_second_per_address: Annotated[
-        Annotated[float, Strict()] | None,
+        StrictFloat | None,
         Field(gt=0, le=1_000_000),
         About(
             "How many of them may come from one IPv4 address or IPv6 /64 network. Further ones get a 429 with "
@@ -91,7 +88,7 @@ class BypassRule:
         ),
     ] = None
     exact_paths: Annotated[
-        tuple[Annotated[_Text, AfterValidator(values.path_prefix)], ...],
+        tuple[Annotated[StrictStr, AfterValidator(validators.path_prefix)], ...],
         About(
             "Whole paths, without their query. Nothing below them matches.",
             "Take it instead of paths wherever the path is fixed.",
@@ -100,7 +97,7 @@ class BypassRule:
         ),
     ] = ()
     path_regex: Annotated[
-        Annotated[_Text, AfterValidator(_path_regex)] | None,
+        Annotated[StrictStr, AfterValidator(_path_regex)] | None,
         About(
             "A regular expression in the syntax of RE2 that has to match the whole path, without its query. Paths of "
             "more than 2048 bytes never match.",
@@ -110,7 +107,7 @@ class BypassRule:
         ),
     ] = None
     addresses: Annotated[
-        tuple[Annotated[_Text, AfterValidator(values.trusted_network)], ...],
+        tuple[Annotated[StrictStr, AfterValidator(validators.trusted_network)], ...],
         About(
             "Addresses or networks of visitors; behind trusted_proxies those that the proxies name.",
             "Name the provider's published addresses where it has some.",
@@ -119,7 +116,7 @@ class BypassRule:
         ),
     ] = ()
     headers: Annotated[
-        tuple[Annotated[_Text, AfterValidator(values.bypass_header)], ...],
+        tuple[Annotated[StrictStr, AfterValidator(validators.bypass_header)], ...],
         About(
             'Request headers, "Name: value", or "Name" for any value. Values are compared exactly.',
             "Use a secret value for monitoring and load tests; it reaches the shop with the request.",
@@ -129,7 +126,7 @@ class BypassRule:
         ),
     ] = field(default=(), repr=False)
     cookies: Annotated[
-        tuple[Annotated[_Text, AfterValidator(values.bypass_pair)], ...],
+        tuple[Annotated[StrictStr, AfterValidator(validators.bypass_pair)], ...],
         About(
             'Cookies, "name=value", or "name" for any value. Values are compared exactly.',
             "Use a secret value for the shop's own staff.",
@@ -139,7 +136,7 @@ class BypassRule:
         ),
     ] = field(default=(), repr=False)
     query: Annotated[
-        tuple[Annotated[_Text, AfterValidator(values.bypass_pair)], ...],
+        tuple[Annotated[StrictStr, AfterValidator(validators.bypass_pair)], ...],
         About(
             'Parameters of the query, "name=value", or "name" for any value, decoded and compared exactly. Other '
             "parameters may stand beside them.",
@@ -151,15 +148,14 @@ class BypassRule:
         ),
     ] = field(default=(), repr=False)
     dry_run: Annotated[
-        bool,
-        Strict(),
+        StrictBool,
         About(
             "Whether the rule is a draft: it only counts what it would let by, as the outcome bypass_draft.",
             "Switch it on for a day before a new rule takes effect.",
         ),
     ] = False
     preset: Annotated[
-        Annotated[_Text, AfterValidator(_preset)] | None,
+        Annotated[StrictStr, AfterValidator(_preset)] | None,
         About(
             f"A ready-made set of paths, methods and parameters: {', '.join(PRESETS)}. docs/bypass.md lists them.",
             "Take the shop's and the payment provider's, each in a rule of its own.",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _SECRETS_FILE: KeyPath = ("secrets_file",)
 
 
-def with_files(settings: Settings, source: Source) -> tuple[Settings, list[Problem]]:
+def resolve_files(settings: Settings, source: Source) -> tuple[Settings, list[Problem]]:
     """Read the secrets file, and make its path and those in rooms absolute.
 
     Args:
@@ -40,22 +40,22 @@ def with_files(settings: Settings, source: Source) -> tuple[Settings, list[Probl
             whole[name] = str(file)
             if not file.is_file():
                 problems.append(source.problem(key, f'names "{file}": there is no such file.', "Mend the path."))
-            elif name == "upstream_ca_file" and (fault := _fault_of_authorities(file)):
-                mend = "Give a PEM file of certificates that the gateway's user may read."
-                problems.append(source.problem(key, f'names "{file}": {fault}', mend))
+            elif name == "upstream_ca_file" and (fault := _ca_file_error(file)):
+                fix = "Give a PEM file of certificates that the gateway's user may read."
+                problems.append(source.problem(key, f'names "{file}": {fault}', fix))
         rooms[index] = dataclasses.replace(room, template=whole["template"], upstream_ca_file=whole["upstream_ca_file"])
     settings = dataclasses.replace(settings, rooms=tuple(rooms))
-    settings, of_pair = _with_pair(settings, source)
+    settings, of_pair = _resolve_certificate(settings, source)
     problems += of_pair
     if settings.secrets_file is None:
         return settings, problems
     file = source.folder_of(_SECRETS_FILE) / settings.secrets_file
     secrets, faults = _read_secrets(file)
-    problems += [source.problem(_SECRETS_FILE, f'names "{file}": {what}', mend) for what, mend in faults]
+    problems += [source.problem(_SECRETS_FILE, f'names "{file}": {what}', fix) for what, fix in faults]
     return dataclasses.replace(settings, secrets_file=str(file), secrets=secrets), problems
 
 
-def _fault_of_authorities(file: Path) -> str:
+def _ca_file_error(file: Path) -> str:
     """Return the problem with a CA file, or an empty text."""
     try:
         ssl.create_default_context(cafile=file)
@@ -66,7 +66,7 @@ def _fault_of_authorities(file: Path) -> str:
     return ""
 
 
-def _with_pair(settings: Settings, source: Source) -> tuple[Settings, list[Problem]]:
+def _resolve_certificate(settings: Settings, source: Source) -> tuple[Settings, list[Problem]]:
     """Make the paths of certificate and key absolute; an unusable pair is a problem."""
     if settings.tls_certificate is None or settings.tls_key is None:
         return settings, []

@@ -1,6 +1,7 @@
 """The settings: every key, its type, default, bounds and description.
 
-Each key is defined only once: here, in `settings.room` for a room or in `settings.webhook` for a webhook. The reference
+Each key is defined only once: here, in `settings.room` for a room, in `settings.bypass` for a
+bypass rule, or in `settings.admin` for a user or a webhook. The reference
 (docs/settings.md), the example file (config/waitroom.toml) and the error messages are generated from these definitions.
 The results are frozen dataclasses with slots, which are cheap to read for every request.
 """
@@ -13,11 +14,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from waitroom.settings import validators as values
-from waitroom.settings.admin import UserSettings
-from waitroom.settings.room import CONFIG, Number, RoomSettings, Switch, Text, Whole
-from waitroom.settings.schema import About
-from waitroom.settings.webhook import Webhook
+from waitroom.settings import validators
+from waitroom.settings.admin import UserSettings, Webhook
+from waitroom.settings.room import RoomSettings
+from waitroom.settings.schema import CONFIG, About, StrictBool, StrictFloat, StrictInt, StrictStr
 
 
 def available_cores() -> int:
@@ -33,23 +33,23 @@ class Settings:
 
     rooms: Annotated[tuple[RoomSettings, ...], About("The waiting rooms, each a [[rooms]] table.", example="[]")]
     listen: Annotated[
-        Text,
-        AfterValidator(values.listen_address),
+        StrictStr,
+        AfterValidator(validators.listen_address),
         About(
             "The address of the public listener: host:port or [v6]:port.",
             "Narrow it to 127.0.0.1 where another proxy on the same machine stands in front.",
         ),
     ] = "0.0.0.0:8080"
     admin_listen: Annotated[
-        Text,
-        AfterValidator(values.listen_address),
+        StrictStr,
+        AfterValidator(validators.listen_address),
         About(
             "The address of the admin listener: dashboard, API, metrics and health.",
             "Give it an address that only operators can reach; never a public one.",
         ),
     ] = "127.0.0.1:8081"
     admin_hosts: Annotated[
-        tuple[Annotated[Text, AfterValidator(values.admin_host)], ...],
+        tuple[Annotated[StrictStr, AfterValidator(validators.admin_host)], ...],
         About(
             "Names that the admin listener may be asked for, besides addresses and localhost. Requests for others "
             "are refused, so that no stranger's page can reach it under a name of its own.",
@@ -59,7 +59,7 @@ class Settings:
         ),
     ] = ()
     workers: Annotated[
-        Whole,
+        StrictInt,
         Field(ge=1, le=512),
         About(
             "How many edge processes serve the public listener.",
@@ -70,8 +70,8 @@ class Settings:
         ),
     ] = field(default_factory=available_cores)
     data_dir: Annotated[
-        Text,
-        AfterValidator(values.file_path),
+        StrictStr,
+        AfterValidator(validators.file_path),
         About(
             "The folder of the embedded store's file and of what else must outlive a restart. A relative path "
             "starts at the working directory.",
@@ -79,7 +79,7 @@ class Settings:
         ),
     ] = "waitroom-data"
     tls_certificate: Annotated[
-        Annotated[Text, AfterValidator(values.file_path)] | None,
+        Annotated[StrictStr, AfterValidator(validators.file_path)] | None,
         About(
             "The certificate of the public listener, which then speaks HTTPS alone: a PEM file, the server's own "
             "certificate first and those that lead to its authority's after it. Goes together with tls_key. A relative "
@@ -91,7 +91,7 @@ class Settings:
         ),
     ] = None
     tls_key: Annotated[
-        Annotated[Text, AfterValidator(values.file_path)] | None,
+        Annotated[StrictStr, AfterValidator(validators.file_path)] | None,
         About(
             "The private key that belongs to tls_certificate: a PEM file without a passphrase. A relative path starts "
             "where that of tls_certificate does.",
@@ -101,7 +101,7 @@ class Settings:
         ),
     ] = None
     proxy_protocol: Annotated[
-        Switch,
+        StrictBool,
         About(
             "Whether every connection to the public listener begins with a header of the PROXY protocol, version 1 or "
             "2, that names the visitor's address. Connections without one are refused, and so are all that don't come "
@@ -110,7 +110,7 @@ class Settings:
         ),
     ] = False
     trusted_proxies: Annotated[
-        tuple[Annotated[Text, AfterValidator(values.trusted_network)], ...],
+        tuple[Annotated[StrictStr, AfterValidator(validators.trusted_network)], ...],
         About(
             "Addresses or networks of the proxies in front of the gateway. X-Forwarded-For, -Proto and -Host, or where "
             "none of them is sent Forwarded, are believed from these only, and so is the PROXY protocol.",
@@ -120,7 +120,7 @@ class Settings:
         ),
     ] = ()
     keep_headers: Annotated[
-        tuple[Annotated[Text, AfterValidator(values.header_name)], ...],
+        tuple[Annotated[StrictStr, AfterValidator(validators.header_name)], ...],
         About(
             "Request headers that reach the shop although they could move a request to another path, method, host or "
             "address, such as X-HTTP-Method-Override. From peers that aren't in trusted_proxies such headers are "
@@ -131,7 +131,7 @@ class Settings:
         ),
     ] = ()
     strict_paths: Annotated[
-        Switch,
+        StrictBool,
         About(
             "Whether a path that could be read as belonging to different rooms, such as /information/../sale, is "
             "refused with a 400. If some of its readings are covered and some aren't, it is covered in any case.",
@@ -140,7 +140,7 @@ class Settings:
         ),
     ] = True
     redis_url: Annotated[
-        Annotated[Text, AfterValidator(values.redis_address)] | None,
+        Annotated[StrictStr, AfterValidator(validators.redis_address)] | None,
         About(
             "The Redis or Valkey that holds the lines: redis://, rediss:// (TLS) or unix://.",
             "Set it where several machines share the lines.",
@@ -150,10 +150,10 @@ class Settings:
         ),
     ] = field(default=None, repr=False)
     secrets: Annotated[
-        tuple[Annotated[Text, AfterValidator(values.signing_secret)], ...],
+        tuple[Annotated[StrictStr, AfterValidator(validators.signing_secret)], ...],
         About(
             "What tickets and passes are signed with, newest first: the first signs, all are accepted. Each at least "
-            f"{values.SECRET_LENGTH} characters; the command `waitroom secret` makes one.",
+            f"{validators.SECRET_LENGTH} characters; the command `waitroom secret` makes one.",
             "Set it where several machines serve the same rooms. To rotate, put a new one first and take the "
             "oldest away once no session lasts from before.",
             example='["..."]',
@@ -162,7 +162,7 @@ class Settings:
         ),
     ] = field(default=(), repr=False)
     secrets_file: Annotated[
-        Annotated[Text, AfterValidator(values.file_path)] | None,
+        Annotated[StrictStr, AfterValidator(validators.file_path)] | None,
         About(
             "A file with one secret a line, newest first, instead of secrets. A relative path starts at the folder of "
             "the settings file (given in the environment or as a flag: at the working directory).",
@@ -172,7 +172,7 @@ class Settings:
         ),
     ] = None
     grace_seconds: Annotated[
-        Number,
+        StrictFloat,
         Field(ge=0, le=3600),
         About(
             "How long requests under way may take to end when the gateway stops.",
@@ -185,7 +185,7 @@ class Settings:
         About("From which level on log lines are written.", "Take debug while you look for something."),
     ] = "info"
     client_connections: Annotated[
-        Whole,
+        StrictInt,
         Field(ge=1, le=1_000_000),
         About(
             "How many client connections each worker holds open. At the limit the longest idle ones are closed for "
@@ -195,7 +195,7 @@ class Settings:
         ),
     ] = 20_000
     client_connections_per_address: Annotated[
-        Whole,
+        StrictInt,
         Field(ge=1, le=1_000_000),
         About(
             "How many client connections one IPv4 address or IPv6 /64 network may hold, loopback included. Trusted "
@@ -205,7 +205,7 @@ class Settings:
         ),
     ] = 1000
     client_head_bytes: Annotated[
-        Whole,
+        StrictInt,
         Field(ge=4096, le=1_048_576),
         About(
             "The most that a request's line and headers may take together.",
@@ -214,7 +214,7 @@ class Settings:
         ),
     ] = 65_536
     client_head_seconds: Annotated[
-        Number,
+        StrictFloat,
         Field(gt=0, le=3600),
         About(
             "How long a client may take to send a request's line and headers.",
@@ -223,7 +223,7 @@ class Settings:
         ),
     ] = 10.0
     client_body_seconds: Annotated[
-        Number,
+        StrictFloat,
         Field(gt=0, le=3600),
         About(
             "How long a client may send nothing in the middle of a request's body.",
@@ -232,7 +232,7 @@ class Settings:
         ),
     ] = 30.0
     client_min_bytes_per_second: Annotated[
-        Number,
+        StrictFloat,
         Field(ge=0, le=1_000_000_000),
         About(
             "How many bytes per second a client must at least send of a body, or take of an answer, measured over 30 s "
@@ -242,7 +242,7 @@ class Settings:
         ),
     ] = 500.0
     client_body_buffer_bytes: Annotated[
-        Whole,
+        StrictInt,
         Field(ge=0, le=1_073_741_824),
         About(
             "How much of a request's body is read before a connection to the shop is taken.",
@@ -251,7 +251,7 @@ class Settings:
         ),
     ] = 131_072
     client_body_buffer_seconds: Annotated[
-        Number,
+        StrictFloat,
         Field(ge=0, le=3600),
         About(
             "How long to wait for client_body_buffer_bytes before the request goes on with the part that has arrived.",
@@ -260,7 +260,7 @@ class Settings:
         ),
     ] = 10.0
     client_body_buffer_total_bytes: Annotated[
-        Whole,
+        StrictInt,
         Field(ge=0, le=1_099_511_627_776),
         About(
             "How much of all bodies together may be buffered. Beyond it requests without a pass get a 503, and those "
@@ -270,7 +270,7 @@ class Settings:
         ),
     ] = 67_108_864
     client_idle_seconds: Annotated[
-        Number,
+        StrictFloat,
         Field(gt=0, le=3600),
         About(
             "How long a connection is kept open between two requests.",
@@ -279,7 +279,7 @@ class Settings:
         ),
     ] = 75.0
     client_write_seconds: Annotated[
-        Number,
+        StrictFloat,
         Field(gt=0, le=3600),
         About(
             "How long a client may take nothing of the answer sent to it.",

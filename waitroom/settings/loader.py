@@ -8,11 +8,11 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from waitroom.errors import Problem, SettingsError
-from waitroom.settings.files import with_files
+from waitroom.settings.files import resolve_files
 from waitroom.settings.gateway import Settings
 from waitroom.settings.room import RoomSettings
 from waitroom.settings.sources import gather
-from waitroom.settings.validation import accept, contradictions
+from waitroom.settings.validation import find_conflicts, validate
 
 _ADAPTER: TypeAdapter[Settings] = TypeAdapter(Settings)
 
@@ -32,10 +32,10 @@ def load_settings(path: Path | None, env: Mapping[str, str], overrides: Mapping[
         SettingsError: Contains all problems.
     """
     source = gather(path, env, overrides, Settings, RoomSettings)
-    accepted = accept(_ADAPTER, source, Settings)
-    problems = [*source.problems, *accepted.problems]
-    problems += contradictions(accepted.settings, source, accepted.doubtful)
-    settings, of_files = with_files(accepted.settings, source)
+    validated = validate(_ADAPTER, source, Settings)
+    problems = [*source.problems, *validated.problems]
+    problems += find_conflicts(validated.settings, source, validated.rejected)
+    settings, of_files = resolve_files(validated.settings, source)
     problems += of_files
     if problems:
         raise SettingsError(sorted(problems, key=lambda problem: (problem.line is None, problem.line or 0)))

@@ -10,7 +10,7 @@ LONGEST_PATH = 2048
 _MOST_MEMORY = 1 << 20  # bytes, per expression
 
 
-class BadPattern(ValueError):  # noqa: N818 - describes the expression
+class InvalidPatternError(ValueError):
     """An expression that RE2 rejects, and the reason."""
 
 
@@ -21,7 +21,7 @@ class PathPattern:
         text: In the syntax of RE2.
 
     Raises:
-        BadPattern: It is too long, too large, or invalid.
+        InvalidPatternError: It is too long, too large, or invalid.
     """
 
     __slots__ = ("_any_case", "_as_sent")
@@ -30,7 +30,7 @@ class PathPattern:
         self._as_sent = _compiled(text, case_sensitive=True)
         self._any_case = _compiled(text, case_sensitive=False)
 
-    def fits(self, path: bytes, read_as: Iterable[bytes]) -> bool:
+    def matches(self, path: bytes, read_as: Iterable[bytes]) -> bool:
         """Whether it matches a path as sent, and in every interpretation of it (see `router.path_interpretations`)."""
         if len(path) > LONGEST_PATH or self._as_sent.fullmatch(path) is None:
             return False
@@ -43,7 +43,7 @@ def _compiled(text: str, *, case_sensitive: bool) -> Any:
     import re2  # most gateways have no expressions, and need not load it
 
     if len(text) > MOST_CHARACTERS:
-        raise BadPattern(f"it has {len(text)} characters, more than {MOST_CHARACTERS}")
+        raise InvalidPatternError(f"it has {len(text)} characters, more than {MOST_CHARACTERS}")
     options = re2.Options()
     options.log_errors = False
     options.max_mem = _MOST_MEMORY
@@ -54,4 +54,6 @@ def _compiled(text: str, *, case_sensitive: bool) -> Any:
         return re2.compile(text.encode(), options)
     except re2.error as error:
         reason = error.args[0] if error.args else "invalid"
-        raise BadPattern(reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)) from None
+        raise InvalidPatternError(
+            reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
+        ) from None

@@ -16,11 +16,11 @@ from waitroom.settings.schema import Key, Shape, keys_of, plain_number, tables_o
 REFERENCE = Path("docs/settings.md")
 EXAMPLE = Path("config/waitroom.toml")
 
-_MADE = "Made from waitroom/settings/gateway.py by `python -m waitroom.settings.reference`: change it there."
+_GENERATED = "Made from waitroom/settings/gateway.py by `python -m waitroom.settings.reference`: change it there."
 _WIDTH = 100
 
 _INTRODUCTION = f"""\
-<!-- {_MADE} -->
+<!-- {_GENERATED} -->
 
 # Settings
 
@@ -84,7 +84,7 @@ def example_toml() -> str:
             "the # away to make it. Check the file with: waitroom check-config FILE"
         ),
         "#",
-        *_comment(_MADE),
+        *_comment(_GENERATED),
     ]
     for header, table in tables_of(Settings).items():
         if header:
@@ -128,10 +128,10 @@ def _facts(key: Key) -> Iterator[tuple[str, str]]:
         yield "One of", ", ".join(toml_value(choice) for choice in key.choices)
     if key.bounds:
         yield "Bounds", key.bounds
-    yield "Default", default_words(key)
+    yield "Default", describe_default(key)
 
 
-def default_words(key: Key) -> str:
+def describe_default(key: Key) -> str:
     """Return a key's default in the words of the reference and the example file."""
     if key.required:
         return "none, it must be given"

@@ -5,19 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Strict
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
-from waitroom.settings import validators as values
+from waitroom.settings import validators
 from waitroom.settings.bypass import BypassRule
-from waitroom.settings.schema import About
-
-CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-# Without Strict, pydantic would accept "900" as 900 and true as 1: a wrong unit or a typo would go unnoticed.
-Text = Annotated[str, Strict()]
-Switch = Annotated[bool, Strict()]
-Whole = Annotated[int, Strict()]
-Number = Annotated[float, Strict()]
+from waitroom.settings.schema import CONFIG, About, StrictBool, StrictFloat, StrictInt, StrictStr
 
 _HIDDEN_TAB = "A browser lets a hidden tab poll once a minute, and the longest poll is 30 s."
 
@@ -29,8 +21,8 @@ class RoomSettings:
     __pydantic_config__: ClassVar[ConfigDict] = CONFIG
 
     name: Annotated[
-        Text,
-        AfterValidator(values.room_name),
+        StrictStr,
+        AfterValidator(validators.room_name),
         About(
             "The room's name in commands, metrics and cookie names: 1 to 32 of a-z, 0-9, _ and -, beginning with a "
             "letter or digit.",
@@ -40,7 +32,7 @@ class RoomSettings:
     ]
     upstream: Annotated[
         str | tuple[str, ...],
-        BeforeValidator(values.upstream_urls),
+        BeforeValidator(validators.upstream_urls),
         About(
             "Where the shop behind this room listens: http://host:port, https://host:port or unix:///path/to.sock, "
             "without path, query, user or password; or a list of such addresses, all of one scheme. Of several, each "
@@ -50,7 +42,7 @@ class RoomSettings:
         ),
     ]
     hosts: Annotated[
-        tuple[Annotated[Text, AfterValidator(values.host_pattern)], ...],
+        tuple[Annotated[StrictStr, AfterValidator(validators.host_pattern)], ...],
         About(
             'The hosts this room covers, without scheme or port. "*.example.com" stands for every subdomain, '
             "though not for example.com itself.",
@@ -60,7 +52,7 @@ class RoomSettings:
         ),
     ] = ()
     paths: Annotated[
-        tuple[Annotated[Text, AfterValidator(values.path_prefix)], ...],
+        tuple[Annotated[StrictStr, AfterValidator(validators.path_prefix)], ...],
         About(
             'Prefixes of the paths this room covers, each beginning with "/". A prefix covers what is below it and '
             "what shops serve under the same name: /sale covers /sale/a, /sale.json, /sale;v=1 and /index.php/sale, "
@@ -71,7 +63,7 @@ class RoomSettings:
         ),
     ] = ()
     rate_per_minute: Annotated[
-        Number,
+        StrictFloat,
         Field(gt=0, le=10_000_000),
         About(
             "How many new visitors are admitted, spread evenly over the minute.",
@@ -80,7 +72,7 @@ class RoomSettings:
         ),
     ] = 600.0
     max_active: Annotated[
-        Whole,
+        StrictInt,
         Field(ge=1, le=10_000_000),
         About(
             "How many admitted visitors may be in the shop at once, those called but not yet in included.",
@@ -89,7 +81,7 @@ class RoomSettings:
         ),
     ] = 1000
     autopilot: Annotated[
-        Switch,
+        StrictBool,
         About(
             "Whether the gateway finds the rate by itself, between autopilot_floor and autopilot_ceiling: it raises it "
             "while the shop is well and somebody waits, lowers it before the shop falls, and lets nobody in while the "
@@ -99,7 +91,7 @@ class RoomSettings:
         ),
     ] = False
     autopilot_floor: Annotated[
-        Number,
+        StrictFloat,
         Field(gt=0, le=10_000_000),
         About(
             "The rate that the autopilot never goes below, unless the shop fails.",
@@ -108,7 +100,7 @@ class RoomSettings:
         ),
     ] = 30.0
     autopilot_ceiling: Annotated[
-        Number,
+        StrictFloat,
         Field(gt=0, le=10_000_000),
         About(
             "The rate that the autopilot never goes above. At least autopilot_floor.",
@@ -117,7 +109,7 @@ class RoomSettings:
         ),
     ] = 6000.0
     autopilot_latency_seconds: Annotated[
-        Number | None,
+        StrictFloat | None,
         Field(gt=0, le=600),
         About(
             "What the autopilot takes for slow: more than one in twenty of the shop's answers taking longer than this.",
@@ -129,7 +121,7 @@ class RoomSettings:
         ),
     ] = None
     failure_header: Annotated[
-        Annotated[Text, AfterValidator(values.header_line)] | None,
+        Annotated[StrictStr, AfterValidator(validators.header_line)] | None,
         About(
             "A header by which the shop says that a request failed although its status says otherwise: a name, or a "
             "name and a value. Answers of 500 and above are failures in any case.",
@@ -139,7 +131,7 @@ class RoomSettings:
         ),
     ] = None
     failure_text: Annotated[
-        Annotated[Text, AfterValidator(values.failure_text)] | None,
+        Annotated[StrictStr, AfterValidator(validators.failure_text)] | None,
         About(
             "A text by which the shop says in a JSON answer that a request failed, written just as the shop writes it, "
             "blanks included. It is looked for in answers of a JSON type that aren't compressed and whose "
@@ -150,7 +142,7 @@ class RoomSettings:
         ),
     ] = None
     session_seconds: Annotated[
-        Whole,
+        StrictInt,
         Field(ge=60, le=86_400),
         About(
             "How long an admitted visitor may do nothing before the slot goes to the next. Every request starts "
@@ -161,7 +153,7 @@ class RoomSettings:
         ),
     ] = 900
     session_max_seconds: Annotated[
-        Whole,
+        StrictInt,
         Field(ge=60, le=604_800),
         About(
             "How long a session may last in all, however busy the visitor is. At least session_seconds.",
@@ -170,7 +162,7 @@ class RoomSettings:
         ),
     ] = 14_400
     session_requests_in_flight: Annotated[
-        Whole,
+        StrictInt,
         Field(ge=1, le=65_536),
         About(
             "How many requests of one session may be under way at the same time in each worker. Further ones wait up "
@@ -180,7 +172,7 @@ class RoomSettings:
         ),
     ] = 64
     session_requests_per_second: Annotated[
-        Number,
+        StrictFloat,
         Field(gt=0, le=1_000_000),
         About(
             "How many requests a second one session may send, over all workers together; up to two seconds' worth may "
@@ -190,7 +182,7 @@ class RoomSettings:
         ),
     ] = 100.0
     release_grace_seconds: Annotated[
-        Whole,
+        StrictInt,
         Field(ge=0, le=3600),
         About(
             "How long GET and HEAD requests of a session still reach the shop after the shop has released it, so that "
@@ -209,7 +201,7 @@ class RoomSettings:
         ),
     ] = "none"
     claim_seconds: Annotated[
-        Whole,
+        StrictInt,
         Field(ge=90, le=86_400),
         About(
             "How long a slot is kept for a visitor who was called.",
@@ -219,7 +211,7 @@ class RoomSettings:
         ),
     ] = 180
     claim_after_told_seconds: Annotated[
-        Whole,
+        StrictInt,
         Field(ge=90, le=86_400),
         About(
             "How long a slot is kept for a visitor whose browser or app was told that it is their turn. At most "
@@ -231,7 +223,7 @@ class RoomSettings:
         ),
     ] = 90
     join_rate: Annotated[
-        Number,
+        StrictFloat,
         Field(gt=0, le=1_000_000),
         About(
             "How many places visitors of one IPv4 address or IPv6 /64 network get per second; ten seconds' worth may "
@@ -242,7 +234,7 @@ class RoomSettings:
         ),
     ] = 50.0
     away_after_seconds: Annotated[
-        Whole,
+        StrictInt,
         Field(ge=90, le=86_400),
         About(
             "After how long without a sign of life a waiting visitor counts as away and is stepped over.",
@@ -252,7 +244,7 @@ class RoomSettings:
         ),
     ] = 180
     keep_place_seconds: Annotated[
-        Whole,
+        StrictInt,
         Field(ge=90, le=604_800),
         About(
             "How long the place of a visitor who is away is kept. At least away_after_seconds.",
@@ -287,7 +279,7 @@ class RoomSettings:
         ),
     ] = "safe"
     without_pass_per_second: Annotated[
-        Number | None,
+        StrictFloat | None,
         Field(gt=0, le=1_000_000),
         About(
             "How many requests without a pass that aren't navigations reach the shop per second while nobody waits, "
@@ -299,7 +291,7 @@ class RoomSettings:
         ),
     ] = None
     preflights_per_second: Annotated[
-        Number,
+        StrictFloat,
         Field(gt=0, le=1_000_000),
         About(
             "How many CORS preflights reach the shop per second, over all workers together. Those from networks with "
@@ -309,7 +301,7 @@ class RoomSettings:
         ),
     ] = 2.0
     cors_origins: Annotated[
-        tuple[Annotated[Text, AfterValidator(values.cors_origin)], ...],
+        tuple[Annotated[StrictStr, AfterValidator(validators.cors_origin)], ...],
         About(
             "Origins whose CORS preflights the gateway answers itself; with any of them no preflight reaches the shop.",
             "Set it where a single-page app of another origin uses the shop's API.",
@@ -318,7 +310,7 @@ class RoomSettings:
         ),
     ] = ()
     cors_methods: Annotated[
-        tuple[Annotated[Text, AfterValidator(values.http_method)], ...],
+        tuple[Annotated[StrictStr, AfterValidator(validators.http_method)], ...],
         About(
             "The methods that answers to preflights of cors_origins allow.",
             "Name those that the app uses.",
@@ -327,7 +319,7 @@ class RoomSettings:
         ),
     ] = ()
     cors_headers: Annotated[
-        tuple[Annotated[Text, AfterValidator(values.header_name)], ...],
+        tuple[Annotated[StrictStr, AfterValidator(validators.header_name)], ...],
         About(
             "The request headers that answers to preflights of cors_origins allow.",
             "Name those that the app sends.",
@@ -343,7 +335,7 @@ class RoomSettings:
         ),
     ] = 503
     template: Annotated[
-        Annotated[Text, AfterValidator(values.file_path)] | None,
+        Annotated[StrictStr, AfterValidator(validators.file_path)] | None,
         About(
             "Your own waiting page, a Jinja2 template. A relative path starts at the folder of the settings file "
             "(given in the environment or as a flag: at the working directory).",
@@ -363,7 +355,7 @@ class RoomSettings:
         ),
     ] = ()
     upstream_ca_file: Annotated[
-        Annotated[Text, AfterValidator(values.file_path)] | None,
+        Annotated[StrictStr, AfterValidator(validators.file_path)] | None,
         About(
             "The certificate authorities that may vouch for an https:// shop, a file in PEM form. A relative path "
             "starts at the folder of the settings file (given in the environment or as a flag: at the working "
@@ -374,7 +366,7 @@ class RoomSettings:
         ),
     ] = None
     upstream_server_name: Annotated[
-        Annotated[Text, AfterValidator(values.server_name)] | None,
+        Annotated[StrictStr, AfterValidator(validators.server_name)] | None,
         About(
             "The name that the certificate of an https:// shop must be for. The shop is asked for it as well (SNI).",
             "Set it where the shop is reached by an address or an inner name that its certificate doesn't have.",
@@ -383,7 +375,7 @@ class RoomSettings:
         ),
     ] = None
     health_path: Annotated[
-        Annotated[Text, AfterValidator(values.url_path)] | None,
+        Annotated[StrictStr, AfterValidator(validators.url_path)] | None,
         About(
             "A path of the shop that each worker asks every address of it for, to learn whether it is well: an answer "
             "of 200 to 399 says so. The Host is the first of hosts that has no star, else that of the address.",
@@ -393,7 +385,7 @@ class RoomSettings:
         ),
     ] = None
     health_seconds: Annotated[
-        Number,
+        StrictFloat,
         Field(ge=0.1, le=3600),
         About(
             "How long after each other the questions for health_path are asked, and how long an answer may take.",
@@ -403,7 +395,7 @@ class RoomSettings:
         ),
     ] = 5.0
     upstream_connect_seconds: Annotated[
-        Number,
+        StrictFloat,
         Field(gt=0, le=3600),
         About(
             "How long connecting to an address of the shop may take, the TLS handshake included.",
@@ -412,7 +404,7 @@ class RoomSettings:
         ),
     ] = 5.0
     upstream_first_byte_seconds: Annotated[
-        Number,
+        StrictFloat,
         Field(gt=0, le=86_400),
         About(
             "How long the shop may take until its answer begins.",
@@ -421,7 +413,7 @@ class RoomSettings:
         ),
     ] = 60.0
     upstream_idle_seconds: Annotated[
-        Number,
+        StrictFloat,
         Field(gt=0, le=86_400),
         About(
             "How long the shop may send nothing in the middle of an answer.",
@@ -430,7 +422,7 @@ class RoomSettings:
         ),
     ] = 60.0
     upstream_max_connections: Annotated[
-        Whole,
+        StrictInt,
         Field(ge=1, le=65_536),
         About(
             "How many connections to the shop each worker may hold, over all its addresses together. Requests without "
@@ -440,7 +432,7 @@ class RoomSettings:
         ),
     ] = 256
     upstream_wait_seconds: Annotated[
-        Number,
+        StrictFloat,
         Field(ge=0, le=3600),
         About(
             "How long a request waits for a connection to the shop when all are busy.",

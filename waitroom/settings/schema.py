@@ -7,10 +7,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import annotated_types
+from pydantic import ConfigDict, Strict
 from pydantic.fields import FieldInfo
+
+CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+# Without Strict, pydantic would accept "900" as 900 and true as 1: a wrong unit or a typo would go unnoticed.
+StrictStr = Annotated[str, Strict()]
+StrictBool = Annotated[bool, Strict()]
+StrictInt = Annotated[int, Strict()]
+StrictFloat = Annotated[float, Strict()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +48,9 @@ class About:
 class Shape(StrEnum):
     """The shapes a value may have."""
 
-    WHOLE = "a whole number"
+    INTEGER = "a whole number"
     NUMBER = "a number"
-    SWITCH = "true or false"
+    BOOLEAN = "true or false"
     TEXT = "text"
     CHOICE = "one of a few words"
     LIST = "a list"
@@ -133,7 +142,7 @@ def _shape(kind: Any) -> Shape:
     if tuple[str, ...] in get_args(kind):
         return Shape.ONE_OR_MORE
     bare = next((part for part in get_args(kind) if part is not NoneType), kind)
-    return {bool: Shape.SWITCH, int: Shape.WHOLE, float: Shape.NUMBER, str: Shape.TEXT}[bare]
+    return {bool: Shape.BOOLEAN, int: Shape.INTEGER, float: Shape.NUMBER, str: Shape.TEXT}[bare]
 
 
 def _bound(metadata: tuple[object, ...], *names: str) -> float | None:

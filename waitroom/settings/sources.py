@@ -1,4 +1,4 @@
-"""Gathers the raw settings from file, environment and flags, and records the origin of each value."""
+"""Gathers the raw settings from file, environment and flags, and records the provenance of each value."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _SERVICE_LINK_PORT_VALUE = re.compile(r"(tcp|udp|sctp)://")
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """The origin of a value.
+class Provenance:
+    """The provenance of a value.
 
     Attributes:
         where: The variable or flag; empty for the file.
@@ -47,42 +47,42 @@ class Source:
     Attributes:
         folder: The settings file's directory, absolute; the working directory if there is no file.
         data: The values, in the form of the TOML file.
-        origins: The origins of values; a key without an entry has that of the nearest enclosing table.
+        provenance: The provenance of values; a key without an entry has that of the nearest enclosing table.
         problems: Problems of merging.
     """
 
     folder: Path
     data: dict[str, Any] = field(default_factory=dict)
-    origins: dict[KeyPath, Origin] = field(default_factory=dict)
+    provenance: dict[KeyPath, Provenance] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
-    def problem(self, key: KeyPath, what: str, mend: str) -> Problem:
-        """Build the problem of a key, with the origin of its value."""
-        origin = self._origin(key)
-        return Problem(origin.where or self._label(key), what, mend, origin.line)
+    def problem(self, key: KeyPath, what: str, fix: str) -> Problem:
+        """Build the problem of a key, with the provenance of its value."""
+        origin = self._provenance_of(key)
+        return Problem(origin.where or self._label(key), what, fix, origin.line)
 
     def folder_of(self, key: KeyPath) -> Path:
         """Return the absolute directory that relative paths in a value are resolved against."""
-        return Path.cwd() if self._origin(key).where else self.folder
+        return Path.cwd() if self._provenance_of(key).where else self.folder
 
-    def put(self, key: KeyPath, value: object, where: str) -> None:
+    def set_value(self, key: KeyPath, value: object, where: str) -> None:
         """Set a value of the variable or flag ``where``, which replaces that of the file."""
         table: Any = self.data
         for part in key[:-1]:
             table = table[part]
         table[key[-1]] = value
-        for deeper in [path for path in self.origins if path[: len(key)] == key]:
-            del self.origins[deeper]
-        self.origins[key] = Origin(where)
+        for deeper in [path for path in self.provenance if path[: len(key)] == key]:
+            del self.provenance[deeper]
+        self.provenance[key] = Provenance(where)
 
     def rooms(self) -> list[dict[str, Any]]:
         """Return the raw rooms that can be modified: those that are tables."""
         rooms = self.data.get("rooms")
         return rooms if isinstance(rooms, list) and all(isinstance(room, dict) for room in rooms) else []
 
-    def _origin(self, key: KeyPath) -> Origin:
+    def _provenance_of(self, key: KeyPath) -> Provenance:
         lengths = range(len(key), 0, -1)
-        return next((self.origins[key[:n]] for n in lengths if key[:n] in self.origins), Origin())
+        return next((self.provenance[key[:n]] for n in lengths if key[:n] in self.provenance), Provenance())
 
     def _label(self, key: KeyPath) -> str:
         label = ""
@@ -119,13 +119,13 @@ def gather(path: Path | None, env: Mapping[str, str], overrides: Mapping[str, ob
         source.data["rooms"] = [{"name": DEFAULT_ROOM}]
     top_keys = {name: key for name, key in keys_of(top).items() if name != "rooms"}
     room_keys = keys_of(room)
-    _put_environment(source, given, top_keys, room_keys)
-    _put_flags(source, flags, top_keys, room_keys)
-    _spell_out_auto(source)
+    _apply_environment(source, given, top_keys, room_keys)
+    _apply_flags(source, flags, top_keys, room_keys)
+    _expand_auto(source)
     return source
 
 
-def nearest(word: str, words: Iterable[str]) -> str | None:
+def closest_match(word: str, words: Iterable[str]) -> str | None:
     """Return the closest of ``words`` to a misspelled ``word``, or None."""
     return next(iter(difflib.get_close_matches(word, list(words), n=1)), None)
 
@@ -149,7 +149,7 @@ def key_lines(text: str, data: Mapping[str, Any]) -> dict[KeyPath, int]:
             table = _enter_table(parsed, data, seen)
             lines.setdefault(table, number)
         else:
-            _note(parsed, table, number, lines)
+            _record_lines(parsed, table, number, lines)
     return lines
 
 
@@ -190,11 +190,11 @@ def _enter_table(parsed: dict[str, Any], data: Mapping[str, Any], seen: dict[Key
     return path
 
 
-def _note(parsed: Mapping[str, Any], table: KeyPath, number: int, lines: dict[KeyPath, int]) -> None:
+def _record_lines(parsed: Mapping[str, Any], table: KeyPath, number: int, lines: dict[KeyPath, int]) -> None:
     for name, value in parsed.items():
         lines.setdefault((*table, name), number)
         if isinstance(value, dict):
-            _note(value, (*table, name), number, lines)
+            _record_lines(value, (*table, name), number, lines)
 
 
 def _member(table: Any, part: str | int) -> Any:
@@ -218,12 +218,12 @@ def _read_file(path: Path) -> Source:
         number = int(line[1]) if line else len(text.splitlines())
         problem = Problem(str(path), f"is no valid TOML: {error}.", "Text stands in quotes, lists in [ ].", number)
     else:
-        origins = {key: Origin(line=line) for key, line in key_lines(text, data).items()}
-        return Source(path.absolute().parent, data, origins)
+        provenance = {key: Provenance(line=line) for key, line in key_lines(text, data).items()}
+        return Source(path.absolute().parent, data, provenance)
     raise SettingsError([problem])
 
 
-def _put_environment(
+def _apply_environment(
     source: Source, given: Mapping[str, str], top_keys: Mapping[str, Key], room_keys: Mapping[str, Key]
 ) -> None:
     """Apply the environment; names with a room's name are applied after those without."""
@@ -240,7 +240,7 @@ def _put_environment(
     for variable in sorted(given, key=lambda name: (name.startswith(f"{PREFIX}ROOMS_"), name)):
         match targets.get(variable):
             case [(path, key)]:
-                source.put(path, _from_text(key, given[variable]), variable)
+                source.set_value(path, _parse_text(key, given[variable]), variable)
             case None if not _is_service_link(variable, given[variable]):
                 source.problems.append(_unknown_variable(variable, targets))
             case [_, _, *_]:
@@ -256,26 +256,26 @@ def _is_service_link(variable: str, value: str) -> bool:
 
 def _unknown_variable(variable: str, known: Iterable[str]) -> Problem:
     # without the prefix, which would make any two names look similar
-    meant = nearest(variable.removeprefix(PREFIX), (name.removeprefix(PREFIX) for name in known))
+    meant = closest_match(variable.removeprefix(PREFIX), (name.removeprefix(PREFIX) for name in known))
     if meant:
-        mend = f"Did you mean {PREFIX}{meant}?"
+        fix = f"Did you mean {PREFIX}{meant}?"
     elif variable.startswith(f"{PREFIX}ROOMS_"):
-        mend = f"Write {PREFIX}ROOMS_<NAME>_<KEY> with the name of a room there is and one of its keys."
+        fix = f"Write {PREFIX}ROOMS_<NAME>_<KEY> with the name of a room there is and one of its keys."
     else:
-        mend = "Take it out of the environment; docs/settings.md lists what there is."
-    return Problem(variable, "is no setting.", mend)
+        fix = "Take it out of the environment; docs/settings.md lists what there is."
+    return Problem(variable, "is no setting.", fix)
 
 
 def _ambiguous_variable(variable: str, room_keys: Mapping[str, Key]) -> Problem:
     short = variable.removeprefix(PREFIX)
     if short.lower() in room_keys:
-        mend = f"Write {PREFIX}ROOMS_<NAME>_{short} with the room's name in capitals."
+        fix = f"Write {PREFIX}ROOMS_<NAME>_{short} with the room's name in capitals."
     else:
-        mend = "Rename a room, or set the key in the file."
-    return Problem(variable, "could mean several rooms.", mend)
+        fix = "Rename a room, or set the key in the file."
+    return Problem(variable, "could mean several rooms.", fix)
 
 
-def _put_flags(
+def _apply_flags(
     source: Source,
     flags: Mapping[str, tuple[str, object]],
     top_keys: Mapping[str, Key],
@@ -285,36 +285,36 @@ def _put_flags(
     for flag, (name, value) in flags.items():
         key = top_keys.get(name) or room_keys.get(name)
         if key is None:
-            meant = nearest(name, [*top_keys, *room_keys])
-            mend = f"Did you mean --{meant.replace('_', '-')}?" if meant else "Leave it out."
-            source.problems.append(Problem(flag, "is no setting.", mend))
+            meant = closest_match(name, [*top_keys, *room_keys])
+            fix = f"Did you mean --{meant.replace('_', '-')}?" if meant else "Leave it out."
+            source.problems.append(Problem(flag, "is no setting.", fix))
             continue
-        converted = _from_text(key, value) if isinstance(value, str) else value
+        converted = _parse_text(key, value) if isinstance(value, str) else value
         if name in top_keys:
-            source.put((name,), converted, flag)
+            source.set_value((name,), converted, flag)
         elif len(rooms) == 1:
-            source.put(("rooms", 0, name), converted, flag)
+            source.set_value(("rooms", 0, name), converted, flag)
         elif rooms:
             what = f"is for a gateway with one room, and there are {len(rooms)}."
             source.problems.append(Problem(flag, what, "Set the key in the file, at the room it is meant for."))
 
 
-def _spell_out_auto(source: Source) -> None:
+def _expand_auto(source: Source) -> None:
     """Expand ``rate_per_minute = "auto"`` to the switch that it stands for."""
     for index, room in enumerate(source.rooms()):
         if room.get("rate_per_minute") != "auto":
             continue
         rate, switch = (("rooms", index, name) for name in ("rate_per_minute", "autopilot"))
         if room.get("autopilot") is False:
-            what, mend = 'is "auto", but autopilot is false.', "Take one of the two away."
-            source.problems.append(source.problem(rate, what, mend))
-        elif rate in source.origins:
-            source.origins.setdefault(switch, source.origins[rate])
+            what, fix = 'is "auto", but autopilot is false.', "Take one of the two away."
+            source.problems.append(source.problem(rate, what, fix))
+        elif rate in source.provenance:
+            source.provenance.setdefault(switch, source.provenance[rate])
         del room["rate_per_minute"]
         room.setdefault("autopilot", True)
 
 
-def _from_text(key: Key, text: str) -> object:
+def _parse_text(key: Key, text: str) -> object:
     """Convert the text of a variable or flag to the file's type; unchanged if that fails."""
     text = text.strip()
     match key.shape:
@@ -329,12 +329,12 @@ def _from_text(key: Key, text: str) -> object:
                 return text
         case Shape.CHOICE:
             return next((choice for choice in key.choices if str(choice) == text), text)
-        case Shape.WHOLE | Shape.NUMBER:
+        case Shape.INTEGER | Shape.NUMBER:
             try:
-                return int(text) if key.shape is Shape.WHOLE else float(text)
+                return int(text) if key.shape is Shape.INTEGER else float(text)
             except ValueError:
                 return text
-        case Shape.SWITCH:
+        case Shape.BOOLEAN:
             return {"true": True, "false": False}.get(text, text)
         case Shape.TEXT:
             return text

@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails
 
 from waitroom.errors import Problem
 from waitroom.settings.schema import Key, Shape, keys_of, plain_number, tables_of
-from waitroom.settings.sources import KeyPath, Source, nearest
+from waitroom.settings.sources import KeyPath, Source, closest_match
 from waitroom.settings.validators import WILDCARD_HOSTS, Address, split_address, upstream_address
 
 if TYPE_CHECKING:
@@ -32,33 +32,33 @@ _FACTORS: dict[str, dict[str, float]] = {
     "bytes": {"b": 1, "k": 1024, "kb": 1024, "kib": 1024, "m": 1_048_576, "mb": 1_048_576, "mib": 1_048_576},
 }
 _SHOWN_LENGTH = 40
-_STAND_IN_UPSTREAM = "http://missing.invalid:80"
+_PLACEHOLDER_UPSTREAM = "http://missing.invalid:80"
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class Validated:
     """The result of validating each value by itself.
 
     Attributes:
         settings: The settings, with a placeholder for each refused value: only for further checks.
         problems: Why values were refused.
-        doubtful: The keys with a placeholder. Problems caused by one are not worth reporting.
+        rejected: The keys with a placeholder. Problems caused by one are not worth reporting.
     """
 
     settings: Settings
     problems: list[Problem]
-    doubtful: frozenset[KeyPath]
+    rejected: frozenset[KeyPath]
 
 
 @dataclass(frozen=True, slots=True)
-class _Contradiction:
-    at: KeyPath
+class _Conflict:
+    key: KeyPath
     what: str
-    mend: str
-    between: tuple[KeyPath, ...]
+    fix: str
+    involved: tuple[KeyPath, ...]
 
 
-def accept(adapter: TypeAdapter[Settings], source: Source, top: type) -> Accepted:
+def validate(adapter: TypeAdapter[Settings], source: Source, top: type) -> Validated:
     """Validate each value by itself.
 
     Args:
@@ -68,53 +68,53 @@ def accept(adapter: TypeAdapter[Settings], source: Source, top: type) -> Accepte
     """
     data = {"rooms": [], **source.data}
     try:
-        return Accepted(adapter.validate_python(data), [], frozenset())
+        return Validated(adapter.validate_python(data), [], frozenset())
     except ValidationError as error:
         details = error.errors(include_url=False)
     # pydantic also reports a list as too short when an item of it was refused
     around = {detail["loc"][:-1] for detail in details}
     details = [detail for detail in details if detail["loc"] not in around]
-    problems = [_problem(detail, source, top) for detail in details]
-    doubtful = frozenset(detail["loc"][: 3 if detail["loc"][0] == "rooms" else 1] for detail in details)
-    return Accepted(adapter.validate_python(_with_stand_ins(data, doubtful)), problems, doubtful)
+    problems = [_to_problem(detail, source, top) for detail in details]
+    rejected = frozenset(detail["loc"][: 3 if detail["loc"][0] == "rooms" else 1] for detail in details)
+    return Validated(adapter.validate_python(_with_placeholders(data, rejected)), problems, rejected)
 
 
-def contradictions(settings: Settings, source: Source, doubtful: frozenset[KeyPath]) -> list[Problem]:
+def find_conflicts(settings: Settings, source: Source, rejected: frozenset[KeyPath]) -> list[Problem]:
     """Find values that are valid by themselves but not together.
 
     Args:
         settings: The settings.
         source: Where they came from, to report the places.
-        doubtful: Keys with placeholders.
+        rejected: Keys with placeholders.
     """
-    found = [*_between_rooms(settings), *_between_addresses(settings)]
+    found = [*_room_conflicts(settings), *_address_conflicts(settings)]
     if settings.secrets and settings.secrets_file is not None:
         found.append(
-            _Contradiction(
+            _Conflict(
                 ("secrets_file",),
                 "can't be given together with secrets.",
                 "Take one of the two away.",
                 (("secrets",), ("secrets_file",)),
             )
         )
-    found.extend(_on_the_public_port(settings))
-    found.extend(_between_users(settings))
-    found.extend(_of_webhooks(settings))
+    found.extend(_listener_conflicts(settings))
+    found.extend(_user_conflicts(settings))
+    found.extend(_webhook_conflicts(settings))
     for index, room in enumerate(settings.rooms):
-        found.extend(_between_times(index, room, source))
-        found.extend(_of_tls(index, room))
-        found.extend(_of_bypasses(index, room, source))
-        found.extend(_of_the_autopilot(index, room, source))
+        found.extend(_time_conflicts(index, room, source))
+        found.extend(_upstream_tls_conflicts(index, room))
+        found.extend(_bypass_conflicts(index, room, source))
+        found.extend(_autopilot_conflicts(index, room, source))
     return [
-        source.problem(one.at, one.what, one.mend)
+        source.problem(one.key, one.what, one.fix)
         for one in found
-        if not any(key[: len(doubt)] == doubt for key in one.between for doubt in doubtful)
+        if not any(key[: len(start)] == start for key in one.involved for start in rejected)
     ]
 
 
-def _between_rooms(settings: Settings) -> Iterator[_Contradiction]:
+def _room_conflicts(settings: Settings) -> Iterator[_Conflict]:
     if not settings.rooms:
-        yield _Contradiction(
+        yield _Conflict(
             ("rooms",),
             "there is no room.",
             "Add a [[rooms]] table with name and upstream, or give --upstream http://127.0.0.1:3000 alone.",
@@ -124,13 +124,13 @@ def _between_rooms(settings: Settings) -> Iterator[_Contradiction]:
         if one.name == other.name:
             names: tuple[KeyPath, ...] = (("rooms", j, "name"), ("rooms", i, "name"))
             what = f"rooms[{i}] has the same name."
-            yield _Contradiction(names[0], what, "Rename one of the two.", names)
+            yield _Conflict(names[0], what, "Rename one of the two.", names)
         shared = next(
             ((h, p) for h, p in product(other.hosts or ("",), other.paths or ("/",)) if _covers(one, h, p)), None
         )
         if shared:
             host, path = shared
-            yield _Contradiction(
+            yield _Conflict(
                 ("rooms", j),
                 f'covers {host or "any host"} with path {path}, just as rooms[{i}] "{one.name}" does.',
                 "Give one of the two other hosts or paths.",
@@ -142,7 +142,7 @@ def _covers(room: RoomSettings, host: str, path: str) -> bool:
     return host in (room.hosts or ("",)) and path in (room.paths or ("/",))
 
 
-def _between_times(index: int, room: RoomSettings, source: Source) -> Iterator[_Contradiction]:
+def _time_conflicts(index: int, room: RoomSettings, source: Source) -> Iterator[_Conflict]:
     for long, short in (
         ("session_max_seconds", "session_seconds"),
         ("keep_place_seconds", "away_after_seconds"),
@@ -151,28 +151,28 @@ def _between_times(index: int, room: RoomSettings, source: Source) -> Iterator[_
         longest, shortest = getattr(room, long), getattr(room, short)
         if longest < shortest:
             keys: tuple[KeyPath, ...] = (("rooms", index, long), ("rooms", index, short))
-            yield _Contradiction(
+            yield _Conflict(
                 # one of the two may be a default, which has no place to point at
-                next((key for key in keys if key in source.origins), keys[0]),
+                next((key for key in keys if key in source.provenance), keys[0]),
                 f"{long} ({longest}) is less than {short} ({shortest}).",
                 f"Raise {long} to at least {shortest}, or lower {short}.",
                 keys,
             )
 
 
-def _of_the_autopilot(index: int, room: RoomSettings, source: Source) -> Iterator[_Contradiction]:
+def _autopilot_conflicts(index: int, room: RoomSettings, source: Source) -> Iterator[_Conflict]:
     floor, ceiling = (("rooms", index, f"autopilot_{end}") for end in ("floor", "ceiling"))
     if room.autopilot_floor > room.autopilot_ceiling:
         low, high = plain_number(room.autopilot_floor), plain_number(room.autopilot_ceiling)
-        yield _Contradiction(
-            next((key for key in (floor, ceiling) if key in source.origins), floor),
+        yield _Conflict(
+            next((key for key in (floor, ceiling) if key in source.provenance), floor),
             f"autopilot_floor ({low}) is more than autopilot_ceiling ({high}).",
             f"Raise autopilot_ceiling to at least {low}, or lower autopilot_floor.",
             (floor, ceiling),
         )
     if room.autopilot and room.method == "passthrough":
         switch: KeyPath = ("rooms", index, "autopilot")
-        yield _Contradiction(
+        yield _Conflict(
             switch,
             'is on, but method is "passthrough", where nobody waits and no rate counts.',
             'Switch it off, or write method = "fifo".',
@@ -180,26 +180,26 @@ def _of_the_autopilot(index: int, room: RoomSettings, source: Source) -> Iterato
         )
 
 
-def _of_tls(index: int, room: RoomSettings) -> Iterator[_Contradiction]:
+def _upstream_tls_conflicts(index: int, room: RoomSettings) -> Iterator[_Conflict]:
     if room.upstreams[0].startswith("https:"):
         return
     for name in ("upstream_ca_file", "upstream_server_name"):
         if getattr(room, name) is not None:
             key = ("rooms", index, name)
             what = f"is for an https:// upstream alone, and upstream is {room.upstreams[0]}."
-            yield _Contradiction(key, what, "Take it away, or mend upstream.", (key, ("rooms", index, "upstream")))
+            yield _Conflict(key, what, "Take it away, or mend upstream.", (key, ("rooms", index, "upstream")))
 
 
-def _of_bypasses(index: int, room: RoomSettings, source: Source) -> Iterator[_Contradiction]:
+def _bypass_conflicts(index: int, room: RoomSettings, source: Source) -> Iterator[_Conflict]:
     for number, rule in enumerate(room.bypass):
         here: KeyPath = ("rooms", index, "bypass", number)
         keys = tuple((*here, name) for name in ("paths", "exact_paths"))
         if rule.paths and rule.exact_paths:
             what = "is given together with paths, and a request has to meet both."
-            yield _Contradiction(keys[1], what, "Take one of the two away, or make two rules.", keys)
+            yield _Conflict(keys[1], what, "Take one of the two away, or make two rules.", keys)
         elif not (rule.paths or rule.exact_paths or rule.path_regex is not None or rule.preset is not None):
-            given = next((key for key in keys if key in source.origins), here)
-            yield _Contradiction(
+            given = next((key for key in keys if key in source.provenance), here)
+            yield _Conflict(
                 given,
                 "must not be empty." if given is not here else "names no path.",
                 'Write paths = ["/webhooks/"], or exact_paths, path_regex or preset.',
@@ -207,22 +207,22 @@ def _of_bypasses(index: int, room: RoomSettings, source: Source) -> Iterator[_Co
             )
 
 
-def _of_webhooks(settings: Settings) -> Iterator[_Contradiction]:
+def _webhook_conflicts(settings: Settings) -> Iterator[_Conflict]:
     names = [room.name for room in settings.rooms]
     for index, webhook in enumerate(settings.webhooks):
         for number, name in enumerate(webhook.rooms):
             if name not in names:
                 key: KeyPath = ("webhooks", index, "rooms", number)
-                meant = nearest(name, names)
-                mend = f"Did you mean {meant}?" if meant else f"The rooms are {', '.join(names)}."
-                yield _Contradiction(key, f'names "{name}", and there is no such room.', mend, (key, ("rooms",)))
+                meant = closest_match(name, names)
+                fix = f"Did you mean {meant}?" if meant else f"The rooms are {', '.join(names)}."
+                yield _Conflict(key, f'names "{name}", and there is no such room.', fix, (key, ("rooms",)))
 
 
-def _between_addresses(settings: Settings) -> Iterator[_Contradiction]:
+def _address_conflicts(settings: Settings) -> Iterator[_Conflict]:
     own = {key: split_address(getattr(settings, key)) for key in ("listen", "admin_listen")}
     public, admin = own["listen"], own["admin_listen"]
-    if public and admin and _clash(public, admin):
-        yield _Contradiction(
+    if public and admin and _same_address(public, admin):
+        yield _Conflict(
             ("admin_listen",),
             f"is the same address as listen, {settings.listen}.",
             "Give it another port: the admin listener is never the public one.",
@@ -232,7 +232,7 @@ def _between_addresses(settings: Settings) -> Iterator[_Contradiction]:
         upstreams = [address for address in map(upstream_address, room.upstreams) if address]
         for key, address in own.items():
             if address and any(_reaches(upstream, address) for upstream in upstreams):
-                yield _Contradiction(
+                yield _Conflict(
                     ("rooms", index, "upstream"),
                     f"is the gateway's own {key}, so requests would go round in circles.",
                     "Give the address the shop listens on, or move the gateway to another port.",
@@ -240,14 +240,14 @@ def _between_addresses(settings: Settings) -> Iterator[_Contradiction]:
                 )
 
 
-def _on_the_public_port(settings: Settings) -> Iterator[_Contradiction]:
+def _listener_conflicts(settings: Settings) -> Iterator[_Conflict]:
     pair: tuple[KeyPath, ...] = (("tls_certificate",), ("tls_key",))
     if (settings.tls_certificate is None) != (settings.tls_key is None):
         given, missing = pair if settings.tls_key is None else pair[::-1]
         what = f"is given without {missing[0]}."
-        yield _Contradiction(given, what, "Give both for HTTPS, or neither for plain HTTP.", pair)
+        yield _Conflict(given, what, "Give both for HTTPS, or neither for plain HTTP.", pair)
     if settings.proxy_protocol and not settings.trusted_proxies:
-        yield _Contradiction(
+        yield _Conflict(
             ("proxy_protocol",),
             "is on, but trusted_proxies is empty: nobody could connect.",
             "Name the addresses of the load balancers that send the header in trusted_proxies.",
@@ -255,14 +255,14 @@ def _on_the_public_port(settings: Settings) -> Iterator[_Contradiction]:
         )
 
 
-def _between_users(settings: Settings) -> Iterator[_Contradiction]:
+def _user_conflicts(settings: Settings) -> Iterator[_Conflict]:
     for (i, one), (j, other) in combinations(enumerate(settings.users), 2):
         if one.name == other.name:
             what = f'"{other.name}" is the name of users[{i}] too.'
-            yield _Contradiction(("users", j, "name"), what, "Rename one of the two.", (("users",),))
+            yield _Conflict(("users", j, "name"), what, "Rename one of the two.", (("users",),))
 
 
-def _clash(one: Address, other: Address) -> bool:
+def _same_address(one: Address, other: Address) -> bool:
     """Whether two listeners conflict. Port 0 is a different one each time."""
     wildcard = bool({one.host, other.host} & WILDCARD_HOSTS)
     return one.port == other.port != 0 and (wildcard or _same_host(one.host, other.host))
@@ -286,28 +286,28 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _with_stand_ins(data: dict[str, Any], doubtful: frozenset[KeyPath]) -> dict[str, Any]:
-    """Return the data without the doubtful values, so that their defaults apply."""
-    kept = {key: value for key, value in data.items() if (key,) not in doubtful}
-    rooms = [{} if ("rooms", index) in doubtful else room for index, room in enumerate(kept.get("rooms", []))]
+def _with_placeholders(data: dict[str, Any], rejected: frozenset[KeyPath]) -> dict[str, Any]:
+    """Return the data without the rejected values, so that their defaults apply."""
+    kept = {key: value for key, value in data.items() if (key,) not in rejected}
+    rooms = [{} if ("rooms", index) in rejected else room for index, room in enumerate(kept.get("rooms", []))]
     kept["rooms"] = [
         {
             "name": f"room-{index}",
-            "upstream": _STAND_IN_UPSTREAM,
-            **{key: value for key, value in room.items() if ("rooms", index, key) not in doubtful},
+            "upstream": _PLACEHOLDER_UPSTREAM,
+            **{key: value for key, value in room.items() if ("rooms", index, key) not in rejected},
         }
         for index, room in enumerate(rooms)
     ]
     return kept
 
 
-def _problem(detail: ErrorDetails, source: Source, top: type) -> Problem:
+def _to_problem(detail: ErrorDetails, source: Source, top: type) -> Problem:
     """Convert a pydantic error to our words."""
     path = detail["loc"]
     if detail["type"] == "unexpected_keyword_argument":
         return source.problem(path, *_unknown_key(path, top))
-    what, mend = _words(detail, _key_at(path, top))
-    return source.problem(path, what, mend)
+    what, fix = _describe(detail, _key_at(path, top))
+    return source.problem(path, what, fix)
 
 
 def _key_at(path: KeyPath, top: type) -> Key:
@@ -329,50 +329,53 @@ def _unknown_key(path: KeyPath, top: type) -> tuple[str, str]:
             if not header:
                 return "is a key of the top level.", "Move it above the first [[rooms]]."
             return f"is a key of [[{header}]].", "Move it under such a header."
-    meant = nearest(name.lower().replace("-", "_"), keys_of(tables[here]))
+    meant = closest_match(name.lower().replace("-", "_"), keys_of(tables[here]))
     return "is no setting.", f"Did you mean {meant}?" if meant else "docs/settings.md lists what there is."
 
 
-def _words(detail: ErrorDetails, key: Key) -> tuple[str, str]:
+def _describe(detail: ErrorDetails, key: Key) -> tuple[str, str]:
     """Return the problem with a value, and its fix."""
     value, context = detail["input"], detail.get("ctx", {})
     header = f"[[{_header(detail['loc'])}]]"
     match detail["type"]:
-        case "refused":
-            return context["what"], context["mend"]
+        case "invalid_value":
+            return context["what"], context["fix"]
         case "missing":
             return "is missing.", f"Write {key.name} = {key.about.example}"
         case "int_type" | "float_type" | "finite_number":
-            return f"must be {key.shape}, not {_shown(value, key)}.", _as_number(value, key)
+            return f"must be {key.shape}, not {_format_value(value, key)}.", _suggest_number(value, key)
         case "bool_type":
-            return f"must be {key.shape}, not {_shown(value, key)}.", "Write true or false, without quotes."
+            return f"must be {key.shape}, not {_format_value(value, key)}.", "Write true or false, without quotes."
         case "string_type":
             example = key.about.example or json.dumps(key.default)
-            return f"must be text, not {_shown(value, key)}.", f"Put it in quotes, such as {example}."
+            return f"must be text, not {_format_value(value, key)}.", f"Put it in quotes, such as {example}."
         case "literal_error":
             choices = ", ".join(json.dumps(choice) for choice in key.choices)
-            meant = nearest(str(value), map(str, key.choices))
-            return f"can't be {_shown(value, key)}.", f"Did you mean {meant}?" if meant else f"Take one of {choices}."
+            meant = closest_match(str(value), map(str, key.choices))
+            return (
+                f"can't be {_format_value(value, key)}.",
+                f"Did you mean {meant}?" if meant else f"Take one of {choices}.",
+            )
         case "greater_than" | "greater_than_equal":
-            what = f"is {_shown(value, key)}, and must be {key.bounds}."
+            what = f"is {_format_value(value, key)}, and must be {key.bounds}."
             bound = plain_number(context["gt" if "gt" in context else "ge"])
             wanted = f"more than {bound}" if "gt" in context else f"{bound} or more"
             return what, f"{key.about.reason} Write {wanted} ({key.about.unit}).".lstrip()
         case "less_than_equal":
-            what = f"is {_shown(value, key)}, and must be {key.bounds}."
+            what = f"is {_format_value(value, key)}, and must be {key.bounds}."
             return what, f"Write {plain_number(context['le'])} or less ({key.about.unit})."
         case "too_short":
             return "must not be empty.", f"Write {key.name} = {key.about.example}"
         case "dataclass_type":
-            return f"must be a table, not {_shown(value, key)}.", f"Begin it with {header}."
+            return f"must be a table, not {_format_value(value, key)}.", f"Begin it with {header}."
         case "tuple_type" if key.shape is Shape.TABLES:
-            return f"must be a list of tables, not {_shown(value, key)}.", f"Write its header as {header}."
+            return f"must be a list of tables, not {_format_value(value, key)}.", f"Write its header as {header}."
         case "tuple_type":
-            return f"must be a list, not {_shown(value, key)}.", "Put it in [ ], even if it is one alone."
+            return f"must be a list, not {_format_value(value, key)}.", "Put it in [ ], even if it is one alone."
     raise TypeError(f"no words for the error {detail['type']}")
 
 
-def _shown(value: object, key: Key) -> str:
+def _format_value(value: object, key: Key) -> str:
     """Describe a value for an error message; of a confidential one only its type."""
     match value:
         case list():
@@ -390,10 +393,10 @@ def _shown(value: object, key: Key) -> str:
     return "a date or time"
 
 
-def _as_number(value: object, key: Key) -> str:
+def _suggest_number(value: object, key: Key) -> str:
     """Suggest how to write a text as the number that was meant."""
     unit = key.about.unit
-    noun = "a whole number" if key.shape is Shape.WHOLE else "a number"
+    noun = "a whole number" if key.shape is Shape.INTEGER else "a number"
     meant: float | None = None
     if isinstance(value, str):
         if found := _QUANTITY.fullmatch(value.strip().lower()):
@@ -405,6 +408,6 @@ def _as_number(value: object, key: Key) -> str:
         meant = value
     if meant is None:
         return f"Give {unit} as {noun}."
-    if key.shape is Shape.WHOLE:
+    if key.shape is Shape.INTEGER:
         meant = float(round(meant))
     return f"Give {unit} as {noun}: {plain_number(meant)}."

@@ -19,7 +19,7 @@ MIN_FAILURE_TEXT, MAX_FAILURE_TEXT = 4, 200  # characters
 WILDCARD_HOSTS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not listened on
 
 # Names of actors other than users, in the audit log.
-NO_USERS = frozenset({"local", "unknown", "autopilot", "shop", "gateway"})
+RESERVED_USER_NAMES = frozenset({"local", "unknown", "autopilot", "shop", "gateway"})
 ARGON2_MOST_KIB = 1 << 20
 ARGON2_MOST_PASSES = 64
 
@@ -57,20 +57,20 @@ class Address:
     port: int
 
 
-def refusal(what: str, mend: str) -> PydanticCustomError:
+def invalid_value(what: str, fix: str) -> PydanticCustomError:
     """Build the error with which a validator refuses a value.
 
     Args:
         what: The problem, to be read after the key's name: ``must begin with "/".``
-        mend: The fix: what to write instead.
+        fix: The fix: what to write instead.
     """
-    return PydanticCustomError("refused", "refused", {"what": what, "mend": mend})
+    return PydanticCustomError("invalid_value", "invalid value", {"what": what, "fix": fix})
 
 
 def room_name(value: str) -> str:
     """Refuse a name that is not valid in a cookie's name."""
     if not _NAME.fullmatch(value):
-        raise refusal(
+        raise invalid_value(
             f'can\'t be "{value}": it becomes part of cookie names.',
             "Use 1 to 32 of a-z, 0-9, _ and -, beginning with a letter or digit.",
         )
@@ -84,8 +84,8 @@ def host_pattern(value: str) -> str:
     if all(_HOST_LABEL.fullmatch(label) for label in labels):
         return host
     if not host.isascii():
-        raise refusal(f'can\'t be "{value}": hosts are compared in their ASCII form.', "Write it as xn--...")
-    raise refusal(
+        raise invalid_value(f'can\'t be "{value}": hosts are compared in their ASCII form.', "Write it as xn--...")
+    raise invalid_value(
         f'can\'t be "{value}": a host stands alone, without scheme, port or path.',
         'Write "shop.example.com", or "*.example.com" for every subdomain.',
     )
@@ -94,9 +94,9 @@ def host_pattern(value: str) -> str:
 def path_prefix(value: str) -> str:
     """Refuse a path prefix that no request path can begin with."""
     if not value.startswith("/"):
-        raise refusal(f'"{value}" is no path: it must begin with "/".', f'Write "/{value}".')
+        raise invalid_value(f'"{value}" is no path: it must begin with "/".', f'Write "/{value}".')
     if bad := _PATH_FORBIDDEN.search(value):
-        raise refusal(
+        raise invalid_value(
             f'"{value}" is no path prefix: it holds {bad.group()!r}.',
             "Write the path alone, without query or blanks.",
         )
@@ -107,7 +107,7 @@ def http_method(value: str) -> str:
     """Return a request method in upper case."""
     method = value.upper()
     if not _METHOD.fullmatch(method):
-        raise refusal(f'"{value}" is no request method.', 'Write such as "POST".')
+        raise invalid_value(f'"{value}" is no request method.', 'Write such as "POST".')
     return method
 
 
@@ -115,14 +115,14 @@ def header_line(value: str) -> str:
     """Return a header's name in lower case, with its value after a colon if there is one."""
     name, colon, rest = value.partition(":")
     if not _METHOD.fullmatch(name.strip().upper()):
-        raise refusal(f'"{value}" begins with no header\'s name.', 'Write such as "X-Order-Status: failed".')
+        raise invalid_value(f'"{value}" begins with no header\'s name.', 'Write such as "X-Order-Status: failed".')
     return f"{name.strip().lower()}:{rest.strip()}" if colon else name.strip().lower()
 
 
 def header_name(value: str) -> str:
     """Refuse an invalid header name; the case is kept."""
     if not _METHOD.fullmatch(value.upper()):
-        raise refusal(f'"{value}" is no header\'s name.', 'Write such as "X-Requested-With".')
+        raise invalid_value(f'"{value}" is no header\'s name.', 'Write such as "X-Requested-With".')
     return value
 
 
@@ -132,13 +132,13 @@ def bypass_header(value: str) -> str:
     name, colon, rest = value.partition(":")
     name, rest = name.strip().lower(), rest.strip()
     if not _METHOD.fullmatch(name.upper()):
-        raise refusal("begins with no header's name.", example)
+        raise invalid_value("begins with no header's name.", example)
     if name == "cookie":
-        raise refusal("names the Cookie header.", 'Write cookies, with such as "name=value", instead.')
+        raise invalid_value("names the Cookie header.", 'Write cookies, with such as "name=value", instead.')
     if colon and not rest:
-        raise refusal("has no value after the colon.", example)
+        raise invalid_value("has no value after the colon.", example)
     if not rest.isascii() or not rest.isprintable():
-        raise refusal("has a value with characters that headers don't hold.", "Write it in printable ASCII.")
+        raise invalid_value("has a value with characters that headers don't hold.", "Write it in printable ASCII.")
     return f"{name}:{rest}" if colon else name
 
 
@@ -146,9 +146,9 @@ def bypass_pair(value: str) -> str:
     """Refuse anything but a name, or a name, "=" and a value. A value may be a secret: it is not quoted."""
     name, equals, rest = value.partition("=")
     if not name or name != name.strip() or not value.isprintable() or set(name) & set(";&"):
-        raise refusal("begins with no name.", 'Write "name=value", or "name" for any value.')
+        raise invalid_value("begins with no name.", 'Write "name=value", or "name" for any value.')
     if equals and not rest:
-        raise refusal("has no value after the =.", 'Write "name=value", or "name" for any value.')
+        raise invalid_value("has no value after the =.", 'Write "name=value", or "name" for any value.')
     return value
 
 
@@ -157,21 +157,21 @@ def cors_origin(value: str) -> str:
     example = 'Write such as "https://app.example.com".'
     url = _split_url(value.lower())
     if url is None or url.scheme not in _PORTS or split_address(_with_port(url)) is None or "@" in url.netloc:
-        raise refusal(f'"{value}" is no origin.', example)
+        raise invalid_value(f'"{value}" is no origin.', example)
     if url.path not in {"", "/"} or "?" in value or "#" in value:
-        raise refusal(f'"{value}" must not hold a path or a query.', example)
+        raise invalid_value(f'"{value}" must not hold a path or a query.', example)
     return f"{url.scheme}://{url.netloc.removesuffix(f':{_PORTS[url.scheme]}')}"
 
 
 def failure_text(value: str) -> str:
     """Refuse text that can't occur in a small JSON response, or that would occur in any."""
     if not MIN_FAILURE_TEXT <= len(value) <= MAX_FAILURE_TEXT:
-        raise refusal(
+        raise invalid_value(
             f"can't have {len(value)} characters.",
             f"Write {MIN_FAILURE_TEXT} to {MAX_FAILURE_TEXT}, such as '\"success\":false'.",
         )
     if not value.isprintable():
-        raise refusal("holds a control character.", "Write one line of the answer, as the shop writes it.")
+        raise invalid_value("holds a control character.", "Write one line of the answer, as the shop writes it.")
     return value
 
 
@@ -201,7 +201,7 @@ def listen_address(value: str) -> str:
     if split_address(value) is None:
         port = value.lstrip(":")
         example = f"0.0.0.0:{port}" if _PORT.fullmatch(port) and int(port) <= 65535 else "0.0.0.0:8080"
-        raise refusal(
+        raise invalid_value(
             f'"{value}" is no address to listen on: it needs a host and a port.',
             f'Write "{example}" for every IPv4 address of this machine, or "[::]:8080" for IPv6 too.',
         )
@@ -213,27 +213,27 @@ def upstream_url(value: str) -> str:
     if value.startswith("unix:"):
         path = value.removeprefix("unix://")
         if path == value or not path.startswith("/") or _PATH_FORBIDDEN.search(path) or path.endswith("/"):
-            raise refusal("must name a socket by its whole path.", 'Write "unix:///run/shop.sock".')
+            raise invalid_value("must name a socket by its whole path.", 'Write "unix:///run/shop.sock".')
         return value
     if split_address(value):
-        raise refusal("must begin with http://, https:// or unix://.", f'Write "http://{value}".')
+        raise invalid_value("must begin with http://, https:// or unix://.", f'Write "http://{value}".')
     url = _split_url(value)
     if url is None:
-        raise refusal("is no address of a shop.", 'Write "http://127.0.0.1:3000" or "unix:///run/shop.sock".')
+        raise invalid_value("is no address of a shop.", 'Write "http://127.0.0.1:3000" or "unix:///run/shop.sock".')
     if "@" in url.netloc:
-        raise refusal("must not hold a user or a password.", "Leave out what stands before the @.")
+        raise invalid_value("must not hold a user or a password.", "Leave out what stands before the @.")
     if url.scheme not in _PORTS:
-        raise refusal(
+        raise invalid_value(
             "must begin with http://, https:// or unix://.",
             'Write "http://127.0.0.1:3000" or "unix:///run/shop.sock".',
         )
     address = split_address(_with_port(url))
     if address is None:
-        raise refusal("has no host and port one could connect to.", 'Write "http://127.0.0.1:3000".')
+        raise invalid_value("has no host and port one could connect to.", 'Write "http://127.0.0.1:3000".')
     host = f"[{address.host}]" if ":" in address.host else address.host
     plain = f"{url.scheme}://{host}:{address.port}"
     if url.path not in {"", "/"} or "?" in value or "#" in value:
-        raise refusal(
+        raise invalid_value(
             "must not hold a path or a query: requests go on with the path they came with.",
             f'Write "{plain}".',
         )
@@ -260,35 +260,35 @@ def upstream_urls(value: object) -> str | tuple[str, ...]:
     if not urls:
         raise PydanticKnownError("too_short", {"field_type": "List", "min_length": 1, "actual_length": 0})
     if len({url.partition(":")[0] for url in urls}) > 1:
-        raise refusal(
+        raise invalid_value(
             "holds addresses of different schemes.", "Give all of them as http://, as https:// or as unix://."
         )
     if len(set(urls)) < len(urls):
-        raise refusal("names an address twice.", "Name each once: the load is spread evenly over all.")
+        raise invalid_value("names an address twice.", "Name each once: the load is spread evenly over all.")
     return urls[0] if len(urls) == 1 else urls
 
 
 def _listed_upstream(number: int, value: object) -> str:
     if not isinstance(value, str):
-        raise refusal(f"holds one, number {number}, that isn't text.", 'Write such as ["http://10.0.0.1:3000"].')
+        raise invalid_value(f"holds one, number {number}, that isn't text.", 'Write such as ["http://10.0.0.1:3000"].')
     try:
         return upstream_url(value)
     except PydanticCustomError as error:
         context = error.context or {}
-        raise refusal(f"holds one, number {number}, that {context['what']}", context["mend"]) from None
+        raise invalid_value(f"holds one, number {number}, that {context['what']}", context["fix"]) from None
 
 
 def server_name(value: str) -> str:
     """Return the name that a certificate is checked for, in lower case; refuse a port or a scheme."""
     if value.startswith("*"):
-        raise refusal(f'can\'t be "{value}": the shop is asked for under one name.', 'Write "shop.example.com".')
+        raise invalid_value(f'can\'t be "{value}": the shop is asked for under one name.', 'Write "shop.example.com".')
     return host_pattern(value)
 
 
 def url_path(value: str) -> str:
     """Refuse anything but a path, optionally with a query, in ASCII."""
     if not _REQUEST_PATH.fullmatch(value):
-        raise refusal(f'"{value}" is no path to ask for.', 'Write such as "/healthz".')
+        raise invalid_value(f'"{value}" is no path to ask for.', 'Write such as "/healthz".')
     return value
 
 
@@ -301,10 +301,10 @@ def trusted_network(value: str) -> str:
     try:
         meant = ip_network(value, strict=False)
     except ValueError:
-        raise refusal(
+        raise invalid_value(
             f'"{value}" is neither an IP address nor a network.', 'Write such as "10.0.0.7" or "10.0.0.0/8".'
         ) from None
-    raise refusal(
+    raise invalid_value(
         f'"{value}" is an address inside a network, not the network.',
         f'Write "{meant}", or "{value.partition("/")[0]}" for that address alone.',
     )
@@ -314,21 +314,21 @@ def redis_address(value: str) -> str:
     """Refuse a URL that Redis clients can't connect to. The value may contain a password, so it is not quoted."""
     url = _split_url(value)
     if url is None or url.scheme not in {"redis", "rediss", "unix"}:
-        raise refusal(
+        raise invalid_value(
             "must begin with redis://, rediss:// (TLS) or unix://.", 'Write such as "redis://10.0.0.5:6379/0".'
         )
     if url.scheme == "unix":
         if not url.path.strip("/"):
-            raise refusal("names no socket.", 'Write such as "unix:///run/valkey.sock".')
+            raise invalid_value("names no socket.", 'Write such as "unix:///run/valkey.sock".')
     elif not url.hostname:
-        raise refusal("names no host.", 'Write such as "redis://10.0.0.5:6379/0".')
+        raise invalid_value("names no host.", 'Write such as "redis://10.0.0.5:6379/0".')
     return value
 
 
 def signing_secret(value: str) -> str:
     """Refuse a secret that could be guessed. It is not quoted."""
     if len(value) < SECRET_LENGTH:
-        raise refusal(
+        raise invalid_value(
             f"holds a secret of fewer than {SECRET_LENGTH} characters.",
             "Make one with the command: waitroom secret",
         )
@@ -338,26 +338,26 @@ def signing_secret(value: str) -> str:
 def user_name(value: str) -> str:
     """Refuse a name that can't be typed the same everywhere, or that is reserved for an actor other than a user."""
     if not _USER_NAME.fullmatch(value):
-        raise refusal(
+        raise invalid_value(
             f'can\'t be "{value}".',
             'Write 1 to 64 of a-z, 0-9, ".", "_", "@" and "-", beginning with a letter or digit.',
         )
-    if value in NO_USERS:
-        raise refusal(f'can\'t be "{value}": the audit log has another meaning for it.', "Take another name.")
+    if value in RESERVED_USER_NAMES:
+        raise invalid_value(f'can\'t be "{value}": the audit log has another meaning for it.', "Take another name.")
     return value
 
 
 def password_hash(value: str) -> str:
     """Refuse anything but an argon2id hash that a gateway has the memory to check. It is not quoted."""
-    mend = "Make one with the command: waitroom user hash"
+    fix = "Make one with the command: waitroom user hash"
     found = _ARGON2.fullmatch(value)
     if found is None or any(len(part) % 4 == 1 for part in found.group("salt", "hash")):
-        raise refusal("is no argon2id hash.", mend)
+        raise invalid_value("is no argon2id hash.", fix)
     kib, passes, lanes = (int(number) for number in found.group("kib", "passes", "lanes"))
     if kib < 8 * lanes:  # RFC 9106, section 3.1
-        raise refusal("is no argon2id hash.", mend)
+        raise invalid_value("is no argon2id hash.", fix)
     if kib > ARGON2_MOST_KIB or passes > ARGON2_MOST_PASSES:
-        raise refusal("takes too long, or too much memory, to check.", mend)
+        raise invalid_value("takes too long, or too much memory, to check.", fix)
     return value
 
 
@@ -365,7 +365,7 @@ def totp_secret(value: str) -> str:
     """Return an authenticator's secret in capitals without blanks; refuse an invalid one. It is not quoted."""
     secret = re.sub(r"[\s-]", "", value).upper().rstrip("=")
     if not _BASE32.fullmatch(secret) or len(secret) % 8 in {1, 3, 6}:
-        raise refusal(
+        raise invalid_value(
             "is no base32 secret of at least 26 characters (A-Z, 2-7).",
             "Copy the one from the authenticator's otpauth:// address, where it stands behind secret=",
         )
@@ -375,7 +375,7 @@ def totp_secret(value: str) -> str:
 def admin_host(value: str) -> str:
     """Return a host name of the admin listener, in lower case; refuse a pattern, a port or a scheme."""
     if value.startswith("*"):
-        raise refusal(f'can\'t be "{value}": every name counts by itself.', 'Write "waitroom.example.com".')
+        raise invalid_value(f'can\'t be "{value}": every name counts by itself.', 'Write "waitroom.example.com".')
     return host_pattern(value)
 
 
@@ -384,15 +384,15 @@ def webhook_url(value: str) -> str:
     example = 'Write such as "https://hooks.example.com/waitroom".'
     url = _split_url(value)
     if url is None or url.scheme not in _PORTS:
-        raise refusal("must begin with http:// or https://.", example)
+        raise invalid_value("must begin with http:// or https://.", example)
     if "@" in url.netloc:
-        raise refusal("must not hold a user or a password.", "Leave out what stands before the @.")
+        raise invalid_value("must not hold a user or a password.", "Leave out what stands before the @.")
     if not url.hostname:
-        raise refusal("names no host.", example)
+        raise invalid_value("names no host.", example)
     if split_address(_with_port(url)) is None:
-        raise refusal("has no host and port one could connect to.", example)
+        raise invalid_value("has no host and port one could connect to.", example)
     if "#" in value:
-        raise refusal("must not hold a fragment.", "Leave out the # and what stands after it.")
+        raise invalid_value("must not hold a fragment.", "Leave out the # and what stands after it.")
     return value
 
 
@@ -400,15 +400,15 @@ def webhook_event(value: str) -> str:
     """Refuse an unknown event."""
     if value not in WEBHOOK_EVENTS:
         meant = difflib.get_close_matches(value, WEBHOOK_EVENTS, 1)
-        mend = f"Did you mean {meant[0]}?" if meant else f"Take some of {', '.join(WEBHOOK_EVENTS)}."
-        raise refusal(f'"{value}" is no event.', mend)
+        fix = f"Did you mean {meant[0]}?" if meant else f"Take some of {', '.join(WEBHOOK_EVENTS)}."
+        raise invalid_value(f'"{value}" is no event.', fix)
     return value
 
 
 def file_path(value: str) -> str:
     """Refuse text that can't be a path."""
     if not value.strip() or "\0" in value:
-        raise refusal("must be a path.", "Give it one, or leave the key out.")
+        raise invalid_value("must be a path.", "Give it one, or leave the key out.")
     return value
 
 

@@ -40,7 +40,7 @@ def test_a_mistake_is_told_with_its_place_and_how_to_mend_it(path: Path) -> None
     assert words
     for word in words:
         assert word in str(problem)
-    assert problem.mend
+    assert problem.fix
 
 
 @pytest.mark.parametrize("path", GOOD, ids=lambda path: path.stem)

@@ -68,7 +68,7 @@ def test_every_line_of_the_example_can_be_switched_on() -> None:
 def test_every_key_says_what_it_is_for_and_which_unit_it_has(header: str, key: Key) -> None:
     assert key.about.what.endswith(".")
     assert key.about.change.endswith(".") or key.name == "upstream"
-    if key.shape.name in {"WHOLE", "NUMBER"}:
+    if key.shape.name in {"INTEGER", "NUMBER"}:
         assert key.about.unit
         assert key.bounds
     if key.required or key.shape.name == "LIST":

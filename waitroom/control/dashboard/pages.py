@@ -39,7 +39,7 @@ _IMMUTABLE = "public, max-age=31536000, immutable"
 # minimum is accepted nevertheless: while the autopilot holds, the rate is 0.
 _SETTINGS = keys_of(RoomSettings)
 _LIMITS = {
-    name: {"min": key.least, "max": key.most, "step": "1" if key.shape is Shape.WHOLE else "any"}
+    name: {"min": key.least, "max": key.most, "step": "1" if key.shape is Shape.INTEGER else "any"}
     for name, key in ((name, _SETTINGS[name]) for name in ("rate_per_minute", "max_active"))
 }
 

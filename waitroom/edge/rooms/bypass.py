@@ -54,9 +54,9 @@ class BypassPaths:
             return None
         if self._exact and not any(path == raw and interpretations <= forms for raw, forms in self._exact):
             return None
-        if self._pattern is not None and not self._pattern.fits(path, interpretations):
+        if self._pattern is not None and not self._pattern.matches(path, interpretations):
             return None
-        entries = tuple([entry for pattern, entry in self._preset if pattern.fits(path, interpretations)])
+        entries = tuple([entry for pattern, entry in self._preset if pattern.matches(path, interpretations)])
         return None if self._preset and not entries else entries
 
 
