@@ -34,7 +34,7 @@ class Problem:
 
 
 class SettingsError(WaitroomError):
-    """The settings are invalid. Raised at start and at reload, with all problems together."""
+    """The settings are invalid. Contains all problems."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)

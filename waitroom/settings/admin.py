@@ -21,16 +21,16 @@ class UserSettings:
         StrictStr,
         AfterValidator(validators.user_name),
         About(
-            'The name to log in with: 1 to 64 of a-z, 0-9, ".", "_", "@" and "-", beginning with a letter or digit.',
-            "Give everybody a name of their own: the audit log says who did what.",
+            'The login name: 1 to 64 characters of a-z, 0-9, ".", "_", "@" and "-", starting with a letter or digit.',
+            "Give each person their own name: the audit log records who made a change.",
             example='"anna"',
         ),
     ]
     role: Annotated[
         Literal["viewer", "operator", "admin"],
         About(
-            "What the user may do: a viewer looks, an operator also changes the rooms, an admin may do everything.",
-            "Give the least that will do. A change ends all sessions of the user.",
+            "The user's permissions: a viewer can look, an operator can also change rooms, an admin can do everything.",
+            "Grant the lowest role that suffices. A change ends all sessions of the user.",
             example='"operator"',
         ),
     ]
@@ -38,7 +38,7 @@ class UserSettings:
         StrictStr,
         AfterValidator(validators.password_hash),
         About(
-            "The password's argon2id hash; the command `waitroom user hash` makes one.",
+            "The argon2id hash of the password; `waitroom user hash` generates one.",
             "A change ends all sessions of the user.",
             example='"$argon2id$v=19$m=65536,t=3,p=4$c2FsdHNhbHRzYWx0$2sVVrR6BbQ0hM1dLVfmXgkXV3hsDxs4TAYL5cbIYzcM"',
             confidential=True,
@@ -48,9 +48,9 @@ class UserSettings:
         Annotated[StrictStr, AfterValidator(validators.totp_secret)] | None,
         About(
             "The secret of the user's authenticator app (TOTP, RFC 6238: SHA-1, 6 digits, 30 seconds), in base32.",
-            "Set it to ask this user for a code besides the password.",
+            "Set it to require a code from this user in addition to the password.",
             example='"JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"',
-            unset="no code is asked for",
+            unset="no code is required",
             confidential=True,
         ),
     ] = field(default=None, repr=False)
@@ -66,9 +66,9 @@ class Webhook:
         StrictStr,
         AfterValidator(validators.webhook_url),
         About(
-            "Where events are sent, each as a POST of JSON: http:// or https://, without user or password. It may hold "
-            "a secret path, so that no log shows more of it than its host. docs/webhooks.md says what is sent.",
-            "Set it to what wakes the people on duty, or writes into their chat.",
+            "The URL that receives events, each as a POST of JSON: http:// or https://, without user or password. It "
+            "may contain a secret path: logs show only the host. docs/webhooks.md describes the requests.",
+            "Set it to your alerting or chat system.",
             example='"https://hooks.example.com/waitroom"',
             confidential=True,
         ),
@@ -76,29 +76,29 @@ class Webhook:
     events: Annotated[
         tuple[Annotated[StrictStr, AfterValidator(validators.webhook_event)], ...],
         About(
-            f"Which events are sent: {', '.join(validators.WEBHOOK_EVENTS)}.",
-            "Name a few where the receiver wakes somebody.",
+            f"The events to send: {', '.join(validators.WEBHOOK_EVENTS)}.",
+            "Select a few if the receiver pages people.",
             example='["shop_failing", "store_lost"]',
-            unset="every event",
+            unset="all events",
         ),
     ] = ()
     rooms: Annotated[
         tuple[Annotated[StrictStr, AfterValidator(validators.room_name)], ...],
         About(
-            "The rooms whose events are sent, by their names.",
-            "Set it where each shop has people of its own.",
+            "The names of the rooms whose events are sent.",
+            "Set it if each shop has its own team.",
             example='["shop"]',
-            unset="every room",
+            unset="all rooms",
         ),
     ] = ()
     secret: Annotated[
         Annotated[StrictStr, AfterValidator(validators.signing_secret)] | None,
         About(
-            "What events are signed with, so that the receiver knows whom they are from: at least "
-            f"{validators.SECRET_LENGTH} characters; the command `waitroom secret` makes one.",
-            "Set it wherever the receiver is yours; give it to nobody else.",
+            "The key for signing events, so that the receiver can verify their origin: at least "
+            f"{validators.SECRET_LENGTH} characters; `waitroom secret` generates one.",
+            "Set it whenever you control the receiver, and share it with nobody else.",
             example='"..."',
-            unset="events aren't signed",
+            unset="events are not signed",
             confidential=True,
         ),
     ] = field(default=None, repr=False)

@@ -21,11 +21,11 @@ def _path_regex(value: str) -> str:
     except InvalidPatternError as error:
         raise validators.invalid_value(
             f"is not a valid RE2 regular expression: {error}.",
-            r'Write such as "/orders/[0-9]+/paid". RE2 has neither look-around nor backreferences.',
+            r'For example: "/orders/[0-9]+/paid". RE2 supports neither look-around nor backreferences.',
         ) from None
     if not value.startswith(("/", "(")):
         raise validators.invalid_value(
-            'must begin with "/": it has to match the whole path.', rf'Write such as "/.*{value}".'
+            'must begin with "/": the expression has to match the whole path.', rf'For example: "/.*{value}".'
         )
     return value
 
@@ -35,7 +35,7 @@ def _preset(value: str) -> str:
     if value not in PRESETS:
         meant = closest_match(value.lower(), PRESETS)
         raise validators.invalid_value(
-            f'"{value}" is no preset.', f"Did you mean {meant}?" if meant else f"Take one of {', '.join(PRESETS)}."
+            f'unknown preset "{value}".', f"Did you mean {meant}?" if meant else f"Choose one of {', '.join(PRESETS)}."
         )
     return value
 
@@ -49,29 +49,29 @@ class BypassRule:
     paths: Annotated[
         tuple[Annotated[StrictStr, AfterValidator(validators.path_prefix)], ...],
         About(
-            "Prefixes of the paths this rule lets by. A rule needs paths, exact_paths, path_regex or preset. "
-            "A request has to meet all of a rule's conditions, and one entry of each list.",
-            "Keep them narrow: such a path reaches the shop without waiting, whatever asks for it.",
+            "Path prefixes that this rule lets through. A rule needs paths, exact_paths, path_regex or preset. A "
+            "request must match all conditions of a rule, and one entry of each list.",
+            "Keep them narrow: any request to such a path reaches the shop without waiting.",
             example='["/webhooks/"]',
-            unset="any path that meets the other conditions",
+            unset="any path that matches the other conditions",
         ),
     ] = ()
     methods: Annotated[
         tuple[Annotated[StrictStr, AfterValidator(validators.http_method)], ...],
         About(
-            "The request methods this rule holds for.",
-            "Name them wherever you know them: webhooks are POSTs.",
+            "The request methods that this rule applies to.",
+            "List them whenever you know them: webhooks use POST.",
             example='["POST"]',
-            unset="every method",
+            unset="all methods",
         ),
     ] = ()
     max_per_second: Annotated[
         StrictFloat,
         Field(gt=0, le=1_000_000),
         About(
-            "How many requests a second this rule lets through, over all workers together. Further ones get a 503 with "
-            "Retry-After.",
-            "Raise it if the provider sends more than that in its busiest second.",
+            "The maximum number of requests per second that this rule lets through, across all workers. Further "
+            "requests get a 503 with Retry-After.",
+            "Raise it if the provider's peak traffic is higher.",
             "requests per second",
         ),
     ] = 50.0
@@ -79,9 +79,9 @@ class BypassRule:
         StrictFloat | None,
         Field(gt=0, le=1_000_000),
         About(
-            "How many of them may come from one IPv4 address or IPv6 /64 network. Further ones get a 429 with "
-            "Retry-After, and take nothing from max_per_second.",
-            "Raise it where the provider sends everything from one address.",
+            "The maximum number of these from one IPv4 address or IPv6 /64 network. Further requests get a 429 with "
+            "Retry-After and don't count towards max_per_second.",
+            "Raise it if the provider sends all requests from one address.",
             "requests per second",
             example="10",
             unset="a quarter of max_per_second, at least 1",
@@ -90,8 +90,8 @@ class BypassRule:
     exact_paths: Annotated[
         tuple[Annotated[StrictStr, AfterValidator(validators.path_prefix)], ...],
         About(
-            "Whole paths, without their query. Nothing below them matches.",
-            "Take it instead of paths wherever the path is fixed.",
+            "Complete paths, without the query. Paths below them don't match.",
+            "Prefer it to paths if the path is fixed.",
             example='["/payment/notify"]',
             unset="no condition",
         ),
@@ -99,9 +99,9 @@ class BypassRule:
     path_regex: Annotated[
         Annotated[StrictStr, AfterValidator(_path_regex)] | None,
         About(
-            "A regular expression in the syntax of RE2 that has to match the whole path, without its query. Paths of "
-            "more than 2048 bytes never match.",
-            "Take it where a part of the path varies, such as an order's number.",
+            "A regular expression in RE2 syntax that must match the whole path, without the query. Paths longer than "
+            "2048 bytes never match.",
+            "Use it if part of the path varies, such as an order number.",
             example="'/orders/[0-9]+/paid'",
             unset="no condition",
         ),
@@ -109,8 +109,8 @@ class BypassRule:
     addresses: Annotated[
         tuple[Annotated[StrictStr, AfterValidator(validators.trusted_network)], ...],
         About(
-            "Addresses or networks of visitors; behind trusted_proxies those that the proxies name.",
-            "Name the provider's published addresses where it has some.",
+            "Addresses or networks of clients; behind trusted_proxies, the client addresses that the proxies report.",
+            "List the provider's published addresses if there are any.",
             example='["192.0.2.7", "198.51.100.0/24"]',
             unset="any address",
         ),
@@ -118,8 +118,8 @@ class BypassRule:
     headers: Annotated[
         tuple[Annotated[StrictStr, AfterValidator(validators.bypass_header)], ...],
         About(
-            'Request headers, "Name: value", or "Name" for any value. Values are compared exactly.',
-            "Use a secret value for monitoring and load tests; it reaches the shop with the request.",
+            'Request headers, as "Name: value", or "Name" for any value. Values are compared exactly.',
+            "Use a secret value for monitoring and load tests; it is forwarded to the shop.",
             example='["X-Monitoring: long-random-secret"]',
             unset="no condition",
             confidential=True,
@@ -128,8 +128,8 @@ class BypassRule:
     cookies: Annotated[
         tuple[Annotated[StrictStr, AfterValidator(validators.bypass_pair)], ...],
         About(
-            'Cookies, "name=value", or "name" for any value. Values are compared exactly.',
-            "Use a secret value for the shop's own staff.",
+            'Cookies, as "name=value", or "name" for any value. Values are compared exactly.',
+            "Use a secret value for the shop's staff.",
             example='["staff=long-random-secret"]',
             unset="no condition",
             confidential=True,
@@ -138,10 +138,10 @@ class BypassRule:
     query: Annotated[
         tuple[Annotated[StrictStr, AfterValidator(validators.bypass_pair)], ...],
         About(
-            'Parameters of the query, "name=value", or "name" for any value, decoded and compared exactly. Other '
-            "parameters may stand beside them.",
-            "Add a secret value: a name alone can be sent by any visitor, together with what the shop takes for an "
-            "order.",
+            'Query parameters, as "name=value", or "name" for any value, decoded and compared exactly. Other '
+            "parameters are allowed.",
+            "Include a secret value: any visitor can send a parameter name, even together with a request that the "
+            "shop accepts as an order.",
             example='["token=long-random-secret"]',
             unset="no condition",
             confidential=True,
@@ -150,15 +150,16 @@ class BypassRule:
     dry_run: Annotated[
         StrictBool,
         About(
-            "Whether the rule is a draft: it only counts what it would let by, as the outcome bypass_draft.",
-            "Switch it on for a day before a new rule takes effect.",
+            "Whether the rule is a draft: it only counts the requests that it would let through, with the outcome "
+            "bypass_draft.",
+            "Turn it on for a day before a new rule takes effect.",
         ),
     ] = False
     preset: Annotated[
         Annotated[StrictStr, AfterValidator(_preset)] | None,
         About(
-            f"A ready-made set of paths, methods and parameters: {', '.join(PRESETS)}. docs/bypass.md lists them.",
-            "Take the shop's and the payment provider's, each in a rule of its own.",
+            f"A predefined set of paths, methods and parameters: {', '.join(PRESETS)}. docs/bypass.md lists them.",
+            "Use the presets of the shop and of the payment provider, each in its own rule.",
             example='"stripe"',
             unset="no condition",
         ),

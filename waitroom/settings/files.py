@@ -39,9 +39,9 @@ def resolve_files(settings: Settings, source: Source) -> tuple[Settings, list[Pr
             file = source.folder_of(key) / given
             whole[name] = str(file)
             if not file.is_file():
-                problems.append(source.problem(key, f'names "{file}": there is no such file.', "Mend the path."))
+                problems.append(source.problem(key, f'names "{file}": no such file.', "Check the path."))
             elif name == "upstream_ca_file" and (fault := _ca_file_error(file)):
-                fix = "Give a PEM file of certificates that the gateway's user may read."
+                fix = "Name a PEM file with certificates that the gateway's user can read."
                 problems.append(source.problem(key, f'names "{file}": {fault}', fix))
         rooms[index] = dataclasses.replace(room, template=whole["template"], upstream_ca_file=whole["upstream_ca_file"])
     settings = dataclasses.replace(settings, rooms=tuple(rooms))
@@ -60,9 +60,9 @@ def _ca_file_error(file: Path) -> str:
     try:
         ssl.create_default_context(cafile=file)
     except ssl.SSLError:
-        return "it holds no certificates."
+        return "it contains no certificates."
     except OSError as error:
-        return f"it can't be read, {error.strerror or type(error).__name__}."
+        return f"it can't be read: {error.strerror or type(error).__name__}."
     return ""
 
 
@@ -86,16 +86,16 @@ def _read_secrets(file: Path) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
         lines = file.read_bytes().decode().splitlines()
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        return (), [(f"it can't be read, {reason}.", "Mend the path, or let the gateway's user read it.")]
+        return (), [(f"it can't be read: {reason}.", "Check the path and the file's permissions.")]
     except UnicodeDecodeError:
-        return (), [("it is no UTF-8 text.", "Put one secret on each line.")]
+        return (), [("it isn't UTF-8 text.", "Put one secret on each line.")]
     secrets = {number: line.strip() for number, line in enumerate(lines, 1) if line.strip()}
     if not secrets:
         return (), [("it is empty.", "Put one secret on each line, newest first.")]
     faults = [
         (
-            f"its line {number} has fewer than {SECRET_LENGTH} characters.",
-            "Put one secret on each line, as the command `waitroom secret` makes them.",
+            f"line {number} has fewer than {SECRET_LENGTH} characters.",
+            "Put one secret on each line; `waitroom secret` generates one.",
         )
         for number, secret in secrets.items()
         if len(secret) < SECRET_LENGTH

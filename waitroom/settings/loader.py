@@ -57,4 +57,4 @@ def from_json(data: bytes) -> Settings:
         return _ADAPTER.validate_json(data)
     except ValidationError:
         pass  # the error would quote the secrets, so it must not become this one's context
-    raise SettingsError([Problem("settings", "aren't what to_json wrote.")])
+    raise SettingsError([Problem("settings", "invalid settings JSON.")])

@@ -16,7 +16,7 @@ from waitroom.settings.schema import Key, Shape, keys_of, plain_number, tables_o
 REFERENCE = Path("docs/settings.md")
 EXAMPLE = Path("config/waitroom.toml")
 
-_GENERATED = "Made from waitroom/settings/gateway.py by `python -m waitroom.settings.reference`: change it there."
+_GENERATED = "Generated from waitroom/settings by `python -m waitroom.settings.reference`; edit the definitions there."
 _WIDTH = 100
 
 _INTRODUCTION = f"""\
@@ -24,43 +24,43 @@ _INTRODUCTION = f"""\
 
 # Settings
 
-Waitroom reads one TOML file (`waitroom run --config FILE`), the environment and flags. A flag goes before the
-environment, the environment before the file, the file before the defaults. Only a room's `name` and `upstream`
-have no default; `waitroom run --upstream http://127.0.0.1:3000` needs no file at all and makes one room, `shop`.
+Waitroom reads one TOML file (`waitroom run --config FILE`), the environment and flags. Flags take precedence over the
+environment, the environment over the file, and the file over the defaults. Only `name` and `upstream` of a room have
+no default; `waitroom run --upstream http://127.0.0.1:3000` needs no file and creates one room, `shop`.
 
-`waitroom check-config FILE` says all that is wrong with a file at once, each with its line and how to mend it.
-Unknown keys, wrong units and contradictions are refused, at start and at reload. Times are numbers of seconds.
+`waitroom check-config FILE` lists every error in a file, each with its line and how to fix it. Unknown keys, wrong
+units and contradictions are rejected. Times are numbers of seconds.
 
-[{EXAMPLE}](../{EXAMPLE}) has every key with its default, ready to be copied.
+[{EXAMPLE}](../{EXAMPLE}) contains every key with its default, ready to copy.
 
-## In the environment
+## Environment variables
 
 | variable | sets |
 |---|---|
 | `WAITROOM_<KEY>` | a key of the top level: `WAITROOM_LISTEN=0.0.0.0:80` |
-| `WAITROOM_<KEY>` | a key of the room, where there is one room: `WAITROOM_RATE_PER_MINUTE=1200` |
+| `WAITROOM_<KEY>` | a key of the room, if there is only one: `WAITROOM_RATE_PER_MINUTE=1200` |
 | `WAITROOM_ROOMS_<NAME>_<KEY>` | a key of a named room: `WAITROOM_ROOMS_SHOP_MAX_ACTIVE=500` |
 
-- In a variable's name, a room's name is in capitals, with `_` for `-`.
-- Lists are separated by commas: `WAITROOM_TRUSTED_PROXIES=127.0.0.1,10.0.0.0/8`; so are several upstreams.
-- `bypass` is written as in TOML: `WAITROOM_BYPASS='[{{paths = ["/webhooks/"], methods = ["POST"]}}]'`.
-- An empty variable is as good as none.
-- A variable beginning with `WAITROOM_` that is no setting is refused. Those that Kubernetes makes for a service
-  called waitroom (`WAITROOM_SERVICE_HOST`, `WAITROOM_PORT=tcp://...` and the like) are passed over.
+- Write a room's name in capitals, with `_` instead of `-`.
+- Separate the items of a list by commas: `WAITROOM_TRUSTED_PROXIES=127.0.0.1,10.0.0.0/8`; also several upstreams.
+- Write `bypass` as in TOML: `WAITROOM_BYPASS='[{{paths = ["/webhooks/"], methods = ["POST"]}}]'`.
+- Empty variables are ignored.
+- Unknown variables that start with `WAITROOM_` are rejected. Those that Kubernetes sets for a service called waitroom
+  (`WAITROOM_SERVICE_HOST`, `WAITROOM_PORT=tcp://...` and so on) are ignored.
 """
 
 _HEADINGS = {
-    "": ("Top level", "These stand above the first `[[rooms]]`."),
-    "rooms": ("[[rooms]]", "One such table for each waiting room."),
+    "": ("Top level", "These keys go above the first `[[rooms]]`."),
+    "rooms": ("[[rooms]]", "One table for each waiting room."),
     "rooms.bypass": (
         "[[rooms.bypass]]",
-        "Rules of the room above them; as many as are needed, or none. See docs/bypass.md.",
+        "Rules of the preceding room, any number of them. See docs/bypass.md.",
     ),
     "users": (
         "[[users]]",
-        "Who may log in on the admin listener; see docs/access.md. `waitroom user add` does without these.",
+        "Users who may log in on the admin listener; see docs/access.md. `waitroom user add` is the alternative.",
     ),
-    "webhooks": ("[[webhooks]]", "One such table for each who is told of events, or none; see docs/webhooks.md."),
+    "webhooks": ("[[webhooks]]", "One table for each receiver of events; see docs/webhooks.md."),
 }
 
 
@@ -77,11 +77,11 @@ def reference_markdown() -> str:
 def example_toml() -> str:
     """Return the text of config/waitroom.toml: every key, those with a default commented out."""
     lines = [
-        *_comment("The settings of a Waitroom gateway: every key, what it is for, its default and when to change it."),
+        *_comment("The settings of a Waitroom gateway: every key with its purpose, its default and when to change it."),
         "#",
         *_comment(
-            "A line beginning with # and a key, without a blank between, shows a setting that is not made: take "
-            "the # away to make it. Check the file with: waitroom check-config FILE"
+            "Lines that start with # and a key, without a space between, are settings that are turned off: remove "
+            "the # to use them. Check the file with: waitroom check-config FILE"
         ),
         "#",
         *_comment(_GENERATED),
@@ -134,7 +134,7 @@ def _facts(key: Key) -> Iterator[tuple[str, str]]:
 def describe_default(key: Key) -> str:
     """Return a key's default in the words of the reference and the example file."""
     if key.required:
-        return "none, it must be given"
+        return "none, required"
     if key.default is None:
         return f"none ({key.about.unset})"
     unset = f" ({key.about.unset})" if key.about.unset else ""

@@ -210,13 +210,13 @@ def _read_file(path: Path) -> Source:
         text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
         data = tomllib.loads(text)
     except OSError as error:
-        problem = Problem(str(path), f"can't be read: {error.strerror or type(error).__name__}.", "Mend the path.")
+        problem = Problem(str(path), f"can't be read: {error.strerror or type(error).__name__}.", "Check the path.")
     except UnicodeDecodeError:
-        problem = Problem(str(path), "is no UTF-8 text.", "Save it as UTF-8.")
+        problem = Problem(str(path), "isn't UTF-8 text.", "Save it as UTF-8.")
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"at line (\d+)", str(error))
         number = int(line[1]) if line else len(text.splitlines())
-        problem = Problem(str(path), f"is no valid TOML: {error}.", "Text stands in quotes, lists in [ ].", number)
+        problem = Problem(str(path), f"isn't valid TOML: {error}.", "Put text in quotes and lists in [ ].", number)
     else:
         provenance = {key: Provenance(line=line) for key, line in key_lines(text, data).items()}
         return Source(path.absolute().parent, data, provenance)
@@ -260,10 +260,10 @@ def _unknown_variable(variable: str, known: Iterable[str]) -> Problem:
     if meant:
         fix = f"Did you mean {PREFIX}{meant}?"
     elif variable.startswith(f"{PREFIX}ROOMS_"):
-        fix = f"Write {PREFIX}ROOMS_<NAME>_<KEY> with the name of a room there is and one of its keys."
+        fix = f"Write {PREFIX}ROOMS_<NAME>_<KEY> with the name of an existing room and one of its keys."
     else:
-        fix = "Take it out of the environment; docs/settings.md lists what there is."
-    return Problem(variable, "is no setting.", fix)
+        fix = "Remove it from the environment; docs/settings.md lists all settings."
+    return Problem(variable, "unknown setting.", fix)
 
 
 def _ambiguous_variable(variable: str, room_keys: Mapping[str, Key]) -> Problem:
@@ -272,7 +272,7 @@ def _ambiguous_variable(variable: str, room_keys: Mapping[str, Key]) -> Problem:
         fix = f"Write {PREFIX}ROOMS_<NAME>_{short} with the room's name in capitals."
     else:
         fix = "Rename a room, or set the key in the file."
-    return Problem(variable, "could mean several rooms.", fix)
+    return Problem(variable, "is ambiguous: several rooms match.", fix)
 
 
 def _apply_flags(
@@ -286,8 +286,8 @@ def _apply_flags(
         key = top_keys.get(name) or room_keys.get(name)
         if key is None:
             meant = closest_match(name, [*top_keys, *room_keys])
-            fix = f"Did you mean --{meant.replace('_', '-')}?" if meant else "Leave it out."
-            source.problems.append(Problem(flag, "is no setting.", fix))
+            fix = f"Did you mean --{meant.replace('_', '-')}?" if meant else "Remove it."
+            source.problems.append(Problem(flag, "unknown setting.", fix))
             continue
         converted = _parse_text(key, value) if isinstance(value, str) else value
         if name in top_keys:
@@ -295,8 +295,8 @@ def _apply_flags(
         elif len(rooms) == 1:
             source.set_value(("rooms", 0, name), converted, flag)
         elif rooms:
-            what = f"is for a gateway with one room, and there are {len(rooms)}."
-            source.problems.append(Problem(flag, what, "Set the key in the file, at the room it is meant for."))
+            what = f"requires a single room, but there are {len(rooms)}."
+            source.problems.append(Problem(flag, what, "Set the key of the intended room in the file."))
 
 
 def _expand_auto(source: Source) -> None:
@@ -306,7 +306,7 @@ def _expand_auto(source: Source) -> None:
             continue
         rate, switch = (("rooms", index, name) for name in ("rate_per_minute", "autopilot"))
         if room.get("autopilot") is False:
-            what, fix = 'is "auto", but autopilot is false.', "Take one of the two away."
+            what, fix = 'is "auto", but autopilot is false.', "Remove one of them."
             source.problems.append(source.problem(rate, what, fix))
         elif rate in source.provenance:
             source.provenance.setdefault(switch, source.provenance[rate])

@@ -92,8 +92,8 @@ def find_conflicts(settings: Settings, source: Source, rejected: frozenset[KeyPa
         found.append(
             _Conflict(
                 ("secrets_file",),
-                "can't be given together with secrets.",
-                "Take one of the two away.",
+                "can't be combined with secrets.",
+                "Remove one of them.",
                 (("secrets",), ("secrets_file",)),
             )
         )
@@ -116,15 +116,15 @@ def _room_conflicts(settings: Settings) -> Iterator[_Conflict]:
     if not settings.rooms:
         yield _Conflict(
             ("rooms",),
-            "there is no room.",
-            "Add a [[rooms]] table with name and upstream, or give --upstream http://127.0.0.1:3000 alone.",
+            "no room is defined.",
+            "Add a [[rooms]] table with name and upstream, or use only --upstream http://127.0.0.1:3000.",
             (("rooms",),),
         )
     for (i, one), (j, other) in combinations(enumerate(settings.rooms), 2):
         if one.name == other.name:
             names: tuple[KeyPath, ...] = (("rooms", j, "name"), ("rooms", i, "name"))
             what = f"rooms[{i}] has the same name."
-            yield _Conflict(names[0], what, "Rename one of the two.", names)
+            yield _Conflict(names[0], what, "Rename one of them.", names)
         shared = next(
             ((h, p) for h, p in product(other.hosts or ("",), other.paths or ("/",)) if _covers(one, h, p)), None
         )
@@ -132,8 +132,8 @@ def _room_conflicts(settings: Settings) -> Iterator[_Conflict]:
             host, path = shared
             yield _Conflict(
                 ("rooms", j),
-                f'covers {host or "any host"} with path {path}, just as rooms[{i}] "{one.name}" does.',
-                "Give one of the two other hosts or paths.",
+                f'covers {host or "any host"} with path {path}, like rooms[{i}] "{one.name}".',
+                "Give one of them other hosts or paths.",
                 tuple(("rooms", index, key) for index in (i, j) for key in ("hosts", "paths")),
             )
 
@@ -174,8 +174,8 @@ def _autopilot_conflicts(index: int, room: RoomSettings, source: Source) -> Iter
         switch: KeyPath = ("rooms", index, "autopilot")
         yield _Conflict(
             switch,
-            'is on, but method is "passthrough", where nobody waits and no rate counts.',
-            'Switch it off, or write method = "fifo".',
+            'is on, but method is "passthrough", which has no rate.',
+            'Turn it off, or set method = "fifo".',
             (switch, ("rooms", index, "method")),
         )
 
@@ -186,8 +186,8 @@ def _upstream_tls_conflicts(index: int, room: RoomSettings) -> Iterator[_Conflic
     for name in ("upstream_ca_file", "upstream_server_name"):
         if getattr(room, name) is not None:
             key = ("rooms", index, name)
-            what = f"is for an https:// upstream alone, and upstream is {room.upstreams[0]}."
-            yield _Conflict(key, what, "Take it away, or mend upstream.", (key, ("rooms", index, "upstream")))
+            what = f"applies only to an https:// upstream, but upstream is {room.upstreams[0]}."
+            yield _Conflict(key, what, "Remove it, or change upstream.", (key, ("rooms", index, "upstream")))
 
 
 def _bypass_conflicts(index: int, room: RoomSettings, source: Source) -> Iterator[_Conflict]:
@@ -195,14 +195,14 @@ def _bypass_conflicts(index: int, room: RoomSettings, source: Source) -> Iterato
         here: KeyPath = ("rooms", index, "bypass", number)
         keys = tuple((*here, name) for name in ("paths", "exact_paths"))
         if rule.paths and rule.exact_paths:
-            what = "is given together with paths, and a request has to meet both."
-            yield _Conflict(keys[1], what, "Take one of the two away, or make two rules.", keys)
+            what = "is combined with paths, and a request would have to match both."
+            yield _Conflict(keys[1], what, "Remove one of them, or write two rules.", keys)
         elif not (rule.paths or rule.exact_paths or rule.path_regex is not None or rule.preset is not None):
             given = next((key for key in keys if key in source.provenance), here)
             yield _Conflict(
                 given,
-                "must not be empty." if given is not here else "names no path.",
-                'Write paths = ["/webhooks/"], or exact_paths, path_regex or preset.',
+                "must not be empty." if given is not here else "needs a condition on the path.",
+                'Set paths = ["/webhooks/"], or exact_paths, path_regex or preset.',
                 keys,
             )
 
@@ -215,7 +215,7 @@ def _webhook_conflicts(settings: Settings) -> Iterator[_Conflict]:
                 key: KeyPath = ("webhooks", index, "rooms", number)
                 meant = closest_match(name, names)
                 fix = f"Did you mean {meant}?" if meant else f"The rooms are {', '.join(names)}."
-                yield _Conflict(key, f'names "{name}", and there is no such room.', fix, (key, ("rooms",)))
+                yield _Conflict(key, f'unknown room "{name}".', fix, (key, ("rooms",)))
 
 
 def _address_conflicts(settings: Settings) -> Iterator[_Conflict]:
@@ -225,7 +225,7 @@ def _address_conflicts(settings: Settings) -> Iterator[_Conflict]:
         yield _Conflict(
             ("admin_listen",),
             f"is the same address as listen, {settings.listen}.",
-            "Give it another port: the admin listener is never the public one.",
+            "Give it another port: the admin and the public listener must be separate.",
             (("listen",), ("admin_listen",)),
         )
     for index, room in enumerate(settings.rooms):
@@ -234,8 +234,8 @@ def _address_conflicts(settings: Settings) -> Iterator[_Conflict]:
             if address and any(_reaches(upstream, address) for upstream in upstreams):
                 yield _Conflict(
                     ("rooms", index, "upstream"),
-                    f"is the gateway's own {key}, so requests would go round in circles.",
-                    "Give the address the shop listens on, or move the gateway to another port.",
+                    f"is the gateway's own {key}, so requests would loop.",
+                    "Use the address of the shop, or move the gateway to another port.",
                     (("rooms", index, "upstream"), (key,)),
                 )
 
@@ -244,13 +244,13 @@ def _listener_conflicts(settings: Settings) -> Iterator[_Conflict]:
     pair: tuple[KeyPath, ...] = (("tls_certificate",), ("tls_key",))
     if (settings.tls_certificate is None) != (settings.tls_key is None):
         given, missing = pair if settings.tls_key is None else pair[::-1]
-        what = f"is given without {missing[0]}."
-        yield _Conflict(given, what, "Give both for HTTPS, or neither for plain HTTP.", pair)
+        what = f"is set without {missing[0]}."
+        yield _Conflict(given, what, "Set both for HTTPS, or neither for plain HTTP.", pair)
     if settings.proxy_protocol and not settings.trusted_proxies:
         yield _Conflict(
             ("proxy_protocol",),
-            "is on, but trusted_proxies is empty: nobody could connect.",
-            "Name the addresses of the load balancers that send the header in trusted_proxies.",
+            "is on, but trusted_proxies is empty: every connection would be refused.",
+            "List the load balancers that send the header in trusted_proxies.",
             (("proxy_protocol",), ("trusted_proxies",)),
         )
 
@@ -258,8 +258,8 @@ def _listener_conflicts(settings: Settings) -> Iterator[_Conflict]:
 def _user_conflicts(settings: Settings) -> Iterator[_Conflict]:
     for (i, one), (j, other) in combinations(enumerate(settings.users), 2):
         if one.name == other.name:
-            what = f'"{other.name}" is the name of users[{i}] too.'
-            yield _Conflict(("users", j, "name"), what, "Rename one of the two.", (("users",),))
+            what = f"users[{i}] has the same name."
+            yield _Conflict(("users", j, "name"), what, "Rename one of them.", (("users",),))
 
 
 def _same_address(one: Address, other: Address) -> bool:
@@ -327,10 +327,10 @@ def _unknown_key(path: KeyPath, top: type) -> tuple[str, str]:
     for header, table in tables.items():
         if name in keys_of(table):
             if not header:
-                return "is a key of the top level.", "Move it above the first [[rooms]]."
-            return f"is a key of [[{header}]].", "Move it under such a header."
+                return "belongs to the top level.", "Move it above the first [[rooms]]."
+            return f"belongs to [[{header}]].", "Move it below that header."
     meant = closest_match(name.lower().replace("-", "_"), keys_of(tables[here]))
-    return "is no setting.", f"Did you mean {meant}?" if meant else "docs/settings.md lists what there is."
+    return "unknown setting.", f"Did you mean {meant}?" if meant else "docs/settings.md lists all settings."
 
 
 def _describe(detail: ErrorDetails, key: Key) -> tuple[str, str]:
@@ -353,16 +353,16 @@ def _describe(detail: ErrorDetails, key: Key) -> tuple[str, str]:
             choices = ", ".join(json.dumps(choice) for choice in key.choices)
             meant = closest_match(str(value), map(str, key.choices))
             return (
-                f"can't be {_format_value(value, key)}.",
-                f"Did you mean {meant}?" if meant else f"Take one of {choices}.",
+                f"invalid value {_format_value(value, key)}.",
+                f"Did you mean {meant}?" if meant else f"Choose one of {choices}.",
             )
         case "greater_than" | "greater_than_equal":
-            what = f"is {_format_value(value, key)}, and must be {key.bounds}."
+            what = f"is {_format_value(value, key)}, but must be {key.bounds}."
             bound = plain_number(context["gt" if "gt" in context else "ge"])
             wanted = f"more than {bound}" if "gt" in context else f"{bound} or more"
             return what, f"{key.about.reason} Write {wanted} ({key.about.unit}).".lstrip()
         case "less_than_equal":
-            what = f"is {_format_value(value, key)}, and must be {key.bounds}."
+            what = f"is {_format_value(value, key)}, but must be {key.bounds}."
             return what, f"Write {plain_number(context['le'])} or less ({key.about.unit})."
         case "too_short":
             return "must not be empty.", f"Write {key.name} = {key.about.example}"
@@ -371,7 +371,7 @@ def _describe(detail: ErrorDetails, key: Key) -> tuple[str, str]:
         case "tuple_type" if key.shape is Shape.TABLES:
             return f"must be a list of tables, not {_format_value(value, key)}.", f"Write its header as {header}."
         case "tuple_type":
-            return f"must be a list, not {_format_value(value, key)}.", "Put it in [ ], even if it is one alone."
+            return f"must be a list, not {_format_value(value, key)}.", "Put it in [ ], even a single item."
     raise TypeError(f"no words for the error {detail['type']}")
 
 

@@ -71,7 +71,7 @@ def room_name(value: str) -> str:
     """Refuse a name that is not valid in a cookie's name."""
     if not _NAME.fullmatch(value):
         raise invalid_value(
-            f'can\'t be "{value}": it becomes part of cookie names.',
+            f'invalid name "{value}": it becomes part of cookie names.',
             "Use 1 to 32 of a-z, 0-9, _ and -, beginning with a letter or digit.",
         )
     return value
@@ -84,9 +84,9 @@ def host_pattern(value: str) -> str:
     if all(_HOST_LABEL.fullmatch(label) for label in labels):
         return host
     if not host.isascii():
-        raise invalid_value(f'can\'t be "{value}": hosts are compared in their ASCII form.', "Write it as xn--...")
+        raise invalid_value(f'invalid host "{value}": hosts are compared in ASCII form.', "Write it as xn--...")
     raise invalid_value(
-        f'can\'t be "{value}": a host stands alone, without scheme, port or path.',
+        f'invalid host "{value}": it must have no scheme, port or path.',
         'Write "shop.example.com", or "*.example.com" for every subdomain.',
     )
 
@@ -94,11 +94,11 @@ def host_pattern(value: str) -> str:
 def path_prefix(value: str) -> str:
     """Refuse a path prefix that no request path can begin with."""
     if not value.startswith("/"):
-        raise invalid_value(f'"{value}" is no path: it must begin with "/".', f'Write "/{value}".')
+        raise invalid_value(f'invalid path "{value}": it must begin with "/".', f'Write "/{value}".')
     if bad := _PATH_FORBIDDEN.search(value):
         raise invalid_value(
-            f'"{value}" is no path prefix: it holds {bad.group()!r}.',
-            "Write the path alone, without query or blanks.",
+            f'invalid path prefix "{value}": it contains {bad.group()!r}.',
+            "Write only the path, without a query or spaces.",
         )
     return value
 
@@ -107,7 +107,7 @@ def http_method(value: str) -> str:
     """Return a request method in upper case."""
     method = value.upper()
     if not _METHOD.fullmatch(method):
-        raise invalid_value(f'"{value}" is no request method.', 'Write such as "POST".')
+        raise invalid_value(f'invalid request method "{value}".', 'For example: "POST".')
     return method
 
 
@@ -115,14 +115,14 @@ def header_line(value: str) -> str:
     """Return a header's name in lower case, with its value after a colon if there is one."""
     name, colon, rest = value.partition(":")
     if not _METHOD.fullmatch(name.strip().upper()):
-        raise invalid_value(f'"{value}" begins with no header\'s name.', 'Write such as "X-Order-Status: failed".')
+        raise invalid_value(f'invalid header "{value}".', 'For example: "X-Order-Status: failed".')
     return f"{name.strip().lower()}:{rest.strip()}" if colon else name.strip().lower()
 
 
 def header_name(value: str) -> str:
     """Refuse an invalid header name; the case is kept."""
     if not _METHOD.fullmatch(value.upper()):
-        raise invalid_value(f'"{value}" is no header\'s name.', 'Write such as "X-Requested-With".')
+        raise invalid_value(f'invalid header name "{value}".', 'For example: "X-Requested-With".')
     return value
 
 
@@ -132,13 +132,13 @@ def bypass_header(value: str) -> str:
     name, colon, rest = value.partition(":")
     name, rest = name.strip().lower(), rest.strip()
     if not _METHOD.fullmatch(name.upper()):
-        raise invalid_value("begins with no header's name.", example)
+        raise invalid_value("must begin with a header name.", example)
     if name == "cookie":
-        raise invalid_value("names the Cookie header.", 'Write cookies, with such as "name=value", instead.')
+        raise invalid_value("can't be the Cookie header.", 'Use cookies = ["name=value"] instead.')
     if colon and not rest:
         raise invalid_value("has no value after the colon.", example)
     if not rest.isascii() or not rest.isprintable():
-        raise invalid_value("has a value with characters that headers don't hold.", "Write it in printable ASCII.")
+        raise invalid_value("has a value with characters that aren't allowed in headers.", "Use only printable ASCII.")
     return f"{name}:{rest}" if colon else name
 
 
@@ -146,7 +146,7 @@ def bypass_pair(value: str) -> str:
     """Refuse anything but a name, or a name, "=" and a value. A value may be a secret: it is not quoted."""
     name, equals, rest = value.partition("=")
     if not name or name != name.strip() or not value.isprintable() or set(name) & set(";&"):
-        raise invalid_value("begins with no name.", 'Write "name=value", or "name" for any value.')
+        raise invalid_value("must begin with a name.", 'Write "name=value", or "name" for any value.')
     if equals and not rest:
         raise invalid_value("has no value after the =.", 'Write "name=value", or "name" for any value.')
     return value
@@ -154,12 +154,12 @@ def bypass_pair(value: str) -> str:
 
 def cors_origin(value: str) -> str:
     """Return an origin as browsers send it, in lower case and without a default port; refuse a path or a pattern."""
-    example = 'Write such as "https://app.example.com".'
+    example = 'For example: "https://app.example.com".'
     url = _split_url(value.lower())
     if url is None or url.scheme not in _PORTS or split_address(_with_port(url)) is None or "@" in url.netloc:
-        raise invalid_value(f'"{value}" is no origin.', example)
+        raise invalid_value(f'invalid origin "{value}".', example)
     if url.path not in {"", "/"} or "?" in value or "#" in value:
-        raise invalid_value(f'"{value}" must not hold a path or a query.', example)
+        raise invalid_value(f'"{value}" must not contain a path or a query.', example)
     return f"{url.scheme}://{url.netloc.removesuffix(f':{_PORTS[url.scheme]}')}"
 
 
@@ -167,11 +167,13 @@ def failure_text(value: str) -> str:
     """Refuse text that can't occur in a small JSON response, or that would occur in any."""
     if not MIN_FAILURE_TEXT <= len(value) <= MAX_FAILURE_TEXT:
         raise invalid_value(
-            f"can't have {len(value)} characters.",
-            f"Write {MIN_FAILURE_TEXT} to {MAX_FAILURE_TEXT}, such as '\"success\":false'.",
+            f"has {len(value)} characters.",
+            f"Use {MIN_FAILURE_TEXT} to {MAX_FAILURE_TEXT}, such as '\"success\":false'.",
         )
     if not value.isprintable():
-        raise invalid_value("holds a control character.", "Write one line of the answer, as the shop writes it.")
+        raise invalid_value(
+            "contains a control character.", "Write one line of the response, exactly as the shop sends it."
+        )
     return value
 
 
@@ -202,8 +204,8 @@ def listen_address(value: str) -> str:
         port = value.lstrip(":")
         example = f"0.0.0.0:{port}" if _PORT.fullmatch(port) and int(port) <= 65535 else "0.0.0.0:8080"
         raise invalid_value(
-            f'"{value}" is no address to listen on: it needs a host and a port.',
-            f'Write "{example}" for every IPv4 address of this machine, or "[::]:8080" for IPv6 too.',
+            f'invalid address "{value}": it needs a host and a port.',
+            f'Write "{example}" for all IPv4 addresses of this machine, or "[::]:8080" to include IPv6.',
         )
     return value
 
@@ -213,15 +215,17 @@ def upstream_url(value: str) -> str:
     if value.startswith("unix:"):
         path = value.removeprefix("unix://")
         if path == value or not path.startswith("/") or _PATH_FORBIDDEN.search(path) or path.endswith("/"):
-            raise invalid_value("must name a socket by its whole path.", 'Write "unix:///run/shop.sock".')
+            raise invalid_value("must be the absolute path of a socket.", 'Write "unix:///run/shop.sock".')
         return value
     if split_address(value):
         raise invalid_value("must begin with http://, https:// or unix://.", f'Write "http://{value}".')
     url = _split_url(value)
     if url is None:
-        raise invalid_value("is no address of a shop.", 'Write "http://127.0.0.1:3000" or "unix:///run/shop.sock".')
+        raise invalid_value(
+            "isn't a valid upstream address.", 'Write "http://127.0.0.1:3000" or "unix:///run/shop.sock".'
+        )
     if "@" in url.netloc:
-        raise invalid_value("must not hold a user or a password.", "Leave out what stands before the @.")
+        raise invalid_value("must not contain a user or a password.", "Remove the part before the @.")
     if url.scheme not in _PORTS:
         raise invalid_value(
             "must begin with http://, https:// or unix://.",
@@ -229,12 +233,12 @@ def upstream_url(value: str) -> str:
         )
     address = split_address(_with_port(url))
     if address is None:
-        raise invalid_value("has no host and port one could connect to.", 'Write "http://127.0.0.1:3000".')
+        raise invalid_value("has no valid host and port.", 'Write "http://127.0.0.1:3000".')
     host = f"[{address.host}]" if ":" in address.host else address.host
     plain = f"{url.scheme}://{host}:{address.port}"
     if url.path not in {"", "/"} or "?" in value or "#" in value:
         raise invalid_value(
-            "must not hold a path or a query: requests go on with the path they came with.",
+            "must not contain a path or a query: requests keep their own path.",
             f'Write "{plain}".',
         )
     return plain
@@ -261,34 +265,34 @@ def upstream_urls(value: object) -> str | tuple[str, ...]:
         raise PydanticKnownError("too_short", {"field_type": "List", "min_length": 1, "actual_length": 0})
     if len({url.partition(":")[0] for url in urls}) > 1:
         raise invalid_value(
-            "holds addresses of different schemes.", "Give all of them as http://, as https:// or as unix://."
+            "contains addresses with different schemes.", "Use only http://, only https:// or only unix://."
         )
     if len(set(urls)) < len(urls):
-        raise invalid_value("names an address twice.", "Name each once: the load is spread evenly over all.")
+        raise invalid_value("contains an address twice.", "List each once: the load is spread evenly.")
     return urls[0] if len(urls) == 1 else urls
 
 
 def _listed_upstream(number: int, value: object) -> str:
     if not isinstance(value, str):
-        raise invalid_value(f"holds one, number {number}, that isn't text.", 'Write such as ["http://10.0.0.1:3000"].')
+        raise invalid_value(f"has an item, number {number}, that isn't text.", 'For example: ["http://10.0.0.1:3000"].')
     try:
         return upstream_url(value)
     except PydanticCustomError as error:
         context = error.context or {}
-        raise invalid_value(f"holds one, number {number}, that {context['what']}", context["fix"]) from None
+        raise invalid_value(f"has an item, number {number}, that {context['what']}", context["fix"]) from None
 
 
 def server_name(value: str) -> str:
     """Return the name that a certificate is checked for, in lower case; refuse a port or a scheme."""
     if value.startswith("*"):
-        raise invalid_value(f'can\'t be "{value}": the shop is asked for under one name.', 'Write "shop.example.com".')
+        raise invalid_value(f'invalid name "{value}": wildcards are not allowed.', 'Write "shop.example.com".')
     return host_pattern(value)
 
 
 def url_path(value: str) -> str:
     """Refuse anything but a path, optionally with a query, in ASCII."""
     if not _REQUEST_PATH.fullmatch(value):
-        raise invalid_value(f'"{value}" is no path to ask for.', 'Write such as "/healthz".')
+        raise invalid_value(f'invalid path "{value}".', 'For example: "/healthz".')
     return value
 
 
@@ -302,11 +306,11 @@ def trusted_network(value: str) -> str:
         meant = ip_network(value, strict=False)
     except ValueError:
         raise invalid_value(
-            f'"{value}" is neither an IP address nor a network.', 'Write such as "10.0.0.7" or "10.0.0.0/8".'
+            f'"{value}" is neither an IP address nor a network.', 'For example: "10.0.0.7" or "10.0.0.0/8".'
         ) from None
     raise invalid_value(
-        f'"{value}" is an address inside a network, not the network.',
-        f'Write "{meant}", or "{value.partition("/")[0]}" for that address alone.',
+        f'"{value}" is an address within a network, not the network itself.',
+        f'Write "{meant}", or "{value.partition("/")[0]}" for only that address.',
     )
 
 
@@ -315,13 +319,13 @@ def redis_address(value: str) -> str:
     url = _split_url(value)
     if url is None or url.scheme not in {"redis", "rediss", "unix"}:
         raise invalid_value(
-            "must begin with redis://, rediss:// (TLS) or unix://.", 'Write such as "redis://10.0.0.5:6379/0".'
+            "must begin with redis://, rediss:// (TLS) or unix://.", 'For example: "redis://10.0.0.5:6379/0".'
         )
     if url.scheme == "unix":
         if not url.path.strip("/"):
-            raise invalid_value("names no socket.", 'Write such as "unix:///run/valkey.sock".')
+            raise invalid_value("has no socket path.", 'For example: "unix:///run/valkey.sock".')
     elif not url.hostname:
-        raise invalid_value("names no host.", 'Write such as "redis://10.0.0.5:6379/0".')
+        raise invalid_value("has no host.", 'For example: "redis://10.0.0.5:6379/0".')
     return value
 
 
@@ -329,8 +333,8 @@ def signing_secret(value: str) -> str:
     """Refuse a secret that could be guessed. It is not quoted."""
     if len(value) < SECRET_LENGTH:
         raise invalid_value(
-            f"holds a secret of fewer than {SECRET_LENGTH} characters.",
-            "Make one with the command: waitroom secret",
+            f"must have at least {SECRET_LENGTH} characters.",
+            "Generate one with: waitroom secret",
         )
     return value
 
@@ -339,25 +343,27 @@ def user_name(value: str) -> str:
     """Refuse a name that can't be typed the same everywhere, or that is reserved for an actor other than a user."""
     if not _USER_NAME.fullmatch(value):
         raise invalid_value(
-            f'can\'t be "{value}".',
-            'Write 1 to 64 of a-z, 0-9, ".", "_", "@" and "-", beginning with a letter or digit.',
+            f'invalid user name "{value}".',
+            'Use 1 to 64 of a-z, 0-9, ".", "_", "@" and "-", beginning with a letter or digit.',
         )
     if value in RESERVED_USER_NAMES:
-        raise invalid_value(f'can\'t be "{value}": the audit log has another meaning for it.', "Take another name.")
+        raise invalid_value(
+            f'reserved name "{value}": the audit log uses it for another actor.', "Choose another name."
+        )
     return value
 
 
 def password_hash(value: str) -> str:
     """Refuse anything but an argon2id hash that a gateway has the memory to check. It is not quoted."""
-    fix = "Make one with the command: waitroom user hash"
+    fix = "Generate one with: waitroom user hash"
     found = _ARGON2.fullmatch(value)
     if found is None or any(len(part) % 4 == 1 for part in found.group("salt", "hash")):
-        raise invalid_value("is no argon2id hash.", fix)
+        raise invalid_value("isn't an argon2id hash.", fix)
     kib, passes, lanes = (int(number) for number in found.group("kib", "passes", "lanes"))
     if kib < 8 * lanes:  # RFC 9106, section 3.1
-        raise invalid_value("is no argon2id hash.", fix)
+        raise invalid_value("isn't an argon2id hash.", fix)
     if kib > ARGON2_MOST_KIB or passes > ARGON2_MOST_PASSES:
-        raise invalid_value("takes too long, or too much memory, to check.", fix)
+        raise invalid_value("is too expensive to verify.", fix)
     return value
 
 
@@ -366,8 +372,8 @@ def totp_secret(value: str) -> str:
     secret = re.sub(r"[\s-]", "", value).upper().rstrip("=")
     if not _BASE32.fullmatch(secret) or len(secret) % 8 in {1, 3, 6}:
         raise invalid_value(
-            "is no base32 secret of at least 26 characters (A-Z, 2-7).",
-            "Copy the one from the authenticator's otpauth:// address, where it stands behind secret=",
+            "isn't a base32 secret of at least 26 characters (A-Z, 2-7).",
+            "Copy it from the authenticator's otpauth:// URL, after secret=",
         )
     return secret
 
@@ -375,24 +381,24 @@ def totp_secret(value: str) -> str:
 def admin_host(value: str) -> str:
     """Return a host name of the admin listener, in lower case; refuse a pattern, a port or a scheme."""
     if value.startswith("*"):
-        raise invalid_value(f'can\'t be "{value}": every name counts by itself.', 'Write "waitroom.example.com".')
+        raise invalid_value(f'invalid host "{value}": wildcards are not allowed.', 'Write "waitroom.example.com".')
     return host_pattern(value)
 
 
 def webhook_url(value: str) -> str:
     """Refuse a URL that events can't be sent to. The value may contain a secret, so it is not quoted."""
-    example = 'Write such as "https://hooks.example.com/waitroom".'
+    example = 'For example: "https://hooks.example.com/waitroom".'
     url = _split_url(value)
     if url is None or url.scheme not in _PORTS:
         raise invalid_value("must begin with http:// or https://.", example)
     if "@" in url.netloc:
-        raise invalid_value("must not hold a user or a password.", "Leave out what stands before the @.")
+        raise invalid_value("must not contain a user or a password.", "Remove the part before the @.")
     if not url.hostname:
-        raise invalid_value("names no host.", example)
+        raise invalid_value("has no host.", example)
     if split_address(_with_port(url)) is None:
-        raise invalid_value("has no host and port one could connect to.", example)
+        raise invalid_value("has no valid host and port.", example)
     if "#" in value:
-        raise invalid_value("must not hold a fragment.", "Leave out the # and what stands after it.")
+        raise invalid_value("must not contain a fragment.", "Remove the # and everything after it.")
     return value
 
 
@@ -400,15 +406,15 @@ def webhook_event(value: str) -> str:
     """Refuse an unknown event."""
     if value not in WEBHOOK_EVENTS:
         meant = difflib.get_close_matches(value, WEBHOOK_EVENTS, 1)
-        fix = f"Did you mean {meant[0]}?" if meant else f"Take some of {', '.join(WEBHOOK_EVENTS)}."
-        raise invalid_value(f'"{value}" is no event.', fix)
+        fix = f"Did you mean {meant[0]}?" if meant else f"Choose from {', '.join(WEBHOOK_EVENTS)}."
+        raise invalid_value(f'unknown event "{value}".', fix)
     return value
 
 
 def file_path(value: str) -> str:
     """Refuse text that can't be a path."""
     if not value.strip() or "\0" in value:
-        raise invalid_value("must be a path.", "Give it one, or leave the key out.")
+        raise invalid_value("must be a path.", "Enter a path, or remove the key.")
     return value
 
 

@@ -268,12 +268,12 @@ def test_variables_that_are_not_ours_or_made_by_kubernetes_are_passed_over(tmp_p
 @pytest.mark.parametrize(
     ("variable", "value", "expected"),
     [
-        ("WAITROOM_LISTN", "x", "WAITROOM_LISTN: is no setting. Did you mean WAITROOM_LISTEN?"),
-        ("WAITROOM_PORT", "9000", "WAITROOM_PORT: is no setting."),
-        ("WAITROOM_LISTN", "tcp://10.0.0.1:80", "WAITROOM_LISTN: is no setting."),
-        ("WAITROOM_ROOMS_SHOP_RATE", "6", "WAITROOM_ROOMS_SHOP_RATE: is no setting. Did you mean WAITROOM_ROOMS_SHOP_"),
-        ("WAITROOM_ROOMS_9", "6", "WAITROOM_ROOMS_9: is no setting. Write WAITROOM_ROOMS_<NAME>_<KEY> with"),
-        ("WAITROOM_QQQQ", "6", "WAITROOM_QQQQ: is no setting. Take it out of the environment"),
+        ("WAITROOM_LISTN", "x", "WAITROOM_LISTN: unknown setting. Did you mean WAITROOM_LISTEN?"),
+        ("WAITROOM_PORT", "9000", "WAITROOM_PORT: unknown setting."),
+        ("WAITROOM_LISTN", "tcp://10.0.0.1:80", "WAITROOM_LISTN: unknown setting."),
+        ("WAITROOM_ROOMS_SHOP_RATE", "6", "WAITROOM_ROOMS_SHOP_RATE: unknown setting. Did you mean WAITROOM_"),
+        ("WAITROOM_ROOMS_9", "6", "WAITROOM_ROOMS_9: unknown setting. Write WAITROOM_ROOMS_<NAME>_<KEY> with"),
+        ("WAITROOM_QQQQ", "6", "WAITROOM_QQQQ: unknown setting. Remove it from the environment"),
         ("WAITROOM_WORKERS", "two", 'WAITROOM_WORKERS: must be a whole number, not "two".'),
         (
             "WAITROOM_SESSION_SECONDS",
@@ -281,11 +281,11 @@ def test_variables_that_are_not_ours_or_made_by_kubernetes_are_passed_over(tmp_p
             'WAITROOM_SESSION_SECONDS: must be a whole number, not "15m". Give seconds as a whole number: 900.',
         ),
         ("WAITROOM_RATE_PER_MINUTE", "nan", "WAITROOM_RATE_PER_MINUTE: must be a number, not nan."),
-        ("WAITROOM_PATHS", "/a,b", 'WAITROOM_PATHS: "b" is no path'),
+        ("WAITROOM_PATHS", "/a,b", 'WAITROOM_PATHS: invalid path "b"'),
         ("WAITROOM_PROXY_PROTOCOL", "yes", 'WAITROOM_PROXY_PROTOCOL: must be true or false, not "yes".'),
         ("WAITROOM_BYPASS", "/hooks/", 'WAITROOM_BYPASS: must be a list of tables, not "/hooks/".'),
-        ("WAITROOM_BYPASS", '[{paths = ["x"]}]', 'WAITROOM_BYPASS: "x" is no path'),
-        ("WAITROOM_METHOD", "filo", 'WAITROOM_METHOD: can\'t be "filo". Did you mean fifo?'),
+        ("WAITROOM_BYPASS", '[{paths = ["x"]}]', 'WAITROOM_BYPASS: invalid path "x"'),
+        ("WAITROOM_METHOD", "filo", 'WAITROOM_METHOD: invalid value "filo". Did you mean fifo?'),
         ("WAITROOM_KEEP_PLACE_SECONDS", "100", "WAITROOM_KEEP_PLACE_SECONDS: keep_place_seconds (100) is less than"),
     ],
 )
@@ -305,22 +305,22 @@ def test_a_switch_in_the_environment(tmp_path: Path, text: str, meant: bool) -> 
 def test_a_variable_that_could_mean_several_rooms_is_refused(tmp_path: Path) -> None:
     (problem,) = refused(tmp_path, TWO_ROOMS, {"WAITROOM_MAX_ACTIVE": "5"})
     assert problem == (
-        "WAITROOM_MAX_ACTIVE: could mean several rooms. Write WAITROOM_ROOMS_<NAME>_MAX_ACTIVE with the room's name "
-        "in capitals."
+        "WAITROOM_MAX_ACTIVE: is ambiguous: several rooms match. Write WAITROOM_ROOMS_<NAME>_MAX_ACTIVE with the "
+        "room's name in capitals."
     )
     alike = TWO_ROOMS.replace('"shop"', '"pre_sale"')
     (problem,) = refused(tmp_path, alike, {"WAITROOM_ROOMS_PRE_SALE_MAX_ACTIVE": "5"})
-    assert problem.startswith("WAITROOM_ROOMS_PRE_SALE_MAX_ACTIVE: could mean several rooms. Rename a room")
+    assert problem.startswith("WAITROOM_ROOMS_PRE_SALE_MAX_ACTIVE: is ambiguous: several rooms match. Rename a room")
 
 
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        ({"workers": 0}, "--workers: is 0, and must be at least 1"),
-        ({"admin_listen": "x"}, '--admin-listen: "x" is no address to listen on'),
+        ({"workers": 0}, "--workers: is 0, but must be at least 1"),
+        ({"admin_listen": "x"}, '--admin-listen: invalid address "x"'),
         ({"max_active": "many"}, '--max-active: must be a whole number, not "many"'),
-        ({"liste": "x"}, "--liste: is no setting. Did you mean --listen?"),
-        ({"qqqq": "x"}, "--qqqq: is no setting. Leave it out."),
+        ({"liste": "x"}, "--liste: unknown setting. Did you mean --listen?"),
+        ({"qqqq": "x"}, "--qqqq: unknown setting. Remove it."),
         ({"template": "nowhere.html"}, "--template: names "),
     ],
 )
@@ -331,12 +331,12 @@ def test_mistakes_in_flags_name_the_flag(tmp_path: Path, flags: dict[str, object
 
 def test_a_flag_for_a_room_needs_a_single_room(tmp_path: Path) -> None:
     (problem,) = refused(tmp_path, TWO_ROOMS, upstream=UPSTREAM)
-    assert problem.startswith("--upstream: is for a gateway with one room, and there are 2.")
+    assert problem.startswith("--upstream: requires a single room, but there are 2.")
 
 
 def test_nothing_at_all_is_one_problem(tmp_path: Path) -> None:
     (problem,) = refused(tmp_path, None, {"WAITROOM_MAX_ACTIVE": "5"}, rate_per_minute=5)
-    assert problem.startswith("rooms: there is no room.")
+    assert problem.startswith("rooms: no room is defined.")
 
 
 def test_relative_files_start_at_the_settings_file_or_else_at_the_working_directory(
@@ -369,7 +369,7 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path: Path, name: str) -> None:
 
 def test_a_file_that_is_no_text_is_said(tmp_path: Path) -> None:
     (tmp_path / "waitroom.toml").write_bytes(b"listen = '\xff'\n")
-    with pytest.raises(SettingsError, match="no UTF-8 text"):
+    with pytest.raises(SettingsError, match="isn't UTF-8 text"):
         load_settings(tmp_path / "waitroom.toml", {}, {})
 
 
@@ -435,7 +435,7 @@ def test_an_upstream_is_one_address_or_several(tmp_path: Path) -> None:
     assert (room.upstream, room.upstreams) == (UPSTREAM, (UPSTREAM,))
     with_commas = {"WAITROOM_UPSTREAM": f"{UPSTREAM}, https://shop"}
     (problem,) = refused(tmp_path, None, with_commas)
-    assert problem.startswith("WAITROOM_UPSTREAM: holds addresses of different schemes.")
+    assert problem.startswith("WAITROOM_UPSTREAM: contains addresses with different schemes.")
     settings = load(tmp_path, None, {"WAITROOM_UPSTREAM": f"{UPSTREAM}, http://shop,"})
     assert settings.rooms[0].upstream == (UPSTREAM, "http://shop:80")
     assert from_json(to_json(settings)) == settings
