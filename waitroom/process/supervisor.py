@@ -21,8 +21,8 @@ import structlog
 from waitroom.errors import StartError
 from waitroom.metrics.recorder import FOLDER
 from waitroom.net.tls import CertificateError, CertificatePair, read_pair
+from waitroom.process.bootstrap import python_command
 from waitroom.process.child import NO_PAIR, READY
-from waitroom.process.command import python_command
 from waitroom.process.data_dir import kept_secret, lock_folder
 from waitroom.process.embedded_store import EmbeddedStore
 from waitroom.settings import Settings, to_json

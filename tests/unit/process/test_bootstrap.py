@@ -11,7 +11,7 @@ from pathlib import Path
 import typer
 
 from waitroom.cli import app
-from waitroom.process.command import python_command
+from waitroom.process.bootstrap import python_command
 
 MODULE = """
 import gc, json, sys
