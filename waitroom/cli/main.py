@@ -133,7 +133,7 @@ def run(
 
     scheme = "http" if settings.tls_certificate is None else "https"
 
-    def announce(settings: Settings) -> None:
+    def on_ready(settings: Settings) -> None:
         lines = [
             f"Room [bold]{room.name}[/bold] ({', '.join(room.hosts) or 'any host'}) is open before "
             f"{escape(', '.join(room.upstreams))}"
@@ -144,7 +144,7 @@ def run(
         out.print("\n".join(lines))  # in one piece, so that no other process's log comes between the lines
 
     try:
-        asyncio.run(Supervisor(settings, announce).run())
+        asyncio.run(Supervisor(settings, on_ready).run())
     except* StartError as group:
         for error in group.exceptions:
             err.print(f"[bold red]waitroom can't start:[/bold red] {escape(str(error))}")

@@ -16,7 +16,7 @@ from waitroom.control.auth.middleware import Access
 from waitroom.control.monitoring.readiness import is_serving
 from waitroom.control.rooms.admission_loop import Admission
 from waitroom.metrics.collectors import ControlCollector, EdgeCollector, QueueCollector, exposition
-from waitroom.metrics.recorder import FOLDER
+from waitroom.metrics.recorder import METRICS_DIR
 from waitroom.net.authority import parse_authority
 from waitroom.queue.view import RoomView
 from waitroom.settings import Settings
@@ -51,7 +51,7 @@ def make_app(settings: Settings, admissions: Sequence[Admission], access: Access
     access.install(app)
     app[ADMISSIONS] = admissions
     app[SETTINGS] = settings
-    folder = Path(settings.data_dir) / FOLDER
+    folder = Path(settings.data_dir) / METRICS_DIR
     app[COLLECTORS] = (
         QueueCollector(_Views(admissions)),
         EdgeCollector(folder),

@@ -29,7 +29,7 @@ from waitroom.control.rooms.audit_outbox import Notes
 from waitroom.control.rooms.operations import Change, Operations
 from waitroom.control.rooms.presenter import Rooms
 from waitroom.control.webhooks.watcher import Webhooks
-from waitroom.metrics.recorder import FOLDER
+from waitroom.metrics.recorder import METRICS_DIR
 from waitroom.metrics.upstream_window import UpstreamWindow
 from waitroom.process.child import Child, run_child
 from waitroom.queue.store import QueueStore
@@ -52,7 +52,7 @@ async def serve(child: Child) -> None:
     records = connect(settings.redis_url, timeout_seconds=RECORDS_TIMEOUT_SECONDS)
     stores = {room.name: QueueStore(redis, room.name) for room in settings.rooms}
     admissions = [Admission(room, stores[room.name]) for room in settings.rooms]
-    watch = UpstreamWindow(Path(settings.data_dir) / FOLDER)
+    watch = UpstreamWindow(Path(settings.data_dir) / METRICS_DIR)
     who = new_name()
     logbooks = {room.name: Logbook(redis, room.name, who) for room in settings.rooms}
     pilots: dict[str, Pilot] = {}

@@ -20,10 +20,10 @@ from waitroom.edge.rooms.room import FLUSH_SECONDS, REFRESH_SECONDS, Room
 from waitroom.edge.rooms.router import Router
 from waitroom.edge.upstream.health_checks import HealthChecks
 from waitroom.edge.upstream.pool import UpstreamPool
-from waitroom.metrics.recorder import FOLDER, EdgeMetrics
+from waitroom.metrics.recorder import METRICS_DIR, EdgeMetrics
 from waitroom.net.forwarded import TrustedProxies
 from waitroom.process.child import Child, run_child
-from waitroom.process.open_files import most_connections, raise_limit
+from waitroom.process.open_files import connection_limit, raise_limit
 from waitroom.queue.store import QueueStore
 from waitroom.settings import Settings
 from waitroom.store.connection import connect
@@ -42,7 +42,7 @@ async def serve(child: Child) -> None:
     settings = child.settings
     assert settings.redis_url is not None
     redis = connect(settings.redis_url)
-    metrics = EdgeMetrics(Path(settings.data_dir) / FOLDER, child.slot, [room.name for room in settings.rooms])
+    metrics = EdgeMetrics(Path(settings.data_dir) / METRICS_DIR, child.slot, [room.name for room in settings.rooms])
     clock = Clock()
     rooms = {
         room.name: Room(
@@ -75,7 +75,7 @@ async def serve(child: Child) -> None:
             saved = False
 
     neighbour_files = [
-        (room, NeighbourFiles(Path(settings.data_dir) / FOLDER, room.name, child.slot)) for room in rooms.values()
+        (room, NeighbourFiles(Path(settings.data_dir) / METRICS_DIR, room.name, child.slot)) for room in rooms.values()
     ]
 
     async def share_neighbours() -> None:
@@ -121,7 +121,7 @@ async def _listening(child: Child, edge: Edge) -> AsyncIterator[None]:
 
     async def reload() -> None:
         while True:
-            acceptor.set_context((await child.new_pairs.get()).context())
+            acceptor.set_context((await child.certificate_updates.get()).context())
             log.info("new certificate in use")
 
     reloading = asyncio.create_task(reload())
@@ -154,7 +154,7 @@ def _edge(settings: Settings, rooms: Mapping[str, Room], clock: Clock, *, warn: 
         limits,
         clock,
         most_buffered=settings.client_body_buffer_total_bytes,
-        most_connections=most_connections(raise_limit(), settings.client_connections, upstream, warn=warn),
+        most_connections=connection_limit(raise_limit(), settings.client_connections, upstream, warn=warn),
         most_per_address=settings.client_connections_per_address,
         workers=settings.workers,
     )

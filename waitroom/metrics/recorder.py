@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-FOLDER: Final = "metrics"
+METRICS_DIR: Final = "metrics"
 UPSTREAM_BOUNDS: Final[tuple[float, ...]] = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 MOST_SHARED_NAMED: Final = 100  # sessions named in a worker's file: as many as are counted
 # The upper bounds of the histograms' buckets, in seconds.

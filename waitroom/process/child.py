@@ -24,7 +24,7 @@ from waitroom.settings import Settings, from_json
 log = structlog.get_logger()
 
 SETTINGS_SECONDS = 10.0
-LONGEST_SETTINGS = 4 << 20
+MAX_SETTINGS_BYTES = 4 << 20
 READY = b"ready\n"
 NO_PAIR = b"\n"
 
@@ -39,7 +39,7 @@ class Child:
         listener: The socket to serve, created by the supervisor, so that no connection is lost during a replacement.
         stop: Set when the child should finish its work and exit.
         pair: Certificate and key of the public listener, or None for plain HTTP.
-        new_pairs: Replacements of the pair.
+        certificate_updates: Replacements of the pair.
     """
 
     slot: int
@@ -48,7 +48,7 @@ class Child:
     stop: asyncio.Event
     writer: asyncio.StreamWriter
     pair: CertificatePair | None
-    new_pairs: asyncio.Queue[CertificatePair]
+    certificate_updates: asyncio.Queue[CertificatePair]
 
     async def ready(self) -> None:
         """Notifies the supervisor that the child is ready."""
@@ -68,30 +68,30 @@ async def _run(name: str, slot: int, channel: int, listener: int, serve: Callabl
     serving = asyncio.current_task()
     assert serving is not None
 
-    def asked_to_stop_at_once() -> None:
+    def stop_immediately() -> None:
         stop.set()
         serving.cancel()
 
     # Service managers send SIGTERM to every process of a service, and the supervisor sends it too, so a second one has
     # no effect. Only the supervisor sends SIGINT, since a child is in its own session.
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    loop.add_signal_handler(signal.SIGINT, asked_to_stop_at_once)
-    reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=channel), limit=LONGEST_SETTINGS)
+    loop.add_signal_handler(signal.SIGINT, stop_immediately)
+    reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=channel), limit=MAX_SETTINGS_BYTES)
     async with asyncio.timeout(SETTINGS_SECONDS):
         settings = from_json(await reader.readline())
         line = await reader.readline()
         pair = None if line == NO_PAIR else CertificatePair.from_json(line)
-    new_pairs: asyncio.Queue[CertificatePair] = asyncio.Queue()
+    certificate_updates: asyncio.Queue[CertificatePair] = asyncio.Queue()
     logs.configure(settings.log_level, f"{name} {slot}")
 
     async def watch() -> None:
         while line := await reader.readline():
-            new_pairs.put_nowait(CertificatePair.from_json(line))
+            certificate_updates.put_nowait(CertificatePair.from_json(line))
         stop.set()
 
     watching = loop.create_task(watch())
     try:
-        await serve(Child(slot, settings, socket.socket(fileno=listener), stop, writer, pair, new_pairs))
+        await serve(Child(slot, settings, socket.socket(fileno=listener), stop, writer, pair, certificate_updates))
     except asyncio.CancelledError:
         if not stop.is_set():
             raise

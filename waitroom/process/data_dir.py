@@ -15,7 +15,7 @@ LOCK_SECONDS = 15.0
 POLL_SECONDS = 0.02
 
 
-def make_folder(path: Path) -> None:
+def create_directory(path: Path) -> None:
     """Creates a directory accessible only to its owner, if it is missing. Raises `StartError`."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -23,7 +23,7 @@ def make_folder(path: Path) -> None:
         raise StartError(f"{str(path)!r} can't be made: {error.strerror}") from error
 
 
-async def lock_folder(path: Path, while_locked: Callable[[], Awaitable[None]] | None = None) -> int:
+async def lock_directory(path: Path, while_locked: Callable[[], Awaitable[None]] | None = None) -> int:
     """Creates and locks the directory, without a lock file; the lock holds while any process has the descriptor open.
 
     Args:
@@ -36,7 +36,7 @@ async def lock_folder(path: Path, while_locked: Callable[[], Awaitable[None]] | 
     Raises:
         StartError: The directory can't be used, or another gateway uses it.
     """
-    make_folder(path)
+    create_directory(path)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
@@ -58,7 +58,7 @@ async def lock_folder(path: Path, while_locked: Callable[[], Awaitable[None]] | 
     return descriptor
 
 
-def kept_secret(path: Path) -> str:
+def load_or_create_secret(path: Path) -> str:
     """Returns the secret in the file, created on first use with mode 0600. Raises `StartError`."""
     try:
         try:

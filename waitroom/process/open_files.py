@@ -24,7 +24,7 @@ def raise_limit() -> int | None:
     return None if soft == resource.RLIM_INFINITY else soft
 
 
-def most_connections(limit: int | None, wanted: int, upstream: int, *, warn: bool) -> int:
+def connection_limit(limit: int | None, wanted: int, upstream: int, *, warn: bool) -> int:
     """Returns the maximum of client connections under a limit of open files.
 
     Args:

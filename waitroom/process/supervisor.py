@@ -19,11 +19,11 @@ from pathlib import Path
 import structlog
 
 from waitroom.errors import StartError
-from waitroom.metrics.recorder import FOLDER
+from waitroom.metrics.recorder import METRICS_DIR
 from waitroom.net.tls import CertificateError, CertificatePair, read_pair
 from waitroom.process.bootstrap import python_command
 from waitroom.process.child import NO_PAIR, READY
-from waitroom.process.data_dir import kept_secret, lock_folder
+from waitroom.process.data_dir import load_or_create_secret, lock_directory
 from waitroom.process.embedded_store import EmbeddedStore
 from waitroom.settings import Settings, to_json
 
@@ -33,11 +33,11 @@ BACKLOG = 4096
 START_SECONDS = 30.0
 RESTART_SECONDS = 0.5  # between two starts of a child that keeps failing
 LONGEST_RESTART_SECONDS = 10.0  # between two starts of a store that keeps failing
-STEADY_SECONDS = 2.0  # a child that ran this long before it died is replaced immediately
+STABLE_SECONDS = 2.0  # a child that ran this long before it died is replaced immediately
 STOP_MARGIN_SECONDS = 5.0
 
 
-class Process:
+class ChildProcess:
     """One child process, replaced whenever it ends by itself.
 
     Args:
@@ -76,10 +76,10 @@ class Process:
             while not self._stopping:
                 started = loop.time()
                 code = await self._run_once()
-                if self._asked_to_stop():
+                if self._stop_requested():
                     return
                 log.error("a process ended by itself; starting another", process=self._name, exit_code=code)
-                if loop.time() - started < STEADY_SECONDS:
+                if loop.time() - started < STABLE_SECONDS:
                     await asyncio.sleep(RESTART_SECONDS)
         finally:
             if self._process is not None and self._process.returncode is None:
@@ -94,13 +94,13 @@ class Process:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(number)
 
-    def use(self, pair: CertificatePair) -> None:
+    def send_certificate(self, pair: CertificatePair) -> None:
         """Passes another certificate and key to the child and its successors."""
         self._pair = pair
         if self._writer is not None:
             self._writer.write(pair.to_json() + b"\n")
 
-    def _asked_to_stop(self) -> bool:
+    def _stop_requested(self) -> bool:
         return self._stopping
 
     async def _run_once(self) -> int:
@@ -141,57 +141,57 @@ class Supervisor:
 
     Args:
         settings: As loaded.
-        announce: Called once, when everything serves, with the settings including the ports that the system chose.
+        on_ready: Called once, when everything serves, with the settings including the ports that the system chose.
     """
 
-    def __init__(self, settings: Settings, announce: Callable[[Settings], None]) -> None:
+    def __init__(self, settings: Settings, on_ready: Callable[[Settings], None]) -> None:
         self._settings = settings
-        self._announce = announce
+        self._on_ready = on_ready
         self._stop = asyncio.Event()
-        self._edges: list[Process] = []
-        self._control: Process | None = None
+        self._edges: list[ChildProcess] = []
+        self._control: ChildProcess | None = None
         self._pair: CertificatePair | None = None
 
     async def run(self) -> None:
         """Runs until SIGTERM or SIGINT. Raises `StartError`."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._asked_to_stop)
-        loop.add_signal_handler(signal.SIGHUP, self._asked_to_reload)
-        self._pair = self._first_pair()
+            loop.add_signal_handler(number, self._on_stop_signal)
+        loop.add_signal_handler(signal.SIGHUP, self._on_reload_signal)
+        self._pair = self._load_certificate()
         data_dir = Path(self._settings.data_dir)
         async with contextlib.AsyncExitStack() as stack:
             listeners = [stack.enter_context(one) for one in listen(self._settings.listen, self._settings.workers)]
             (admin,) = [stack.enter_context(one) for one in listen(self._settings.admin_listen, 1)]
             async with asyncio.TaskGroup() as tasks:
-                keeping: asyncio.Task[None] | None = None
+                store_task: asyncio.Task[None] | None = None
                 if self._settings.redis_url is None:
                     store = EmbeddedStore(data_dir)
                     await store.start()
                     stack.push_async_callback(store.stop)
-                    keeping = tasks.create_task(self._keep_store(store))
+                    store_task = tasks.create_task(self._supervise_store(store))
                     url = store.url
                 else:
-                    stack.callback(os.close, await lock_folder(data_dir))
+                    stack.callback(os.close, await lock_directory(data_dir))
                     url = self._settings.redis_url
-                self._make_metrics_folder(data_dir, stack)
-                settings = self._completed(data_dir, url, listeners[0], admin)
+                self._create_metrics_directory(data_dir, stack)
+                settings = self._resolve_settings(data_dir, url, listeners[0], admin)
                 try:
                     await self._run_children(settings, listeners, admin)
                 finally:
-                    if keeping is not None:
-                        keeping.cancel()
+                    if store_task is not None:
+                        store_task.cancel()
 
     async def _run_children(self, settings: Settings, listeners: list[socket.socket], admin: socket.socket) -> None:
         self._edges = [
-            Process(f"edge {slot}", "waitroom.edge.worker", slot, settings, listener, self._pair)
+            ChildProcess(f"edge {slot}", "waitroom.edge.worker", slot, settings, listener, self._pair)
             for slot, listener in enumerate(listeners)
         ]
-        self._control = Process("control", "waitroom.control.worker", len(listeners), settings, admin)
+        self._control = ChildProcess("control", "waitroom.control.worker", len(listeners), settings, admin)
         loop = asyncio.get_running_loop()
         edges = [loop.create_task(edge.run()) for edge in self._edges]
         control = loop.create_task(self._control.run())
-        watching = loop.create_task(self._announce_when_ready(settings))
+        watching = loop.create_task(self._report_ready(settings))
         try:
             await self._stop.wait()
             watching.cancel()
@@ -207,13 +207,13 @@ class Supervisor:
                 task.cancel()
             await asyncio.gather(*edges, control, watching, return_exceptions=True)
 
-    async def _announce_when_ready(self, settings: Settings) -> None:
+    async def _report_ready(self, settings: Settings) -> None:
         assert self._control is not None
         for process in (*self._edges, self._control):
             await process.ready.wait()
-        self._announce(settings)
+        self._on_ready(settings)
 
-    def _asked_to_stop(self) -> None:
+    def _on_stop_signal(self) -> None:
         if not self._stop.is_set():
             log.info("stopping: requests under way are let end; ask again to stop at once")
             self._stop.set()
@@ -222,7 +222,7 @@ class Supervisor:
             if process is not None:
                 process.stop()
 
-    def _first_pair(self) -> CertificatePair | None:
+    def _load_certificate(self) -> CertificatePair | None:
         """Loads the configured certificate and key. An expired one is accepted: a start is no time to be strict."""
         try:
             pair = self._read_pair()
@@ -236,7 +236,7 @@ class Supervisor:
         certificate, key = self._settings.tls_certificate, self._settings.tls_key
         return read_pair(Path(certificate), Path(key)) if certificate is not None and key is not None else None
 
-    def _asked_to_reload(self) -> None:
+    def _on_reload_signal(self) -> None:
         """Reloads certificate and key, and nothing else: other settings require a restart."""
         try:
             pair = self._read_pair()
@@ -251,16 +251,16 @@ class Supervisor:
         else:
             self._pair = pair
             for edge in self._edges:
-                edge.use(pair)
+                edge.send_certificate(pair)
 
-    async def _keep_store(self, store: EmbeddedStore) -> None:
+    async def _supervise_store(self, store: EmbeddedStore) -> None:
         while True:
             code = await store.wait()
             log.error("the embedded store ended by itself; starting it again", exit_code=code)
             await store.stop()
-            await self._start_again(store)
+            await self._restart_store(store)
 
-    async def _start_again(self, store: EmbeddedStore) -> None:
+    async def _restart_store(self, store: EmbeddedStore) -> None:
         pause = RESTART_SECONDS
         while True:
             try:
@@ -272,19 +272,19 @@ class Supervisor:
             else:
                 return
 
-    def _completed(self, data_dir: Path, url: str, public: socket.socket, admin: socket.socket) -> Settings:
+    def _resolve_settings(self, data_dir: Path, url: str, public: socket.socket, admin: socket.socket) -> Settings:
         given = self._settings
         return dataclasses.replace(
             given,
             listen=_with_port(given.listen, public),
             admin_listen=_with_port(given.admin_listen, admin),
             redis_url=url,
-            secrets=given.secrets or (kept_secret(data_dir / "secret"),),
+            secrets=given.secrets or (load_or_create_secret(data_dir / "secret"),),
             secrets_file=None,
         )
 
-    def _make_metrics_folder(self, data_dir: Path, stack: contextlib.AsyncExitStack) -> None:
-        folder = data_dir / FOLDER
+    def _create_metrics_directory(self, data_dir: Path, stack: contextlib.AsyncExitStack) -> None:
+        folder = data_dir / METRICS_DIR
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -294,18 +294,18 @@ def listen(address: str, count: int) -> list[socket.socket]:
     """Returns sockets bound to one address, to be shared by ``count`` processes. Raises `StartError`."""
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
-    made: list[socket.socket] = []
+    sockets: list[socket.socket] = []
     try:
         family, kind, protocol, _, target = socket.getaddrinfo(
             host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         # With only SO_REUSEPORT, a second gateway of the same user would silently get half of the visitors.
-        with socket.socket(family, kind, protocol) as alone:
-            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            alone.bind(target)
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(target)
         for _ in range(count):
             one = socket.socket(family, kind, protocol)
-            made.append(one)
+            sockets.append(one)
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             one.bind(target)
@@ -313,10 +313,10 @@ def listen(address: str, count: int) -> list[socket.socket]:
             one.listen(BACKLOG)
             one.setblocking(False)
     except OSError as error:
-        for one in made:
+        for one in sockets:
             one.close()
         raise StartError(f"can't listen on {address}: {error.strerror or error}") from error
-    return made
+    return sockets
 
 
 def _with_port(address: str, bound: socket.socket) -> str:

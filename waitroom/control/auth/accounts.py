@@ -22,7 +22,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic import dataclasses as checked
 
 from waitroom.errors import WaitroomError
-from waitroom.process.data_dir import make_folder
+from waitroom.process.data_dir import create_directory
 from waitroom.settings import UserSettings
 
 ACCOUNTS_FILE = "people.json"
@@ -215,7 +215,7 @@ class AccountsFile:
         self._change(lambda accounts: Accounts(accounts.users, _without(accounts.tokens, name, "token")))
 
     def _change(self, change: Callable[[Accounts], Accounts]) -> None:
-        make_folder(self.path.parent)
+        create_directory(self.path.parent)
         with _locked(self.path.with_suffix(".lock")):
             accounts = change(self.read())
             stored = {
@@ -259,7 +259,7 @@ def users_from_settings(settings: Iterable[UserSettings]) -> list[User]:
 def new_local_token(data_dir: Path) -> str:
     """Creates the token for local access by readers of ``data_dir``; it is valid until the next start."""
     token = secrets.token_urlsafe(32)
-    make_folder(data_dir)
+    create_directory(data_dir)
     write_private(data_dir / LOCAL_TOKEN_FILE, token + "\n")
     return token
 

@@ -13,7 +13,7 @@ from support.asyncio_fakes import Wire
 from support.edge_world import LIMITS, OK, PAGE, QUIET, World, get
 from support.http_reader import read_responses
 from waitroom.edge.client.limiter import MAX_SCANS, MIN_IDLE_SECONDS, ConnectionLimiter
-from waitroom.process.open_files import OTHER_FILES, most_connections, raise_limit
+from waitroom.process.open_files import OTHER_FILES, connection_limit, raise_limit
 
 STATUS = get(b"/.waitroom/status?room=shop")
 MOST = 8
@@ -270,12 +270,12 @@ def test_requests_with_a_pass_are_not_limited_behind_a_proxy():
 
 def test_the_limit_of_open_files_bounds_connections():
     with capture_logs() as logs:
-        assert most_connections(None, 20_000, 256, warn=True) == 20_000
-        assert most_connections(20_000 + 256 + OTHER_FILES, 20_000, 256, warn=True) == 20_000
+        assert connection_limit(None, 20_000, 256, warn=True) == 20_000
+        assert connection_limit(20_000 + 256 + OTHER_FILES, 20_000, 256, warn=True) == 20_000
         assert logs == []
-        assert most_connections(1024, 20_000, 256, warn=True) == 1024 - 256 - OTHER_FILES
-        assert most_connections(256, 20_000, 256, warn=False) == 128
-        assert most_connections(1024, 100, 1000, warn=False) == 100
+        assert connection_limit(1024, 20_000, 256, warn=True) == 1024 - 256 - OTHER_FILES
+        assert connection_limit(256, 20_000, 256, warn=False) == 128
+        assert connection_limit(1024, 100, 1000, warn=False) == 100
     assert [(entry["event"], entry["limit"]) for entry in logs] == [("limit of open files too low", 1024)]
 
 
