@@ -298,7 +298,7 @@ async def test_a_store_that_can_not_be_started_again_is_tried_until_it_can(tmp_p
         good = file.read_bytes()
         file.write_bytes(b"this is no file of yours\r\n" * 10)
         store.kill()
-        await eventually(lambda: gateway.log.count("the embedded store can't be started") >= 2, seconds=60)
+        await eventually(lambda: gateway.log.count("embedded store failed to start") >= 2, seconds=60)
 
         assert (await inside.navigate()).status == 200
         page = await waiting.navigate()

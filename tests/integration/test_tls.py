@@ -347,7 +347,7 @@ async def test_check_config_and_a_start_tell_what_is_wrong_with_a_pair(tmp_path:
     (tmp_path / "expired").mkdir()
     settings = {"tls_certificate": str(old[0]), "tls_key": str(old[1])}
     async with running_gateway(tmp_path / "expired", rooms, **settings) as gateway:
-        assert "browsers will refuse the certificate" in gateway.log
+        assert "browsers will reject the certificate" in gateway.log
 
 
 async def test_stopping_waits_for_answers_but_not_for_those_who_are_gone(

@@ -20,7 +20,7 @@ def create_directory(path: Path) -> None:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise StartError(f"{str(path)!r} can't be made: {error.strerror}") from error
+        raise StartError(f"can't create {str(path)!r}: {error.strerror}") from error
 
 
 async def lock_directory(path: Path, while_locked: Callable[[], Awaitable[None]] | None = None) -> int:
@@ -40,7 +40,7 @@ async def lock_directory(path: Path, while_locked: Callable[[], Awaitable[None]]
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise StartError(f"data_dir {str(path)!r} can't be used: {error.strerror}") from error
+        raise StartError(f"can't use data_dir {str(path)!r}: {error.strerror}") from error
     try:
         async with asyncio.timeout(LOCK_SECONDS):
             while not _locked(descriptor):
@@ -51,8 +51,7 @@ async def lock_directory(path: Path, while_locked: Callable[[], Awaitable[None]]
         os.close(descriptor)
         if isinstance(error, TimeoutError):
             raise StartError(
-                f"data_dir {str(path)!r} is in use by another gateway: stop that one, or give this one a data_dir "
-                "of its own"
+                f"data_dir {str(path)!r} is in use by another gateway: stop that one, or use another data_dir"
             ) from error
         raise
     return descriptor
@@ -70,9 +69,12 @@ def load_or_create_secret(path: Path) -> str:
             with os.fdopen(descriptor, "w") as file:
                 file.write(secret + "\n")
     except OSError as error:
-        raise StartError(f"the secret in {str(path)!r} can't be read or made: {error.strerror}") from error
+        raise StartError(f"can't read or create the secret file {str(path)!r}: {error.strerror}") from error
     if not secret:
-        raise StartError(f"{str(path)!r} is empty: remove it, and a new secret is made; tickets and passes end by it")
+        raise StartError(
+            f"the secret file {str(path)!r} is empty: remove it to generate a new secret, which invalidates all "
+            "tickets and passes"
+        )
     return secret
 
 

@@ -114,8 +114,8 @@ class EmbeddedStore:
                 while True:
                     if process.returncode is not None:
                         raise StartError(
-                            f"the embedded store ended at once (exit code {process.returncode}); "
-                            f"{str(self._data_dir / 'store.log')!r} says why"
+                            f"the embedded store exited during startup (exit code {process.returncode}); "
+                            f"see {str(self._data_dir / 'store.log')!r}"
                         )
                     # `store_errors` also notices a cancellation that redis-py swallows: else a stop would never end.
                     with contextlib.suppress(StoreUnavailable), store_errors():
@@ -123,7 +123,7 @@ class EmbeddedStore:
                             return
                     await asyncio.sleep(POLL_SECONDS)
         except TimeoutError:
-            raise StartError(f"the embedded store didn't come up within {START_SECONDS:g} s") from None
+            raise StartError(f"the embedded store wasn't ready within {START_SECONDS:g} s") from None
 
     def _options(self) -> list[str]:
         options = {

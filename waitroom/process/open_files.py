@@ -39,5 +39,5 @@ def connection_limit(limit: int | None, wanted: int, upstream: int, *, warn: boo
     # The pools could exceed the limit by themselves, but they are rarely full.
     most = min(wanted, max(limit - upstream - OTHER_FILES, limit // 2))
     if warn:
-        log.warning("limit of open files too low", limit=limit, needed=needed, client_connections=most)
+        log.warning("open file limit too low", limit=limit, needed=needed, client_connections=most)
     return most

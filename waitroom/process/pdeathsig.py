@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
-        sys.exit("the parent has gone already")
+        sys.exit("the parent process has already exited")
     os.execv(command[0], command)  # noqa: S606 - the command is our own, no shell is wanted
 
 

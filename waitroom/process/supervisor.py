@@ -78,7 +78,7 @@ class ChildProcess:
                 code = await self._run_once()
                 if self._stop_requested():
                     return
-                log.error("a process ended by itself; starting another", process=self._name, exit_code=code)
+                log.error("process exited unexpectedly, restarting", process=self._name, exit_code=code)
                 if loop.time() - started < STABLE_SECONDS:
                     await asyncio.sleep(RESTART_SECONDS)
         finally:
@@ -128,7 +128,7 @@ class ChildProcess:
             except ConnectionError:
                 pass  # it has exited already; its exit code says more
             except TimeoutError:
-                log.error("a process doesn't come up", process=self._name, seconds=START_SECONDS)
+                log.error("process not ready in time", process=self._name, seconds=START_SECONDS)
                 self._process.kill()
             return await self._process.wait()
         finally:
@@ -215,7 +215,7 @@ class Supervisor:
 
     def _on_stop_signal(self) -> None:
         if not self._stop.is_set():
-            log.info("stopping: requests under way are let end; ask again to stop at once")
+            log.info("stopping gracefully, repeat the signal to stop immediately")
             self._stop.set()
             return
         for process in (*self._edges, self._control):
@@ -229,7 +229,7 @@ class Supervisor:
         except CertificateError as error:
             raise StartError(f"{error.key} {error}") from error
         if pair is not None and (flaw := pair.browser_error()):
-            log.warning("browsers will refuse the certificate", cause=flaw, file=self._settings.tls_certificate)
+            log.warning("browsers will reject the certificate", cause=flaw, file=self._settings.tls_certificate)
         return pair
 
     def _read_pair(self) -> CertificatePair | None:
@@ -242,12 +242,12 @@ class Supervisor:
             pair = self._read_pair()
             flaw = None if pair is None else pair.browser_error()
         except CertificateError as error:
-            log.error("the new certificate can't be used; the old one goes on", cause=f"{error.key} {error}")
+            log.error("invalid certificate, keeping the current one", cause=f"{error.key} {error}")
             return
         if pair is None:
-            log.info("nothing to read anew: only certificate and key are, and there are none")
+            log.info("nothing to reload: TLS is not configured")
         elif flaw is not None:
-            log.error("browsers would refuse the new certificate; the old one goes on", cause=flaw)
+            log.error("browsers would reject the new certificate, keeping the current one", cause=flaw)
         else:
             self._pair = pair
             for edge in self._edges:
@@ -256,7 +256,7 @@ class Supervisor:
     async def _supervise_store(self, store: EmbeddedStore) -> None:
         while True:
             code = await store.wait()
-            log.error("the embedded store ended by itself; starting it again", exit_code=code)
+            log.error("embedded store exited unexpectedly, restarting", exit_code=code)
             await store.stop()
             await self._restart_store(store)
 
@@ -266,7 +266,7 @@ class Supervisor:
             try:
                 await store.start()
             except StartError as error:
-                log.error("the embedded store can't be started; trying again", cause=str(error), seconds=pause)
+                log.error("embedded store failed to start, retrying", cause=str(error), seconds=pause)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_RESTART_SECONDS)
             else:

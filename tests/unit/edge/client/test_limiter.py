@@ -276,7 +276,7 @@ def test_the_limit_of_open_files_bounds_connections():
         assert connection_limit(1024, 20_000, 256, warn=True) == 1024 - 256 - OTHER_FILES
         assert connection_limit(256, 20_000, 256, warn=False) == 128
         assert connection_limit(1024, 100, 1000, warn=False) == 100
-    assert [(entry["event"], entry["limit"]) for entry in logs] == [("limit of open files too low", 1024)]
+    assert [(entry["event"], entry["limit"]) for entry in logs] == [("open file limit too low", 1024)]
 
 
 def test_the_soft_limit_of_open_files_is_raised():
