@@ -19,7 +19,7 @@ from waitroom.control.auth.login import Login
 from waitroom.control.auth.login_store import LoginStore
 from waitroom.control.auth.middleware import Access
 from waitroom.control.auth.passwords import PasswordChecker
-from waitroom.control.autopilot.runner import Logbook, Pilot, Pilots, look_at, new_name
+from waitroom.control.autopilot.runner import Logbook, Pilot, Pilots, refresh_window, new_name
 from waitroom.control.dashboard.feed import Feed, add_feed
 from waitroom.control.dashboard.pages import add_dashboard
 from waitroom.control.monitoring.history import History, record_history
@@ -77,7 +77,7 @@ async def serve(child: Child) -> None:
         await web.SockSite(runner, child.listener).start()
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(admission.run()) for admission in admissions]
-            running.append(tasks.create_task(every(STATS_SECONDS, partial(look_at, watch))))
+            running.append(tasks.create_task(every(STATS_SECONDS, partial(refresh_window, watch))))
             running.append(tasks.create_task(record_history(history, rooms.samples)))
             running.append(tasks.create_task(flying.run()))
             running.append(tasks.create_task(every(ACCOUNTS_SECONDS, account_watcher.check)))

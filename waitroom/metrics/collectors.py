@@ -135,7 +135,7 @@ class QueueCollector(Collector):
         return (joined, admitted, left, overshoot)
 
 
-class Ticking(Protocol):
+class TickStatus(Protocol):
     """The state of a room's ticks, see `waitroom.control.rooms.admission_loop.Admission`."""
 
     name: str
@@ -153,7 +153,7 @@ class ControlCollector(Collector):
         workers: The configured number of workers.
     """
 
-    def __init__(self, rooms: Iterable[Ticking], folder: Path, workers: int) -> None:
+    def __init__(self, rooms: Iterable[TickStatus], folder: Path, workers: int) -> None:
         self._rooms = rooms
         self._folder = folder
         self._workers = workers

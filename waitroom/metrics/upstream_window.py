@@ -1,7 +1,7 @@
 """The upstream's figures, from the files of this gateway's edge workers: one window for all users.
 
-Each worker writes its counts to a file once a second (see `waitroom.metrics.recorder`). The difference of two looks is
-the number in between; a replaced worker continues with the counts of its predecessor.
+Each worker writes its counts to a file once a second (see `waitroom.metrics.recorder`). The difference of two
+snapshots is the number in between; a replaced worker continues with the counts of its predecessor.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any, Final
 from waitroom.metrics.collectors import read_workers, totals
 from waitroom.metrics.recorder import UPSTREAM_BOUNDS, RoomMetrics
 
-LONGEST_WINDOW_SECONDS = 60.0
-# There may be several observers; of two looks closer than this the later one counts, or one write would make a peak.
-CLOSEST_LOOKS_SECONDS = 0.5
-SHOP_SECONDS = 10.0  # the window of API, dashboard and history
+MAX_WINDOW_SECONDS = 60.0
+# Several callers may refresh: of two snapshots closer than this the later one counts, or one write would make a peak.
+MIN_INTERVAL_SECONDS = 0.5
+STATS_SECONDS = 10.0  # the window of API, dashboard and history
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class Observations:
     """Recent observations of the edge workers, for hints on a room.
 
     Attributes:
@@ -36,7 +36,7 @@ class Observed:
     refused: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, dumped: Mapping[str, Any]) -> Observed:
+    def of(cls, dumped: Mapping[str, Any]) -> Observations:
         """Reads the observations in one worker's file, which may be of an earlier version."""
         missing = dumped.get("missing_proxy", "")
         return cls(
@@ -45,17 +45,17 @@ class Observed:
             dumped.get("refused", {}),
         )
 
-    def __or__(self, other: Observed) -> Observed:
+    def __or__(self, other: Observations) -> Observations:
         newest = {
             kind: max(self.refused.get(kind, 0.0), other.refused.get(kind, 0.0))
             for kind in (*self.refused, *other.refused)
         }
-        return Observed(
+        return Observations(
             self.shared_sessions | other.shared_sessions, self.missing_proxies | other.missing_proxies, newest
         )
 
 
-NOTHING: Final = Observed()
+NO_OBSERVATIONS: Final = Observations()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class UpstreamStats:
     """The upstream's figures over a window, from the workers of this gateway. Rates are per minute.
 
     Attributes:
-        seconds: The actual length of the window; 0 before there are two looks, and then all rates are 0.
+        seconds: The actual length of the window; 0 before there are two snapshots, and then all rates are 0.
         requests_per_minute: Completed requests, whatever their result.
         failures_per_minute: Those that failed: a 5xx, no response, or what the room defines as a failure.
         given_up_per_minute: Those whose visitor left before the response was complete.
@@ -88,11 +88,11 @@ class UpstreamStats:
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _Snapshot:
     at: float
     alive: int = 0
     rooms: dict[str, RoomMetrics] = field(default_factory=dict)
-    observed: dict[str, Observed] = field(default_factory=dict)
+    observed: dict[str, Observations] = field(default_factory=dict)
 
 
 class UpstreamWindow:
@@ -106,9 +106,9 @@ class UpstreamWindow:
         self._folder = folder
         self._lock = threading.Lock()
         # Replaced, never modified: threads write while the event loop reads.
-        self._looks: tuple[_Look, ...] = ()
+        self._snapshots: tuple[_Snapshot, ...] = ()
 
-    def look(self, now: float, unix: float) -> None:
+    def refresh(self, now: float, unix: float) -> None:
         """Reads the files, about once a second. Blocks: not for the event loop.
 
         Args:
@@ -117,37 +117,37 @@ class UpstreamWindow:
         """
         with self._lock:
             workers = read_workers(self._folder, unix)
-            observed: dict[str, Observed] = {}
+            observed: dict[str, Observations] = {}
             for worker in workers:
                 for room, dumped in worker.rooms.items():
                     if worker.alive:
-                        observed[room] = observed.get(room, NOTHING) | Observed.of(dumped)
-            seen = _Look(now, sum(worker.alive for worker in workers), totals(workers), observed)
-            looks = [look for look in self._looks if look.at <= now - CLOSEST_LOOKS_SECONDS]
-            # One look more than the longest window needs, so that it is complete if a look is late.
-            while len(looks) > 1 and looks[1].at <= now - LONGEST_WINDOW_SECONDS:
-                del looks[0]
-            self._looks = (*looks, seen)
+                        observed[room] = observed.get(room, NO_OBSERVATIONS) | Observations.of(dumped)
+            seen = _Snapshot(now, sum(worker.alive for worker in workers), totals(workers), observed)
+            snapshots = [snapshot for snapshot in self._snapshots if snapshot.at <= now - MIN_INTERVAL_SECONDS]
+            # One more than the longest window needs, so that it is complete if a refresh is late.
+            while len(snapshots) > 1 and snapshots[1].at <= now - MAX_WINDOW_SECONDS:
+                del snapshots[0]
+            self._snapshots = (*snapshots, seen)
 
     @property
     def workers_alive(self) -> int:
-        """The number of edge workers with a recent file at the last look."""
-        return self._looks[-1].alive if self._looks else 0
+        """The number of edge workers with a recent file at the last refresh."""
+        return self._snapshots[-1].alive if self._snapshots else 0
 
-    def observed(self, room: str) -> Observed:
-        """Returns the observations for hints on a room, as of the last look."""
-        return self._looks[-1].observed.get(room, NOTHING) if self._looks else NOTHING
+    def observed(self, room: str) -> Observations:
+        """Returns the observations for hints on a room, as of the last refresh."""
+        return self._snapshots[-1].observed.get(room, NO_OBSERVATIONS) if self._snapshots else NO_OBSERVATIONS
 
-    def figures(self, room: str, seconds: float) -> UpstreamStats:
-        """Returns the figures of the last ``seconds``, at most `LONGEST_WINDOW_SECONDS`; of less if less is known."""
-        looks = [(look.at, look.rooms[room]) for look in self._looks if room in look.rooms]
-        if not looks:
+    def stats(self, room: str, seconds: float) -> UpstreamStats:
+        """Returns the figures of the last ``seconds``, at most `MAX_WINDOW_SECONDS`; of less if less is known."""
+        snapshots = [(snapshot.at, snapshot.rooms[room]) for snapshot in self._snapshots if room in snapshot.rooms]
+        if not snapshots:
             return UpstreamStats()
-        until, now = looks.pop()
-        if not looks:
+        until, now = snapshots.pop()
+        if not snapshots:
             return UpstreamStats(in_flight=now.in_flight, awaiting=now.awaiting)
-        # Looks are not made to the second.
-        since, before = min(looks, key=lambda look: abs(look[0] - (until - seconds)))
+        # Refreshes are not exactly a second apart.
+        since, before = min(snapshots, key=lambda snapshot: abs(snapshot[0] - (until - seconds)))
         per_minute = 60 / (until - since)
         ended = sum(now.upstream_request_seconds.counts) - sum(before.upstream_request_seconds.counts)
         given_up = max(0, now.requests["gone"] - before.requests["gone"])

@@ -14,7 +14,7 @@ from waitroom.control.dashboard.presenter import room_texts
 from waitroom.control.monitoring.history import shop_json
 from waitroom.metrics.collectors import ControlCollector, EdgeCollector, exposition, read_workers, totals
 from waitroom.metrics.recorder import MOST_SHARED_NAMED, EdgeMetrics
-from waitroom.metrics.upstream_window import NOTHING, UpstreamStats, UpstreamWindow
+from waitroom.metrics.upstream_window import NO_OBSERVATIONS, UpstreamStats, UpstreamWindow
 
 NOW = 1_800_000_000.0
 
@@ -35,11 +35,11 @@ class Workers:
             room.requests[outcome] += 1
             room.upstream_failures += outcome == "failed"
 
-    def look(self, now: float, *, writing: tuple[int, ...] = (0, 1)) -> None:
+    def refresh(self, now: float, *, writing: tuple[int, ...] = (0, 1)) -> None:
         for slot in writing:
             self.each[slot].save(self.each[slot].dump())
             os.utime(self.folder / f"edge-{slot}.json", (now, now))
-        self.watch.look(now, now)
+        self.watch.refresh(now, now)
 
 
 @pytest.fixture
@@ -48,26 +48,26 @@ def workers(tmp_path: Path) -> Workers:
 
 
 def test_nothing_is_known_before_the_first_look(workers: Workers) -> None:
-    assert workers.watch.figures("shop", 10) == UpstreamStats()
+    assert workers.watch.stats("shop", 10) == UpstreamStats()
     assert workers.watch.workers_alive == 0
-    workers.look(NOW)
-    assert workers.watch.figures("shop", 10) == UpstreamStats()
+    workers.refresh(NOW)
+    assert workers.watch.stats("shop", 10) == UpstreamStats()
     assert workers.watch.workers_alive == 2
-    assert workers.watch.figures("another", 10).p50_seconds is None
+    assert workers.watch.stats("another", 10).p50_seconds is None
 
 
 def test_what_came_between_two_looks_over_all_workers(workers: Workers) -> None:
     workers.serve(0, 1000, 20)  # before anybody looked
-    workers.look(NOW)
+    workers.refresh(NOW)
     workers.serve(0, 30, 0.004)
     workers.serve(1, 20, 0.2)
     workers.serve(1, 3, 0.2, "failed")
     workers.serve(0, 2, 0.2, "failed")
     workers.each[0].rooms["shop"].in_flight = 4
     workers.each[1].rooms["shop"].in_flight = 3
-    workers.look(NOW + 10)
+    workers.refresh(NOW + 10)
 
-    figures = workers.watch.figures("shop", 10)
+    figures = workers.watch.stats("shop", 10)
 
     assert (figures.requests_per_minute, figures.failures_per_minute) == (330.0, 30.0)
     assert figures.in_flight == 7
@@ -79,21 +79,21 @@ def test_what_came_between_two_looks_over_all_workers(workers: Workers) -> None:
 
 def test_only_the_seconds_that_are_asked_for_count(workers: Workers) -> None:
     for second in range(100):
-        workers.look(NOW + second)
+        workers.refresh(NOW + second)
         workers.serve(0, 10 if second < 89 else 1, 0.1)
-    assert workers.watch.figures("shop", 10).requests_per_minute == 60.0
-    assert workers.watch.figures("shop", 60).requests_per_minute == pytest.approx(60 * 510 / 60)
+    assert workers.watch.stats("shop", 10).requests_per_minute == 60.0
+    assert workers.watch.stats("shop", 60).requests_per_minute == pytest.approx(60 * 510 / 60)
 
 
 def test_a_worker_that_writes_no_more_is_not_alive(workers: Workers) -> None:
     workers.each[1].rooms["shop"].in_flight = 5
-    workers.look(NOW)
+    workers.refresh(NOW)
     assert workers.watch.workers_alive == 2
-    workers.look(NOW + 4.9, writing=(0,))
+    workers.refresh(NOW + 4.9, writing=(0,))
     assert workers.watch.workers_alive == 2
-    workers.look(NOW + 5.5, writing=(0,))
+    workers.refresh(NOW + 5.5, writing=(0,))
     assert workers.watch.workers_alive == 1
-    figures = workers.watch.figures("shop", 10)
+    figures = workers.watch.stats("shop", 10)
     assert (figures.in_flight, figures.awaiting) == (0, 0)
 
 
@@ -101,40 +101,40 @@ def test_a_worker_that_writes_no_more_is_not_alive(workers: Workers) -> None:
 def test_a_worker_is_alive_on_the_dashboard_and_in_the_metrics_alike(workers: Workers, age: float) -> None:
     now = time.time()
     workers.each[1].rooms["shop"].in_flight = 5
-    workers.look(now)
+    workers.refresh(now)
     os.utime(workers.folder / "edge-1.json", (now - age, now - age))
-    workers.watch.look(now, now)
+    workers.watch.refresh(now, now)
     metrics = exposition(ControlCollector([], workers.folder, 2), EdgeCollector(workers.folder)).decode()
     assert f"waitroom_workers_alive {workers.watch.workers_alive:.1f}\n" in metrics
-    in_flight = workers.watch.figures("shop", 10).in_flight
+    in_flight = workers.watch.stats("shop", 10).in_flight
     assert f'waitroom_upstream_in_flight{{room="shop"}} {in_flight:.1f}\n' in metrics
 
 
 def test_a_file_that_vanishes_makes_no_figures_up(workers: Workers) -> None:
     workers.serve(0, 100, 0.1)
-    workers.look(NOW)
+    workers.refresh(NOW)
     (workers.folder / "edge-0.json").unlink()
-    workers.look(NOW + 5, writing=(1,))
-    assert workers.watch.figures("shop", 10).requests_per_minute == 0
+    workers.refresh(NOW + 5, writing=(1,))
+    assert workers.watch.stats("shop", 10).requests_per_minute == 0
     assert workers.watch.workers_alive == 1
 
 
 def test_api_and_autopilot_read_one_latency(workers: Workers) -> None:
-    workers.look(NOW)
+    workers.refresh(NOW)
     workers.serve(0, 30, 0.15)
-    workers.look(NOW + 4)
-    stats = workers.watch.figures("shop", 4)
+    workers.refresh(NOW + 4)
+    stats = workers.watch.stats("shop", 4)
     assert stats.p50_seconds == pytest.approx((0.1 * 0.25) ** 0.5), "in the middle of its bucket, as that is spaced"
     assert shop_json(stats)["p50_seconds"] == round(stats.p50_seconds, 4)
 
 
 def test_shares_are_of_the_answers_not_of_what_visitors_gave_up(workers: Workers) -> None:
-    workers.look(NOW)
+    workers.refresh(NOW)
     workers.serve(0, 30, 0.1)
     workers.serve(0, 10, 0.1, "failed")
     workers.serve(0, 60, 0.1, "gone")
-    workers.look(NOW + 60)
-    stats = workers.watch.figures("shop", 60)
+    workers.refresh(NOW + 60)
+    stats = workers.watch.stats("shop", 60)
     told = (stats.requests_per_minute, stats.failures_per_minute, stats.given_up_per_minute, stats.answers_per_minute)
     assert told == (100, 10, 60, 40)
     assert room_texts({**OPEN, "shop": shop_json(stats)})["failures"] == "25 % (10/min)"
@@ -142,13 +142,13 @@ def test_shares_are_of_the_answers_not_of_what_visitors_gave_up(workers: Workers
 
 def test_streams_are_requests_and_answers_but_their_lifetime_is_no_latency(workers: Workers) -> None:
     room = workers.each[0].rooms["shop"]
-    workers.look(NOW)
+    workers.refresh(NOW)
     for _ in range(60):
         room.upstream_response_seconds.observe(0.02)
         room.upstream_request_seconds.observe(8.0)
-    workers.look(NOW + 10)
+    workers.refresh(NOW + 10)
 
-    figures = workers.watch.figures("shop", 10)
+    figures = workers.watch.stats("shop", 10)
 
     assert figures.requests_per_minute == 360
     assert figures.p95_seconds is not None
@@ -162,9 +162,9 @@ def test_a_file_that_a_former_version_wrote_still_counts(workers: Workers, tmp_p
     for name in ("upstream_response_seconds", "upstream_awaiting_response"):
         del former["shop"][name]
     workers.each[0].save(json.dumps(former).encode())
-    workers.watch.look(NOW, NOW)
+    workers.watch.refresh(NOW, NOW)
 
-    assert workers.watch.figures("shop", 10).p50_seconds is None
+    assert workers.watch.stats("shop", 10).p50_seconds is None
     assert (
         totals(read_workers(tmp_path, NOW))["shop"].upstream_request_seconds.counts
         == json.loads(dumped)["shop"]["upstream_request_seconds"]["counts"]
@@ -173,8 +173,8 @@ def test_a_file_that_a_former_version_wrote_still_counts(workers: Workers, tmp_p
     # The worker that takes its place goes on with the counts of old, and counts the latency from then on.
     workers.each[0] = EdgeMetrics(tmp_path, 0, ["shop"])
     workers.serve(0, 5, 0.2)
-    workers.look(NOW + 10)
-    figures = workers.watch.figures("shop", 10)
+    workers.refresh(NOW + 10)
+    figures = workers.watch.stats("shop", 10)
     assert figures.requests_per_minute == 30
     assert figures.p50_seconds is not None
     assert sum(totals(read_workers(tmp_path, NOW))["shop"].upstream_request_seconds.counts) == 15
@@ -182,13 +182,13 @@ def test_a_file_that_a_former_version_wrote_still_counts(workers: Workers, tmp_p
 
 
 def test_sessions_that_are_shared_are_counted_once_over_all_workers_that_live(workers: Workers) -> None:
-    assert workers.watch.observed("shop") == NOTHING
+    assert workers.watch.observed("shop") == NO_OBSERVATIONS
     workers.each[0].rooms["shop"].shared_sessions = [90, 91]
     workers.each[1].rooms["shop"].shared_sessions = [91, 92]
-    workers.look(NOW)
+    workers.refresh(NOW)
     assert workers.watch.observed("shop").shared_sessions == {90, 91, 92}
-    assert workers.watch.observed("another") == NOTHING
-    workers.look(NOW + 60, writing=(1,))
+    assert workers.watch.observed("another") == NO_OBSERVATIONS
+    workers.refresh(NOW + 60, writing=(1,))
     assert workers.watch.observed("shop").shared_sessions == {91, 92}
 
 
@@ -197,21 +197,21 @@ def test_what_workers_saw_of_proxies_and_refused_requests_is_gathered(workers: W
     first.missing_proxy = "10.0.0.1"
     first.refused = {"POST /hooks": NOW - 5, "PUT /api": NOW - 50}
     second.refused = {"POST /hooks": NOW}
-    workers.look(NOW)
+    workers.refresh(NOW)
     observed = workers.watch.observed("shop")
     assert observed.missing_proxies == {"10.0.0.1"}
     assert observed.refused == {"POST /hooks": NOW, "PUT /api": NOW - 50}
 
 
 def test_files_of_the_release_before_are_read(workers: Workers) -> None:
-    workers.look(NOW)
+    workers.refresh(NOW)
     path = workers.folder / "edge-0.json"
     dumped = json.loads(path.read_bytes())
     for name in ("shared_sessions", "missing_proxy", "refused"):
         del dumped["shop"][name]
     path.write_text(json.dumps(dumped))
-    workers.look(NOW + 1, writing=(1,))
-    assert workers.watch.observed("shop") == NOTHING
+    workers.refresh(NOW + 1, writing=(1,))
+    assert workers.watch.observed("shop") == NO_OBSERVATIONS
     assert b'waitroom_shared_sessions{room="shop"} 0.0' in exposition(EdgeCollector(workers.folder))
     assert EdgeMetrics(workers.folder, 0, ["shop"]).rooms["shop"].shared_sessions == ()
 
@@ -219,16 +219,16 @@ def test_files_of_the_release_before_are_read(workers: Workers) -> None:
 def test_the_gauge_counts_shared_sessions(workers: Workers) -> None:
     workers.each[0].rooms["shop"].shared_sessions = range(MOST_SHARED_NAMED + 50)
     workers.each[1].rooms["shop"].shared_sessions = [5, 7000]
-    workers.look(NOW)
+    workers.refresh(NOW)
     assert b'waitroom_shared_sessions{room="shop"} 101.0' in exposition(EdgeCollector(workers.folder))
 
 
 def test_two_looks_close_together_make_no_peak(workers: Workers) -> None:
     """The dashboard's loop and the autopilot's look at times of their own."""
-    workers.look(NOW)
+    workers.refresh(NOW)
     for second in range(1, 5):
         workers.serve(0, 10, 0.1)
-        workers.look(NOW + second)
-        workers.watch.look(NOW + second + 0.01, NOW + second)
-        workers.watch.look(NOW + second, NOW + second)  # which had to wait for the other
-        assert workers.watch.figures("shop", 1).requests_per_minute == pytest.approx(600, rel=0.05)
+        workers.refresh(NOW + second)
+        workers.watch.refresh(NOW + second + 0.01, NOW + second)
+        workers.watch.refresh(NOW + second, NOW + second)  # which had to wait for the other
+        assert workers.watch.stats("shop", 1).requests_per_minute == pytest.approx(600, rel=0.05)

@@ -259,14 +259,14 @@ class Pilots:
     async def run(self) -> None:
         """Observes and decides until cancelled. Errors of store or shop don't end it."""
         while True:
-            await look_at(self._watch)
+            await refresh_window(self._watch)
             for pilot in self._pilots:
                 await self._step(pilot)
             await asyncio.sleep(DECIDE_SECONDS)
 
     async def _step(self, pilot: Pilot) -> None:
         try:
-            await pilot.step(lambda seconds: self._watch.figures(pilot.name, seconds))
+            await pilot.step(lambda seconds: self._watch.stats(pilot.name, seconds))
         except StoreUnavailable:
             pass  # the admission loop has logged it, and holds
         except WaitroomError as error:
@@ -276,9 +276,9 @@ class Pilots:
             log.exception("the autopilot can't decide", room=pilot.name)
 
 
-async def look_at(window: UpstreamWindow) -> None:
+async def refresh_window(window: UpstreamWindow) -> None:
     """Reads the edge workers' counters up to now."""
-    await asyncio.to_thread(window.look, time.monotonic(), time.time())
+    await asyncio.to_thread(window.refresh, time.monotonic(), time.time())
 
 
 def new_name() -> str:

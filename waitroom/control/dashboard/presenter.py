@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from waitroom.control.monitoring.thresholds import NOTICE
-from waitroom.metrics.upstream_window import SHOP_SECONDS
+from waitroom.metrics.upstream_window import STATS_SECONDS
 from waitroom.wait_range import short_wait
 
 NOTHING = "–"  # noqa: RUF001 - a dash, as it should be
@@ -164,7 +164,7 @@ def _alerts(room: Mapping[str, Any]) -> list[str]:
         found.append(f"Only {workers['alive']} of {workers['wanted']} workers are alive.")
     shop = room.get("shop") or {}
     answers, failed = _answers(shop) or 0, shop.get("failures_per_minute") or 0
-    if NOTICE.reached(answers * SHOP_SECONDS / 60, failed * SHOP_SECONDS / 60):
+    if NOTICE.reached(answers * STATS_SECONDS / 60, failed * STATS_SECONDS / 60):
         found.append(f"The shop is failing: error rate {percent(failed, answers)} over the last ten seconds.")
     if room.get("active", 0) + room.get("called", 0) > room.get("max_active", 0):
         found.append("Active sessions exceed max active. Nobody is removed; the number falls as visitors leave.")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from waitroom.metrics.upstream_window import Observed
+from waitroom.metrics.upstream_window import Observations
 from waitroom.settings import RoomSettings
 
 MAX_NAMED: Final = 3  # per kind, in one sentence
@@ -15,7 +15,7 @@ REFUSED_SECONDS: Final = 3600.0  # how long a refused request is worth a hint
 _SAFE: Final = ("GET ", "HEAD ")
 
 
-def hints(settings: RoomSettings, observed: Observed, now: float) -> list[str]:
+def hints(settings: RoomSettings, observed: Observations, now: float) -> list[str]:
     """Returns the hints on a room at the Unix time ``now``, most urgent first."""
     found = [
         _missing_proxies(observed),
@@ -25,7 +25,7 @@ def hints(settings: RoomSettings, observed: Observed, now: float) -> list[str]:
     return [hint for hint in found if hint]
 
 
-def _missing_proxies(observed: Observed) -> str:
+def _missing_proxies(observed: Observations) -> str:
     if not observed.missing_proxies:
         return ""
     named = _named(sorted(observed.missing_proxies))
@@ -35,7 +35,7 @@ def _missing_proxies(observed: Observed) -> str:
     )
 
 
-def _refused(observed: Observed, now: float) -> str:
+def _refused(observed: Observations, now: float) -> str:
     """Hints at refused unsafe requests. Images and scripts of waiting visitors are refused too, but need no rule."""
     kinds = [
         kind
@@ -50,7 +50,7 @@ def _refused(observed: Observed, now: float) -> str:
     )
 
 
-def _shared_sessions(settings: RoomSettings, observed: Observed) -> str:
+def _shared_sessions(settings: RoomSettings, observed: Observations) -> str:
     sessions = sorted(observed.shared_sessions)
     if not sessions:
         return ""

@@ -12,7 +12,7 @@ from typing import Any
 from waitroom.control.monitoring.hints import hints
 from waitroom.control.monitoring.history import Sample, shop_json
 from waitroom.control.rooms.admission_loop import Admission
-from waitroom.metrics.upstream_window import SHOP_SECONDS, UpstreamWindow
+from waitroom.metrics.upstream_window import STATS_SECONDS, UpstreamWindow
 from waitroom.queue.positions import Forecast
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.settings import RoomSettings, Settings
@@ -198,7 +198,7 @@ class Rooms:
             "wait_seconds": {"newcomer": wait_of_newcomer(view, store_up=admission.store_up)},
             "session_seconds": view.session_ms / 1000,
             "claim_seconds": view.claim_ms / 1000,
-            "shop": shop_json(self._watch.figures(name, SHOP_SECONDS)),
+            "shop": shop_json(self._watch.stats(name, STATS_SECONDS)),
             "workers": {"alive": self._watch.workers_alive, "wanted": self._workers},
             "hints": hints(self._settings[name], self._watch.observed(name), time.time()),
             "autopilot": self._autopilot(name),
@@ -210,7 +210,7 @@ class Rooms:
         """Returns samples of the rooms whose store answers, for the history."""
         return {
             name: Sample.of(
-                at, one.view, wait_of_newcomer(one.view, store_up=True), self._watch.figures(name, SHOP_SECONDS)
+                at, one.view, wait_of_newcomer(one.view, store_up=True), self._watch.stats(name, STATS_SECONDS)
             )
             for name, one in self._admissions.items()
             if one.view is not None and one.store_up

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from waitroom.control.webhooks.conditions import CONDITIONS, Condition, EdgeDetector, Observation
 from waitroom.control.webhooks.sender import Event, RetryPolicy, Sender, http_session
 from waitroom.errors import StoreUnavailable
-from waitroom.metrics.collectors import Ticking
+from waitroom.metrics.collectors import TickStatus
 from waitroom.settings import Webhook
 from waitroom.store.connection import store_errors
 
@@ -45,7 +45,7 @@ class UpstreamStats(Protocol):
 class UpstreamWindow(Protocol):
     """See `waitroom.metrics.upstream_window`."""
 
-    def figures(self, room: str, seconds: float) -> UpstreamStats:
+    def stats(self, room: str, seconds: float) -> UpstreamStats:
         """Returns the shop's figures over a number of seconds."""
 
 
@@ -115,7 +115,7 @@ class Webhooks:
     def __init__(
         self,
         webhooks: Sequence[Webhook],
-        rooms: Sequence[Ticking],
+        rooms: Sequence[TickStatus],
         redis: Redis,
         shop: UpstreamWindow | None,
         clock: Callable[[], float] = time.monotonic,
@@ -141,7 +141,7 @@ class Webhooks:
                             sender.enqueue(event)
                 await asyncio.sleep(OBSERVE_SECONDS)
 
-    async def _observe_safely(self, room: Ticking) -> list[Event]:
+    async def _observe_safely(self, room: TickStatus) -> list[Event]:
         try:
             return await self.observe(room)
         except Exception:
@@ -149,7 +149,7 @@ class Webhooks:
             log.exception("webhook check failed", room=room.name)
             return []
 
-    async def observe(self, room: Ticking) -> list[Event]:
+    async def observe(self, room: TickStatus) -> list[Event]:
         """Returns the events for this process to send on a room. To be called about once a second."""
         reported = self._reported[room.name]
         seen = self._observation(room, failing_elsewhere=False)
@@ -171,7 +171,7 @@ class Webhooks:
                 events.append(Event.make(id_, name, room.name, datetime.now(UTC), _data(room, seen)))
         return events
 
-    def _observation(self, room: Ticking, *, failing_elsewhere: bool) -> Observation:
+    def _observation(self, room: TickStatus, *, failing_elsewhere: bool) -> Observation:
         figures = None if self._shop is None else self._shop.figures(room.name, STATS_SECONDS)
         view = room.view
         return Observation(
@@ -184,7 +184,7 @@ class Webhooks:
         )
 
 
-def _data(room: Ticking, seen: Observation) -> dict[str, object]:
+def _data(room: TickStatus, seen: Observation) -> dict[str, object]:
     """Returns the state of the room, as last seen."""
     view = room.view
     state: dict[str, object] = {"store_up": seen.store_up}

@@ -11,7 +11,7 @@ from support.http_reader import Message
 from waitroom.control.monitoring.hints import hints
 from waitroom.edge.rooms.session import Session
 from waitroom.edge.rooms.sessions import MANY_NETWORKS, MAX_NETWORKS, NETWORK_SECONDS, Sessions
-from waitroom.metrics.upstream_window import Observed
+from waitroom.metrics.upstream_window import Observations
 from waitroom.settings import RoomSettings
 from waitroom.tokens import Tokens
 
@@ -149,7 +149,7 @@ def test_an_evicted_session_is_not_reported():
 )
 def test_the_hint_says_what_it_is_and_what_to_do(sessions, bind, hint):
     settings = RoomSettings(name="shop", upstream="http://a:1", bind_pass=bind)
-    assert hints(settings, Observed(shared_sessions=frozenset(sessions)), 0.0) == ([] if hint is None else [hint])
+    assert hints(settings, Observations(shared_sessions=frozenset(sessions)), 0.0) == ([] if hint is None else [hint])
 
 
 # Bound.

@@ -27,24 +27,24 @@ def served(edge: EdgeMetrics, seconds: float, count: int, *, failed: int = 0, go
 def test_two_workers_are_summed_up_over_the_window(tmp_path: Path) -> None:
     edges = [EdgeMetrics(tmp_path, slot, ["shop"]) for slot in range(2)]
     watch = UpstreamWindow(tmp_path)
-    watch.look(99, time.time())
-    assert watch.figures("shop", 4).seconds == 0
+    watch.refresh(99, time.time())
+    assert watch.stats("shop", 4).seconds == 0
     for edge in edges:
         served(edge, 3.0, 1000)
-    watch.look(100, time.time())
+    watch.refresh(100, time.time())
     for edge in edges:
         edge.rooms["shop"].in_flight = 30
         edge.rooms["shop"].awaiting = 3
         served(edge, 0.03, 40, failed=2, gone=4)
-    watch.look(104, time.time())
-    figures = watch.figures("shop", 4)
+    watch.refresh(104, time.time())
+    figures = watch.stats("shop", 4)
     assert figures.answers_per_minute == pytest.approx((80 - 8) * 15)
     assert figures.failures_per_minute == pytest.approx(4 * 15)
     assert figures.given_up_per_minute == pytest.approx(8 * 15)
     assert figures.p50_seconds is not None
     assert 0.025 < figures.p50_seconds < 0.05
     assert (figures.in_flight, figures.awaiting) == (60, 6)
-    assert watch.figures("another", 4) == UpstreamStats()
+    assert watch.stats("another", 4) == UpstreamStats()
 
 
 def test_a_longer_window_reaches_further_back_and_old_looks_are_forgotten(tmp_path: Path) -> None:
@@ -52,11 +52,11 @@ def test_a_longer_window_reaches_further_back_and_old_looks_are_forgotten(tmp_pa
     watch = UpstreamWindow(tmp_path)
     for at in range(0, 200, 2):
         served(edge, 0.03, 10 if at < 190 else 1)
-        watch.look(at, time.time())
-    short, long = watch.figures("shop", 4), watch.figures("shop", 60)
+        watch.refresh(at, time.time())
+    short, long = watch.stats("shop", 4), watch.stats("shop", 60)
     assert short.requests_per_minute < 60
     assert long.requests_per_minute > 200
-    assert len(watch._looks) < 40
+    assert len(watch._snapshots) < 40
 
 
 def test_websockets_that_live_for_seconds_do_not_lower_the_rate(tmp_path: Path) -> None:
@@ -80,8 +80,8 @@ def test_websockets_that_live_for_seconds_do_not_lower_the_rate(tmp_path: Path) 
             metrics.requests["admitted"] += 60
             metrics.in_flight -= 60
         served(edge, 0.02, 40)
-        watch.look(now, time.time())
-        seen = watch.figures("shop", 4)
+        watch.refresh(now, time.time())
+        seen = watch.stats("shop", 4)
         if not seen.seconds:
             continue
         figures = Figures(
