@@ -30,24 +30,22 @@ _REASONS = ("away", "ended", "expired", "left", "missed", "released")
 
 # The counters of the edge.
 _COUNTERS = {
-    "requests": "Requests by what became of them.",
-    "store_errors": "Calls that the store didn't answer.",
-    "upstream_failures": "Requests that the shop failed: by 5xx, by no answer, or by what the room names a failure.",
+    "requests": "Requests by outcome.",
+    "store_errors": "Store calls that failed or timed out.",
+    "upstream_failures": "Requests that failed at the shop: 5xx, no response, or a failure as the room defines it.",
 }
 _GAUGES = {
-    "upstream_in_flight": "Requests the shop is working on.",
-    "upstream_awaiting_response": "Of these, the ones whose answer hasn't begun: neither streams nor tunnels.",
-    "shared_sessions": "Sessions in use from more than four networks within ten minutes.",
+    "upstream_in_flight": "Requests in flight to the shop.",
+    "upstream_awaiting_response": "Requests in flight whose response hasn't begun: neither streams nor tunnels.",
+    "shared_sessions": "Sessions used from more than four networks within ten minutes.",
 }
 _DISTRIBUTIONS = {
     "upstream_request_seconds": (
-        "From the request's start to the answer's end, at the shop: the lifetime of streams and tunnels."
+        "Time from the start of a request to the end of the shop's response, or of a stream or tunnel."
     ),
-    "upstream_response_seconds": (
-        "From the request's start to the head of the shop's answer: the latency of answered requests."
-    ),
-    "wait_seconds": "From joining to going in.",
-    "eta_error_seconds": "How far the wait was from what was told on joining.",
+    "upstream_response_seconds": ("Time from the start of a request to the head of the shop's response."),
+    "wait_seconds": "Time from joining the queue to admission.",
+    "eta_error_seconds": "Difference between the actual wait and the estimate on joining.",
 }
 
 
@@ -103,12 +101,16 @@ class QueueCollector(Collector):
         yield from self._counters()
 
     def _gauges(self) -> Iterable[Metric]:
-        waiting = GaugeMetricFamily("waitroom_waiting_visitors", "Visitors in the line.", labels=["room"])
+        waiting = GaugeMetricFamily("waitroom_waiting_visitors", "Visitors waiting in the queue.", labels=["room"])
         active = GaugeMetricFamily("waitroom_active_sessions", "Admitted visitors in the shop.", labels=["room"])
-        called = GaugeMetricFamily("waitroom_called_visitors", "Visitors whose turn it is.", labels=["room"])
-        away = GaugeMetricFamily("waitroom_away_visitors", "Visitors stepped over, places kept.", labels=["room"])
-        rate = GaugeMetricFamily("waitroom_rate_per_minute", "The rate in force.", labels=["room"])
-        most = GaugeMetricFamily("waitroom_max_active_sessions", "The bound on active sessions.", labels=["room"])
+        called = GaugeMetricFamily(
+            "waitroom_called_visitors", "Called visitors, for whom a slot is reserved.", labels=["room"]
+        )
+        away = GaugeMetricFamily(
+            "waitroom_away_visitors", "Visitors who were skipped and whose places are kept.", labels=["room"]
+        )
+        rate = GaugeMetricFamily("waitroom_rate_per_minute", "The current admission rate.", labels=["room"])
+        most = GaugeMetricFamily("waitroom_max_active_sessions", "The limit on active sessions.", labels=["room"])
         for room, view in self._views.items():
             waiting.add_metric([room], view.waiting)
             active.add_metric([room], view.active)
@@ -119,9 +121,11 @@ class QueueCollector(Collector):
         return (waiting, active, called, away, rate, most)
 
     def _counters(self) -> Iterable[Metric]:
-        joined = CounterMetricFamily("waitroom_joined", "Visitors who took a place.", labels=["room"])
-        admitted = CounterMetricFamily("waitroom_admitted", "Visitors let in.", labels=["room"])
-        left = CounterMetricFamily("waitroom_left", "Places and sessions that ended.", labels=["room", "reason"])
+        joined = CounterMetricFamily("waitroom_joined", "Visitors who got a place.", labels=["room"])
+        admitted = CounterMetricFamily("waitroom_admitted", "Visitors admitted.", labels=["room"])
+        left = CounterMetricFamily(
+            "waitroom_left", "Places and sessions that ended, by reason.", labels=["room", "reason"]
+        )
         overshoot = CounterMetricFamily(
             "waitroom_limit_overshoot", "Sessions kept although max_active was reached.", labels=["room"]
         )
@@ -160,12 +164,14 @@ class ControlCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """See `Collector.collect`."""
-        up = GaugeMetricFamily("waitroom_store_up", "Whether the store answers the control process.", labels=["room"])
+        up = GaugeMetricFamily(
+            "waitroom_store_up", "Whether the store responds to the control process.", labels=["room"]
+        )
         ticked = GaugeMetricFamily(
-            "waitroom_last_tick_timestamp_seconds", "When the last tick went well, as a Unix time.", labels=["room"]
+            "waitroom_last_tick_timestamp_seconds", "Unix time of the last successful tick.", labels=["room"]
         )
         state = GaugeMetricFamily(
-            "waitroom_room_state", "1 for the state that the room is in, 0 for the others.", labels=["room", "state"]
+            "waitroom_room_state", "1 for the current state of the room, 0 for all others.", labels=["room", "state"]
         )
         for room in self._rooms:
             up.add_metric([room.name], room.store_up)
@@ -174,9 +180,9 @@ class ControlCollector(Collector):
             if room.view is not None:
                 for one in RoomState:
                     state.add_metric([room.name, one.value], one is room.view.state)
-        wanted = GaugeMetricFamily("waitroom_workers_wanted", "Edge workers that there should be.")
+        wanted = GaugeMetricFamily("waitroom_workers_wanted", "Configured number of edge workers.")
         wanted.add_metric([], self._workers)
-        alive = GaugeMetricFamily("waitroom_workers_alive", "Edge workers that have given a sign of life.")
+        alive = GaugeMetricFamily("waitroom_workers_alive", "Edge workers that are alive.")
         alive.add_metric([], sum(worker.alive for worker in read_workers(self._folder, time.time())))
         yield from (up, ticked, state, wanted, alive)
 
