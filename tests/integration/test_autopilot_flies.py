@@ -20,7 +20,7 @@ from support.models.discrete_shop import share_of_the_best
 from waitroom.control.autopilot.runner import Logbook, Said
 from waitroom.drill.load.crowd import Crowd, Plan
 from waitroom.drill.load.visitor import Outcome
-from waitroom.drill.processes import Child, Children
+from waitroom.drill.processes import ChildProcess, ChildProcesses
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
@@ -37,8 +37,8 @@ NO_MACHINE_SECONDS = 1.0
 
 
 @asynccontextmanager
-async def demo_shop(folder: Path, capacity: int) -> AsyncIterator[tuple[str, Child]]:
-    async with Children() as children:
+async def demo_shop(folder: Path, capacity: int) -> AsyncIterator[tuple[str, ChildProcess]]:
+    async with ChildProcesses() as children:
         options = ["--port", "0", "--stock", "100000", "--capacity", str(capacity)]
         options += ["--query-seconds", str(QUERY_SECONDS), "--data", str(folder / "shop.db")]
         child = await children.start(

@@ -14,10 +14,10 @@ import pytest
 
 from support.fake_gateway import PASS, TICKET, gateway_to, serving
 from waitroom.drill.load.crowd import Crowd, Plan
-from waitroom.drill.load.visitor import Character, Outcome
-from waitroom.drill.processes import ChildFailed, Children
+from waitroom.drill.load.visitor import Outcome, VisitorProfile
+from waitroom.drill.processes import ChildProcesses, ProcessFailedError
 from waitroom.drill.shop.app import Shop
-from waitroom.drill.shop.database import LedgerThread, Pool
+from waitroom.drill.shop.database import DatabaseThread, Pool
 
 FAKE_GATEWAY = Path(__file__).parents[1] / "support" / "fake_gateway.py"
 NOBODY_ODD = {"impatient_share": 0.0, "returning_share": 0.0}
@@ -38,13 +38,13 @@ sys.exit(asyncio.run(run))
 @asynccontextmanager
 async def shop_serving(path, *, stock=100, size=8, backlog=100, wait_seconds=5.0, query_seconds=0.0):
     """The shop in this process."""
-    ledger = LedgerThread()
-    await ledger.open(path, stock)
+    database = DatabaseThread()
+    await database.open(path, stock)
     pool = Pool(size, backlog=backlog, wait_seconds=wait_seconds, query_seconds=query_seconds)
-    shop = Shop(ledger, pool)
+    shop = Shop(database, pool)
     async with serving(shop.application()) as origin:
         yield shop, origin
-    await ledger.close()
+    await database.close()
 
 
 @pytest.fixture
@@ -73,11 +73,11 @@ async def order(session, origin, **form):
 
 def quick(crowd):
     """Make the crowd's people think fast, so that a test is short."""
-    for guest in crowd.guests:
-        who = guest.visitor.character
-        guest.visitor.character = Character(
+    for client in crowd.clients:
+        who = client.visitor.profile
+        client.visitor.profile = VisitorProfile(
             patience_seconds=who.patience_seconds,
-            says_goodbye=True,
+            sends_leave=True,
             closes_tab_after=who.closes_tab_after,
             away_seconds=0.05,
             think_seconds=(0.0, 0.01),
@@ -104,8 +104,8 @@ async def test_a_purchase_from_the_product_to_the_confirmation(shop, browser):
         assert confirmed.url.path == "/orders/1"
         assert confirmed.headers["Waitroom-Command"] == "release"
         assert "Thank you, &lt;Ada&gt;." in await confirmed.text()
-    told = await stats(browser, shop)
-    assert (told["orders"], told["stock"], told["failures"], told["in_flight"]) == (1, 99, 0, 0)
+    data = await stats(browser, shop)
+    assert (data["orders"], data["stock"], data["failures"], data["in_flight"]) == (1, 99, 0, 0)
 
 
 async def test_a_confirmation_is_for_its_buyer_alone(shop, browser):
@@ -117,7 +117,7 @@ async def test_a_confirmation_is_for_its_buyer_alone(shop, browser):
 
 
 @pytest.mark.parametrize(
-    ("form", "complaint"), [({"buyer": " "}, "tell us a name"), ({"email": "ada"}, "give an address")]
+    ("form", "complaint"), [({"buyer": " "}, "enter a name"), ({"email": "ada"}, "enter an address")]
 )
 async def test_a_wrong_form_comes_back_with_what_was_typed(shop, browser, form, complaint):
     answer = await order(browser, shop, **form)
@@ -166,9 +166,9 @@ async def test_beyond_its_capacity_the_shop_fails_and_within_it_not(tmp_path, br
         assert shop.load.failures == 0
         statuses = await asyncio.gather(*(look() for _ in range(12)))
         assert set(statuses) == {200, 503}
-        told = await stats(browser, origin)
-        assert told["failures"] == statuses.count(503)
-        assert told["peak_in_flight"] > 1
+        data = await stats(browser, origin)
+        assert data["failures"] == statuses.count(503)
+        assert data["peak_in_flight"] > 1
         assert await look() == 200
 
 
@@ -177,8 +177,8 @@ async def test_a_crowd_never_buys_more_than_there_is(tmp_path, browser):
         crowd = a_crowd(origin, 50)
         await crowd.run(20)
         assert (crowd.count(Outcome.BOUGHT), crowd.count(Outcome.SOLD_OUT)) == (30, 20)
-        told = await stats(browser, origin)
-        assert (told["orders"], told["stock"], crowd.tally.failures) == (30, 0, 0)
+        data = await stats(browser, origin)
+        assert (data["orders"], data["stock"], crowd.tally.failures) == (30, 0, 0)
 
 
 async def test_an_overloaded_shop_loses_visitors(tmp_path):
@@ -187,8 +187,8 @@ async def test_an_overloaded_shop_loses_visitors(tmp_path):
         await crowd.run(30)
         assert crowd.count(Outcome.FAILED) > 0
         assert crowd.tally.failures == crowd.tally.kinds["status"] == shop.load.failures
-        assert crowd.tally.failures == sum(guest.visitor.errors for guest in crowd.guests)
-        assert crowd.tally.statuses[503] == sum(guest.statuses[503] for guest in crowd.guests)
+        assert crowd.tally.failures == sum(client.visitor.errors for client in crowd.clients)
+        assert crowd.tally.statuses[503] == sum(client.statuses[503] for client in crowd.clients)
 
 
 async def test_a_crowd_waits_in_line_and_buys(shop):
@@ -211,18 +211,18 @@ async def test_a_crowd_waits_in_line_and_buys(shop):
 async def test_one_whose_pass_ran_out_waits_again_and_keeps_no_dead_cookie(shop):
     async with gateway_to(shop) as (gateway, origin):
         crowd = a_crowd(origin, 1)
-        (guest,) = crowd.guests
-        guest.cookies[PASS] = "long gone"
+        (client,) = crowd.clients
+        client.cookies[PASS] = "long gone"
         running = asyncio.create_task(crowd.run(20))
         async with asyncio.timeout(20):
             while not running.done():
                 gateway.admit(1)
                 await asyncio.sleep(0.05)
         await running
-        assert (guest.visitor.outcome, guest.visitor.errors) == (Outcome.BOUGHT, 0)
-        assert guest.visitor.wait_seconds is not None
-        assert guest.cookies[PASS] == "t1"
-        assert TICKET not in guest.cookies
+        assert (client.visitor.outcome, client.visitor.errors) == (Outcome.BOUGHT, 0)
+        assert client.visitor.wait_seconds is not None
+        assert client.cookies[PASS] == "t1"
+        assert TICKET not in client.cookies
 
 
 async def test_the_impatient_give_their_place_up(shop):
@@ -279,8 +279,8 @@ async def test_a_shop_alone_says_one_line_and_ends_at_sigterm(tmp_path, browser)
         async with asyncio.timeout(20):
             ready = (await shop.stdout.readline()).decode()
             assert ready.startswith("shop ready on http://127.0.0.1:")
-            told = await stats(browser, ready.split()[-1])
-            assert (told["stock"], told["capacity"]) == (3, 2)
+            data = await stats(browser, ready.split()[-1])
+            assert (data["stock"], data["capacity"]) == (3, 2)
             shop.terminate()
             assert await shop.communicate() == (b"", b"")
             assert shop.returncode == 0
@@ -306,8 +306,8 @@ async def test_a_child_that_ignores_the_signal_is_ended_with_what_it_started(tmp
         "inner.wait()\n"
     )
     async with asyncio.timeout(20):
-        async with Children() as children:
-            child = await children.start("stubborn", [sys.executable, "-c", script], tmp_path, pipe=True)
+        async with ChildProcesses() as processes:
+            child = await processes.start("stubborn", [sys.executable, "-c", script], tmp_path, pipe=True)
             assert await child.first_line(10) == "1"
         assert child.process.returncode == -signal.SIGKILL
         # The grandchild held the same pipe: its end is the grandchild's end.
@@ -315,20 +315,20 @@ async def test_a_child_that_ignores_the_signal_is_ended_with_what_it_started(tmp
 
 
 async def test_a_child_that_ends_at_once_is_reported_with_its_last_words(tmp_path):
-    async with asyncio.timeout(20), Children() as children:
+    async with asyncio.timeout(20), ChildProcesses() as processes:
         command = [sys.executable, "-c", "import sys; sys.exit('the port is taken')"]
-        child = await children.start("gateway", command, tmp_path, pipe=True)
-        assert await children.any_end() is child
-        with pytest.raises(ChildFailed, match=r"(?s)the gateway ended at its start.*the port is taken"):
+        child = await processes.start("gateway", command, tmp_path, pipe=True)
+        assert await processes.wait_any() is child
+        with pytest.raises(ProcessFailedError, match=r"(?s)the gateway exited during startup.*the port is taken"):
             await child.first_line(10)
 
 
 async def test_a_child_that_says_nothing_is_not_waited_for_for_ever(tmp_path):
-    async with asyncio.timeout(20), Children() as children:
-        child = await children.start(
+    async with asyncio.timeout(20), ChildProcesses() as processes:
+        child = await processes.start(
             "mute", [sys.executable, "-c", "import signal; signal.pause()"], tmp_path, pipe=True
         )
-        with pytest.raises(ChildFailed, match=r"said nothing for 0\.1 s"):
+        with pytest.raises(ProcessFailedError, match=r"printed nothing within 0\.1 s"):
             await child.first_line(0.1)
 
 
@@ -398,8 +398,8 @@ def test_the_demo_shows_both_worlds_and_cleans_up(demo, gateway):
     for part in (
         "without Waitroom:",
         "with Waitroom:    0 of",
-        "came",
-        "joined the line",
+        "arrived",
+        "joined the queue",
         "admitted",
         "sold",
         "waited",
@@ -415,7 +415,7 @@ def test_an_interrupted_gateway_leaves_nothing_behind(demo):
     running.process.send_signal(signal.SIGINT)
     text = running.finish()
     assert running.process.returncode == 0, text
-    assert "The visitors" in text
+    assert "Visitors" in text
     running.assert_nothing_is_left()
 
 
@@ -427,7 +427,7 @@ def test_a_demo_that_is_interrupted_sums_up_and_cleans_up(demo, number):
     running.process.send_signal(number)
     text = running.finish()
     assert running.process.returncode == 0, text
-    assert "The visitors" in text
+    assert "Visitors" in text
     running.assert_nothing_is_left()
 
 
@@ -445,7 +445,7 @@ def test_a_demo_interrupted_before_there_is_anything_to_sum_up_cleans_up(demo):
 @pytest.mark.slow
 def test_a_kept_demo_stays_up_until_interrupted(demo):
     running = demo("keep", 6, 20)
-    text = running.read_until("stay up")
+    text = running.read_until("keep running")
     origin = text.split("through the gateway: ")[1].split()[0]
     asked = subprocess.run(
         [sys.executable, "-c", f"import urllib.request; urllib.request.urlopen('{origin}.waitroom/status')"],
@@ -466,7 +466,7 @@ def test_a_demo_whose_gateway_cannot_start_says_why(demo, tmp_path):
     running = demo("no", 5, 10, gateway=str(broken))
     text = running.finish()
     assert running.process.returncode == 1
-    assert "the gateway ended too early" in text
+    assert "the gateway exited unexpectedly" in text
     assert "the settings are wrong" in text
     running.assert_nothing_is_left()
 

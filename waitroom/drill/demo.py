@@ -20,9 +20,9 @@ import aiohttp
 from rich.console import Console
 
 from waitroom.drill.load.crowd import Crowd, Plan
-from waitroom.drill.processes import ChildFailed, Children
-from waitroom.drill.report.terminal import Contrast, Moment, Progress, Summary, summary_report
-from waitroom.drill.scraping import read_figures, read_shop
+from waitroom.drill.processes import ChildProcesses, ProcessFailedError
+from waitroom.drill.report.terminal import Baseline, Progress, Snapshot, Summary, summary_report
+from waitroom.drill.scraping import fetch_shop_stats, scrape_room
 from waitroom.drill.shop.app import QUERY_SECONDS
 from waitroom.process.bootstrap import python_command
 
@@ -33,7 +33,7 @@ LEAST_SECONDS = 5.0
 ROOM = "shop"
 
 _SEED = 5000
-_CONTRAST_SECONDS = 6.0
+_BASELINE_SECONDS = 6.0
 _START_SECONDS = 30.0
 _TICK_SECONDS = 1.0
 _LAST_VISITORS_SECONDS = 8.0
@@ -43,7 +43,7 @@ _STAY_SECONDS = 10.0
 _HOST = "127.0.0.1"
 
 
-class _Stopped(Exception):  # noqa: N818 - not an error
+class _StoppedError(Exception):
     """Ctrl-C, or the signal to end."""
 
 
@@ -54,7 +54,7 @@ class Scale:
     Attributes:
         visitors: Visitors in the crowd.
         seconds: The time limit for the crowd.
-        contrast_seconds: How long the crowd visits the shop without the gateway.
+        baseline_seconds: How long the crowd visits the shop without the gateway.
         rate_per_minute: The room's rate.
         max_active: The room's maximum of active visitors.
         capacity: The shop's database connections.
@@ -63,7 +63,7 @@ class Scale:
 
     visitors: int
     seconds: float
-    contrast_seconds: float
+    baseline_seconds: float
     rate_per_minute: int
     max_active: int
     capacity: int
@@ -78,14 +78,14 @@ class Scale:
         """
         if visitors < 1 or seconds < LEAST_SECONDS:
             raise ValueError(f"a demo needs at least 1 visitor and {LEAST_SECONDS:g} seconds")
-        contrast = min(_CONTRAST_SECONDS, seconds / 5)
-        crowd = seconds - contrast
+        baseline = min(_BASELINE_SECONDS, seconds / 5)
+        crowd = seconds - baseline
         # The last visitors admitted need time to shop, too.
         per_second = visitors / max(crowd - _LAST_VISITORS_SECONDS, crowd / 2)
         return cls(
             visitors=visitors,
             seconds=crowd,
-            contrast_seconds=contrast,
+            baseline_seconds=baseline,
             rate_per_minute=math.ceil(per_second * 60),
             max_active=max(10, math.ceil(per_second * _STAY_SECONDS)),
             capacity=math.ceil(per_second * _QUERIES_PER_VISIT * 2 * QUERY_SECONDS / _SHOP_SHARE),
@@ -142,7 +142,7 @@ def free_port(preferred: int, *, taken: Sequence[int] = ()) -> int:
             found = int(probe.getsockname()[1])
             if found not in taken:
                 return found
-    raise ChildFailed("no port of the loopback address is free")
+    raise ProcessFailedError("no port of the loopback address is free")
 
 
 async def run_demo(*, keep: bool, seconds: float, visitors: int, console: Console) -> int:
@@ -168,10 +168,10 @@ async def run_demo(*, keep: bool, seconds: float, visitors: int, console: Consol
         async with _temporary_folder() as folder:
             try:
                 await _Demo(scale, folder, stop, console).run(keep)
-            except _Stopped:
+            except _StoppedError:
                 console.print("Stopped.")
-            except ChildFailed as error:
-                console.print(f"The demo can't go on: {error}", style="red", markup=False, highlight=False)
+            except ProcessFailedError as error:
+                console.print(f"The demo failed: {error}", style="red", markup=False, highlight=False)
                 return 1
     return 0
 
@@ -186,38 +186,40 @@ class _Demo:
         self._console = console
 
     async def run(self, keep: bool) -> None:
-        """Run all steps; raise `_Stopped` if there is nothing to summarize yet."""
-        contrast = await self._without_gateway()
-        async with Children() as children:
-            shop = await self._start_shop(children, "shop")
-            origin, admin = await self._start_gateway(children, shop)
-            self._welcome(origin, admin)
+        """Run all steps; raise `_StoppedError` if there is nothing to summarize yet."""
+        baseline = await self._run_without_gateway()
+        async with ChildProcesses() as processes:
+            shop = await self._start_shop(processes, "shop")
+            origin, admin = await self._start_gateway(processes, shop)
+            self._print_addresses(origin, admin)
             async with aiohttp.ClientSession() as session:
-                await self._rehearse(children, session, contrast, origin=origin, admin=admin, shop=shop)
+                await self._run_with_gateway(processes, session, baseline, origin=origin, admin=admin, shop=shop)
             if keep and not self._stop.is_set():
-                self._farewell(origin, admin)
-                with suppress(_Stopped):
-                    await self._unless_stopped(self._stop.wait(), children)
+                self._print_kept_running(origin, admin)
+                with suppress(_StoppedError):
+                    await self._unless_stopped(self._stop.wait(), processes)
 
-    async def _without_gateway(self) -> Contrast:
+    async def _run_without_gateway(self) -> Baseline:
         """Send the crowd to the shop directly, for a short time."""
-        seconds = self._scale.contrast_seconds
-        async with Children() as children, aiohttp.ClientSession() as session:
-            shop = await self._start_shop(children, "bare-shop")
-            self._say(f"{self._scale.visitors:,} visitors storm a small shop. First {seconds:.0f} s without Waitroom …")
+        seconds = self._scale.baseline_seconds
+        async with ChildProcesses() as processes, aiohttp.ClientSession() as session:
+            shop = await self._start_shop(processes, "bare-shop")
+            self._print(
+                f"{self._scale.visitors:,} visitors arrive at a small shop. First {seconds:.0f} s without Waitroom …"
+            )
             crowd = self._crowd(shop)
-            await self._unless_stopped(crowd.run(seconds), children)
-            figures = await read_shop(session, shop)
+            await self._unless_stopped(crowd.run(seconds), processes)
+            figures = await fetch_shop_stats(session, shop)
             tally = crowd.tally
             sold = 0 if figures is None else figures.orders
-        self._say(f"… {tally.failures:,} of {tally.requests:,} requests failed, {sold:,} sold.\n")
-        return Contrast(seconds, tally.requests, tally.failures, sold)
+        self._print(f"… {tally.failures:,} of {tally.requests:,} requests failed, {sold:,} sold.\n")
+        return Baseline(seconds, tally.requests, tally.failures, sold)
 
-    async def _rehearse(
+    async def _run_with_gateway(
         self,
-        children: Children,
+        processes: ChildProcesses,
         session: aiohttp.ClientSession,
-        contrast: Contrast,
+        baseline: Baseline,
         *,
         origin: str,
         admin: str,
@@ -230,7 +232,7 @@ class _Demo:
         async def watch() -> None:
             with Progress(self._console) as progress:
                 while True:
-                    progress.show(await self._moment(session, crowd, loop.time() - started, admin, shop))
+                    progress.show(await self._snapshot(session, crowd, loop.time() - started, admin, shop))
                     await asyncio.sleep(_TICK_SECONDS)
 
         async def watched_crowd() -> None:
@@ -239,17 +241,17 @@ class _Demo:
                 await crowd.run(self._scale.seconds)
                 watcher.cancel()
 
-        with suppress(_Stopped):
-            await self._unless_stopped(watched_crowd(), children)
+        with suppress(_StoppedError):
+            await self._unless_stopped(watched_crowd(), processes)
         took = loop.time() - started
-        figures, room = await read_shop(session, shop), await read_figures(session, admin, ROOM)
-        self._console.print(summary_report(Summary.of(crowd, took, figures, room, contrast)))
+        figures, room = await fetch_shop_stats(session, shop), await scrape_room(session, admin, ROOM)
+        self._console.print(summary_report(Summary.of(crowd, took, figures, room, baseline)))
 
-    async def _moment(
+    async def _snapshot(
         self, session: aiohttp.ClientSession, crowd: Crowd, elapsed: float, admin: str, shop: str
-    ) -> Moment:
-        room, figures = await asyncio.gather(read_figures(session, admin, ROOM), read_shop(session, shop))
-        return Moment(
+    ) -> Snapshot:
+        room, figures = await asyncio.gather(scrape_room(session, admin, ROOM), fetch_shop_stats(session, shop))
+        return Snapshot(
             elapsed=elapsed,
             seconds=self._scale.seconds,
             arrived=crowd.arrived(),
@@ -267,59 +269,59 @@ class _Demo:
         # The same seed each time: the same crowd visits the shop with and without the gateway.
         return Crowd(origin, ROOM, self._scale.plan(), random.Random(_SEED))  # noqa: S311 - dice, not secrets
 
-    async def _start_shop(self, children: Children, name: str) -> str:
+    async def _start_shop(self, processes: ChildProcesses, name: str) -> str:
         command = shop_command(self._scale, self._folder / f"{name}.sqlite")
-        child = await children.start(name, command, self._folder, pipe=True)
-        line = await self._unless_stopped(child.first_line(_START_SECONDS), children)
+        child = await processes.start(name, command, self._folder, pipe=True)
+        line = await self._unless_stopped(child.first_line(_START_SECONDS), processes)
         return line.rsplit(" ", 1)[-1]
 
-    async def _start_gateway(self, children: Children, shop: str) -> tuple[str, str]:
+    async def _start_gateway(self, processes: ChildProcesses, shop: str) -> tuple[str, str]:
         """Start the gateway and wait until it is ready; return its public and its admin origin."""
         port = free_port(8080)
         listen, admin = f"{_HOST}:{port}", f"{_HOST}:{free_port(8081, taken=[port])}"
         config = self._folder / "waitroom.toml"
         text = settings_text(self._scale, listen=listen, admin=admin, upstream=shop, data_dir=self._folder / "data")
         await asyncio.to_thread(config.write_text, text, "utf-8")
-        child = await children.start("gateway", gateway_command(config), self._folder)
+        child = await processes.start("gateway", gateway_command(config), self._folder)
         try:
             async with asyncio.timeout(_START_SECONDS):
-                await self._unless_stopped(_until_ready(f"http://{admin}"), children)
+                await self._unless_stopped(_until_ready(f"http://{admin}"), processes)
         except TimeoutError as error:
             raise child.failed(f"wasn't ready within {_START_SECONDS:g} s") from error
         return f"http://{listen}", f"http://{admin}"
 
-    async def _unless_stopped(self, work: Coroutine[Any, Any, T], children: Children) -> T:
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T], processes: ChildProcesses) -> T:
         """Run the work and return its result, unless a signal arrives or a child process ends."""
         task, stopped = asyncio.create_task(work), asyncio.create_task(self._stop.wait())
-        ended = asyncio.create_task(children.any_end())
+        ended = asyncio.create_task(processes.wait_any())
         try:
             await asyncio.wait({task, stopped, ended}, return_when=asyncio.FIRST_COMPLETED)
             if stopped.done():
-                raise _Stopped
+                raise _StoppedError
             if task.done():
                 return task.result()
-            raise ended.result().failed("ended too early")
+            raise ended.result().failed("exited unexpectedly")
         finally:
             for each in (task, stopped, ended):
                 each.cancel()
             await asyncio.gather(task, stopped, ended, return_exceptions=True)
 
-    def _welcome(self, origin: str, admin: str) -> None:
+    def _print_addresses(self, origin: str, admin: str) -> None:
         scale = self._scale
-        self._say(
-            f"Now with Waitroom in front: {scale.rate_per_minute:,} visitors a minute, "
+        self._print(
+            f"Now with Waitroom in front: {scale.rate_per_minute:,} visitors per minute, "
             f"at most {scale.max_active:,} in the shop.\n"
-            f"  the shop, through the gateway: {origin}/\n"
-            f"  the operator's page:           {admin}/\n"
-            "Open the shop in a browser now and you wait behind the crowd.\n"
+            f"  shop, through the gateway: {origin}/\n"
+            f"  dashboard:                 {admin}/\n"
+            "Open the shop in a browser to join the queue behind the crowd.\n"
         )
 
-    def _farewell(self, origin: str, admin: str) -> None:
-        self._say(
-            f"The shop ({origin}/) and the gateway stay up; Ctrl-C ends them.\nTry: waitroom status --admin {admin}"
+    def _print_kept_running(self, origin: str, admin: str) -> None:
+        self._print(
+            f"The shop ({origin}/) and the gateway keep running until Ctrl-C.\nTry: waitroom status --admin {admin}"
         )
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

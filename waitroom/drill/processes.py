@@ -20,12 +20,12 @@ _KILL_SECONDS = 5.0
 _LOG_TAIL_BYTES = 2000
 
 
-class ChildFailed(WaitroomError):  # noqa: N818 - an event
+class ProcessFailedError(WaitroomError):
     """A process of the drill failed to start, or ended early."""
 
 
 @dataclass(frozen=True, slots=True)
-class Child:
+class ChildProcess:
     """A child process.
 
     Attributes:
@@ -42,7 +42,7 @@ class Child:
         """Return the first line of the piped output, without the line end.
 
         Raises:
-            ChildFailed: The process ended, or printed nothing within ``seconds``.
+            ProcessFailedError: The process ended, or printed nothing within ``seconds``.
         """
         if self.process.stdout is None:
             raise ValueError(f"the output of {self.name} isn't piped")
@@ -50,18 +50,18 @@ class Child:
             async with asyncio.timeout(seconds):
                 line = await self.process.stdout.readline()
         except TimeoutError as error:
-            raise self.failed(f"said nothing for {seconds:g} s") from error
+            raise self.failed(f"printed nothing within {seconds:g} s") from error
         if not line:
-            raise self.failed("ended at its start")
+            raise self.failed("exited during startup")
         return line.decode("utf-8", "replace").rstrip()
 
-    def failed(self, what: str) -> ChildFailed:
+    def failed(self, what: str) -> ProcessFailedError:
         """Return an error with this message and the end of the log."""
         try:
             tail = self.log.read_bytes()[-_LOG_TAIL_BYTES:].decode("utf-8", "replace").strip()
         except OSError:
             tail = ""
-        return ChildFailed(f"the {self.name} {what}" + (f"\n{tail}" if tail else ""))
+        return ProcessFailedError(f"the {self.name} {what}" + (f"\n{tail}" if tail else ""))
 
     async def stop(self) -> None:
         """Stop the process: SIGTERM and time to finish, then SIGKILL. All processes it started are killed too."""
@@ -81,11 +81,11 @@ class Child:
                 await self.process.wait()
 
 
-class Children:
+class ChildProcesses:
     """Child processes that are stopped together when the block is left, the last started first."""
 
     def __init__(self) -> None:
-        self._children: list[Child] = []
+        self._processes: list[ChildProcess] = []
 
     async def __aenter__(self) -> Self:
         return self
@@ -97,16 +97,16 @@ class Children:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            while self._children:
-                await self._children[-1].stop()
-                self._children.pop()
+            while self._processes:
+                await self._processes[-1].stop()
+                self._processes.pop()
         except BaseException:
-            for child in self._children:
+            for child in self._processes:
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(child.process.pid, signal.SIGKILL)
             raise
 
-    async def start(self, name: str, command: Sequence[str], folder: Path, *, pipe: bool = False) -> Child:
+    async def start(self, name: str, command: Sequence[str], folder: Path, *, pipe: bool = False) -> ChildProcess:
         """Start a process in its own session, so that Ctrl-C reaches it only through this process.
 
         Where the system supports it, the process ends even if this one is killed.
@@ -118,7 +118,7 @@ class Children:
             pipe: Whether its output is piped to this process instead of the log.
 
         Raises:
-            ChildFailed: The program can't be run.
+            ProcessFailedError: The program can't be run.
         """
         log = folder / f"{name}.log"
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -133,16 +133,16 @@ class Children:
                 start_new_session=True,
             )
         except OSError as error:
-            raise ChildFailed(f"can't run {command[0]}: {error}") from error
+            raise ProcessFailedError(f"can't run {command[0]}: {error}") from error
         finally:
             os.close(descriptor)
-        child = Child(name, process, log)
-        self._children.append(child)
+        child = ChildProcess(name, process, log)
+        self._processes.append(child)
         return child
 
-    async def any_end(self) -> Child:
+    async def wait_any(self) -> ChildProcess:
         """Wait until one of the processes ends by itself, and return it. At least one must have been started."""
-        ends = {asyncio.create_task(child.process.wait()): child for child in self._children}
+        ends = {asyncio.create_task(child.process.wait()): child for child in self._processes}
         try:
             done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:

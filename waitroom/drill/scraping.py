@@ -11,7 +11,7 @@ _READ_TIMEOUT = aiohttp.ClientTimeout(total=2.0)
 
 
 @dataclass(frozen=True, slots=True)
-class RoomFigures:
+class RoomStats:
     """One room's figures at one moment; None if the gateway doesn't report them.
 
     Attributes:
@@ -32,7 +32,7 @@ class RoomFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class ShopFigures:
+class ShopStats:
     """The demo shop's own figures.
 
     Attributes:
@@ -50,7 +50,7 @@ class ShopFigures:
     peak_in_flight: int
 
 
-def parse_figures(text: str, room: str) -> RoomFigures:
+def parse_room_stats(text: str, room: str) -> RoomStats:
     """Parse a room's figures from Prometheus text.
 
     Raises:
@@ -61,7 +61,7 @@ def parse_figures(text: str, room: str) -> RoomFigures:
         for sample in family.samples:
             if sample.labels.get("room") == room:
                 found[sample.name] = found.get(sample.name, 0) + int(sample.value)
-    return RoomFigures(
+    return RoomStats(
         waiting=found.get("waitroom_waiting_visitors"),
         called=found.get("waitroom_called_visitors"),
         active=found.get("waitroom_active_sessions"),
@@ -71,7 +71,7 @@ def parse_figures(text: str, room: str) -> RoomFigures:
     )
 
 
-async def read_figures(session: aiohttp.ClientSession, admin: str, room: str) -> RoomFigures | None:
+async def scrape_room(session: aiohttp.ClientSession, admin: str, room: str) -> RoomStats | None:
     """Request a room's figures from the admin listener.
 
     Args:
@@ -86,12 +86,12 @@ async def read_figures(session: aiohttp.ClientSession, admin: str, room: str) ->
         async with session.get(f"{admin}/metrics", timeout=_READ_TIMEOUT) as answer:
             if answer.status != 200:
                 return None
-            return parse_figures(await answer.text(), room)
+            return parse_room_stats(await answer.text(), room)
     except (TimeoutError, aiohttp.ClientError, OSError, ValueError):
         return None
 
 
-async def read_shop(session: aiohttp.ClientSession, shop: str) -> ShopFigures | None:
+async def fetch_shop_stats(session: aiohttp.ClientSession, shop: str) -> ShopStats | None:
     """Request the demo shop's figures.
 
     Args:
@@ -103,7 +103,7 @@ async def read_shop(session: aiohttp.ClientSession, shop: str) -> ShopFigures | 
     """
     try:
         async with session.get(f"{shop}/stats", timeout=_READ_TIMEOUT) as answer:
-            told = await answer.json()
-            return ShopFigures(**{key.name: int(told[key.name]) for key in fields(ShopFigures)})
+            data = await answer.json()
+            return ShopStats(**{key.name: int(data[key.name]) for key in fields(ShopStats)})
     except (TimeoutError, aiohttp.ClientError, OSError, ValueError, LookupError, TypeError):
         return None

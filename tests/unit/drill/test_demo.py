@@ -10,7 +10,7 @@ from waitroom.settings import load_settings
 @pytest.mark.parametrize("seconds", [5.0, 20.0, 60.0, 300.0])
 def test_the_crowd_is_served_in_time_at_a_rate_the_shop_can_bear(visitors, seconds):
     scale = Scale.of(visitors, seconds)
-    assert scale.contrast_seconds + scale.seconds == seconds
+    assert scale.baseline_seconds + scale.seconds == seconds
     assert scale.rate_per_minute / 60 * scale.seconds >= visitors
     queries_per_second = scale.rate_per_minute / 60 * 7
     slowest_query = 0.03

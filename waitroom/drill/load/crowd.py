@@ -17,18 +17,18 @@ from urllib.parse import urlencode, urljoin
 import aiohttp
 
 from waitroom.drill.load.visitor import (
-    Character,
     Failed,
     Leave,
-    LineSeen,
     Navigate,
     Outcome,
     Page,
     PageSeen,
     Poll,
     Seen,
+    StatusSeen,
     Submit,
     Visitor,
+    VisitorProfile,
 )
 
 _NAVIGATION = {
@@ -90,30 +90,30 @@ class Plan:
     closes_tab_seconds: tuple[float, float] = (3.0, 10.0)
     away_seconds: tuple[float, float] = (3.0, 8.0)
 
-    def arrivals(self, dice: random.Random) -> list[float]:
+    def arrivals(self, rng: random.Random) -> list[float]:
         """Return the arrival times in seconds after the start, in order: a burst, then a Poisson trickle."""
         burst = round(self.visitors * self.burst_share)
-        times = sorted(dice.uniform(0, self.burst_seconds) for _ in range(burst))
+        times = sorted(rng.uniform(0, self.burst_seconds) for _ in range(burst))
         at, late = self.burst_seconds, self.visitors - burst
         for _ in range(late):
-            at += dice.expovariate(late / self.trickle_seconds)
+            at += rng.expovariate(late / self.trickle_seconds)
             times.append(at)
         return times
 
-    def character(self, dice: random.Random) -> Character:
+    def profile(self, rng: random.Random) -> VisitorProfile:
         """Draw the behavior of a visitor."""
-        patience = dice.uniform(*self.patience_seconds) if dice.random() < self.impatient_share else None
-        closes = dice.uniform(*self.closes_tab_seconds) if dice.random() < self.returning_share else None
-        return Character(
+        patience = rng.uniform(*self.patience_seconds) if rng.random() < self.impatient_share else None
+        closes = rng.uniform(*self.closes_tab_seconds) if rng.random() < self.returning_share else None
+        return VisitorProfile(
             patience_seconds=patience,
-            says_goodbye=dice.random() < 0.5,
+            sends_leave=rng.random() < 0.5,
             closes_tab_after=closes,
-            away_seconds=dice.uniform(*self.away_seconds),
+            away_seconds=rng.uniform(*self.away_seconds),
         )
 
 
 @dataclass(slots=True)
-class Guest:
+class SimulatedClient:
     """A visitor with the state of their browser.
 
     Attributes:
@@ -171,18 +171,18 @@ class Crowd:
     """
 
     def __init__(
-        self, origin: str, room: str, plan: Plan, dice: random.Random, *, request_seconds: float = 10.0
+        self, origin: str, room: str, plan: Plan, rng: random.Random, *, request_seconds: float = 10.0
     ) -> None:
         self.plan = plan
         self.tally = Tally()
-        self.guests = [
-            Guest(Visitor(plan.character(dice)), str(_ADDRESSES[number % _ADDRESSES.num_addresses]))
+        self.clients = [
+            SimulatedClient(Visitor(plan.profile(rng)), str(_ADDRESSES[number % _ADDRESSES.num_addresses]))
             for number in range(plan.visitors)
         ]
-        self._arrivals = plan.arrivals(dice)
+        self._arrivals = plan.arrivals(rng)
         self._origin = origin
         self._room = room
-        self._dice = dice
+        self._dice = rng
         self._request_seconds = request_seconds
         self._admissions: deque[float] = deque()
 
@@ -201,41 +201,41 @@ class Crowd:
         )
         try:
             async with session, asyncio.timeout(seconds), asyncio.TaskGroup() as visits:
-                for guest, arrival in zip(self.guests, self._arrivals, strict=True):
-                    visits.create_task(self._visit(session, guest, arrival))
+                for client, arrival in zip(self.clients, self._arrivals, strict=True):
+                    visits.create_task(self._visit(session, client, arrival))
         except TimeoutError:
             pass
         finally:
-            for guest in self.guests:
-                guest.visitor.end()
+            for client in self.clients:
+                client.visitor.end()
 
     def count(self, outcome: Outcome) -> int:
         """Return the number of visits with this outcome."""
-        return sum(guest.visitor.outcome is outcome for guest in self.guests)
+        return sum(client.visitor.outcome is outcome for client in self.clients)
 
     def arrived(self) -> int:
         """Return how many visitors have arrived so far."""
-        return sum(guest.visitor.arrived_at is not None for guest in self.guests)
+        return sum(client.visitor.arrived_at is not None for client in self.clients)
 
     def waiting(self) -> int:
         """Return how many visitors are waiting now."""
-        return sum(guest.waiting for guest in self.guests)
+        return sum(client.waiting for client in self.clients)
 
     def shopping(self) -> int:
         """Return how many visitors are in the shop now."""
-        return sum(guest.shopping for guest in self.guests)
+        return sum(client.shopping for client in self.clients)
 
     def joined(self) -> int:
         """Return how many visitors had to wait so far."""
-        return sum(guest.visitor.joined_at is not None for guest in self.guests)
+        return sum(client.visitor.joined_at is not None for client in self.clients)
 
     def admitted(self) -> int:
         """Return how many visitors have seen a page of the shop so far."""
-        return sum(guest.visitor.admitted_at is not None for guest in self.guests)
+        return sum(client.visitor.admitted_at is not None for client in self.clients)
 
     def waits(self) -> list[float]:
         """Return the waits of admitted visitors in seconds, shortest first."""
-        return sorted(wait for guest in self.guests if (wait := guest.visitor.wait_seconds) is not None)
+        return sorted(wait for client in self.clients if (wait := client.visitor.wait_seconds) is not None)
 
     def admitted_per_minute(self) -> float:
         """Return the admission rate over the last ten seconds."""
@@ -244,34 +244,36 @@ class Crowd:
             self._admissions.popleft()
         return len(self._admissions) * 60 / _RECENT_SECONDS
 
-    async def _visit(self, session: aiohttp.ClientSession, guest: Guest, arrival: float) -> None:
-        loop, visitor = asyncio.get_running_loop(), guest.visitor
+    async def _visit(self, session: aiohttp.ClientSession, client: SimulatedClient, arrival: float) -> None:
+        loop, visitor = asyncio.get_running_loop(), client.visitor
         await asyncio.sleep(arrival)
         move = visitor.arrive(loop.time())
         while True:
             await asyncio.sleep(move.after)
             if isinstance(move, Leave):
-                if move.tell_room:
-                    await self._say_goodbye(session, guest)
+                if move.sends_leave:
+                    await self._send_leave(session, client)
                 visitor.outcome = move.outcome
                 return
-            seen = await self._make(session, guest, move)
+            seen = await self._make(session, client, move)
             was_outside = visitor.admitted_at is None
             move = visitor.next(seen, loop.time(), self._dice)
             if was_outside and visitor.admitted_at is not None:
                 self._admissions.append(loop.time())
 
-    async def _make(self, session: aiohttp.ClientSession, guest: Guest, move: Navigate | Submit | Poll) -> Seen:
+    async def _make(
+        self, session: aiohttp.ClientSession, client: SimulatedClient, move: Navigate | Submit | Poll
+    ) -> Seen:
         started = asyncio.get_running_loop().time()
         try:
             match move:
                 case Poll():
                     url = f"{self._origin}/.waitroom/status?room={self._room}"
-                    return self._read_status(await self._ask(session, guest, "GET", url, _SCRIPT))
+                    return self._read_status(await self._ask(session, client, "GET", url, _SCRIPT))
                 case Navigate(path):
-                    return await self._open(session, guest, "GET", path)
+                    return await self._open(session, client, "GET", path)
                 case Submit(path, form):
-                    return await self._open(session, guest, "POST", path, urlencode(form))
+                    return await self._open(session, client, "POST", path, urlencode(form))
         except TimeoutError:
             return self._no_answer("timeout")
         except (aiohttp.ClientError, OSError):
@@ -280,12 +282,14 @@ class Crowd:
             taken = asyncio.get_running_loop().time() - started
             self.tally.slowest_seconds = max(self.tally.slowest_seconds, taken)
 
-    async def _open(self, session: aiohttp.ClientSession, guest: Guest, method: str, path: str, body: str = "") -> Seen:
+    async def _open(
+        self, session: aiohttp.ClientSession, client: SimulatedClient, method: str, path: str, body: str = ""
+    ) -> Seen:
         url = self._origin + path
         for _ in range(_REDIRECTS):
-            answer = await self._ask(session, guest, method, url, _NAVIGATION, body)
+            answer = await self._ask(session, client, method, url, _NAVIGATION, body)
             if answer.status not in {301, 302, 303, 307, 308} or not answer.location:
-                return self._read_page(guest, answer)
+                return self._read_page(client, answer)
             url = urljoin(url, answer.location)
             if not url.startswith(self._origin + "/"):
                 break
@@ -296,15 +300,15 @@ class Crowd:
     async def _ask(
         self,
         session: aiohttp.ClientSession,
-        guest: Guest,
+        client: SimulatedClient,
         method: str,
         url: str,
         headers: Mapping[str, str],
         body: str = "",
     ) -> _Answer:
-        sent = {**headers, "X-Forwarded-For": guest.address}
-        if guest.cookies:
-            sent["Cookie"] = "; ".join(f"{name}={value}" for name, value in guest.cookies.items())
+        sent = {**headers, "X-Forwarded-For": client.address}
+        if client.cookies:
+            sent["Cookie"] = "; ".join(f"{name}={value}" for name, value in client.cookies.items())
         if method == "POST":
             sent |= {**_FORM, "Origin": self._origin}
         async with session.request(
@@ -313,8 +317,8 @@ class Crowd:
             content = await response.read()
         self.tally.requests += 1
         self.tally.statuses[response.status] += 1
-        guest.statuses[response.status] += 1
-        _keep_cookies(guest.cookies, response.cookies)
+        client.statuses[response.status] += 1
+        _keep_cookies(client.cookies, response.cookies)
         return _Answer(
             response.status,
             response.headers.get("Location", ""),
@@ -324,23 +328,23 @@ class Crowd:
             content,
         )
 
-    async def _say_goodbye(self, session: aiohttp.ClientSession, guest: Guest) -> None:
+    async def _send_leave(self, session: aiohttp.ClientSession, client: SimulatedClient) -> None:
         try:
             url = f"{self._origin}/.waitroom/leave?room={self._room}"
-            await self._ask(session, guest, "POST", url, _SCRIPT)
+            await self._ask(session, client, "POST", url, _SCRIPT)
         except TimeoutError:
             self._no_answer("timeout")
         except (aiohttp.ClientError, OSError):
             self._no_answer("connection")
 
-    def _read_page(self, guest: Guest, answer: _Answer) -> Seen:
+    def _read_page(self, client: SimulatedClient, answer: _Answer) -> Seen:
         name = _PAGE_NAME.search(answer.content)
         if answer.status < 500 and name is not None and name[1] in _SHOP_PAGES:
             return PageSeen(_SHOP_PAGES[name[1]])
-        in_line = answer.gave_ticket or (
-            f"waitroom_ticket_{self._room}" in guest.cookies and f"waitroom_pass_{self._room}" not in guest.cookies
+        in_queue = answer.gave_ticket or (
+            f"waitroom_ticket_{self._room}" in client.cookies and f"waitroom_pass_{self._room}" not in client.cookies
         )
-        if in_line and answer.status in {200, 503} and name is None and answer.type == "text/html":
+        if in_queue and answer.status in {200, 503} and name is None and answer.type == "text/html":
             return PageSeen(Page.WAITING, _seconds(answer.retry_after))
         return self._fail("status")
 
@@ -348,8 +352,8 @@ class Crowd:
         if answer.status != 200:
             return self._fail("status")
         try:
-            told = json.loads(answer.content)
-            return LineSeen(str(told["state"]), _seconds(told["poll_after"]))
+            data = json.loads(answer.content)
+            return StatusSeen(str(data["state"]), _seconds(data["poll_after"]))
         except (ValueError, LookupError, TypeError):
             return self._fail("status")
 
@@ -373,9 +377,9 @@ class _Answer:
     content: bytes
 
 
-def _seconds(told: object) -> float:
+def _seconds(value: object) -> float:
     try:
-        seconds = float(str(told))
+        seconds = float(str(value))
     except ValueError:
         seconds = math.nan
     if not math.isfinite(seconds):

@@ -40,12 +40,12 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Character:
+class VisitorProfile:
     """The behavior of a visitor.
 
     Attributes:
         patience_seconds: The maximum wait; None waits to the end.
-        says_goodbye: Sends a leave request on giving up, instead of only closing the tab.
+        sends_leave: Sends a leave request on giving up, instead of only closing the tab.
         closes_tab_after: Closes the tab once, after this many seconds in the queue; None never does.
         away_seconds: How long the tab then stays closed.
         think_seconds: Minimum and maximum time on a shop page, in seconds.
@@ -53,7 +53,7 @@ class Character:
     """
 
     patience_seconds: float | None = None
-    says_goodbye: bool = False
+    sends_leave: bool = False
     closes_tab_after: float | None = None
     away_seconds: float = 5.0
     think_seconds: tuple[float, float] = (0.5, 1.5)
@@ -74,7 +74,7 @@ class PageSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class LineSeen:
+class StatusSeen:
     """The status endpoint answered.
 
     Attributes:
@@ -91,7 +91,7 @@ class Failed:
     """No usable response: an error page, a broken connection or a timeout."""
 
 
-Seen = PageSeen | LineSeen | Failed
+Seen = PageSeen | StatusSeen | Failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class Leave:
 
     outcome: Outcome
     after: float = 0.0
-    tell_room: bool = False
+    sends_leave: bool = False
 
 
 Move = Navigate | Submit | Poll | Leave
@@ -135,7 +135,7 @@ class Visitor:
     """One visit and its history. Times are seconds of any one clock.
 
     Attributes:
-        character: The visitor's behavior.
+        profile: The visitor's behavior.
         arrived_at: The time of arrival; None before.
         joined_at: When the waiting page was first seen; None if the visitor never had to wait.
         called_at: When the room first reported the visitor's turn.
@@ -144,7 +144,7 @@ class Visitor:
         outcome: The outcome; None while the visit continues.
     """
 
-    character: Character
+    profile: VisitorProfile
     arrived_at: float | None = None
     joined_at: float | None = None
     called_at: float | None = None
@@ -153,7 +153,7 @@ class Visitor:
     outcome: Outcome | None = None
     _shop_move: Navigate | Submit = Navigate("/")
     _reloaded_at: float = -math.inf
-    _in_line: bool = False
+    _in_queue: bool = False
     _failures: int = 0
     _tab_closed: bool = False
 
@@ -169,19 +169,19 @@ class Visitor:
         self.arrived_at = now
         return self._shop_move
 
-    def next(self, seen: Seen, now: float, dice: random.Random) -> Move:
+    def next(self, seen: Seen, now: float, rng: random.Random) -> Move:
         """Process the result of the last move and decide the next one."""
         if isinstance(seen, Failed):
-            return self._after_failure(now, dice)
+            return self._after_failure(now, rng)
         self._failures = 0
-        if isinstance(seen, LineSeen):
-            return self._in_line_told(seen, now)
+        if isinstance(seen, StatusSeen):
+            return self._on_status(seen, now)
         if seen.page is Page.WAITING:
-            self._in_line = True
+            self._in_queue = True
             if self.joined_at is None:
                 self.joined_at = now
             return self._wait(seen.poll_after, now)
-        return self._in_shop(seen.page, now, dice)
+        return self._in_shop(seen.page, now, rng)
 
     def end(self) -> None:
         """End the drill: set this visitor's outcome, unless the visit has ended already."""
@@ -194,20 +194,20 @@ class Visitor:
         else:
             self.outcome = Outcome.STILL_SHOPPING
 
-    def _after_failure(self, now: float, dice: random.Random) -> Move:
+    def _after_failure(self, now: float, rng: random.Random) -> Move:
         self.errors += 1
         self._failures += 1
-        if self._in_line:
+        if self._in_queue:
             # The waiting page never gives up on a broken connection; only its reader may.
             return self._wait(min(_LONGEST_BACK_OFF_SECONDS, 2.0**self._failures), now)
         if self._failures >= LEAVES_AFTER_FAILURES:
             return Leave(Outcome.FAILED)
-        pause = dice.uniform(*self.character.retry_seconds)
+        pause = rng.uniform(*self.profile.retry_seconds)
         if isinstance(self._shop_move, Submit):
             return Submit(self._shop_move.path, self._shop_move.form, pause)
         return Navigate(self._shop_move.path, pause)
 
-    def _in_line_told(self, seen: LineSeen, now: float) -> Move:
+    def _on_status(self, seen: StatusSeen, now: float) -> Move:
         match seen.state:
             case "called" | "admitted" | "unknown":
                 if seen.state == "called" and self.called_at is None:
@@ -228,21 +228,21 @@ class Visitor:
         return Navigate("/", after)
 
     def _wait(self, seconds: float, now: float) -> Move:
-        who = self.character
+        who = self.profile
         waited = now - (now if self.joined_at is None else self.joined_at)
         if who.patience_seconds is not None and waited + seconds >= who.patience_seconds:
-            return Leave(Outcome.GAVE_UP, max(0.0, who.patience_seconds - waited), who.says_goodbye)
+            return Leave(Outcome.GAVE_UP, max(0.0, who.patience_seconds - waited), who.sends_leave)
         if who.closes_tab_after is not None and not self._tab_closed and waited + seconds >= who.closes_tab_after:
             self._tab_closed = True
             after = max(0.0, who.closes_tab_after - waited) + who.away_seconds
             return Navigate("/", after)
         return Poll(seconds)
 
-    def _in_shop(self, page: Page, now: float, dice: random.Random) -> Move:
-        self._in_line = False
+    def _in_shop(self, page: Page, now: float, rng: random.Random) -> Move:
+        self._in_queue = False
         if self.admitted_at is None:
             self.admitted_at = now
-        pause = dice.uniform(*self.character.think_seconds)
+        pause = rng.uniform(*self.profile.think_seconds)
         match page:
             case Page.PRODUCT:
                 self._shop_move = Submit("/basket", after=pause)

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from waitroom.drill.load.crowd import Crowd
 from waitroom.drill.load.visitor import Outcome
-from waitroom.drill.scraping import RoomFigures, ShopFigures
+from waitroom.drill.scraping import RoomStats, ShopStats
 
 _BAR_WIDTH = 32
 _LABEL_WIDTH = 22
@@ -25,7 +25,7 @@ _PLAIN_EVERY_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class Snapshot:
     """The drill at one moment.
 
     Attributes:
@@ -56,7 +56,7 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
-class Contrast:
+class Baseline:
     """The effect of the same crowd on the same shop without a gateway.
 
     Attributes:
@@ -89,7 +89,7 @@ class Summary:
         slowest_seconds: The longest time a page took.
         shop: The shop's own figures; None if it no longer responded.
         room: The gateway's own figures; None if it no longer responded.
-        contrast: The result without the gateway; None if that wasn't tried.
+        baseline: The result without the gateway; None if that wasn't tried.
     """
 
     seconds: float
@@ -102,18 +102,18 @@ class Summary:
     requests: int
     errors: Mapping[str, int]
     slowest_seconds: float
-    shop: ShopFigures | None
-    room: RoomFigures | None
-    contrast: Contrast | None
+    shop: ShopStats | None
+    room: RoomStats | None
+    baseline: Baseline | None
 
     @classmethod
     def of(
         cls,
         crowd: Crowd,
         seconds: float,
-        shop: ShopFigures | None,
-        room: RoomFigures | None,
-        contrast: Contrast | None,
+        shop: ShopStats | None,
+        room: RoomStats | None,
+        baseline: Baseline | None,
     ) -> Self:
         """Summarize the results of a crowd."""
         return cls(
@@ -129,7 +129,7 @@ class Summary:
             slowest_seconds=crowd.tally.slowest_seconds,
             shop=shop,
             room=room,
-            contrast=contrast,
+            baseline=baseline,
         )
 
 
@@ -151,49 +151,49 @@ def quantile(ordered: Sequence[float], share: float) -> float:
 def summary_report(summary: Summary) -> RenderableType:
     """Render the summary for the end of a drill."""
     parts: list[RenderableType] = [_visitors(summary), _shop(summary)]
-    if summary.contrast is not None:
-        parts.append(_comparison(summary, summary.contrast))
+    if summary.baseline is not None:
+        parts.append(_comparison(summary, summary.baseline))
     return Group(*parts)
 
 
 def _visitors(summary: Summary) -> Table:
-    table = _table("The visitors")
-    table.add_row("came", f"{summary.arrived:,} of {summary.visitors:,} in {_duration(summary.seconds)}")
-    table.add_row("joined the line", f"{summary.joined:,}")
+    table = _table("Visitors")
+    table.add_row("arrived", f"{summary.arrived:,} of {summary.visitors:,} in {_duration(summary.seconds)}")
+    table.add_row("joined the queue", f"{summary.joined:,}")
     table.add_row("admitted", f"{summary.admitted:,}")
     for outcome in Outcome:
         if outcome is not Outcome.NOT_ARRIVED and (count := summary.outcomes[outcome]):
             table.add_row(outcome.value, f"{count:,}")
     if summary.waits:
         shown = [quantile(summary.waits, share) for share in (0.5, 0.9, 1)]
-        table.add_row("waited", "half up to {}, 90% up to {}, the longest {}".format(*map(_duration, shown)))
+        table.add_row("waited", "p50 {}, p90 {}, max {}".format(*map(_duration, shown)))
     else:
-        table.add_row("waited", "nobody has come in from the line")
+        table.add_row("waited", "no admissions from the queue")
     return table
 
 
 def _shop(summary: Summary) -> Table:
-    table = _table("The shop")
+    table = _table("Shop")
     if summary.shop is not None:
         table.add_row("sold", f"{summary.shop.orders:,} ({summary.shop.stock:,} left)")
-        table.add_row("failed to answer", f"{summary.shop.failures:,} of {summary.shop.requests:,} requests")
-        table.add_row("requests at once", f"{summary.shop.peak_in_flight:,} at most")
+        table.add_row("failed requests", f"{summary.shop.failures:,} of {summary.shop.requests:,}")
+        table.add_row("peak in flight", f"{summary.shop.peak_in_flight:,} requests")
     errors = ", ".join(f"{count:,} by {kind}" for kind, count in sorted(summary.errors.items()))
-    table.add_row("errors met by visitors", errors or "none")
+    table.add_row("visitor errors", errors or "none")
     table.add_row("slowest page", _duration(summary.slowest_seconds))
     if summary.room is not None and summary.room.overshoots is not None:
         table.add_row("limits exceeded", f"{summary.room.overshoots:,} times")
     return table
 
 
-def _comparison(summary: Summary, contrast: Contrast) -> Text:
-    without = f"{contrast.failures:,} of {contrast.requests:,} requests failed"
+def _comparison(summary: Summary, baseline: Baseline) -> Text:
+    without = f"{baseline.failures:,} of {baseline.requests:,} requests failed"
     failures = sum(summary.errors.values())
     return Text.assemble(
         "\n",
         ("without Waitroom: ", "bold"),
-        (without, "bold red" if contrast.failures else ""),
-        f", {contrast.sold:,} sold in {_duration(contrast.seconds)}\n",
+        (without, "bold red" if baseline.failures else ""),
+        f", {baseline.sold:,} sold in {_duration(baseline.seconds)}\n",
         ("with Waitroom:    ", "bold"),
         (f"{failures:,} of {summary.requests:,} requests failed", "bold green" if not failures else "bold"),
         f", {summary.outcomes[Outcome.BOUGHT]:,} sold in {_duration(summary.seconds)}\n",
@@ -241,16 +241,16 @@ class Progress:
     ) -> None:
         self._live.stop()
 
-    def show(self, moment: Moment) -> None:
+    def show(self, snapshot: Snapshot) -> None:
         """Show a moment; without a terminal, only every few seconds."""
         if self._console.is_terminal:
-            self._live.update(_panel(moment), refresh=True)
-        elif moment.elapsed >= self._next_line:
-            self._next_line = moment.elapsed + _PLAIN_EVERY_SECONDS
-            self._console.print(_line(moment), highlight=False, soft_wrap=True)
+            self._live.update(_panel(snapshot), refresh=True)
+        elif snapshot.elapsed >= self._next_line:
+            self._next_line = snapshot.elapsed + _PLAIN_EVERY_SECONDS
+            self._console.print(_line(snapshot), highlight=False, soft_wrap=True)
 
 
-def _panel(moment: Moment) -> Panel:
+def _panel(snapshot: Snapshot) -> Panel:
     rows = Table.grid(padding=(0, 2))
     rows.add_column(justify="right", style="bold")
     rows.add_column(justify="right", min_width=7)
@@ -258,26 +258,26 @@ def _panel(moment: Moment) -> Panel:
     rows.add_column(style="dim")
     rows.add_row(
         "waiting",
-        f"{moment.waiting:,}",
-        _bar(moment.waiting, moment.arrived, "yellow"),
-        f"of {moment.arrived:,} who came",
+        f"{snapshot.waiting:,}",
+        _bar(snapshot.waiting, snapshot.arrived, "yellow"),
+        f"of {snapshot.arrived:,} arrived",
     )
-    rows.add_row("called", "-" if moment.called is None else f"{moment.called:,}", "", "it is their turn")
+    rows.add_row("called", "-" if snapshot.called is None else f"{snapshot.called:,}", "", "may enter now")
     rows.add_row(
         "active",
-        f"{moment.active:,}",
-        _bar(moment.active, moment.max_active, "cyan"),
-        f"of {moment.max_active:,} at most in the shop",
+        f"{snapshot.active:,}",
+        _bar(snapshot.active, snapshot.max_active, "cyan"),
+        f"of {snapshot.max_active:,} allowed in the shop",
     )
     rows.add_row(
         "admitted",
-        f"{moment.admitted:,}",
-        _bar(moment.admitted, moment.arrived, "green"),
-        f"{moment.per_minute:,.0f} a minute",
+        f"{snapshot.admitted:,}",
+        _bar(snapshot.admitted, snapshot.arrived, "green"),
+        f"{snapshot.per_minute:,.0f} per minute",
     )
-    rows.add_row("sold", f"{moment.sold:,}", _bar(moment.sold, moment.arrived, "green"), "")
-    rows.add_row("errors", Text(f"{moment.errors:,}", "bold red" if moment.errors else "green"), "", "")
-    title = f"Waitroom demo · {moment.elapsed:.0f} of {moment.seconds:.0f} s · Ctrl-C ends it"
+    rows.add_row("sold", f"{snapshot.sold:,}", _bar(snapshot.sold, snapshot.arrived, "green"), "")
+    rows.add_row("errors", Text(f"{snapshot.errors:,}", "bold red" if snapshot.errors else "green"), "", "")
+    title = f"Waitroom demo · {snapshot.elapsed:.0f} of {snapshot.seconds:.0f} s · Ctrl-C to stop"
     return Panel(rows, title=title, expand=False, padding=(1, 2))
 
 
@@ -285,10 +285,11 @@ def _bar(done: float, of: float, style: str) -> ProgressBar:
     return ProgressBar(total=max(of, 1), completed=done, width=_BAR_WIDTH, complete_style=style, finished_style=style)
 
 
-def _line(moment: Moment) -> str:
-    called = "" if moment.called is None else f"called {moment.called:,}  "
+def _line(snapshot: Snapshot) -> str:
+    called = "" if snapshot.called is None else f"called {snapshot.called:,}  "
     return (
-        f"{moment.elapsed:3.0f} s  waiting {moment.waiting:,}  {called}"
-        f"active {moment.active:,} of {moment.max_active:,}  "
-        f"admitted {moment.admitted:,} ({moment.per_minute:,.0f}/min)  sold {moment.sold:,}  errors {moment.errors:,}"
+        f"{snapshot.elapsed:3.0f} s  waiting {snapshot.waiting:,}  {called}"
+        f"active {snapshot.active:,} of {snapshot.max_active:,}  "
+        f"admitted {snapshot.admitted:,} ({snapshot.per_minute:,.0f}/min)  sold {snapshot.sold:,}  "
+        f"errors {snapshot.errors:,}"
     )

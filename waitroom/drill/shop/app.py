@@ -20,7 +20,7 @@ from pathlib import Path
 from aiohttp import web
 from jinja2 import Environment, PackageLoader
 
-from waitroom.drill.shop.database import Ledger, LedgerThread, Pool, PoolExhausted
+from waitroom.drill.shop.database import Database, DatabaseThread, Pool, PoolExhaustedError
 
 COMMAND_HEADER = "Waitroom-Command"
 ROOM_HEADER = "Waitroom-Room"
@@ -60,7 +60,7 @@ class Load:
 class Shop:
     """The shop's pages over its database and its pool."""
 
-    ledger: LedgerThread
+    database: DatabaseThread
     pool: Pool
     load: Load = field(default_factory=Load)
     pages: Environment = field(
@@ -94,14 +94,14 @@ class Shop:
     async def product(self, request: web.Request) -> web.StreamResponse:
         """Show the product and the remaining stock."""
         async with self.pool.connection():
-            stock = await self.ledger.run(Ledger.stock)
+            stock = await self.database.run(Database.stock)
         return self._stock_page(stock)
 
     async def fill_basket(self, request: web.Request) -> web.StreamResponse:
         """Put the product into the basket, and show the basket."""
         session = _session(request) or secrets.token_urlsafe(16)
         async with self.pool.connection():
-            await self.ledger.run(lambda ledger: ledger.fill_basket(session))
+            await self.database.run(lambda database: database.fill_basket(session))
         answer = _see_other("/basket")
         answer.set_cookie(SESSION_COOKIE, session, httponly=True, samesite="Lax")
         return answer
@@ -110,7 +110,7 @@ class Shop:
         """Take the product out of the basket."""
         if session := _session(request):
             async with self.pool.connection():
-                await self.ledger.run(lambda ledger: ledger.empty_basket(session))
+                await self.database.run(lambda database: database.empty_basket(session))
         return _see_other("/basket")
 
     async def basket(self, request: web.Request) -> web.StreamResponse:
@@ -135,9 +135,9 @@ class Shop:
             return _see_other("/basket")
         # Two queries to the database, as a checkout has: read first, then write.
         async with self.pool.connection():
-            stock = await self.ledger.run(Ledger.stock)
+            stock = await self.database.run(Database.stock)
         async with self.pool.connection():
-            order = await self.ledger.run(lambda ledger: ledger.place_order(session, buyer, email))
+            order = await self.database.run(lambda database: database.place_order(session, buyer, email))
         if order is not None:
             return _see_other(f"/orders/{order.number}")
         return _see_other("/basket") if stock else self._stock_page(0)
@@ -146,7 +146,7 @@ class Shop:
         """Show the confirmation, only to the visitor who ordered. The visit is over, so the slot is free."""
         number, session = int(request.match_info["number"]), _session(request) or ""
         async with self.pool.connection():
-            order = await self.ledger.run(lambda ledger: ledger.order(number, session))
+            order = await self.database.run(lambda database: database.order(number, session))
         if order is None:
             raise web.HTTPNotFound
         answer = self._page("order", order=order)
@@ -165,7 +165,7 @@ class Shop:
 
     async def stats(self, request: web.Request) -> web.StreamResponse:
         """Return the shop's figures as JSON, without a database connection, so that it responds even under overload."""
-        orders, stock = await self.ledger.run(lambda ledger: (ledger.orders(), ledger.stock()))
+        orders, stock = await self.database.run(lambda database: (database.orders(), database.stock()))
         return web.json_response(
             {
                 "orders": orders,
@@ -189,9 +189,9 @@ class Shop:
         straight = request.remote in _LOOPBACK and ROOM_HEADER not in request.headers
         connections = request.query.get("connections", "")
         if not straight:
-            raise web.HTTPForbidden(text="Ask the shop itself, from its own machine.\n")
+            raise web.HTTPForbidden(text="Available only directly at the shop, from its own machine.\n")
         if not connections.isdecimal() or not 1 <= int(connections) <= _MOST_CONNECTIONS:
-            raise web.HTTPBadRequest(text=f"Write /capacity?connections=N, with N from 1 to {_MOST_CONNECTIONS}.\n")
+            raise web.HTTPBadRequest(text=f"Use /capacity?connections=N with N from 1 to {_MOST_CONNECTIONS}.\n")
         self.pool.resize(int(connections))
         return web.Response(text=f"{self.pool.size}\n")
 
@@ -200,7 +200,7 @@ class Shop:
         if session is None:
             return False
         async with self.pool.connection():
-            return await self.ledger.run(lambda ledger: ledger.basket(session))
+            return await self.database.run(lambda database: database.basket(session))
 
     def _stock_page(self, stock: int) -> web.Response:
         answer = self._page("product", label="product" if stock else "sold_out", stock=stock)
@@ -230,15 +230,15 @@ class Shop:
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             return await handler(request)
-        except PoolExhausted:
-            heading, sentence = "We're busier than we can bear.", "Please try again in a moment."
+        except PoolExhaustedError:
+            heading, sentence = "We're too busy right now.", "Please try again in a moment."
             return self._page("failed", status=503, heading=heading, sentence=sentence)
         except sqlite3.Error as error:
             print(f"the shop's database failed: {error}", file=sys.stderr)  # noqa: T201 - it has no logger
-            heading, sentence = "Something broke.", "It is our fault. Please try again in a moment."
+            heading, sentence = "Something went wrong.", "This is our fault. Please try again in a moment."
             return self._page("failed", status=500, heading=heading, sentence=sentence)
         except web.HTTPNotFound:
-            heading, sentence = "There is no such page.", "Perhaps the address has a slip in it."
+            heading, sentence = "Page not found.", "Please check the address."
             return self._page("failed", status=404, heading=heading, sentence=sentence)
 
 
@@ -253,9 +253,9 @@ def _see_other(path: str) -> web.Response:
 def _wrong_fields(buyer: str, email: str) -> dict[str, str]:
     wrong = {}
     if not 0 < len(buyer) <= 100:
-        wrong["buyer"] = "Please tell us a name of at most 100 letters."
+        wrong["buyer"] = "Please enter a name of at most 100 characters."
     if not 2 < len(email) <= 200 or "@" not in email[1:-1]:
-        wrong["email"] = "Please give an address such as ada@example.com."
+        wrong["email"] = "Please enter an address such as ada@example.com."
     return wrong
 
 
@@ -278,7 +278,7 @@ async def serve(host: str, port: int, *, stock: int, capacity: int, query_second
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    ledger = LedgerThread()
+    database = DatabaseThread()
     pool = Pool(
         capacity,
         backlog=BACKLOG_PER_CONNECTION * capacity,
@@ -286,9 +286,9 @@ async def serve(host: str, port: int, *, stock: int, capacity: int, query_second
         query_seconds=query_seconds,
     )
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(ledger.close)
-        await ledger.open(data, stock)
-        runner = web.AppRunner(Shop(ledger, pool).application(), access_log=None, shutdown_timeout=_STOP_SECONDS)
+        stack.push_async_callback(database.close)
+        await database.open(data, stock)
+        runner = web.AppRunner(Shop(database, pool).application(), access_log=None, shutdown_timeout=_STOP_SECONDS)
         stack.push_async_callback(runner.cleanup)
         await runner.setup()
         await web.TCPSite(runner, host, port, backlog=1024).start()
@@ -303,12 +303,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 after SIGTERM, 1 if it failed to start.
     """
-    parser = argparse.ArgumentParser(prog="python -m waitroom.drill.shop.app", description="A shop to rehearse with.")
+    parser = argparse.ArgumentParser(prog="python -m waitroom.drill.shop.app", description="A demo shop.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=int, default=3000, help="port to listen on; 0 takes a free one")
+    parser.add_argument("--port", type=int, default=3000, help="port to listen on; 0 chooses a free one")
     parser.add_argument("--stock", type=int, default=500, help="units for sale when the database is new")
     parser.add_argument("--capacity", type=int, default=40, help="database connections")
-    parser.add_argument("--query-seconds", type=float, default=QUERY_SECONDS, help="how long a query takes when idle")
+    parser.add_argument(
+        "--query-seconds", type=float, default=QUERY_SECONDS, help="duration of a query in an idle database"
+    )
     parser.add_argument("--data", type=Path, required=True, help="the database file")
     given = parser.parse_args(arguments)
     if given.stock < 0 or given.capacity < 1:

@@ -20,7 +20,7 @@ _LOCK_SECONDS = 5.0
 _AGAIN_SECONDS = 0.01
 
 
-class PoolExhausted(Exception):  # noqa: N818 - a state of the shop, not a mistake
+class PoolExhaustedError(Exception):
     """No database connection is available: the queue is full, or this request waited too long."""
 
 
@@ -84,9 +84,9 @@ class Pool:
         """Hold a connection for the duration of a query.
 
         Raises:
-            PoolExhausted: The queue is full, or no connection became free in time.
+            PoolExhaustedError: The queue is full, or no connection became free in time.
         """
-        await self._take()
+        await self._acquire()
         try:
             await asyncio.sleep(self._query_seconds * (1 + self.busy / self.size))
             yield
@@ -94,9 +94,9 @@ class Pool:
             self.busy -= 1
             self._free.release()
 
-    async def _take(self) -> None:
+    async def _acquire(self) -> None:
         if self._free.locked() and self.waiting >= self._backlog:
-            raise PoolExhausted(f"{self.waiting} requests wait for a database connection already")
+            raise PoolExhaustedError(f"{self.waiting} requests already wait for a database connection")
         self.waiting += 1
         try:
             async with asyncio.timeout(self._wait_seconds):
@@ -105,13 +105,13 @@ class Pool:
                     self._too_many -= 1
                     await self._free.acquire()
         except TimeoutError as error:
-            raise PoolExhausted(f"no database connection within {self._wait_seconds:g} s") from error
+            raise PoolExhaustedError(f"no database connection within {self._wait_seconds:g} s") from error
         finally:
             self.waiting -= 1
         self.busy += 1
 
 
-class Ledger:
+class Database:
     """The shop's tables. Every method runs in the thread that owns the SQLite connection.
 
     Args:
@@ -219,26 +219,26 @@ class Ledger:
         self._db.execute("COMMIT")
 
 
-class LedgerThread:
-    """The ledger in its own thread, so that no query ever blocks the event loop."""
+class DatabaseThread:
+    """The database in its own thread, so that no query ever blocks the event loop."""
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
-        self._ledger: Ledger | None = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="database")
+        self._database: Database | None = None
 
     async def open(self, path: Path, stock: int) -> None:
-        """Open the database; see `Ledger` for the arguments and errors."""
+        """Open the database; see `Database` for the arguments and errors."""
         loop = asyncio.get_running_loop()
-        self._ledger = await loop.run_in_executor(self._thread, Ledger, path, stock)
+        self._database = await loop.run_in_executor(self._thread, Database, path, stock)
 
-    async def run(self, query: Callable[[Ledger], T]) -> T:
+    async def run(self, query: Callable[[Database], T]) -> T:
         """Run a query in the thread and return what it returns."""
-        if self._ledger is None:
-            raise RuntimeError("the ledger isn't open")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, query, self._ledger)
+        if self._database is None:
+            raise RuntimeError("the database isn't open")
+        return await asyncio.get_running_loop().run_in_executor(self._thread, query, self._database)
 
     async def close(self) -> None:
         """Close the database and end the thread."""
-        if self._ledger is not None:
-            await self.run(Ledger.close)
+        if self._database is not None:
+            await self.run(Database.close)
         self._thread.shutdown()

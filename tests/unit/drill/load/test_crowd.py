@@ -24,9 +24,9 @@ def test_all_or_none_may_come_at_once(share):
 
 
 def test_characters_are_drawn_in_the_shares_of_the_plan():
-    dice = random.Random(3)
+    rng = random.Random(3)
     plan = Plan(1, impatient_share=0.25, patience_seconds=(5.0, 6.0), returning_share=0.5, away_seconds=(1.0, 2.0))
-    people = [plan.character(dice) for _ in range(2000)]
+    people = [plan.profile(rng) for _ in range(2000)]
     impatient = [who.patience_seconds for who in people if who.patience_seconds is not None]
     assert 400 < len(impatient) < 600
     assert all(5.0 <= seconds <= 6.0 for seconds in impatient)

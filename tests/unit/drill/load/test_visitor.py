@@ -4,102 +4,102 @@ import pytest
 
 from waitroom.drill.load.visitor import (
     LEAVES_AFTER_FAILURES,
-    Character,
     Failed,
     Leave,
-    LineSeen,
     Navigate,
     Outcome,
     Page,
     PageSeen,
     Poll,
+    StatusSeen,
     Submit,
     Visitor,
+    VisitorProfile,
 )
 
 
 @pytest.fixture
-def dice():
+def rng():
     return random.Random(7)
 
 
-def arrived(**character):
-    visitor = Visitor(Character(**character))
+def arrived(**profile):
+    visitor = Visitor(VisitorProfile(**profile))
     assert visitor.arrive(0.0) == Navigate("/")
     return visitor
 
 
-def test_one_who_is_let_in_at_once_buys_step_by_step(dice):
+def test_one_who_is_let_in_at_once_buys_step_by_step(rng):
     visitor = arrived(think_seconds=(1.0, 1.0))
-    assert visitor.next(PageSeen(Page.PRODUCT), 1.0, dice) == Submit("/basket", after=1.0)
-    assert visitor.next(PageSeen(Page.BASKET), 2.0, dice) == Navigate("/checkout", 1.0)
-    order = visitor.next(PageSeen(Page.CHECKOUT), 3.0, dice)
+    assert visitor.next(PageSeen(Page.PRODUCT), 1.0, rng) == Submit("/basket", after=1.0)
+    assert visitor.next(PageSeen(Page.BASKET), 2.0, rng) == Navigate("/checkout", 1.0)
+    order = visitor.next(PageSeen(Page.CHECKOUT), 3.0, rng)
     assert isinstance(order, Submit)
     assert order.path == "/checkout"
     assert {name for name, _ in order.form} == {"buyer", "email"}
-    assert visitor.next(PageSeen(Page.ORDER), 4.0, dice) == Leave(Outcome.BOUGHT)
+    assert visitor.next(PageSeen(Page.ORDER), 4.0, rng) == Leave(Outcome.BOUGHT)
     assert visitor.admitted_at == 1.0
     assert visitor.wait_seconds is None
 
 
-def test_one_in_line_polls_when_told_and_navigates_when_called(dice):
+def test_one_in_line_polls_when_told_and_navigates_when_called(rng):
     visitor = arrived()
-    assert visitor.next(PageSeen(Page.WAITING, poll_after=3.0), 1.0, dice) == Poll(3.0)
-    assert visitor.next(LineSeen("waiting", 11.0), 4.0, dice) == Poll(11.0)
-    assert visitor.next(LineSeen("paused", 5.0), 15.0, dice) == Poll(5.0)
-    assert visitor.next(LineSeen("called", 1.0), 20.0, dice) == Navigate("/", 0.0)
-    visitor.next(PageSeen(Page.PRODUCT), 21.0, dice)
+    assert visitor.next(PageSeen(Page.WAITING, poll_after=3.0), 1.0, rng) == Poll(3.0)
+    assert visitor.next(StatusSeen("waiting", 11.0), 4.0, rng) == Poll(11.0)
+    assert visitor.next(StatusSeen("paused", 5.0), 15.0, rng) == Poll(5.0)
+    assert visitor.next(StatusSeen("called", 1.0), 20.0, rng) == Navigate("/", 0.0)
+    visitor.next(PageSeen(Page.PRODUCT), 21.0, rng)
     assert visitor.wait_seconds == 20.0
     assert visitor.called_at == 20.0
 
 
 @pytest.mark.parametrize("state", ["called", "admitted", "unknown"])
-def test_the_page_is_loaded_again_at_most_every_five_seconds(dice, state):
+def test_the_page_is_loaded_again_at_most_every_five_seconds(rng, state):
     visitor = arrived()
-    visitor.next(PageSeen(Page.WAITING), 1.0, dice)
-    assert visitor.next(LineSeen(state, 1.0), 2.0, dice) == Navigate("/", 0.0)
-    visitor.next(PageSeen(Page.WAITING), 3.0, dice)
-    assert visitor.next(LineSeen(state, 1.0), 4.0, dice) == Navigate("/", 3.0)
-    visitor.next(PageSeen(Page.WAITING), 7.0, dice)
-    assert visitor.next(LineSeen(state, 1.0), 8.0, dice) == Navigate("/", 4.0)
-    visitor.next(PageSeen(Page.WAITING), 12.0, dice)
-    visitor.next(LineSeen("waiting", 1.0), 12.5, dice)
-    assert visitor.next(LineSeen(state, 1.0), 13.0, dice) == Navigate("/", 0.0)
+    visitor.next(PageSeen(Page.WAITING), 1.0, rng)
+    assert visitor.next(StatusSeen(state, 1.0), 2.0, rng) == Navigate("/", 0.0)
+    visitor.next(PageSeen(Page.WAITING), 3.0, rng)
+    assert visitor.next(StatusSeen(state, 1.0), 4.0, rng) == Navigate("/", 3.0)
+    visitor.next(PageSeen(Page.WAITING), 7.0, rng)
+    assert visitor.next(StatusSeen(state, 1.0), 8.0, rng) == Navigate("/", 4.0)
+    visitor.next(PageSeen(Page.WAITING), 12.0, rng)
+    visitor.next(StatusSeen("waiting", 1.0), 12.5, rng)
+    assert visitor.next(StatusSeen(state, 1.0), 13.0, rng) == Navigate("/", 0.0)
 
 
 @pytest.mark.parametrize(
     ("state", "outcome"), [("sold_out", Outcome.SOLD_OUT), ("closed", Outcome.CLOSED)], ids=["sold out", "closed"]
 )
-def test_one_told_there_is_nothing_left_goes(dice, state, outcome):
+def test_one_told_there_is_nothing_left_goes(rng, state, outcome):
     visitor = arrived()
-    visitor.next(PageSeen(Page.WAITING), 1.0, dice)
-    assert visitor.next(LineSeen(state, 5.0), 2.0, dice) == Leave(outcome)
+    visitor.next(PageSeen(Page.WAITING), 1.0, rng)
+    assert visitor.next(StatusSeen(state, 5.0), 2.0, rng) == Leave(outcome)
 
 
-def test_one_who_finds_it_sold_out_in_the_shop_goes(dice):
+def test_one_who_finds_it_sold_out_in_the_shop_goes(rng):
     visitor = arrived()
-    assert visitor.next(PageSeen(Page.SOLD_OUT), 1.0, dice) == Leave(Outcome.SOLD_OUT)
+    assert visitor.next(PageSeen(Page.SOLD_OUT), 1.0, rng) == Leave(Outcome.SOLD_OUT)
     assert visitor.admitted_at == 1.0
 
 
-def test_the_impatient_leave_when_their_patience_ends_and_not_at_the_next_poll(dice):
-    visitor = arrived(patience_seconds=10.0, says_goodbye=True)
-    assert visitor.next(PageSeen(Page.WAITING, poll_after=4.0), 1.0, dice) == Poll(4.0)
-    assert visitor.next(LineSeen("waiting", 30.0), 5.0, dice) == Leave(Outcome.GAVE_UP, 6.0, tell_room=True)
+def test_the_impatient_leave_when_their_patience_ends_and_not_at_the_next_poll(rng):
+    visitor = arrived(patience_seconds=10.0, sends_leave=True)
+    assert visitor.next(PageSeen(Page.WAITING, poll_after=4.0), 1.0, rng) == Poll(4.0)
+    assert visitor.next(StatusSeen("waiting", 30.0), 5.0, rng) == Leave(Outcome.GAVE_UP, 6.0, sends_leave=True)
 
 
-def test_a_closed_tab_comes_back_once_with_a_navigation(dice):
+def test_a_closed_tab_comes_back_once_with_a_navigation(rng):
     visitor = arrived(closes_tab_after=5.0, away_seconds=4.0)
-    assert visitor.next(PageSeen(Page.WAITING, poll_after=2.0), 1.0, dice) == Poll(2.0)
-    assert visitor.next(LineSeen("waiting", 10.0), 3.0, dice) == Navigate("/", 7.0)
-    assert visitor.next(PageSeen(Page.WAITING, poll_after=10.0), 10.0, dice) == Poll(10.0)
+    assert visitor.next(PageSeen(Page.WAITING, poll_after=2.0), 1.0, rng) == Poll(2.0)
+    assert visitor.next(StatusSeen("waiting", 10.0), 3.0, rng) == Navigate("/", 7.0)
+    assert visitor.next(PageSeen(Page.WAITING, poll_after=10.0), 10.0, rng) == Poll(10.0)
     assert visitor.joined_at == 1.0
 
 
-def test_one_in_line_never_gives_up_on_failures_and_backs_off(dice):
+def test_one_in_line_never_gives_up_on_failures_and_backs_off(rng):
     visitor = arrived()
-    visitor.next(PageSeen(Page.WAITING), 1.0, dice)
-    moves = [visitor.next(Failed(), 2.0, dice) for _ in range(9)]
+    visitor.next(PageSeen(Page.WAITING), 1.0, rng)
+    moves = [visitor.next(Failed(), 2.0, rng) for _ in range(9)]
     assert all(isinstance(move, Poll) for move in moves)
     pauses = [move.after for move in moves]
     assert pauses == sorted(pauses)
@@ -108,31 +108,31 @@ def test_one_in_line_never_gives_up_on_failures_and_backs_off(dice):
     assert visitor.errors == 9
 
 
-def test_one_in_the_shop_tries_the_same_step_again_and_at_last_goes_home(dice):
+def test_one_in_the_shop_tries_the_same_step_again_and_at_last_goes_home(rng):
     visitor = arrived(retry_seconds=(2.0, 2.0))
-    step = visitor.next(PageSeen(Page.CHECKOUT), 1.0, dice)
+    step = visitor.next(PageSeen(Page.CHECKOUT), 1.0, rng)
     for _ in range(LEAVES_AFTER_FAILURES - 1):
-        assert visitor.next(Failed(), 2.0, dice) == Submit("/checkout", step.form, 2.0)
-    assert visitor.next(Failed(), 3.0, dice) == Leave(Outcome.FAILED)
+        assert visitor.next(Failed(), 2.0, rng) == Submit("/checkout", step.form, 2.0)
+    assert visitor.next(Failed(), 3.0, rng) == Leave(Outcome.FAILED)
 
 
-def test_a_success_forgives_earlier_failures(dice):
+def test_a_success_forgives_earlier_failures(rng):
     visitor = arrived()
     for _ in range(LEAVES_AFTER_FAILURES - 1):
-        visitor.next(Failed(), 1.0, dice)
-    visitor.next(PageSeen(Page.PRODUCT), 2.0, dice)
-    assert isinstance(visitor.next(Failed(), 3.0, dice), Submit)
+        visitor.next(Failed(), 1.0, rng)
+    visitor.next(PageSeen(Page.PRODUCT), 2.0, rng)
+    assert isinstance(visitor.next(Failed(), 3.0, rng), Submit)
 
 
-def test_an_empty_basket_leads_back_to_the_product(dice):
+def test_an_empty_basket_leads_back_to_the_product(rng):
     visitor = arrived(think_seconds=(0.5, 0.5))
-    assert visitor.next(PageSeen(Page.EMPTY_BASKET), 1.0, dice) == Navigate("/", 0.5)
+    assert visitor.next(PageSeen(Page.EMPTY_BASKET), 1.0, rng) == Navigate("/", 0.5)
 
 
-def test_the_end_of_the_drill_says_where_each_stands(dice):
-    absent, waiting, inside, gone = Visitor(Character()), arrived(), arrived(), arrived()
-    waiting.next(PageSeen(Page.WAITING), 1.0, dice)
-    inside.next(PageSeen(Page.PRODUCT), 1.0, dice)
+def test_the_end_of_the_drill_says_where_each_stands(rng):
+    absent, waiting, inside, gone = Visitor(VisitorProfile()), arrived(), arrived(), arrived()
+    waiting.next(PageSeen(Page.WAITING), 1.0, rng)
+    inside.next(PageSeen(Page.PRODUCT), 1.0, rng)
     gone.outcome = Outcome.BOUGHT
     for visitor in (absent, waiting, inside, gone):
         visitor.end()

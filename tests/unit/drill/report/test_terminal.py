@@ -4,11 +4,11 @@ import pytest
 from rich.console import Console
 
 from waitroom.drill.load.visitor import Outcome
-from waitroom.drill.report.terminal import Contrast, Moment, Progress, Summary, quantile, summary_report
-from waitroom.drill.scraping import RoomFigures, ShopFigures, parse_figures
+from waitroom.drill.report.terminal import Baseline, Progress, Snapshot, Summary, quantile, summary_report
+from waitroom.drill.scraping import RoomStats, ShopStats, parse_room_stats
 
 METRICS = """\
-# HELP waitroom_waiting_visitors Visitors in line.
+# HELP waitroom_waiting_visitors Visitors waiting in the queue.
 # TYPE waitroom_waiting_visitors gauge
 waitroom_waiting_visitors{room="shop"} 312.0
 waitroom_waiting_visitors{room="other"} 5.0
@@ -30,7 +30,7 @@ waitroom_wait_seconds_count{room="shop"} 88.0
 """
 
 
-def moment(elapsed=5.0, **changed):
+def snapshot(elapsed=5.0, **changed):
     values = {
         "seconds": 54.0,
         "arrived": 400,
@@ -43,7 +43,7 @@ def moment(elapsed=5.0, **changed):
         "sold": 25,
         "errors": 0,
     }
-    return Moment(elapsed=elapsed, **values | changed)
+    return Snapshot(elapsed=elapsed, **values | changed)
 
 
 def summary(**changed):
@@ -58,9 +58,9 @@ def summary(**changed):
         "requests": 5000,
         "errors": {},
         "slowest_seconds": 0.31,
-        "shop": ShopFigures(orders=370, stock=130, requests=2400, failures=3, peak_in_flight=21),
-        "room": RoomFigures(overshoots=0),
-        "contrast": Contrast(seconds=6.0, requests=1300, failures=600, sold=2),
+        "shop": ShopStats(orders=370, stock=130, requests=2400, failures=3, peak_in_flight=21),
+        "room": RoomStats(overshoots=0),
+        "baseline": Baseline(seconds=6.0, requests=1300, failures=600, sold=2),
     }
     return Summary(**values | changed)
 
@@ -72,13 +72,13 @@ def shown(renderable):
 
 
 def test_a_rooms_figures_are_read_from_the_metrics():
-    assert parse_figures(METRICS, "shop") == RoomFigures(312, 4, 63, 400, 88, 3)
-    assert parse_figures(METRICS, "nowhere") == RoomFigures()
+    assert parse_room_stats(METRICS, "shop") == RoomStats(312, 4, 63, 400, 88, 3)
+    assert parse_room_stats(METRICS, "nowhere") == RoomStats()
 
 
 def test_what_is_no_metrics_text_is_refused():
     with pytest.raises(ValueError, match="html"):
-        parse_figures("<html>not here</html>", "shop")
+        parse_room_stats("<html>not here</html>", "shop")
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 2.0), (0.9, 4.0), (1, 4.0), (0, 1.0), (0.51, 3.0)])
@@ -94,15 +94,15 @@ def test_there_is_no_quantile_of_nothing():
 def test_the_summary_says_what_became_of_all():
     text = shown(summary_report(summary()))
     for part in (
-        "came 400 of 400 in 52 s",
-        "joined the line 390",
+        "arrived 400 of 400 in 52 s",
+        "joined the queue 390",
         "admitted 380",
         "bought 370",
         "gave up 12",
-        "half up to 50 s, 90% up to 90 s, the longest 100 s",
+        "p50 50 s, p90 90 s, max 100 s",
         "sold 370 (130 left)",
-        "failed to answer 3 of 2,400 requests",
-        "errors met by visitors none",
+        "failed requests 3 of 2,400",
+        "visitor errors none",
         "limits exceeded 0 times",
         "without Waitroom: 600 of 1,300 requests failed, 2 sold in 6.0 s",
         "with Waitroom: 0 of 5,000 requests failed, 370 sold in 52 s",
@@ -114,10 +114,10 @@ def test_the_summary_says_what_became_of_all():
 
 def test_the_summary_works_with_nothing_known():
     text = shown(
-        summary_report(summary(waits=[], shop=None, room=None, contrast=None, errors={"timeout": 2, "status": 1}))
+        summary_report(summary(waits=[], shop=None, room=None, baseline=None, errors={"timeout": 2, "status": 1}))
     )
-    assert "nobody has come in from the line" in text
-    assert "errors met by visitors 1 by status, 2 by timeout" in text
+    assert "no admissions from the queue" in text
+    assert "visitor errors 1 by status, 2 by timeout" in text
     assert "without Waitroom" not in text
     assert "limits exceeded" not in text
 
@@ -126,7 +126,7 @@ def test_without_a_terminal_a_line_comes_every_few_seconds():
     console = Console(file=io.StringIO(), width=40)
     with Progress(console) as progress:
         for second in range(12):
-            progress.show(moment(float(second), called=None if second else 4))
+            progress.show(snapshot(float(second), called=None if second else 4))
     lines = console.file.getvalue().splitlines()
     assert [line.split()[0] for line in lines] == ["0", "5", "10"]
     assert lines[0] == ("  0 s  waiting 312  called 4  active 63 of 87  admitted 88 (522/min)  sold 25  errors 0")
@@ -136,10 +136,10 @@ def test_without_a_terminal_a_line_comes_every_few_seconds():
 def test_in_a_terminal_every_moment_is_drawn_and_cleared_at_the_end():
     console = Console(file=io.StringIO(), width=120, force_terminal=True, legacy_windows=False)
     with Progress(console) as progress:
-        progress.show(moment())
+        progress.show(snapshot())
         drawn = console.file.getvalue()
-        progress.show(moment(6.0, errors=7))
-    for part in ("waiting", "312", "of 87 at most in the shop", "522 a minute", "5 of 54 s"):
+        progress.show(snapshot(6.0, errors=7))
+    for part in ("waiting", "312", "of 87 allowed in the shop", "522 per minute", "5 of 54 s"):
         assert part in drawn
     assert "6 of 54 s" in console.file.getvalue()
     assert console.file.getvalue().endswith("\x1b[2K")

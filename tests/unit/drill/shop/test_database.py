@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from waitroom.drill.shop.database import Ledger, LedgerThread, Pool, PoolExhausted
+from waitroom.drill.shop.database import Database, DatabaseThread, Pool, PoolExhaustedError
 
 
 @pytest.fixture
@@ -14,55 +14,55 @@ def path(tmp_path):
 
 
 @pytest.fixture
-def ledger(path):
-    ledger = Ledger(path, stock=2)
-    yield ledger
-    ledger.close()
+def database(path):
+    database = Database(path, stock=2)
+    yield database
+    database.close()
 
 
-def buy(ledger, session):
-    ledger.fill_basket(session)
-    return ledger.place_order(session, "Ada", "ada@example.com")
+def buy(database, session):
+    database.fill_basket(session)
+    return database.place_order(session, "Ada", "ada@example.com")
 
 
-def test_an_order_takes_a_unit_and_the_basket(ledger):
-    order = buy(ledger, "s1")
-    assert ledger.order(order.number, "s1") == order
-    assert (ledger.stock(), ledger.orders(), ledger.basket("s1")) == (1, 1, False)
+def test_an_order_takes_a_unit_and_the_basket(database):
+    order = buy(database, "s1")
+    assert database.order(order.number, "s1") == order
+    assert (database.stock(), database.orders(), database.basket("s1")) == (1, 1, False)
 
 
-def test_the_same_form_sent_twice_is_one_order(ledger):
-    first = buy(ledger, "s1")
-    assert ledger.place_order("s1", "Ada", "ada@example.com") == first
-    assert (ledger.stock(), ledger.orders()) == (1, 1)
+def test_the_same_form_sent_twice_is_one_order(database):
+    first = buy(database, "s1")
+    assert database.place_order("s1", "Ada", "ada@example.com") == first
+    assert (database.stock(), database.orders()) == (1, 1)
 
 
-def test_a_basket_holds_one_unit_and_can_be_emptied(ledger):
-    ledger.fill_basket("s1")
-    ledger.fill_basket("s1")
-    assert ledger.basket("s1")
-    ledger.empty_basket("s1")
-    assert not ledger.basket("s1")
-    assert ledger.place_order("s1", "Ada", "ada@example.com") is None
-    assert ledger.stock() == 2
+def test_a_basket_holds_one_unit_and_can_be_emptied(database):
+    database.fill_basket("s1")
+    database.fill_basket("s1")
+    assert database.basket("s1")
+    database.empty_basket("s1")
+    assert not database.basket("s1")
+    assert database.place_order("s1", "Ada", "ada@example.com") is None
+    assert database.stock() == 2
 
 
-def test_nobody_else_sees_an_order(ledger):
-    order = buy(ledger, "s1")
-    assert ledger.order(order.number, "s2") is None
-    assert ledger.order(order.number + 1, "s1") is None
+def test_nobody_else_sees_an_order(database):
+    order = buy(database, "s1")
+    assert database.order(order.number, "s2") is None
+    assert database.order(order.number + 1, "s1") is None
 
 
-def test_a_failed_order_leaves_all_as_it_was(ledger):
-    ledger.fill_basket("s1")
+def test_a_failed_order_leaves_all_as_it_was(database):
+    database.fill_basket("s1")
     with pytest.raises(Exception, match="NOT NULL"):
-        ledger.place_order("s1", None, "ada@example.com")
-    assert (ledger.stock(), ledger.orders(), ledger.basket("s1")) == (2, 0, True)
+        database.place_order("s1", None, "ada@example.com")
+    assert (database.stock(), database.orders(), database.basket("s1")) == (2, 0, True)
 
 
-def test_the_stock_outlives_a_restart(path, ledger):
-    buy(ledger, "s1")
-    again = Ledger(path, stock=500)
+def test_the_stock_outlives_a_restart(path, database):
+    buy(database, "s1")
+    again = Database(path, stock=500)
     assert again.stock() == 1
     again.close()
 
@@ -71,10 +71,10 @@ def test_two_shops_on_one_file_never_sell_more_than_there_is(path):
     stock, shops, tries = 25, 4, 20
 
     def sell(shop):
-        ledger = Ledger(path, stock)
-        sold = [buy(ledger, f"{shop}-{number}") for number in range(tries)]
-        left = ledger.stock()
-        ledger.close()
+        database = Database(path, stock)
+        sold = [buy(database, f"{shop}-{number}") for number in range(tries)]
+        left = database.stock()
+        database.close()
         return sum(order is not None for order in sold), left
 
     with ThreadPoolExecutor(shops) as threads:
@@ -87,16 +87,16 @@ def test_a_file_that_another_is_just_opening_is_waited_for(path, monkeypatch):
     with closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN IMMEDIATE")
         monkeypatch.setattr("waitroom.drill.shop.database.time.sleep", lambda seconds: other.rollback())
-        ledger = Ledger(path, 7)
-        assert ledger.stock() == 7
-        ledger.close()
+        database = Database(path, 7)
+        assert database.stock() == 7
+        database.close()
 
 
-async def test_the_ledger_thread_refuses_work_before_it_is_open():
-    ledger = LedgerThread()
+async def test_the_database_thread_refuses_work_before_it_is_open():
+    database = DatabaseThread()
     with pytest.raises(RuntimeError, match="isn't open"):
-        await ledger.run(Ledger.stock)
-    await ledger.close()
+        await database.run(Database.stock)
+    await database.close()
 
 
 class Holder:
@@ -128,7 +128,7 @@ async def test_the_pool_lends_no_more_than_it_has_and_refuses_beyond_its_queue()
             group.create_task(holder.hold())
         await holder.until_held(2)
         assert (pool.busy, pool.waiting) == (2, 1)
-        with pytest.raises(PoolExhausted, match="wait for a database connection"):
+        with pytest.raises(PoolExhaustedError, match="wait for a database connection"):
             async with pool.connection():
                 pass
         holder.let_go.set()
@@ -141,7 +141,7 @@ async def test_a_request_waits_for_a_connection_only_so_long():
     async with asyncio.TaskGroup() as group:
         group.create_task(holder.hold())
         await holder.until_held(1)
-        with pytest.raises(PoolExhausted, match="within"):
+        with pytest.raises(PoolExhaustedError, match="within"):
             async with pool.connection():
                 pass
         holder.let_go.set()
