@@ -21,14 +21,14 @@ from statistics import median
 from rich.console import Console
 
 from benchmarks.drip import drip_rows
-from benchmarks.load import CONNECTIONS, NAVIGATION, POLL, Figures, Work, Wrk, at_rate, crowd, fetch, open_idle
+from benchmarks.load import CONNECTIONS, NAVIGATION, POLL, Figures, Workload, Wrk, at_rate, crowd, fetch, open_idle
 from benchmarks.processes import cores, cpu_seconds, memory_bytes, raise_file_limit
-from benchmarks.report import Rate, Row, machine, show, write_chart, write_json
-from benchmarks.servers import ROOM, Field, Gateway, Server
+from benchmarks.report import Rate, Row, machine, print_results, write_chart, write_json
+from benchmarks.servers import ROOM, Gateway, Server, Testbed
 
 VISITORS = 60_542
-INSIDE = 200
-SOME_OF_THEM = 2_000
+ADMITTED = 200
+SUBSET = 2_000
 FEW, MANY = 1_000, 1_000_000
 IDLE_CONNECTIONS = 10_000
 CROWD_CONNECTIONS = 512
@@ -63,10 +63,10 @@ class Bench:
         seconds: The length of one run.
     """
 
-    def __init__(self, field: Field, rounds: int, seconds: float) -> None:
+    def __init__(self, field: Testbed, rounds: int, seconds: float) -> None:
         self.rows: list[Row] = []
         self.rates: list[Rate] = []
-        self.complaints: list[str] = []
+        self.warnings: list[str] = []
         self._field = field
         self._rounds = rounds
         self._seconds = seconds
@@ -94,14 +94,14 @@ class Bench:
     ) -> Iterator[Gateway]:
         with self._field.waitroom(name, shop, max_active=max_active, workers=workers, pinned=pinned) as gateway:
             yield gateway
-            self.complaints += [f"{name}: {line}" for line in gateway.complaints()]
+            self.warnings += [f"{name}: {line}" for line in gateway.warnings()]
 
     # The benchmarks.
 
     def _memory(self, shop: Server, nginx: Server) -> None:
         """Memory of an idle connection on which a waiting visitor has sent one request."""
 
-        def per_connection(server: Server, work: Work) -> float:
+        def per_connection(server: Server, work: Workload) -> float:
             for one in open_idle(server, work, 500):
                 one.close()
             time.sleep(1)
@@ -116,53 +116,58 @@ class Bench:
         ours, theirs = [], []
         for number in range(min(self._rounds, 3)):
             with self._waitroom(f"memory-{number}", shop) as gateway:
-                first, generation = gateway.fill(FEW)
-                work = Work(STATUS_PATH, POLL, gateway.tickets(first, generation, FEW, 1))
+                first, generation = gateway.fill_queue(FEW)
+                work = Workload(STATUS_PATH, POLL, gateway.tickets(first, generation, FEW, 1))
                 ours.append(per_connection(gateway, work))
-                theirs.append(per_connection(nginx, Work("/.waitroom/status", POLL)))
+                theirs.append(per_connection(nginx, Workload("/.waitroom/status", POLL)))
         what = f"memory per idle keep-alive connection, {IDLE_CONNECTIONS:,} open"
         self.rows.append(Row("memory", what, "KB", ours, 12, 6, lower=True, nginx=theirs))
 
     def _admitted(self, shop: Server, nginx: Server, haproxy: Server) -> None:
         """Admitted requests, downloads, and the latency that the edge adds."""
-        with self._waitroom("admitted", shop, max_active=INSIDE + 10) as gateway:
-            passes = [self._go_in(gateway) for _ in range(INSIDE)]
-            work = Work("/concerts/autumn/", NAVIGATION, passes)
+        with self._waitroom("admitted", shop, max_active=ADMITTED + 10) as gateway:
+            passes = [self._admit(gateway) for _ in range(ADMITTED)]
+            work = Workload("/concerts/autumn/", NAVIGATION, passes)
             idle = self._idle_calls(gateway)
-            samples = self._take_turns(
+            samples = self._interleave(
                 {"nginx": (nginx, work), "HAProxy": (haproxy, work), "Waitroom": (gateway, work)}
             )
-            self._against("admitted", "admitted request, small answer", samples, 0.33, 0.5)
+            self._compare_with_nginx("admitted", "admitted request, small answer", samples, 0.33, 0.5)
             self._calls("admitted", "admitted request", samples["Waitroom"], idle)
-            for size, connections, aims in (("1mb", 8, (0.5, 0.8)), ("100mb", 2, (0.5, 0.8))):
+            for size, connections, targets in (("1mb", 8, (0.5, 0.8)), ("100mb", 2, (0.5, 0.8))):
                 self._download(
-                    size, connections, aims, passes, {"nginx": nginx, "HAProxy": haproxy, "Waitroom": gateway}
+                    size, connections, targets, passes, {"nginx": nginx, "HAProxy": haproxy, "Waitroom": gateway}
                 )
             per_second = LOAD_SHARE * median(sample.figures.per_second for sample in samples["Waitroom"])
-            self._added_latency(per_second, Work(work.path, NAVIGATION, passes[:1]), shop, nginx, haproxy, gateway)
+            self._added_latency(per_second, Workload(work.path, NAVIGATION, passes[:1]), shop, nginx, haproxy, gateway)
 
-    def _go_in(self, gateway: Gateway) -> str:
+    def _admit(self, gateway: Gateway) -> str:
         """Sends a newcomer's navigation to a room with free slots; returns the pass."""
-        status, _, cookies = fetch(gateway, Work("/", NAVIGATION))
+        status, _, cookies = fetch(gateway, Workload("/", NAVIGATION))
         found = next((line.partition(";")[0] for line in cookies if line.startswith("waitroom_pass_")), None)
         if status != 200 or found is None:
-            raise SystemExit(f"a newcomer wasn't let in: {status} {cookies}")
+            raise SystemExit(f"a newcomer wasn't admitted: {status} {cookies}")
         return found
 
     def _download(
-        self, size: str, connections: int, aims: tuple[float, float], passes: list[str], servers: Mapping[str, Server]
+        self,
+        size: str,
+        connections: int,
+        targets: tuple[float, float],
+        passes: list[str],
+        servers: Mapping[str, Server],
     ) -> None:
-        work = Work(f"/files/{size}", NAVIGATION, passes)
-        found = self._take_turns({name: (server, work) for name, server in servers.items()}, connections)
+        work = Workload(f"/files/{size}", NAVIGATION, passes)
+        found = self._interleave({name: (server, work) for name, server in servers.items()}, connections)
         costs = {name: [sample.figures.cpu_ns_per_byte for sample in samples] for name, samples in found.items()}
         ratios = [theirs / ours for theirs, ours in zip(costs["nginx"], costs["Waitroom"], strict=True)]
         what = f"{size.upper().replace('M', ' M')} download, CPU per byte"
-        row = Row(f"download-{size}", what, "nginx ÷ Waitroom", ratios, *aims)
+        row = Row(f"download-{size}", what, "nginx ÷ Waitroom", ratios, *targets)
         row.costs = {name: (median(values), "ns/B") for name, values in costs.items()}
         self.rows.append(row)
 
     def _added_latency(
-        self, per_second: float, work: Work, shop: Server, nginx: Server, haproxy: Server, gateway: Gateway
+        self, per_second: float, work: Workload, shop: Server, nginx: Server, haproxy: Server, gateway: Gateway
     ) -> None:
         servers = {"direct": shop, "nginx": nginx, "HAProxy": haproxy, "Waitroom": gateway}
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in servers}
@@ -182,14 +187,14 @@ class Bench:
 
     def _waiting(self, shop: Server, nginx: Server, haproxy: Server) -> None:
         """Polls and newcomers while 60,542 visitors wait."""
-        static = Work("/.waitroom/status", POLL)
+        static = Workload("/.waitroom/status", POLL)
         with self._waitroom("waiting", shop) as gateway:
-            first, generation = gateway.fill(VISITORS)
-            everyone = Work(STATUS_PATH, POLL, gateway.tickets(first, generation, VISITORS, VISITORS))
-            some = Work(STATUS_PATH, POLL, gateway.tickets(first, generation, VISITORS, SOME_OF_THEM))
-            self._must_wait(gateway, everyone, VISITORS)
+            first, generation = gateway.fill_queue(VISITORS)
+            everyone = Workload(STATUS_PATH, POLL, gateway.tickets(first, generation, VISITORS, VISITORS))
+            some = Workload(STATUS_PATH, POLL, gateway.tickets(first, generation, VISITORS, SUBSET))
+            self._assert_waiting(gateway, everyone, VISITORS)
             idle = self._idle_calls(gateway)
-            samples = self._take_turns(
+            samples = self._interleave(
                 {
                     "nginx": (nginx, static),
                     "HAProxy": (haproxy, static),
@@ -197,22 +202,24 @@ class Bench:
                     "some": (gateway, some),
                 }
             )
-            self._must_wait(gateway, everyone, VISITORS)
+            self._assert_waiting(gateway, everyone, VISITORS)
             few = samples.pop("some")
-            what = f"waiting visitor's poll, {VISITORS:,} wait"
-            self._against("poll", f"{what}, all of them ask in turn", samples, 0.35, 0.6)
-            self._against("poll-some", f"{what}, {SOME_OF_THEM:,} of them ask", {**samples, "Waitroom": few}, 0.35, 0.6)
+            what = f"waiting visitor's poll, {VISITORS:,} waiting"
+            self._compare_with_nginx("poll", f"{what}, all poll in turn", samples, 0.35, 0.6)
+            self._compare_with_nginx(
+                "poll-some", f"{what}, {SUBSET:,} of them poll", {**samples, "Waitroom": few}, 0.35, 0.6
+            )
             self._calls("poll", "waiting poll", samples["Waitroom"], idle)
             self._newcomers(gateway, nginx, static)
 
-    def _newcomers(self, gateway: Gateway, nginx: Server, static: Work) -> None:
+    def _newcomers(self, gateway: Gateway, nginx: Server, static: Workload) -> None:
         before = gateway.waiting()
-        work = Work("/concerts/autumn/", NAVIGATION, refused=True)
-        samples = self._take_turns({"nginx": (nginx, static), "Waitroom": (gateway, work)})
+        work = Workload("/concerts/autumn/", NAVIGATION, refused=True)
+        samples = self._interleave({"nginx": (nginx, static), "Waitroom": (gateway, work)})
         came = gateway.waiting() - before
         answered = sum(sample.figures.requests for sample in samples["Waitroom"])
         if came < answered:
-            self.complaints.append(f"{answered:,} newcomers were answered, but only {came:,} are in line")
+            self.warnings.append(f"{answered:,} newcomers were answered, but only {came:,} are in the queue")
         ours = samples["Waitroom"]
         costs = {"nginx": (median(sample.figures.cpu_us for sample in samples["nginx"]), "µs (static)")}
         for key, what, values in (
@@ -224,16 +231,16 @@ class Bench:
             self.rows.append(row)
         self._rate("new visitor", "Waitroom", ours)
 
-    def _must_wait(self, gateway: Gateway, work: Work, waiting: int) -> None:
+    def _assert_waiting(self, gateway: Gateway, work: Workload, waiting: int) -> None:
         """Verifies the response of the poll under test, once the worker has seen the room's state."""
         deadline = time.monotonic() + VIEW_SECONDS
-        told = b'"state":"waiting","position":1,"waiting":%d,' % waiting
+        expected = b'"state":"waiting","position":1,"waiting":%d,' % waiting
         while True:
             status, body, _ = fetch(gateway, work)
-            if status == 200 and told in body:
+            if status == 200 and expected in body:
                 return
             if time.monotonic() > deadline:
-                raise SystemExit(f"the first in line is told: {status} {body!r}")
+                raise SystemExit(f"unexpected status of the first visitor: {status} {body!r}")
             time.sleep(0.2)
 
     def _length(self, shop: Server) -> None:
@@ -241,12 +248,12 @@ class Bench:
         with self._waitroom("few", shop) as short, self._waitroom("many", shop) as long:
             works = {}
             for name, gateway, waiting in (("few", short, FEW), ("many", long, MANY)):
-                first, generation = gateway.fill(waiting)
-                works[name] = gateway, Work(STATUS_PATH, POLL, gateway.tickets(first, generation, waiting, FEW))
-                self._must_wait(*works[name], waiting)
-            samples = self._take_turns(works)
-            self._must_wait(*works["few"], FEW)
-            self._must_wait(*works["many"], MANY)
+                first, generation = gateway.fill_queue(waiting)
+                works[name] = gateway, Workload(STATUS_PATH, POLL, gateway.tickets(first, generation, waiting, FEW))
+                self._assert_waiting(*works[name], waiting)
+            samples = self._interleave(works)
+            self._assert_waiting(*works["few"], FEW)
+            self._assert_waiting(*works["many"], MANY)
         few, many = ([sample.figures.cpu_us for sample in samples[name]] for name in ("few", "many"))
         ratios = [one / other for one, other in zip(few, many, strict=True)]
         what = f"poll with {MANY:,} waiting against {FEW:,}"
@@ -263,21 +270,21 @@ class Bench:
     def _crowd(self, shop: Server) -> None:
         """All visitors arrive at the same time."""
         took = []
-        work = Work("/concerts/autumn/", NAVIGATION, refused=True)
+        work = Workload("/concerts/autumn/", NAVIGATION, refused=True)
         for number in range(min(self._rounds, 5)):
             # On all cores: the load takes its share of them, as it can't elsewhere.
             with self._waitroom(f"crowd-{number}", shop, workers=2, pinned=False) as gateway:
-                gateway.fill(1)
+                gateway.fill_queue(1)
                 took.append(crowd(gateway, work, VISITORS, CROWD_CONNECTIONS))
                 if gateway.waiting() != VISITORS + 1:
-                    self.complaints.append(f"crowd: {gateway.waiting():,} in line, not {VISITORS + 1:,}")
+                    self.warnings.append(f"crowd: {gateway.waiting():,} in the queue, not {VISITORS + 1:,}")
         what = f"{VISITORS:,} newcomers at the same time, 2 workers, over {CROWD_CONNECTIONS} connections"
         self.rows.append(Row("crowd", what, "s", took, 10, 5, lower=True))
 
     # Helpers.
 
-    def _take_turns(
-        self, runs: Mapping[str, tuple[Server, Work]], connections: int = CONNECTIONS
+    def _interleave(
+        self, runs: Mapping[str, tuple[Server, Workload]], connections: int = CONNECTIONS
     ) -> dict[str, list[Sample]]:
         """Measures each server once per round, after a short warm-up."""
         for server, work in runs.values():
@@ -288,7 +295,7 @@ class Bench:
                 found[name].append(self._sample(server, work, connections))
         return found
 
-    def _sample(self, server: Server, work: Work, connections: int) -> Sample:
+    def _sample(self, server: Server, work: Workload, connections: int) -> Sample:
         if not isinstance(server, Gateway):
             return Sample(self._wrk.run(server, work, self._seconds, connections), 0, 0, 0)
         calls, store, control = server.store_calls(), cpu_seconds(server.store), cpu_seconds(server.control)
@@ -304,11 +311,13 @@ class Bench:
         time.sleep(max(2.0, self._seconds))
         return (gateway.store_calls() - before) / (time.monotonic() - since)
 
-    def _against(self, key: str, what: str, samples: Mapping[str, list[Sample]], at_least: float, aim: float) -> None:
+    def _compare_with_nginx(
+        self, key: str, what: str, samples: Mapping[str, list[Sample]], minimum: float, target: float
+    ) -> None:
         """Compares CPU time per request with nginx's."""
         costs = {name: [sample.figures.cpu_us for sample in found] for name, found in samples.items()}
         ratios = [theirs / ours for theirs, ours in zip(costs["nginx"], costs["Waitroom"], strict=True)]
-        row = Row(key, what, "nginx ÷ Waitroom", ratios, at_least, aim)
+        row = Row(key, what, "nginx ÷ Waitroom", ratios, minimum, target)
         row.costs = {name: (median(values), "µs") for name, values in costs.items()}
         self.rows.append(row)
         for name, found in samples.items():
@@ -342,10 +351,12 @@ class Bench:
 def main() -> None:
     """Measures, prints and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (5)")
-    parser.add_argument("--seconds", type=float, default=3, help="how long one run lasts (3)")
-    parser.add_argument("--quick", action="store_true", help="two rounds of a second: to try the benchmarks themselves")
-    parser.add_argument("--only", default="", help="the parts whose names contain this; nothing is written then")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds (5)")
+    parser.add_argument("--seconds", type=float, default=3, help="length of one run in seconds (3)")
+    parser.add_argument(
+        "--quick", action="store_true", help="two rounds of one second, to try the benchmarks themselves"
+    )
+    parser.add_argument("--only", default="", help="run only parts whose names contain this, and write no files")
     options = parser.parse_args()
     rounds, seconds = (2, 1.0) if options.quick else (options.rounds, options.seconds)
     tested, rest = cores()
@@ -353,13 +364,13 @@ def main() -> None:
     load_before = os.getloadavg()[0]
     os.sched_setaffinity(0, rest)
     with tempfile.TemporaryDirectory(prefix="waitroom-bench-") as folder:
-        bench = Bench(Field(Path(folder), tested, rest), rounds, seconds)
+        bench = Bench(Testbed(Path(folder), tested, rest), rounds, seconds)
         bench.run(options.only)
-    about = machine(rounds, seconds, load_before)
-    show(Console(width=160), bench.rows, bench.rates, bench.complaints, about)
+    environment = machine(rounds, seconds, load_before)
+    print_results(Console(width=160), bench.rows, bench.rates, bench.warnings, environment)
     if not options.only and not options.quick:
-        write_json(HERE / "results" / "edge.json", bench.rows, bench.rates, bench.complaints, about)
-        write_chart(HERE.parent / "docs" / "images" / "performance.svg", bench.rows, about)
+        write_json(HERE / "results" / "edge.json", bench.rows, bench.rates, bench.warnings, environment)
+        write_chart(HERE.parent / "docs" / "images" / "performance.svg", bench.rows, environment)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any, cast
 import structlog
 import uvloop
 
-from benchmarks.load import NAVIGATION, POLL, Work
+from benchmarks.load import NAVIGATION, POLL, Workload
 from waitroom.edge.app import Edge
 from waitroom.edge.client.connection import ClientConnection
 from waitroom.edge.client.interfaces import ClientLimits
@@ -47,7 +47,7 @@ ANSWER = (
 ) + b"x" * 72
 
 
-class Wire(asyncio.Transport):
+class FakeTransport(asyncio.Transport):
     """A connection without a network: records the last bytes written and the number of writes."""
 
     def __init__(self, on_write: Callable[[], None] | None = None) -> None:
@@ -90,11 +90,11 @@ class ShopConnector(Connector):
         """See `Connector.connect`."""
         made = protocol()
         shop = cast(asyncio.Protocol, made)
-        shop.connection_made(Wire(lambda: shop.data_received(ANSWER)))
+        shop.connection_made(FakeTransport(lambda: shop.data_received(ANSWER)))
         return made
 
 
-class Line:
+class QueueStub:
     """A queue in memory, reduced to what the edge uses here."""
 
     def __init__(self, first_place: int) -> None:
@@ -149,7 +149,7 @@ async def measure(profiled: str) -> None:
         wait_seconds=1,
         connector=ShopConnector(1),
     )
-    line = cast(QueueStore, Line(FIRST_PLACE + WAITING))
+    line = cast(QueueStore, QueueStub(FIRST_PLACE + WAITING))
     room = Room(settings, tokens, line, pool, RoomMetrics(), 1, Clock())
     await room.refresh()
     edge = Edge(
@@ -165,7 +165,7 @@ async def measure(profiled: str) -> None:
     )
     peer = edge.acquire_slot("")
     assert peer is not None
-    client, wire = ClientConnection(edge, peer), Wire()
+    client, wire = ClientConnection(edge, peer), FakeTransport()
     client.connection_made(wire)
     pool.release(await pool.acquire(True, ""), reusable=True)
     now = time.time()
@@ -176,9 +176,12 @@ async def measure(profiled: str) -> None:
     ]
     status = "/.waitroom/status?room=shop"
     kinds = {
-        "admitted": ([Work("/concerts/autumn/", NAVIGATION, [f"waitroom_pass_shop={pass_}"])], b"x" * 72),
-        "poll": ([Work(status, POLL, [f"waitroom_ticket_shop={ticket}"]) for ticket in tickets], b'"state":"waiting"'),
-        "newcomer": ([Work("/concerts/autumn/", NAVIGATION)], b"waitroom_ticket_shop="),
+        "admitted": ([Workload("/concerts/autumn/", NAVIGATION, [f"waitroom_pass_shop={pass_}"])], b"x" * 72),
+        "poll": (
+            [Workload(status, POLL, [f"waitroom_ticket_shop={ticket}"]) for ticket in tickets],
+            b'"state":"waiting"',
+        ),
+        "newcomer": ([Workload("/concerts/autumn/", NAVIGATION)], b"waitroom_ticket_shop="),
     }
     for name, (works, mark) in kinds.items():
         requests = itertools.cycle([work.request() for work in works])
@@ -194,7 +197,7 @@ async def measure(profiled: str) -> None:
         if mark not in wire.last:
             raise SystemExit(f"{name}: {wire.last[:300]!r}")
         took = [await _timed(ask) for _ in range(TURNS)]
-        print(f"{name:10} {min(took):6.1f} µs at best, {median(took):6.1f} µs in the middle")
+        print(f"{name:10} {min(took):6.1f} µs minimum, {median(took):6.1f} µs median")
         if name == profiled:
             profile = cProfile.Profile()
             profile.enable()

@@ -52,7 +52,7 @@ POLL["Cache-Control"] = "no-cache"
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class Workload:
     """Requests to be sent repeatedly.
 
     Attributes:
@@ -113,9 +113,9 @@ class Wrk:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._written: dict[int, tuple[Path, Path]] = {}
-        self._kept: list[Work] = []
+        self._kept: list[Workload] = []
 
-    def run(self, server: Server, work: Work, seconds: float, connections: int = CONNECTIONS) -> Figures:
+    def run(self, server: Server, work: Workload, seconds: float, connections: int = CONNECTIONS) -> Figures:
         """Loads a server to its capacity.
 
         Raises:
@@ -129,21 +129,21 @@ class Wrk:
         spent = cpu_seconds(server.pids) - before
         found = re.search(r"^FIGURES (.*)$", done.stdout, re.MULTILINE)
         if found is None:
-            raise SystemExit(f"wrk said nothing of use:\n{done.stdout}{done.stderr}")
-        told = json.loads(found[1])
-        if told["broken"] or told["refused"] != (told["requests"] if work.refused else 0):
-            raise SystemExit(f"{server.name} answered {work.path} wrongly under load: {told}")
+            raise SystemExit(f"unexpected output of wrk:\n{done.stdout}{done.stderr}")
+        result = json.loads(found[1])
+        if result["broken"] or result["refused"] != (result["requests"] if work.refused else 0):
+            raise SystemExit(f"unexpected responses of {server.name} to {work.path} under load: {result}")
         return Figures(
-            requests=told["requests"],
-            seconds=told["seconds"],
-            bytes=told["bytes"],
+            requests=result["requests"],
+            seconds=result["seconds"],
+            bytes=result["bytes"],
             # A download that wrk didn't see the end of still counts by its bytes.
-            cpu_us=spent * 1e6 / max(1, told["requests"]),
-            p50_us=told["p50_us"],
-            p99_us=told["p99_us"],
+            cpu_us=spent * 1e6 / max(1, result["requests"]),
+            p50_us=result["p50_us"],
+            p99_us=result["p99_us"],
         )
 
-    def _files(self, work: Work) -> tuple[Path, Path]:
+    def _files(self, work: Workload) -> tuple[Path, Path]:
         if id(work) not in self._written:
             self._kept.append(work)  # so that its id stays unique
             number = len(self._kept)
@@ -154,7 +154,7 @@ class Wrk:
         return self._written[id(work)]
 
 
-def fetch(server: Server, work: Work) -> tuple[int, bytes, list[str]]:
+def fetch(server: Server, work: Workload) -> tuple[int, bytes, list[str]]:
     """Sends one request on its own connection; returns the status, the body and the cookies set."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     try:
@@ -168,7 +168,7 @@ def fetch(server: Server, work: Work) -> tuple[int, bytes, list[str]]:
         connection.close()
 
 
-def crowd(server: Server, work: Work, visitors: int, connections: int) -> float:
+def crowd(server: Server, work: Workload, visitors: int, connections: int) -> float:
     """Sends many requests at the same time by h2load; returns the seconds until the last response.
 
     Raises:
@@ -184,11 +184,11 @@ def crowd(server: Server, work: Work, visitors: int, connections: int) -> float:
     finished = re.search(r"finished in ([\d.]+)(m?s)", done.stdout)
     statuses = re.search(r"status codes: (\d+) 2xx, \d+ 3xx, \d+ 4xx, (\d+) 5xx", done.stdout)
     if finished is None or statuses is None or int(statuses[2 if work.refused else 1]) != visitors:
-        raise SystemExit(f"not every newcomer was answered:\n{done.stdout[-1500:]}{done.stderr[-500:]}")
+        raise SystemExit(f"some newcomers got no valid response:\n{done.stdout[-1500:]}{done.stderr[-500:]}")
     return float(finished[1]) / (1000 if finished[2] == "ms" else 1)
 
 
-def at_rate(server: Server, work: Work, per_second: float, seconds: float) -> tuple[float, float]:
+def at_rate(server: Server, work: Workload, per_second: float, seconds: float) -> tuple[float, float]:
     """Sends requests at a fixed average rate, regardless of responses; returns p50 and p99 in microseconds.
 
     The gaps are those of independent visitors (exponential), and the same for every server. Times run from when a
@@ -238,16 +238,16 @@ def _small_answer(server: Server, one: socket.socket) -> None:
         head, found, body = answer.partition(b"\r\n\r\n")
         length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
         if found and (length is None or not answer.startswith(b"HTTP/1.1 200 ")):
-            raise SystemExit(f"{server.name} answered wrongly: {answer[:300]!r}")
+            raise SystemExit(f"unexpected response of {server.name}: {answer[:300]!r}")
         if found and length is not None and len(body) >= int(length[1]):
             return
         more = one.recv(65536)
         if not more:
-            raise SystemExit(f"{server.name} closed a connection in the middle of an answer")
+            raise SystemExit(f"{server.name} closed a connection within a response")
         answer += more
 
 
-def open_idle(server: Server, work: Work, count: int) -> list[socket.socket]:
+def open_idle(server: Server, work: Workload, count: int) -> list[socket.socket]:
     """Opens idle connections, after one request on each."""
     request = work.request()
     made = []

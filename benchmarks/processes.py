@@ -21,7 +21,7 @@ POLL_SECONDS = 0.05
 PORTS = range(20000, 32000)
 
 
-class StartFailed(Exception):  # noqa: N818 - an event, reported together with the log
+class StartFailedError(Exception):
     """A process didn't start, or ended early."""
 
 
@@ -29,7 +29,7 @@ def cores() -> tuple[set[int], set[int]]:
     """Returns the core for the server under test, and those for everything else."""
     usable = sorted(os.sched_getaffinity(0))
     if len(usable) < 2:
-        raise SystemExit("two cores at least are needed: one for the server under test, one for the load and the shop")
+        raise SystemExit("at least two cores are needed: one for the server under test, one for the load and the shop")
     return {usable[0]}, set(usable[1:])
 
 
@@ -70,7 +70,7 @@ def wait_until_answers(port: int, process: subprocess.Popen[bytes], path: str = 
             time.sleep(POLL_SECONDS)
         finally:
             connection.close()
-    raise StartFailed(f"nothing answers on 127.0.0.1:{port}")
+    raise StartFailedError(f"no response on 127.0.0.1:{port}")
 
 
 @contextlib.contextmanager
@@ -82,8 +82,8 @@ def running(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[byte
     try:
         yield process
         if process.poll() is not None:
-            raise StartFailed(f"it ended by itself ({process.returncode})")
-    except StartFailed as error:
+            raise StartFailedError(f"it exited unexpectedly ({process.returncode})")
+    except StartFailedError as error:
         raise SystemExit(f"{command[0]}: {error}\n{log.read_text(errors='replace')[-2000:]}") from error
     finally:
         if process.poll() is None:
@@ -95,7 +95,7 @@ def running(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[byte
             process.wait()
 
 
-def tree(pid: int) -> list[int]:
+def process_tree(pid: int) -> list[int]:
     """Returns a process and its descendants."""
     found = [pid]
     for parent in found:

@@ -39,7 +39,7 @@ SMALLEST = 20_000
 TICKED = 100  # visitors called by one tick
 ROUNDS = 9
 WINDOW_MS = 15_000
-LOOK_MS = 10_000
+VIEW_INTERVAL_MS = 10_000
 AWAY_SECONDS = 180
 LIMITS = Limits(
     rate_per_minute=TICKED * 60,
@@ -59,8 +59,8 @@ class Figures:
     joins_per_second_by_100: float
     joins_per_second_by_500: float
     joins_per_cpu_second: float
-    bytes_line: float
-    bytes_marks: float
+    bytes_queue: float
+    bytes_last_seen: float
     tick_ms: float
     view_ms: float
     step_over_ms: float
@@ -70,7 +70,7 @@ class Figures:
     @property
     def bytes_per_visitor(self) -> float:
         """All Redis memory per waiting visitor."""
-        return self.bytes_line + self.bytes_marks
+        return self.bytes_queue + self.bytes_last_seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,20 +82,27 @@ class Row:
     shape: str = "{:,.0f}"
     target: str = ""
     meets: Callable[[float], bool] = lambda _figure: True
-    alike: bool = False  # within a factor of two at both sizes
+    size_independent: bool = False  # within a factor of two at both sizes
 
 
 ROWS = (
-    Row("joins/s, 100 a call", lambda f: f.joins_per_second_by_100, target=">= 20,000", meets=lambda n: n >= 20_000),
-    Row("joins/s, 500 a call", lambda f: f.joins_per_second_by_500, target=">= 20,000", meets=lambda n: n >= 20_000),
-    Row("joins/s of CPU, worker and store", lambda f: f.joins_per_cpu_second, alike=True),
-    Row("bytes a visitor in the line", lambda f: f.bytes_line, "{:.1f}"),
-    Row("bytes a visitor in last-seen marks", lambda f: f.bytes_marks, "{:.1f}"),
-    Row("bytes a visitor", lambda f: f.bytes_per_visitor, "{:.1f}", "<= 130", lambda n: n <= 130, alike=True),
-    Row(f"tick calling {TICKED}, ms", lambda f: f.tick_ms, "{:.2f}", "<= 5", lambda n: n <= 5, alike=True),
-    Row("tick stepping over the absent, ms", lambda f: f.step_over_ms, "{:.2f}"),
-    Row("  of whom, visitors", lambda f: f.stepped_over),
-    Row("view with a new table, ms", lambda f: f.view_ms, "{:.2f}", alike=True),
+    Row("joins/s, 100 per call", lambda f: f.joins_per_second_by_100, target=">= 20,000", meets=lambda n: n >= 20_000),
+    Row("joins/s, 500 per call", lambda f: f.joins_per_second_by_500, target=">= 20,000", meets=lambda n: n >= 20_000),
+    Row("joins/s of CPU, worker and store", lambda f: f.joins_per_cpu_second, size_independent=True),
+    Row("bytes per visitor in the queue", lambda f: f.bytes_queue, "{:.1f}"),
+    Row("bytes per visitor in last-seen marks", lambda f: f.bytes_last_seen, "{:.1f}"),
+    Row(
+        "bytes per visitor",
+        lambda f: f.bytes_per_visitor,
+        "{:.1f}",
+        "<= 130",
+        lambda n: n <= 130,
+        size_independent=True,
+    ),
+    Row(f"tick calling {TICKED}, ms", lambda f: f.tick_ms, "{:.2f}", "<= 5", lambda n: n <= 5, size_independent=True),
+    Row("tick skipping absent visitors, ms", lambda f: f.step_over_ms, "{:.2f}"),
+    Row("  visitors skipped", lambda f: f.stepped_over),
+    Row("view with a new table, ms", lambda f: f.view_ms, "{:.2f}", size_independent=True),
     Row("last-seen mark, us", lambda f: f.seen_us, "{:.2f}"),
 )
 
@@ -131,7 +138,7 @@ class Room:
     async def wait(self, ms: int) -> None:
         """Advances the room's time."""
         while ms > 0:
-            step = min(ms, LOOK_MS)
+            step = min(ms, VIEW_INTERVAL_MS)
             self.now += step
             ms -= step
             await self.store.view()
@@ -162,12 +169,12 @@ async def measure(url: str, waiting: int) -> Figures:
             joins_per_second_by_100=by_100,
             joins_per_second_by_500=by_500,
             joins_per_cpu_second=waiting / cpu,
-            bytes_line=line / waiting,
-            bytes_marks=marked / waiting,
+            bytes_queue=line / waiting,
+            bytes_last_seen=marked / waiting,
             tick_ms=await tick_ms(room),
             view_ms=await view_ms(room),
             seen_us=seen_ms * 1000 / waiting,
-            **await step_over(room),
+            **await measure_skipping(room),
         )
 
 
@@ -201,7 +208,7 @@ async def view_ms(room: Room) -> float:
     return median(times)
 
 
-async def step_over(room: Room) -> dict[str, float]:
+async def measure_skipping(room: Room) -> dict[str, float]:
     """Returns the server's time for a tick that finds nobody present, and how many it skips before it stops."""
     await room.wait(AWAY_SECONDS * 1000 + 2 * WINDOW_MS)
     times, counts = [], []
@@ -229,22 +236,22 @@ async def run(sizes: Sequence[int], server: str | None) -> list[Figures]:
             await store.stop()
 
 
-def misses(figures: Sequence[Figures]) -> list[str]:
+def missed_targets(figures: Sequence[Figures]) -> list[str]:
     """Returns the missed targets, in words."""
     found = []
     for row in ROWS:
         values = [row.of(figure) for figure in figures]
         for figure, value in zip(figures, values, strict=True):
             if not row.meets(value):
-                found.append(f"{row.what} at {figure.waiting:,}: {row.shape.format(value)}, wanted {row.target}")
-        if row.alike and max(values) > 2 * min(values):
+                found.append(f"{row.what} at {figure.waiting:,}: {row.shape.format(value)}, target {row.target}")
+        if row.size_independent and max(values) > 2 * min(values):
             found.append(f"{row.what}: differs by more than a factor of two between the sizes")
     return found
 
 
-def show(console: Console, figures: Sequence[Figures], server: str) -> None:
+def print_results(console: Console, figures: Sequence[Figures], server: str) -> None:
     """Prints the table."""
-    table = Table(title=f"The line on {server}")
+    table = Table(title=f"The queue on {server}")
     table.add_column("waiting")
     for figure in figures:
         table.add_column(f"{figure.waiting:,}", justify="right")
@@ -258,16 +265,16 @@ def show(console: Console, figures: Sequence[Figures], server: str) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Measures the line and compares the figures with the targets.")
-    parser.add_argument("--server", help="a redis-server or valkey-server other than the one that comes with Waitroom")
-    parser.add_argument("--waiting", type=int, action="append", help="a size; may be given again")
+    parser = argparse.ArgumentParser(description="Measures the queue and compares the figures with the targets.")
+    parser.add_argument("--server", help="a redis-server or valkey-server to use instead of the bundled one")
+    parser.add_argument("--waiting", type=int, action="append", help="a queue length; may be repeated")
     options = parser.parse_args()
     if any(size < SMALLEST for size in options.waiting or ()):
-        parser.error(f"at least {SMALLEST:,} must wait, or they don't last for all that is measured")
+        parser.error(f"at least {SMALLEST:,} waiting visitors are needed for all measurements")
     console = Console()
     figures = asyncio.run(run(options.waiting or SIZES, options.server))
-    show(console, figures, options.server or "the embedded Valkey")
-    missed = misses(figures)
+    print_results(console, figures, options.server or "the embedded Valkey")
+    missed = missed_targets(figures)
     for miss in missed:
         console.print(f"missed: {miss}")
     return 1 if missed else 0

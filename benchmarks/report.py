@@ -20,7 +20,7 @@ from rich.table import Table
 
 from benchmarks.processes import program
 
-_SHADES = {"the aim": "green", "at least": "yellow", "no": "red", "can't tell": "dim"}
+_SHADES = {"target": "green", "minimum": "yellow", "missed": "red", "unclear": "dim"}
 SERVERS = ("nginx", "HAProxy", "Waitroom")
 
 
@@ -33,7 +33,7 @@ class Row:
         what: A description of the figure.
         unit: The unit of the figure.
         rounds: The figure in each round.
-        at_least, aim: The lower and the actual target.
+        minimum, target: The result to reach at least, and the one to aim for.
         lower: Whether less is better.
         nginx: nginx's figure in each round, if it is a separate figure and not part of a ratio.
         costs: The cost on each server, with the unit.
@@ -44,8 +44,8 @@ class Row:
     what: str
     unit: str
     rounds: list[float]
-    at_least: float
-    aim: float
+    minimum: float
+    target: float
     lower: bool = False
     nginx: list[float] = field(default_factory=list)
     costs: dict[str, tuple[float, str]] = field(default_factory=dict)
@@ -58,23 +58,23 @@ class Row:
 
     @property
     def reached(self) -> str:
-        """``the aim``, ``at least``, ``no``, or ``can't tell`` if noise exceeds the difference to be detected."""
+        """``target``, ``minimum``, ``missed``, or ``unclear`` if noise exceeds the difference to be detected."""
         if isnan(self.figure):
-            return "can't tell"
-        for name, target in (("the aim", self.aim), ("at least", self.at_least)):
-            if self.figure <= target if self.lower else self.figure >= target:
+            return "unclear"
+        for name, bound in (("target", self.target), ("minimum", self.minimum)):
+            if self.figure <= bound if self.lower else self.figure >= bound:
                 return name
-        return "no"
+        return "missed"
 
     @property
-    def share_of_aim(self) -> float:
-        """The share of the aim that is reached; 1 is all of it."""
-        return self.aim / self.figure if self.lower else self.figure / self.aim
+    def share_of_target(self) -> float:
+        """The share of the target that is reached; 1 is all of it."""
+        return self.target / self.figure if self.lower else self.figure / self.target
 
     @property
-    def share_at_least(self) -> float:
-        """The position of the lower target on that scale."""
-        return self.aim / self.at_least if self.lower else self.at_least / self.aim
+    def minimum_share(self) -> float:
+        """The position of the minimum on that scale."""
+        return self.target / self.minimum if self.lower else self.minimum / self.target
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +107,15 @@ def machine(rounds: int, seconds: float, load_before: float) -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}",
         "load before": f"{load_before:.2f}",
         "python": platform.python_version(),
-        "waitroom": _said(sys.executable, "-P", "-m", "waitroom", "--version").partition(" ")[2],
-        "commit": _said("git", "rev-parse", "--short", "HEAD"),
-        "nginx": _said(program("nginx"), "-v").rpartition("/")[2],
-        "haproxy": _said(program("haproxy"), "-v").partition("version ")[2].partition(" ")[0],
+        "waitroom": _output_of(sys.executable, "-P", "-m", "waitroom", "--version").partition(" ")[2],
+        "commit": _output_of("git", "rev-parse", "--short", "HEAD"),
+        "nginx": _output_of(program("nginx"), "-v").rpartition("/")[2],
+        "haproxy": _output_of(program("haproxy"), "-v").partition("version ")[2].partition(" ")[0],
         "rounds": f"{rounds} of {seconds:g} s",
     }
 
 
-def _said(*command: str) -> str:
+def _output_of(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     said = next(iter((done.stdout + done.stderr).splitlines()), "").strip()
     return said if done.returncode == 0 else "unknown"
@@ -139,25 +139,29 @@ def number(value: float) -> str:
     return f"{value:,.{digits}f}"
 
 
-def show(
-    console: Console, rows: Sequence[Row], rates: Sequence[Rate], complaints: Sequence[str], about: Mapping[str, str]
+def print_results(
+    console: Console,
+    rows: Sequence[Row],
+    rates: Sequence[Rate],
+    warnings: Sequence[str],
+    environment: Mapping[str, str],
 ) -> None:
     """Prints all results."""
-    console.print(", ".join(f"{name} {value}" for name, value in about.items()))
-    table = Table(title="Against the targets")
-    for name in ("what", *SERVERS, "figure", "rounds", "at least", "the aim", "reached"):
+    console.print(", ".join(f"{name} {value}" for name, value in environment.items()))
+    table = Table(title="Results")
+    for name in ("what", *SERVERS, "figure", "rounds", "minimum", "target", "reached"):
         table.add_column(name, justify="left" if name in ("what", "reached", "rounds") else "right")
     for row in rows:
-        told = {name: f"{number(value)} {unit}" for name, (value, unit) in row.costs.items()}
+        result = {name: f"{number(value)} {unit}" for name, (value, unit) in row.costs.items()}
         if row.nginx:
-            told["nginx"] = f"{number(median(row.nginx))} {row.unit}"
+            result["nginx"] = f"{number(median(row.nginx))} {row.unit}"
         table.add_row(
             row.what + (f"\n[dim]{row.note}[/dim]" if row.note else ""),
-            *(told.get(name, "") for name in SERVERS),
+            *(result.get(name, "") for name in SERVERS),
             f"{number(row.figure)} {row.unit}",
             f"{number(min(row.rounds))} to {number(max(row.rounds))}",
-            number(row.at_least),
-            number(row.aim),
+            number(row.minimum),
+            number(row.target),
             f"[{_SHADES[row.reached]}]{row.reached}",
         )
     console.print(table)
@@ -168,36 +172,36 @@ def show(
         times = (rate.p50_us / 1000, rate.p99_us / 1000, rate.cpu_us, rate.store_us, rate.control_us)
         table.add_row(rate.what, rate.server, f"{rate.per_second:,.0f}", *(number(value) for value in times))
     console.print(table)
-    for line in complaints:
+    for line in warnings:
         console.print(f"[red]{line}", markup=True, highlight=False)
 
 
 def write_json(
-    path: Path, rows: Sequence[Row], rates: Sequence[Rate], complaints: Sequence[str], about: Mapping[str, str]
+    path: Path, rows: Sequence[Row], rates: Sequence[Rate], warnings: Sequence[str], environment: Mapping[str, str]
 ) -> None:
     """Writes all results, including every round's figure."""
     path.parent.mkdir(exist_ok=True)
-    told = {
-        "about": about,
-        "rows": [{**asdict(row), **_told(row)} for row in rows],
+    result = {
+        "about": environment,
+        "rows": [{**asdict(row), **_figure_json(row)} for row in rows],
         "rates": [asdict(rate) for rate in rates],
-        "complaints": complaints,
+        "complaints": warnings,
     }
-    path.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
 
 
-def _told(row: Row) -> dict[str, object]:
+def _figure_json(row: Row) -> dict[str, object]:
     if isnan(row.figure):
         return {"figure": None, "rounds": [], "reached": row.reached}
     return {"figure": row.figure, "reached": row.reached}
 
 
-def write_chart(path: Path, rows: Sequence[Row], about: Mapping[str, str]) -> None:
-    """Draws the reached share of each aim, as SVG."""
+def write_chart(path: Path, rows: Sequence[Row], environment: Mapping[str, str]) -> None:
+    """Draws the reached share of each target, as SVG."""
     drawn = [row for row in rows if not isnan(row.figure)]
     left, width, line, top, longest = 470, 1120, 30, 86, 1.5
     scale = (width - left - 200) / longest
-    colours = {"the aim": "#2e7d4f", "at least": "#c28a1a", "no": "#b3402e"}
+    colors = {"target": "#2e7d4f", "minimum": "#c28a1a", "missed": "#b3402e"}
     height = top + line * len(drawn) + 46
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"'
@@ -205,27 +209,28 @@ def write_chart(path: Path, rows: Sequence[Row], about: Mapping[str, str]) -> No
         "<title>Waitroom's speed against its targets</title>",
         f'<rect width="{width}" height="{height}" rx="8" fill="#fcfcfa"/>',
         '<text x="24" y="34" font-size="18" font-weight="600" fill="#1c1c1a">Speed against the targets</text>',
-        '<text x="24" y="56" fill="#5c5c58">Bars: share of the aim (longer is better, cut at 1.5). '
-        "Short marks: the least wanted.</text>",
+        '<text x="24" y="56" fill="#5c5c58">Bars: share of the target (longer is better, cut at 1.5). '
+        "Short marks: the minimum.</text>",
     ]
     for index, row in enumerate(drawn):
         y = top + index * line
-        reach = min(longest, row.share_of_aim) * scale
-        mark = left + row.share_at_least * scale
+        reach = min(longest, row.share_of_target) * scale
+        mark = left + row.minimum_share * scale
         parts += [
             f'<text x="{left - 12}" y="{y + 15}" text-anchor="end" fill="#1c1c1a">{escape(_short(row.what))}</text>',
-            f'<rect x="{left}" y="{y}" width="{reach:.1f}" height="20" rx="3" fill="{colours[row.reached]}"/>',
+            f'<rect x="{left}" y="{y}" width="{reach:.1f}" height="20" rx="3" fill="{colors[row.reached]}"/>',
             f'<line x1="{mark:.1f}" y1="{y - 3}" x2="{mark:.1f}" y2="{y + 23}" stroke="#1c1c1a" stroke-width="2"/>',
             f'<text x="{left + max(reach, scale) + 8:.1f}" y="{y + 15}" fill="#1c1c1a">'
             f"{escape(f'{number(row.figure)} {row.unit}')}</text>",
         ]
-    aim = left + scale
+    target = left + scale
     bottom = top + line * len(drawn)
     parts += [
-        f'<line x1="{aim:.1f}" y1="{top - 8}" x2="{aim:.1f}" y2="{bottom}" stroke="#1c1c1a" stroke-dasharray="4 4"/>',
-        f'<text x="{aim:.1f}" y="{top - 12}" text-anchor="middle" fill="#1c1c1a">the aim</text>',
+        f'<line x1="{target:.1f}" y1="{top - 8}" x2="{target:.1f}" y2="{bottom}" stroke="#1c1c1a"'
+        ' stroke-dasharray="4 4"/>',
+        f'<text x="{target:.1f}" y="{top - 12}" text-anchor="middle" fill="#1c1c1a">target</text>',
         f'<text x="24" y="{bottom + 28}" fill="#5c5c58" font-size="12">'
-        f"{escape(', '.join((about['taken'], about['processor'], about['system'], about['rounds'])))}</text>",
+        f"{escape(', '.join(environment[name] for name in ('taken', 'processor', 'system', 'rounds')))}</text>",
         "</svg>",
     ]
     path.write_text("\n".join(parts) + "\n")

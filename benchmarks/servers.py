@@ -19,9 +19,9 @@ from benchmarks.processes import (
     command_line,
     free_port,
     pin,
+    process_tree,
     program,
     running,
-    tree,
     wait_until_answers,
 )
 from waitroom.process.bootstrap import python_command
@@ -32,12 +32,12 @@ from waitroom.tokens import Ticket, Tokens
 SECRET = "the secret that signs in the benchmarks"
 ROOM = "shop"
 # Newcomers per call: few enough for the gateway's own calls to get their turn.
-JOIN_AT_ONCE = 2000
+JOIN_BATCH = 2000
 STORE_SECONDS = 30.0
 PAGE = "<!doctype html><title>Shop</title><p>In stock.</p>".ljust(72)
 STATUS = '{"room":"shop","state":"waiting","position":30271,"eta":60}'.ljust(60)
 
-_COMPLAINT = re.compile(r'"level"|Traceback|Error|  File ')
+_WARNING = re.compile(r'"level"|Traceback|Error|  File ')
 Found = TypeVar("Found")
 
 
@@ -66,27 +66,27 @@ class Gateway(Server):
     log: Path
     tokens: Tokens = field(default_factory=lambda: Tokens([SECRET], ROOM))
 
-    def ask(self, question: Callable[[QueueStore, Redis], Awaitable[Found]]) -> Found:
+    def query_store(self, query: Callable[[QueueStore, Redis], Awaitable[Found]]) -> Found:
         """Queries the gateway's store directly."""
 
         async def run() -> Found:
             async with connect(f"unix://{self.socket}", timeout_seconds=STORE_SECONDS) as redis:
-                return await question(QueueStore(redis, ROOM), redis)
+                return await query(QueueStore(redis, ROOM), redis)
 
         return asyncio.run(run())
 
-    def fill(self, waiting: int) -> tuple[int, int]:
+    def fill_queue(self, waiting: int) -> tuple[int, int]:
         """Takes the room's only slot and fills its queue; returns the first visitor's place and the generation."""
 
         async def join(store: QueueStore, _: Redis) -> tuple[int, int]:
             taken = await store.join(1)
             if taken.admitted != 1:
                 raise SystemExit("the room's slot wasn't free")
-            for start in range(0, waiting, JOIN_AT_ONCE):
-                await store.join(min(JOIN_AT_ONCE, waiting - start))
+            for start in range(0, waiting, JOIN_BATCH):
+                await store.join(min(JOIN_BATCH, waiting - start))
             return taken.first_place + 1, taken.generation
 
-        return self.ask(join)
+        return self.query_store(join)
 
     def waiting(self) -> int:
         """Returns the number of waiting visitors."""
@@ -94,7 +94,7 @@ class Gateway(Server):
         async def count(store: QueueStore, _: Redis) -> int:
             return (await store.view()).waiting
 
-        return self.ask(count)
+        return self.query_store(count)
 
     def tickets(self, first: int, generation: int, waiting: int, count: int) -> list[str]:
         """Returns the cookies of ``count`` visitors, spread evenly over the queue."""
@@ -112,15 +112,15 @@ class Gateway(Server):
             stats = await redis.info("commandstats")
             return sum(stats[name]["calls"] for name in ("cmdstat_evalsha", "cmdstat_eval") if name in stats)
 
-        return self.ask(count)
+        return self.query_store(count)
 
-    def complaints(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """Returns warnings and errors of the log, including tracebacks."""
         lines = self.log.read_text(errors="replace").splitlines()
-        return [line for line in lines if '"level": "info"' not in line and _COMPLAINT.search(line)]
+        return [line for line in lines if '"level": "info"' not in line and _WARNING.search(line)]
 
 
-class Field:
+class Testbed:
     """Starts everything for the benchmarks, in one folder, on two sets of cores.
 
     Args:
@@ -181,7 +181,7 @@ backend shop
 """)
         with running([program("haproxy"), "-db", "-f", str(config)], self.folder / "haproxy.log") as one:
             wait_until_answers(port, one)
-            pids = tree(one.pid)
+            pids = process_tree(one.pid)
             pin(pids, self.tested)
             yield Server("HAProxy", port, tuple(pids))
 
@@ -221,7 +221,7 @@ join_rate = 1000000
         with running(command, log) as one:
             wait_until_answers(port, one, "/.waitroom/status")
             kinds = self._children(one.pid, workers)
-            pin(tree(one.pid), self.rest if pinned else self.rest | self.tested)
+            pin(process_tree(one.pid), self.rest if pinned else self.rest | self.tested)
             if pinned:
                 pin(kinds["edge"], self.tested)
             yield Gateway(
@@ -253,7 +253,7 @@ http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 300s; {
         command = [program("nginx"), "-e", str(home / "error.log"), "-p", str(home), "-c", str(config)]
         with running(command, home / "log") as one:
             wait_until_answers(port, one)
-            pids = tree(one.pid)
+            pids = process_tree(one.pid)
             pin(pids, to)
             yield Server(name, port, tuple(pids))
 
@@ -262,7 +262,7 @@ http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 300s; {
         marks = {"edge": "waitroom.edge.worker", "control": "waitroom.control.worker", "store": "valkey-server"}
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            lines = {pid: command_line(pid) for pid in tree(supervisor)[1:]}
+            lines = {pid: command_line(pid) for pid in process_tree(supervisor)[1:]}
             kinds = {kind: [pid for pid, line in lines.items() if mark in line] for kind, mark in marks.items()}
             if len(kinds["edge"]) == workers and kinds["control"] and kinds["store"]:
                 return kinds
