@@ -17,7 +17,7 @@ import pytest
 
 from support.gateway_process import Gateway, eventually, running_gateway
 from support.models.discrete_shop import share_of_the_best
-from waitroom.control.autopilot.runner import Logbook, Said
+from waitroom.control.autopilot.state import Logbook, Said
 from waitroom.drill.load.crowd import Crowd, Plan
 from waitroom.drill.load.visitor import Outcome
 from waitroom.drill.processes import ChildProcess, ChildProcesses

@@ -12,7 +12,7 @@ from support.admin_client import Operator
 from support.gateway_process import Gateway, eventually, room
 from support.visitor_client import Visitor
 from waitroom.control.autopilot.model import Memory, Move
-from waitroom.control.autopilot.runner import Logbook, Said
+from waitroom.control.autopilot.state import Logbook, Said
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

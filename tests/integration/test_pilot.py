@@ -10,7 +10,8 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from waitroom.control.autopilot.model import Move
-from waitroom.control.autopilot.runner import KEPT_DECISIONS, Logbook, Pilot
+from waitroom.control.autopilot.runner import Pilot
+from waitroom.control.autopilot.state import KEPT_DECISIONS, Logbook
 from waitroom.errors import StoreUnavailable
 from waitroom.metrics.upstream_window import UpstreamStats
 from waitroom.queue.limits import limits_of

@@ -19,7 +19,8 @@ from waitroom.control.auth.login import Login
 from waitroom.control.auth.login_store import LoginStore
 from waitroom.control.auth.middleware import Access
 from waitroom.control.auth.passwords import PasswordChecker
-from waitroom.control.autopilot.runner import Logbook, Pilot, Pilots, refresh_window, new_name
+from waitroom.control.autopilot.runner import Pilot, Pilots, refresh_window
+from waitroom.control.autopilot.state import Logbook, new_name
 from waitroom.control.dashboard.feed import Feed, add_feed
 from waitroom.control.dashboard.pages import add_dashboard
 from waitroom.control.monitoring.history import History, record_history

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from waitroom.control.autopilot.runner import KEPT_DECISIONS
+from waitroom.control.autopilot.state import KEPT_DECISIONS
 from waitroom.control.http import RequestError, read_body
 from waitroom.control.monitoring.history import RETENTION_SECONDS
 from waitroom.control.rooms.operations import SESSION, BadChange, Change

@@ -31,7 +31,7 @@ from waitroom.control.api.requests import (
 from waitroom.control.audit.log import Audit
 from waitroom.control.auth.accounts import Actor
 from waitroom.control.auth.middleware import ACTOR
-from waitroom.control.autopilot.runner import Logbook
+from waitroom.control.autopilot.state import Logbook
 from waitroom.control.http import NO_STORE, RequestError, problem
 from waitroom.control.monitoring.history import History
 from waitroom.control.rooms.operations import BadChange, Change, Operations, StaleVersion, record_refusal

@@ -8,33 +8,25 @@ is unavailable nothing is decided, and the rate stays as it is.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import structlog
-from redis.asyncio import Redis
 
 from waitroom.control.autopilot.controller import decide
 from waitroom.control.autopilot.model import ENOUGH_REQUESTS, WINDOWS, Bounds, Decision, Figures, Memory, Move
+from waitroom.control.autopilot.state import Logbook, Said
 from waitroom.errors import StoreUnavailable, WaitroomError
 from waitroom.metrics.upstream_window import UpstreamStats, UpstreamWindow
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.settings import RoomSettings
-from waitroom.store.connection import store_errors
-from waitroom.store.scripts import load_script
 
 log = structlog.get_logger()
 
 DECIDE_SECONDS = 2.0
 LOOK_SLACK_SECONDS = 1.0  # looks are not made to the second
-LEASE_MS = 8000  # several looks; a successor finds the room as it was that long ago
-KEPT_DECISIONS = 500
 # After a pause of this length, the memory may be of a different shop, perhaps of another day.
 FORGET_SECONDS = 900.0
 _LEFT_INSIDE = ("left:expired", "left:released", "left:ended")  # of active visitors
@@ -45,67 +37,6 @@ class Sight(Protocol):
 
     view: RoomView | None
     store_up: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """A recorded decision: its time in Unix seconds, kind, rate and reason."""
-
-    at: float
-    move: str
-    rate: float
-    said: str
-
-    def described(self) -> dict[str, Any]:
-        """Returns the JSON form, with the time by RFC 3339."""
-        at = datetime.fromtimestamp(self.at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        return {"at": at, "move": self.move, "rate_per_minute": self.rate, "summary": self.said}
-
-
-class Logbook:
-    """A room's lease, its autopilot's memory and its decisions, in the store.
-
-    Every method raises `StoreUnavailable` when Redis doesn't answer in time.
-
-    Args:
-        redis: A client that answers with bytes.
-        room: The room's name.
-        who: A unique name of this control process.
-    """
-
-    def __init__(self, redis: Redis, room: str, who: str) -> None:
-        self._redis = redis
-        self._who = who
-        self.keys = tuple(f"waitroom:{{{room}}}:pilot:{key}" for key in ("lease", "state", "decisions"))
-        self._take = redis.register_script(load_script("waitroom.control.autopilot", "take_lease"))
-        self._note = redis.register_script(load_script("waitroom.control.autopilot", "note_decision"))
-
-    async def take(self) -> tuple[bool, Memory, Said | None]:
-        """Acquires or renews the lease. Returns whether it is ours, the memory, and the newest decision."""
-        with store_errors():
-            mine, state = await self._take(keys=self.keys, args=[self._who, LEASE_MS])
-        if not state:
-            return mine == 1, Memory(), None
-        kept = json.loads(state)
-        return mine == 1, Memory.load(kept["memory"]), Said(**kept["said"])
-
-    async def note(self, memory: Memory, said: Said, *, keep: bool) -> bool:
-        """Stores the memory and the newest decision; ``keep`` also adds it to the list of kept decisions.
-
-        Returns:
-            Whether the lease was still ours; otherwise nothing was stored.
-        """
-        decision = {"at": said.at, "move": said.move, "rate": said.rate, "said": said.said}
-        state = json.dumps({"memory": memory.dump(), "said": decision})
-        kept = json.dumps(decision) if keep else ""
-        with store_errors():
-            return bool(await self._note(keys=self.keys, args=[self._who, state, kept, KEPT_DECISIONS]))
-
-    async def decisions(self, count: int = 100) -> list[Said]:
-        """Returns the newest kept decisions, newest first: all except those that leave the rate unchanged."""
-        with store_errors():
-            kept = await self._redis.lrange(self.keys[2], 0, count - 1)
-        return [Said(**json.loads(one)) for one in kept]
 
 
 class Pilot:
@@ -279,8 +210,3 @@ class Pilots:
 async def refresh_window(window: UpstreamWindow) -> None:
     """Reads the edge workers' counters up to now."""
     await asyncio.to_thread(window.refresh, time.monotonic(), time.time())
-
-
-def new_name() -> str:
-    """Returns a unique name for a control process."""
-    return uuid.uuid4().hex

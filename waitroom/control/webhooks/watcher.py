@@ -172,7 +172,7 @@ class Webhooks:
         return events
 
     def _observation(self, room: TickStatus, *, failing_elsewhere: bool) -> Observation:
-        figures = None if self._shop is None else self._shop.figures(room.name, STATS_SECONDS)
+        figures = None if self._shop is None else self._shop.stats(room.name, STATS_SECONDS)
         view = room.view
         return Observation(
             store_up=room.store_up,
