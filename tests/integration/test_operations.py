@@ -12,7 +12,7 @@ from support.admin_client import Operator
 from support.gateway_process import Gateway, eventually, room
 from support.visitor_client import Visitor
 from waitroom.control.autopilot.model import Memory, Move
-from waitroom.control.autopilot.state import Logbook, Said
+from waitroom.control.autopilot.state import DecisionLog, RecordedDecision
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
@@ -437,11 +437,11 @@ async def test_what_the_autopilot_decided_is_told_newest_first(gateway: Gateway)
     operator = Operator(gateway, "audit")
     assert (await operator.ask("GET", "/decisions")).body == {"decisions": []}
     async with gateway.store() as redis:
-        logbook = Logbook(redis, "audit", "another control process")
-        await logbook.take()
+        decision_log = DecisionLog(redis, "audit", "another control process")
+        await decision_log.acquire()
         for number in range(3):
-            said = Said(1_790_000_000.0 + number, Move.RAISE, 100.0 + number, f"Raised, {number}.")
-            assert await logbook.note(Memory(), said, keep=True)
+            said = RecordedDecision(1_790_000_000.0 + number, Move.RAISE, 100.0 + number, f"Raised, {number}.")
+            assert await decision_log.record(Memory(), said, keep=True)
 
     told = await operator.ask("GET", "/decisions?count=2")
 

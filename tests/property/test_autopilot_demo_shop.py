@@ -1,4 +1,4 @@
-"""The autopilot before the demo shop, many times: what real processes show once in test_autopilot_flies."""
+"""The autopilot before the demo shop, many times: what real processes show once in test_autopilot_live."""
 
 from __future__ import annotations
 

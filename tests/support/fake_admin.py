@@ -72,7 +72,7 @@ def room(name: str = "tickets", **values: Any) -> dict[str, Any]:
 def decision(minutes_ago: int, rate: float = 610.0, move: str = "raise") -> dict[str, Any]:
     """One of the autopilot's."""
     at = datetime.fromtimestamp(NOW - 60 * minutes_ago, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    summary = f"Raised from 565 to {rate:g} a minute: the shop answers as fast as ever, and no request failed."
+    summary = f"Raised from 565 to {rate:g} per minute: median latency 40 ms, baseline 40 ms, no failures."
     return {"at": at, "move": move, "rate_per_minute": rate, "summary": summary}
 
 

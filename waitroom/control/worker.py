@@ -19,8 +19,8 @@ from waitroom.control.auth.login import Login
 from waitroom.control.auth.login_store import LoginStore
 from waitroom.control.auth.middleware import Access
 from waitroom.control.auth.passwords import PasswordChecker
-from waitroom.control.autopilot.runner import Pilot, Pilots, refresh_window
-from waitroom.control.autopilot.state import Logbook, new_name
+from waitroom.control.autopilot.runner import Controllers, RoomController, refresh_window
+from waitroom.control.autopilot.state import DecisionLog, new_owner_id
 from waitroom.control.dashboard.feed import Feed, add_feed
 from waitroom.control.dashboard.pages import add_dashboard
 from waitroom.control.monitoring.history import History, record_history
@@ -54,22 +54,22 @@ async def serve(child: Child) -> None:
     stores = {room.name: QueueStore(redis, room.name) for room in settings.rooms}
     admissions = [Admission(room, stores[room.name]) for room in settings.rooms]
     watch = UpstreamWindow(Path(settings.data_dir) / METRICS_DIR)
-    who = new_name()
-    logbooks = {room.name: Logbook(redis, room.name, who) for room in settings.rooms}
-    pilots: dict[str, Pilot] = {}
-    rooms = Rooms(settings, admissions, watch, lambda room: pilots[room].described())
+    who = new_owner_id()
+    decision_logs = {room.name: DecisionLog(redis, room.name, who) for room in settings.rooms}
+    controllers: dict[str, RoomController] = {}
+    rooms = Rooms(settings, admissions, watch, lambda room: controllers[room].described())
     audit, history = Audit(records), History(records)
     feed = Feed(rooms.described)
     operations = Operations(rooms, admissions, stores, audit, settings.secrets, changed=feed.notify)
     for room, admission in zip(settings.rooms, admissions, strict=True):
-        pilots[room.name] = _pilot(room, admission, logbooks[room.name], operations)
-    flying = Pilots(list(pilots.values()), watch)
+        controllers[room.name] = _controller(room, admission, decision_logs[room.name], operations)
+    autopilots = Controllers(list(controllers.values()), watch)
     access = Access(settings, LoginStore(redis), audit, new_local_token(Path(settings.data_dir)))
     account_watcher = AccountWatcher(Path(settings.data_dir), settings.users, audit)
     passwords = PasswordChecker()
     app = make_app(settings, admissions, access)
     Login(access, passwords).install(app)
-    Api(rooms, operations, history, audit, logbooks).add_to(app)
+    Api(rooms, operations, history, audit, decision_logs).add_to(app)
     add_feed(app, feed, access.still_allowed)
     add_dashboard(app, rooms.described)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
@@ -80,7 +80,7 @@ async def serve(child: Child) -> None:
             running = [tasks.create_task(admission.run()) for admission in admissions]
             running.append(tasks.create_task(every(STATS_SECONDS, partial(refresh_window, watch))))
             running.append(tasks.create_task(record_history(history, rooms.samples)))
-            running.append(tasks.create_task(flying.run()))
+            running.append(tasks.create_task(autopilots.run()))
             running.append(tasks.create_task(every(ACCOUNTS_SECONDS, account_watcher.check)))
             running.append(tasks.create_task(every(NOTES_SECONDS, Notes(audit, stores).look)))
             if settings.webhooks:
@@ -96,7 +96,9 @@ async def serve(child: Child) -> None:
         passwords.close()
 
 
-def _pilot(settings: RoomSettings, admission: Admission, logbook: Logbook, operations: Operations) -> Pilot:
+def _controller(
+    settings: RoomSettings, admission: Admission, decision_log: DecisionLog, operations: Operations
+) -> RoomController:
     itself = Actor("autopilot", Role.OPERATOR, "", "autopilot")
 
     async def change(view: RoomView, rate: float, why: str) -> None:
@@ -106,7 +108,7 @@ def _pilot(settings: RoomSettings, admission: Admission, logbook: Logbook, opera
     def switched(view: RoomView) -> bool:
         return settings.autopilot if view.autopilot == "" else view.autopilot == "on"
 
-    return Pilot(settings, admission, logbook, change, switched, time.time)
+    return RoomController(settings, admission, decision_log, change, switched, time.time)
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """The demo shop, a crowd in it and the gateway's view of both, event by event: minutes in a tenth of a second.
 
 `shop_model` reckons with streams of visitors; here each is one, with all the chance that is in so few. It is the shop
-of `waitroom.drill.shop.app` and the visitor of `waitroom.drill.load.visitor`, so that what `test_autopilot_flies` shows
+of `waitroom.drill.shop.app` and the visitor of `waitroom.drill.load.visitor`, so that what `test_autopilot_live` shows
 once with real processes can be shown many times. It knows nothing of the controller.
 """
 
@@ -17,7 +17,7 @@ from itertools import count
 
 from waitroom.control.autopilot.controller import decide
 from waitroom.control.autopilot.model import ENOUGH_REQUESTS, WINDOWS, Bounds, Decision, Figures, Memory
-from waitroom.control.autopilot.runner import LOOK_SLACK_SECONDS
+from waitroom.control.autopilot.runner import SAMPLE_SLACK_SECONDS
 from waitroom.drill.shop.app import BACKLOG_PER_CONNECTION, CONNECTION_WAIT_SECONDS
 from waitroom.metrics.recorder import DISTRIBUTIONS
 from waitroom.metrics.upstream_window import quantile
@@ -128,7 +128,7 @@ class DemoFlight:
         """What the autopilot is shown."""
         now = self._looks[-1]
         for seconds in self.memory.windows(self.now):
-            before = next(look for look in self._looks if look.at >= now.at - seconds - LOOK_SLACK_SECONDS)
+            before = next(look for look in self._looks if look.at >= now.at - seconds - SAMPLE_SLACK_SECONDS)
             if now.requests - before.requests >= ENOUGH_REQUESTS:
                 break
         per_minute = 60 / max(now.at - before.at, 1.0)
@@ -174,7 +174,7 @@ class DemoFlight:
         self._looks.append(
             Look(self.now, self.admitted, self.left, self.requests, self.failures, counts, self.in_flight)
         )
-        while self._looks[0].at < self.now - WINDOWS[-1] - LOOK_SLACK_SECONDS:
+        while self._looks[0].at < self.now - WINDOWS[-1] - SAMPLE_SLACK_SECONDS:
             self._looks.popleft()
 
     def _decide(self) -> None:

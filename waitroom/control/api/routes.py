@@ -31,7 +31,7 @@ from waitroom.control.api.requests import (
 from waitroom.control.audit.log import Audit
 from waitroom.control.auth.accounts import Actor
 from waitroom.control.auth.middleware import ACTOR
-from waitroom.control.autopilot.state import Logbook
+from waitroom.control.autopilot.state import DecisionLog
 from waitroom.control.http import NO_STORE, RequestError, problem
 from waitroom.control.monitoring.history import History
 from waitroom.control.rooms.operations import BadChange, Change, Operations, StaleVersion, record_refusal
@@ -52,7 +52,7 @@ class Api:
         operations: Changes to the rooms.
         history: The rooms' last hours.
         audit: The audit log.
-        logbooks: The autopilot's decisions, by room.
+        decision_logs: The autopilot's decisions, by room.
     """
 
     def __init__(
@@ -61,13 +61,13 @@ class Api:
         operations: Operations,
         history: History,
         audit: Audit,
-        logbooks: Mapping[str, Logbook],
+        decision_logs: Mapping[str, DecisionLog],
     ) -> None:
         self._rooms = rooms
         self._operations = operations
         self._history = history
         self._audit = audit
-        self._logbooks = logbooks
+        self._decision_logs = decision_logs
         self._description = (files("waitroom.control.api") / "openapi.yaml").read_text(encoding="utf-8")
 
     def add_to(self, app: web.Application) -> None:
@@ -119,7 +119,7 @@ class Api:
     async def _list_decisions(self, request: web.Request) -> web.Response:
         room = self._room_name(request)
         query = read_query(request, DecisionsQuery)
-        decisions = await self._logbooks[room].decisions(query.count)
+        decisions = await self._decision_logs[room].decisions(query.count)
         return _json_response({"decisions": [decision.described() for decision in decisions]})
 
     # Changes.

@@ -1,4 +1,4 @@
-"""Finds the rate that a shop can handle: figures and time in, a rate and a sentence out. Pure; `runner` does the I/O.
+"""Finds the rate that a shop can handle: figures and time in, a rate and a summary out. Pure; `runner` does the I/O.
 
 Admitted visitors stay for minutes, so load follows the number of active visitors, and the rate only with a delay.
 Steering the rate by latency alone means steering an integrator with a delay: it oscillates. Hence two different moves:
@@ -24,10 +24,10 @@ from waitroom.control.autopilot.signals import (
     ARRIVAL_SECONDS,
     ERROR_SHARE,
     FEWEST_REQUESTS,
-    Judged,
-    judge,
-    learnt,
+    Assessment,
+    assess,
     stay,
+    update_baseline,
 )
 
 # Growth factors: per stay of a visitor until the knee is known and around it, and per window while recovering.
@@ -37,8 +37,8 @@ RETURN_GROWTH: Final = 1.4
 MOST_HASTE: Final = 4.0
 BEYOND_KNEE: Final = 1.15  # healthy at this multiple of the knee, the shop handles more than it used to
 AFTER_ERRORS: Final = 0.93  # of the rate at which requests failed: the first limit of the recovery
-# At each look, the knee follows what a full shop delivers by this share, since a look may be chance. It is at most
-# halved: an overloaded shop that collapses delivers less than it can handle.
+# With each decision, the knee follows what a full shop delivers by this share, since one sample may be chance. It is at
+# most halved: an overloaded shop that collapses delivers less than it can handle.
 KNEE_GAIN: Final = 0.3
 DEEPEST_KNEE: Final = 0.5
 KNEE_STEP_AT_ERRORS: Final = 0.8
@@ -75,24 +75,25 @@ def decide(memory: Memory, bounds: Bounds, figures: Figures, now: float) -> tupl
     """
     passed = 0.0 if memory.at is None else min(max(now - memory.at, 0.0), LONGEST_STEP_SECONDS)
     first = memory.at is None
-    memory, adopted = _adopted(replace(memory, at=now), figures, first=first)
+    memory, adopted = _adopt_rate(replace(memory, at=now), figures, first=first)
     if not figures.running:
-        return memory, Decision(Move.KEEP, figures.rate, "Nobody is let in by the operator's word: the rate stays.")
-    judged = judge(memory, bounds, figures)
-    memory = learnt(memory, figures, judged, now, passed)
+        return memory, Decision(Move.KEEP, figures.rate, "Admission is stopped by the operator: the rate is unchanged.")
+    assessment = assess(memory, bounds, figures)
+    memory = update_baseline(memory, figures, assessment, now, passed)
     if memory.held_at is not None:
-        return _held(memory, bounds, judged, figures, now)
-    if judged.failing:
-        return _hold(memory, judged, now)
-    memory, decision = _steer(memory, bounds, judged, figures, now, passed)
-    return memory, replace(decision, said=adopted) if adopted and decision.move is Move.KEEP else decision
+        return _continue_hold(memory, bounds, assessment, figures, now)
+    if assessment.failure:
+        return _start_hold(memory, assessment, now)
+    memory, decision = _adjust(memory, bounds, assessment, figures, now, passed)
+    return memory, replace(decision, summary=adopted) if adopted and decision.move is Move.KEEP else decision
 
 
-def _adopted(memory: Memory, figures: Figures, *, first: bool) -> tuple[Memory, str]:
+def _adopt_rate(memory: Memory, figures: Figures, *, first: bool) -> tuple[Memory, str]:
     """Continues from a rate that somebody else has set."""
     if abs(figures.rate - memory.rate) <= 1e-6 * max(1.0, memory.rate):
         return memory, ""
-    said = f"Going on from {_shown(figures.rate)} a minute" + (", as was set." if first else ", as somebody else set.")
+    source = "the configured rate" if first else "set by somebody else"
+    summary = f"Continues from {_format_rate(figures.rate)} per minute, {source}."
     rate = figures.rate
     return replace(
         memory,
@@ -104,10 +105,10 @@ def _adopted(memory: Memory, figures: Figures, *, first: bool) -> tuple[Memory, 
         clear_since=None,
         strikes=0,
         calm_until=0.0,
-    ), said
+    ), summary
 
 
-def _hold(memory: Memory, judged: Judged, now: float) -> tuple[Memory, Decision]:
+def _start_hold(memory: Memory, assessment: Assessment, now: float) -> tuple[Memory, Decision]:
     again = 0 < memory.since > now - AGAIN_SECONDS
     # Failures during recovery say nothing about the capacity of a healthy shop.
     knee = memory.knee if again and memory.knee else min(memory.knee or memory.rate, memory.rate)
@@ -122,78 +123,84 @@ def _hold(memory: Memory, judged: Judged, now: float) -> tuple[Memory, Decision]
         hold_seconds=min(LONGEST_HOLD_SECONDS, 2 * memory.hold_seconds) if again else SHORTEST_HOLD_SECONDS,
         strikes=min(memory.strikes + 1, MOST_STRIKES),
     )
-    said = f"Nobody is let in: {judged.failing}. The line stays open, and everyone keeps their place."
-    return memory, Decision(Move.HOLD, 0.0, said)
+    summary = f"Admission stopped: {assessment.failure}. The queue stays open, and visitors keep their places."
+    return memory, Decision(Move.HOLD, 0.0, summary)
 
 
-def _held(memory: Memory, bounds: Bounds, judged: Judged, figures: Figures, now: float) -> tuple[Memory, Decision]:
+def _continue_hold(
+    memory: Memory, bounds: Bounds, assessment: Assessment, figures: Figures, now: float
+) -> tuple[Memory, Decision]:
     held_at = now if memory.held_at is None else memory.held_at
-    why = judged.failing
-    if not why and judged.slowness >= 1:
-        why = f"the shop isn't well yet, {judged.latency}"
+    why = assessment.failure
+    if not why and assessment.slowness >= 1:
+        why = f"the shop hasn't recovered yet, {assessment.latency}"
     if why:
-        return replace(memory, held_at=now), Decision(Move.KEEP, 0.0, f"Still nobody is let in: {why}.")
+        return replace(memory, held_at=now), Decision(Move.KEEP, 0.0, f"Admission is still stopped: {why}.")
     left = held_at + memory.hold_seconds - now
     if left > 0:
-        said = f"Nobody is let in for {left:.0f} s more: the shop must be well for a while first."
-        return memory, Decision(Move.KEEP, 0.0, said)
+        summary = f"Admission resumes in {left:.0f} s if the shop stays healthy."
+        return memory, Decision(Move.KEEP, 0.0, summary)
     rate = bounds.within(RETURN_SHARE * memory.knee)
     calm = now + CALM_SECONDS * 2 ** (memory.strikes - 1)
     memory = replace(memory, rate=rate, aim=rate, since=now, held_at=None, slow_since=None, calm_until=calm)
-    well = "answers again" if figures.requests > 0 else "is quiet"
-    said = f"The shop {well}: visitors are let in again, {_shown(rate)} a minute at first."
-    return memory, Decision(Move.RESUME, rate, said)
+    state = "responds again" if figures.requests > 0 else "is idle"
+    summary = f"The shop {state}: admission resumes at {_format_rate(rate)} per minute."
+    return memory, Decision(Move.RESUME, rate, summary)
 
 
-def _steer(
-    memory: Memory, bounds: Bounds, judged: Judged, figures: Figures, now: float, passed: float
+def _adjust(
+    memory: Memory, bounds: Bounds, assessment: Assessment, figures: Figures, now: float, passed: float
 ) -> tuple[Memory, Decision]:
     """Moves the aim, and the rate once the difference is worth a change."""
-    if judged.slowness >= 1:
-        memory, queued = _queued(memory, judged, figures, now)
-        memory = _slow(memory, judged, figures, queued, now)
-        most = memory.rate if judged.failure_share >= ERROR_SHARE else bounds.ceiling
-        aim, kept, why = min(most, _drained(memory, judged, queued)), "it is low enough already", judged.latency
+    if assessment.slowness >= 1:
+        memory, queued = _estimate_queue(memory, assessment, figures, now)
+        memory = _update_knee(memory, assessment, figures, queued, now)
+        most = memory.rate if assessment.failure_share >= ERROR_SHARE else bounds.ceiling
+        aim, kept, why = (
+            min(most, _drain_rate(memory, assessment, queued)),
+            "already low enough",
+            assessment.latency,
+        )
         if aim > memory.rate:
-            why = f"the queue in the shop goes down; {why}"
+            why = f"the shop's backlog is shrinking; {why}"
     else:
         memory = replace(memory, slow_since=None, clear_since=None)
-        kept, why = _kept(memory, bounds, figures), f"{judged.latency}, and nothing fails"
-        memory, aim = (memory, memory.aim) if kept else _rise(memory, judged, figures, now, passed)
+        kept, why = _limit_reason(memory, bounds, figures), f"{assessment.latency}, no failures"
+        memory, aim = (memory, memory.aim) if kept else _raise_target(memory, assessment, figures, now, passed)
         if not kept and now < memory.calm_until and aim <= memory.aim:
-            kept = f"for {memory.calm_until - now:.0f} s more, since above it requests failed"
+            kept = f"for {memory.calm_until - now:.0f} s more, because requests failed above it"
     aim = bounds.within(aim)
     was = memory.rate
     edge = aim != was and aim in (bounds.floor, bounds.ceiling)
     memory = replace(memory, aim=aim)
     if abs(aim - was) <= SMALLEST_CHANGE * was and not edge:
         kept = kept or "rising slowly"
-        return memory, Decision(Move.KEEP, was, f"Kept at {_shown(was)} a minute ({kept}): {why}.")
+        return memory, Decision(Move.KEEP, was, f"Kept at {_format_rate(was)} per minute ({kept}): {why}.")
     memory = replace(memory, rate=aim)
     move, word = (Move.RAISE, "Raised") if aim > was else (Move.BACK_OFF, "Lowered")
-    return memory, Decision(move, aim, f"{word} from {_shown(was)} to {_shown(aim)} a minute: {why}.")
+    return memory, Decision(move, aim, f"{word} from {_format_rate(was)} to {_format_rate(aim)} per minute: {why}.")
 
 
-def _queued(memory: Memory, judged: Judged, figures: Figures, now: float) -> tuple[Memory, float]:
+def _estimate_queue(memory: Memory, assessment: Assessment, figures: Figures, now: float) -> tuple[Memory, float]:
     """Estimates how many requests queue in a slow shop, as far as that is certain.
 
     Latency covers a whole window, and only requests that are done; the number in flight shows earlier that the queue is
     gone. But if few are in flight and latency stays high, only some pages are slow, hidden among the many quick ones.
     """
-    if judged.crowded:
-        return replace(memory, clear_since=None), min(judged.late, judged.crowded)
+    if assessment.queued_by_in_flight:
+        return replace(memory, clear_since=None), min(assessment.queued_by_latency, assessment.queued_by_in_flight)
     since = now if memory.clear_since is None else memory.clear_since
     over = now - since <= figures.seconds + (figures.p95_seconds or 0.0) + WINDOWS[0]
-    return replace(memory, clear_since=since), 0.0 if over else judged.late
+    return replace(memory, clear_since=since), 0.0 if over else assessment.queued_by_latency
 
 
-def _slow(memory: Memory, judged: Judged, figures: Figures, queued: float, now: float) -> Memory:
+def _update_knee(memory: Memory, assessment: Assessment, figures: Figures, queued: float, now: float) -> Memory:
     """Handles a full shop: what it delivers is its capacity."""
     begins = memory.slow_since is None
     since = now if memory.slow_since is None else memory.slow_since
-    delivered = figures.admitted if judged.delivered is None else judged.delivered
+    delivered = figures.admitted if assessment.delivered is None else assessment.delivered
     knee, full_at = (memory.knee, memory.full_at) if memory.knee else (memory.rate, 0.0)
-    if judged.failure_share >= ERROR_SHARE:
+    if assessment.failure_share >= ERROR_SHARE:
         knee = full_at = min(knee, max(delivered, KNEE_STEP_AT_ERRORS * knee))
     elif queued and now - since >= figures.seconds:
         # Only if it was full for the whole window; otherwise the figure would include a time at a standstill.
@@ -204,26 +211,28 @@ def _slow(memory: Memory, judged: Judged, figures: Figures, queued: float, now: 
         knee=knee,
         full_at=full_at,
         slow_at=now if full_at else memory.slow_at,
-        slow_since=since if queued or judged.failure_share >= ERROR_SHARE else None,
+        slow_since=since if queued or assessment.failure_share >= ERROR_SHARE else None,
     )
-    if not begins or judged.failure_share < ERROR_SHARE:
+    if not begins or assessment.failure_share < ERROR_SHARE:
         return memory
     calm = now + CALM_SECONDS * 2**memory.strikes
     return replace(memory, calm_until=calm, strikes=min(memory.strikes + 1, MOST_STRIKES))
 
 
-def _drained(memory: Memory, judged: Judged, queued: float) -> float:
+def _drain_rate(memory: Memory, assessment: Assessment, queued: float) -> float:
     """Returns the rate at which surplus visitors are worked off in `DRAIN_SECONDS`."""
     knee = memory.knee if memory.full_at else UNMEASURED * memory.knee
-    if judged.failure_share >= ERROR_SHARE:
+    if assessment.failure_share >= ERROR_SHARE:
         # When requests fail, it is too late to work them off slowly.
-        return knee * max(DEEPEST_AT_ERRORS, ERRORS_FACTOR_OF_RATE - ERRORS_WEIGHT * judged.failure_share)
+        return knee * max(DEEPEST_AT_ERRORS, ERRORS_FACTOR_OF_RATE - ERRORS_WEIGHT * assessment.failure_share)
     return max(DEEPEST * knee, min(SLOW_FACTOR_OF_RATE * knee, knee - queued * 60 / DRAIN_SECONDS))
 
 
-def _rise(memory: Memory, judged: Judged, figures: Figures, now: float, passed: float) -> tuple[Memory, float]:
+def _raise_target(
+    memory: Memory, assessment: Assessment, figures: Figures, now: float, passed: float
+) -> tuple[Memory, float]:
     """Returns the aim for a healthy shop, while the rate is the limit."""
-    ease = (1 - judged.slowness) ** 2
+    ease = (1 - assessment.slowness) ** 2
     step = ARRIVAL_SECONDS + stay(figures) + figures.seconds
     stays = passed / step
     if not memory.knee:
@@ -243,23 +252,23 @@ def _rise(memory: Memory, judged: Judged, figures: Figures, now: float, passed: 
     return memory, max(memory.aim, min(most, aim))
 
 
-def _kept(memory: Memory, bounds: Bounds, figures: Figures) -> str:
+def _limit_reason(memory: Memory, bounds: Bounds, figures: Figures) -> str:
     """Returns why the rate isn't raised although the shop is healthy; empty if it may be."""
     come = figures.counted(figures.admitted)
     if memory.rate < bounds.floor:
         return ""
     if memory.rate >= bounds.ceiling:
-        return "the ceiling"
+        return "at the ceiling"
     if not figures.waiting:
-        return "nobody waits"
+        return "nobody is waiting"
     if figures.inside >= figures.max_active:
-        return "max_active is what limits"
+        return "limited by max_active"
     if come + 2 * math.sqrt(come) + 1 < LIMITING_SHARE * figures.counted(memory.rate):
-        return f"only {_shown(figures.admitted)} a minute come in"
+        return f"only {_format_rate(figures.admitted)} per minute enter"
     if figures.counted(figures.requests) < FEWEST_REQUESTS:
-        return "too little is seen of the shop to tell"
+        return "too few requests to judge the shop"
     return ""
 
 
-def _shown(rate: float) -> str:
+def _format_rate(rate: float) -> str:
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"

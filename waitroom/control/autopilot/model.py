@@ -138,4 +138,4 @@ class Decision:
 
     move: Move
     rate: float
-    said: str
+    summary: str

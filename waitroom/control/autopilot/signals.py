@@ -42,84 +42,84 @@ SMALLEST_SERVED: Final = 5.0  # visitors, before the number of requests per visi
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Assessment:
     """The meaning of the figures. ``slowness``: 0 as fast as ever, 1 at the slow threshold, more beyond."""
 
     slowness: float
     failure_share: float
-    failing: str  # why admission must stop; empty if it need not
+    failure: str  # why admission must stop; empty if it need not
     delivered: float | None  # visitors' worth of answers per minute
     # Requests, and so visitors, that queue in the shop beyond its healthy load: by response times (Little's law) and by
     # the number in flight now.
-    late: float
-    crowded: float
+    queued_by_latency: float
+    queued_by_in_flight: float
     latency: str  # in words
 
 
-def judge(memory: Memory, bounds: Bounds, figures: Figures) -> Judged:
+def assess(memory: Memory, bounds: Bounds, figures: Figures) -> Assessment:
     """Interprets the figures, given the memory of the healthy shop and the operator's slow threshold."""
     requests = figures.counted(figures.requests)
     share = figures.failures / figures.requests if figures.requests > 0 else 0.0
-    failing = ""
+    failure = ""
     failures = figures.counted(figures.failures)
     if HOLD.reached(requests, failures):
-        failing = f"{share:.0%} of the shop's answers failed"
+        failure = f"{share:.0%} of the shop's responses failed"
     elif (
         requests == 0 and figures.in_flight >= FEWEST_STALLED and (memory.asked > 0 or memory.served >= SMALLEST_SERVED)
     ):
-        failing = f"the shop answers nothing, and {figures.in_flight} requests wait for it"
-    slowness, too_long, borne, latency = _slowness(memory, bounds, figures)
+        failure = f"the shop isn't responding, {figures.in_flight} requests are waiting"
+    slowness, excess, allowed, latency = _slowness(memory, bounds, figures)
     asked, gave_up = figures.requests + figures.given_up, figures.counted(figures.given_up)
     if GIVING_UP.reached(figures.counted(asked), gave_up):
         slowness = max(slowness, SLOWNESS_OF_GIVING_UP)
-        latency = f"{figures.given_up / asked:.0%} of the visitors gave up before the answer came"
+        latency = f"{figures.given_up / asked:.0%} of the visitors gave up before the response"
     if BACK_OFF.reached(requests, failures):
         slowness = max(slowness, SLOWNESS_OF_ERRORS)
-        latency = f"{share:.1%} of its answers failed"
+        latency = f"{share:.1%} of its responses failed"
     delivered = None
     if memory.served >= SMALLEST_SERVED and memory.asked > 0:
         delivered = (figures.requests - figures.failures) * memory.served / memory.asked
     per_second = figures.requests / 60
-    late = max(per_second * too_long, gave_up)
-    crowded = max(0.0, figures.in_flight - per_second * borne)
-    return Judged(slowness, share, failing, delivered, late, crowded, latency)
+    queued_by_latency = max(per_second * excess, gave_up)
+    queued_by_in_flight = max(0.0, figures.in_flight - per_second * allowed)
+    return Assessment(slowness, share, failure, delivered, queued_by_latency, queued_by_in_flight, latency)
 
 
 def _slowness(memory: Memory, bounds: Bounds, figures: Figures) -> tuple[float, float, float, str]:
-    """Returns the slowness as in `Judged`, the excess latency and the allowed excess in seconds, and a description."""
+    """Returns the slowness as in `Assessment`, the excess and the allowed latency in seconds, and a description."""
     p50, p95 = figures.p50_seconds, figures.p95_seconds
     if p50 is None or p95 is None or figures.counted(figures.requests) < FEWEST_REQUESTS:
-        return 0.0, 0.0, 0.0, "too few requests to tell the latency"
+        return 0.0, 0.0, 0.0, "too few requests to measure latency"
     best50, best95 = memory.best_p50 or p50, memory.best_p95 or p95
     if bounds.latency_seconds is not None:
         best95 = min(best95, bounds.latency_seconds / 2)
         room = bounds.latency_seconds - best95
-        latency = f"one in twenty answers took over {_seconds(p95)}, {_seconds(bounds.latency_seconds)} counts as slow"
-        return max(0.0, (p95 - best95) / room), _too_long(p95 - best95, room) / 2, best50 + room / 4, latency
+        latency = f"p95 latency {_seconds(p95)}, slow from {_seconds(bounds.latency_seconds)}"
+        return max(0.0, (p95 - best95) / room), _excess(p95 - best95, room) / 2, best50 + room / 4, latency
     room50 = max((SLOW_FACTOR - 1) * best50, SLOW_LEAST_SECONDS)
     room95 = max((SLOW_FACTOR - 1) * best95, SLOW_LEAST_P95_SECONDS)
     slow50, slow95 = (p50 - best50) / room50, (p95 - best95) / room95
     # The mean excess is about half of the excess of the 95th percentile.
-    too_long = max(_too_long(p50 - best50, room50), _too_long(p95 - best95, room95) / 2)
+    excess = max(_excess(p50 - best50, room50), _excess(p95 - best95, room95) / 2)
     if slow95 > slow50:
-        latency = f"one in twenty answers took over {_seconds(p95)}, {_seconds(best95)} when all was well"
+        latency = f"p95 latency {_seconds(p95)}, baseline {_seconds(best95)}"
     else:
-        latency = f"half the answers took over {_seconds(p50)}, {_seconds(best50)} when all was well"
-    return max(0.0, slow50, slow95), too_long, best50 + room50 / 2, latency
+        latency = f"median latency {_seconds(p50)}, baseline {_seconds(best50)}"
+    return max(0.0, slow50, slow95), excess, best50 + room50 / 2, latency
 
 
-def _too_long(longer: float, room: float) -> float:
+def _excess(longer: float, room: float) -> float:
     return max(0.0, longer - room / 2)
 
 
-def learnt(memory: Memory, figures: Figures, judged: Judged, now: float, passed: float) -> Memory:
+def update_baseline(memory: Memory, figures: Figures, assessment: Assessment, now: float, passed: float) -> Memory:
     """Updates the latency of the healthy shop, and the number of requests per visitor."""
-    if judged.failing or judged.failure_share > ERROR_SHARE or memory.held_at is not None:
+    if assessment.failure or assessment.failure_share > ERROR_SHARE or memory.held_at is not None:
         return memory
     if figures.p50_seconds and figures.p95_seconds and figures.counted(figures.requests) >= FEWEST_REQUESTS:
         in_vain = memory.slow_since is not None and now - memory.slow_since > _reaction(figures)
         drift = 1 + (BASELINE_DRIFT_IN_VAIN if in_vain else BASELINE_DRIFT) * passed
-        never_full = judged.slowness < 1 and not memory.knee
+        never_full = assessment.slowness < 1 and not memory.knee
         fall = min(1.0, figures.counted(figures.requests) / BASELINE_REQUESTS)
         rise = passed / BASELINE_SECONDS if never_full else 0.0
         memory = replace(

@@ -14,26 +14,26 @@ from waitroom.control.autopilot.model import Memory
 from waitroom.store.connection import store_errors
 from waitroom.store.scripts import load_script
 
-LEASE_MS = 8000  # several looks; a successor finds the room as it was that long ago
+LEASE_MS = 8000  # several decisions; a successor finds the room as it was that long ago
 KEPT_DECISIONS = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class RecordedDecision:
     """A recorded decision: its time in Unix seconds, kind, rate and reason."""
 
     at: float
     move: str
     rate: float
-    said: str
+    summary: str
 
     def described(self) -> dict[str, Any]:
         """Returns the JSON form, with the time by RFC 3339."""
         at = datetime.fromtimestamp(self.at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        return {"at": at, "move": self.move, "rate_per_minute": self.rate, "summary": self.said}
+        return {"at": at, "move": self.move, "rate_per_minute": self.rate, "summary": self.summary}
 
 
-class Logbook:
+class DecisionLog:
     """A room's lease, its autopilot's memory and its decisions, in the store.
 
     Every method raises `StoreUnavailable` when Redis doesn't answer in time.
@@ -41,44 +41,48 @@ class Logbook:
     Args:
         redis: A client that answers with bytes.
         room: The room's name.
-        who: A unique name of this control process.
+        owner: A unique name of this control process.
     """
 
-    def __init__(self, redis: Redis, room: str, who: str) -> None:
+    def __init__(self, redis: Redis, room: str, owner: str) -> None:
         self._redis = redis
-        self._who = who
+        self._owner = owner
         self.keys = tuple(f"waitroom:{{{room}}}:pilot:{key}" for key in ("lease", "state", "decisions"))
-        self._take = redis.register_script(load_script("waitroom.control.autopilot", "take_lease"))
-        self._note = redis.register_script(load_script("waitroom.control.autopilot", "note_decision"))
+        self._acquire = redis.register_script(load_script("waitroom.control.autopilot", "acquire_lease"))
+        self._record = redis.register_script(load_script("waitroom.control.autopilot", "record_decision"))
 
-    async def take(self) -> tuple[bool, Memory, Said | None]:
+    async def acquire(self) -> tuple[bool, Memory, RecordedDecision | None]:
         """Acquires or renews the lease. Returns whether it is ours, the memory, and the newest decision."""
         with store_errors():
-            mine, state = await self._take(keys=self.keys, args=[self._who, LEASE_MS])
+            mine, state = await self._acquire(keys=self.keys, args=[self._owner, LEASE_MS])
         if not state:
             return mine == 1, Memory(), None
         kept = json.loads(state)
-        return mine == 1, Memory.load(kept["memory"]), Said(**kept["said"])
+        return mine == 1, Memory.load(kept["memory"]), _from_json(kept["said"])
 
-    async def note(self, memory: Memory, said: Said, *, keep: bool) -> bool:
+    async def record(self, memory: Memory, decision: RecordedDecision, *, keep: bool) -> bool:
         """Stores the memory and the newest decision; ``keep`` also adds it to the list of kept decisions.
 
         Returns:
             Whether the lease was still ours; otherwise nothing was stored.
         """
-        decision = {"at": said.at, "move": said.move, "rate": said.rate, "said": said.said}
-        state = json.dumps({"memory": memory.dump(), "said": decision})
-        kept = json.dumps(decision) if keep else ""
+        stored = {"at": decision.at, "move": decision.move, "rate": decision.rate, "said": decision.summary}
+        state = json.dumps({"memory": memory.dump(), "said": stored})
+        kept = json.dumps(stored) if keep else ""
         with store_errors():
-            return bool(await self._note(keys=self.keys, args=[self._who, state, kept, KEPT_DECISIONS]))
+            return bool(await self._record(keys=self.keys, args=[self._owner, state, kept, KEPT_DECISIONS]))
 
-    async def decisions(self, count: int = 100) -> list[Said]:
+    async def decisions(self, count: int = 100) -> list[RecordedDecision]:
         """Returns the newest kept decisions, newest first: all except those that leave the rate unchanged."""
         with store_errors():
             kept = await self._redis.lrange(self.keys[2], 0, count - 1)
-        return [Said(**json.loads(one)) for one in kept]
+        return [_from_json(json.loads(one)) for one in kept]
 
 
-def new_name() -> str:
+def _from_json(stored: dict[str, Any]) -> RecordedDecision:
+    return RecordedDecision(stored["at"], stored["move"], stored["rate"], stored["said"])
+
+
+def new_owner_id() -> str:
     """Returns a unique name for a control process."""
     return uuid.uuid4().hex

@@ -251,7 +251,7 @@ class Operations:
             await self._stores[room].visit([Visit(read.place, read.generation, claim=False, told=False)])
 
     def _is_told(self, room: str, change: Change, actor: Actor) -> bool:
-        """Whether the change is audited: of the autopilot's many small ones (see its logbook), only holds are."""
+        """Whether the change is audited: of the autopilot's many small ones (see its decision log), only holds are."""
         view = self._rooms.view(room)
         return actor.via != "autopilot" or change.rate_per_minute == 0 or view is None or view.rate_per_minute == 0
 

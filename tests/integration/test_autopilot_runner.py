@@ -1,4 +1,4 @@
-"""The autopilot's loop over a real store: who decides, what is kept, and what it does when something is gone."""
+"""The autopilot's loop over a real store: leases, stored decisions and failures."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from waitroom.control.autopilot.model import Move
-from waitroom.control.autopilot.runner import Pilot
-from waitroom.control.autopilot.state import KEPT_DECISIONS, Logbook
+from waitroom.control.autopilot.runner import RoomController
+from waitroom.control.autopilot.state import KEPT_DECISIONS, DecisionLog
 from waitroom.errors import StoreUnavailable
 from waitroom.metrics.upstream_window import UpstreamStats
 from waitroom.queue.limits import limits_of
@@ -25,28 +25,28 @@ pytestmark = pytest.mark.slow
 ROOM = RoomSettings(
     name="shop", upstream="http://127.0.0.1:3000", rate_per_minute=600, autopilot_floor=60, autopilot_ceiling=900
 )
-WELL = UpstreamStats(4.0, 4200, 0, 0, 0.03, 0.08, 3, 3)
+HEALTHY = UpstreamStats(4.0, 4200, 0, 0, 0.03, 0.08, 3, 3)
 FAILING = UpstreamStats(4.0, 4200, 2100, 0, 0.03, 0.08, 3, 3)
 
 
 @dataclass
 class Control:
-    """One control process's part in it: its own view, its own pilot; the room's clock is turned by hand."""
+    """One control process with its own view and controller; the room's clock is set by hand."""
 
     store: QueueStore
-    pilot: Pilot
+    controller: RoomController
     clock: list[int]
     store_up: bool = True
     view: RoomView | None = None
     on: bool = True
     changes: list[tuple[float, str]] = field(default_factory=list)
 
-    async def step(self, shop: UpstreamStats = WELL, *, times: int = 1) -> Move | None:
+    async def step(self, shop: UpstreamStats = HEALTHY, *, times: int = 1) -> Move | None:
         decision = None
         for _ in range(times):
             self.clock[0] += 2000
             self.view = await self.store.view(self.view)
-            decision = await self.pilot.step(lambda _seconds: shop)
+            decision = await self.controller.step(lambda _seconds: shop)
         return None if decision is None else decision.move
 
     async def rate(self) -> float:
@@ -71,7 +71,7 @@ async def control(redis_client: Redis) -> Callable[[str], Control]:
             made.changes.append((rate, why))
             await store.set_limits({"rate": repr(rate)})
 
-        class Sight:
+        class Status:
             @property
             def view(self) -> RoomView | None:
                 return made.view
@@ -80,8 +80,10 @@ async def control(redis_client: Redis) -> Callable[[str], Control]:
             def store_up(self) -> bool:
                 return made.store_up
 
-        pilot = Pilot(ROOM, Sight(), Logbook(redis_client, "shop", name), change, lambda _: made.on, lambda: 1e9)
-        made = Control(store, pilot, clock)
+        controller = RoomController(
+            ROOM, Status(), DecisionLog(redis_client, "shop", name), change, lambda _: made.on, lambda: 1e9
+        )
+        made = Control(store, controller, clock)
         return made
 
     return make
@@ -94,8 +96,8 @@ async def test_a_failing_shop_gets_nobody_and_the_room_stays_open(control: Calla
     assert await one.rate() == 0
     assert one.view is not None
     assert one.view.state is RoomState.OPEN
-    assert one.changes[-1][1] == one.pilot.described()["summary"]
-    assert (await one.step(WELL, times=8), await one.rate()) != (None, 0)
+    assert one.changes[-1][1] == one.controller.described()["summary"]
+    assert (await one.step(HEALTHY, times=8), await one.rate()) != (None, 0)
 
 
 async def test_one_of_two_decides_and_the_other_goes_on_when_it_is_gone(
@@ -107,21 +109,23 @@ async def test_one_of_two_decides_and_the_other_goes_on_when_it_is_gone(
     assert await other.step() is None
     assert await one.step(FAILING) is Move.HOLD
     assert await other.step() is None
-    assert other.pilot.described()["summary"] == one.pilot.described()["summary"], "both dashboards tell the same"
+    assert other.controller.described()["summary"] == one.controller.described()["summary"], (
+        "both dashboards show the same"
+    )
     # The lease runs out by itself; tests don't wait for it.
-    await redis_client.delete(one.pilot.logbook.keys[0])
-    assert await other.step(FAILING) is Move.KEEP, "it goes on holding, and doesn't begin anew"
-    assert "Still nobody is let in" in other.pilot.described()["summary"]
+    await redis_client.delete(one.controller.decision_log.keys[0])
+    assert await other.step(FAILING) is Move.KEEP, "it continues the hold, and doesn't start again"
+    assert "Admission is still stopped" in other.controller.described()["summary"]
     assert await one.step() is None
 
 
 async def test_what_was_learnt_survives_a_restart_of_control(control: Callable[[str], Control]) -> None:
     one = control("one")
     await one.step(times=4)
-    before = (await one.pilot.logbook.take())[1]
+    before = (await one.controller.decision_log.acquire())[1]
     again = control("one")
     await again.step(times=4)
-    after = (await again.pilot.logbook.take())[1]
+    after = (await again.controller.decision_log.acquire())[1]
     assert before.best_p50 > 0
     assert after.asked > before.asked > 0
     assert after.best_p50 == pytest.approx(before.best_p50, rel=0.01)
@@ -131,14 +135,14 @@ async def test_decisions_that_change_something_are_kept_with_a_bound(control: Ca
     one = control("one")
     await one.step(times=4)
     await one.step(FAILING)
-    kept = await one.pilot.logbook.decisions()
-    assert [(said.move, said.rate) for said in kept] == [("hold", 0)]
+    kept = await one.controller.decision_log.decisions()
+    assert [(one.move, one.rate) for one in kept] == [("hold", 0)]
     assert kept[0].described()["at"] == "2001-09-09T01:46:40Z"
-    memory, said = (await one.pilot.logbook.take())[1:]
-    assert said is not None
+    memory, decision = (await one.controller.decision_log.acquire())[1:]
+    assert decision is not None
     for number in range(KEPT_DECISIONS + 5):
-        await one.pilot.logbook.note(memory, type(said)(number, "raise", number, "more"), keep=True)
-    assert len(await one.pilot.logbook.decisions(10_000)) == KEPT_DECISIONS
+        await one.controller.decision_log.record(memory, type(decision)(number, "raise", number, "more"), keep=True)
+    assert len(await one.controller.decision_log.decisions(10_000)) == KEPT_DECISIONS
 
 
 async def test_off_it_does_nothing_and_a_hold_does_not_outlive_it(control: Callable[[str], Control]) -> None:
@@ -172,7 +176,7 @@ async def test_without_the_store_or_the_shops_figures_nothing_is_decided(control
     one.store_up = False
     assert await one.step(FAILING) is None
     one.store_up = True
-    assert await one.step(FAILING) is None, "what happened meanwhile isn't what happened lately"
+    assert await one.step(FAILING) is None, "figures from the time in between are not recent"
     assert one.changes == []
     assert await one.step(FAILING) is Move.HOLD
 
@@ -181,7 +185,7 @@ async def test_a_store_that_does_not_answer_is_told_as_that(control: Callable[[s
     one = control("one")
     await one.step(times=4)
     async with connect("unix:///nowhere/redis.sock") as gone:
-        one.pilot.logbook = Logbook(gone, "shop", "one")
+        one.controller.decision_log = DecisionLog(gone, "shop", "one")
         with pytest.raises(StoreUnavailable):
             await one.step()
     assert one.changes == []
@@ -192,7 +196,7 @@ async def test_nobody_is_called_during_a_hold(control: Callable[[str], Control])
     await one.step(times=4)
     await one.step(FAILING)
     joined = await one.store.join(5)
-    assert joined.admitted <= 1  # a token that had gathered before
+    assert joined.admitted <= 1  # a token from before the hold
     await one.store.tick()
     one.clock[0] += 60_000
     assert (await one.store.tick()).called == 0
@@ -202,7 +206,7 @@ async def test_nobody_is_called_during_a_hold(control: Callable[[str], Control])
 async def test_who_has_lost_the_lease_notes_nothing(control: Callable[[str], Control]) -> None:
     one, other = control("one"), control("other")
     await one.step(times=4)
-    _, memory, said = await one.pilot.logbook.take()
-    assert said is not None
-    assert not await other.pilot.logbook.note(memory, said, keep=True)
-    assert await one.pilot.logbook.note(memory, said, keep=True)
+    _, memory, decision = await one.controller.decision_log.acquire()
+    assert decision is not None
+    assert not await other.controller.decision_log.record(memory, decision, keep=True)
+    assert await one.controller.decision_log.record(memory, decision, keep=True)

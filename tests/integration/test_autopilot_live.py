@@ -1,4 +1,4 @@
-"""The autopilot for real: the gateway's processes, the demo shop that changes its size, and a crowd."""
+"""The autopilot with real processes: the gateway, the demo shop as its capacity changes, and a crowd."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ import pytest
 
 from support.gateway_process import Gateway, eventually, running_gateway
 from support.models.discrete_shop import share_of_the_best
-from waitroom.control.autopilot.state import Logbook, Said
+from waitroom.control.autopilot.state import DecisionLog, RecordedDecision
 from waitroom.drill.load.crowd import Crowd, Plan
 from waitroom.drill.load.visitor import Outcome
 from waitroom.drill.processes import ChildProcess, ChildProcesses
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
-# Long queries: what the shop bears is then its pool's doing, and little of it the busy machine's.
+# Long queries: the shop's capacity then depends on its pool, and hardly on other load on the machine.
 QUERY_SECONDS = 0.05
 LARGE, SMALL = 6, 4
 SHRINKS_AT, ENDS_AT = 55.0, 95.0
 LOOK_SECONDS = 0.1
 SETTLING_SECONDS = 5.0
 FIRST_LOOK_AT = 30.0
-# The shop gives a request two seconds. Where the whole machine stands still for one, what fails isn't the autopilot's
-# doing, and the flight tells nothing.
-NO_MACHINE_SECONDS = 1.0
+# The shop's timeout is two seconds. If the whole machine stalls for one, the autopilot didn't cause the failures, and
+# the run proves nothing.
+MAX_STALL_SECONDS = 1.0
 
 
 @asynccontextmanager
@@ -51,9 +51,9 @@ def room(shop: str, **settings: Any) -> dict[str, Any]:
     return {"name": "shop", "upstream": shop, "max_active": 5000, "session_seconds": 60, **settings}
 
 
-async def decisions(gateway: Gateway) -> list[Said]:
+async def decisions(gateway: Gateway) -> list[RecordedDecision]:
     async with gateway.store() as redis:
-        return await Logbook(redis, "shop", "nobody").decisions()
+        return await DecisionLog(redis, "shop", "nobody").decisions()
 
 
 async def resize(http: aiohttp.ClientSession, shop: str, connections: int) -> None:
@@ -62,28 +62,28 @@ async def resize(http: aiohttp.ClientSession, shop: str, connections: int) -> No
 
 
 @dataclass
-class Flight:
-    """What came of one.
+class Run:
+    """The result of a run.
 
     Attributes:
-        large, small: Of what the best fixed rate sells, before and after the shop shrank.
-        failed: The share of requests.
-        waiting: How many were in the line at its end.
-        stood_still: For how long, in seconds, this process got no processor at a time.
-        told: All of it, for whoever reads why it failed.
+        large, small: The share of the best fixed rate's sales, before and after the shop shrank.
+        failed: The share of requests that failed.
+        waiting: The number of waiting visitors at the end.
+        stalls: The longest time in seconds for which this process got no processor.
+        report: All of it, to explain a failure.
     """
 
     large: float
     small: float
     failed: float
     waiting: int
-    stood_still: float
-    told: str
+    stalls: float
+    report: str
 
 
-async def fly(folder: Path) -> Flight:
+async def run_shop(folder: Path) -> Run:
     loop = asyncio.get_running_loop()
-    async with demo_shop(folder, LARGE) as (shop, _), aiohttp.ClientSession() as http, standing_still() as stood_still:
+    async with demo_shop(folder, LARGE) as (shop, _), aiohttp.ClientSession() as http, stall_times() as stalls:
         settings = room(shop, rate_per_minute=360, autopilot=True, autopilot_floor=60, autopilot_ceiling=5000)
         async with running_gateway(folder / "gateway", [settings]) as gateway:
             plan = Plan(800, burst_share=0.1, trickle_seconds=ENDS_AT, impatient_share=0, returning_share=0)
@@ -102,18 +102,18 @@ async def fly(folder: Path) -> Flight:
             waiting = crowd.waiting()
             visits.cancel()
             await asyncio.gather(visits, return_exceptions=True)
-            told = "\n".join(f"{one.rate:.0f}: {one.said}" for one in reversed(await decisions(gateway)))
+            report = "\n".join(f"{one.rate:.0f}: {one.summary}" for one in reversed(await decisions(gateway)))
     large = share_of_the_best(seen, FIRST_LOOK_AT, SHRINKS_AT)
     small = share_of_the_best(seen, SHRINKS_AT + SETTLING_SECONDS, ENDS_AT)
     failed = figures["failures"] / figures["requests"]
-    told += f"\n{figures['orders']} sold; {large:.1%} and {small:.1%} of the best; {failed:.2%} failed"
-    told += f"; stood still for {max(stood_still):.1f} s at most"
-    return Flight(large, small, failed, waiting, max(stood_still), told)
+    report += f"\n{figures['orders']} sold; {large:.1%} and {small:.1%} of the best; {failed:.2%} failed"
+    report += f"; stalled for {max(stalls):.1f} s at most"
+    return Run(large, small, failed, waiting, max(stalls), report)
 
 
 @asynccontextmanager
-async def standing_still() -> AsyncIterator[list[float]]:
-    """By how many seconds each of a row of short sleeps was too long."""
+async def stall_times() -> AsyncIterator[list[float]]:
+    """Yields by how many seconds each of many short sleeps was too long."""
     loop = asyncio.get_running_loop()
     late = [0.0]
 
@@ -133,16 +133,16 @@ async def standing_still() -> AsyncIterator[list[float]]:
 async def test_it_finds_the_rate_and_finds_it_again_when_the_shop_shrinks(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    flight = await fly(tmp_path_factory.mktemp("first"))
-    print(flight.told)
-    if flight.stood_still > NO_MACHINE_SECONDS:
-        flight = await fly(tmp_path_factory.mktemp("second"))
-        print(flight.told)
-    assert flight.waiting > 0, "there must be somebody to let in"
-    assert "Lowered" in flight.told
-    assert flight.large >= 0.85, flight.told
-    assert flight.small >= 0.85, flight.told
-    assert flight.failed < 0.01, flight.told
+    run = await run_shop(tmp_path_factory.mktemp("first"))
+    print(run.report)
+    if run.stalls > MAX_STALL_SECONDS:
+        run = await run_shop(tmp_path_factory.mktemp("second"))
+        print(run.report)
+    assert run.waiting > 0, "there must be visitors to admit"
+    assert "Lowered" in run.report
+    assert run.large >= 0.85, run.report
+    assert run.small >= 0.85, run.report
+    assert run.failed < 0.01, run.report
 
 
 async def test_a_shop_that_hangs_gets_nobody_and_gets_visitors_again_by_itself(tmp_path: Path) -> None:
