@@ -257,7 +257,7 @@ async def test_one_command_is_a_gateway_on_ports_the_system_chooses(tmp_path: Pa
     addresses = ("--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--workers", "2")
     try:
         await gateway.spawn("run", "--upstream", shop.address, *addresses, "--data-dir", str(gateway.data_dir))
-        told = r"Visitors come in at http://127\.0\.0\.1:(\d+)\s+Operators look in at http://127\.0\.0\.1:(\d+)"
+        told = r"Visitors: http://127\.0\.0\.1:(\d+)\s+Dashboard: http://127\.0\.0\.1:(\d+)"
         found = await eventually(lambda: re.search(told, gateway.log), seconds=60)
         gateway.port, gateway.admin_port = int(found[1]), int(found[2])
 
@@ -281,7 +281,7 @@ async def test_status_of_no_gateway(tmp_path: Path) -> None:
     process = await gateway.spawn("status", "--admin", f"http://127.0.0.1:{free_port()}")
 
     assert await process.wait() == 3
-    assert "No gateway answers" in gateway.log
+    assert "Gateway unavailable" in gateway.log
 
 
 async def test_a_store_that_can_not_be_started_again_is_tried_until_it_can(tmp_path: Path, shop: Shop) -> None:

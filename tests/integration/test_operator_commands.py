@@ -15,7 +15,7 @@ import pytest
 
 from support.gateway_process import Gateway, eventually, room
 from support.visitor_client import Visitor, filled
-from waitroom.cli.console import Code
+from waitroom.cli.console import ExitCode
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
@@ -65,7 +65,7 @@ async def run(gateway: Gateway, *arguments: str, to: Sequence[str] = (), stdin: 
 
 async def good(gateway: Gateway, *arguments: str) -> str:
     ended = await run(gateway, *arguments)
-    assert ended.code == Code.DONE, ended
+    assert ended.code == ExitCode.SUCCESS, ended
     return ended.out
 
 
@@ -81,7 +81,7 @@ async def test_status_shows_every_room(gateway: Gateway) -> None:
     rooms = json.loads(await good(gateway, "status", "--json"))
     assert rooms[0]["rate_per_minute"] == 300
     ended = await run(gateway, "status", to=("--admin", gateway.admin))
-    assert ended.code == Code.DONE
+    assert ended.code == ExitCode.SUCCESS
 
 
 async def test_set_holds_differs_from_the_file_and_is_in_the_audit(gateway: Gateway) -> None:
@@ -109,10 +109,10 @@ async def test_set_holds_differs_from_the_file_and_is_in_the_audit(gateway: Gate
 
 async def test_bad_values_and_rooms_are_refused(gateway: Gateway) -> None:
     ended = await run(gateway, "set", "set", "rate_per_minute=99999999")
-    assert ended.code == Code.BAD_USE
+    assert ended.code == ExitCode.INVALID_INPUT
     assert "rate_per_minute: " in ended.err
     ended = await run(gateway, "pause", "paus")
-    assert ended.code == Code.BAD_USE
+    assert ended.code == ExitCode.INVALID_INPUT
     assert "did you mean pause?" in ended.err
 
 
@@ -158,8 +158,8 @@ async def test_drain_waits_for_the_last_one(gateway: Gateway) -> None:
     assert not draining.done()
     await inside.call("leave")
     ended = await draining
-    assert ended.code == Code.DONE
-    assert "1 inside or called" in ended.out
+    assert ended.code == ExitCode.SUCCESS
+    assert "1 active or called" in ended.out
     assert ended.out.endswith("drain is empty.\n")
 
 
@@ -172,7 +172,7 @@ async def test_admit_calls_one_ticket_when_there_is_a_slot(gateway: Gateway) -> 
         await good(gateway, "admit", "admit", visitor.cookies[visitor.ticket_cookie])
         await visitor.state("called")
     ended = await run(gateway, "admit", "admit", visitors[1].cookies[visitors[1].ticket_cookie])
-    assert ended.code == Code.NOT_DONE, ended
+    assert ended.code == ExitCode.FAILURE, ended
     await visitors[0].state("paused")
 
 
@@ -185,7 +185,7 @@ async def test_end_session_ends_it(gateway: Gateway) -> None:
 
 
 async def test_undo_takes_the_last_change_back(gateway: Gateway) -> None:
-    assert (await run(gateway, "undo", "undo")).code == Code.NOT_DONE
+    assert (await run(gateway, "undo", "undo")).code == ExitCode.FAILURE
     await good(gateway, "set", "undo", "rate_per_minute=900")
     assert "Done: rate_per_minute 900 -> 300." in await good(gateway, "undo", "undo")
 
@@ -217,7 +217,7 @@ async def test_a_change_on_a_terminal_is_refused_when_the_room_was_changed_befor
     finally:
         os.close(ours)
         os.close(theirs)
-    assert ended.code == Code.CHANGED_MEANWHILE, ended
+    assert ended.code == ExitCode.CONFLICT, ended
     assert "max_active" in ended.err
     assert (await gateway.room("raced"))["state"] == "open"
 
@@ -241,5 +241,5 @@ async def test_the_audit_is_exported_and_a_line_taken_out_shows(gateway: Gateway
         (key,) = [key async for key in redis.scan_iter(match="waitroom*audit*", _type="stream")]
         assert await redis.xdel(key, entries[-2]["id"]) == 1
     ended = await run(gateway, "audit", "verify")
-    assert ended.code == Code.NOT_DONE
+    assert ended.code == ExitCode.FAILURE
     assert entries[-1]["id"] in ended.err

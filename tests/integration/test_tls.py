@@ -334,7 +334,7 @@ async def test_check_config_and_a_start_tell_what_is_wrong_with_a_pair(tmp_path:
 
     log = tmp_path / "gateway.log"
     for certificate, key, code, words in (
-        (*good, 0, "is good"),
+        (*good, 0, "is valid"),
         (good[0], other[1], 2, 'line 7, tls_key: "'),
         (*old, 2, "certificate has expired"),
     ):

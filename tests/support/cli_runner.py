@@ -28,6 +28,6 @@ class Run:
 
     def __call__(self, *arguments: str, typed: str | None = None) -> Result:
         """With ``typed``, somebody sits at a terminal and types that."""
-        self._monkeypatch.setattr(operations, "at_a_terminal", lambda: typed is not None)
+        self._monkeypatch.setattr(operations, "is_interactive", lambda: typed is not None)
         to = () if {"--admin", "--config"} & set(arguments) else ("--admin", self.url)
         return invoke(*arguments, *to, stdin=typed)

@@ -150,7 +150,7 @@ class StandIn:
     )
     decisions: list[dict[str, Any]] = field(
         default_factory=lambda: [
-            {"at": AT, "move": "back_off", "rate_per_minute": 410.4, "summary": "Lowered from 450 to 410 a minute."},
+            {"at": AT, "move": "back_off", "rate_per_minute": 410.4, "summary": "Lowered from 450 to 410 per minute."},
             {"at": AT, "move": "hold", "rate_per_minute": 0.0, "summary": "Admission stopped."},
         ]
     )

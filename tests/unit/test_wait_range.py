@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from support.room_views import OPEN
-from waitroom.cli.formatting import wait
+from waitroom.cli.formatting import format_wait
 from waitroom.control.dashboard.presenter import room_texts
 from waitroom.edge.pages.i18n import DEFAULT_LANGUAGE, Language
 from waitroom.wait_range import short_wait
@@ -26,7 +26,7 @@ WAITS = [
 @pytest.mark.parametrize(("low", "high", "text"), WAITS)
 def test_all_who_are_told_of_a_wait_are_told_the_same(low, high, text):
     room = {**OPEN, "wait_seconds": {"newcomer": [low, high]}}
-    assert short_wait(low, high) == room_texts(room)["newcomer"] == wait((low, high)) == text
+    assert short_wait(low, high) == room_texts(room)["newcomer"] == format_wait((low, high)) == text
     visitors = Language(DEFAULT_LANGUAGE, {}).wait(low, high)
     said = visitors.removeprefix("about ").replace("less than a minute", "under 1 minute")
     for unit, short in (("minutes", "min"), ("minute", "min"), ("hours", "h"), ("hour", "h")):

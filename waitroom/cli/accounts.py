@@ -14,10 +14,10 @@ from typing import Annotated, NoReturn
 
 import typer
 from pydantic_core import PydanticCustomError
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from waitroom.cli.console import ExitCode, err, out
 from waitroom.control.auth.accounts import Accounts, AccountsError, AccountsFile, Role, User, users_from_settings
 from waitroom.control.auth.passwords import (
     MAX_LENGTH,
@@ -30,37 +30,33 @@ from waitroom.control.auth.passwords import (
 from waitroom.errors import SettingsError, StartError
 from waitroom.settings import Settings, load_settings, validators
 
-BAD_INPUT = 2
 CODE_TRIES = 3
-OVER = "all sessions from before are over"
+OVER = "all existing sessions have ended"
 
 user_app = typer.Typer(
     name="user",
-    help="Who may log in on the admin listener.",
+    help="Manage the users of the admin listener.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
 )
 token_app = typer.Typer(
     name="token",
-    help="Tokens by which programs use the admin API.",
+    help="Manage API tokens for programs.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
 )
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
-
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="The gateway's settings file.", metavar="FILE")]
 DataDir = Annotated[str | None, typer.Option("--data-dir", help="The gateway's data_dir.", metavar="FOLDER")]
 Name = Annotated[str, typer.Argument(help="The user's name.")]
-TokenName = Annotated[str, typer.Argument(help="The token's name, such as the program's that it is for.")]
-What = Annotated[Role, typer.Option("--role", help="A viewer looks, an operator also changes, an admin may do all.")]
+TokenName = Annotated[str, typer.Argument(help="The token's name, such as that of the program that uses it.")]
+RoleOption = Annotated[Role, typer.Option("--role", help="viewer (read only), operator (also changes) or admin.")]
 
 
 @user_app.command("add")
-def add_user(name: Name, role: What, config: Config = None, data_dir: DataDir = None) -> None:
-    """Add a user. The password is asked for, or read from the standard input."""
+def add_user(name: Name, role: RoleOption, config: Config = None, data_dir: DataDir = None) -> None:
+    """Add a user, with a password from a prompt or from standard input."""
     with _errors_reported():
         try:
             validators.user_name(name)
@@ -69,9 +65,9 @@ def add_user(name: Name, role: What, config: Config = None, data_dir: DataDir = 
             _fail(f"{context['what']} {context['fix']}")
         file, named = _accounts(config, data_dir)
         if name in named:
-            _fail(f'There is a user "{name}" in the settings file already.')
+            _fail(f'User "{name}" already exists in the settings file.')
         file.add_user(User(name, role, hash_password(_new_password())))
-        out.print(f"{name} may log in as {role}; kept in {escape(str(file.path.absolute()))}", soft_wrap=True)
+        out.print(f"Added {name} ({role}) to {escape(str(file.path.absolute()))}", soft_wrap=True)
 
 
 @user_app.command("remove")
@@ -81,19 +77,19 @@ def remove_user(name: Name, config: Config = None, data_dir: DataDir = None) -> 
         file, named = _accounts(config, data_dir)
         _must_be_in_file(name, named)
         file.remove_user(name)
-        out.print(f"{name} is removed, and all sessions of theirs are over")
+        out.print(f"Removed {name}; {OVER}")
 
 
 @user_app.command("list")
 def list_users(config: Config = None, data_dir: DataDir = None) -> None:
-    """Show the users, and where each is kept."""
+    """List the users, and where each is stored."""
     with _errors_reported():
         file, named = _accounts(config, data_dir)
         everyone = {**file.read().users, **named}
         if not everyone:
-            out.print("No user: only somebody on the gateway's own machine may come in")
+            out.print("No users: only this machine has access")
             return
-        table = Table("name", "role", "code", "kept in", box=None)
+        table = Table("name", "role", "code", "stored in", box=None)
         for one in sorted(everyone.values(), key=lambda one: one.name):
             kept = "settings" if one.in_settings else file.path.name
             table.add_row(one.name, one.role, "yes" if one.totp_secret else "no", kept)
@@ -102,12 +98,12 @@ def list_users(config: Config = None, data_dir: DataDir = None) -> None:
 
 @user_app.command("password")
 def change_password(name: Name, config: Config = None, data_dir: DataDir = None) -> None:
-    """Give a user another password and end all their sessions."""
+    """Change a user's password and end all their sessions."""
     with _errors_reported():
         file = _file_with(name, config, data_dir)
         hashed = hash_password(_new_password())
         file.change_user(name, lambda user: dataclasses.replace(user, password_hash=hashed))
-        out.print(f"{name} has another password; {OVER}")
+        out.print(f"Changed the password of {name}; {OVER}")
 
 
 @user_app.command("role")
@@ -117,26 +113,26 @@ def change_role(
     config: Config = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Give a user another role and end all their sessions."""
+    """Change a user's role and end all their sessions."""
     with _errors_reported():
         file = _file_with(name, config, data_dir)
         file.change_user(name, lambda user: dataclasses.replace(user, role=role))
-        out.print(f"{name} is {role} now; {OVER}")
+        out.print(f"{name} is now {role}; {OVER}")
 
 
 @user_app.command("totp")
 def change_totp(
     name: Name,
-    off: Annotated[bool, typer.Option("--off", help="Ask for no code any more.")] = False,
+    off: Annotated[bool, typer.Option("--off", help="No longer require a code.")] = False,
     config: Config = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Ask a user for a code of their authenticator app (TOTP) besides the password, and end all their sessions."""
+    """Require a code from an authenticator app (TOTP) of a user, and end all their sessions."""
     with _errors_reported():
         file = _file_with(name, config, data_dir)
         secret = None if off else _shared_secret(name)
         file.change_user(name, lambda user: dataclasses.replace(user, totp_secret=secret))
-        out.print(f"{name} needs {'no code any more' if off else 'a code from now on'}; {OVER}")
+        out.print(f"{name} {'no longer needs' if off else 'now needs'} a code; {OVER}")
 
 
 @user_app.command("hash")
@@ -147,31 +143,31 @@ def print_hash() -> None:
 
 
 @token_app.command("add")
-def add_token(name: TokenName, role: What, config: Config = None, data_dir: DataDir = None) -> None:
-    """Make a token and print it, this once: only its hash is kept."""
+def add_token(name: TokenName, role: RoleOption, config: Config = None, data_dir: DataDir = None) -> None:
+    """Create a token and print it once; only its hash is stored."""
     with _errors_reported():
         token = _accounts(config, data_dir)[0].add_token(name, role)
-    err.print(f"The token {name}, {role}; it is shown only now:", soft_wrap=True)
+    err.print(f"Token {name} ({role}), shown only once:", soft_wrap=True)
     typer.echo(token)
 
 
 @token_app.command("remove")
 def remove_token(name: TokenName, config: Config = None, data_dir: DataDir = None) -> None:
-    """Remove a token; from now on it opens nothing."""
+    """Remove a token."""
     with _errors_reported():
         _accounts(config, data_dir)[0].remove_token(name)
-        out.print(f"The token {escape(name)} is removed")
+        out.print(f"Removed the token {escape(name)}")
 
 
 @token_app.command("list")
 def list_tokens(config: Config = None, data_dir: DataDir = None) -> None:
-    """Show the tokens' names. What they are is kept nowhere."""
+    """List the tokens by name; the tokens themselves are not stored."""
     with _errors_reported():
         accounts: Accounts = _accounts(config, data_dir)[0].read()
         if not accounts.tokens:
-            out.print("No token")
+            out.print("No tokens")
             return
-        table = Table("name", "role", "made", box=None)
+        table = Table("name", "role", "created", box=None)
         for one in sorted(accounts.tokens.values(), key=lambda one: one.name):
             table.add_row(
                 one.name, one.role, datetime.fromtimestamp(one.created_at, UTC).strftime("%Y-%m-%d %H:%M UTC")
@@ -191,12 +187,12 @@ def _file_with(name: str, config: Path | None, data_dir: str | None) -> Accounts
 def _shared_secret(name: str) -> str:
     """Returns a new secret, after it was added to an authenticator app; otherwise the user would be locked out."""
     secret = new_totp_secret()
-    typer.echo(f"Take this into the authenticator app; it is shown only now:\n{provisioning_uri(name, secret)}")
+    typer.echo(f"Add this to the authenticator app; it is shown only once:\n{provisioning_uri(name, secret)}")
     for _ in range(CODE_TRIES):
-        if matching_step(secret, typer.prompt("The code it shows"), time.time()) is not None:
+        if matching_step(secret, typer.prompt("Code from the app"), time.time()) is not None:
             return secret
-        err.print("That isn't the code. Is the clock right, here and there?")
-    raise AccountsError("None of these was the code. Nothing was changed.")
+        err.print("Wrong code. Check the clocks of this machine and of the device.")
+    raise AccountsError("No valid code. Nothing was changed.")
 
 
 def _accounts(config: Path | None, data_dir: str | None) -> tuple[AccountsFile, dict[str, User]]:
@@ -212,7 +208,7 @@ def _accounts(config: Path | None, data_dir: str | None) -> tuple[AccountsFile, 
 
 def _must_be_in_file(name: str, named: dict[str, User]) -> None:
     if name in named:
-        _fail(f"{name} is named in the settings file: change that, and start the gateway again.")
+        _fail(f"{name} is defined in the settings file: change it there and restart the gateway.")
 
 
 def _new_password() -> str:
@@ -236,14 +232,14 @@ def _errors_reported() -> Iterator[None]:
     try:
         yield
     except SettingsError as error:
-        err.print("[bold red]The settings can't be used:[/bold red]")
+        err.print("[bold red]Invalid settings:[/bold red]")
         for problem in error.problems:
             err.print(f"  {escape(str(problem))}", soft_wrap=True)
-        raise typer.Exit(BAD_INPUT) from None
+        raise typer.Exit(ExitCode.INVALID_INPUT) from None
     except (AccountsError, StartError) as error:
         _fail(str(error))
 
 
 def _fail(words: str) -> NoReturn:
-    err.print(f"[bold red]Refused:[/bold red] {escape(words)}", soft_wrap=True)
-    raise typer.Exit(BAD_INPUT)
+    err.print(f"[bold red]Error:[/bold red] {escape(words)}", soft_wrap=True)
+    raise typer.Exit(ExitCode.INVALID_INPUT)

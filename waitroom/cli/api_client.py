@@ -22,10 +22,10 @@ from waitroom import __version__
 from waitroom.cli.api_models import AuditPage, Decisions, Diff, DryRun, History, Room, Rooms, Verdict
 from waitroom.errors import WaitroomError
 
-SECONDS = 5.0
+TIMEOUT_SECONDS = 5.0
 # Larger than any response except the whole audit log, which is read line by line.
-MOST_BYTES = 16_777_216
-PIECE_BYTES = 65_536
+MAX_BYTES = 16_777_216
+CHUNK_BYTES = 65_536
 PROBLEM = "application/problem+json"
 JSON = "application/json"
 JSON_LINES = ("application/jsonl", "application/x-ndjson", "application/json-lines")
@@ -40,26 +40,26 @@ _HISTORY, _DIFF, _AUDIT, _VERDICT = (
 )
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
-Wanted = TypeVar("Wanted")
+T = TypeVar("T")
 
 
 class AdminError(WaitroomError):
     """A failed call; one of the two below."""
 
 
-class NoAnswer(AdminError):  # noqa: N818 - a state of the world, not a mistake
+class NoResponseError(AdminError):
     """No response in time, or the responder is not a gateway.
 
     Attributes:
-        unsure: Whether the request may have been carried out nevertheless.
+        maybe_done: Whether the request may have been carried out nevertheless.
     """
 
-    def __init__(self, why: str, *, unsure: bool = False) -> None:
-        self.unsure = unsure
+    def __init__(self, why: str, *, maybe_done: bool = False) -> None:
+        self.maybe_done = maybe_done
         super().__init__(why)
 
 
-class Refused(AdminError):  # noqa: N818 - the gateway's response
+class RejectedError(AdminError):
     """The gateway rejected the call.
 
     Attributes:
@@ -80,10 +80,10 @@ class Refused(AdminError):  # noqa: N818 - the gateway's response
 
 
 @dataclass(frozen=True, slots=True)
-class Answer(Generic[Wanted]):
+class ApiResponse(Generic[T]):
     """A response: the parsed value, the raw data, and its tag."""
 
-    value: Wanted
+    value: T
     raw: dict[str, Any]
     tag: str
 
@@ -101,7 +101,9 @@ class AdminClient:
         ValueError: ``url`` is invalid; the message is for the user who entered it.
     """
 
-    def __init__(self, url: str, token: Callable[[], str | None] = lambda: None, seconds: float = SECONDS) -> None:
+    def __init__(
+        self, url: str, token: Callable[[], str | None] = lambda: None, seconds: float = TIMEOUT_SECONDS
+    ) -> None:
         self.url = url.rstrip("/")
         self._token = token
         self._seconds = seconds
@@ -111,50 +113,50 @@ class AdminClient:
         except ValueError as error:
             raise ValueError(f"isn't a URL: {error}") from error
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("isn't a URL of an admin listener: give one such as http://127.0.0.1:8081")
+            raise ValueError("isn't the URL of an admin listener; use one such as http://127.0.0.1:8081")
         if parts.username is not None or parts.query or parts.fragment:
-            raise ValueError("has more than an address in it: tokens go into --token-file or WAITROOM_TOKEN")
+            raise ValueError("must be only an address: pass tokens by --token-file or WAITROOM_TOKEN")
         self._secure = parts.scheme == "https"
         self._host = parts.hostname
         self._prefix = parts.path
 
-    # Queries. All methods from here on raise `NoAnswer` and `Refused`.
+    # Queries. All methods from here on raise `NoResponseError` and `RejectedError`.
 
-    def rooms(self) -> Answer[Rooms]:
+    def rooms(self) -> ApiResponse[Rooms]:
         """Returns all rooms."""
-        return self._ask(_ROOMS, "GET", "/rooms")
+        return self._request_json(_ROOMS, "GET", "/rooms")
 
-    def room(self, name: str) -> Answer[Room]:
+    def room(self, name: str) -> ApiResponse[Room]:
         """Returns one room, with the tag that a change of it requires."""
-        return self._ask(_ROOM, "GET", _path(name))
+        return self._request_json(_ROOM, "GET", _path(name))
 
-    def history(self, name: str, seconds: int) -> Answer[History]:
+    def history(self, name: str, seconds: int) -> ApiResponse[History]:
         """Returns the room's samples of the last ``seconds``, oldest first."""
-        return self._ask(_HISTORY, "GET", _path(name, "history"), query={"seconds": seconds})
+        return self._request_json(_HISTORY, "GET", _path(name, "history"), query={"seconds": seconds})
 
-    def diff(self, name: str) -> Answer[Diff]:
+    def diff(self, name: str) -> ApiResponse[Diff]:
         """Returns the values of the settings file and those in force."""
-        return self._ask(_DIFF, "GET", _path(name, "diff"))
+        return self._request_json(_DIFF, "GET", _path(name, "diff"))
 
-    def decisions(self, name: str, count: int) -> Answer[Decisions]:
+    def decisions(self, name: str, count: int) -> ApiResponse[Decisions]:
         """Returns the latest ``count`` decisions of the room's autopilot, newest first."""
-        return self._ask(_DECISIONS, "GET", _path(name, "decisions"), query={"count": count})
+        return self._request_json(_DECISIONS, "GET", _path(name, "decisions"), query={"count": count})
 
-    def audit(self, count: int, before: str | None = None) -> Answer[AuditPage]:
+    def audit(self, count: int, before: str | None = None) -> ApiResponse[AuditPage]:
         """Returns ``count`` entries, newest first, older than the one with the id ``before``."""
         query: dict[str, object] = {"count": count} | ({} if before is None else {"before": before})
-        return self._ask(_AUDIT, "GET", "/audit", query=query)
+        return self._request_json(_AUDIT, "GET", "/audit", query=query)
 
-    def verify(self) -> Answer[Verdict]:
+    def verify(self) -> ApiResponse[Verdict]:
         """Verifies the audit log's hash chain."""
-        return self._ask(_VERDICT, "GET", "/audit/verify")
+        return self._request_json(_VERDICT, "GET", "/audit/verify")
 
     def export(self) -> Iterator[bytes]:
-        """Yields the lines of the whole audit log with their line ends; `NoAnswer` if it is incomplete."""
-        with self._answer("GET", "/audit/export") as answer:
-            self._expect(answer, JSON_LINES)
+        """Yields the lines of the whole audit log with their line ends; `NoResponseError` if it is incomplete."""
+        with self._open("GET", "/audit/export") as response:
+            self._check_response(response, JSON_LINES)
             rest = b""
-            for piece in _pieces(answer):
+            for piece in _chunks(response):
                 *lines, rest = (rest + piece).split(b"\n")
                 yield from (line + b"\n" for line in lines)
             if rest:
@@ -162,60 +164,60 @@ class AdminClient:
 
     # Changes.
 
-    def change(self, name: str, change: Mapping[str, object], tag: str) -> Answer[Room]:
+    def change(self, name: str, change: Mapping[str, object], tag: str) -> ApiResponse[Room]:
         """Changes a room if ``tag`` is still its version; returns the new state."""
-        return self._ask(_ROOM, "PATCH", _path(name), body=change, tag=tag)
+        return self._request_json(_ROOM, "PATCH", _path(name), body=change, tag=tag)
 
-    def effect(self, name: str, change: Mapping[str, object], tag: str) -> Answer[DryRun]:
+    def preview(self, name: str, change: Mapping[str, object], tag: str) -> ApiResponse[DryRun]:
         """Previews a change, without making it."""
-        return self._ask(_DRY_RUN, "PATCH", _path(name), query={"dry_run": "true"}, body=change, tag=tag)
+        return self._request_json(_DRY_RUN, "PATCH", _path(name), query={"dry_run": "true"}, body=change, tag=tag)
 
-    def undo(self, name: str, note: str, tag: str) -> Answer[Room]:
+    def undo(self, name: str, note: str, tag: str) -> ApiResponse[Room]:
         """Undoes the last change of a room if ``tag`` is still its version."""
-        return self._ask(_ROOM, "POST", _path(name, "undo"), body=_noted({}, note), tag=tag)
+        return self._request_json(_ROOM, "POST", _path(name, "undo"), body=_with_note({}, note), tag=tag)
 
     def admit(self, name: str, ticket: str, note: str) -> None:
         """Calls the visitor who holds a ticket."""
-        self._tell(_path(name, "admit"), _noted({"ticket": ticket}, note))
+        self._send(_path(name, "admit"), _with_note({"ticket": ticket}, note))
 
     def end_session(self, name: str, session: str, note: str) -> None:
         """Ends a session, given its id at the shop."""
-        self._tell(_path(name, "end-session"), _noted({"session": session}, note))
+        self._send(_path(name, "end-session"), _with_note({"session": session}, note))
 
     # Transport.
 
-    def _ask(
+    def _request_json(
         self,
-        kind: TypeAdapter[Wanted],
+        kind: TypeAdapter[T],
         method: str,
         path: str,
         *,
         query: Mapping[str, object] | None = None,
         body: Mapping[str, object] | None = None,
         tag: str | None = None,
-    ) -> Answer[Wanted]:
-        with self._answer(method, path, query=query, body=body, tag=tag) as answer:
-            self._expect(answer, (JSON,))
+    ) -> ApiResponse[T]:
+        with self._open(method, path, query=query, body=body, tag=tag) as response:
+            self._check_response(response, (JSON,))
             try:
-                data = json.loads(_whole(answer, self._seconds))
+                data = json.loads(_read_body(response, self._seconds))
             except (ValueError, RecursionError):
                 data = None
             if not isinstance(data, dict):
-                raise self._stranger("it answers, but not with a JSON object")
+                raise self._not_a_gateway("the response isn't a JSON object")
             try:
-                return Answer(kind.validate_python(data), data, answer.headers.get("ETag", ""))
+                return ApiResponse(kind.validate_python(data), data, response.headers.get("ETag", ""))
             except ValidationError as error:
                 first = error.errors(include_input=False, include_url=False)[0]
                 where = ".".join(str(part) for part in first["loc"])
-                raise self._stranger(f"{where or 'its answer'} isn't what it should be: {first['msg']}") from None
+                raise self._not_a_gateway(f"invalid {where or 'response'}: {first['msg']}") from None
 
-    def _tell(self, path: str, body: Mapping[str, object]) -> None:
-        with self._answer("POST", path, body=body) as answer:
-            if answer.status != 204:
-                self._expect(answer, (JSON,))
+    def _send(self, path: str, body: Mapping[str, object]) -> None:
+        with self._open("POST", path, body=body) as response:
+            if response.status != 204:
+                self._check_response(response, (JSON,))
 
     @contextmanager
-    def _answer(
+    def _open(
         self,
         method: str,
         path: str,
@@ -235,53 +237,55 @@ class AdminClient:
             sent["Content-Type"] = JSON
         kind = HTTPSConnection if self._secure else HTTPConnection
         connection = kind(self._host, self._port, timeout=self._seconds)
-        unsure = False
+        maybe_done = False
         try:
             connection.connect()
-            unsure = method != "GET"
+            maybe_done = method != "GET"
             connection.request(method, target, None if body is None else json.dumps(body).encode(), sent)
-            with connection.getresponse() as answer:
-                yield answer
+            with connection.getresponse() as response:
+                yield response
         except TimeoutError as error:
-            raise NoAnswer(f"{self.url}: nothing came within {self._seconds:g} s", unsure=unsure) from error
+            raise NoResponseError(
+                f"{self.url}: no response within {self._seconds:g} s", maybe_done=maybe_done
+            ) from error
         except HTTPException as error:
-            why = f"what it says isn't whole, or isn't HTTP ({type(error).__name__})"
-            raise self._stranger(why, unsure=unsure) from error
+            why = f"incomplete or invalid HTTP ({type(error).__name__})"
+            raise self._not_a_gateway(why, maybe_done=maybe_done) from error
         except (OSError, UnicodeError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise NoAnswer(f"{self.url}: {reason}", unsure=unsure) from error
-        except Refused as refused:
-            refused.had_token = token is not None
+            raise NoResponseError(f"{self.url}: {reason}", maybe_done=maybe_done) from error
+        except RejectedError as error:
+            error.had_token = token is not None
             raise
         finally:
             connection.close()
 
-    def _expect(self, answer: HTTPResponse, kinds: tuple[str, ...]) -> None:
+    def _check_response(self, response: HTTPResponse, kinds: tuple[str, ...]) -> None:
         """Raises unless the response is a success with one of these content types."""
-        kind = answer.headers.get_content_type()
-        if answer.status >= 400 and kind == PROBLEM:
+        kind = response.headers.get_content_type()
+        if response.status >= 400 and kind == PROBLEM:
             try:
-                problem = json.loads(_whole(answer, self._seconds))
+                problem = json.loads(_read_body(response, self._seconds))
             except (ValueError, RecursionError):
                 problem = None
-            raise Refused(answer.status, problem if isinstance(problem, dict) else {})
-        if answer.status >= 400 and kind == "text/plain":
-            said = _whole(answer, self._seconds).decode(errors="replace").strip().partition("\n")[0]
-            raise NoAnswer(f"{self.url}: {answer.status}, {said[:300]}")
-        if not 200 <= answer.status < 300:
-            raise self._stranger(f"it answers {answer.status} to what a gateway knows")
+            raise RejectedError(response.status, problem if isinstance(problem, dict) else {})
+        if response.status >= 400 and kind == "text/plain":
+            line = _read_body(response, self._seconds).decode(errors="replace").strip().partition("\n")[0]
+            raise NoResponseError(f"{self.url}: {response.status}, {line[:300]}")
+        if not 200 <= response.status < 300:
+            raise self._not_a_gateway(f"unexpected status {response.status}")
         if kind not in kinds:
-            raise self._stranger(f"it answers with {kind}")
+            raise self._not_a_gateway(f"unexpected content type {kind}")
 
-    def _stranger(self, why: str, *, unsure: bool = False) -> NoAnswer:
-        what = f"{self.url}: what answers there is no Waitroom gateway, or one of another version"
-        return NoAnswer(f"{what}: {why}", unsure=unsure)
+    def _not_a_gateway(self, why: str, *, maybe_done: bool = False) -> NoResponseError:
+        what = f"{self.url}: not a Waitroom gateway, or an incompatible version"
+        return NoResponseError(f"{what}: {why}", maybe_done=maybe_done)
 
 
 def checked_token(token: str) -> str:
     """Returns the token if it is well-formed. Raises `AdminError`, which doesn't quote it."""
     if not _TOKEN.fullmatch(token):
-        raise AdminError("the token has spaces, line ends or other characters in it that no token has")
+        raise AdminError("the token contains invalid characters, such as spaces or line breaks")
     return token
 
 
@@ -293,32 +297,32 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _whole(answer: HTTPResponse, seconds: float) -> bytes:
+def _read_body(response: HTTPResponse, seconds: float) -> bytes:
     """Reads the body. Each read has the connection's timeout, and all of them together have ``seconds``."""
     until = time.monotonic() + seconds
     body = b""
-    for piece in _pieces(answer):
+    for piece in _chunks(response):
         body += piece
         if time.monotonic() > until:
             raise TimeoutError
-        if len(body) > MOST_BYTES:
+        if len(body) > MAX_BYTES:
             raise HTTPException("too long")
     return body
 
 
-def _pieces(answer: HTTPResponse) -> Iterator[bytes]:
+def _chunks(response: HTTPResponse) -> Iterator[bytes]:
     """Yields the body as it arrives. Raises `HTTPException` if it is incomplete, unlike other ways to read it."""
-    while piece := answer.read1(PIECE_BYTES):
+    while piece := response.read1(CHUNK_BYTES):
         yield piece
-    if answer.length:
-        raise IncompleteRead(b"", answer.length)
+    if response.length:
+        raise IncompleteRead(b"", response.length)
 
 
 def _path(room: str, *more: str) -> str:
     return "/".join(("/rooms", quote(room, safe=""), *more))
 
 
-def _noted(body: Mapping[str, object], note: str) -> dict[str, object]:
+def _with_note(body: Mapping[str, object], note: str) -> dict[str, object]:
     return {**body, **({"note": note} if note else {})}
 
 

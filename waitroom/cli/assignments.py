@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from waitroom.cli.console import Code, End
+from waitroom.cli.console import CommandError, ExitCode
 from waitroom.settings import RoomSettings
 from waitroom.settings.schema import keys_of
 from waitroom.settings.sources import closest_match
@@ -14,12 +14,12 @@ SETTABLE = ("rate_per_minute", "max_active", "autopilot")
 AUTO = "auto"
 
 _ELSEWHERE = {
-    "state": "is set by waitroom pause, resume and close",
-    "paused": "is set by waitroom pause and resume",
-    "closed": "is set by waitroom close and resume",
-    "sold_out": "is set by waitroom close --sold-out",
-    "message": "is set by waitroom message",
-    "draining": "is set by waitroom drain and resume",
+    "state": "is set with waitroom pause, resume and close",
+    "paused": "is set with waitroom pause and resume",
+    "closed": "is set with waitroom close and resume",
+    "sold_out": "is set with waitroom close --sold-out",
+    "message": "is set with waitroom message",
+    "draining": "is set with waitroom drain and resume",
     "note": "is an option: --note TEXT",
 }
 _SWITCH = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
@@ -29,7 +29,7 @@ def parse(pairs: Iterable[str]) -> dict[str, object]:
     """Returns the change for pairs such as ``rate_per_minute=600``.
 
     Raises:
-        End: With all problems, and how to fix them.
+        CommandError: With all problems, and how to fix them.
     """
     change: dict[str, object] = {}
     problems: list[str] = []
@@ -45,19 +45,19 @@ def parse(pairs: Iterable[str]) -> dict[str, object]:
         else:
             change[name] = _value(name, text)
             if change[name] is None:
-                problems.append(f"{name}={text}: {_WANTED[name]}")
+                problems.append(f"{name}={text}: {_EXPECTED[name]}")
     if change.get("rate_per_minute") == AUTO:
         del change["rate_per_minute"]
         if not change.setdefault("autopilot", True):
-            problems.append("rate_per_minute=auto switches the autopilot on and autopilot=off off: leave one out")
+            problems.append("rate_per_minute=auto turns the autopilot on and autopilot=off turns it off: remove one")
     if not problems and not change:
         problems.append(f"give at least one of {', '.join(SETTABLE)}, such as rate_per_minute=600")
     if problems:
-        raise End(Code.BAD_USE, "That can't be set", "; ".join(problems))
+        raise CommandError(ExitCode.INVALID_INPUT, "Invalid change", "; ".join(problems))
     return change
 
 
-_WANTED = {
+_EXPECTED = {
     "rate_per_minute": "write a number of visitors above 0, or auto",
     "max_active": "write a whole number of visitors, at least 1",
     "autopilot": "write on or off",
@@ -83,7 +83,7 @@ def _unknown(name: str) -> str:
         return _ELSEWHERE[name]
     meant = closest_match(name, (*SETTABLE, *_ELSEWHERE))
     if meant in SETTABLE:
-        return f"is nothing to set: did you mean {meant}?"
+        return f"is unknown: did you mean {meant}?"
     if name in keys_of(RoomSettings):
-        return "is set in the settings file only, and holds from the next start"
-    return f"is nothing to set: there are {', '.join(SETTABLE)}"
+        return "can be changed only in the settings file, with a restart"
+    return f"is unknown: use one of {', '.join(SETTABLE)}"

@@ -30,30 +30,30 @@ ConfigFile = Annotated[
 ]
 
 
-class Code(IntEnum):
+class ExitCode(IntEnum):
     """Exit codes.
 
     Attributes:
-        DONE: The command succeeded.
-        NOT_DONE: The command failed or was declined, and changed nothing; or a check found a problem.
-        BAD_USE: Invalid input: settings, names, values.
-        NO_ANSWER: The gateway can't start or doesn't answer, or its store doesn't.
-        NOT_ALLOWED: Authentication is required, or permission is missing.
-        CHANGED_MEANWHILE: Somebody else changed the room in between; this command changed nothing.
+        SUCCESS: The command succeeded.
+        FAILURE: The command failed or was declined, and changed nothing; or a check found a problem.
+        INVALID_INPUT: Invalid input: settings, names, values.
+        UNAVAILABLE: The gateway can't start or doesn't answer, or its store doesn't.
+        FORBIDDEN: Authentication is required, or permission is missing.
+        CONFLICT: Somebody else changed the room in between; this command changed nothing.
     """
 
-    DONE = 0
-    NOT_DONE = 1
-    BAD_USE = 2
-    NO_ANSWER = 3
-    NOT_ALLOWED = 4
-    CHANGED_MEANWHILE = 5
+    SUCCESS = 0
+    FAILURE = 1
+    INVALID_INPUT = 2
+    UNAVAILABLE = 3
+    FORBIDDEN = 4
+    CONFLICT = 5
 
 
-class End(Exception):  # noqa: N818 - how a command ends, not a mistake of ours
+class CommandError(Exception):
     """Ends a command with a message for the user: what failed, and the reason in a sentence."""
 
-    def __init__(self, code: Code, what: str, why: str) -> None:
+    def __init__(self, code: ExitCode, what: str, why: str) -> None:
         self.code = code
         self.what = what
         self.why = why
@@ -72,42 +72,42 @@ def load(config: Path | None, overrides: Mapping[str, object], *, pages: bool = 
 
             Pages(settings.rooms)
     except SettingsError as error:
-        err.print("[bold red]The settings can't be used:[/bold red]")
+        err.print("[bold red]Invalid settings:[/bold red]")
         for problem in error.problems:
             err.print(f"  {escape(str(problem))}", soft_wrap=True)
-        raise typer.Exit(Code.BAD_USE) from None
+        raise typer.Exit(ExitCode.INVALID_INPUT) from None
     return settings
 
 
-def reachable(address: str) -> str:
+def browser_address(address: str) -> str:
     """Returns the address to open in a browser on this machine."""
     host, _, port = address.rpartition(":")
     anywhere = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "": "127.0.0.1"}  # noqa: S104 - compared, not bound
     return f"{anywhere.get(host, host)}:{port}"
 
 
-def plain(text: object) -> str:
+def sanitize(text: object) -> str:
     """Returns foreign text as one line without terminal control sequences: names in the audit log may be anybody's."""
     letters = (" " if letter.isspace() else letter for letter in str(text))
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in letters)
 
 
-def show(what: RenderableType) -> None:
+def print_renderable(what: RenderableType) -> None:
     """Prints a table or text, with unlimited width if the output is a pipe."""
     console = out if out.is_terminal else Console(file=out.file, highlight=False, width=PIPE_COLUMNS)
     console.print(what)
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """Prints a sentence without interpreting markup."""
-    out.print(escape(plain(text)), soft_wrap=True)
+    out.print(escape(sanitize(text)), soft_wrap=True)
 
 
-def complain(what: str, why: str) -> None:
+def print_error(what: str, why: str) -> None:
     """Prints an error to standard error."""
-    err.print(f"[bold red]{escape(plain(what))}:[/bold red] {escape(plain(why))}", soft_wrap=True)
+    err.print(f"[bold red]{escape(sanitize(what))}:[/bold red] {escape(sanitize(why))}", soft_wrap=True)
 
 
-def at_a_terminal() -> bool:
+def is_interactive() -> bool:
     """Whether a user can be asked."""
     return sys.stdin.isatty() and sys.stdout.isatty()

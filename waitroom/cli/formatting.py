@@ -12,26 +12,26 @@ UNKNOWN = "-"
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def number(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     """Formats a number, such as ``1,234`` or ``12.5``; a dash for None."""
     if value is None:
         return UNKNOWN
     return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:,.1f}"
 
 
-def of(value: float | None, limit: float | None) -> str:
+def out_of(value: float | None, limit: float | None) -> str:
     """Formats a share, such as ``580 of 600``; only the value if there is no limit."""
-    return number(value) if limit is None else f"{number(value)} of {number(limit)}"
+    return format_number(value) if limit is None else f"{format_number(value)} of {format_number(limit)}"
 
 
-def milliseconds(seconds: float | None) -> str:
+def format_latency(seconds: float | None) -> str:
     """Formats a duration, such as ``85 ms`` or ``2.4 s``."""
     if seconds is None:
         return UNKNOWN
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
-def wait(span: Span | None) -> str:
+def format_wait(span: Span | None) -> str:
     """Formats a wait, such as ``none``, ``under 1 min``, ``5 to 8 min`` or ``30 min to 3 h``."""
     if span is None:
         return UNKNOWN
@@ -39,7 +39,7 @@ def wait(span: Span | None) -> str:
     return "none" if high <= 0 else short_wait(low, high)
 
 
-def moment(at: str | float | None, pattern: str = "%d %b %H:%M:%S", zone: tzinfo | None = None) -> str:
+def format_time(at: str | float | None, pattern: str = "%d %b %H:%M:%S", zone: tzinfo | None = None) -> str:
     """Formats a time (RFC 3339 or seconds since 1970) in ``zone``, by default the machine's; other text is kept."""
     if at is None:
         return UNKNOWN
@@ -50,9 +50,9 @@ def moment(at: str | float | None, pattern: str = "%d %b %H:%M:%S", zone: tzinfo
         return str(at)
 
 
-def change_words(change: LastChange) -> str:
+def describe_change(change: LastChange) -> str:
     """Formats a change, such as ``ann, 24 Nov 12:03:05: rate_per_minute 300 -> 600``."""
-    return f"{change.who or 'somebody'}, {moment(change.at)}: {change.what or 'changed it'}"
+    return f"{change.who or 'somebody'}, {format_time(change.at)}: {change.what or 'changed it'}"
 
 
 def sparkline(values: Sequence[float | None], width: int) -> str:

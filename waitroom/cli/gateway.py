@@ -11,16 +11,32 @@ from urllib.parse import urlsplit
 
 import typer
 
-from waitroom.cli.api_client import SECONDS, AdminClient, AdminError, NoAnswer, Refused, checked_token, is_loopback
+from waitroom.cli.api_client import (
+    TIMEOUT_SECONDS,
+    AdminClient,
+    AdminError,
+    NoResponseError,
+    RejectedError,
+    checked_token,
+    is_loopback,
+)
 from waitroom.cli.api_models import Room
-from waitroom.cli.console import TOKEN_VARIABLE, Code, End, complain, err, load, plain, reachable
-from waitroom.cli.formatting import change_words
+from waitroom.cli.console import (
+    TOKEN_VARIABLE,
+    CommandError,
+    ExitCode,
+    browser_address,
+    err,
+    load,
+    print_error,
+    sanitize,
+)
+from waitroom.cli.formatting import describe_change
 from waitroom.control.auth.accounts import LOCAL_TOKEN_FILE
 from waitroom.settings.sources import closest_match
 
-# In data_dir, created at each start, and valid only on this machine.
 # Without a settings file, any upstream will do to read the other settings from the environment.
-ANY_SHOP = "http://127.0.0.1"
+PLACEHOLDER_UPSTREAM = "http://127.0.0.1"
 
 AdminUrl = Annotated[
     str | None,
@@ -30,98 +46,102 @@ AdminUrl = Annotated[
 ]
 TokenFile = Annotated[
     Path | None,
-    typer.Option("--token-file", help=f"A file with your token; without it, {TOKEN_VARIABLE} has it.", metavar="FILE"),
+    typer.Option("--token-file", help=f"File with your token; default: {TOKEN_VARIABLE}.", metavar="FILE"),
 ]
-Note = Annotated[str, typer.Option("--note", help="Why, for the audit.", metavar="TEXT")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask first.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+Note = Annotated[str, typer.Option("--note", help="Reason, for the audit log.", metavar="TEXT")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask for confirmation.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RoomName = Annotated[str, typer.Argument(metavar="ROOM", help="The room's name.")]
 
 
 def gateway(config: Path | None, admin: str | None, token_file: Path | None) -> AdminClient:
     """Returns the client of the gateway given by the settings or a URL. Ends if these are invalid."""
-    settings = load(config, {} if config else {"upstream": ANY_SHOP})
-    url = admin or f"http://{reachable(settings.admin_listen)}"
+    settings = load(config, {} if config else {"upstream": PLACEHOLDER_UPSTREAM})
+    url = admin or f"http://{browser_address(settings.admin_listen)}"
     try:
         is_local = is_loopback(urlsplit(url).hostname or "")
-        token = _token_giver(token_file, Path(settings.data_dir) / LOCAL_TOKEN_FILE, is_local)
-        client = AdminClient(url, token, SECONDS)
+        token = _token_provider(token_file, Path(settings.data_dir) / LOCAL_TOKEN_FILE, is_local)
+        client = AdminClient(url, token, TIMEOUT_SECONDS)
     except ValueError as error:
-        raise End(Code.BAD_USE, "--admin", f"{_without_password(url)} {error}") from None
+        raise CommandError(ExitCode.INVALID_INPUT, "--admin", f"{_redacted(url)} {error}") from None
     if token_file is not None:
-        _token_of(token_file)
+        _read_token(token_file)
     return client
 
 
 @contextmanager
-def room_known(client: AdminClient, name: str) -> Iterator[None]:
+def explain_unknown_room(client: AdminClient, name: str) -> Iterator[None]:
     """Ends with the names of the rooms if the gateway has no room of this name."""
     try:
         yield
-    except Refused as error:
+    except RejectedError as error:
         names: list[str] = []
         with suppress(AdminError):
             names = [room.name for room in client.rooms().value.rooms]
         if error.status != 404 or not names or name in names:
             raise
         meant = closest_match(name, names)
-        mend = f"did you mean {meant}?" if meant else f"there {'is' if len(names) == 1 else 'are'} {', '.join(names)}"
-        raise End(Code.BAD_USE, f"No room is called {name}", mend) from None
+        fix = f"did you mean {meant}?" if meant else f"choose from {', '.join(names)}"
+        raise CommandError(ExitCode.INVALID_INPUT, f"Unknown room {name}", fix) from None
 
 
-def tell(error: AdminError) -> Code:
+def report_error(error: AdminError) -> ExitCode:
     """Reports a failed call; returns the exit code."""
     match error:
-        case NoAnswer():
-            unsure = "; it may have been done all the same, so look before you do it again"
-            complain("No gateway answers", str(error) + (unsure if error.unsure else ""))
-            return Code.NO_ANSWER
-        case Refused():
-            code, what, why = _refusal(error)
-            complain(what, why)
+        case NoResponseError():
+            hint = "; the change may have been made, so check before you retry" if error.maybe_done else ""
+            print_error("Gateway unavailable", f"{error}{hint}")
+            return ExitCode.UNAVAILABLE
+        case RejectedError():
+            code, what, why = _describe_rejection(error)
+            print_error(what, why)
             for field, text in error.errors.items():
-                err.print(f"  {plain(field)}: {plain(text)}", markup=False, soft_wrap=True)
+                err.print(f"  {sanitize(field)}: {sanitize(text)}", markup=False, soft_wrap=True)
             return code
-    complain("Not sent", str(error))
-    return Code.BAD_USE
+    print_error("Request not sent", str(error))
+    return ExitCode.INVALID_INPUT
 
 
-def _refusal(error: Refused) -> tuple[Code, str, str]:
+def _describe_rejection(error: RejectedError) -> tuple[ExitCode, str, str]:
     match error.status:
         case 401 if error.had_token:
-            mend = (
-                f"it is from --token-file, {TOKEN_VARIABLE} or {LOCAL_TOKEN_FILE} in data_dir, which --config leads to"
-            )
-            return Code.NOT_ALLOWED, "The gateway doesn't know your token", f"{error.detail} ({mend})"
+            fix = f"it is from --token-file, {TOKEN_VARIABLE}, or {LOCAL_TOKEN_FILE} in the data_dir of --config"
+            return ExitCode.FORBIDDEN, "Token rejected", f"{error.detail} ({fix})"
         case 401:
-            mend = f"give your token by --token-file or {TOKEN_VARIABLE}, or be the user whose gateway it is"
-            return Code.NOT_ALLOWED, "The gateway wants to know who you are", f"{error.detail} ({mend})"
-        case 403 | 429:
-            return Code.NOT_ALLOWED, "The gateway doesn't let you", error.detail
+            fix = f"pass your token by --token-file or {TOKEN_VARIABLE}, or run the command as the gateway's user"
+            return ExitCode.FORBIDDEN, "Authentication required", f"{error.detail} ({fix})"
+        case 403:
+            return ExitCode.FORBIDDEN, "Permission denied", error.detail
+        case 429:
+            return ExitCode.FORBIDDEN, "Too many attempts", error.detail
         case 412:
-            return Code.CHANGED_MEANWHILE, "Somebody else changed the room meanwhile; you changed nothing", _who(error)
+            return (
+                ExitCode.CONFLICT,
+                "Somebody else changed the room meanwhile; your change was not made",
+                _conflicting_change(error),
+            )
         case 400 | 404 | 422:
-            return Code.BAD_USE, "The gateway can't take that", error.detail
+            return ExitCode.INVALID_INPUT, "Invalid request", error.detail
         case 503:
-            return Code.NO_ANSWER, "The gateway answers, but can't do it now", error.detail
+            return ExitCode.UNAVAILABLE, "Gateway temporarily unavailable", error.detail
         case status if status >= 500:
-            return Code.NOT_DONE, f"The gateway failed ({status}); its log says why", error.detail
-    return Code.NOT_DONE, "The gateway won't", error.detail
+            return ExitCode.FAILURE, f"Internal error of the gateway ({status}); see its log", error.detail
+    return ExitCode.FAILURE, "Request rejected", error.detail
 
 
-def _who(error: Refused) -> str:
+def _conflicting_change(error: RejectedError) -> str:
     room: Room | None = error.room
     if room is None or room.last_change is None:
         return error.detail
-    return f"{change_words(room.last_change)}. Look at it, and do yours again if it still holds"
+    return f"{describe_change(room.last_change)}. Check the room, and retry if your change still applies"
 
 
-def _token_giver(token_file: Path | None, local: Path, is_local: bool) -> Callable[[], str | None]:
+def _token_provider(token_file: Path | None, local: Path, is_local: bool) -> Callable[[], str | None]:
     """Returns a function that reads the token each time: the gateway's local token changes with each of its starts."""
 
     def token() -> str | None:
         if token_file is not None:
-            return _token_of(token_file)
+            return _read_token(token_file)
         given = os.environ.get(TOKEN_VARIABLE, "").strip()
         if given:
             return given
@@ -133,16 +153,16 @@ def _token_giver(token_file: Path | None, local: Path, is_local: bool) -> Callab
     return token
 
 
-def _token_of(path: Path) -> str:
+def _read_token(path: Path) -> str:
     try:
         return checked_token(path.read_text(errors="replace").strip())
     except OSError as error:
-        raise End(Code.BAD_USE, "--token-file", f"{path} can't be read: {error.strerror}") from None
+        raise CommandError(ExitCode.INVALID_INPUT, "--token-file", f"can't read {path}: {error.strerror}") from None
     except AdminError as error:
-        raise End(Code.BAD_USE, "--token-file", f"{path}: {error}") from None
+        raise CommandError(ExitCode.INVALID_INPUT, "--token-file", f"{path}: {error}") from None
 
 
-def _without_password(url: str) -> str:
+def _redacted(url: str) -> str:
     """Returns a URL that is safe to print."""
     scheme, found, rest = url.partition("://")
     authority, slash, path = rest.partition("/")

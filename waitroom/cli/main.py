@@ -15,7 +15,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from waitroom import __version__
-from waitroom.cli.console import Code, ConfigFile, End, complain, err, load, out, reachable
+from waitroom.cli.console import CommandError, ConfigFile, ExitCode, browser_address, err, load, out, print_error
 from waitroom.drill import DEFAULT_SECONDS, DEFAULT_VISITORS
 from waitroom.errors import StartError, WaitroomError
 
@@ -55,26 +55,26 @@ class Commands(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Returns the command of this name, or None."""
         if self.commands.get(cmd_name) is None and cmd_name in ELSEWHERE:
-            self.commands[cmd_name] = _imported(cmd_name)
+            self.commands[cmd_name] = _load_command(cmd_name)
         return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command."""
         try:
             return super().invoke(ctx)
-        except End as end:
-            complain(end.what, end.why)
+        except CommandError as end:
+            print_error(end.what, end.why)
             raise typer.Exit(end.code) from None
         except WaitroomError as error:
             from waitroom.cli.api_client import AdminError
-            from waitroom.cli.gateway import tell
+            from waitroom.cli.gateway import report_error
 
             if not isinstance(error, AdminError):
                 raise
-            raise typer.Exit(tell(error)) from None
+            raise typer.Exit(report_error(error)) from None
 
 
-def _imported(name: str) -> Any:
+def _load_command(name: str) -> Any:
     module, _, attribute = ELSEWHERE[name].partition(":")
     found = getattr(importlib.import_module(module), attribute)
     if not isinstance(found, typer.Typer):
@@ -86,7 +86,7 @@ def _imported(name: str) -> Any:
 app = typer.Typer(
     name="waitroom",
     cls=Commands,
-    help="A virtual waiting room in front of a web shop: a fair line, and only as many inside as the shop can bear.",
+    help="A virtual waiting room: a fair queue that protects a web shop when demand exceeds its capacity.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -98,17 +98,15 @@ app = typer.Typer(
 def run(
     config: ConfigFile = None,
     upstream: Annotated[
-        str | None, typer.Option(help="The shop, such as http://127.0.0.1:3000; alone, it makes a working gateway.")
+        str | None, typer.Option(help="The shop, such as http://127.0.0.1:3000; no other option is required.")
     ] = None,
-    listen: Annotated[str | None, typer.Option(help="Where visitors come in, HOST:PORT.")] = None,
-    admin_listen: Annotated[str | None, typer.Option(help="Where operators come in, HOST:PORT.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Edge processes; one for each core unless told.")] = None,
-    data_dir: Annotated[str | None, typer.Option(help="Where the embedded store and the secret are kept.")] = None,
-    redis: Annotated[
-        str | None, typer.Option(help="A Redis or Valkey that is already there: redis://, rediss:// or unix://.")
-    ] = None,
+    listen: Annotated[str | None, typer.Option(help="Address of the public listener, HOST:PORT.")] = None,
+    admin_listen: Annotated[str | None, typer.Option(help="Address of the admin listener, HOST:PORT.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Number of edge processes; one for each core by default.")] = None,
+    data_dir: Annotated[str | None, typer.Option(help="Directory of the embedded store and the secret.")] = None,
+    redis: Annotated[str | None, typer.Option(help="A Redis or Valkey to use: redis://, rediss:// or unix://.")] = None,
     rate_per_minute: Annotated[float | None, typer.Option(help="New visitors admitted per minute.")] = None,
-    max_active: Annotated[int | None, typer.Option(help="Admitted visitors in the shop at once.")] = None,
+    max_active: Annotated[int | None, typer.Option(help="Maximum number of admitted visitors in the shop.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
 ) -> None:
     """Run the gateway until SIGTERM or Ctrl-C."""
@@ -135,12 +133,12 @@ def run(
 
     def on_ready(settings: Settings) -> None:
         lines = [
-            f"Room [bold]{room.name}[/bold] ({', '.join(room.hosts) or 'any host'}) is open before "
+            f"Room [bold]{room.name}[/bold] ({', '.join(room.hosts) or 'any host'}) forwards to "
             f"{escape(', '.join(room.upstreams))}"
             for room in settings.rooms
         ]
-        lines.append(f"Visitors come in at [bold]{scheme}://{escape(reachable(settings.listen))}[/bold]")
-        lines.append(f"Operators look in at http://{escape(reachable(settings.admin_listen))}")
+        lines.append(f"Visitors: [bold]{scheme}://{escape(browser_address(settings.listen))}[/bold]")
+        lines.append(f"Dashboard: http://{escape(browser_address(settings.admin_listen))}")
         out.print("\n".join(lines))  # in one piece, so that no other process's log comes between the lines
 
     try:
@@ -148,16 +146,16 @@ def run(
     except* StartError as group:
         for error in group.exceptions:
             err.print(f"[bold red]waitroom can't start:[/bold red] {escape(str(error))}")
-        raise typer.Exit(Code.NO_ANSWER) from None
+        raise typer.Exit(ExitCode.UNAVAILABLE) from None
 
 
 @app.command()
 def demo(
-    keep: Annotated[bool, typer.Option("--keep", help="Leave shop and gateway up to play with, until Ctrl-C.")] = False,
-    visitors: Annotated[int, typer.Option(help="How many come.")] = DEFAULT_VISITORS,
-    seconds: Annotated[float, typer.Option(help="About how long it takes.")] = DEFAULT_SECONDS,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the shop and the gateway running until Ctrl-C.")] = False,
+    visitors: Annotated[int, typer.Option(help="Number of visitors.")] = DEFAULT_VISITORS,
+    seconds: Annotated[float, typer.Option(help="Approximate duration in seconds.")] = DEFAULT_SECONDS,
 ) -> None:
-    """See it work: a real shop, a crowd that breaks it, and the same crowd with the gateway in front."""
+    """Run a demo: a real shop, a crowd that overloads it, and the same crowd with Waitroom in front."""
     import asyncio
 
     from rich.console import Console
@@ -168,41 +166,42 @@ def demo(
         code = asyncio.run(run_demo(keep=keep, seconds=seconds, visitors=visitors, console=Console()))
     except ValueError as error:
         err.print(f"[bold red]waitroom demo:[/bold red] {escape(str(error))}")
-        code = Code.BAD_USE
+        code = ExitCode.INVALID_INPUT
     raise typer.Exit(code)
 
 
 @app.command("check-config")
 def check_config(file: Annotated[Path, typer.Argument(help="Settings file (TOML).", metavar="FILE")]) -> None:
-    """Say all that is wrong with a settings file, or that nothing is."""
+    """Check a settings file and list all its errors."""
     from waitroom.net.tls import read_pair
 
     settings = load(file, {}, pages=True)
     if settings.tls_certificate is not None and settings.tls_key is not None:
         flaw = read_pair(Path(settings.tls_certificate), Path(settings.tls_key)).browser_error()
         if flaw is not None:
-            refused = f"[bold red]Browsers would refuse {escape(settings.tls_certificate)}:[/bold red] {escape(flaw)}"
+            refused = f"[bold red]Browsers would reject {escape(settings.tls_certificate)}:[/bold red] {escape(flaw)}"
             err.print(refused, soft_wrap=True)
-            raise typer.Exit(Code.BAD_USE)
+            raise typer.Exit(ExitCode.INVALID_INPUT)
     rooms = ", ".join(room.name for room in settings.rooms)
-    out.print(f"{escape(str(file))} is good: {len(settings.rooms)} room{'s'[: len(settings.rooms) != 1]} ({rooms})")
+    count = f"{len(settings.rooms)} room{'s'[: len(settings.rooms) != 1]}"
+    out.print(f"{escape(str(file))} is valid: {count} ({rooms})", soft_wrap=True)
 
 
 @app.command()
 def secret() -> None:
-    """Print a new secret, for the settings' ``secrets``."""
+    """Generate a secret for the settings."""
     import secrets
 
     typer.echo(secrets.token_urlsafe(32))
 
 
-def _version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     """Prints the version, and whether the installation has fallen back to portable code."""
     if wanted:
         from waitroom import gate
 
-        built = "in plain Python" if str(gate.__file__).endswith(".py") else "compiled"
-        typer.echo(f"waitroom {__version__}, the path of a request {built}")
+        built = "in pure Python" if str(gate.__file__).endswith(".py") else "compiled"
+        typer.echo(f"waitroom {__version__} (request path {built})")
         raise typer.Exit
 
 
@@ -211,7 +210,10 @@ def options(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_version, is_eager=True, help="Print the version, and whether it was compiled."
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version, and whether the request path is compiled.",
         ),
     ] = False,
 ) -> None:

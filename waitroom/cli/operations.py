@@ -9,17 +9,17 @@ from typing import Annotated
 import typer
 
 from waitroom.cli import assignments
-from waitroom.cli.api_client import AdminClient, Answer, NoAnswer
+from waitroom.cli.api_client import AdminClient, ApiResponse, NoResponseError
 from waitroom.cli.api_models import Effect, Room, Span
-from waitroom.cli.console import Code, ConfigFile, End, at_a_terminal, say
-from waitroom.cli.formatting import change_words, number, wait
-from waitroom.cli.gateway import AdminUrl, Note, RoomName, TokenFile, Yes, gateway, room_known
+from waitroom.cli.console import CommandError, ConfigFile, ExitCode, is_interactive, print_line
+from waitroom.cli.formatting import describe_change, format_number, format_wait
+from waitroom.cli.gateway import AdminUrl, Note, RoomName, TokenFile, Yes, explain_unknown_room, gateway
 
-EVERY_SECONDS = 1.0
+REFRESH_SECONDS = 1.0
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would do, and change nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Preview the change without making it.")]
 Message = Annotated[
-    str | None, typer.Option("--message", help='Tell this to those who wait; "" takes it away.', metavar="TEXT")
+    str | None, typer.Option("--message", help='Message for waiting visitors; "" clears it.', metavar="TEXT")
 ]
 
 
@@ -36,12 +36,12 @@ def set_(
     admin: AdminUrl = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Change a running room: rate_per_minute=600.
+    """Change a running room, such as rate_per_minute=600.
 
-    Also max_active=800, rate_per_minute=auto and autopilot=on|off; several at once are changed together.
+    Also max_active=800, rate_per_minute=auto and autopilot=on|off. All values are changed in one step.
     """
     change = assignments.parse(values)
-    carry_out(gateway(config, admin, token_file), room, change, note=note, dry_run=dry_run, yes=yes)
+    apply_change(gateway(config, admin, token_file), room, change, note=note, dry_run=dry_run, yes=yes)
 
 
 def pause(
@@ -54,12 +54,12 @@ def pause(
     admin: AdminUrl = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Let nobody new in until it is resumed.
+    """Stop admission until the room is resumed.
 
-    The line stays as it is, and who is inside goes on.
+    The queue stays as it is, and visitors in the shop are not affected.
     """
     change = _with_message({"state": "paused"}, message)
-    carry_out(gateway(config, admin, token_file), room, change, note=note, dry_run=dry_run, yes=yes)
+    apply_change(gateway(config, admin, token_file), room, change, note=note, dry_run=dry_run, yes=yes)
 
 
 def resume(
@@ -72,20 +72,22 @@ def resume(
     admin: AdminUrl = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Open a room again.
+    """Open a room that is paused, draining, closed or sold out.
 
-    Whether it was paused, draining, closed or sold out.
+    A message for waiting visitors stays unless --message replaces it.
     """
     change = _with_message({"state": "open"}, message)
-    after = carry_out(gateway(config, admin, token_file), room, change, note=note, dry_run=dry_run, yes=yes)
+    after = apply_change(gateway(config, admin, token_file), room, change, note=note, dry_run=dry_run, yes=yes)
     if after is not None and after.message and message is None:
-        say(f'The waiting are still told: {after.message} (waitroom message {room} "" takes it away)')
+        print_line(
+            f'Message still shown to waiting visitors: {after.message} (to clear it: waitroom message {room} "")'
+        )
 
 
 def close(
     room: RoomName,
     message: Message = None,
-    sold_out: Annotated[bool, typer.Option("--sold-out", help="Say that everything is sold.")] = False,
+    sold_out: Annotated[bool, typer.Option("--sold-out", help="Mark the room as sold out.")] = False,
     dry_run: DryRun = False,
     note: Note = "",
     yes: Yes = False,
@@ -93,36 +95,38 @@ def close(
     admin: AdminUrl = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Close a room, or say that it is sold out.
+    """Close a room, or mark it as sold out.
 
-    Those who wait are told so, and nobody new is let in; who is inside goes on.
+    Waiting visitors see it, and nobody is admitted. Visitors in the shop are not affected.
     """
     change = _with_message({"state": "sold_out" if sold_out else "closed"}, message)
 
     def question(seen: Room) -> str:
-        told = "everything is sold" if sold_out else "it is closed"
-        return f"Tell {number(seen.waiting)} waiting in {room} that {told}, and let nobody new in?"
+        state = "sold out" if sold_out else "closed"
+        return (
+            f"Stop admission to {room}, and show its {format_number(seen.waiting)} waiting visitors that it is {state}?"
+        )
 
     client = gateway(config, admin, token_file)
-    carry_out(client, room, change, note=note, dry_run=dry_run, yes=yes, question=question)
+    apply_change(client, room, change, note=note, dry_run=dry_run, yes=yes, question=question)
 
 
 def message_(
     room: RoomName,
-    text: Annotated[str, typer.Argument(metavar="TEXT", help='What to tell them; "" takes it away.')],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help='The message; "" clears it.')],
     note: Note = "",
     config: ConfigFile = None,
     admin: AdminUrl = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Tell something to those who wait."""
+    """Show a message to waiting visitors."""
     client = gateway(config, admin, token_file)
-    carry_out(client, room, {"message": text}, note=note, dry_run=False, yes=True)
+    apply_change(client, room, {"message": text}, note=note, dry_run=False, yes=True)
 
 
 def drain(
     room: RoomName,
-    wait_: Annotated[bool, typer.Option("--wait", help="Wait until the last one inside has left.")] = False,
+    wait_: Annotated[bool, typer.Option("--wait", help="Wait until the last visitor has left the shop.")] = False,
     dry_run: DryRun = False,
     note: Note = "",
     yes: Yes = False,
@@ -130,18 +134,18 @@ def drain(
     admin: AdminUrl = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Let nobody new in, and those inside finish.
+    """Stop admission and let visitors in the shop finish.
 
-    `waitroom resume` takes it back.
+    `waitroom resume` cancels it.
     """
     client = gateway(config, admin, token_file)
 
     def question(seen: Room) -> str:
-        return f"Let nobody new into {room}, and the {number(seen.active)} inside finish?"
+        return f"Stop admission to {room}, and let its {format_number(seen.active)} active visitors finish?"
 
-    after = carry_out(client, room, {"draining": True}, note=note, dry_run=dry_run, yes=yes, question=question)
+    after = apply_change(client, room, {"draining": True}, note=note, dry_run=dry_run, yes=yes, question=question)
     if wait_ and after is not None:
-        until_empty(client, after, time.sleep)
+        wait_until_empty(client, after, time.sleep)
 
 
 def undo(
@@ -152,39 +156,41 @@ def undo(
     admin: AdminUrl = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Take an operator's last change back."""
+    """Undo an operator's last change."""
     client = gateway(config, admin, token_file)
-    seen = _seen(client, room)
+    seen = _current_room(client, room)
     last, undone = seen.value.last_change, seen.value.undo
     if undone is None:
-        why = "nothing was changed" if last is None else f"the last change can't be taken back: {change_words(last)}"
-        raise End(Code.NOT_DONE, "Nothing to undo", why)
-    say(f"Taking back: {change_words(undone)}")
-    _ask(f"Take that back in {room}?", yes=yes)
-    _tell_done(seen.value, client.undo(room, note, seen.tag).value)
+        why = "nothing was changed" if last is None else f"the last change can't be undone: {describe_change(last)}"
+        raise CommandError(ExitCode.FAILURE, "Nothing to undo", why)
+    print_line(f"Undoing: {describe_change(undone)}")
+    _confirm(f"Undo this change of {room}?", yes=yes)
+    _print_result(seen.value, client.undo(room, note, seen.tag).value)
 
 
 def admit(
     room: RoomName,
-    ticket: Annotated[str, typer.Argument(metavar="TICKET", help="The ticket as its holder has it, or its number.")],
+    ticket: Annotated[str, typer.Argument(metavar="TICKET", help="The ticket, or its number.")],
     note: Note = "",
     config: ConfigFile = None,
     admin: AdminUrl = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Call one visitor ahead of the line.
+    """Call one visitor ahead of the queue.
 
-    Refused while the room is full.
+    Rejected while the room is full.
     """
     client = gateway(config, admin, token_file)
-    with room_known(client, room):
+    with explain_unknown_room(client, room):
         client.admit(room, ticket, note)
-    say("Done: called; a slot is kept for them now.")
+    print_line("Done: the visitor is called, and a slot is reserved.")
 
 
 def end_session(
     room: RoomName,
-    session: Annotated[str, typer.Argument(metavar="SESSION", help="As the shop has it: Waitroom-Session.")],
+    session: Annotated[
+        str, typer.Argument(metavar="SESSION", help="The session as the shop receives it, in Waitroom-Session.")
+    ],
     note: Note = "",
     yes: Yes = False,
     config: ConfigFile = None,
@@ -193,16 +199,16 @@ def end_session(
 ) -> None:
     """End one visitor's session in the shop.
 
-    The slot goes to the next in line.
+    The slot goes to the next visitor.
     """
     client = gateway(config, admin, token_file)
-    _ask(f"End session {session} in {room}, whatever its visitor is doing?", yes=yes)
-    with room_known(client, room):
+    _confirm(f"End session {session} in {room}, even if its visitor is active?", yes=yes)
+    with explain_unknown_room(client, room):
         client.end_session(room, session, note)
-    say(f"Done: session {session} is over.")
+    print_line(f"Done: session {session} has ended.")
 
 
-def carry_out(
+def apply_change(
     client: AdminClient,
     name: str,
     change: Mapping[str, object],
@@ -226,37 +232,37 @@ def carry_out(
     Returns:
         The room after the change; None after a dry run.
     """
-    seen = _seen(client, name)
+    seen = _current_room(client, name)
     warned = False
     if change.keys() != {"message"}:  # which doesn't affect any wait
-        effect = client.effect(name, change, seen.tag).value.effect
-        _tell_effect(effect)
-        warned = bool(effect.warnings)
+        preview = client.preview(name, change, seen.tag).value.effect
+        _print_preview(preview)
+        warned = bool(preview.warnings)
     if dry_run:
-        say("A dry run: nothing was changed.")
+        print_line("Dry run: nothing was changed.")
         return None
     if question is not None or warned:
-        _ask(question(seen.value) if question is not None else f"Change {name} all the same?", yes=yes)
+        _confirm(question(seen.value) if question is not None else f"Change {name} anyway?", yes=yes)
     after = client.change(name, {**change, **({"note": note} if note else {})}, seen.tag).value
-    _tell_done(seen.value, after)
+    _print_result(seen.value, after)
     return after
 
 
-def until_empty(client: AdminClient, room: Room, pause: Callable[[float], None]) -> None:
+def wait_until_empty(client: AdminClient, room: Room, pause: Callable[[float], None]) -> None:
     """Waits until no visitor is active; reports each decrease, and ends early if the room is reopened."""
-    told = -1
+    reported = -1
     lost = False
     seen = room
     while seen.active + seen.called:
-        if seen.active + seen.called != told:
-            told = seen.active + seen.called
-            say(f"{number(told)} inside or called")
-        pause(EVERY_SECONDS)
+        if seen.active + seen.called != reported:
+            reported = seen.active + seen.called
+            print_line(f"{format_number(reported)} active or called")
+        pause(REFRESH_SECONDS)
         try:
             newest = client.room(room.name).value
-        except NoAnswer as error:
+        except NoResponseError as error:
             if not lost:
-                say(f"No answer, still waiting: {error}")
+                print_line(f"No response, still waiting: {error}")
             lost = True
             continue
         lost = False
@@ -264,51 +270,55 @@ def until_empty(client: AdminClient, room: Room, pause: Callable[[float], None])
             continue  # a view from before the change
         seen = newest
         if not seen.draining:
-            who = "" if seen.last_change is None else change_words(seen.last_change)
-            raise End(Code.CHANGED_MEANWHILE, f"{room.name} is not draining any more", who or "somebody took it back")
-    say(f"{room.name} is empty.")
+            who = "" if seen.last_change is None else describe_change(seen.last_change)
+            raise CommandError(
+                ExitCode.CONFLICT, f"{room.name} is no longer draining", who or "somebody cancelled the drain"
+            )
+    print_line(f"{room.name} is empty.")
 
 
-def _seen(client: AdminClient, name: str) -> Answer[Room]:
-    with room_known(client, name):
+def _current_room(client: AdminClient, name: str) -> ApiResponse[Room]:
+    with explain_unknown_room(client, name):
         seen = client.room(name)
     if seen.value.state is None or not seen.tag:
-        raise End(Code.NO_ANSWER, "Not now", f"the gateway has not seen {name} in its store yet")
+        raise CommandError(
+            ExitCode.UNAVAILABLE, "Room not available", f"the gateway has not read {name} from its store yet"
+        )
     return seen
 
 
-def _ask(question: str, *, yes: bool) -> None:
+def _confirm(question: str, *, yes: bool) -> None:
     """Asks the user. Without a terminal, the command itself is the confirmation."""
-    if not yes and at_a_terminal() and not typer.confirm(question):
-        raise End(Code.NOT_DONE, "Not done", "nothing was changed")
+    if not yes and is_interactive() and not typer.confirm(question):
+        raise CommandError(ExitCode.FAILURE, "Cancelled", "nothing was changed")
 
 
-def _tell_effect(effect: Effect) -> None:
-    say(effect.summary)
-    for who, label in (("newcomer", "newcomers"), ("middle", "the middle of the line")):
-        now, after = effect.now.get(who), effect.after.get(who)
+def _print_preview(preview: Effect) -> None:
+    print_line(preview.summary)
+    for who, label in (("newcomer", "newcomers"), ("middle", "the middle of the queue")):
+        now, after = preview.now.get(who), preview.after.get(who)
         if now != after:
-            say(f"  the wait of {label}: {_wait(now)} now, {_wait(after)} then")
-    for warning in effect.warnings:
-        say(f"  Beware: {warning}")
+            print_line(f"  wait of {label}: {_wait(now)} -> {_wait(after)}")
+    for warning in preview.warnings:
+        print_line(f"  Warning: {warning}")
 
 
 def _wait(span: Span | None) -> str:
-    return "not to be told" if span is None else wait(span)
+    return "unknown" if span is None else format_wait(span)
 
 
-def _tell_done(before: Room, after: Room) -> None:
-    was, now = _shown(before), _shown(after)
+def _print_result(before: Room, after: Room) -> None:
+    was, now = _settings_of(before), _settings_of(after)
     changed = [f"{name} {was[name]} -> {now[name]}" for name in now if was[name] != now[name]]
-    say(f"Done: {', '.join(changed)}." if changed else "Done: it was so already.")
+    print_line(f"Done: {', '.join(changed)}." if changed else "Done: no change was needed.")
 
 
-def _shown(room: Room) -> dict[str, str]:
+def _settings_of(room: Room) -> dict[str, str]:
     return {
         "state": room.state or "unknown",
         "draining": "yes" if room.draining else "no",
-        "rate_per_minute": number(room.rate_per_minute),
-        "max_active": number(room.max_active),
+        "rate_per_minute": format_number(room.rate_per_minute),
+        "max_active": format_number(room.max_active),
         "autopilot": "on" if room.autopilot is not None and room.autopilot.on else "off",
         "message": room.message or "(none)",
     }

@@ -16,19 +16,19 @@ from rich.table import Table
 from rich.text import Text
 
 from waitroom.cli.api_models import Entry, Sample
-from waitroom.cli.console import Code, ConfigFile, End, err, out, plain, say, show
-from waitroom.cli.formatting import milliseconds, moment, number, of, sparkline, wait
-from waitroom.cli.gateway import AdminUrl, AsJson, RoomName, TokenFile, gateway, room_known
+from waitroom.cli.console import CommandError, ConfigFile, ExitCode, err, out, print_line, print_renderable, sanitize
+from waitroom.cli.formatting import format_latency, format_number, format_time, format_wait, out_of, sparkline
+from waitroom.cli.gateway import AdminUrl, AsJson, RoomName, TokenFile, explain_unknown_room, gateway
 
 ROWS = 20
 LINE_WIDTH = 60
 PAGE = 1000
-MOST_HISTORY_SECONDS = 21_600
-MOST_DECISIONS = 500
+MAX_HISTORY_SECONDS = 21_600
+MAX_DECISIONS = 500
 
 audit_app = typer.Typer(
     name="audit",
-    help="Who did what, when and from where.",
+    help="Show, export and verify the audit log.",
     add_completion=False,
     rich_markup_mode=None,
     invoke_without_command=True,
@@ -38,74 +38,78 @@ audit_app = typer.Typer(
 def history(
     room: RoomName,
     seconds: Annotated[
-        int, typer.Option("--seconds", "-s", help="How far back.", min=1, max=MOST_HISTORY_SECONDS, metavar="N")
+        int,
+        typer.Option(
+            "--seconds", "-s", help="Length of the history in seconds.", min=1, max=MAX_HISTORY_SECONDS, metavar="N"
+        ),
     ] = 3600,
     as_json: AsJson = False,
     config: ConfigFile = None,
     admin: AdminUrl = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Show a room's last hours."""
+    """Show the history of a room."""
     client = gateway(config, admin, token_file)
-    with room_known(client, room):
+    with explain_unknown_room(client, room):
         answer = client.history(room, seconds)
     if as_json:
         out.print_json(data=answer.raw["samples"], ensure_ascii=True)
         return
     samples = answer.value.samples
     if not samples:
-        say(f"There is no history of {room} from the last {number(seconds)} seconds.")
+        print_line(f"There is no history of {room} from the last {format_number(seconds)} seconds.")
         return
-    lines = Table("", "", "from", "to", "now", box=None, show_header=True)
+    lines = Table("", "", "min", "max", "now", box=None, show_header=True)
     for label, values in _series(samples):
         known = [value for value in values if value is not None]
-        ends = (number(min(known)), number(max(known))) if known else ("-", "-")
-        lines.add_row(label, Text(sparkline(values, LINE_WIDTH), "cyan"), *ends, number(values[-1]))
-    show(lines)
-    show(_history_table(samples))
+        ends = (format_number(min(known)), format_number(max(known))) if known else ("-", "-")
+        lines.add_row(label, Text(sparkline(values, LINE_WIDTH), "cyan"), *ends, format_number(values[-1]))
+    print_renderable(lines)
+    print_renderable(_history_table(samples))
 
 
 def decisions(
     room: RoomName,
     count: Annotated[
-        int, typer.Option("--count", "-n", help="How many, the newest.", min=1, max=MOST_DECISIONS, metavar="N")
+        int,
+        typer.Option("--count", "-n", help="Number of decisions, newest first.", min=1, max=MAX_DECISIONS, metavar="N"),
     ] = ROWS,
     as_json: AsJson = False,
     config: ConfigFile = None,
     admin: AdminUrl = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Show what a room's autopilot decided."""
+    """Show the decisions of a room's autopilot."""
     client = gateway(config, admin, token_file)
-    with room_known(client, room):
+    with explain_unknown_room(client, room):
         answer = client.decisions(room, count)
     if as_json:
         out.print_json(data=answer.raw["decisions"], ensure_ascii=True)
         return
-    table = Table("when", "did", "a minute", "why", box=None)
+    table = Table("time", "action", "rate/min", "reason", box=None)
     for one in answer.value.decisions:
         did = one.move.replace("_", " ")
-        cells = (moment(one.at, "%Y-%m-%d %H:%M:%S"), did, number(one.rate_per_minute), one.summary)
-        table.add_row(*(Text(plain(cell)) for cell in cells))
+        cells = (format_time(one.at, "%Y-%m-%d %H:%M:%S"), did, format_number(one.rate_per_minute), one.summary)
+        table.add_row(*(Text(sanitize(cell)) for cell in cells))
     if table.row_count:
-        show(table)
+        print_renderable(table)
     else:
-        say(f"The autopilot of {room} has changed nothing yet.")
+        print_line(f"No decisions of the autopilot of {room} yet.")
 
 
 def diff(
-    room: Annotated[str | None, typer.Argument(metavar="[ROOM]", help="The room's name; without it, all.")] = None,
+    room: Annotated[str | None, typer.Argument(metavar="[ROOM]", help="The room's name; default: all rooms.")] = None,
     as_json: AsJson = False,
     config: ConfigFile = None,
     admin: AdminUrl = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Show where a room differs from its file."""
+    """Show where rooms differ from the settings file."""
     client = gateway(config, admin, token_file)
     names = [room] if room is not None else [one.name for one in client.rooms().value.rooms]
     with contextlib.ExitStack() as stack:
         if room is not None:
-            stack.enter_context(room_known(client, room))
+            stack.enter_context(explain_unknown_room(client, room))
         answers = {name: client.diff(name) for name in names}
     if as_json:
         out.print_json(data={name: answer.raw for name, answer in answers.items()}, ensure_ascii=True)
@@ -114,30 +118,34 @@ def diff(
     for name, answer in answers.items():
         for key in answer.value.differs:
             file, running = answer.value.file.get(key), answer.value.running.get(key)
-            table.add_row(*(Text(plain(cell)) for cell in (name, key, _cell(file), _cell(running))))
+            table.add_row(*(Text(sanitize(cell)) for cell in (name, key, _cell(file), _cell(running))))
     if table.row_count:
-        show(table)
+        print_renderable(table)
     else:
-        say(f"{', '.join(names)}: as in the settings file.")
+        print_line(f"{', '.join(names)}: no differences from the settings file.")
 
 
 @audit_app.callback()
 def audit(
     context: typer.Context, config: ConfigFile = None, admin: AdminUrl = None, token_file: TokenFile = None
 ) -> None:
-    """Show who did what, when and from where; export it, or verify that nothing of it was altered."""
+    """Show the audit log, export it, or verify its integrity."""
     if context.invoked_subcommand is None:
         audit_show(config=config, admin=admin, token_file=token_file)
     elif config or admin or token_file:
-        raise End(Code.BAD_USE, "waitroom audit", f"write options behind {context.invoked_subcommand}, not before it")
+        raise CommandError(
+            ExitCode.INVALID_INPUT,
+            "waitroom audit",
+            f"put options after {context.invoked_subcommand}, not before it",
+        )
 
 
 @audit_app.command("show")
 def audit_show(
     count: Annotated[
-        int, typer.Option("--count", "-n", help="How many, the newest.", min=1, max=PAGE, metavar="N")
+        int, typer.Option("--count", "-n", help="Number of entries, newest first.", min=1, max=PAGE, metavar="N")
     ] = ROWS,
-    room: Annotated[str | None, typer.Option("--room", help="Of this room alone.", metavar="ROOM")] = None,
+    room: Annotated[str | None, typer.Option("--room", help="Only this room.", metavar="ROOM")] = None,
     as_json: AsJson = False,
     config: ConfigFile = None,
     admin: AdminUrl = None,
@@ -158,31 +166,32 @@ def audit_show(
     if as_json:
         out.print_json(data=[raw for _, raw in found], ensure_ascii=True)
         return
-    table = Table("when", "who", "from", "did", "room", "what", "why", box=None)
+    table = Table("time", "actor", "source", "action", "room", "change", "note", box=None)
     for entry, _ in found:
         did = entry.action if entry.outcome != "refused" else f"{entry.action} (refused)"
-        when = moment(entry.at, "%Y-%m-%d %H:%M:%S")
+        when = format_time(entry.at, "%Y-%m-%d %H:%M:%S")
         origin = f"{entry.address} {entry.via}".strip()
         cells = (when, entry.who, origin, did, entry.room, _difference(entry.old, entry.new), entry.note)
-        table.add_row(*(Text(plain(cell)) for cell in cells), style="red" if entry.outcome == "refused" else "")
+        table.add_row(*(Text(sanitize(cell)) for cell in cells), style="red" if entry.outcome == "refused" else "")
     if found:
-        show(table)
+        print_renderable(table)
     else:
-        say("There is nothing in the audit.")
+        print_line("No audit entries.")
 
 
 @audit_app.command("export")
 def audit_export(
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write it to this file, whole or not at all.", metavar="FILE")
+        Path | None,
+        typer.Option("--output", "-o", help="Write to this file, completely or not at all.", metavar="FILE"),
     ] = None,
     config: ConfigFile = None,
     admin: AdminUrl = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Write all entries, as JSON Lines.
+    """Export all entries as JSON Lines.
 
-    The oldest comes first.
+    Oldest first.
     """
     lines = gateway(config, admin, token_file).export()
     if output is None:
@@ -193,36 +202,36 @@ def audit_export(
     try:
         written = _write_whole(output, lines)
     except OSError as error:
-        raise End(Code.BAD_USE, "--output", f"{output} can't be written: {error.strerror}") from None
-    err.print(f"{number(written)} entries in {output}", markup=False, soft_wrap=True)
+        raise CommandError(ExitCode.INVALID_INPUT, "--output", f"can't write {output}: {error.strerror}") from None
+    err.print(f"{format_number(written)} entries in {output}", markup=False, soft_wrap=True)
 
 
 @audit_app.command("verify")
 def audit_verify(
     as_json: AsJson = False, config: ConfigFile = None, admin: AdminUrl = None, token_file: TokenFile = None
 ) -> None:
-    """Verify that nothing was altered or lost.
+    """Verify the integrity of the audit log.
 
-    Ends with 1 where something was.
+    Exits with 1 if an entry was altered or is missing.
     """
     answer = gateway(config, admin, token_file).verify()
     verdict = answer.value
     if as_json:
         out.print_json(data=answer.raw, ensure_ascii=True)
     elif verdict.intact:
-        say(verdict.summary)
+        print_line(verdict.summary)
     if not verdict.intact:
-        raise End(Code.NOT_DONE, "The audit was tampered with, or has lost entries", verdict.summary)
+        raise CommandError(ExitCode.FAILURE, "Audit log not intact", verdict.summary)
 
 
 def _series(samples: Sequence[Sample]) -> Iterator[tuple[str, list[float | None]]]:
     yield "waiting", [float(sample.waiting) for sample in samples]
     yield "active", [float(sample.active) for sample in samples]
-    yield "admitted a minute", _paces(samples)
+    yield "admitted/min", _rates(samples)
     yield "shop p95, ms", [_shop_ms(sample) for sample in samples]
 
 
-def _paces(samples: Sequence[Sample]) -> list[float | None]:
+def _rates(samples: Sequence[Sample]) -> list[float | None]:
     """Returns admissions per minute between consecutive samples; None for the first, and after a counter restarted."""
     paces: list[float | None] = [None]
     for before, after in itertools.pairwise(samples):
@@ -241,21 +250,27 @@ def _history_table(samples: Sequence[Sample]) -> Table:
     """Shows at most `ROWS` samples, evenly chosen, the newest last; the rate covers the time between two rows."""
     count = min(ROWS, len(samples))
     chosen = [samples[(index + 1) * len(samples) // count - 1] for index in range(count)]
-    table = Table("at", "state", "waiting", "called", "active", "a minute", "wait", "shop p95", "errors", box=None)
-    for sample, pace in zip(chosen, _paces([samples[0], *chosen])[1:], strict=True):
+    table = Table(
+        "time", "state", "waiting", "called", "active", "admitted/min", "wait", "shop p95", "errors", box=None
+    )
+    for sample, pace in zip(chosen, _rates([samples[0], *chosen])[1:], strict=True):
         shop = sample.shop
         cells = (
-            *(moment(sample.at, "%d %b %H:%M:%S"), sample.state.replace("_", " "), number(sample.waiting)),
-            *(number(sample.called), of(sample.active, sample.max_active), of(pace, sample.rate_per_minute)),
-            *(wait(sample.wait_seconds), "-" if shop is None else milliseconds(shop.p95_seconds)),
-            "-" if shop is None else f"{number(shop.failures_per_minute)} a min",
+            *(format_time(sample.at, "%d %b %H:%M:%S"), sample.state.replace("_", " "), format_number(sample.waiting)),
+            *(
+                format_number(sample.called),
+                out_of(sample.active, sample.max_active),
+                out_of(pace, sample.rate_per_minute),
+            ),
+            *(format_wait(sample.wait_seconds), "-" if shop is None else format_latency(shop.p95_seconds)),
+            "-" if shop is None else f"{format_number(shop.failures_per_minute)}/min",
         )
-        table.add_row(*(Text(plain(cell)) for cell in cells))
+        table.add_row(*(Text(sanitize(cell)) for cell in cells))
     return table
 
 
 def _cell(value: float | str | None) -> str:
-    return value if isinstance(value, str) else number(value)
+    return value if isinstance(value, str) else format_number(value)
 
 
 def _difference(old: Mapping[str, object], new: Mapping[str, object]) -> str:

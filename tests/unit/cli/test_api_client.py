@@ -1,4 +1,4 @@
-"""The client of the admin API: what it sends, and what it makes of whatever comes back."""
+"""The client of the admin API: requests, and the handling of any response."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from support.fake_admin_api import bob, raw_server
-from waitroom.cli.api_client import AdminClient, AdminError, NoAnswer, Refused, checked_token, is_loopback
+from waitroom.cli.api_client import AdminClient, AdminError, NoResponseError, RejectedError, checked_token, is_loopback
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
@@ -23,13 +23,13 @@ def test_a_room_is_read_with_its_tag(there):
     assert room.shop.p95_seconds == 0.412
 
 
-def test_a_room_that_was_never_seen_is_read(there):
+def test_a_room_without_a_state_is_read(there):
     there.rooms["sale"] = {"name": "sale", "upstream": "", "store_up": False}
     (room,) = AdminClient(there.url).rooms().value.rooms
     assert (room.state, room.store_up, room.version) == (None, False, None)
 
 
-def test_the_token_goes_with_each_call_and_is_asked_for_each_time(there):
+def test_the_token_is_read_for_each_call(there):
     tokens = iter(["first", "second"])
     client = AdminClient(there.url, lambda: next(tokens))
     there.token = "first"
@@ -45,7 +45,7 @@ def test_without_a_token_none_is_sent(there):
 
 
 @pytest.mark.parametrize("token", ["", "two words", "line\nend", "line\r\nX-More: 1", "caf\u00e9", "\x00"])
-def test_a_token_that_can_be_none_is_not_sent_and_not_told(there, token):
+def test_an_invalid_token_is_neither_sent_nor_quoted(there, token):
     with pytest.raises(AdminError) as raised:
         AdminClient(there.url, lambda: token).rooms()
     assert not there.asked
@@ -54,11 +54,11 @@ def test_a_token_that_can_be_none_is_not_sent_and_not_told(there, token):
         checked_token(token)
 
 
-def test_a_change_is_made_on_what_was_seen(there):
+def test_a_change_requires_the_version_that_was_read(there):
     client = AdminClient(there.url)
     after = client.change("sale", {"rate_per_minute": 600.0}, '"7"')
     assert (after.value.rate_per_minute, after.tag) == (600, '"8"')
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(RejectedError) as raised:
         client.change("sale", {"rate_per_minute": 900.0}, '"7"')
     assert raised.value.status == 412
     assert raised.value.room is not None
@@ -66,26 +66,26 @@ def test_a_change_is_made_on_what_was_seen(there):
     assert there.rooms["sale"]["rate_per_minute"] == 600
 
 
-def test_what_a_change_would_do_changes_nothing(there):
-    effect = AdminClient(there.url).effect("sale", {"rate_per_minute": 600}, '"7"').value.effect
+def test_a_preview_changes_nothing(there):
+    effect = AdminClient(there.url).preview("sale", {"rate_per_minute": 600}, '"7"').value.effect
     assert effect.summary == "Newcomers wait half as long."
     assert effect.after["newcomer"] == (1200, 1400)
     assert there.rooms["sale"]["version"] == 7
 
 
 def test_names_are_quoted(there):
-    with pytest.raises(Refused):
+    with pytest.raises(RejectedError):
         AdminClient(there.url).room("a/../b?c")
     assert there.asked[0].path == "/api/v1/rooms/a/../b?c"
 
 
 def test_a_prefix_of_the_address_is_kept(there):
-    with pytest.raises(Refused):
+    with pytest.raises(RejectedError):
         AdminClient(f"{there.url}/admin/").rooms()
     assert there.asked[0].path == "/admin/api/v1/rooms"
 
 
-def test_notes_that_are_empty_are_left_out(there):
+def test_empty_notes_are_left_out(there):
     there.free_slots = 1
     client = AdminClient(there.url)
     client.admit("sale", "5.x.y", "")
@@ -96,10 +96,10 @@ def test_notes_that_are_empty_are_left_out(there):
     ]
 
 
-def test_a_refusal_has_its_reasons(there):
+def test_a_rejection_has_its_reasons(there):
     errors = {"rate_per_minute": "is too much", "max_active": ["odd"]}
     there.instead = lambda _: there.problem(422, "Two fields can't be used.", errors=errors)
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(RejectedError) as raised:
         AdminClient(there.url, lambda: "t").room("sale")
     refused = raised.value
     assert (refused.status, refused.detail, refused.had_token) == (422, "Two fields can't be used.", True)
@@ -107,28 +107,28 @@ def test_a_refusal_has_its_reasons(there):
 
 
 @pytest.mark.parametrize("body", ["[]", "{", '{"detail": 5, "errors": "no", "room": {"name": 1}}'])
-def test_a_refusal_without_reasons_is_one(there, body):
+def test_a_rejection_without_reasons_is_reported(there, body):
     there.instead = lambda _: web.Response(status=503, text=body, content_type="application/problem+json")
-    with pytest.raises(Refused, match="status 503") as raised:
+    with pytest.raises(RejectedError, match="status 503") as raised:
         AdminClient(there.url).room("sale")
     assert raised.value.room is None
 
 
-def test_the_listener_s_own_refusals_are_told(there):
+def test_plain_text_errors_of_the_listener_are_reported(there):
     there.instead = lambda _: web.Response(status=421, text="Unknown host 'x'.\nMore.")
-    with pytest.raises(NoAnswer, match=r"421, Unknown host 'x'\.$"):
+    with pytest.raises(NoResponseError, match=r"421, Unknown host 'x'\.$"):
         AdminClient(there.url).rooms()
 
 
 def test_redirects_are_not_followed(there):
     headers = {"Location": f"{there.url}/elsewhere"}
     there.instead = lambda _: web.Response(status=302, headers=headers)
-    with pytest.raises(NoAnswer, match="302"):
+    with pytest.raises(NoResponseError, match="302"):
         AdminClient(there.url, lambda: "secret").rooms()
     assert len(there.asked) == 1
 
 
-def test_proxies_of_the_environment_are_not_asked(there, monkeypatch, unused_tcp_port):
+def test_proxies_of_the_environment_are_not_used(there, monkeypatch, unused_tcp_port):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{unused_tcp_port}")
     assert AdminClient(there.url, lambda: "secret").rooms().value.rooms
@@ -153,48 +153,48 @@ def test_proxies_of_the_environment_are_not_asked(there, monkeypatch, unused_tcp
         b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 1000 + b"\r\n",
     ],
 )
-def test_rubbish_is_no_answer(answer):
-    with raw_server(answer) as url, pytest.raises(NoAnswer) as raised:
+def test_an_invalid_response_counts_as_no_response(answer):
+    with raw_server(answer) as url, pytest.raises(NoResponseError) as raised:
         AdminClient(url).rooms()
     assert url in str(raised.value)
-    assert not raised.value.unsure, "nothing was to be done"
+    assert not raised.value.maybe_done, "a query changes nothing"
 
 
-def test_too_much_is_no_answer(monkeypatch):
-    monkeypatch.setattr("waitroom.cli.api_client.MOST_BYTES", 1000)
+def test_a_too_large_response_counts_as_no_response(monkeypatch):
+    monkeypatch.setattr("waitroom.cli.api_client.MAX_BYTES", 1000)
     body = b'{"rooms": [], "more": "' + b"x" * 1000 + b'"}'
-    with raw_server(OK + b"Content-Length: %d\r\n\r\n" % len(body) + body) as url, pytest.raises(NoAnswer):
+    with raw_server(OK + b"Content-Length: %d\r\n\r\n" % len(body) + body) as url, pytest.raises(NoResponseError):
         AdminClient(url).rooms()
 
 
-def test_nobody_there_is_no_answer(unused_tcp_port):
-    with pytest.raises(NoAnswer, match="Connection refused") as raised:
+def test_a_refused_connection_counts_as_no_response(unused_tcp_port):
+    with pytest.raises(NoResponseError, match="Connection refused") as raised:
         AdminClient(f"http://127.0.0.1:{unused_tcp_port}").change("sale", {}, '"1"')
-    assert not raised.value.unsure, "it was never sent"
+    assert not raised.value.maybe_done, "it was never sent"
 
 
 @pytest.mark.parametrize("begun", [b"", OK, OK + b"Content-Length: 9\r\n\r\n{"])
-def test_who_says_no_more_is_waited_for_no_longer_than_told(begun):
-    with raw_server(begun, hang=True) as url, pytest.raises(NoAnswer, match=r"within 0\.2 s"):
+def test_a_stalled_response_times_out(begun):
+    with raw_server(begun, hang=True) as url, pytest.raises(NoResponseError, match=r"within 0\.2 s"):
         AdminClient(url, seconds=0.2).rooms()
 
 
-def test_a_change_without_an_answer_may_have_been_made():
-    with raw_server(b"", hang=True) as url, pytest.raises(NoAnswer) as raised:
+def test_a_change_without_a_response_may_have_been_made():
+    with raw_server(b"", hang=True) as url, pytest.raises(NoResponseError) as raised:
         AdminClient(url, seconds=0.2).change("sale", {"state": "paused"}, '"1"')
-    assert raised.value.unsure
+    assert raised.value.maybe_done
 
 
-def test_a_server_that_does_not_take_the_connection():
+def test_a_server_that_does_not_accept_the_connection():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
         port = listener.getsockname()[1]
-        with socket.create_connection(("127.0.0.1", port)), pytest.raises(NoAnswer):
+        with socket.create_connection(("127.0.0.1", port)), pytest.raises(NoResponseError):
             AdminClient(f"http://127.0.0.1:{port}", seconds=0.2).rooms()
 
 
-def test_the_export_comes_line_by_line(there):
+def test_the_export_yields_lines(there):
     lines = list(AdminClient(there.url).export())
     assert len(lines) == 3
     assert all(line.endswith(b"}\n") for line in lines)
@@ -203,11 +203,11 @@ def test_the_export_comes_line_by_line(there):
 @pytest.mark.parametrize(
     "end", [b"Content-Length: 20\r\n\r\n{}\n{}\n{", b"Transfer-Encoding: chunked\r\n\r\n7\r\n{}\n{}\n{\r\n"]
 )
-def test_an_export_that_is_cut_short_says_so(end):
-    """Also at the border of a chunk, where http.client's own readline sees nothing but an end."""
+def test_a_truncated_export_is_an_error(end):
+    """Also at the border of a chunk, where http.client's own readline sees only an end."""
     answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/jsonl\r\n" + end
     got: list[bytes] = []
-    with raw_server(answer) as url, pytest.raises(NoAnswer):
+    with raw_server(answer) as url, pytest.raises(NoResponseError):
         got.extend(AdminClient(url).export())
     assert got == [b"{}\n", b"{}\n"]
 
@@ -226,8 +226,8 @@ def test_an_export_that_is_cut_short_says_so(end):
         "",
     ],
 )
-def test_addresses_of_another_kind_are_refused(url):
-    with pytest.raises(ValueError, match=r"isn't a URL|has more than"):
+def test_invalid_urls_are_refused(url):
+    with pytest.raises(ValueError, match=r"isn't (a|the) URL|must be only"):
         AdminClient(url)
 
 
@@ -235,7 +235,7 @@ def test_addresses_of_another_kind_are_refused(url):
     ("host", "local"),
     [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("10.0.0.1", False), ("x", False)],
 )
-def test_which_hosts_are_this_machine(host, local):
+def test_loopback_hosts(host, local):
     assert is_loopback(host) is local
 
 

@@ -8,16 +8,16 @@ from support.cli_runner import Run
 from support.fake_admin_api import StandIn, bob, raw_server
 from waitroom.cli import operations
 from waitroom.cli.api_client import AdminClient
-from waitroom.cli.console import Code, End
+from waitroom.cli.console import CommandError, ExitCode
 
 
-def test_set_says_what_it_does_before_and_after(run: Run, there: StandIn) -> None:
+def test_set_prints_the_preview_and_the_result(run: Run, there: StandIn) -> None:
     result = run("set", "sale", "rate_per_minute=600", "max-active=900", "--note", "the database team agreed")
-    assert result.exit_code == Code.DONE
+    assert result.exit_code == ExitCode.SUCCESS
     assert result.stdout.splitlines() == [
         "Newcomers wait half as long.",
-        "  the wait of newcomers: 40 to 45 min now, 20 to 25 min then",
-        "  the wait of the middle of the line: 20 to 25 min now, 10 to 12 min then",
+        "  wait of newcomers: 40 to 45 min -> 20 to 25 min",
+        "  wait of the middle of the queue: 20 to 25 min -> 10 to 12 min",
         "Done: rate_per_minute 300 -> 600, max_active 800 -> 900.",
     ]
     tried, done = there.calls("PATCH")
@@ -29,7 +29,7 @@ def test_set_says_what_it_does_before_and_after(run: Run, there: StandIn) -> Non
 def test_a_dry_run_changes_nothing(run: Run, there: StandIn) -> None:
     for command in (("set", "sale", "max_active=1"), ("pause", "sale"), ("close", "sale"), ("drain", "sale")):
         result = run(*command, "--dry-run")
-        assert result.exit_code == Code.DONE
+        assert result.exit_code == ExitCode.SUCCESS
         assert "nothing was changed" in result.stdout
     assert {one.query.get("dry_run") for one in there.calls("PATCH")} == {"true"}
     assert there.rooms["sale"]["version"] == 7
@@ -45,13 +45,13 @@ def test_a_dry_run_changes_nothing(run: Run, there: StandIn) -> None:
         (["max_active=1_000"], {"max_active": 1000}),
     ],
 )
-def test_what_can_be_set(run: Run, there: StandIn, values: list[str], body: dict[str, object]) -> None:
-    assert run("set", "sale", *values).exit_code == Code.DONE
+def test_valid_assignments(run: Run, there: StandIn, values: list[str], body: dict[str, object]) -> None:
+    assert run("set", "sale", *values).exit_code == ExitCode.SUCCESS
     assert there.calls("PATCH")[-1].body == body
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "expected"),
     [
         (["rate_per_minut=600"], "did you mean rate_per_minute?"),
         (["max_actve=3", "autopilt=on"], "did you mean autopilot?"),
@@ -64,23 +64,23 @@ def test_what_can_be_set(run: Run, there: StandIn, values: list[str], body: dict
         (["rate_per_minute=inf"], "above 0, or auto"),
         (["autopilot=perhaps"], "write on or off"),
         (["max_active=1", "max_active=2"], "given twice"),
-        (["rate_per_minute=auto", "autopilot=off"], "leave one out"),
+        (["rate_per_minute=auto", "autopilot=off"], "remove one"),
         (["state=paused"], "waitroom pause"),
         (["message=hello"], "waitroom message"),
-        (["session_seconds=60"], "in the settings file only"),
-        (["nonsense=1"], "there are rate_per_minute, max_active, autopilot"),
+        (["session_seconds=60"], "only in the settings file"),
+        (["nonsense=1"], "use one of rate_per_minute, max_active, autopilot"),
     ],
 )
-def test_what_can_not_be_set_is_told_before_anything_is_asked(
-    run: Run, there: StandIn, values: list[str], said: str
+def test_invalid_assignments_are_refused_without_a_request(
+    run: Run, there: StandIn, values: list[str], expected: str
 ) -> None:
     result = run("set", "sale", *values)
-    assert result.exit_code == Code.BAD_USE
-    assert said in result.stderr
+    assert result.exit_code == ExitCode.INVALID_INPUT
+    assert expected in result.stderr
     assert not there.asked
 
 
-def test_all_slips_are_told_at_once(run: Run) -> None:
+def test_all_errors_are_reported_together(run: Run) -> None:
     result = run("set", "sale", "max_actve=3", "rate_per_minute=fast")
     assert "did you mean max_active?" in result.stderr
     assert "rate_per_minute=fast" in result.stderr
@@ -89,12 +89,10 @@ def test_all_slips_are_told_at_once(run: Run) -> None:
 @pytest.mark.parametrize(
     "command", [("set", "sale", "max_active=900"), ("pause", "sale"), ("message", "sale", "hi"), ("undo", "sale")]
 )
-def test_what_somebody_else_changed_meanwhile_is_not_overridden(
-    run: Run, there: StandIn, command: tuple[str, ...]
-) -> None:
+def test_a_concurrent_change_is_not_overwritten(run: Run, there: StandIn, command: tuple[str, ...]) -> None:
     there.meanwhile = lambda room: bob(room, max_active=100)
     result = run(*command)
-    assert result.exit_code == Code.CHANGED_MEANWHILE
+    assert result.exit_code == ExitCode.CONFLICT
     assert "bob" in result.stderr
     assert "max_active 800 → 100" in result.stderr
     assert (there.rooms["sale"]["version"], there.rooms["sale"]["max_active"]) == (8, 100)
@@ -113,55 +111,55 @@ def test_what_somebody_else_changed_meanwhile_is_not_overridden(
         (("drain", "sale"), {"draining": True}),
     ],
 )
-def test_what_each_command_sends(run: Run, there: StandIn, command: tuple[str, ...], body: dict[str, object]) -> None:
+def test_requests_of_each_command(run: Run, there: StandIn, command: tuple[str, ...], body: dict[str, object]) -> None:
     result = run(*command)
-    assert result.exit_code == Code.DONE
+    assert result.exit_code == ExitCode.SUCCESS
     assert there.calls("PATCH")[-1].body == body
     assert "dry_run" not in there.calls("PATCH")[-1].query
     assert "Done: " in result.stdout
 
 
-def test_a_message_that_outlives_the_pause_is_told(run: Run, there: StandIn) -> None:
+def test_resume_mentions_a_message_that_is_still_shown(run: Run, there: StandIn) -> None:
     there.rooms["sale"] |= {"state": "paused", "message": "Back soon"}
-    assert "The waiting are still told: Back soon" in run("resume", "sale").stdout
+    assert "Message still shown to waiting visitors: Back soon" in run("resume", "sale").stdout
     there.rooms["sale"] |= {"state": "paused"}
-    assert "still told" not in run("resume", "sale", "--message", "").stdout
+    assert "still shown" not in run("resume", "sale", "--message", "").stdout
 
 
 @pytest.mark.parametrize(
     "command", [("close", "sale"), ("drain", "sale"), ("undo", "sale"), ("end-session", "sale", "1f")]
 )
-def test_dangerous_ones_ask_first(run: Run, there: StandIn, command: tuple[str, ...]) -> None:
+def test_dangerous_commands_ask_for_confirmation(run: Run, there: StandIn, command: tuple[str, ...]) -> None:
     def done() -> list[object]:
         return [one for one in there.asked if one.method != "GET" and "dry_run" not in one.query]
 
     result = run(*command, typed="n\n")
-    assert result.exit_code == Code.NOT_DONE
+    assert result.exit_code == ExitCode.FAILURE
     assert "nothing was changed" in result.stderr
-    assert run(*command, typed="\n").exit_code == Code.NOT_DONE, "no is what is meant by nothing"
+    assert run(*command, typed="\n").exit_code == ExitCode.FAILURE, "the default answer is no"
     assert not done()
     result = run(*command, "--yes", typed="")
-    assert result.exit_code == Code.DONE
+    assert result.exit_code == ExitCode.SUCCESS
     assert "[y/N]" not in result.stdout
     assert len(done()) == 1
-    assert run(*command, typed="y\n").exit_code == Code.DONE
+    assert run(*command, typed="y\n").exit_code == ExitCode.SUCCESS
     assert len(done()) == 2
 
 
-def test_what_the_gateway_warns_of_is_asked_too(run: Run, there: StandIn) -> None:
+def test_warnings_of_the_gateway_require_confirmation(run: Run, there: StandIn) -> None:
     assert "[y/N]" not in run("set", "sale", "max_active=10", "--dry-run", typed="").stdout
     assert "[y/N]" not in run("set", "sale", "max_active=900", typed="").stdout
     there.warnings = ["780 are inside: nobody is let in until 770 have left."]
     result = run("set", "sale", "max_active=10", typed="n\n")
-    assert "Beware: 780 are inside" in result.stdout
-    assert result.exit_code == Code.NOT_DONE
+    assert "Warning: 780 are inside" in result.stdout
+    assert result.exit_code == ExitCode.FAILURE
     assert there.rooms["sale"]["max_active"] == 900
-    assert run("set", "sale", "max_active=10").exit_code == Code.DONE, "in a pipe there is nobody to ask"
+    assert run("set", "sale", "max_active=10").exit_code == ExitCode.SUCCESS, "commands in a pipe ask no questions"
 
 
-def test_undo_says_what_it_takes_back(run: Run, there: StandIn) -> None:
+def test_undo_prints_the_change(run: Run, there: StandIn) -> None:
     result = run("undo", "sale", "--note", "too fast")
-    assert "Taking back: ann, " in result.stdout
+    assert "Undoing: ann, " in result.stdout
     assert "Done: rate_per_minute 300 -> 200." in result.stdout
     (call,) = there.calls("POST")
     assert (call.headers["If-Match"], call.body) == ('"7"', {"note": "too fast"})
@@ -171,31 +169,31 @@ def test_undo_says_what_it_takes_back(run: Run, there: StandIn) -> None:
 def test_nothing_to_undo(run: Run, there: StandIn, last: dict[str, object] | None) -> None:
     there.rooms["sale"] |= {"last_change": last, "undo": None}
     result = run("undo", "sale")
-    assert result.exit_code == Code.NOT_DONE
+    assert result.exit_code == ExitCode.FAILURE
     assert "Nothing to undo" in result.stderr
     assert not there.calls("POST")
 
 
-def test_undo_takes_an_operators_change_back_also_after_the_shops(run: Run, there: StandIn) -> None:
+def test_undo_reverts_an_operators_change_even_after_one_of_the_shop(run: Run, there: StandIn) -> None:
     there.rooms["sale"]["last_change"] = {"at": "", "who": "the shop", "what": "state open → sold_out"}
-    assert "Taking back: ann, " in run("undo", "sale").stdout
+    assert "Undoing: ann, " in run("undo", "sale").stdout
     assert len(there.calls("POST")) == 1
 
 
 def test_admit(run: Run, there: StandIn) -> None:
     result = run("admit", "sale", "77.a.b")
-    assert result.exit_code == Code.NOT_DONE
+    assert result.exit_code == ExitCode.FAILURE
     assert "The room is full." in result.stderr
     there.free_slots = 1
-    assert run("admit", "sale", "77.a.b", "--note", "a journalist").exit_code == Code.DONE
+    assert run("admit", "sale", "77.a.b", "--note", "a journalist").exit_code == ExitCode.SUCCESS
     assert there.calls("POST")[-1].body == {"ticket": "77.a.b", "note": "a journalist"}
 
 
-def test_a_room_that_was_not_seen_yet_is_not_changed(run: Run, there: StandIn) -> None:
+def test_a_room_without_a_state_is_not_changed(run: Run, there: StandIn) -> None:
     there.rooms["sale"] = {"name": "sale", "upstream": "", "store_up": False}
     result = run("pause", "sale")
-    assert result.exit_code == Code.NO_ANSWER
-    assert "has not seen sale in its store" in result.stderr
+    assert result.exit_code == ExitCode.UNAVAILABLE
+    assert "has not read sale from its store" in result.stderr
     assert not there.calls("PATCH")
 
 
@@ -207,45 +205,47 @@ EACH = [
 
 
 @pytest.mark.parametrize("command", EACH, ids=lambda command: command[0])
-def test_a_room_there_is_not(run: Run, there: StandIn, command: tuple[str, ...]) -> None:
+def test_an_unknown_room(run: Run, there: StandIn, command: tuple[str, ...]) -> None:
     result = run(*command)
-    assert result.exit_code == Code.BAD_USE
-    assert "No room is called sal: did you mean sale?" in result.stderr
+    assert result.exit_code == ExitCode.INVALID_INPUT
+    assert "Unknown room sal: did you mean sale?" in result.stderr
     there.rooms = {"autumn": there.rooms["sale"] | {"name": "autumn"}}
-    assert "there is autumn" in run(*command).stderr
+    assert "choose from autumn" in run(*command).stderr
 
 
-def test_a_change_that_got_no_answer_may_have_been_made(run: Run, there: StandIn) -> None:
+def test_a_change_without_a_response_may_have_been_made(run: Run, there: StandIn) -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
     room = b'{"name": "sale", "state": "open", "version": 7}'
     seen = answer + b'ETag: "7"\r\nContent-Length: %d\r\n\r\n' % len(room) + room
     with raw_server(seen, b"") as url:
         result = run("message", "sale", "hello", "--admin", url)
-    assert result.exit_code == Code.NO_ANSWER
-    assert "may have been done all the same" in result.stderr
+    assert result.exit_code == ExitCode.UNAVAILABLE
+    assert "may have been made" in result.stderr
 
 
-def test_drain_waits_until_nobody_is_inside(there: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+def test_drain_waits_until_the_room_is_empty(there: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
     client = AdminClient(there.url)
     bob(there.rooms["sale"], draining=True)
     room = client.room("sale").value
     steps = iter([{"active": 20, "called": 1}, {"active": 20}, {"active": 1, "called": 0}, {"active": 0}])
-    operations.until_empty(client, room, lambda _: there.rooms["sale"].update(next(steps)))
+    operations.wait_until_empty(client, room, lambda _: there.rooms["sale"].update(next(steps)))
     assert capsys.readouterr().out.splitlines() == [
-        *("783 inside or called", "21 inside or called", "1 inside or called", "sale is empty.")
+        *("783 active or called", "21 active or called", "1 active or called", "sale is empty.")
     ]
 
 
-def test_drain_does_not_wait_for_what_was_taken_back(there: StandIn) -> None:
+def test_drain_stops_waiting_if_it_is_cancelled(there: StandIn) -> None:
     client = AdminClient(there.url)
     bob(there.rooms["sale"], draining=True)
     room = client.room("sale").value
-    with pytest.raises(End, match="draining True → False") as raised:
-        operations.until_empty(client, room, lambda _: bob(there.rooms["sale"], draining=False))
-    assert raised.value.code is Code.CHANGED_MEANWHILE
+    with pytest.raises(CommandError, match="draining True → False") as raised:
+        operations.wait_until_empty(client, room, lambda _: bob(there.rooms["sale"], draining=False))
+    assert raised.value.code is ExitCode.CONFLICT
 
 
-def test_drain_outlives_a_gateway_that_is_away(there: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+def test_drain_keeps_waiting_while_the_gateway_is_unavailable(
+    there: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
     client = AdminClient(there.url)
     bob(there.rooms["sale"], draining=True)
     room = client.room("sale").value
@@ -255,21 +255,21 @@ def test_drain_outlives_a_gateway_that_is_away(there: StandIn, capsys: pytest.Ca
         there.rooms["sale"] |= {"active": 0, "called": 0}
         client.__init__(next(steps))  # type: ignore[misc]
 
-    operations.until_empty(client, room, pause)
+    operations.wait_until_empty(client, room, pause)
     lines = capsys.readouterr().out.splitlines()
-    assert [line[:9] for line in lines] == ["783 insid", "No answer", "sale is e"]
+    assert [line[:9] for line in lines] == ["783 activ", "No respon", "sale is e"]
 
 
-def test_what_was_changed_while_the_question_was_open_is_not_overridden(
+def test_a_change_during_the_confirmation_is_not_overwritten(
     run: Run, there: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def answered(_question: str) -> bool:
+    def confirm(_question: str) -> bool:
         bob(there.rooms["sale"], max_active=100)
         return True
 
-    monkeypatch.setattr(operations.typer, "confirm", answered)
+    monkeypatch.setattr(operations.typer, "confirm", confirm)
     for command in (("close", "sale"), ("undo", "sale")):
         result = run(*command, typed="")
-        assert result.exit_code == Code.CHANGED_MEANWHILE
+        assert result.exit_code == ExitCode.CONFLICT
         assert "bob" in result.stderr
     assert there.rooms["sale"]["state"] == "open"

@@ -1,4 +1,4 @@
-"""The commands that look back: history, diff and audit; and how figures are put in words."""
+"""The commands history, decisions, diff and audit; and the formatting of figures."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from aiohttp import web
 from support.cli_runner import Run
 from support.fake_admin_api import StandIn, bob, entry, sample
 from waitroom.cli import formatting
-from waitroom.cli.console import Code
+from waitroom.cli.console import ExitCode
 
 
-def test_history_is_bars_and_rows(run: Run, there: StandIn) -> None:
+def test_history_has_bars_and_rows(run: Run, there: StandIn) -> None:
     result = run("history", "sale", "--seconds", "600")
-    assert result.exit_code == Code.DONE
+    assert result.exit_code == ExitCode.SUCCESS
     lines = result.stdout.splitlines()
     bars = {line.split("  ")[0].strip(): line for line in lines[1:5]}
     assert bars["waiting"].split()[1:] == [formatting.sparkline(list(range(120)), 60), "0", "1,190", "1,190"]
-    assert bars["admitted a minute"].split()[-3:] == ["300", "300", "300"]
+    assert bars["admitted/min"].split()[-3:] == ["300", "300", "300"]
     assert bars["shop p95, ms"].split()[-1] == "412"
     rows = lines[6:]
     assert len(rows) == 20
@@ -32,7 +32,7 @@ def test_history_is_bars_and_rows(run: Run, there: StandIn) -> None:
 
 def test_history_with_gaps(run: Run, there: StandIn) -> None:
     there.samples = [sample(0, shop=None), sample(1, admitted=-9, wait_seconds=None)]
-    assert run("history", "sale").exit_code == Code.DONE
+    assert run("history", "sale").exit_code == ExitCode.SUCCESS
     there.samples = []
     assert "There is no history of sale" in run("history", "sale").stdout
 
@@ -42,29 +42,29 @@ def test_history_as_json(run: Run, there: StandIn) -> None:
 
 
 @pytest.mark.parametrize("seconds", ["0", "21601", "x"])
-def test_history_goes_no_further_back_than_it_is_kept(run: Run, there: StandIn, seconds: str) -> None:
-    assert run("history", "sale", "--seconds", seconds).exit_code == Code.BAD_USE
+def test_history_has_a_maximum_length(run: Run, there: StandIn, seconds: str) -> None:
+    assert run("history", "sale", "--seconds", seconds).exit_code == ExitCode.INVALID_INPUT
     assert not there.asked
 
 
-def test_decisions_are_told_newest_first(run: Run, there: StandIn) -> None:
+def test_decisions_are_listed_newest_first(run: Run, there: StandIn) -> None:
     lines = run("decisions", "sale", "--count", "7").stdout.splitlines()
-    assert lines[0].split() == ["when", "did", "a", "minute", "why"]
+    assert lines[0].split() == ["time", "action", "rate/min", "reason"]
     assert "back off  410" in lines[1]
-    assert lines[1].rstrip().endswith("Lowered from 450 to 410 a minute.")
+    assert lines[1].rstrip().endswith("Lowered from 450 to 410 per minute.")
     assert "hold      0" in lines[2]
     assert there.asked[-1].query == {"count": "7"}
     assert json.loads(run("decisions", "sale", "--json").stdout) == there.decisions
     there.decisions = []
-    assert run("decisions", "sale").stdout == "The autopilot of sale has changed nothing yet.\n"
+    assert run("decisions", "sale").stdout == "No decisions of the autopilot of sale yet.\n"
 
 
-def test_diff_shows_what_differs(run: Run, there: StandIn) -> None:
+def test_diff_shows_differences(run: Run, there: StandIn) -> None:
     result = run("diff")
-    assert result.exit_code == Code.DONE
+    assert result.exit_code == ExitCode.SUCCESS
     assert result.stdout.splitlines()[1].split() == ["sale", "rate_per_minute", "200", "300"]
     bob(there.rooms["sale"], rate_per_minute=200)
-    assert run("diff", "sale").stdout == "sale: as in the settings file.\n"
+    assert run("diff", "sale").stdout == "sale: no differences from the settings file.\n"
     assert json.loads(run("diff", "--json").stdout)["sale"]["differs"] == []
 
 
@@ -84,49 +84,49 @@ def test_the_audit_shows_the_newest_first(run: Run, there: StandIn) -> None:
     assert json.loads(run("audit", "show", "--json", "-n", "2").stdout) == there.entries[:-3:-1]
 
 
-def test_the_audit_of_one_room_is_looked_for_further_back(run: Run, there: StandIn) -> None:
+def test_the_audit_log_of_one_room_is_searched_further_back(run: Run, there: StandIn) -> None:
     there.entries = [entry(0)] + [entry(number, room="other") for number in range(1, 1500)]
     shown = json.loads(run("audit", "show", "--room", "sale", "--json").stdout)
     assert [one["id"] for one in shown] == ["1000-0"]
     there.entries = []
-    assert "There is nothing in the audit." in run("audit", "show", "--room", "sale").stdout
+    assert "No audit entries." in run("audit", "show", "--room", "sale").stdout
 
 
-def test_options_before_the_audit_s_word_are_not_dropped_in_silence(run: Run, there: StandIn) -> None:
+def test_options_before_an_audit_subcommand_are_refused(run: Run, there: StandIn) -> None:
     result = run("audit", "--admin", there.url, "show")
-    assert result.exit_code == Code.BAD_USE
-    assert "behind show" in result.stderr
+    assert result.exit_code == ExitCode.INVALID_INPUT
+    assert "after show" in result.stderr
 
 
-def test_the_export_is_lines(run: Run, there: StandIn, tmp_path: Path) -> None:
+def test_the_export_is_json_lines(run: Run, there: StandIn, tmp_path: Path) -> None:
     result = run("audit", "export")
     assert [json.loads(line) for line in result.stdout.splitlines()] == there.entries
     result = run("audit", "export", "--output", "audit.jsonl")
-    assert (result.stdout, result.exit_code) == ("", Code.DONE)
+    assert (result.stdout, result.exit_code) == ("", ExitCode.SUCCESS)
     assert [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()] == there.entries
     assert [path.name for path in tmp_path.iterdir()] == ["audit.jsonl"]
 
 
-def test_an_export_that_breaks_off_leaves_no_file(run: Run, there: StandIn, tmp_path: Path) -> None:
+def test_an_incomplete_export_leaves_no_file(run: Run, there: StandIn, tmp_path: Path) -> None:
     there.instead = lambda _: web.Response(body=b"{}\n", headers={"Content-Type": "text/html"})
     (tmp_path / "old.jsonl").write_text("kept")
-    assert run("audit", "export", "-o", "old.jsonl").exit_code == Code.NO_ANSWER
+    assert run("audit", "export", "-o", "old.jsonl").exit_code == ExitCode.UNAVAILABLE
     assert [path.read_text() for path in tmp_path.iterdir()] == ["kept"]
     there.instead = lambda _: None
-    assert run("audit", "export", "-o", "no/such/folder").exit_code == Code.BAD_USE
+    assert run("audit", "export", "-o", "no/such/folder").exit_code == ExitCode.INVALID_INPUT
 
 
-def test_a_whole_chain_is_said_to_be_whole(run: Run) -> None:
+def test_an_intact_audit_log(run: Run) -> None:
     result = run("audit", "verify")
-    assert result.exit_code == Code.DONE
+    assert result.exit_code == ExitCode.SUCCESS
     assert "3 entries, all intact." in result.stdout
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
-def test_a_broken_chain_is_told_with_its_place(run: Run, there: StandIn, options: tuple[str, ...]) -> None:
+def test_a_broken_chain_is_reported_with_its_place(run: Run, there: StandIn, options: tuple[str, ...]) -> None:
     there.verdict |= {"intact": False, "summary": "An entry before 1002-0 was taken out."}
     result = run("audit", "verify", *options)
-    assert result.exit_code == Code.NOT_DONE
+    assert result.exit_code == ExitCode.FAILURE
     assert "before 1002-0" in result.stderr
     if options:
         assert json.loads(result.stdout) == there.verdict
@@ -136,23 +136,23 @@ def test_a_broken_chain_is_told_with_its_place(run: Run, there: StandIn, options
 
 
 @pytest.mark.parametrize(
-    ("span", "said"),
+    ("span", "expected"),
     [
         *((None, "-"), ((0, 0), "none"), ((0, 59), "under 1 min"), ((60, 60), "1 min"), ((0, 61), "up to 2 min")),
         *(((290, 301), "4 to 6 min"), ((3600, 3600), "60 min"), ((3500, 7500), "55 min to 3 h")),
         ((300, 60), "1 to 5 min"),
     ],
 )
-def test_waits(span: tuple[float, float] | None, said: str) -> None:
-    assert formatting.wait(span) == said
+def test_waits(span: tuple[float, float] | None, expected: str) -> None:
+    assert formatting.format_wait(span) == expected
 
 
 def test_figures() -> None:
-    assert [formatting.number(value) for value in (None, 0, 12.25, 297.4, 1234567)] == [
+    assert [formatting.format_number(value) for value in (None, 0, 12.25, 297.4, 1234567)] == [
         *("-", "0", "12.2", "297", "1,234,567")
     ]
-    assert [formatting.milliseconds(value) for value in (None, 0.0412, 2.44)] == ["-", "41 ms", "2.4 s"]
-    assert (formatting.of(5, None), formatting.of(None, 6)) == ("5", "- of 6")
+    assert [formatting.format_latency(value) for value in (None, 0.0412, 2.44)] == ["-", "41 ms", "2.4 s"]
+    assert (formatting.out_of(5, None), formatting.out_of(None, 6)) == ("5", "- of 6")
 
 
 def test_bars() -> None:
@@ -163,7 +163,11 @@ def test_bars() -> None:
 
 
 def test_moments() -> None:
-    assert formatting.moment("2026-11-24T12:03:05Z", zone=UTC) == "24 Nov 12:03:05"
-    assert formatting.moment("2026-11-24T12:03:05+01:00", zone=UTC) == "24 Nov 11:03:05"
-    assert formatting.moment(0, "%H:%M", UTC) == "00:00"
-    assert (formatting.moment(None), formatting.moment("soon"), formatting.moment(1e99)) == ("-", "soon", "1e+99")
+    assert formatting.format_time("2026-11-24T12:03:05Z", zone=UTC) == "24 Nov 12:03:05"
+    assert formatting.format_time("2026-11-24T12:03:05+01:00", zone=UTC) == "24 Nov 11:03:05"
+    assert formatting.format_time(0, "%H:%M", UTC) == "00:00"
+    assert (formatting.format_time(None), formatting.format_time("soon"), formatting.format_time(1e99)) == (
+        "-",
+        "soon",
+        "1e+99",
+    )

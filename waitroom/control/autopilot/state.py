@@ -1,4 +1,4 @@
-"""What the autopilot keeps in the store: the lease on a room, the controller's memory, and its decisions."""
+"""The autopilot's state in the store: the lease on a room, the controller's memory, and its decisions."""
 
 from __future__ import annotations
 
