@@ -1,4 +1,4 @@
-"""Settings from a text, an environment and flags, as tests write them."""
+"""Settings from a text, an environment and flags, for tests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def load(folder: Path, text: str | None, env: Mapping[str, str] | None = None, *
 
 
 def refused(folder: Path, text: str | None, env: Mapping[str, str] | None = None, **flags: object) -> list[str]:
-    """Return the problems of settings that must be refused."""
+    """Return the problems of invalid settings."""
     with pytest.raises(SettingsError) as caught:
         load(folder, text, env, **flags)
     return [str(problem) for problem in caught.value.problems]

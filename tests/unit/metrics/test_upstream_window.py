@@ -1,4 +1,4 @@
-"""The shop's figures, from the workers' files."""
+"""The stats of the upstream, from the workers' files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOW = 1_800_000_000.0
 
 
 class Workers:
-    """Two workers' files, written when a test says so."""
+    """Two workers' files, written on request."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -47,7 +47,7 @@ def workers(tmp_path: Path) -> Workers:
     return Workers(tmp_path)
 
 
-def test_nothing_is_known_before_the_first_look(workers: Workers) -> None:
+def test_stats_are_empty_before_the_first_refresh(workers: Workers) -> None:
     assert workers.watch.stats("shop", 10) == UpstreamStats()
     assert workers.watch.workers_alive == 0
     workers.refresh(NOW)
@@ -56,8 +56,8 @@ def test_nothing_is_known_before_the_first_look(workers: Workers) -> None:
     assert workers.watch.stats("another", 10).p50_seconds is None
 
 
-def test_what_came_between_two_looks_over_all_workers(workers: Workers) -> None:
-    workers.serve(0, 1000, 20)  # before anybody looked
+def test_stats_sum_all_workers_between_two_refreshes(workers: Workers) -> None:
+    workers.serve(0, 1000, 20)  # before the first refresh
     workers.refresh(NOW)
     workers.serve(0, 30, 0.004)
     workers.serve(1, 20, 0.2)
@@ -77,7 +77,7 @@ def test_what_came_between_two_looks_over_all_workers(workers: Workers) -> None:
     assert 0.1 < figures.p95_seconds <= 0.25
 
 
-def test_only_the_seconds_that_are_asked_for_count(workers: Workers) -> None:
+def test_only_the_requested_window_counts(workers: Workers) -> None:
     for second in range(100):
         workers.refresh(NOW + second)
         workers.serve(0, 10 if second < 89 else 1, 0.1)
@@ -85,7 +85,7 @@ def test_only_the_seconds_that_are_asked_for_count(workers: Workers) -> None:
     assert workers.watch.stats("shop", 60).requests_per_minute == pytest.approx(60 * 510 / 60)
 
 
-def test_a_worker_that_writes_no_more_is_not_alive(workers: Workers) -> None:
+def test_a_worker_that_stops_writing_is_not_alive(workers: Workers) -> None:
     workers.each[1].rooms["shop"].in_flight = 5
     workers.refresh(NOW)
     assert workers.watch.workers_alive == 2
@@ -98,7 +98,7 @@ def test_a_worker_that_writes_no_more_is_not_alive(workers: Workers) -> None:
 
 
 @pytest.mark.parametrize("age", [0.0, 2.5, 3.5, 4.5, 6.0, 60.0])
-def test_a_worker_is_alive_on_the_dashboard_and_in_the_metrics_alike(workers: Workers, age: float) -> None:
+def test_dashboard_and_metrics_agree_on_live_workers(workers: Workers, age: float) -> None:
     now = time.time()
     workers.each[1].rooms["shop"].in_flight = 5
     workers.refresh(now)
@@ -110,7 +110,7 @@ def test_a_worker_is_alive_on_the_dashboard_and_in_the_metrics_alike(workers: Wo
     assert f'waitroom_upstream_in_flight{{room="shop"}} {in_flight:.1f}\n' in metrics
 
 
-def test_a_file_that_vanishes_makes_no_figures_up(workers: Workers) -> None:
+def test_a_vanished_file_causes_no_wrong_stats(workers: Workers) -> None:
     workers.serve(0, 100, 0.1)
     workers.refresh(NOW)
     (workers.folder / "edge-0.json").unlink()
@@ -119,7 +119,7 @@ def test_a_file_that_vanishes_makes_no_figures_up(workers: Workers) -> None:
     assert workers.watch.workers_alive == 1
 
 
-def test_api_and_autopilot_read_one_latency(workers: Workers) -> None:
+def test_api_and_autopilot_read_the_same_latency(workers: Workers) -> None:
     workers.refresh(NOW)
     workers.serve(0, 30, 0.15)
     workers.refresh(NOW + 4)
@@ -128,7 +128,7 @@ def test_api_and_autopilot_read_one_latency(workers: Workers) -> None:
     assert shop_json(stats)["p50_seconds"] == round(stats.p50_seconds, 4)
 
 
-def test_shares_are_of_the_answers_not_of_what_visitors_gave_up(workers: Workers) -> None:
+def test_failure_shares_exclude_abandoned_requests(workers: Workers) -> None:
     workers.refresh(NOW)
     workers.serve(0, 30, 0.1)
     workers.serve(0, 10, 0.1, "failed")
@@ -140,7 +140,7 @@ def test_shares_are_of_the_answers_not_of_what_visitors_gave_up(workers: Workers
     assert room_texts({**OPEN, "shop": shop_json(stats)})["failures"] == "25 % (10/min)"
 
 
-def test_streams_are_requests_and_answers_but_their_lifetime_is_no_latency(workers: Workers) -> None:
+def test_the_lifetime_of_streams_is_not_latency(workers: Workers) -> None:
     room = workers.each[0].rooms["shop"]
     workers.refresh(NOW)
     for _ in range(60):
@@ -155,7 +155,7 @@ def test_streams_are_requests_and_answers_but_their_lifetime_is_no_latency(worke
     assert figures.p95_seconds <= 0.025
 
 
-def test_a_file_that_a_former_version_wrote_still_counts(workers: Workers, tmp_path: Path) -> None:
+def test_a_file_of_an_earlier_version_counts(workers: Workers, tmp_path: Path) -> None:
     workers.serve(0, 10, 0.2)
     dumped = workers.each[0].dump()
     former = json.loads(dumped)
@@ -170,7 +170,7 @@ def test_a_file_that_a_former_version_wrote_still_counts(workers: Workers, tmp_p
         == json.loads(dumped)["shop"]["upstream_request_seconds"]["counts"]
     )
 
-    # The worker that takes its place goes on with the counts of old, and counts the latency from then on.
+    # The replacement continues with the earlier counts, and counts the latency from then on.
     workers.each[0] = EdgeMetrics(tmp_path, 0, ["shop"])
     workers.serve(0, 5, 0.2)
     workers.refresh(NOW + 10)
@@ -181,7 +181,7 @@ def test_a_file_that_a_former_version_wrote_still_counts(workers: Workers, tmp_p
     assert sum(totals(read_workers(tmp_path, NOW))["shop"].upstream_response_seconds.counts) == 5
 
 
-def test_sessions_that_are_shared_are_counted_once_over_all_workers_that_live(workers: Workers) -> None:
+def test_shared_sessions_are_counted_once_over_all_live_workers(workers: Workers) -> None:
     assert workers.watch.observed("shop") == NO_OBSERVATIONS
     workers.each[0].rooms["shop"].shared_sessions = [90, 91]
     workers.each[1].rooms["shop"].shared_sessions = [91, 92]
@@ -192,7 +192,7 @@ def test_sessions_that_are_shared_are_counted_once_over_all_workers_that_live(wo
     assert workers.watch.observed("shop").shared_sessions == {91, 92}
 
 
-def test_what_workers_saw_of_proxies_and_refused_requests_is_gathered(workers: Workers) -> None:
+def test_observations_of_proxies_and_refused_requests_are_merged(workers: Workers) -> None:
     first, second = (one.rooms["shop"] for one in workers.each)
     first.missing_proxy = "10.0.0.1"
     first.refused = {"POST /hooks": NOW - 5, "PUT /api": NOW - 50}
@@ -203,7 +203,7 @@ def test_what_workers_saw_of_proxies_and_refused_requests_is_gathered(workers: W
     assert observed.refused == {"POST /hooks": NOW, "PUT /api": NOW - 50}
 
 
-def test_files_of_the_release_before_are_read(workers: Workers) -> None:
+def test_files_of_the_previous_release_are_read(workers: Workers) -> None:
     workers.refresh(NOW)
     path = workers.folder / "edge-0.json"
     dumped = json.loads(path.read_bytes())
@@ -223,12 +223,12 @@ def test_the_gauge_counts_shared_sessions(workers: Workers) -> None:
     assert b'waitroom_shared_sessions{room="shop"} 101.0' in exposition(EdgeCollector(workers.folder))
 
 
-def test_two_looks_close_together_make_no_peak(workers: Workers) -> None:
-    """The dashboard's loop and the autopilot's look at times of their own."""
+def test_two_refreshes_close_together_cause_no_peak(workers: Workers) -> None:
+    """The loops of the dashboard and the autopilot refresh independently."""
     workers.refresh(NOW)
     for second in range(1, 5):
         workers.serve(0, 10, 0.1)
         workers.refresh(NOW + second)
         workers.watch.refresh(NOW + second + 0.01, NOW + second)
-        workers.watch.refresh(NOW + second, NOW + second)  # which had to wait for the other
+        workers.watch.refresh(NOW + second, NOW + second)  # had to wait for the other
         assert workers.watch.stats("shop", 1).requests_per_minute == pytest.approx(600, rel=0.05)

@@ -1,4 +1,4 @@
-"""How a process of ours begins."""
+"""The start of our processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def main():
 """
 
 
-def test_nothing_is_collected_before_all_is_there_and_what_is_there_never(tmp_path: Path) -> None:
+def test_nothing_is_collected_during_imports_and_imported_objects_are_frozen(tmp_path: Path) -> None:
     (tmp_path / "begun.py").write_text(MODULE)
     command = python_command("waitroom.process.bootstrap", "begun", "1", "two")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
@@ -36,18 +36,18 @@ def test_nothing_is_collected_before_all_is_there_and_what_is_there_never(tmp_pa
     assert frozen > 1000
 
 
-def test_the_command_and_the_module_are_one(tmp_path: Path) -> None:
+def test_the_command_and_the_module_are_the_same(tmp_path: Path) -> None:
     command = Path(sys.executable).parent / "waitroom"
-    said = [
+    output = [
         subprocess.run([*how, "--version"], check=True, capture_output=True, cwd=tmp_path, timeout=60).stdout
         for how in (python_command("waitroom"), (str(command),))
     ]
 
-    assert said[0] == said[1] != b""
+    assert output[0] == output[1] != b""
 
 
-def test_the_version_needs_neither_gateway_nor_settings(tmp_path: Path) -> None:
-    """Nor what they import: a command that says one line starts at once."""
+def test_the_version_imports_neither_gateway_nor_settings(tmp_path: Path) -> None:
+    """Nor their imports: a command that prints one line starts quickly."""
     program = "import sys; sys.argv[1:] = ['--version']; from waitroom.cli import main; import atexit; "
     program += "atexit.register(lambda: print(*sorted(sys.modules))); main()"
 
@@ -55,14 +55,14 @@ def test_the_version_needs_neither_gateway_nor_settings(tmp_path: Path) -> None:
         [sys.executable, "-c", program], check=True, capture_output=True, cwd=tmp_path, timeout=60
     ).stdout
 
-    said, _, imported = out.decode().partition("\n")
-    assert said.startswith("waitroom ")
+    output, _, imported = out.decode().partition("\n")
+    assert output.startswith("waitroom ")
     assert not {"pydantic", "redis", "asyncio", "structlog", "jinja2", "waitroom.settings.gateway"} & set(
         imported.split()
     )
 
 
-def test_every_command_is_found_where_it_is_said_to_be() -> None:
+def test_every_command_is_found_in_its_module() -> None:
     group = typer.main.get_command(app)
 
     assert {name: group.get_command(typer.Context(group), name).name for name in group.commands} == {

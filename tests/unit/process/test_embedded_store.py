@@ -1,4 +1,4 @@
-"""The gateway's own store: its start ends when it is cancelled."""
+"""The embedded store: cancellation of its start."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from waitroom.process.embedded_store import EmbeddedStore
 
 
 class Swallowing:
-    """A client whose ping answers although it was cancelled, as redis-py does before Python 3.12."""
+    """A client whose ping responds although it was cancelled, as redis-py does before Python 3.12."""
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
@@ -37,7 +37,7 @@ class Running:
     returncode = None
 
 
-async def test_a_start_that_is_cancelled_ends_even_if_the_client_swallows_it(
+async def test_a_cancelled_start_ends_even_if_the_client_swallows_the_cancellation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     redis: Any = Swallowing()

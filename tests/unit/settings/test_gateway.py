@@ -1,4 +1,4 @@
-"""The settings: each mistake is told in plain words and with its place, and what is right is taken as it was meant."""
+"""The settings: errors are reported with their place, and valid values are read as intended."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HASH = "$argon2id$v=19$m=65536,t=3,p=4$p07iChp4nsDuWfEWKAxsQQ$GWcPT97M5juN9zNMv9
 
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
-def test_a_mistake_is_told_with_its_place_and_how_to_mend_it(path: Path) -> None:
+def test_an_error_names_its_place_and_a_fix(path: Path) -> None:
     # "# expect: line 5, key | words | more words"; <file> stands for the file's own path
     expected = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# expect: ")
     place, *words = expected.replace("<file>", str(path)).split(" | ")
@@ -44,12 +44,12 @@ def test_a_mistake_is_told_with_its_place_and_how_to_mend_it(path: Path) -> None
 
 
 @pytest.mark.parametrize("path", GOOD, ids=lambda path: path.stem)
-def test_what_is_right_is_accepted_and_survives_the_pipe(path: Path) -> None:
+def test_valid_settings_are_accepted_and_survive_serialization(path: Path) -> None:
     settings = load_settings(path, {}, {})
     assert from_json(to_json(settings)) == settings
 
 
-def test_every_key_is_taken_as_given() -> None:
+def test_every_key_is_read() -> None:
     assert load_settings(FILES / "good/everything.toml", {}, {}) == Settings(
         listen="127.0.0.1:9000",
         admin_listen="127.0.0.1:9001",
@@ -159,14 +159,14 @@ def test_every_key_is_taken_as_given() -> None:
     )
 
 
-def test_the_file_of_everything_leaves_no_key_out() -> None:
+def test_the_file_with_everything_has_every_key() -> None:
     text = (FILES / "good/everything.toml").read_text(encoding="utf-8")
     for table in (Settings, RoomSettings, BypassRule, UserSettings, Webhook):
         for name in keys_of(table).keys() - {"rooms", "bypass", "users", "webhooks", "secrets_file"}:
             assert re.search(rf"^{name} = ", text, re.MULTILINE), name
 
 
-def test_a_file_of_numbers_gives_floats_where_floats_are_declared() -> None:
+def test_integers_become_floats_where_floats_are_declared() -> None:
     room = load_settings(FILES / "good/whole_number_for_number.toml", {}, {}).rooms[0]
     assert isinstance(room.rate_per_minute, float)
     assert isinstance(room.upstream_connect_seconds, float)
@@ -183,28 +183,28 @@ def test_keys_of_the_top_level_and_of_rooms_differ() -> None:
     assert not keys_of(Settings).keys() & keys_of(RoomSettings).keys()
 
 
-# --- where settings come from
+# --- sources
 
 
-def test_an_upstream_alone_makes_a_room(tmp_path: Path) -> None:
+def test_an_upstream_flag_creates_a_room(tmp_path: Path) -> None:
     settings = load(tmp_path, None, upstream="http://127.0.0.1:3000/")
     assert settings == Settings(rooms=(RoomSettings("shop", UPSTREAM),))
     assert settings.workers >= 1
 
 
-def test_an_upstream_in_the_environment_alone_makes_a_room(tmp_path: Path) -> None:
+def test_an_upstream_in_the_environment_creates_a_room(tmp_path: Path) -> None:
     env = {"WAITROOM_UPSTREAM": UPSTREAM, "WAITROOM_NAME": "sale", "WAITROOM_ROOMS_SHOP_MAX_ACTIVE": "7"}
     assert load(tmp_path, None, env).rooms == (RoomSettings("sale", UPSTREAM, max_active=7),)
 
 
-def test_an_upstream_makes_a_room_for_a_file_without_one(tmp_path: Path) -> None:
+def test_an_upstream_flag_creates_a_room_for_a_file_without_rooms(tmp_path: Path) -> None:
     assert load(tmp_path, "workers = 2", upstream=UPSTREAM) == Settings(
         workers=2, rooms=(RoomSettings("shop", UPSTREAM),)
     )
     assert load(tmp_path, "rooms = []", upstream=UPSTREAM).rooms == (RoomSettings("shop", UPSTREAM),)
 
 
-def test_flags_go_before_the_environment_and_that_before_the_file(tmp_path: Path) -> None:
+def test_flags_take_precedence_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
     text = f"workers = 1\ngrace_seconds = 1\nclient_head_seconds = 1\n{ROOM}max_active = 1\nrate_per_minute = 1\n"
     env = {
         "WAITROOM_GRACE_SECONDS": "2",
@@ -221,7 +221,7 @@ def test_flags_go_before_the_environment_and_that_before_the_file(tmp_path: Path
     )
 
 
-def test_a_variable_with_the_rooms_name_goes_before_one_without(tmp_path: Path) -> None:
+def test_a_variable_with_the_rooms_name_takes_precedence(tmp_path: Path) -> None:
     env = {"WAITROOM_ROOMS_SHOP_MAX_ACTIVE": "5", "WAITROOM_MAX_ACTIVE": "6"}
     assert load(tmp_path, ROOM, env).rooms[0].max_active == 5
 
@@ -247,12 +247,12 @@ def test_lists_and_tables_in_the_environment(tmp_path: Path) -> None:
     assert settings.rooms[0].bypass == (BypassRule(("/hooks/",), ("POST",)),)
 
 
-def test_an_empty_variable_is_as_good_as_none(tmp_path: Path) -> None:
+def test_empty_variables_are_ignored(tmp_path: Path) -> None:
     env = {"WAITROOM_REDIS_URL": "", "WAITROOM_WORKERS": " ", "WAITROOM_NO_SUCH_THING": ""}
     assert load(tmp_path, f"workers = 2\n{ROOM}", env).workers == 2
 
 
-def test_variables_that_are_not_ours_or_made_by_kubernetes_are_passed_over(tmp_path: Path) -> None:
+def test_foreign_variables_and_those_of_kubernetes_are_ignored(tmp_path: Path) -> None:
     env = {
         "PATH": "/bin",
         "WAITROOMS": "x",
@@ -289,20 +289,18 @@ def test_variables_that_are_not_ours_or_made_by_kubernetes_are_passed_over(tmp_p
         ("WAITROOM_KEEP_PLACE_SECONDS", "100", "WAITROOM_KEEP_PLACE_SECONDS: keep_place_seconds (100) is less than"),
     ],
 )
-def test_mistakes_in_the_environment_name_the_variable(
-    tmp_path: Path, variable: str, value: str, expected: str
-) -> None:
+def test_errors_in_the_environment_name_the_variable(tmp_path: Path, variable: str, value: str, expected: str) -> None:
     (problem,) = refused(tmp_path, ROOM, {variable: value})
     assert problem.startswith(expected)
 
 
 @pytest.mark.parametrize(("text", "meant"), [("true", True), (" false ", False)])
-def test_a_switch_in_the_environment(tmp_path: Path, text: str, meant: bool) -> None:
+def test_a_boolean_in_the_environment(tmp_path: Path, text: str, meant: bool) -> None:
     env = {"WAITROOM_PROXY_PROTOCOL": text, "WAITROOM_TRUSTED_PROXIES": "10.0.0.1"}
     assert load(tmp_path, ROOM, env).proxy_protocol is meant
 
 
-def test_a_variable_that_could_mean_several_rooms_is_refused(tmp_path: Path) -> None:
+def test_an_ambiguous_variable_is_refused(tmp_path: Path) -> None:
     (problem,) = refused(tmp_path, TWO_ROOMS, {"WAITROOM_MAX_ACTIVE": "5"})
     assert problem == (
         "WAITROOM_MAX_ACTIVE: is ambiguous: several rooms match. Write WAITROOM_ROOMS_<NAME>_MAX_ACTIVE with the "
@@ -324,7 +322,7 @@ def test_a_variable_that_could_mean_several_rooms_is_refused(tmp_path: Path) -> 
         ({"template": "nowhere.html"}, "--template: names "),
     ],
 )
-def test_mistakes_in_flags_name_the_flag(tmp_path: Path, flags: dict[str, object], expected: str) -> None:
+def test_errors_in_flags_name_the_flag(tmp_path: Path, flags: dict[str, object], expected: str) -> None:
     (problem,) = refused(tmp_path, ROOM, {}, **flags)
     assert problem.startswith(expected)
 
@@ -334,12 +332,12 @@ def test_a_flag_for_a_room_needs_a_single_room(tmp_path: Path) -> None:
     assert problem.startswith("--upstream: requires a single room, but there are 2.")
 
 
-def test_nothing_at_all_is_one_problem(tmp_path: Path) -> None:
+def test_missing_rooms_are_a_single_problem(tmp_path: Path) -> None:
     (problem,) = refused(tmp_path, None, {"WAITROOM_MAX_ACTIVE": "5"}, rate_per_minute=5)
     assert problem.startswith("rooms: no room is defined.")
 
 
-def test_relative_files_start_at_the_settings_file_or_else_at_the_working_directory(
+def test_relative_paths_start_at_the_settings_file_or_at_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
@@ -361,22 +359,22 @@ def test_relative_files_start_at_the_settings_file_or_else_at_the_working_direct
 
 
 @pytest.mark.parametrize("name", ["nowhere.toml", "."])
-def test_a_file_that_cannot_be_read_is_said(tmp_path: Path, name: str) -> None:
+def test_an_unreadable_file_is_reported(tmp_path: Path, name: str) -> None:
     with pytest.raises(SettingsError, match="can't be read") as caught:
         load_settings(tmp_path / name, {}, {})
     assert caught.value.problems[0].where == str(tmp_path / name)
 
 
-def test_a_file_that_is_no_text_is_said(tmp_path: Path) -> None:
+def test_a_binary_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "waitroom.toml").write_bytes(b"listen = '\xff'\n")
     with pytest.raises(SettingsError, match="isn't UTF-8 text"):
         load_settings(tmp_path / "waitroom.toml", {}, {})
 
 
-# --- all that is wrong, at once
+# --- several errors
 
 
-def test_all_that_is_wrong_is_said_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+def test_all_errors_are_reported_in_the_order_of_the_file(tmp_path: Path) -> None:
     text = """\
 workers = "4"
 secrets = ["short"]
@@ -416,8 +414,8 @@ paths = ["a", "/b"]
     ]
 
 
-def test_a_refused_value_brings_no_second_complaint(tmp_path: Path) -> None:
-    """Its default must not be measured against the other values."""
+def test_a_rejected_value_causes_no_second_problem(tmp_path: Path) -> None:
+    """Its default must not be compared with the other values."""
     assert len(refused(tmp_path, ROOM + "session_seconds = 10\nsession_max_seconds = 70\n")) == 1
     assert len(refused(tmp_path, 'listen = 8080\nadmin_listen = "127.0.0.1:8080"\n' + ROOM)) == 1
     assert len(refused(tmp_path, f'rooms = ["x", {{name = "room-0", upstream = "{UPSTREAM}"}}]')) == 1
@@ -441,16 +439,16 @@ def test_an_upstream_is_one_address_or_several(tmp_path: Path) -> None:
     assert from_json(to_json(settings)) == settings
 
 
-# --- a rate that the autopilot finds
+# --- autopilot
 
 
 @pytest.mark.parametrize("switch", ["", "autopilot = true\n"])
-def test_a_rate_of_auto_switches_the_autopilot_on(tmp_path: Path, switch: str) -> None:
+def test_a_rate_of_auto_turns_the_autopilot_on(tmp_path: Path, switch: str) -> None:
     (room,) = load(tmp_path, f'{ROOM}rate_per_minute = "auto"\n{switch}').rooms
     assert (room.autopilot, room.rate_per_minute) == (True, 600)
 
 
-def test_a_rate_of_auto_may_come_from_the_environment_and_is_told_with_its_place(tmp_path: Path) -> None:
+def test_a_rate_of_auto_may_come_from_the_environment_and_keeps_its_place(tmp_path: Path) -> None:
     assert load(tmp_path, ROOM, {"WAITROOM_RATE_PER_MINUTE": "auto"}).rooms[0].autopilot
     text = f'{ROOM}method = "passthrough"\nrate_per_minute = "auto"\n'
     assert refused(tmp_path, text)[0].startswith('line 5, rooms[0] "shop".autopilot: ')

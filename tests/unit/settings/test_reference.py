@@ -1,4 +1,4 @@
-"""The reference and the example file say what the code does."""
+"""The reference and the example file match the definitions."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ KEYS = [
 ]
 
 
-def test_both_are_up_to_date() -> None:
+def test_reference_and_example_are_up_to_date() -> None:
     """If not, run ``python -m waitroom.settings.reference`` in the repository's root."""
     assert (ROOT / REFERENCE).read_text(encoding="utf-8") == reference_markdown()
     assert (ROOT / EXAMPLE).read_text(encoding="utf-8") == example_toml()
 
 
-def test_the_example_passes_and_sets_nothing_but_the_room() -> None:
+def test_the_example_is_valid_and_sets_only_the_room() -> None:
     settings = load_settings(ROOT / EXAMPLE, {}, {})
     assert settings == Settings(rooms=(RoomSettings("shop", "http://127.0.0.1:3000"),))
 
@@ -57,15 +57,15 @@ def test_the_example_explains_every_key_and_its_default(header: str, key: Key) -
         assert value == key.default
 
 
-def test_every_line_of_the_example_can_be_switched_on() -> None:
-    switched_on = re.sub(r"^#(?! |$)", "", (ROOT / EXAMPLE).read_text(encoding="utf-8"), flags=re.MULTILINE)
-    data = tomllib.loads(switched_on)
+def test_every_line_of_the_example_can_be_enabled() -> None:
+    enabled = re.sub(r"^#(?! |$)", "", (ROOT / EXAMPLE).read_text(encoding="utf-8"), flags=re.MULTILINE)
+    data = tomllib.loads(enabled)
     assert data.keys() == keys_of(Settings).keys()
     assert data["rooms"][0].keys() == keys_of(RoomSettings).keys()
 
 
 @pytest.mark.parametrize(("header", "key"), KEYS)
-def test_every_key_says_what_it_is_for_and_which_unit_it_has(header: str, key: Key) -> None:
+def test_every_key_has_a_description_and_a_unit(header: str, key: Key) -> None:
     assert key.about.what.endswith(".")
     assert key.about.change.endswith(".") or key.name == "upstream"
     if key.shape.name in {"INTEGER", "NUMBER"}:
@@ -82,7 +82,7 @@ def test_resources_are_found_in_the_repository() -> None:
     assert resource_path("config").samefile(ROOT / "config")
 
 
-def test_resources_of_the_wheel_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resources_of_the_wheel_take_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packaged = tmp_path / "waitroom" / "_data" / "config"
     packaged.mkdir(parents=True)
     (tmp_path / "config").mkdir()
@@ -90,7 +90,7 @@ def test_resources_of_the_wheel_go_first(tmp_path: Path, monkeypatch: pytest.Mon
     assert resource_path("config") == packaged
 
 
-def test_missing_resources_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_resources_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("waitroom.resources._PACKAGE", tmp_path / "waitroom")
     with pytest.raises(StartError, match="templates"):
         resource_path("templates")

@@ -1,4 +1,4 @@
-"""The settings keep their secrets: no mistake and no look at them shows one, and the pipe carries them."""
+"""Secrets in the settings: no error and no repr shows one, and serialization includes them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_no_error_shows_a_secret(tmp_path: Path, text: str, env: dict[str, str])
     (tmp_path / "secrets").write_text(f"{LONG_SECRET}\n{SECRET}\n")
     with pytest.raises(SettingsError) as caught:
         load(tmp_path, f"{text}\n{ROOM}", env)
-    # the traceback brings the errors behind this one along
+    # the traceback includes chained errors
     shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value) + repr(caught.value.problems)
     assert SECRET not in shown
 
@@ -65,13 +65,13 @@ def test_a_secrets_file_gives_the_secrets_in_its_order() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b'{"rooms": [], "secrets": ["hunter2"]}'])
-def test_what_is_no_settings_json_is_refused_without_showing_it(data: bytes) -> None:
+def test_invalid_json_is_refused_without_quoting_it(data: bytes) -> None:
     with pytest.raises(SettingsError) as caught:
         from_json(data)
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
-def test_the_pipe_carries_secrets_and_redis_url(tmp_path: Path) -> None:
+def test_serialization_includes_secrets_and_redis_url(tmp_path: Path) -> None:
     settings = dataclasses.replace(
         load(tmp_path, ROOM), secrets=(LONG_SECRET,), secrets_file="/run/secrets", redis_url="redis://h"
     )

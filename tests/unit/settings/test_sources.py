@@ -1,11 +1,11 @@
-"""Keys of a TOML file are found on their lines, however it is written."""
+"""The line numbers of keys in a TOML file, in any notation."""
 
 from __future__ import annotations
 
 from waitroom.settings.sources import key_lines
 
 
-def test_lines_are_found_whatever_the_way_of_writing() -> None:
+def test_lines_are_found_in_any_notation() -> None:
     text = '''\
 # comment = 1
 

@@ -1,4 +1,4 @@
-"""Single values: their normal forms, and what is refused."""
+"""Validators: normalized values and errors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from waitroom.settings.validators import Address
         (validators.file_path, "a b", "a b"),
     ],
 )
-def test_normal_forms_stay_as_they_are(check: Callable[[str], str], value: str, normal: str) -> None:
+def test_normalized_values_are_stable(check: Callable[[str], str], value: str, normal: str) -> None:
     assert check(value) == normal
     assert check(normal) == normal
 
@@ -101,7 +101,7 @@ def test_normal_forms_stay_as_they_are(check: Callable[[str], str], value: str, 
         (validators.file_path, "a\0b", "remove the key"),
     ],
 )
-def test_what_is_refused_is_told_how_to_mend(check: Callable[[str], str], value: str, fix: str) -> None:
+def test_errors_suggest_a_fix(check: Callable[[str], str], value: str, fix: str) -> None:
     with pytest.raises(PydanticCustomError) as caught:
         check(value)
     context = caught.value.context
@@ -119,5 +119,5 @@ def test_what_is_refused_is_told_how_to_mend(check: Callable[[str], str], value:
         ("unix:///run/shop.sock", None),
     ],
 )
-def test_where_an_upstream_listens(upstream: str, address: Address | None) -> None:
+def test_addresses_of_upstreams(upstream: str, address: Address | None) -> None:
     assert validators.upstream_address(upstream) == address

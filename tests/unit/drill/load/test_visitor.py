@@ -29,7 +29,7 @@ def arrived(**profile):
     return visitor
 
 
-def test_one_who_is_let_in_at_once_buys_step_by_step(rng):
+def test_a_visitor_admitted_immediately_buys_step_by_step(rng):
     visitor = arrived(think_seconds=(1.0, 1.0))
     assert visitor.next(PageSeen(Page.PRODUCT), 1.0, rng) == Submit("/basket", after=1.0)
     assert visitor.next(PageSeen(Page.BASKET), 2.0, rng) == Navigate("/checkout", 1.0)
@@ -42,7 +42,7 @@ def test_one_who_is_let_in_at_once_buys_step_by_step(rng):
     assert visitor.wait_seconds is None
 
 
-def test_one_in_line_polls_when_told_and_navigates_when_called(rng):
+def test_a_waiting_visitor_polls_and_navigates_when_called(rng):
     visitor = arrived()
     assert visitor.next(PageSeen(Page.WAITING, poll_after=3.0), 1.0, rng) == Poll(3.0)
     assert visitor.next(StatusSeen("waiting", 11.0), 4.0, rng) == Poll(11.0)
@@ -54,7 +54,7 @@ def test_one_in_line_polls_when_told_and_navigates_when_called(rng):
 
 
 @pytest.mark.parametrize("state", ["called", "admitted", "unknown"])
-def test_the_page_is_loaded_again_at_most_every_five_seconds(rng, state):
+def test_the_page_is_reloaded_at_most_every_five_seconds(rng, state):
     visitor = arrived()
     visitor.next(PageSeen(Page.WAITING), 1.0, rng)
     assert visitor.next(StatusSeen(state, 1.0), 2.0, rng) == Navigate("/", 0.0)
@@ -70,25 +70,25 @@ def test_the_page_is_loaded_again_at_most_every_five_seconds(rng, state):
 @pytest.mark.parametrize(
     ("state", "outcome"), [("sold_out", Outcome.SOLD_OUT), ("closed", Outcome.CLOSED)], ids=["sold out", "closed"]
 )
-def test_one_told_there_is_nothing_left_goes(rng, state, outcome):
+def test_a_visitor_leaves_a_closed_or_sold_out_room(rng, state, outcome):
     visitor = arrived()
     visitor.next(PageSeen(Page.WAITING), 1.0, rng)
     assert visitor.next(StatusSeen(state, 5.0), 2.0, rng) == Leave(outcome)
 
 
-def test_one_who_finds_it_sold_out_in_the_shop_goes(rng):
+def test_a_visitor_leaves_a_sold_out_shop(rng):
     visitor = arrived()
     assert visitor.next(PageSeen(Page.SOLD_OUT), 1.0, rng) == Leave(Outcome.SOLD_OUT)
     assert visitor.admitted_at == 1.0
 
 
-def test_the_impatient_leave_when_their_patience_ends_and_not_at_the_next_poll(rng):
+def test_an_impatient_visitor_leaves_when_the_patience_ends_and_not_at_the_next_poll(rng):
     visitor = arrived(patience_seconds=10.0, sends_leave=True)
     assert visitor.next(PageSeen(Page.WAITING, poll_after=4.0), 1.0, rng) == Poll(4.0)
     assert visitor.next(StatusSeen("waiting", 30.0), 5.0, rng) == Leave(Outcome.GAVE_UP, 6.0, sends_leave=True)
 
 
-def test_a_closed_tab_comes_back_once_with_a_navigation(rng):
+def test_a_closed_tab_returns_once_with_a_navigation(rng):
     visitor = arrived(closes_tab_after=5.0, away_seconds=4.0)
     assert visitor.next(PageSeen(Page.WAITING, poll_after=2.0), 1.0, rng) == Poll(2.0)
     assert visitor.next(StatusSeen("waiting", 10.0), 3.0, rng) == Navigate("/", 7.0)
@@ -96,7 +96,7 @@ def test_a_closed_tab_comes_back_once_with_a_navigation(rng):
     assert visitor.joined_at == 1.0
 
 
-def test_one_in_line_never_gives_up_on_failures_and_backs_off(rng):
+def test_a_waiting_visitor_never_gives_up_on_failures_and_backs_off(rng):
     visitor = arrived()
     visitor.next(PageSeen(Page.WAITING), 1.0, rng)
     moves = [visitor.next(Failed(), 2.0, rng) for _ in range(9)]
@@ -108,7 +108,7 @@ def test_one_in_line_never_gives_up_on_failures_and_backs_off(rng):
     assert visitor.errors == 9
 
 
-def test_one_in_the_shop_tries_the_same_step_again_and_at_last_goes_home(rng):
+def test_a_visitor_in_the_shop_retries_a_step_and_finally_leaves(rng):
     visitor = arrived(retry_seconds=(2.0, 2.0))
     step = visitor.next(PageSeen(Page.CHECKOUT), 1.0, rng)
     for _ in range(LEAVES_AFTER_FAILURES - 1):
@@ -116,7 +116,7 @@ def test_one_in_the_shop_tries_the_same_step_again_and_at_last_goes_home(rng):
     assert visitor.next(Failed(), 3.0, rng) == Leave(Outcome.FAILED)
 
 
-def test_a_success_forgives_earlier_failures(rng):
+def test_a_success_resets_the_failure_count(rng):
     visitor = arrived()
     for _ in range(LEAVES_AFTER_FAILURES - 1):
         visitor.next(Failed(), 1.0, rng)
@@ -129,7 +129,7 @@ def test_an_empty_basket_leads_back_to_the_product(rng):
     assert visitor.next(PageSeen(Page.EMPTY_BASKET), 1.0, rng) == Navigate("/", 0.5)
 
 
-def test_the_end_of_the_drill_says_where_each_stands(rng):
+def test_the_end_of_the_drill_sets_the_outcomes(rng):
     absent, waiting, inside, gone = Visitor(VisitorProfile()), arrived(), arrived(), arrived()
     waiting.next(PageSeen(Page.WAITING), 1.0, rng)
     inside.next(PageSeen(Page.PRODUCT), 1.0, rng)

@@ -71,27 +71,27 @@ def shown(renderable):
     return " ".join(console.file.getvalue().split())
 
 
-def test_a_rooms_figures_are_read_from_the_metrics():
+def test_room_stats_are_parsed_from_the_metrics():
     assert parse_room_stats(METRICS, "shop") == RoomStats(312, 4, 63, 400, 88, 3)
     assert parse_room_stats(METRICS, "nowhere") == RoomStats()
 
 
-def test_what_is_no_metrics_text_is_refused():
+def test_invalid_metrics_are_refused():
     with pytest.raises(ValueError, match="html"):
         parse_room_stats("<html>not here</html>", "shop")
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 2.0), (0.9, 4.0), (1, 4.0), (0, 1.0), (0.51, 3.0)])
-def test_quantiles_are_values_that_occurred(share, expected):
+def test_quantiles_are_observed_values(share, expected):
     assert quantile([1.0, 2.0, 3.0, 4.0], share) == expected
 
 
-def test_there_is_no_quantile_of_nothing():
+def test_an_empty_list_has_no_quantile():
     with pytest.raises(ValueError, match="no values"):
         quantile([], 0.5)
 
 
-def test_the_summary_says_what_became_of_all():
+def test_the_summary_lists_the_outcomes():
     text = shown(summary_report(summary()))
     for part in (
         "arrived 400 of 400 in 52 s",
@@ -112,7 +112,7 @@ def test_the_summary_says_what_became_of_all():
     assert "still waiting" not in text
 
 
-def test_the_summary_works_with_nothing_known():
+def test_the_summary_works_without_any_stats():
     text = shown(
         summary_report(summary(waits=[], shop=None, room=None, baseline=None, errors={"timeout": 2, "status": 1}))
     )
@@ -122,7 +122,7 @@ def test_the_summary_works_with_nothing_known():
     assert "limits exceeded" not in text
 
 
-def test_without_a_terminal_a_line_comes_every_few_seconds():
+def test_without_a_terminal_a_line_is_printed_every_few_seconds():
     console = Console(file=io.StringIO(), width=40)
     with Progress(console) as progress:
         for second in range(12):
@@ -133,7 +133,7 @@ def test_without_a_terminal_a_line_comes_every_few_seconds():
     assert "called" not in lines[1]
 
 
-def test_in_a_terminal_every_moment_is_drawn_and_cleared_at_the_end():
+def test_in_a_terminal_every_snapshot_is_drawn_and_cleared_at_the_end():
     console = Console(file=io.StringIO(), width=120, force_terminal=True, legacy_windows=False)
     with Progress(console) as progress:
         progress.show(snapshot())

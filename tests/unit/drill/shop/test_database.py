@@ -53,21 +53,21 @@ def test_nobody_else_sees_an_order(database):
     assert database.order(order.number + 1, "s1") is None
 
 
-def test_a_failed_order_leaves_all_as_it_was(database):
+def test_a_failed_order_changes_nothing(database):
     database.fill_basket("s1")
     with pytest.raises(Exception, match="NOT NULL"):
         database.place_order("s1", None, "ada@example.com")
     assert (database.stock(), database.orders(), database.basket("s1")) == (2, 0, True)
 
 
-def test_the_stock_outlives_a_restart(path, database):
+def test_the_stock_survives_a_restart(path, database):
     buy(database, "s1")
     again = Database(path, stock=500)
     assert again.stock() == 1
     again.close()
 
 
-def test_two_shops_on_one_file_never_sell_more_than_there_is(path):
+def test_several_shops_on_one_file_never_oversell(path):
     stock, shops, tries = 25, 4, 20
 
     def sell(shop):
@@ -83,7 +83,7 @@ def test_two_shops_on_one_file_never_sell_more_than_there_is(path):
     assert min(left for _, left in results) == 0
 
 
-def test_a_file_that_another_is_just_opening_is_waited_for(path, monkeypatch):
+def test_opening_waits_for_another_process(path, monkeypatch):
     with closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN IMMEDIATE")
         monkeypatch.setattr("waitroom.drill.shop.database.time.sleep", lambda seconds: other.rollback())
@@ -100,7 +100,7 @@ async def test_the_database_thread_refuses_work_before_it_is_open():
 
 
 class Holder:
-    """Holds connections until told to let them go."""
+    """Holds connections until it is released."""
 
     def __init__(self, pool):
         self.pool = pool
@@ -120,7 +120,7 @@ class Holder:
             await self.changed.wait_for(lambda: self.held == count)
 
 
-async def test_the_pool_lends_no_more_than_it_has_and_refuses_beyond_its_queue():
+async def test_the_pool_has_limits_for_connections_and_queue():
     pool = Pool(2, backlog=1, wait_seconds=5, query_seconds=0)
     holder = Holder(pool)
     async with asyncio.TaskGroup() as group:
@@ -135,7 +135,7 @@ async def test_the_pool_lends_no_more_than_it_has_and_refuses_beyond_its_queue()
     assert (holder.held, pool.busy, pool.waiting) == (3, 0, 0)
 
 
-async def test_a_request_waits_for_a_connection_only_so_long():
+async def test_a_request_waits_for_a_connection_for_a_limited_time():
     pool = Pool(1, backlog=10, wait_seconds=0.01, query_seconds=0)
     holder = Holder(pool)
     async with asyncio.TaskGroup() as group:
@@ -148,7 +148,7 @@ async def test_a_request_waits_for_a_connection_only_so_long():
     assert (pool.busy, pool.waiting) == (0, 0)
 
 
-async def test_a_visitor_who_goes_while_waiting_gives_the_turn_back():
+async def test_a_cancelled_request_leaves_the_queue():
     pool = Pool(1, backlog=10, wait_seconds=5, query_seconds=0)
     holder = Holder(pool)
     async with asyncio.TaskGroup() as group:
@@ -164,8 +164,8 @@ async def test_a_visitor_who_goes_while_waiting_gives_the_turn_back():
         assert pool.busy == 1
 
 
-@pytest.mark.parametrize(("sizes", "lent"), [([4], 4), ([1], 1), ([1, 3], 3), ([4, 1, 2], 2)])
-async def test_a_pool_of_another_size_lends_so_many(sizes, lent):
+@pytest.mark.parametrize(("sizes", "expected"), [([4], 4), ([1], 1), ([1, 3], 3), ([4, 1, 2], 2)])
+async def test_a_resized_pool_has_the_new_number_of_connections(sizes, expected):
     pool = Pool(2, backlog=100, wait_seconds=5, query_seconds=0)
     for size in sizes:
         pool.resize(size)
@@ -173,13 +173,13 @@ async def test_a_pool_of_another_size_lends_so_many(sizes, lent):
     async with asyncio.TaskGroup() as group:
         for _ in range(6):
             group.create_task(holder.hold())
-        await holder.until_held(lent)
-        assert (pool.busy, pool.size) == (lent, lent)
+        await holder.until_held(expected)
+        assert (pool.busy, pool.size) == (expected, expected)
         holder.let_go.set()
     assert (holder.held, pool.busy, pool.waiting) == (6, 0, 0)
 
 
-async def test_a_pool_that_shrinks_finishes_what_is_under_way():
+async def test_a_shrinking_pool_finishes_queries_in_progress():
     pool = Pool(2, backlog=10, wait_seconds=5, query_seconds=0)
     holder = Holder(pool)
     async with asyncio.TaskGroup() as group:
