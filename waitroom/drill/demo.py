@@ -267,7 +267,7 @@ class _Demo:
 
     def _crowd(self, origin: str) -> Crowd:
         # The same seed each time: the same crowd visits the shop with and without the gateway.
-        return Crowd(origin, ROOM, self._scale.plan(), random.Random(_SEED))  # noqa: S311 - dice, not secrets
+        return Crowd(origin, ROOM, self._scale.plan(), random.Random(_SEED))  # noqa: S311 - not for secrets
 
     async def _start_shop(self, processes: ChildProcesses, name: str) -> str:
         command = shop_command(self._scale, self._folder / f"{name}.sqlite")

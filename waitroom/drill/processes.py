@@ -122,10 +122,10 @@ class ChildProcesses:
         """
         log = folder / f"{name}.log"
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        tether = python_command("waitroom.process.pdeathsig", str(os.getpid()))
+        wrapper = python_command("waitroom.process.pdeathsig", str(os.getpid()))
         try:
             process = await asyncio.create_subprocess_exec(
-                *tether,
+                *wrapper,
                 *command,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE if pipe else descriptor,

@@ -99,7 +99,7 @@ class EmbeddedStore:
         self._lock = await lock_directory(self._data_dir, self._stop_orphan)
 
     async def _stop_orphan(self) -> None:
-        """Stops the server of a gateway that was killed, on systems that can't tether it."""
+        """Stops the server of a gateway that was killed, on systems that can't end it with its parent."""
         if HAS_PDEATHSIG or not self.socket.exists():
             return
         async with connect(self.url) as redis:

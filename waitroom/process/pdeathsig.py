@@ -1,7 +1,7 @@
 """Runs a command that ends when its parent does: ``python -m waitroom.process.pdeathsig PARENT_PID COMMAND …``.
 
-For children that, unlike our own, can't watch a pipe. On systems without support (macOS), the command runs untethered,
-and the next start must handle an orphan.
+For children that, unlike our own, can't watch a pipe. On systems without support (macOS), the command outlives its
+parent, and the next start must handle an orphan.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> None:
-    """Tethers this process to its parent and executes the command."""
+    """Ties this process to the life of its parent and executes the command."""
     parent, command = int(arguments[0]), arguments[1:]
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -73,7 +73,7 @@ class DemoFlight:
         full: Looks at how full the pool was: when, and the share of its connections in use.
     """
 
-    dice: random.Random
+    rng: random.Random
     connections: int
     query_seconds: float
     rate: float
@@ -110,7 +110,7 @@ class DemoFlight:
         at, late = 0.0, visitors - at_once
         self._after(0.0, lambda: self._joins(at_once))
         for _ in range(late):
-            at += self.dice.expovariate(late / seconds)
+            at += self.rng.expovariate(late / seconds)
             self._after(at, lambda: self._joins(1))
 
     def run(self, until: float) -> None:
@@ -167,7 +167,7 @@ class DemoFlight:
             self._due -= 1
             self.waiting -= 1
             self.inside += 1
-            self._after(self.dice.uniform(*NOTICE_SECONDS), self._enters)
+            self._after(self.rng.uniform(*NOTICE_SECONDS), self._enters)
 
     def _look(self) -> None:
         counts = tuple(self._counts)
@@ -200,9 +200,9 @@ class DemoFlight:
             self._counts[bisect_left(BOUNDS, self.now - begun)] += 1
             if failed:
                 self.failures += 1
-                self._after(self.dice.uniform(*RETRY_SECONDS), lambda: self._asks(page))
+                self._after(self.rng.uniform(*RETRY_SECONDS), lambda: self._asks(page))
             elif page + 1 < len(VISIT):
-                pause = self.dice.uniform(*THINK_SECONDS) if VISIT[page + 1][1] else 0.0
+                pause = self.rng.uniform(*THINK_SECONDS) if VISIT[page + 1][1] else 0.0
                 self._after(pause, lambda: self._asks(page + 1))
             else:
                 self.left += 1
@@ -238,7 +238,7 @@ class DemoFlight:
     def _grant(self, query: Query) -> None:
         query.waits = False
         self._busy += 1
-        takes = self.query_seconds * (1 + self._busy / self.connections) + self.dice.expovariate(1 / NOISE_SECONDS)
+        takes = self.query_seconds * (1 + self._busy / self.connections) + self.rng.expovariate(1 / NOISE_SECONDS)
         takes += sum(end - self.now for begin, end in self.stalls if begin <= self.now < end)
 
         def over() -> None:

@@ -61,7 +61,7 @@ class World:
     """One run."""
 
     shop: ShopModel
-    dice: random.Random
+    rng: random.Random
     rate: float
     max_active: int = 10_000_000
     waiting: float = math.inf
@@ -168,7 +168,7 @@ class World:
         self.due -= comes
         self.waiting -= comes
         # The page asks every two seconds whether it is its turn.
-        self.called.append((self.now + self.dice.uniform(0.2, 2.2), comes))
+        self.called.append((self.now + self.rng.uniform(0.2, 2.2), comes))
         still: deque[tuple[float, float]] = deque()
         for due, count in self.called:
             if due <= self.now:
@@ -192,11 +192,11 @@ class World:
     def _noisy(self, expected: float) -> float:
         """A Poisson number (Knuth, TAOCP 2, 3.4.1); where it is not small, a normal one that is as good."""
         if expected > 6:
-            return max(0.0, self.dice.gauss(expected, math.sqrt(expected)))
+            return max(0.0, self.rng.gauss(expected, math.sqrt(expected)))
         count, product, least = -1, 1.0, math.exp(-expected)
         while product >= least:
             count += 1
-            product *= self.dice.random()
+            product *= self.rng.random()
         return float(count)
 
 

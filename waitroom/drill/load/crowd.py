@@ -166,7 +166,7 @@ class Crowd:
         origin: Scheme, host and port, such as ``http://127.0.0.1:8080``.
         room: The room's name, for its status and its cookies.
         plan: The arrivals and behavior of the visitors.
-        dice: The source of all randomness; seed it to repeat the same crowd.
+        rng: The source of all randomness; seed it to repeat the same crowd.
         request_seconds: The timeout of a request.
     """
 
@@ -182,7 +182,7 @@ class Crowd:
         self._arrivals = plan.arrivals(rng)
         self._origin = origin
         self._room = room
-        self._dice = rng
+        self._rng = rng
         self._request_seconds = request_seconds
         self._admissions: deque[float] = deque()
 
@@ -192,7 +192,7 @@ class Crowd:
         However it ends, even by cancellation, all visits are finished and have an outcome.
         """
         limit = min(self.plan.visitors, _MOST_CONNECTIONS)
-        # The session keeps no cookies: a shared jar would make all guests one visitor. Each guest has their own.
+        # The session keeps no cookies: a shared jar would make all clients one visitor. Each client has its own.
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=limit),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -257,7 +257,7 @@ class Crowd:
                 return
             seen = await self._make(session, client, move)
             was_outside = visitor.admitted_at is None
-            move = visitor.next(seen, loop.time(), self._dice)
+            move = visitor.next(seen, loop.time(), self._rng)
             if was_outside and visitor.admitted_at is not None:
                 self._admissions.append(loop.time())
 

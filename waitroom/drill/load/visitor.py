@@ -1,4 +1,4 @@
-"""The behavior of a simulated visitor: pure decisions, with the clock and the dice passed in."""
+"""The behavior of a simulated visitor: pure decisions, with the clock and the random number generator passed in."""
 
 from __future__ import annotations
 
