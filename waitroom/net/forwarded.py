@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from waitroom.net.header_policy import plain_names
+from waitroom.net.proxy_only_headers import plain_names
 
 # Visitors may send any number of hops through a trusted proxy. Only the nearest ones, up to this many, are used.
 MAX_HOPS: Final = 16

@@ -10,7 +10,7 @@ from typing import Final
 
 from waitroom.edge.http.caching import controls_caches
 from waitroom.edge.http.message import MalformedError, Trailers
-from waitroom.net.header_policy import OUR_PREFIX, moves_request, plain_name
+from waitroom.net.proxy_only_headers import OUR_PREFIX, is_proxy_only, plain_name
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
@@ -181,7 +181,7 @@ class ChunkedBody(Body):
         if found is None or self._trailer_bytes > MAX_TRAILER_BYTES:
             raise MalformedError(self._status, "invalid trailer field")
         name = plain_name(found[1].lower())
-        if not (name in _NO_TRAILERS or name.startswith(OUR_PREFIX) or moves_request(name) or controls_caches(name)):
+        if not (name in _NO_TRAILERS or name.startswith(OUR_PREFIX) or is_proxy_only(name) or controls_caches(name)):
             self.trailers.append((found[1], found[2].strip(b" \t")))
         return True
 

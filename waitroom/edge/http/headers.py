@@ -24,7 +24,7 @@ from waitroom.net.forwarded import (
     nearest_hops,
     parse_forwarded,
 )
-from waitroom.net.header_policy import OUR_PREFIX, moves_request, plain_name
+from waitroom.net.proxy_only_headers import OUR_PREFIX, is_proxy_only, plain_name
 
 COOKIE_PREFIX: Final = b"waitroom_"
 MAX_SAME_COOKIES: Final = 8
@@ -41,7 +41,7 @@ _HOP_BY_HOP = frozenset(
 # Headers that only the gateway may send to the shop, besides all names of its own.
 _OURS = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id"))
 _DROPPED_FROM_REQUESTS = _HOP_BY_HOP | _OURS
-_DROPPED_FROM_UNTRUSTED = _DROPPED_FROM_REQUESTS | {b"forwarded"}
+_DROPPED_WITH_FORWARDED = _DROPPED_FROM_REQUESTS | {b"forwarded"}
 _DROPPED_FROM_RESPONSES = _HOP_BY_HOP | {b"waitroom-command"}
 # A Connection header may name further ones, but must not make these disappear on the way to the shop.
 _HARMLESS_OPTIONS = frozenset((b"keep-alive", b"close", b"upgrade"))
@@ -49,7 +49,7 @@ _NEVER_BY_CONNECTION = frozenset(
     (b"host", b"content-length", b"cookie", b"authorization", b"content-type", b"set-cookie", b"cache-control")
 )
 # None of these is forwarded under another name that shops treat as the same.
-_NEVER_RESPELLED = _DROPPED_FROM_UNTRUSTED | _NEVER_BY_CONNECTION
+_NEVER_RESPELLED = _DROPPED_WITH_FORWARDED | _NEVER_BY_CONNECTION
 
 _FORWARDED_NAMES: Final = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"))
 _PROTO = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]{0,15}\Z")
@@ -195,7 +195,7 @@ def request_headers(request: Request, cookies: Sequence[bytes], peer: Peer) -> H
 
 
 def _filter_request_headers(request: Request, peer: Peer, forwarded: bool) -> tuple[HeaderBlock, HeaderBlock]:
-    dropped = _DROPPED_FROM_REQUESTS if forwarded else _DROPPED_FROM_UNTRUSTED
+    dropped = _DROPPED_FROM_REQUESTS if forwarded else _DROPPED_WITH_FORWARDED
     named = request.connection - _HARMLESS_OPTIONS
     if named:
         dropped = dropped | (named - _NEVER_BY_CONNECTION)
@@ -208,7 +208,7 @@ def _is_forged(lower: bytes, peer: Peer) -> bool:
     name = plain_name(lower)
     if name.startswith(OUR_PREFIX) or (name != lower and name in _NEVER_RESPELLED):
         return True
-    return not peer.trusted and moves_request(name) and name not in peer.proxies.kept_headers
+    return not peer.trusted and is_proxy_only(name) and name not in peer.proxies.kept_headers
 
 
 def forwarding_headers(request: Request, peer: Peer) -> HeaderBlock:

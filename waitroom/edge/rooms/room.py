@@ -25,7 +25,7 @@ from waitroom.edge.rooms.neighbours import Neighbours
 from waitroom.edge.rooms.preflight import Preflights
 from waitroom.edge.rooms.session import Session, SessionLimits
 from waitroom.edge.rooms.sessions import Sessions
-from waitroom.edge.rooms.without_pass import WithoutPassBudget
+from waitroom.edge.rooms.without_pass_budget import WithoutPassBudget
 from waitroom.edge.upstream.pool import UpstreamPool
 from waitroom.errors import InvalidTokenError, StoreUnavailable
 from waitroom.gate import needs_lookup

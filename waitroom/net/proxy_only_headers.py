@@ -1,4 +1,4 @@
-"""Request headers that could redirect a request to another path, method, host, address or user.
+"""Headers that only proxies may set: they could redirect a request to another path, method, host, address or user.
 
 Shops trust these headers, because in their own networks only a proxy sends them. From other peers they are forged: a
 path that the gateway has not seen, or an address that no limit counts. docs/headers.md lists them.
@@ -15,8 +15,8 @@ from typing import Final
 _NOT_ALPHANUMERIC = re.compile(rb"[^0-9a-z]")
 OUR_PREFIX: Final = b"waitroom-"
 
-# A prefix is followed by the end of the name or a hyphen.
-_FAMILIES: Final = frozenset(
+# Whole names, and prefixes of names before a hyphen.
+_PROXY_ONLY: Final = frozenset(
     (
         # The path, the method and the host that a proxy rewrote.
         *(b"x-original", b"x-rewrite", b"x-http-method", b"x-method-override", b"x-http-host-override"),
@@ -60,17 +60,17 @@ def plain_names(names: Iterable[str]) -> frozenset[bytes]:
     return frozenset(plain_name(name.lower().encode("ascii")) for name in names)
 
 
-def moves_request(name: bytes) -> bool:
+def is_proxy_only(name: bytes) -> bool:
     """Whether a header could redirect a request; such headers are dropped unless the peer is a trusted proxy.
 
     Args:
         name: As `plain_name` returns it.
     """
-    if name == _PROXY or name in _FAMILIES or name.startswith(_FORWARD):
+    if name == _PROXY or name in _PROXY_ONLY or name.startswith(_FORWARD):
         return True
     at = name.find(b"-")
     while at >= 0:
-        if name[:at] in _FAMILIES:
+        if name[:at] in _PROXY_ONLY:
             return True
         at = name.find(b"-", at + 1)
     return False

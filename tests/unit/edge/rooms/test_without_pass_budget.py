@@ -10,7 +10,7 @@ import pytest
 from support.edge_world import BUSY, OK, PAGE, QUIET, World, answer, get, room_settings
 from support.http_reader import read_requests
 from waitroom.edge.rooms.room import MAX_REFUSED_KINDS
-from waitroom.edge.rooms.without_pass import LOG_INTERVAL_SECONDS, MAX_KINDS, WithoutPassBudget
+from waitroom.edge.rooms.without_pass_budget import LOG_INTERVAL_SECONDS, MAX_KINDS, WithoutPassBudget
 from waitroom.queue.view import RoomState
 
 JSON = b"Accept: application/json"
