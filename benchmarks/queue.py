@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from waitroom.process.embedded_store import EmbeddedStore
-from waitroom.queue.limits import Limits
+from waitroom.queue.fields import Limits
 from waitroom.queue.store import QueueStore
 from waitroom.store.connection import connect
 

@@ -14,7 +14,7 @@ from waitroom.control.autopilot.runner import RoomController
 from waitroom.control.autopilot.state import KEPT_DECISIONS, DecisionLog
 from waitroom.errors import StoreUnavailable
 from waitroom.metrics.upstream_window import UpstreamStats
-from waitroom.queue.limits import limits_of
+from waitroom.queue.fields import limits_of
 from waitroom.queue.store import QueueStore
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.settings import RoomSettings

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from waitroom.queue.limits import Limits
+from waitroom.queue.fields import Limits
 from waitroom.queue.positions import Forecast
 from waitroom.queue.store import QueueStore, SessionChange, Visit
 from waitroom.store.connection import connect

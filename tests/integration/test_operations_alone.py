@@ -17,7 +17,7 @@ from waitroom.control.rooms.operations import BadChange, Change, NotPossible, Op
 from waitroom.control.rooms.presenter import Rooms
 from waitroom.errors import StoreUnavailable
 from waitroom.metrics.upstream_window import UpstreamWindow
-from waitroom.queue.limits import limits_of
+from waitroom.queue.fields import limits_of
 from waitroom.queue.store import KEYS, QueueStore, Visit
 from waitroom.queue.view import RoomState
 from waitroom.settings import RoomSettings, Settings

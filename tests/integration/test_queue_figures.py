@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from waitroom.queue.limits import Limits
+from waitroom.queue.fields import Limits
 from waitroom.queue.store import QueueStore
 from waitroom.store.connection import connect
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from waitroom.process.embedded_store import EmbeddedStore
-from waitroom.queue.limits import Limits
+from waitroom.queue.fields import Limits
 from waitroom.queue.store import KEYS, SEEN_CHUNK, QueueStore, RoomNotOpen, SessionChange, Visit
 from waitroom.queue.view import RoomState
 from waitroom.store.connection import connect

@@ -7,7 +7,7 @@ import contextlib
 
 import pytest
 
-from waitroom.queue.limits import Limits
+from waitroom.queue.fields import Limits
 from waitroom.queue.store import QueueStore
 from waitroom.store.connection import connect
 

@@ -4,7 +4,7 @@ import pytest
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from waitroom.errors import StoreUnavailable
-from waitroom.queue.limits import Limits
+from waitroom.queue.fields import Limits
 from waitroom.queue.store import QueueStore, Visit
 from waitroom.store.connection import connect
 

@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 
-from waitroom.queue.limits import Limits
+from waitroom.queue.fields import Limits
 from waitroom.queue.model import QueueModel
 from waitroom.queue.store import QueueStore, SessionChange, SessionOperation, Visit, Visited
 from waitroom.queue.view import RoomState

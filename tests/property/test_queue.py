@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from support.examples import examples
 from support.room_history import LOOK_MS, Contents, History, Memory
-from waitroom.queue.limits import Limits
+from waitroom.queue.fields import Limits
 from waitroom.queue.model import EPOCH_MS, PLACES_PER_MS, QueueModel
 from waitroom.queue.positions import Forecast
 from waitroom.queue.store import KEYS, QueueStore, RoomNotOpen, SessionChange, SessionOperation, Visit

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from waitroom.queue.limits import Limits
+from waitroom.queue.fields import Limits
 from waitroom.queue.store import QueueStore, SessionChange, Visit
 from waitroom.queue.view import RoomView
 from waitroom.store.connection import connect

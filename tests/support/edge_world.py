@@ -29,7 +29,7 @@ from waitroom.edge.upstream.pool import UpstreamAddress, UpstreamPool
 from waitroom.errors import StoreUnavailable
 from waitroom.metrics.recorder import RoomMetrics
 from waitroom.net.forwarded import TrustedProxies
-from waitroom.queue.limits import Limits
+from waitroom.queue.fields import Limits
 from waitroom.queue.positions import Pace, PositionTable
 from waitroom.queue.store import Joined, SessionChange, Visit, Visited
 from waitroom.queue.view import RoomState, RoomView

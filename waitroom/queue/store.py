@@ -15,7 +15,7 @@ from typing import Any, Literal
 from redis.asyncio import Redis
 
 from waitroom.errors import StoreUnavailable
-from waitroom.queue.limits import Limits
+from waitroom.queue.fields import Limits
 from waitroom.queue.view import RoomState, RoomView, parse_view
 from waitroom.store.connection import store_errors
 from waitroom.store.scripts import load_script

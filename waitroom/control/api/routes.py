@@ -37,7 +37,7 @@ from waitroom.control.monitoring.history import History
 from waitroom.control.rooms.operations import BadChange, Change, Operations, StaleVersion, record_refusal
 from waitroom.control.rooms.presenter import Rooms
 from waitroom.errors import StoreUnavailable
-from waitroom.queue.limits import limits_of
+from waitroom.queue.fields import limits_of
 
 log = structlog.get_logger()
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import structlog
 
 from waitroom.errors import StoreUnavailable
-from waitroom.queue.limits import limits_of
+from waitroom.queue.fields import limits_of
 from waitroom.queue.store import QueueStore, RoomNotOpen
 from waitroom.queue.view import RoomView
 from waitroom.settings import RoomSettings

@@ -21,7 +21,7 @@ from waitroom.control.rooms.audit_outbox import Notes, told
 from waitroom.control.rooms.presenter import LastChange, Rooms
 from waitroom.control.rooms.preview import Effect, changed_view, effect_of
 from waitroom.errors import InvalidTokenError, StoreUnavailable, WaitroomError
-from waitroom.queue.limits import Limits
+from waitroom.queue.fields import Limits
 from waitroom.queue.store import Called, QueueStore, Visit
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.settings import RoomSettings

@@ -30,7 +30,7 @@ from waitroom.edge.upstream.pool import UpstreamPool
 from waitroom.errors import InvalidTokenError, StoreUnavailable
 from waitroom.gate import needs_lookup
 from waitroom.metrics.recorder import RoomMetrics
-from waitroom.queue.limits import limits_of
+from waitroom.queue.fields import limits_of
 from waitroom.queue.positions import Forecast
 from waitroom.queue.store import Joined, QueueStore, RoomNotOpen, SessionChange, Visit, Visited
 from waitroom.queue.view import RoomState, RoomView
