@@ -121,7 +121,7 @@ class QueueStub:
             remaining=None,
             version=0,
             draining=False,
-            autopilot="",
+            autopilot=None,
             last_change="",
             operator_change="",
             invited=frozenset(),

@@ -71,7 +71,7 @@ async def wait_in_line(url: str, limits: Limits, shopping: Shopping, crowd: int,
                 del leaves_at[place]
             await store.change_sessions([SessionChange("end", place, 0) for place in done])
             ticked = await store.tick()
-            passed = waiting[: ticked.called + ticked.stepped_over]
+            passed = waiting[: ticked.called + ticked.skipped]
             del waiting[: len(passed)]
             called = [place for place in passed if place not in gone]
             assert len(called) == ticked.called

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from waitroom.process.embedded_store import EmbeddedStore
+from waitroom.queue.constants import CHUNK
 from waitroom.queue.fields import Limits
-from waitroom.queue.store import KEYS, SEEN_CHUNK, QueueStore, RoomNotOpen, SessionChange, Visit
+from waitroom.queue.store import QueueStore, RoomNotOpen, SessionChange, Visit
 from waitroom.queue.view import RoomState
 from waitroom.store.connection import connect
 
@@ -137,7 +138,7 @@ async def test_a_slow_rate_keeps_its_pace_however_often_one_looks(
     for _ in range(500):
         server.now += 1
         await store.tick()
-    room = store.keys[KEYS.index("room")]
+    room = store.keys["room"]
     tokens = await store._redis.hget(room, "tokens")
     assert tokens is not None
     assert float(tokens) == pytest.approx(500 * rate / 60_000, rel=1e-9)
@@ -236,10 +237,10 @@ async def test_a_real_restart_keeps_the_line(tmp_path: Path) -> None:
 
 
 async def test_who_is_there_is_told_across_chunks_of_marks(store: QueueStore, server: Server) -> None:
-    """Those alone are called, and everyone else is stepped over."""
+    """Those alone are called, and all others are skipped."""
     await store.open(replace(LIMITS, max_active=1000))
     first = (await store.join(500)).first_place
-    last, border = first + 499, (first // SEEN_CHUNK + 1) * SEEN_CHUNK
+    last, border = first + 499, (first // CHUNK + 1) * CHUNK
     while last <= border:
         last = (await store.join(500)).first_place + 499
     there = [first + 3, border - 1, border, border + 1]
@@ -249,9 +250,9 @@ async def test_who_is_there_is_told_across_chunks_of_marks(store: QueueStore, se
     async with asyncio.timeout(60):
         while (await store.view()).called < len(there):
             await store.tick()
-    called = store.keys[KEYS.index("called")]
+    called = store.keys["called"]
     assert [int(member) for member in await store._redis.zrange(called, 0, -1)] == there
-    assert await fate(store, border - 2, 0) == "waiting", "who was stepped over is taken back in"
+    assert await fate(store, border - 2, 0) == "waiting", "visitors who were skipped are taken back"
 
 
 @pytest.mark.parametrize("way", ["an operator", "a session change"])

@@ -67,7 +67,7 @@ async def test_a_claim_whose_answer_is_lost_is_granted_all_the_same(store):
     assert [one.fate for one in fates] == ["admitted"]
 
 
-TOLD = '{"who": "ada", "via": "api", "action": "change"}'
+EVENT = '{"who": "ada", "via": "api", "action": "change"}'
 
 
 @pytest.mark.parametrize("name", ["change", "admit", "end"])
@@ -76,22 +76,22 @@ async def test_what_an_operator_does_is_done_and_noted_once_though_its_answer_is
     lose_answers(store, name, 1)
     match name:
         case "change":
-            changed = await store.change({"max_active": "9"}, expected=0, who="ada", told=TOLD)
+            changed = await store.change({"max_active": "9"}, expected=0, who="ada", audit_event=EVENT)
             assert (changed.done, changed.version, changed.old) == (True, 1, {"max_active": "2"})
         case "admit":
-            assert await store.admit(joined.first_place + 2, TOLD) == "called"
+            assert await store.admit(joined.first_place + 2, EVENT) == "called"
         case "end":
-            assert await store.end_session(joined.first_place, 1000, TOLD)
+            assert await store.end_session(joined.first_place, 1000, EVENT)
             assert (await store.view()).totals["left:ended"] == 1
-    assert len(await store.notes()) == 1
+    assert len(await store.audit_events()) == 1
 
 
 async def test_what_isnt_done_leaves_no_note(store):
     joined = await store.join(1)
-    assert not (await store.change({"max_active": "9"}, expected=7, who="ada", told=TOLD)).done
-    assert await store.admit(joined.first_place + 7, TOLD) == "unknown"
-    assert not await store.end_session(joined.first_place + 7, 1000, TOLD)
-    assert await store.notes() == []
+    assert not (await store.change({"max_active": "9"}, expected=7, who="ada", audit_event=EVENT)).done
+    assert await store.admit(joined.first_place + 7, EVENT) == "unknown"
+    assert not await store.end_session(joined.first_place + 7, 1000, EVENT)
+    assert await store.audit_events() == []
 
 
 async def test_a_store_that_stays_silent_is_not_asked_for_ever(store):

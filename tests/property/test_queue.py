@@ -16,8 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from support.examples import examples
 from support.room_history import LOOK_MS, Contents, History, Memory
+from waitroom.queue.constants import EPOCH_MS, PLACES_PER_MS
 from waitroom.queue.fields import Limits
-from waitroom.queue.model import EPOCH_MS, PLACES_PER_MS, QueueModel
+from waitroom.queue.model import QueueModel
 from waitroom.queue.positions import Forecast
 from waitroom.queue.store import KEYS, QueueStore, RoomNotOpen, SessionChange, SessionOperation, Visit
 from waitroom.queue.view import RoomState, RoomView
@@ -69,8 +70,8 @@ for _, key in ipairs({ KEYS[15], KEYS[16] }) do
 end
 return sets
 """
-assert KEYS[:7] == ("room", "waiting", "called", "away", "missed", "active", "ended")
-assert KEYS[12:16] == ("turns", "moved", "moved_until", "hard_ends")
+assert list(KEYS)[:7] == ["room", "waiting", "called", "away", "missed", "active", "ended"]
+assert list(KEYS)[12:16] == ["turns", "moved", "moved_until", "hard_ends"]
 
 STATES = st.sampled_from([RoomState.OPEN, RoomState.OPEN, RoomState.OPEN, *RoomState])
 PICKS = st.lists(st.integers(0, 30), min_size=1, max_size=6)
@@ -515,7 +516,7 @@ class Line(RuleBasedStateMachine):
 
     async def _read(self) -> tuple[int, Contents]:
         """The room's time, and who is where."""
-        clock, missed, *sets = await self.reader(keys=self.stores[0].keys)
+        clock, missed, *sets = await self.reader(keys=list(self.stores[0].keys.values()))
         waiting, called, away, active, ended, turns, moved, moved_until, hard_ends = (
             {int(member): int(score) for member, score in zip(pairs[::2], pairs[1::2], strict=True)} for pairs in sets
         )

@@ -244,13 +244,13 @@ class History:
         self._miss(turns_over)
         self._drop_places(after)
         called = after.called.keys() - before.called.keys()
-        stepped_over = (set(before.waiting) - set(after.waiting)) - called
-        assert (answer.called, answer.stepped_over, answer.missed) == (len(called), len(stepped_over), len(turns_over))
-        self._check_order(called, stepped_over, after)
+        skipped = (set(before.waiting) - set(after.waiting)) - called
+        assert (answer.called, answer.skipped, answer.missed) == (len(called), len(skipped), len(turns_over))
+        self._check_order(called, skipped, after)
         self._count_calls(len(called), after)
         for place in called:
             memory.turn_until[place] = self._turn_end()
-        for place in stepped_over:
+        for place in skipped:
             memory.kept_until[place] = self._after(self.memory.limits.keep_place_seconds)
         if not answer.stopped_early:
             self._check_nobody_waits_in_vain(after)
@@ -384,15 +384,15 @@ class History:
         self.memory.gathered -= count
         assert self._called - self._due <= self._most + ROUNDING, "more were called than the rate allows"
 
-    def _check_order(self, called: set[int], stepped_over: set[int], after: Contents) -> None:
+    def _check_order(self, called: set[int], skipped: set[int], after: Contents) -> None:
         before = self.contents
         assert called <= set(before.waiting)
-        assert not (called or stepped_over) or self.memory.state is RoomState.OPEN
-        last = max(called | stepped_over, default=0)
+        assert not (called or skipped) or self.memory.state is RoomState.OPEN
+        last = max(called | skipped, default=0)
         for place in before.waiting:
             if place in called:
                 assert not self._surely_gone(place), f"{place} was called and is not there"
-            elif place in stepped_over:
+            elif place in skipped:
                 assert not self._surely_there(place), f"{place} was stepped over and is there"
                 assert place in after.away, f"{place} was stepped over and lost its place"
             else:

@@ -13,7 +13,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
 
-from waitroom.queue.fields import Limits
+from waitroom.queue.constants import (
+    EPOCH_MS,
+    FEED_MS,
+    MAX_INVITED,
+    MAX_STEP_MS,
+    PLACES_PER_MS,
+    SLOT_MARGIN_MS,
+    WINDOW_MS,
+)
+from waitroom.queue.fields import AUTOPILOT, Limits
 from waitroom.queue.store import (
     LOOK_UPS_PER_TICK,
     Called,
@@ -26,14 +35,6 @@ from waitroom.queue.store import (
     Visited,
 )
 from waitroom.queue.view import RoomState
-
-MAX_STEP_MS = 10_000
-WINDOW_MS = 15_000
-SLOT_MARGIN_MS = 30_000
-FEED_MS = 30_000
-EPOCH_MS = 1_767_225_600_000
-PLACES_PER_MS = 100
-MOST_INVITED = 100
 
 
 class QueueModel:
@@ -82,8 +83,8 @@ class QueueModel:
         self.active: dict[int, int] = {}
         self.ended: dict[int, int] = {}
         self.seen_in: dict[int, int] = {}
-        self.given: list[tuple[int, int]] = []
-        self.heard_of: set[int] = set()
+        self.issued_ranges: list[tuple[int, int]] = []
+        self.recovered: set[int] = set()
         self.totals: Counter[str] = Counter()
 
     # The operations.
@@ -102,7 +103,7 @@ class QueueModel:
         self.tokens = min(self.tokens, self._burst())
         if self.opened_under != self.run_id:
             if self.seq > self.base:
-                self.given.append((self.base, self.seq))
+                self.issued_ranges.append((self.base, self.seq))
             self.opened_under = self.run_id
             self.generation = max(now, self.generation + 1)
             self.base = self.seq = max((now - EPOCH_MS) * PLACES_PER_MS, self.seq)
@@ -118,8 +119,8 @@ class QueueModel:
         admitted = 0
         for place in newcomers:
             if self.state is RoomState.OPEN and not self.waiting and self._may_call():
-                self._spend()
-                self._goes_in(place)
+                self._take_token()
+                self._enter(place)
                 admitted += 1
             else:
                 self.waiting.append(place)
@@ -152,24 +153,24 @@ class QueueModel:
         if place in self.moved:
             del self.moved_until[place]
             place = self.moved.pop(place)
-        in_line = self._leave_line(place)
+        in_queue = self._leave_queue(place)
         inside = False
         if has_pass or place <= self.base or place in self.active:
             inside = self._end_session(place, pass_ms, "ended")
-        self.totals["left:left"] += in_line
+        self.totals["left:left"] += in_queue
         self.totals["left:released"] += inside
-        return in_line or inside
+        return in_queue or inside
 
     def tick(self, now: int, look_ups: int = LOOK_UPS_PER_TICK) -> Ticked:
         """As `QueueStore.tick`."""
         self._look(now)
-        ended = _take_run_out(self.active, self.clock)
+        ended = _take_expired(self.active, self.clock)
         for session in ended:
             self.hard_ends.pop(session, None)
-        _take_run_out(self.ended, self.clock)
-        for place in _take_run_out(self.moved_until, self.clock):
+        _take_expired(self.ended, self.clock)
+        for place in _take_expired(self.moved_until, self.clock):
             del self.moved[place]
-        missed = _take_run_out(self.called, self._turn_clock())
+        missed = _take_expired(self.called, self._turn_clock())
         twice = 0
         for place in missed:
             if place in self.missed:
@@ -179,16 +180,16 @@ class QueueModel:
             else:
                 self.missed.add(place)
                 self.away[place] = self.clock + self._limit("keep_ms")
-        dropped = _take_run_out(self.away, self.clock)
+        dropped = _take_expired(self.away, self.clock)
         self.missed -= set(dropped)
         for place in dropped:
             self.turns.pop(place, None)
         self._forget_unseen()
-        called, stepped_over, stopped_early = self._call(look_ups)
+        called, skipped, stopped_early = self._call(look_ups)
         self.totals["left:expired"] += len(ended)
         self.totals["left:missed"] += twice
         self.totals["left:away"] += len(dropped)
-        return Ticked(called, stepped_over, len(ended), len(missed), twice + len(dropped), stopped_early)
+        return Ticked(called, skipped, len(ended), len(missed), twice + len(dropped), stopped_early)
 
     def set_limits(self, now: int, changes: Mapping[str, str]) -> None:
         """As `QueueStore.set_limits`."""
@@ -230,7 +231,7 @@ class QueueModel:
             return "full"
         if place > self.head:
             kept = [one for one in self.invited if one > self.head and (one in self.called or one in self.away)]
-            if len(kept) >= MOST_INVITED:
+            if len(kept) >= MAX_INVITED:
                 return "too_many"
             self.invited = [*kept, place]
         if place in self.waiting:
@@ -238,7 +239,7 @@ class QueueModel:
         self.away.pop(place, None)
         self.turns.pop(place, None)
         self.called[place] = self._turn_clock() + self._limit("claim_ms")
-        self._spend()
+        self._take_token()
         return "called"
 
     def view(self, now: int) -> dict[str, object]:
@@ -262,7 +263,7 @@ class QueueModel:
             "remaining": int(self.remaining) if self.remaining else None,
             "version": self.version,
             "draining": self.draining == "1" and self.state is RoomState.PAUSED,
-            "autopilot": self.autopilot,
+            "autopilot": AUTOPILOT.format.from_text(self.autopilot),
             "invited": frozenset(self.invited),
             "totals": {name: count for name, count in self.totals.items() if count},
         }
@@ -302,10 +303,10 @@ class QueueModel:
         step = min(max(now - self.wall, 0), MAX_STEP_MS)
         self.wall = now
         self.clock += step
-        self.blocked += 0 if self._takes_claims() else step
+        self.blocked += 0 if self._accepts_claims() else step
         self.tokens = min(self.tokens + step * float(self.limits["rate"]) / 60000, self._burst())
 
-    def _takes_claims(self) -> bool:
+    def _accepts_claims(self) -> bool:
         return self.state in (RoomState.OPEN, RoomState.PAUSED)
 
     def _turn_clock(self) -> int:
@@ -326,7 +327,7 @@ class QueueModel:
         slot_free = len(self.active) + len(self.called) < self._limit("max_active")
         return self._passthrough() or (slot_free and self.tokens >= 1 - 1e-9)
 
-    def _spend(self) -> None:
+    def _take_token(self) -> None:
         if not self._passthrough():
             self.tokens -= 1
 
@@ -346,25 +347,25 @@ class QueueModel:
         self.seen_in = {place: window for place, window in self.seen_in.items() if window >= oldest}
 
     def _call(self, look_ups: int) -> tuple[int, int, bool]:
-        """Calls the first visitors present; returns how many, how many were stepped over, and whether more is due."""
+        """Calls the first visitors present; returns how many, how many were skipped, and whether more is due."""
         oldest = self._oldest_window()
-        called = stepped_over = 0
+        called = skipped = 0
         if self.state is not RoomState.OPEN:
             return 0, 0, False
         while self.waiting and self._may_call():
             if look_ups <= 0:
-                return called, stepped_over, True
+                return called, skipped, True
             place = self.waiting.pop(0)
             self.head = max(self.head, place)
             look_ups -= 1
             if place in self.seen_in and self.seen_in[place] >= oldest:
                 self.called[place] = self._turn_clock() + self._limit("claim_ms")
-                self._spend()
+                self._take_token()
                 called += 1
             else:
                 self.away[place] = self.clock + self._limit("keep_ms")
-                stepped_over += 1
-        return called, stepped_over, False
+                skipped += 1
+        return called, skipped, False
 
     # Outcomes of single visitors.
 
@@ -388,7 +389,7 @@ class QueueModel:
                 self.moved_until[place] = self.clock + self._limit("keep_ms")
                 visited = self._visit(replace(visit, place=new, generation=self.generation))
                 return visited if visited.fate == "unknown" else replace(visited, moved_to=new)
-            elif visit.generation == self.generation or not self._remember(place):
+            elif visit.generation == self.generation or not self._claim_lost_place(place):
                 return Visited("unknown", 0)
             insort(self.waiting, place)
             self.totals["returned"] += 1
@@ -396,12 +397,12 @@ class QueueModel:
         return Visited("waiting", 0)
 
     def _visit_called(self, place: int, visit: Visit) -> Visited:
-        if self._takes_claims():
+        if self._accepts_claims():
             if visit.claim:
                 del self.called[place]
                 self.missed.discard(place)
                 self.turns.pop(place, None)
-                self._goes_in(place)
+                self._enter(place)
                 self.totals["admitted"] += 1
                 return Visited("admitted", self._limit("session_max_ms"))
             if visit.told or visit.more:
@@ -428,7 +429,7 @@ class QueueModel:
         self._mark(self.seq)
         return self.seq
 
-    def _goes_in(self, place: int) -> None:
+    def _enter(self, place: int) -> None:
         self.active[place] = self._slot_end(min(self._limit("session_ms"), self._limit("session_max_ms")))
         self.hard_ends[place] = self._hard_end()
 
@@ -439,19 +440,19 @@ class QueueModel:
         """Milliseconds until its hard end, or until that of a hold beyond it."""
         return max(self.hard_ends[session], self.active[session] - SLOT_MARGIN_MS) - self.clock
 
-    def _remember(self, place: int) -> bool:
+    def _claim_lost_place(self, place: int) -> bool:
         """Marks a place as seen; returns whether it predates the store's data loss and is unknown here."""
-        given = any(after < place <= last for after, last in self.given)
-        if place > self.base or given or place in self.heard_of:
+        given = any(after < place <= last for after, last in self.issued_ranges)
+        if place > self.base or given or place in self.recovered:
             return False
-        self.heard_of.add(place)
+        self.recovered.add(place)
         return True
 
     def _change_session(self, change: SessionChange) -> bool:
         session, ms = change.session, change.ms
         keeps = change.operation in ("keep", "resume")
         if change.operation in ("end", "release"):
-            self._leave_line(session)
+            self._leave_queue(session)
             kind = "ended" if change.operation == "end" else "released"
             self.totals[f"left:{kind}"] += self._end_session(session, ms, kind)
             return True
@@ -462,8 +463,8 @@ class QueueModel:
         if session in self.active and keeps and session in self.hard_ends and self._session_left(session) <= 0:
             return False
         if session not in self.active:
-            self._leave_line(session)
-            self._remember(session)
+            self._leave_queue(session)
+            self._claim_lost_place(session)
             self.totals["overshoot"] += len(self.active) + len(self.called) >= self._limit("max_active")
         if keeps:
             self.hard_ends.setdefault(session, self.clock + ms)
@@ -477,25 +478,25 @@ class QueueModel:
         self.active[session] = int(max(self.active.get(session, -inf), self._slot_end(ms)))
         return True
 
-    def _leave_line(self, place: int) -> bool:
-        in_line = place in self.waiting or place in self.called or place in self.away
+    def _leave_queue(self, place: int) -> bool:
+        in_queue = place in self.waiting or place in self.called or place in self.away
         if place in self.waiting:
             self.waiting.remove(place)
         self.called.pop(place, None)
         self.away.pop(place, None)
         self.missed.discard(place)
         self.turns.pop(place, None)
-        return in_line
+        return in_queue
 
     def _end_session(self, session: int, pass_ms: int, kind: str) -> bool:
-        self._remember(session)
+        self._claim_lost_place(session)
         self.ended[session] = max(self.clock + pass_ms, self.active.get(session, 0) - SLOT_MARGIN_MS)
         self.feed[kind, session] = max(self.clock * 1000, max(self.feed.values(), default=0) + 1)
         self.hard_ends.pop(session, None)
         return self.active.pop(session, None) is not None
 
 
-def _take_run_out(until: dict[int, int], clock: int) -> list[int]:
+def _take_expired(until: dict[int, int], clock: int) -> list[int]:
     """Removes all entries whose time has come, ordered by time and then by place."""
     gone = sorted((time, member) for member, time in until.items() if time <= clock)
     for _, member in gone:

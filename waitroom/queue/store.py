@@ -1,6 +1,6 @@
 """The queue of one room in Redis or Valkey: its operations, each an atomic script.
 
-The scripts in ``scripts/`` hold the policy; this module only passes arguments and answers. Places and sessions are
+The scripts in ``scripts/`` hold the policy; this module only passes arguments and replies. Places and sessions are
 integers: the session of an admitted visitor is the place that was called.
 """
 
@@ -10,31 +10,45 @@ import json
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 from redis.asyncio import Redis
 
 from waitroom.errors import StoreUnavailable
-from waitroom.queue.fields import Limits
+from waitroom.queue import constants
+from waitroom.queue.constants import CHUNK
+from waitroom.queue.fields import FIELDS, LIMITS, MESSAGE, RATE, REMAINING, STATE, Limits, from_hash
 from waitroom.queue.view import RoomState, RoomView, parse_view
 from waitroom.store.connection import store_errors
-from waitroom.store.scripts import load_script
+from waitroom.store.scripts import Constant, load_script
 
 LOOK_UPS_PER_TICK = 1000
-TABLE_POINTS = 320
 SEEN_BATCH = 2000
-SEEN_CHUNK = 65536  # places whose marks are stored together, as in common.lua
-NOTES_AT_ONCE = 100
+AUDIT_EVENTS_PER_READ = 100
 
 # Actors that change a room besides its operators, as named in the audit log: no user can have these names.
 _SHOP = json.dumps({"who": "the shop", "via": "shop", "action": "change"})
 _FILE = json.dumps({"who": "the settings file", "via": "file", "action": "change"})
 
-KEYS = (
-    *("room", "waiting", "called", "away", "missed", "active", "ended", "table", "seen"),
-    *("given", "heard", "notes"),
-    *("turns", "moved", "moved_until", "hard_ends", "feed"),
-)
+# The room's keys by the names that they have here and, in upper case, in the scripts. In the store, four have others.
+_STORED = {"rank_index": "table", "issued_ranges": "given", "recovered": "heard", "audit_outbox": "notes"}
+KEYS = {
+    name: _STORED.get(name, name)
+    for name in (
+        *("room", "waiting", "called", "away", "missed", "active", "ended", "rank_index", "seen"),
+        *("issued_ranges", "recovered", "audit_outbox"),
+        *("turns", "moved", "moved_until", "hard_ends", "feed"),
+    )
+}
+
+# What the scripts know besides their arguments.
+_CONSTANTS: dict[str, Constant] = {
+    **{name: value for name, value in vars(constants).items() if name.isupper()},
+    "ROOM_FIELDS": [field.stored for field in FIELDS if field.in_scripts],
+    "TEXT_FIELDS": frozenset(field.stored for field in FIELDS if field.in_scripts and not field.format.number),
+    "NEW_ROOM": [part for field in FIELDS if field.initial is not None for part in (field.stored, field.initial)],
+}
 
 SCRIPTS = (
     *("open", "join", "tick", "visit", "seen", "session", "leave", "view"),
@@ -122,7 +136,7 @@ class Ticked:
     """The result of one tick, in visitors; ``stopped_early`` means that more work is due immediately."""
 
     called: int
-    stepped_over: int
+    skipped: int
     ended: int
     missed: int
     dropped: int
@@ -168,28 +182,27 @@ class QueueStore:
         self._redis = redis
         self._clock = clock
         self._run_id = run_id
-        self.keys = tuple(f"waitroom:{{{room}}}:{key}" for key in KEYS)
-        self._scripts = {
-            name: redis.register_script(load_script("waitroom.queue", name, prelude="common")) for name in SCRIPTS
-        }
+        self.keys = {name: f"waitroom:{{{room}}}:{stored}" for name, stored in KEYS.items()}
+        self._key_list = list(self.keys.values())
+        self._scripts = {name: redis.register_script(text) for name, text in _scripts().items()}
 
     async def _run(self, name: str, *arguments: str | int, run_id: str = "") -> Any:
         now = "" if self._clock is None else str(self._clock())
         if self._run_id is not None:
             run_id = self._run_id()
         try:
-            answer = await self._ask(name, now, run_id, *arguments)
+            reply = await self._call(name, now, run_id, *arguments)
         except StoreUnavailable:
-            # One retry: a connection that has died unnoticed, or one slow answer, doesn't mean that the store is down.
+            # One retry: a connection that has died unnoticed, or one slow reply, doesn't mean that the store is down.
             # Every script may run twice; those that give something away recognize the second run.
-            answer = await self._ask(name, now, run_id, *arguments)
-        if answer is None:
+            reply = await self._call(name, now, run_id, *arguments)
+        if reply is None:
             raise RoomNotOpen("the room isn't open since the store was started")
-        return answer
+        return reply
 
-    async def _ask(self, name: str, *arguments: str | int) -> Any:
+    async def _call(self, name: str, *arguments: str | int) -> Any:
         with store_errors():
-            return await self._scripts[name](keys=self.keys, args=arguments)
+            return await self._scripts[name](keys=self._key_list, args=arguments)
 
     async def run_id(self) -> str:
         """The run id of the connected server: it changes after a restart or a failover."""
@@ -208,12 +221,12 @@ class QueueStore:
         return Joined(int(generation), int(first), admitted, waiting, RoomState(state.decode()), int(clock))
 
     async def visit(self, visits: Sequence[Visit]) -> list[Visited]:
-        """Looks up tickets, in order. Visitors who were stepped over become waiting again."""
+        """Looks up tickets, in order. Visitors who were skipped become waiting again."""
         arguments: list[str | int] = []
         for visit in visits:
             arguments += (visit.place, visit.generation, visit.purpose)
-        answers = await self._run("visit", *arguments)
-        return [Visited(fate.decode(), left, moved_to) for fate, left, moved_to in answers]
+        replies = await self._run("visit", *arguments)
+        return [Visited(fate.decode(), left, moved_to) for fate, left, moved_to in replies]
 
     async def seen(self, places: Iterable[int]) -> None:
         """Marks waiting visitors as present now."""
@@ -221,7 +234,7 @@ class QueueStore:
         for start in range(0, len(everyone), SEEN_BATCH):
             chunks: dict[int, list[str]] = {}
             for place in everyone[start : start + SEEN_BATCH]:
-                chunks.setdefault(place // SEEN_CHUNK, []).append(str(place % SEEN_CHUNK))
+                chunks.setdefault(place // CHUNK, []).append(str(place % CHUNK))
             await self._run("seen", *(part for chunk, marks in chunks.items() for part in (chunk, " ".join(marks))))
 
     async def change_sessions(self, changes: Sequence[SessionChange]) -> list[bool]:
@@ -229,7 +242,7 @@ class QueueStore:
         arguments: list[str | int] = []
         for change in changes:
             arguments += (change.operation, change.session, change.ms)
-        return [answer == 1 for answer in await self._run("session", *arguments)]
+        return [result == 1 for result in await self._run("session", *arguments)]
 
     async def leave(self, place: int, pass_ms: int, *, has_pass: bool = False) -> bool:
         """Gives up a place or its session.
@@ -252,33 +265,25 @@ class QueueStore:
 
     async def set_state(self, state: RoomState, message: str | None = None) -> None:
         """Opens, pauses, closes or sells out the room for the shop, optionally with a message to waiting visitors."""
-        await self.set_limits({"state": state} if message is None else {"state": state, "message": message})
+        changes = {STATE.stored: str(state)}
+        await self.set_limits(changes if message is None else {**changes, MESSAGE.stored: message})
 
     async def set_remaining(self, remaining: int) -> None:
         """Stores the number of units left, as reported by the shop."""
-        await self.set_limits({"remaining": str(remaining)})
+        await self.set_limits({REMAINING.stored: str(remaining)})
 
     async def limits(self) -> Limits:
         """The limits in force. Raises `RoomNotOpen` if the room was never opened."""
-        names = ("rate", "max_active", "session_ms", "claim_ms", "away_ms", "keep_ms", "method")
-        later_names = ("told_ms", "session_max_ms")  # a room stored by an older version lacks these until it is opened
         with store_errors():
-            values: Any = await self._redis.hmget(self.keys[0], names + later_names)
-        if None in values[: len(names)]:
+            found: Any = await self._redis.hmget(self.keys["room"], [field.stored for field in LIMITS])
+        texts = {field.stored: text.decode() for field, text in zip(LIMITS, found, strict=True) if text is not None}
+        if RATE.stored not in texts:
             raise RoomNotOpen("the room was never opened")
-        rate, most, session, claim, away, keep, method = (value.decode() for value in values[: len(names)])
-        told, longest = values[len(names) :]
-        return Limits(
-            rate_per_minute=float(rate),
-            max_active=int(most),
-            session_seconds=int(session) / 1000,
-            claim_seconds=int(claim) / 1000,
-            away_after_seconds=int(away) / 1000,
-            keep_place_seconds=int(keep) / 1000,
-            method=method,
-            claim_after_told_seconds=min(90.0, int(claim) / 1000) if told is None else int(told) / 1000,
-            session_max_seconds=14_400.0 if longest is None else int(longest) / 1000,
-        )
+        values = from_hash(texts)
+        # A room stored by an older version lacks these until it is opened.
+        values.setdefault("claim_after_told_seconds", min(90.0, values["claim_seconds"]))
+        values.setdefault("session_max_seconds", 14_400.0)
+        return Limits(**values)
 
     async def change(
         self,
@@ -287,7 +292,7 @@ class QueueStore:
         expected: int | None,
         who: str = "",
         undoable: bool = True,
-        told: str = "",
+        audit_event: str = "",
     ) -> Changed:
         """Changes fields of the room if its version is the expected one; None skips the check.
 
@@ -296,45 +301,56 @@ class QueueStore:
             expected: The version the change was based on.
             who: The actor recorded with the last change; "" leaves the record as it is.
             undoable: Whether it can be undone.
-            told: The audit log's entry besides the values, JSON made by `waitroom.control.rooms.audit_outbox`; "" for
-                none.
+            audit_event: What the audit log records besides the values, JSON from
+                `waitroom.control.rooms.audit_outbox`; "" for nothing.
         """
         pairs = [part for pair in changes.items() for part in pair]
-        wanted = "" if expected is None else expected
-        answer = await self._run("change", wanted, secrets.token_hex(8), who, int(undoable), told, *pairs)
-        if not answer[0]:
-            return Changed(False, int(answer[1]), {})
-        return Changed(True, int(answer[1]), dict(zip(changes, (value.decode() for value in answer[2]), strict=True)))
+        version = "" if expected is None else expected
+        reply = await self._run("change", version, secrets.token_hex(8), who, int(undoable), audit_event, *pairs)
+        if not reply[0]:
+            return Changed(False, int(reply[1]), {})
+        return Changed(True, int(reply[1]), dict(zip(changes, (value.decode() for value in reply[2]), strict=True)))
 
-    async def notes(self) -> list[bytes]:
-        """The room's pending entries for the audit log, oldest first; no more than `NOTES_AT_ONCE`."""
+    async def audit_events(self) -> list[bytes]:
+        """The events in the room's audit outbox, oldest first; no more than `AUDIT_EVENTS_PER_READ`."""
         with store_errors():
-            found: Any = await self._redis.lrange(self.keys[KEYS.index("notes")], 0, NOTES_AT_ONCE - 1)
+            found: Any = await self._redis.lrange(self.keys["audit_outbox"], 0, AUDIT_EVENTS_PER_READ - 1)
         return list(found)
 
-    async def forget_note(self, note: bytes) -> None:
-        """Removes one of `notes`: the audit log has it."""
+    async def remove_audit_event(self, event: bytes) -> None:
+        """Removes one of `audit_events` that the audit log has."""
         with store_errors():
-            await self._redis.lrem(self.keys[KEYS.index("notes")], 1, note)  # type: ignore[arg-type]
+            await self._redis.lrem(self.keys["audit_outbox"], 1, event)  # type: ignore[arg-type]
 
-    async def admit(self, place: int, told: str) -> Called:
-        """Calls one visitor out of order, if there is a slot. ``told`` as for `change`."""
-        word: Called = (await self._run("admit", place, told, secrets.token_hex(8))).decode()
-        return word
+    async def admit(self, place: int, audit_event: str) -> Called:
+        """Calls one visitor out of order, if there is a slot. ``audit_event`` as for `change`."""
+        outcome: Called = (await self._run("admit", place, audit_event, secrets.token_hex(8))).decode()
+        return outcome
 
-    async def end_session(self, session: int, pass_ms: int, told: str) -> bool:
-        """Ends a session at an operator's request; False if no such session is active. ``told`` as for `change`.
+    async def end_session(self, session: int, pass_ms: int, audit_event: str) -> bool:
+        """Ends a session at an operator's request; False if no such session is active.
 
-        ``pass_ms``: how long a pass for it may remain in circulation.
+        Args:
+            session: The session.
+            pass_ms: How long a pass for it may remain in circulation.
+            audit_event: As for `change`.
         """
-        return bool(await self._run("end", session, pass_ms, told, secrets.token_hex(8)))
+        return bool(await self._run("end", session, pass_ms, audit_event, secrets.token_hex(8)))
 
     async def view(self, known: RoomView | None = None) -> RoomView:
         """The room as an edge keeps it.
 
-        ``known`` avoids sending its table again while it is current, and determines which ended sessions are new.
+        ``known`` avoids sending its rank index again while it is current, and determines which ended sessions are new.
         """
         if known is None:
-            return parse_view(await self._run("view", "", TABLE_POINTS, "0", ""), None)
-        answer = await self._run("view", known.table.stamp, TABLE_POINTS, known.ends_read or "0", known.generation)
-        return parse_view(answer, known.table)
+            return parse_view(await self._run("view", "", "0", ""), None)
+        reply = await self._run("view", known.table.stamp, known.ends_read or "0", known.generation)
+        return parse_view(reply, known.table)
+
+
+@cache
+def _scripts() -> dict[str, str]:
+    return {
+        name: load_script("waitroom.queue", name, prelude="common", keys=list(KEYS), constants=_CONSTANTS)
+        for name in SCRIPTS
+    }

@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from waitroom.queue.fields import AUTOPILOT, Field
 from waitroom.queue.positions import Pace, PositionTable
 
 
@@ -34,7 +36,7 @@ class RoomView:
         remaining: Units left as reported by the shop, or None.
         version: Incremented by every change of limits, state or message; a change may name the one it was based on.
         draining: Whether the room is paused and ends when the last visitor inside has left.
-        autopilot: The operator's run-time switch: "on", "off", or "" if unset.
+        autopilot: The operator's run-time switch; None if unset.
         last_change: The change that last incremented the version, by any actor, as stored, JSON or "".
         operator_change: The same for the last change by an operator.
         invited: Places that an operator called out of order; their tickets must be looked up.
@@ -64,7 +66,7 @@ class RoomView:
     remaining: int | None
     version: int
     draining: bool
-    autopilot: str
+    autopilot: bool | None
     last_change: str
     operator_change: str
     invited: frozenset[int]
@@ -79,6 +81,11 @@ class RoomView:
     def free_slots(self) -> int:
         """Free slots; negative while more are in use than the limit now allows."""
         return self.max_active - self.active - self.called
+
+
+def values_of(view: RoomView, fields: Iterable[Field]) -> dict[str, Any]:
+    """The values of some fields in a view, by their names."""
+    return {field.name: getattr(view, field.name) for field in fields}
 
 
 def parse_view(answer: Any, known: PositionTable | None) -> RoomView:
@@ -106,7 +113,7 @@ def parse_view(answer: Any, known: PositionTable | None) -> RoomView:
         remaining=int(fields["remaining"]) if fields["remaining"] else None,
         version=int(fields.get("version", "0")),
         draining=state is RoomState.PAUSED and fields.get("draining") == "1",
-        autopilot=fields.get("autopilot", ""),
+        autopilot=AUTOPILOT.format.from_text(fields.get(AUTOPILOT.stored, "")),
         last_change=fields.get("last_change", ""),
         operator_change=fields.get("operator_change", ""),
         invited=frozenset([int(place) for place in fields.get("invited", "").split()]),

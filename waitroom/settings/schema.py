@@ -70,7 +70,8 @@ class Key:
         default: The default; None if there is none, or if it is determined at start.
         choices: The allowed values, for `Shape.CHOICE`.
         bounds: Its bounds in words, such as ``at least 90``; empty if it has none.
-        least, most: The same as numbers; None if it has none. The minimum itself may be excluded.
+        least, most: The same as numbers; None if it has none.
+        least_excluded: Whether the minimum itself is out of bounds.
         table: The dataclass of one of its tables, for `Shape.TABLES`.
     """
 
@@ -83,6 +84,7 @@ class Key:
     bounds: str
     least: float | None
     most: float | None
+    least_excluded: bool
     table: type | None
 
 
@@ -130,6 +132,7 @@ def _key(field: dataclasses.Field[Any], kind: Any, metadata: tuple[object, ...])
         bounds=_bounds(metadata),
         least=_bound(metadata, "gt", "ge"),
         most=_bound(metadata, "le"),
+        least_excluded=_bound(metadata, "gt") is not None,
         table=get_args(kind)[0] if shape is Shape.TABLES else None,
     )
 

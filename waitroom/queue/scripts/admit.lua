@@ -1,28 +1,28 @@
--- Calls one visitor now, out of the order, by an operator's word. ARGV, after the clock and the run id: the place, what
--- the audit log is told, a word that no other such call has.
--- It takes a slot that must be free, and a token that need not be there yet: the line goes on that much later, and on
--- the average the rate holds. Called or inside already is as good as done.
--- Edges ask the store only about places that a tick has come to, so that those ahead of it are listed in `invited` for
--- as long as they are called or away.
--- Returns a word: called, admitted, unknown, not_open, full, too_many; nil where the room isn't open.
-local MOST_INVITED = 100
+-- Calls one visitor now, out of order, at an operator's request.
+-- ARGV: place; the audit event, JSON; idempotency key.
+-- It takes a slot, which must be free, and a token, which need not be there yet: the queue then continues that much
+-- later, and on average the rate holds. Nothing changes for a visitor who is called or active already.
+-- Workers only ask the store about places that a tick has reached. Places beyond are therefore listed in `invited` for as
+-- long as they are called or away.
+-- Returns called, admitted, unknown, not_open, full or too_many.
+local ticket_place, audit_event, idempotency_key = ARGV[3], ARGV[4], ARGV[5]
 
 local room = load_room()
 if not room then
   return false
 end
-local place = current_place(ARGV[3])
-local number = tonumber(place)
+local place = current_place(ticket_place)
 
-local function invited()
-  local kept = {}
+-- Returns the places that are still to be listed.
+local function invited_places()
+  local invited = {}
   for one in string.gmatch(redis.call('HGET', ROOM, 'invited') or '', '%d+') do
-    local there = redis.call('ZSCORE', CALLED, one) or redis.call('ZSCORE', AWAY, one)
-    if there and tonumber(one) > room.head then
-      kept[#kept + 1] = one
+    local expected = redis.call('ZSCORE', CALLED, one) or redis.call('ZSCORE', AWAY, one)
+    if expected and tonumber(one) > room.head then
+      invited[#invited + 1] = one
     end
   end
-  return kept
+  return invited
 end
 
 local function admit()
@@ -35,36 +35,35 @@ local function admit()
   if not (redis.call('ZSCORE', WAITING, place) or redis.call('ZSCORE', AWAY, place)) then
     return 'unknown'
   end
-  if room.state ~= 'open' and room.state ~= 'paused' then
+  if not accepts_claims(room) then
     return 'not_open'
   end
-  local taken = redis.call('ZCARD', ACTIVE) + redis.call('ZCARD', CALLED)
-  if room.method ~= 'passthrough' and taken >= room.max_active then
+  if room.method ~= 'passthrough' and is_full(room) then
     return 'full'
   end
-  if number > room.head then
-    local others = invited()
-    if #others >= MOST_INVITED then
+  if tonumber(place) > room.head then
+    local invited = invited_places()
+    if #invited >= MAX_INVITED then
       return 'too_many'
     end
-    others[#others + 1] = place
-    redis.call('HSET', ROOM, 'invited', table.concat(others, ' '))
+    invited[#invited + 1] = place
+    redis.call('HSET', ROOM, 'invited', table.concat(invited, ' '))
   end
   redis.call('ZREM', WAITING, place)
   redis.call('ZREM', AWAY, place)
   redis.call('HDEL', TURNS, place)
-  redis.call('ZADD', CALLED, text(room.turn_clock + room.claim_ms), place)
-  spend(room, 1)
+  redis.call('ZADD', CALLED, to_string(room.turn_clock + room.claim_ms), place)
+  take_tokens(room, 1)
   return 'called'
 end
 
-local before = answered(ARGV[5])
-if before then
-  return before
+local cached = cached_reply(idempotency_key)
+if cached then
+  return cached
 end
-local became = admit()
-if became == 'called' or became == 'admitted' then
-  leave_note(room, ARGV[4], {}, {})
+local outcome = admit()
+if outcome == 'called' or outcome == 'admitted' then
+  enqueue_audit_event(room, audit_event, {}, {})
 end
 save_room(room)
-return answer(ARGV[5], became)
+return reply(idempotency_key, outcome)

@@ -1,22 +1,23 @@
--- Ends a session by an operator's word. ARGV, after the clock and the run id: the session, ms a pass for it may still be
--- about, what the audit log is told, a word that no other such call has.
--- Returns 1, or 0 where nobody is inside with it: a number that nobody has yet must not be ended before it is anybody's.
--- Nil where the room isn't open.
+-- Ends a session at an operator's request.
+-- ARGV: session; ms that a pass for it may remain in circulation; the audit event, JSON; idempotency key.
+-- Returns 1, or 0 if no such session is active: a number that isn't issued yet must not be ended in advance.
+local session, pass_ms, audit_event, idempotency_key = ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]
+
 local room = load_room()
 if not room then
   return false
 end
-local before = answered(ARGV[6])
-if before then
-  return before
+local cached = cached_reply(idempotency_key)
+if cached then
+  return cached
 end
-local inside = redis.call('ZSCORE', ACTIVE, ARGV[3]) and 1 or 0
-if inside == 1 then
-  local _, called = leave_line(ARGV[3])
-  local ended = end_session(room, ARGV[3], tonumber(ARGV[4]), 'ended')
+local active = redis.call('ZSCORE', ACTIVE, session) and 1 or 0
+if active == 1 then
+  local _, called = leave_queue(session)
+  local ended = end_session(room, session, pass_ms, 'ended')
   room.freed = room.freed + called + ended
   count('left:ended', ended)
-  leave_note(room, ARGV[5], {}, {})
+  enqueue_audit_event(room, audit_event, {}, {})
 end
 save_room(room)
-return answer(ARGV[6], inside)
+return reply(idempotency_key, active)

@@ -1,33 +1,35 @@
--- Gives places to newcomers. ARGV, after the clock and the run id: how many, and a word that no other join has.
--- The first ones are admitted at once, but only where nobody waits; the rest wait, seen as of now.
--- Returns {generation, first place, how many of them were admitted, waiting now, state, room clock}; first place 0
--- where the room takes nobody; nil where the room isn't open.
+-- Gives places to newcomers.
+-- ARGV: how many; idempotency key.
+-- The first ones are admitted immediately, but only if nobody waits; the others wait, marked as seen now.
+-- Returns {generation, first place, how many were admitted, how many wait now, state, the room's clock}. The first place
+-- is 0 if the room accepts nobody.
+local wanted, idempotency_key = tonumber(ARGV[3]), ARGV[4]
 
 local room = load_room()
 if not room then
   return false
 end
-local before = answered(ARGV[4])
-if before then
-  return before
+local cached = cached_reply(idempotency_key)
+if cached then
+  return cached
 end
-local wanted = tonumber(ARGV[3])
 local waiting = redis.call('ZCARD', WAITING)
 if room.state == 'closed' or room.state == 'sold_out' then
   save_room(room)
-  return answer(ARGV[4], { text(room.generation), '0', 0, waiting, room.state, text(room.clock) })
+  return reply(idempotency_key,
+    { to_string(room.generation), '0', 0, waiting, room.state, to_string(room.clock) })
 end
 local admitted = 0
 if room.state == 'open' and waiting == 0 then
   admitted = math.min(wanted, free_slots(room))
-  spend(room, admitted)
+  take_tokens(room, admitted)
 end
 local first = room.seq + 1
-local slot_until = text(room.clock + math.min(room.session_ms, room.session_max_ms) + SLOT_MARGIN_MS)
-local hard_end = text(room.clock + room.session_max_ms)
+local slot_until = to_string(room.clock + math.min(room.session_ms, room.session_max_ms) + SLOT_MARGIN_MS)
+local hard_end = to_string(room.clock + room.session_max_ms)
 local slots, hard_ends, places, entries = {}, {}, {}, {}
 for i = 0, wanted - 1 do
-  local place = text(first + i)
+  local place = to_string(first + i)
   if i < admitted then
     slots[#slots + 1] = slot_until
     slots[#slots + 1] = place
@@ -45,5 +47,6 @@ in_batches('ZADD', WAITING, entries)
 mark_seen(room, places)
 count('joined', wanted)
 count('admitted', admitted)
-save_room(room, 'seq', text(room.seq + wanted))
-return answer(ARGV[4], { text(room.generation), text(first), admitted, waiting + wanted - admitted, room.state, text(room.clock) })
+save_room(room, 'seq', to_string(room.seq + wanted))
+return reply(idempotency_key, { to_string(room.generation), to_string(first), admitted, waiting + wanted - admitted,
+  room.state, to_string(room.clock) })

@@ -1,24 +1,26 @@
--- A visitor gives the place up, or the session that came of it. ARGV, after the clock and the run id: place, ms a pass
--- may be about, '1' where the visitor has shown one.
--- Only what has or may have a pass is remembered: a place that only waits is given up without a trace. One of an older
--- generation may have been admitted by a store that has lost that.
--- Returns 1 where there was something to give up; nil where the room isn't open.
+-- Gives up a place or its session, at the visitor's request.
+-- ARGV: place; ms that a pass for it may remain in circulation; '1' if the visitor has presented a pass.
+-- Only places that have or may have a pass are recorded as ended; one of an older generation may have been admitted by a
+-- store that has lost it. A place that only waits leaves no trace.
+-- Returns 1 if there was something to give up, else 0.
+local ticket_place, pass_ms, has_pass = ARGV[3], tonumber(ARGV[4]), ARGV[5] == '1'
+
 local room = load_room()
 if not room then
   return false
 end
-local place = current_place(ARGV[3])
-if place ~= ARGV[3] then
-  redis.call('HDEL', MOVED, ARGV[3])
-  redis.call('ZREM', MOVED_UNTIL, ARGV[3])
+local place = current_place(ticket_place)
+if place ~= ticket_place then
+  redis.call('HDEL', MOVED, ticket_place)
+  redis.call('ZREM', MOVED_UNTIL, ticket_place)
 end
-local gone, called = leave_line(place)
-local inside = 0
-if ARGV[5] == '1' or tonumber(place) <= room.base or redis.call('ZSCORE', ACTIVE, place) then
-  inside = end_session(room, place, tonumber(ARGV[4]), 'ended')
+local left, called = leave_queue(place)
+local ended = 0
+if has_pass or tonumber(place) <= room.base or redis.call('ZSCORE', ACTIVE, place) then
+  ended = end_session(room, place, pass_ms, 'ended')
 end
-room.freed = room.freed + called + inside
-count('left:left', gone)
-count('left:released', inside)
+room.freed = room.freed + called + ended
+count('left:left', left)
+count('left:released', ended)
 save_room(room)
-return gone + inside > 0 and 1 or 0
+return left + ended > 0 and 1 or 0

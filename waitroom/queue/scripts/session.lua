@@ -1,72 +1,93 @@
--- Keeps and ends sessions. ARGV, after the clock and the run id, for each: operation, session, milliseconds.
---   keep    activity under a good pass; ms = what is left until the session's hard end, in case the store lost it
---   resume  a pass that ran out: kept only where its slot is still there; ms as for keep
---   hold    payment under way: no end before ms have passed, whatever the hard end says; at most session_max_ms beyond it
---   extend  at least ms more, up to the hard end
---   end     the slot is free; ms = how long a pass for it may still be about
+-- Keeps and ends sessions.
+-- ARGV: for each, the operation, the session and milliseconds, whose meaning depends on the operation:
+--   keep    activity under a valid pass; the time left until the session's hard end, in case the store lost it
+--   resume  as keep, for an expired pass: kept only if the session still has its slot
+--   hold    a payment is under way: the session lasts at least that long, at most session_max_ms beyond its hard end
+--   extend  at least that long, at most until the hard end
+--   end     the session is over; how long a pass for it may remain in circulation
 --   release the same, by the shop
--- Returns for each 1, or 0 where the session is over; nil where the room isn't open.
--- A session that has a good pass but no slot (the store lost it, or it was admitted without the store) gets one, even
--- beyond max_active: nobody inside is thrown out. Such a one is counted as an overshoot.
+-- Returns for each 1, or 0 if the session is over.
+-- A session with a valid pass but no slot gets one even beyond max_active, because no admitted visitor is thrown out: the
+-- store lost its slot, or the visitor was admitted without the store. It is counted as an overshoot.
 local room = load_room()
 if not room then
   return false
 end
+local overshoots = 0
+local endings = { ended = 0, released = 0 }
 
--- Whether a session that has a slot has come to its hard end, and no hold lasts.
-local function worn_out(hard_end, slot_end)
+-- Whether a session with a slot has reached its hard end, and the end of any hold.
+local function is_over(hard_end, slot_end)
   return math.max(hard_end, slot_end - SLOT_MARGIN_MS) <= room.clock
 end
 
-local answers = {}
-local over, gone = 0, { ended = 0, released = 0 }
-for i = 3, #ARGV, 3 do
-  local operation, session, ms = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
-  local inside = redis.call('ZSCORE', ACTIVE, session)
+local function finish(session, pass_ms, kind)
+  local _, called = leave_queue(session)
+  local ended = end_session(room, session, pass_ms, kind)
+  room.freed = room.freed + called + ended
+  endings[kind] = endings[kind] + ended
+end
+
+-- Gives a slot to a session that has none.
+local function adopt(session)
+  -- Its place may still be in the queue, or may be there again: one slot is enough.
+  leave_queue(session)
+  claim_lost_place(room, tonumber(session))
+  if is_full(room) then
+    overshoots = overshoots + 1
+  end
+end
+
+-- Moves a session's end forward. Returns 1, or 0 if the session is over.
+local function prolong(operation, session, ms)
+  if redis.call('ZSCORE', ENDED, session) then
+    return 0
+  end
+  local slot_end = tonumber(redis.call('ZSCORE', ACTIVE, session))
   local hard_end = tonumber(redis.call('ZSCORE', HARD_ENDS, session))
   local keeps = operation == 'keep' or operation == 'resume'
-  local alive = 1
-  if operation == 'end' or operation == 'release' then
-    local _, called = leave_line(session)
-    local kind = operation == 'end' and 'ended' or 'released'
-    local ended = end_session(room, session, ms, kind)
-    room.freed = room.freed + called + ended
-    gone[kind] = gone[kind] + ended
-  elseif redis.call('ZSCORE', ENDED, session) then
-    alive = 0
-  elseif not inside and (operation == 'resume' or (keeps and ms <= 0)) then
-    alive = 0
-  elseif inside and keeps and hard_end and worn_out(hard_end, tonumber(inside)) then
-    alive = 0
-  else
-    if not inside then
-      -- Its place may still be in the line, or may have come back there: one slot is enough.
-      leave_line(session)
-      remember(room, tonumber(session))
-      if redis.call('ZCARD', ACTIVE) + redis.call('ZCARD', CALLED) >= room.max_active then
-        over = over + 1
-      end
-    end
-    if keeps and not hard_end then
-      hard_end = room.clock + ms
-      redis.call('ZADD', HARD_ENDS, text(hard_end), session)
-    end
-    -- Where the hard end was lost and nobody has said it yet, it is as far off as it can be.
-    local left = (hard_end or room.clock + room.session_max_ms) - room.clock
-    if keeps then
-      ms = math.min(room.session_ms, left)
-    elseif operation == 'extend' then
-      ms = math.min(ms, left)
-    else
-      ms = math.min(ms, left + room.session_max_ms)
-    end
-    -- A slot's end only ever moves on, so that a hold lasts whatever comes after it.
-    redis.call('ZADD', ACTIVE, 'GT', text(room.clock + ms + SLOT_MARGIN_MS), session)
+  if not slot_end and (operation == 'resume' or (keeps and ms <= 0)) then
+    return 0
   end
-  answers[#answers + 1] = alive
+  if slot_end and keeps and hard_end and is_over(hard_end, slot_end) then
+    return 0
+  end
+  if not slot_end then
+    adopt(session)
+  end
+  if keeps and not hard_end then
+    hard_end = room.clock + ms
+    redis.call('ZADD', HARD_ENDS, to_string(hard_end), session)
+  end
+  -- A hard end that was lost and that nobody has reported yet is as far off as it can be.
+  local left = (hard_end or room.clock + room.session_max_ms) - room.clock
+  if keeps then
+    ms = math.min(room.session_ms, left)
+  elseif operation == 'extend' then
+    ms = math.min(ms, left)
+  else
+    ms = math.min(ms, left + room.session_max_ms)
+  end
+  -- The end of a slot never moves back, so that a hold lasts whatever comes after it.
+  redis.call('ZADD', ACTIVE, 'GT', to_string(room.clock + ms + SLOT_MARGIN_MS), session)
+  return 1
 end
-count('overshoot', over)
-count('left:ended', gone.ended)
-count('left:released', gone.released)
+
+local results = {}
+for i = FIRST, #ARGV, 3 do
+  local operation, session, ms = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
+  if operation == 'end' then
+    finish(session, ms, 'ended')
+    results[#results + 1] = 1
+  elseif operation == 'release' then
+    finish(session, ms, 'released')
+    results[#results + 1] = 1
+  else
+    results[#results + 1] = prolong(operation, session, ms)
+  end
+end
+count('overshoot', overshoots)
+count('left:ended', endings.ended)
+count('left:released', endings.released)
 save_room(room)
-return answers
+return results

@@ -1,23 +1,21 @@
--- One admission tick. ARGV, after the clock and the run id: how many waiting visitors it may look at at the most.
--- Ends what has run out, then calls the first who are there, as many as rate and slots allow; who isn't there is
--- stepped over and keeps the place. Nothing here walks the queue: every loop is bounded by ARGV[3] or BATCH.
--- Returns {called, stepped over, ended sessions, missed turns, dropped places, 1 where it had to stop early};
--- nil where the room isn't open.
-local PIECE = 100           -- of the line, looked at together
-local SMALL_ROOM = 20       -- slots; a smaller room remembers the pace as long as one of this size
-local PRESENCE_MEMORY = 300 -- visitors
-local CHANCE = 1.3          -- a pace that differs by less has not changed
+-- One admission tick: removes what has expired, then calls the first present visitors, as many as rate and slots allow.
+-- Absent ones are skipped and keep their place.
+-- ARGV: the most waiting visitors to look at.
+-- No tick walks the queue: every loop is bounded by that number or by BATCH.
+-- Returns {called, skipped, ended sessions, missed turns, dropped places, 1 if more is due immediately}.
+local look_ups = tonumber(ARGV[3])
 
 local room = load_room()
 if not room then
   return false
 end
-local look_ups = tonumber(ARGV[3])
-local now = text(room.clock)
+local now = to_string(room.clock)
+local keep_until = to_string(room.clock + room.keep_ms)
 local stopped_early = 0
 
-local function run_out(key, clock)
-  local members = redis.call('ZRANGEBYSCORE', key, '-inf', clock or now, 'LIMIT', 0, BATCH)
+-- Removes up to BATCH members whose time has come, and returns them.
+local function take_expired(key, clock)
+  local members = redis.call('ZRANGEBYSCORE', key, '-inf', clock, 'LIMIT', 0, BATCH)
   if #members > 0 then
     redis.call('ZREM', key, unpack(members))
     if #members == BATCH then
@@ -27,52 +25,79 @@ local function run_out(key, clock)
   return members
 end
 
-local taken = redis.call('ZCARD', ACTIVE) + redis.call('ZCARD', CALLED)
+-- Returns how many sessions ended because their slot expired.
+local function expire_sessions()
+  local ended = take_expired(ACTIVE, now)
+  in_batches('ZREM', HARD_ENDS, ended)
+  count('left:expired', #ended)
+  take_expired(ENDED, now)
+  take_expired(FEED, '(' .. to_string((room.clock - FEED_MS) * 1000))
+  in_batches('HDEL', MOVED, take_expired(MOVED_UNTIL, now))
+  return #ended
+end
 
--- Sessions whose slot ran out.
-local ended = run_out(ACTIVE)
-in_batches('ZREM', HARD_ENDS, ended)
-count('left:expired', #ended)
-run_out(ENDED)
-run_out(FEED, '(' .. text((room.clock - FEED_MS) * 1000))
-in_batches('HDEL', MOVED, run_out(MOVED_UNTIL))
-
--- Turns that were missed: the first time the place is kept, the second time it is lost. TURNS keeps the
--- visitors who were told: these return to the end.
-local missed = run_out(CALLED, text(room.turn_clock))
-local keep_until = text(room.clock + room.keep_ms)
-local away, second = {}, {}
-for _, place in ipairs(missed) do
-  if redis.call('SADD', MISSED, place) == 1 then
-    away[#away + 1] = keep_until
-    away[#away + 1] = place
-  else
-    second[#second + 1] = place
+-- Returns how many turns were missed and how many places were dropped. A place is kept the first time its visitor misses
+-- a turn, and lost the second time; TURNS still holds the visitors who were told, who return to the end.
+local function expire_turns()
+  local missed = take_expired(CALLED, to_string(room.turn_clock))
+  local away, missed_twice = {}, {}
+  for _, place in ipairs(missed) do
+    if redis.call('SADD', MISSED, place) == 1 then
+      away[#away + 1] = keep_until
+      away[#away + 1] = place
+    else
+      missed_twice[#missed_twice + 1] = place
+    end
   end
+  in_batches('ZADD', AWAY, away)
+  local kept_too_long = take_expired(AWAY, now)
+  for _, dropped in ipairs({ missed_twice, kept_too_long }) do
+    in_batches('SREM', MISSED, dropped)
+    in_batches('HDEL', TURNS, dropped)
+  end
+  count('left:missed', #missed_twice)
+  count('left:away', #kept_too_long)
+  return #missed, #missed_twice + #kept_too_long
 end
-in_batches('ZADD', AWAY, away)
 
--- Places kept long enough.
-local dropped = run_out(AWAY)
-for _, gone in ipairs({ second, dropped }) do
-  in_batches('SREM', MISSED, gone)
-  in_batches('HDEL', TURNS, gone)
-end
-count('left:missed', #second)
-count('left:away', #dropped)
-
--- Seen within away_ms? The windows are looked at from the newest back; those before the oldest are forgotten.
+-- A visitor is present if seen within away_ms, in any window from the newest back to the oldest.
 local newest = math.floor(room.clock / WINDOW_MS)
 local oldest = math.floor((room.clock - room.away_ms) / WINDOW_MS)
-local forgotten = redis.call('ZRANGEBYSCORE', SEEN, '-inf', '(' .. text(oldest), 'LIMIT', 0, BATCH)
-for _, bitmap in ipairs(forgotten) do
-  redis.call('DEL', seen_key(bitmap))
-  redis.call('ZREM', SEEN, bitmap)
+
+local function delete_old_marks()
+  for _, bitmap in ipairs(redis.call('ZRANGEBYSCORE', SEEN, '-inf', '(' .. to_string(oldest), 'LIMIT', 0, BATCH)) do
+    redis.call('DEL', seen_key(bitmap))
+    redis.call('ZREM', SEEN, bitmap)
+  end
 end
 
--- Which of some places, in order, were seen, by their indexes. The marks of a chunk are read together, a window at a time.
-local function who_is_there(places)
-  local there = {}
+-- Sets present[i] for each of places[from] to places[to], which share a chunk, whose visitor is present. Their marks are
+-- read together, one window at a time.
+local function find_present_in_chunk(places, from, to, chunk, present)
+  local first_byte = math.floor(places[from] % CHUNK / 8)
+  local last_byte = math.floor(places[to] % CHUNK / 8)
+  local missing = to - from + 1
+  for window = newest, oldest, -1 do
+    local marks = redis.call('GETRANGE', seen_key(seen_bitmap(window, to_string(chunk))), first_byte, last_byte)
+    for i = from, marks == '' and 0 or to do
+      if not present[i] then
+        local offset = places[i] % CHUNK
+        local byte = string.byte(marks, math.floor(offset / 8) - first_byte + 1) or 0
+        if math.floor(byte / 2 ^ (7 - offset % 8)) % 2 == 1 then
+          present[i] = true
+          missing = missing - 1
+        end
+      end
+    end
+    if missing == 0 then
+      return
+    end
+  end
+end
+
+-- Returns which of some places, in order, have a present visitor, by index.
+local function find_present(places)
+  local present = {}
   local from = 1
   while from <= #places do
     local chunk = math.floor(places[from] / CHUNK)
@@ -80,36 +105,23 @@ local function who_is_there(places)
     while to < #places and math.floor(places[to + 1] / CHUNK) == chunk do
       to = to + 1
     end
-    local first_byte = math.floor(places[from] % CHUNK / 8)
-    local last_byte = math.floor(places[to] % CHUNK / 8)
-    local missing = to - from + 1
-    for window = newest, oldest, -1 do
-      local marks = redis.call('GETRANGE', seen_key(seen_bitmap(window, text(chunk))), first_byte, last_byte)
-      for i = from, marks == '' and 0 or to do
-        if not there[i] then
-          local offset = places[i] % CHUNK
-          local byte = string.byte(marks, math.floor(offset / 8) - first_byte + 1) or 0
-          if math.floor(byte / 2 ^ (7 - offset % 8)) % 2 == 1 then
-            there[i] = true
-            missing = missing - 1
-          end
-        end
-      end
-      if missing == 0 then
-        break
-      end
-    end
+    find_present_in_chunk(places, from, to, chunk, present)
     from = to + 1
   end
-  return there
+  return present
 end
 
-local waiting = redis.call('ZCARD', WAITING)
-local called, stepped, gone = {}, {}, {}
-local head = room.head
-if room.state == 'open' then
+local high_water_mark = room.head -- the greatest place that was ever called or skipped
+
+-- Calls present visitors from the front. Returns how many were called and how many were skipped.
+local function call_visitors()
+  if room.state ~= 'open' then
+    return 0, 0
+  end
+  local waiting = redis.call('ZCARD', WAITING)
   local wanted = math.min(free_slots(room), BATCH)
-  local claim_by = text(room.turn_clock + room.claim_ms)
+  local claim_by = to_string(room.turn_clock + room.claim_ms)
+  local called, skipped, gone = {}, {}, {}
   local rank = 0
   while #called / 2 < wanted and rank < waiting do
     if look_ups <= 0 then
@@ -121,57 +133,67 @@ if room.state == 'open' then
     for i, place in ipairs(piece) do
       places[i] = tonumber(place)
     end
-    local there = who_is_there(places)
+    local present = find_present(places)
     for i, place in ipairs(piece) do
       if #called / 2 >= wanted then
         break
       end
       look_ups = look_ups - 1
       local list, until_ms = called, claim_by
-      if not there[i] then
-        list, until_ms = stepped, keep_until
+      if not present[i] then
+        list, until_ms = skipped, keep_until
       end
       list[#list + 1] = until_ms
       list[#list + 1] = place
       gone[#gone + 1] = place
-      head = math.max(head, places[i])
+      high_water_mark = math.max(high_water_mark, places[i])
     end
     rank = rank + #piece
   end
   in_batches('ZREM', WAITING, gone)
   in_batches('ZADD', CALLED, called)
-  in_batches('ZADD', AWAY, stepped)
-  spend(room, #called / 2)
+  in_batches('ZADD', AWAY, skipped)
+  take_tokens(room, #called / 2)
   if #called / 2 == BATCH then
     stopped_early = 1
   end
+  return #called / 2, #skipped / 2
 end
 
--- How fast slots get free: so many in so many slot-milliseconds, as long back as the full shop turns over twice or so.
-local freed = room.freed + #ended + #missed
+-- How fast slots become free: slots per slot-millisecond, over about two turnovers of the full shop.
+local function measure_released_slots(slots, taken)
+  room.pace_since_ms = room.pace_since_ms + taken * (room.clock - room.pace_clock)
+  if slots > 0 then
+    local fade = math.exp(-room.pace_since_ms / (2 * room.session_ms * math.max(room.max_active, SMALL_ROOM)))
+    room.pace_freed = room.pace_freed * fade + slots
+    room.pace_slot_ms = room.pace_slot_ms * fade + room.pace_since_ms
+    room.pace_since_ms = 0
+  end
+  -- The reported value stays the same while the difference may be chance, so that announced waits don't rise and fall
+  -- with every visitor. Between two slots the measured value is steady: only one that is overdue lowers it.
+  local measured = math.min(room.pace_freed / math.max(1, room.pace_slot_ms),
+    (room.pace_freed + 1) / math.max(1, room.pace_slot_ms + room.pace_since_ms))
+  if measured > room.pace_told * TOLERANCE or measured * TOLERANCE < room.pace_told then
+    room.pace_told = measured
+  end
+end
+
+-- The share of visitors who were present when their turn came, over the last few hundred turns.
+local function measure_presence(present, turns)
+  local fade = math.exp(-turns / PRESENCE_MEMORY)
+  room.pace_met = room.pace_met * fade + turns
+  room.pace_called = room.pace_called * fade + present
+end
+
+local taken = taken_slots()
+local ended = expire_sessions()
+local missed, dropped = expire_turns()
+delete_old_marks()
+local called, skipped = call_visitors()
+measure_released_slots(room.freed + ended + missed, taken)
 room.freed = 0
-room.pace_since_ms = room.pace_since_ms + taken * (room.clock - room.pace_clock)
-if freed > 0 then
-  local fade = math.exp(-room.pace_since_ms / (2 * room.session_ms * math.max(room.max_active, SMALL_ROOM)))
-  room.pace_freed = room.pace_freed * fade + freed
-  room.pace_slot_ms = room.pace_slot_ms * fade + room.pace_since_ms
-  room.pace_since_ms = 0
-end
--- What is told of it stands while the rest may be chance, lest a wait that was told rises and falls with every visitor.
--- Between two slots the pace is steady: only one that is overdue slows it.
-local lately = math.min(room.pace_freed / math.max(1, room.pace_slot_ms),
-  (room.pace_freed + 1) / math.max(1, room.pace_slot_ms + room.pace_since_ms))
-if lately > room.pace_told * CHANCE or lately * CHANCE < room.pace_told then
-  room.pace_told = lately
-end
-
--- How many of those whose turn it was were there, of the last few hundred.
-local met = (#called + #stepped) / 2
-local fade = math.exp(-met / PRESENCE_MEMORY)
-room.pace_met = room.pace_met * fade + met
-room.pace_called = room.pace_called * fade + #called / 2
-
-save_room(room, 'head', text(head), 'pace_clock', now, 'pace_freed', decimal(room.pace_freed),
+measure_presence(called, called + skipped)
+save_room(room, 'head', to_string(high_water_mark), 'pace_clock', now, 'pace_freed', decimal(room.pace_freed),
   'pace_slot_ms', decimal(room.pace_slot_ms), 'pace_since_ms', decimal(room.pace_since_ms),
   'pace_told', decimal(room.pace_told), 'pace_called', decimal(room.pace_called), 'pace_met', decimal(room.pace_met))
-return { #called / 2, #stepped / 2, #ended, #missed, #second + #dropped, stopped_early }
+return { called, skipped, ended, missed, dropped, stopped_early }

@@ -1,13 +1,11 @@
--- The room as an edge keeps it in memory. ARGV, after the clock and the run id: stamp of the table it has, points of a
--- new table, how far it has read the ended sessions and in which generation ('' for not at all).
--- The table maps ranks to places: exact at the head, then ever wider apart; the last pair is the next newcomer's.
--- Whoever finds it older than a second makes it.
--- Returns {pairs of the room's fields, waiting, called, away, active, stamp, table or '' where it is the known one,
--- the next ended sessions as KIND:SESSION, how far that is};
--- nil where the room isn't open.
-local TABLE_MS = 1000
-local EXACT = 64
-local MOST_ENDED = 1000
+-- Returns the room as workers keep it in memory.
+-- ARGV: the stamp of the rank index that the caller has; the number up to which it has read the ended sessions, and in
+-- which generation, '' if it has read none.
+-- The rank index maps ranks to places: exact at the head, then at growing distances; its last pair is the next
+-- newcomer's. The first caller to find it older than RANK_INDEX_MS rebuilds it.
+-- Returns {the room's fields and values, waiting, called, away, active, stamp, rank index or '' if the caller has it,
+-- the next ended sessions as KIND:SESSION, the number of the last of them}.
+local known_stamp, ends_read, ends_generation = ARGV[3], ARGV[4], ARGV[5]
 
 local room = load_room()
 if not room then
@@ -16,43 +14,53 @@ end
 save_room(room)
 local waiting = redis.call('ZCARD', WAITING)
 
-local function make_table(points)
+local function build_rank_index()
   local parts = {}
-  local head = redis.call('ZRANGE', WAITING, 0, EXACT - 1)
+  local head = redis.call('ZRANGE', WAITING, 0, EXACT_RANKS - 1)
   for i, place in ipairs(head) do
-    parts[#parts + 1] = text(i - 1) .. ' ' .. place
+    parts[#parts + 1] = to_string(i - 1) .. ' ' .. place
   end
-  local last = EXACT - 1
-  for i = 1, points do
-    local rank = EXACT - 1 + math.ceil((waiting - EXACT) * (i / points) * (i / points))
+  local last = EXACT_RANKS - 1
+  for i = 1, RANK_INDEX_POINTS do
+    local share = i / RANK_INDEX_POINTS
+    local rank = EXACT_RANKS - 1 + math.ceil((waiting - EXACT_RANKS) * share * share)
     if rank > last and rank < waiting then
       last = rank
-      parts[#parts + 1] = text(rank) .. ' ' .. redis.call('ZRANGE', WAITING, rank, rank)[1]
+      parts[#parts + 1] = to_string(rank) .. ' ' .. redis.call('ZRANGE', WAITING, rank, rank)[1]
     end
   end
-  parts[#parts + 1] = text(waiting) .. ' ' .. text(room.seq + 1)
+  parts[#parts + 1] = to_string(waiting) .. ' ' .. to_string(room.seq + 1)
   return table.concat(parts, ' ')
 end
 
-local kept = redis.call('HMGET', TABLE, 'stamp', 'table')
-local stamp, body = tonumber(kept[1]), kept[2]
-if not stamp or room.clock - stamp >= TABLE_MS then
-  stamp, body = room.clock, make_table(tonumber(ARGV[4]))
-  redis.call('HSET', TABLE, 'stamp', text(stamp), 'table', body)
-end
-if ARGV[3] == text(stamp) then
-  body = ''
+-- Returns the stamp of the current rank index and the index.
+local function rank_index()
+  local stored = redis.call('HMGET', RANK_INDEX, 'stamp', 'table')
+  local stamp, index = tonumber(stored[1]), stored[2]
+  if not stamp or room.clock - stamp >= RANK_INDEX_MS then
+    stamp, index = room.clock, build_rank_index()
+    redis.call('HSET', RANK_INDEX, 'stamp', to_string(stamp), 'table', index)
+  end
+  return to_string(stamp), index
 end
 
-local read = (room.clock - FEED_MS) * 1000
-if ARGV[6] == text(room.generation) then
-  read = math.max(read, tonumber(ARGV[5]))
+-- Returns the sessions that ended since the caller's last view, and the number of the last of them.
+local function ended_sessions()
+  local read = (room.clock - FEED_MS) * 1000
+  if ends_generation == to_string(room.generation) then
+    read = math.max(read, tonumber(ends_read))
+  end
+  local listed = redis.call('ZRANGEBYSCORE', FEED, '(' .. to_string(read), '+inf', 'WITHSCORES', 'LIMIT', 0,
+    MAX_LISTED_ENDS)
+  local ended = {}
+  for i = 1, #listed, 2 do
+    ended[#ended + 1] = listed[i]
+    read = tonumber(listed[i + 1])
+  end
+  return ended, to_string(read)
 end
-local ended = redis.call('ZRANGEBYSCORE', FEED, '(' .. text(read), '+inf', 'WITHSCORES', 'LIMIT', 0, MOST_ENDED)
-local endings = {}
-for i = 1, #ended, 2 do
-  endings[#endings + 1] = ended[i]
-  read = tonumber(ended[i + 1])
-end
+
+local stamp, index = rank_index()
+local ended, read = ended_sessions()
 return { redis.call('HGETALL', ROOM), waiting, redis.call('ZCARD', CALLED), redis.call('ZCARD', AWAY),
-  redis.call('ZCARD', ACTIVE), text(stamp), body, endings, text(read) }
+  redis.call('ZCARD', ACTIVE), stamp, stamp == known_stamp and '' or index, ended, read }
