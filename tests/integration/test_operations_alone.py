@@ -12,13 +12,13 @@ import pytest
 from waitroom.control.audit.log import Audit
 from waitroom.control.auth.accounts import Actor, Role
 from waitroom.control.rooms.admission_loop import Admission
-from waitroom.control.rooms.audit_outbox import Notes
+from waitroom.control.rooms.audit_outbox import AuditOutbox
 from waitroom.control.rooms.operations import BadChange, Change, NotPossible, Operations, StaleVersion
 from waitroom.control.rooms.presenter import Rooms
 from waitroom.errors import StoreUnavailable
 from waitroom.metrics.upstream_window import UpstreamWindow
 from waitroom.queue.fields import limits_of
-from waitroom.queue.store import KEYS, QueueStore, Visit
+from waitroom.queue.store import QueueStore, Visit
 from waitroom.queue.view import RoomState
 from waitroom.settings import RoomSettings, Settings
 from waitroom.store.connection import connect
@@ -73,7 +73,7 @@ async def test_a_change_shows_at_once_and_notifies_listeners(desk: Desk) -> None
 
 async def test_a_rate_set_by_hand_switches_the_autopilot_off(desk: Desk) -> None:
     desk.flying = True
-    assert desk.operations.effect("shop", Change(rate_per_minute=50.0)).warnings[0].startswith("The autopilot")
+    assert desk.operations.preview("shop", Change(rate_per_minute=50.0)).warnings[0].startswith("The autopilot")
     await desk.change(rate_per_minute=50.0)
     assert (await desk.operations.look("shop")).autopilot == "off"
     await desk.change(rate_per_minute=70.0, autopilot=True)
@@ -88,7 +88,7 @@ async def test_the_autopilots_changes_make_nobody_stale_and_leave_the_operators_
     version = await desk.change(PILOT, rate_per_minute=0.0)
     assert version == 1
     view = await desk.operations.look("shop")
-    assert (view.autopilot, view.rate_per_minute) == ("", 0.0)
+    assert (view.autopilot, view.rate_per_minute) == (None, 0.0)
     assert desk.rooms.one("shop")["last_change"]["what"] == "max_active 2 → 9"
     assert desk.rooms.one("shop")["wait_seconds"]["newcomer"] is None
     await desk.operations.undo("shop", expected=version, actor=ADA)
@@ -132,8 +132,8 @@ async def test_what_the_shop_and_the_file_change_is_in_the_log_once_whoever_look
     async with connect(valkey, timeout_seconds=10) as other:
         stores = [desk.store, QueueStore(desk.store._redis, "shop"), QueueStore(other, "shop")]
         audits = [desk.audit, Audit(desk.store._redis), Audit(other)]
-        notes = [Notes(audit, {"shop": store}) for audit, store in zip(audits, stores, strict=True)]
-        await asyncio.gather(*(one.look() for one in notes))
+        outboxes = [AuditOutbox(audit, {"shop": store}) for audit, store in zip(audits, stores, strict=True)]
+        await asyncio.gather(*(one.flush_all() for one in outboxes))
     entries = await desk.audit.read()
     assert [(one.who, one.role, one.via, one.room, one.old, one.new) for one in entries] == [
         ("the settings file", "", "file", "shop", {"max_active": 2}, {"max_active": 3}),
@@ -141,23 +141,23 @@ async def test_what_the_shop_and_the_file_change_is_in_the_log_once_whoever_look
         ("the shop", "", "shop", "shop", {"state": "open"}, {"state": "sold_out"}),
     ]
     assert (await desk.audit.verify()).intact
-    assert await desk.store.notes() == []
+    assert await desk.store.audit_events() == []
 
 
 async def test_a_note_that_was_written_but_not_taken_away_is_written_no_second_time(desk: Desk) -> None:
     """As where a control process was killed between the two, or one was slow and others have written more since."""
     await desk.store.set_state(RoomState.SOLD_OUT)
-    left = await desk.store.notes()
-    notes = Notes(desk.audit, {"shop": desk.store})
-    await notes.look()
+    left = await desk.store.audit_events()
+    outbox = AuditOutbox(desk.audit, {"shop": desk.store})
+    await outbox.flush_all()
     await desk.store.set_state(RoomState.OPEN)
-    await notes.look()
+    await outbox.flush_all()
 
-    await desk.store._redis.rpush(desk.store.keys[KEYS.index("notes")], *left)
-    await notes.look()
+    await desk.store._redis.rpush(desk.store.keys["audit_outbox"], *left)
+    await outbox.flush_all()
 
     assert [one.new["state"] for one in await desk.audit.read()] == ["open", "sold_out"]
-    assert await desk.store.notes() == []
+    assert await desk.store.audit_events() == []
 
 
 async def test_of_the_autopilot_only_holds_and_their_ends_are_in_the_log(desk: Desk) -> None:
@@ -209,5 +209,5 @@ async def test_a_store_that_doesnt_answer_is_told_to_whoever_wants_something(tmp
         with pytest.raises(StoreUnavailable):
             await desk.change(state=RoomState.PAUSED)
         with pytest.raises(StoreUnavailable):
-            desk.operations.effect("shop", Change(state=RoomState.PAUSED))
+            desk.operations.preview("shop", Change(state=RoomState.PAUSED))
         assert desk.rooms.one("shop") == {"name": "shop", "upstream": "http://127.0.0.1:9", "store_up": False}

@@ -25,8 +25,7 @@ from waitroom.control.dashboard.feed import Feed, add_feed
 from waitroom.control.dashboard.pages import add_dashboard
 from waitroom.control.monitoring.history import History, record_history
 from waitroom.control.rooms.admission_loop import Admission
-from waitroom.control.rooms.audit_outbox import LOOK_SECONDS as NOTES_SECONDS
-from waitroom.control.rooms.audit_outbox import Notes
+from waitroom.control.rooms.audit_outbox import FLUSH_SECONDS, AuditOutbox
 from waitroom.control.rooms.operations import Change, Operations
 from waitroom.control.rooms.presenter import Rooms
 from waitroom.control.webhooks.watcher import Webhooks
@@ -82,7 +81,7 @@ async def serve(child: Child) -> None:
             running.append(tasks.create_task(record_history(history, rooms.samples)))
             running.append(tasks.create_task(autopilots.run()))
             running.append(tasks.create_task(every(ACCOUNTS_SECONDS, account_watcher.check)))
-            running.append(tasks.create_task(every(NOTES_SECONDS, Notes(audit, stores).look)))
+            running.append(tasks.create_task(every(FLUSH_SECONDS, AuditOutbox(audit, stores).flush_all)))
             if settings.webhooks:
                 running.append(tasks.create_task(Webhooks(settings.webhooks, admissions, redis, watch).run()))
             await child.ready()
@@ -106,7 +105,7 @@ def _controller(
         await operations.change(settings.name, wanted, expected=view.version, actor=itself, note=why)
 
     def switched(view: RoomView) -> bool:
-        return settings.autopilot if view.autopilot == "" else view.autopilot == "on"
+        return settings.autopilot if view.autopilot is None else view.autopilot
 
     return RoomController(settings, admission, decision_log, change, switched, time.time)
 

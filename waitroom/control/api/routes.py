@@ -142,7 +142,7 @@ class Api:
         view = await self._operations.look(room)
         if view.version != expected:
             raise StaleVersion(view.version)
-        return _json_response({"effect": self._operations.effect(room, change).json()}, {"ETag": f'"{view.version}"'})
+        return _json_response({"effect": self._operations.preview(room, change).json()}, {"ETag": f'"{view.version}"'})
 
     async def _undo_change(self, request: web.Request) -> web.Response:
         room = self._room_name(request)

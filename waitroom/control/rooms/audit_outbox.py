@@ -1,7 +1,7 @@
-"""The outbox of the audit log: writes the notes left by the rooms' scripts to the log.
+"""Moves the audit events that the rooms' scripts enqueue to the audit log.
 
-A note is left in the same step as its change, so that no change goes unrecorded, even if a process is killed. Any
-control process may write it to the audit log, which accepts each note once.
+A script enqueues the event in the same step as the change, so that no change goes unrecorded, even if a process is
+killed. Any control process may move it to the audit log, which accepts each event once.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import structlog
 
 from waitroom.control.audit.log import Audit
 from waitroom.control.auth.accounts import Actor
-from waitroom.control.rooms.presenter import plain
 from waitroom.errors import StoreUnavailable
+from waitroom.queue.fields import from_hash
 from waitroom.queue.store import QueueStore
 
 log = structlog.get_logger()
 
-LOOK_SECONDS = 1.0
+FLUSH_SECONDS = 1.0
 
 
-def told(actor: Actor, action: str, note: str, new: Mapping[str, object] | None = None) -> str:
-    """Returns the note for a script to leave, on an action of an actor.
+def audit_event(actor: Actor, action: str, note: str, new: Mapping[str, object] | None = None) -> str:
+    """Returns the event for a script to enqueue.
 
     Args:
         actor: The actor.
@@ -37,8 +37,8 @@ def told(actor: Actor, action: str, note: str, new: Mapping[str, object] | None 
     return json.dumps({**who, "action": action, "note": note, "new": dict(new or {})})
 
 
-class Notes:
-    """The notes of all rooms of one gateway.
+class AuditOutbox:
+    """The pending audit events of all rooms of one gateway.
 
     Args:
         audit: The audit log.
@@ -50,20 +50,23 @@ class Notes:
         self._stores = stores
         self._failing = False
 
-    async def settle(self, room: str) -> None:
-        """Records all notes of a room, oldest first. Raises `StoreUnavailable`; the remaining ones stay notes then."""
-        store = self._stores[room]
-        while notes := await store.notes():
-            for note in notes:
-                number, entry = read_note(room, note)
-                await self._audit.append_once(entry, source=room, number=number)
-                await store.forget_note(note)
+    async def flush(self, room: str) -> None:
+        """Moves all events of a room to the audit log, oldest first.
 
-    async def look(self) -> None:
-        """Records notes left by others: the shop, the settings file, a control process that was killed."""
+        Raises `StoreUnavailable`; the remaining ones stay in the outbox then.
+        """
+        store = self._stores[room]
+        while events := await store.audit_events():
+            for event in events:
+                number, entry = parse_audit_event(room, event)
+                await self._audit.append_once(entry, source=room, number=number)
+                await store.remove_audit_event(event)
+
+    async def flush_all(self) -> None:
+        """Moves events enqueued by others: the shop, the settings file, a control process that was killed."""
         for room in self._stores:
             try:
-                await self.settle(room)
+                await self.flush(room)
             except StoreUnavailable as error:
                 if not self._failing:
                     log.warning("audit log write delayed", cause=str(error))
@@ -75,11 +78,11 @@ class Notes:
         self._failing = False
 
 
-def read_note(room: str, note: bytes) -> tuple[int, dict[str, Any]]:
-    """Returns a note's number, and its audit log entry."""
-    left = json.loads(note)
-    by = json.loads(left["told"])
-    at = datetime.fromtimestamp(int(left["at_ms"]) / 1000, UTC).isoformat(timespec="milliseconds")
+def parse_audit_event(room: str, event: bytes) -> tuple[int, dict[str, Any]]:
+    """Returns an event's number, and its audit log entry."""
+    stored = json.loads(event)
+    by = json.loads(stored["told"])
+    at = datetime.fromtimestamp(int(stored["at_ms"]) / 1000, UTC).isoformat(timespec="milliseconds")
     entry = {
         "at": at.replace("+00:00", "Z"),
         "who": by["who"],
@@ -88,9 +91,9 @@ def read_note(room: str, note: bytes) -> tuple[int, dict[str, Any]]:
         "via": by["via"],
         "action": by["action"],
         "room": room,
-        "old": plain(left["old"]),
-        "new": {**by.get("new", {}), **plain(left["new"])},
+        "old": from_hash(stored["old"]),
+        "new": {**by.get("new", {}), **from_hash(stored["new"])},
         "note": by.get("note", ""),
         "outcome": "done",
     }
-    return int(left["number"]), entry
+    return int(stored["number"]), entry

@@ -6,7 +6,6 @@ Every operation and every refusal is recorded in the audit log.
 from __future__ import annotations
 
 import contextlib
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -17,32 +16,28 @@ import structlog
 from waitroom.control.audit.log import Audit
 from waitroom.control.auth.accounts import Actor
 from waitroom.control.rooms.admission_loop import Admission
-from waitroom.control.rooms.audit_outbox import Notes, told
+from waitroom.control.rooms.audit_outbox import AuditOutbox, audit_event
 from waitroom.control.rooms.presenter import LastChange, Rooms
-from waitroom.control.rooms.preview import Effect, changed_view, effect_of
+from waitroom.control.rooms.preview import Preview, changed_view, preview_of
 from waitroom.errors import InvalidTokenError, StoreUnavailable, WaitroomError
-from waitroom.queue.fields import Limits
+from waitroom.queue.fields import AUTOPILOT, DRAINING, OPERATOR_NUMBERS, RATE, STATE, Limits, to_hash
 from waitroom.queue.store import Called, QueueStore, Visit
 from waitroom.queue.view import RoomState, RoomView
-from waitroom.settings import RoomSettings
-from waitroom.settings.schema import keys_of
 from waitroom.tokens import TICKET_SECONDS, Tokens
 
 log = structlog.get_logger()
 
-_KEYS = keys_of(RoomSettings)
-# Changes have the same limits as the settings file.
-MOST_RATE = int(_KEYS["rate_per_minute"].most or 0)
-MOST_ACTIVE = int(_KEYS["max_active"].most or 0)
 LONGEST_TEXT = 500
-LONGEST_WORD_KEPT = 200  # of unusable input, in the audit log
-MOST_WORDS_KEPT = 20
+# Of unusable input, in the audit log.
+LONGEST_VALUE_KEPT = 200
+MOST_VALUES_KEPT = 20
+LARGEST_NUMBER_KEPT = 10_000_000
 
 TICKET = re.compile(r"[0-9a-f]{1,16}(\.[A-Za-z0-9_.-]{1,239})?")
 SESSION = re.compile(r"[0-9a-f]{1,16}")
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
 
-_WHY_NOT: dict[Called, str] = {
+_REFUSALS: dict[Called, str] = {
     "unknown": "No visitor with this ticket is waiting in this room.",
     "not_open": "The room is closed or sold out. Open or pause it first.",
     "full": "The room is full. Raise max_active, or wait until a visitor leaves.",
@@ -69,6 +64,11 @@ class Change:
     message: str | None = None
     draining: bool | None = None
     autopilot: bool | None = None
+
+    def values(self) -> dict[str, Any]:
+        """The new values by field."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 class StaleVersion(WaitroomError):  # noqa: N818 - what it is, not what went wrong
@@ -119,7 +119,7 @@ class Operations:
         self._admissions = {one.name: one for one in admissions}
         self._stores = stores
         self._audit = audit
-        self._notes = Notes(audit, stores)
+        self._outbox = AuditOutbox(audit, stores)
         self._tokens = {name: Tokens(secrets, name) for name in stores}
         self._changed = changed
 
@@ -134,29 +134,28 @@ class Operations:
             note: The reason.
         """
         store = self._stores[room]
-        async with _Refusal(self._audit, actor, "change", room, _named(change), note):
+        async with _Refusal(self._audit, actor, "change", room, change.values(), note):
             check(change, note, actor)
             wanted = self._fields(room, change, actor)
-            said = told(actor, "change", note) if self._is_told(room, change, actor) else ""
-            done = await store.change(wanted, expected=expected, who=_remembered(actor), told=said)
+            event = audit_event(actor, "change", note) if self._is_audited(room, change, actor) else ""
+            done = await store.change(wanted, expected=expected, who=_recorded_name(actor), audit_event=event)
             if not done.done:
                 raise StaleVersion(done.version)
         await self._done(room)
         return done.version
 
-    def effect(self, room: str, change: Change) -> Effect:
+    def preview(self, room: str, change: Change) -> Preview:
         """Previews a change. Raises `BadChange`, and `StoreUnavailable` before the first view of the room."""
         check(change, "", None)
         view = self._rooms.view(room)
         if view is None:
             raise StoreUnavailable("the room has not been read yet")
-        state = RoomState.PAUSED if change.draining else change.state
-        after = changed_view(view, rate=change.rate_per_minute, most=change.max_active, state=state)
-        drains = view.draining if change.draining is None else change.draining
+        values = change.values()
+        after = changed_view(view, {**values, STATE.name: RoomState.PAUSED} if change.draining else values)
         off = self._rooms.autopilot_on(room) and (
             change.autopilot is False or (change.rate_per_minute is not None and change.autopilot is None)
         )
-        return effect_of(view, after, draining=drains and after.state is RoomState.PAUSED, autopilot_off=off)
+        return preview_of(view, after, autopilot_off=off)
 
     async def undo(self, room: str, *, expected: int, actor: Actor, note: str = "") -> int:
         """Reverts the fields of the last change to their previous values; returns the new version."""
@@ -166,7 +165,7 @@ class Operations:
             view = await self.look(room)
             if view.version != expected:
                 raise StaleVersion(view.version)
-            last = LastChange.of(view.operator_change)
+            last = LastChange.parse(view.operator_change)
             if last is None:
                 raise NotPossible("There is no change by an operator to undo.")
             if not last.undoable:
@@ -175,8 +174,8 @@ class Operations:
                 raise NotPossible(
                     "The values of the last change by an operator have been changed since. Set them by hand."
                 )
-            said = told(actor, "undo", note)
-            done = await store.change(last.old, expected=expected, who=actor.name, undoable=False, told=said)
+            event = audit_event(actor, "undo", note)
+            done = await store.change(last.old, expected=expected, who=actor.name, undoable=False, audit_event=event)
             if not done.done:
                 raise StaleVersion(done.version)
         await self._done(room)
@@ -192,10 +191,10 @@ class Operations:
                 raise BadChange({"ticket": "Invalid ticket. Send the visitor's ticket, or its number."})
             place = int(number, 16)
             if "." in ticket:
-                await self._take_back(room, ticket)
-            called = await store.admit(place, told(actor, "admit", note, {"ticket": number}))
-            if called in _WHY_NOT:
-                raise NotPossible(_WHY_NOT[called])
+                await self._recover(room, ticket)
+            called = await store.admit(place, audit_event(actor, "admit", note, {"ticket": number}))
+            if called in _REFUSALS:
+                raise NotPossible(_REFUSALS[called])
         await self._done(room)
 
     async def end_session(self, room: str, session: int, *, actor: Actor, note: str = "") -> None:
@@ -205,7 +204,8 @@ class Operations:
         async with _Refusal(self._audit, actor, "end_session", room, named, note):
             check_note(note)
             pass_seconds = max(self._rooms.settings(room).session_max_seconds, TICKET_SECONDS)
-            if not await store.end_session(session, pass_seconds * 1000, told(actor, "end_session", note, named)):
+            event = audit_event(actor, "end_session", note, named)
+            if not await store.end_session(session, pass_seconds * 1000, event):
                 raise NotPossible("No active visitor has this session.")
         await self._done(room)
 
@@ -219,28 +219,17 @@ class Operations:
 
     def _fields(self, room: str, change: Change, actor: Actor) -> dict[str, str]:
         """Returns the fields to set in the room's hash."""
-        found: dict[str, str] = {}
-        if change.rate_per_minute is not None:
-            found["rate"] = repr(float(change.rate_per_minute))
-            if actor.via != "autopilot" and change.autopilot is None and self._rooms.autopilot_on(room):
-                found["autopilot"] = "off"  # otherwise it would change the rate again immediately
-        if change.max_active is not None:
-            found["max_active"] = str(change.max_active)
-        if change.message is not None:
-            found["message"] = change.message
-        if change.autopilot is not None:
-            found["autopilot"] = "on" if change.autopilot else "off"
-        if change.state is not None:
-            found["state"] = str(change.state)
-            if change.state is not RoomState.PAUSED:
-                found["draining"] = ""
-        if change.draining is not None:
-            found["draining"] = "1" if change.draining else ""
-            if change.draining:
-                found["state"] = str(RoomState.PAUSED)
+        found = to_hash(change.values())
+        by_hand = actor.via != "autopilot" and change.rate_per_minute is not None
+        if by_hand and change.autopilot is None and self._rooms.autopilot_on(room):
+            found |= to_hash({AUTOPILOT.name: False})  # otherwise it would change the rate again immediately
+        if change.draining:
+            found |= to_hash({STATE.name: RoomState.PAUSED})
+        elif change.state not in (None, RoomState.PAUSED):
+            found |= to_hash({DRAINING.name: False})
         return found
 
-    async def _take_back(self, room: str, ticket: str) -> None:
+    async def _recover(self, room: str, ticket: str) -> None:
         """Verifies that a ticket is one of ours, and restores its place in the queue if the store had lost it."""
         try:
             read = self._tokens[room].read_ticket(ticket.encode())
@@ -250,7 +239,7 @@ class Operations:
         if view is None or view.generation != read.generation:
             await self._stores[room].visit([Visit(read.place, read.generation, claim=False, told=False)])
 
-    def _is_told(self, room: str, change: Change, actor: Actor) -> bool:
+    def _is_audited(self, room: str, change: Change, actor: Actor) -> bool:
         """Whether the change is audited: of the autopilot's many small ones (see its decision log), only holds are."""
         view = self._rooms.view(room)
         return actor.via != "autopilot" or change.rate_per_minute == 0 or view is None or view.rate_per_minute == 0
@@ -258,7 +247,7 @@ class Operations:
     async def _done(self, room: str) -> None:
         """Records the operation and shows its result: here immediately, elsewhere at the next look."""
         try:
-            await self._notes.settle(room)
+            await self._outbox.flush(room)
         except StoreUnavailable as error:  # the change is made all the same, and the next process to come records it
             log.warning("audit log write delayed", room=room, cause=str(error))
         with contextlib.suppress(StoreUnavailable):  # the next tick retries
@@ -298,7 +287,7 @@ async def record_refusal(
     note: str = "",
 ) -> None:
     """Records a refused request, truncated so that the entry is sure to be short."""
-    short = {str(_short(name)): _short(value) for name, value in list(wanted.items())[:MOST_WORDS_KEPT]}
+    short = {str(_short(name)): _short(value) for name, value in list(wanted.items())[:MOST_VALUES_KEPT]}
     because = str(error)[: 2 * LONGEST_TEXT].encode(errors="replace").decode()
     await audit.record(
         actor, action, room=room, new={**short, "because": because}, note=str(_short(note)), outcome="refused"
@@ -306,23 +295,22 @@ async def record_refusal(
 
 
 def _short(value: object) -> object:
-    if isinstance(value, bool | None) or (isinstance(value, float | int) and abs(value) <= MOST_RATE):
+    if isinstance(value, bool | None) or (isinstance(value, float | int) and abs(value) <= LARGEST_NUMBER_KEPT):
         return value
-    return str(value)[:LONGEST_WORD_KEPT].encode(errors="replace").decode()
+    return str(value)[:LONGEST_VALUE_KEPT].encode(errors="replace").decode()
 
 
 def check(change: Change, note: str, actor: Actor | None) -> None:
     """Raises `BadChange` with all problems."""
     problems: dict[str, str] = {}
-    rate, most = change.rate_per_minute, change.max_active
-    if not _named(change):
+    values = change.values()
+    if not values:
         problems["change"] = "No fields to change."
-    if rate is not None and not _good_rate(rate, least=0.0 if actor is not None and actor.via == "autopilot" else None):
-        problems["rate_per_minute"] = (
-            f"Must be above 0 and at most {MOST_RATE:,} visitors per minute. To stop admissions, pause the room."
-        )
-    if most is not None and not 1 <= most <= MOST_ACTIVE:
-        problems["max_active"] = f"Must be from 1 to {MOST_ACTIVE:,} visitors. To stop admissions, pause the room."
+    for field in OPERATOR_NUMBERS:
+        number = values.get(field.name)
+        held = field is RATE and number == 0 and actor is not None and actor.via == "autopilot"
+        if number is not None and not held and (problem := field.problem(number)):
+            problems[field.name] = f"{problem} To stop admissions, pause the room."
     if change.message is not None and (problem := text_problem(change.message)):
         problems["message"] = problem
     if change.draining and change.state not in (None, RoomState.PAUSED):
@@ -352,22 +340,6 @@ def text_problem(text: str) -> str:
     return ""
 
 
-def _good_rate(rate: float, *, least: float | None) -> bool:
-    if not math.isfinite(rate) or rate > MOST_RATE:
-        return False
-    return rate > 0 if least is None else rate >= least
-
-
-def _remembered(actor: Actor) -> str:
-    """Returns the name under which a change becomes the last one; the autopilot's aren't kept and can't be undone."""
+def _recorded_name(actor: Actor) -> str:
+    """Returns the name recorded with the last change; the autopilot's changes aren't recorded and can't be undone."""
     return "" if actor.via == "autopilot" else actor.name
-
-
-def _named(change: Change) -> dict[str, Any]:
-    """Returns the fields of a change that aren't None."""
-    every = {one.name: getattr(change, one.name) for one in fields(change)}
-    return {
-        name: str(value) if isinstance(value, RoomState) else value
-        for name, value in every.items()
-        if value is not None
-    }

@@ -13,28 +13,10 @@ from waitroom.control.monitoring.hints import hints
 from waitroom.control.monitoring.history import Sample, shop_json
 from waitroom.control.rooms.admission_loop import Admission
 from waitroom.metrics.upstream_window import STATS_SECONDS, UpstreamWindow
+from waitroom.queue.fields import OPERATOR_FIELDS, OPERATOR_NUMBERS, from_hash, to_hash
 from waitroom.queue.positions import Forecast
-from waitroom.queue.view import RoomState, RoomView
+from waitroom.queue.view import RoomState, RoomView, values_of
 from waitroom.settings import RoomSettings, Settings
-
-_TIMES = ("session_ms", "claim_ms", "away_ms", "keep_ms", "told_ms", "session_max_ms")
-
-# The names of changeable fields in the room's hash, and everywhere else.
-FIELDS = {
-    "rate": "rate_per_minute",
-    "max_active": "max_active",
-    "state": "state",
-    "message": "message",
-    "draining": "draining",
-    "autopilot": "autopilot",
-    "session_ms": "session_seconds",
-    "claim_ms": "claim_seconds",
-    "away_ms": "away_after_seconds",
-    "keep_ms": "keep_place_seconds",
-    "told_ms": "claim_after_told_seconds",
-    "session_max_ms": "session_max_seconds",
-    "method": "method",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,54 +37,30 @@ class LastChange:
     undoable: bool
 
     @classmethod
-    def of(cls, remembered: str) -> LastChange | None:
+    def parse(cls, record: str) -> LastChange | None:
         """Parses a view's ``last_change`` or ``operator_change``."""
-        if not remembered:
+        if not record:
             return None
-        told = json.loads(remembered)
-        at = datetime.fromtimestamp(int(told["at_ms"]) / 1000, UTC).isoformat(timespec="seconds")
-        return cls(at.replace("+00:00", "Z"), told["who"], told["old"], told["new"], told["undoable"])
+        stored = json.loads(record)
+        at = datetime.fromtimestamp(int(stored["at_ms"]) / 1000, UTC).isoformat(timespec="seconds")
+        return cls(at.replace("+00:00", "Z"), stored["who"], stored["old"], stored["new"], stored["undoable"])
 
     def stands(self, view: RoomView) -> bool:
         """Whether it can be undone and is still in effect; otherwise an undo would revert somebody else's change."""
-        now = fields_of(view)
+        now = to_hash(values_of(view, OPERATOR_FIELDS))
         return self.undoable and all(now[name] == value for name, value in self.new.items())
 
     def json(self) -> dict[str, str]:
         """Returns the change in the API's format."""
-        return {"at": self.at, "who": self.who, "what": self.said()}
+        return {"at": self.at, "who": self.who, "what": self.summary()}
 
-    def said(self) -> str:
+    def summary(self) -> str:
         """Describes the change in words."""
-        old, new = plain(self.old), plain(self.new)
-        return ", ".join(f"{name} {_word(old[name])} → {_word(new[name])}" for name in new)
+        old, new = from_hash(self.old), from_hash(self.new)
+        return ", ".join(f"{name} {_in_words(old[name])} → {_in_words(new[name])}" for name in new)
 
 
-def fields_of(view: RoomView) -> dict[str, str]:
-    """Returns the fields that an operator may change, as in the room's hash."""
-    return {
-        "rate": repr(float(view.rate_per_minute)),
-        "max_active": str(view.max_active),
-        "state": str(view.state),
-        "message": view.message,
-        "draining": "1" if view.draining else "",
-        "autopilot": view.autopilot,
-    }
-
-
-def plain(fields: Mapping[str, str]) -> dict[str, Any]:
-    """Converts fields of the room's hash to the names and types used everywhere else."""
-    read: dict[str, Callable[[str], Any]] = {
-        "rate": float,
-        "max_active": int,
-        "draining": lambda value: value == "1",
-        "autopilot": lambda value: {"on": True, "off": False}.get(value),
-        **dict.fromkeys(_TIMES, lambda value: int(value) / 1000),
-    }
-    return {FIELDS[name]: read.get(name, str)(value) for name, value in fields.items()}
-
-
-def _word(value: object) -> str:
+def _in_words(value: object) -> str:
     match value:
         case bool():
             return "on" if value else "off"
@@ -158,8 +116,8 @@ class Rooms:
 
     def autopilot_on(self, room: str) -> bool:
         """Whether the autopilot sets a room's rate now. Raises `KeyError`."""
-        told = self._autopilot(room)
-        return told is not None and bool(told["on"])
+        autopilot = self._autopilot(room)
+        return autopilot is not None and bool(autopilot["on"])
 
     def described(self) -> list[dict[str, Any]]:
         """Returns all rooms in the API's format."""
@@ -173,7 +131,7 @@ class Rooms:
         described: dict[str, Any] = {"name": name, "upstream": upstream, "store_up": admission.store_up}
         if view is None:
             return described
-        last, undo = LastChange.of(view.last_change), LastChange.of(view.operator_change)
+        last, undo = LastChange.parse(view.last_change), LastChange.parse(view.operator_change)
         return described | {
             "version": view.version,
             "state": str(view.state),
@@ -183,8 +141,7 @@ class Rooms:
             "called": view.called,
             "away": view.away,
             "active": view.active,
-            "max_active": view.max_active,
-            "rate_per_minute": view.rate_per_minute,
+            **values_of(view, OPERATOR_NUMBERS),
             "message": view.message,
             "remaining": view.remaining,
             "totals": view.totals,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -24,7 +25,7 @@ class Waits:
 
 
 @dataclass(frozen=True, slots=True)
-class Effect:
+class Preview:
     """The waits now and after the change, a summary, and warnings."""
 
     now: Waits
@@ -37,31 +38,22 @@ class Effect:
         return asdict(self)
 
 
-def changed_view(view: RoomView, *, rate: float | None, most: int | None, state: RoomState | None) -> RoomView:
-    """Returns the room as it would be right after a change."""
-    most = view.max_active if most is None else most
-    return replace(
-        view,
-        rate_per_minute=view.rate_per_minute if rate is None else rate,
-        max_active=most,
-        state=view.state if state is None else state,
-        pace=replace(view.pace, slots=most),
-    )
+def changed_view(view: RoomView, values: Mapping[str, Any]) -> RoomView:
+    """Returns the room as it would be right after a change of some fields, given by name."""
+    after = replace(view, **values)
+    return replace(after, pace=replace(after.pace, slots=after.max_active))
 
 
-def effect_of(before: RoomView, after: RoomView, *, draining: bool = False, autopilot_off: bool = False) -> Effect:
+def preview_of(before: RoomView, after: RoomView, *, autopilot_off: bool = False) -> Preview:
     """Compares a room before and after a change.
 
     Args:
         before: The current state.
         after: The state after the change, see `changed_view`.
-        draining: Whether the room would be draining.
         autopilot_off: Whether the change would switch the autopilot off.
     """
     now, later = waits(before), waits(after)
-    return Effect(
-        now, later, _summary(before, after, now, later, draining=draining), _warnings(before, after, autopilot_off)
-    )
+    return Preview(now, later, _summary(before, after, now, later), _warnings(before, after, autopilot_off))
 
 
 def waits(view: RoomView) -> Waits:
@@ -73,9 +65,9 @@ def waits(view: RoomView) -> Waits:
     return Waits(forecast.wait(view.waiting + 1), middle)
 
 
-def _summary(before: RoomView, after: RoomView, now: Waits, later: Waits, *, draining: bool) -> str:
+def _summary(before: RoomView, after: RoomView, now: Waits, later: Waits) -> str:
     if after.state is RoomState.PAUSED:
-        if draining:
+        if after.draining:
             return f"Admissions stop. The drain ends when {_people(before.active)} in the shop have left."
         return f"Admissions stop. {_people(before.waiting)} waiting and {_people(before.active)} in the shop stay."
     if after.state in (RoomState.CLOSED, RoomState.SOLD_OUT):

@@ -19,6 +19,8 @@ from waitroom.control.webhooks.conditions import CONDITIONS, Condition, EdgeDete
 from waitroom.control.webhooks.sender import Event, RetryPolicy, Sender, http_session
 from waitroom.errors import StoreUnavailable
 from waitroom.metrics.collectors import TickStatus
+from waitroom.queue.fields import OPERATOR_NUMBERS
+from waitroom.queue.view import values_of
 from waitroom.settings import Webhook
 from waitroom.store.connection import store_errors
 
@@ -189,8 +191,11 @@ def _data(room: TickStatus, seen: Observation) -> dict[str, object]:
     view = room.view
     state: dict[str, object] = {"store_up": seen.store_up}
     if view is not None:
-        names = ("state", "waiting", "called", "active", "max_active", "rate_per_minute", "message", "remaining")
-        state |= {name: getattr(view, name) for name in names}
+        state |= {
+            **{name: getattr(view, name) for name in ("state", "waiting", "called", "active")},
+            **values_of(view, OPERATOR_NUMBERS),
+            **{name: getattr(view, name) for name in ("message", "remaining")},
+        }
     state["shop"] = {
         "requests_per_minute": round(seen.requests_per_minute, 1),
         "failures_per_minute": round(seen.failures_per_minute, 1),

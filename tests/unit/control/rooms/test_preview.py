@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from support.edge_world import QUIET
-from waitroom.control.rooms.preview import Effect, changed_view, effect_of, waits
+from waitroom.control.rooms.preview import Preview, changed_view, preview_of, waits
 from waitroom.queue.positions import Pace, PositionTable
 from waitroom.queue.view import RoomState
 
@@ -26,13 +26,12 @@ FULL = replace(
 ROOMY = replace(FULL, active=10, called=0, max_active=10_000, pace=Pace())
 
 
-def effect(view=FULL, *, rate=None, most=None, state=None, draining=False, autopilot_off=False) -> Effect:
-    after = changed_view(view, rate=rate, most=most, state=state)
-    return effect_of(view, after, draining=draining, autopilot_off=autopilot_off)
+def preview(view=FULL, *, autopilot_off=False, **changed) -> Preview:
+    return preview_of(view, changed_view(view, changed), autopilot_off=autopilot_off)
 
 
 def test_a_doubled_rate_halves_the_wait_where_the_rate_decides() -> None:
-    found = effect(ROOMY, rate=1200.0)
+    found = preview(ROOMY, rate_per_minute=1200.0)
     assert found.now.newcomer == (45, 80)
     assert found.after.newcomer == (22, 41)
     assert found.after.middle is not None
@@ -43,7 +42,7 @@ def test_a_doubled_rate_halves_the_wait_where_the_rate_decides() -> None:
 
 
 def test_a_rate_beyond_what_gets_free_changes_nothing_and_says_why() -> None:
-    found = effect(rate=1100.0)
+    found = preview(rate_per_minute=1100.0)
     assert found.after == found.now
     assert found.summary.endswith(", as now.")
     assert found.warnings == (
@@ -52,7 +51,7 @@ def test_a_rate_beyond_what_gets_free_changes_nothing_and_says_why() -> None:
 
 
 def test_more_slots_shorten_the_wait_at_once() -> None:
-    found = effect(most=200)
+    found = preview(max_active=200)
     assert found.now.newcomer is not None
     assert found.after.newcomer is not None
     assert found.after.newcomer[1] < 0.6 * found.now.newcomer[1]
@@ -60,14 +59,14 @@ def test_more_slots_shorten_the_wait_at_once() -> None:
 
 
 def test_fewer_slots_than_are_taken_throw_nobody_out() -> None:
-    assert effect(most=20).warnings[0] == (
+    assert preview(max_active=20).warnings[0] == (
         "100 visitors are active or called: nobody is removed, and nobody is admitted until 80 have left."
     )
 
 
 def test_a_steep_rise_is_worth_a_word() -> None:
-    assert effect(ROOMY, rate=1200.0).warnings == ()
-    assert effect(ROOMY, rate=1201.0).warnings[0].startswith("The rate rises 2 times in one step")
+    assert preview(ROOMY, rate_per_minute=1200.0).warnings == ()
+    assert preview(ROOMY, rate_per_minute=1201.0).warnings[0].startswith("The rate rises 2 times in one step")
 
 
 @pytest.mark.parametrize(
@@ -80,31 +79,33 @@ def test_a_steep_rise_is_worth_a_word() -> None:
     ],
 )
 def test_who_lets_nobody_in_is_told_what_becomes_of_all(state: RoomState, draining: bool, summary: str) -> None:
-    found = effect(state=state, draining=draining)
+    found = preview(state=state, draining=draining)
     assert found.summary == summary
     assert (found.after.newcomer, found.after.middle) == (None, None)
 
 
 def test_those_whose_turn_it_is_are_thought_of_when_closing() -> None:
-    assert effect(state=RoomState.CLOSED).warnings == ("5 visitors already called can't enter while this lasts.",)
-    assert effect(state=RoomState.PAUSED).warnings == ()
+    assert preview(state=RoomState.CLOSED).warnings == ("5 visitors already called can't enter while this lasts.",)
+    assert preview(state=RoomState.PAUSED).warnings == ()
 
 
 def test_opening_says_the_wait_there_will_be() -> None:
-    found = effect(replace(ROOMY, state=RoomState.PAUSED), state=RoomState.OPEN)
+    found = preview(replace(ROOMY, state=RoomState.PAUSED), state=RoomState.OPEN)
     assert found.now.newcomer is None
     assert found.summary == "Admissions resume. A newcomer would wait up to 2 min."
 
 
 def test_what_isnt_known_is_said_to_be_unknown() -> None:
     unknown = replace(FULL, pace=Pace())
-    found = effect(unknown, rate=900.0)
+    found = preview(unknown, rate_per_minute=900.0)
     assert found.summary == "The wait of a newcomer is not known yet."
-    assert effect(replace(FULL, method="passthrough"), rate=5.0).summary.startswith("This room has no queue")
+    assert preview(replace(FULL, method="passthrough"), rate_per_minute=5.0).summary.startswith(
+        "This room has no queue"
+    )
 
 
 def test_the_autopilot_is_not_switched_off_unsaid() -> None:
-    assert effect(rate=500.0, autopilot_off=True).warnings[0].startswith("The autopilot is switched off")
+    assert preview(rate_per_minute=500.0, autopilot_off=True).warnings[0].startswith("The autopilot is switched off")
 
 
 def test_nobody_is_in_the_middle_of_an_empty_line() -> None:
