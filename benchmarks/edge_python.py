@@ -30,7 +30,7 @@ from waitroom.edge.upstream.connector import AnyProtocol, Connector, UpstreamAdd
 from waitroom.edge.upstream.pool import UpstreamPool
 from waitroom.metrics.recorder import RoomMetrics
 from waitroom.net.forwarded import TrustedProxies
-from waitroom.queue.positions import Pace, PositionTable
+from waitroom.queue.positions import RankIndex, Throughput
 from waitroom.queue.store import Joined, QueueStore
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.settings import RoomSettings
@@ -108,7 +108,7 @@ class QueueStub:
             clock_ms=1,
             state=RoomState.OPEN,
             method="fifo",
-            head=FIRST_PLACE,
+            high_water_mark=FIRST_PLACE,
             waiting=WAITING,
             called=0,
             away=0,
@@ -126,8 +126,8 @@ class QueueStub:
             operator_change="",
             invited=frozenset(),
             totals={},
-            table=PositionTable("1", ranks, tuple(FIRST_PLACE + 1 + rank for rank in ranks)),
-            pace=Pace(),
+            rank_index=RankIndex("1", ranks, tuple(FIRST_PLACE + 1 + rank for rank in ranks)),
+            throughput=Throughput(),
         )
 
     async def join(self, count: int) -> Joined:

@@ -166,7 +166,7 @@ def _without_pass(
 
 def needs_lookup(ticket: Ticket, view: RoomView | None) -> bool:
     """Whether a ticket needs a store lookup: it may have been called, or is of another generation."""
-    if view is None or ticket.place <= view.head or ticket.generation != view.generation:
+    if view is None or ticket.place <= view.high_water_mark or ticket.generation != view.generation:
         return True
     return ticket.place in view.invited
 

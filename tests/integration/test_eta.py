@@ -81,8 +81,8 @@ async def wait_in_line(url: str, limits: Limits, shopping: Shopping, crowd: int,
                 told.called_at = now
             else:
                 view = await store.view()
-                position = view.table.position(told.place)
-                wait = Forecast(view.rate_per_minute, view.pace, view.free_slots).wait(position)
+                position = view.rank_index.position(told.place)
+                wait = Forecast(view.rate_per_minute, view.throughput, view.free_slots).wait(position)
                 told.waits.append((now, wait))
     return told
 

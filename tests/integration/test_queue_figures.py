@@ -65,7 +65,7 @@ async def test_a_tick_stops_at_its_budget_and_the_next_goes_on(valkey: str) -> N
         assert ticked.called == 1
         assert ticks == -(-50_001 // budget)
         view = await store.view()
-        assert (view.waiting, view.called, view.away, view.head) == (0, 1, 50_000, last.first_place)
+        assert (view.waiting, view.called, view.away, view.high_water_mark) == (0, 1, 50_000, last.first_place)
 
 
 @pytest.mark.slow

@@ -152,7 +152,7 @@ async def test_who_was_lost_is_taken_back_ahead_of_newcomers(store: QueueStore, 
     assert await fate(store, places[3], old) == "waiting"
     assert await fate(store, places[2], old) == "waiting"
     view = await store.view()
-    assert [view.table.position(place) for place in (places[2], places[3], new.first_place + 1)] == [1, 2, 3]
+    assert [view.rank_index.position(place) for place in (places[2], places[3], new.first_place + 1)] == [1, 2, 3]
 
 
 async def test_who_comes_back_only_after_a_second_restart_was_not_lost(store: QueueStore, server: Server) -> None:

@@ -495,13 +495,13 @@ class Line(RuleBasedStateMachine):
         view = self.known_view = views[0]
         for place in (*after.called, *after.away):
             # Else an edge would go on telling from memory that they wait.
-            assert place <= view.head or place in view.invited or self.tickets[place] != view.generation
+            assert place <= view.high_water_mark or place in view.invited or self.tickets[place] != view.generation
         # The room's clock stands still after a wall clock was set back, and so does the table.
-        is_new = known is None or known.table.stamp != view.table.stamp
-        if is_new and view.table.stamp == str(view.clock_ms) and len(after.waiting) <= 64:
-            assert [view.table.position(place) for place in after.waiting] == [*range(1, len(after.waiting) + 1)]
+        is_new = known is None or known.rank_index.stamp != view.rank_index.stamp
+        if is_new and view.rank_index.stamp == str(view.clock_ms) and len(after.waiting) <= 64:
+            assert [view.rank_index.position(place) for place in after.waiting] == [*range(1, len(after.waiting) + 1)]
         waits = [
-            Forecast(view.rate_per_minute, view.pace, view.free_slots).wait(position)
+            Forecast(view.rate_per_minute, view.throughput, view.free_slots).wait(position)
             for position in range(1, len(after.waiting) + 2)
         ]
         known = [wait for wait in waits if wait is not None]

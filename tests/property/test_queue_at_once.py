@@ -99,7 +99,7 @@ async def test_everybody_at_once(each_server: str) -> None:
     assert len(set(places)) == len(places)
     assert sorted(place for worker in workers for place in worker.admitted) == sorted(places)
     assert all(view.active + view.called <= SLOTS for view in views)
-    assert [view.head for view in views] == sorted(view.head for view in views)
+    assert [view.high_water_mark for view in views] == sorted(view.high_water_mark for view in views)
     elapsed = (views[-1].clock_ms - views[0].clock_ms) / 1000
     assert len(places) <= RATE_PER_SECOND * (elapsed + 1)
     assert views[-1].totals == {"joined": len(places), "admitted": len(places), "left:ended": len(places)}

@@ -30,7 +30,7 @@ from waitroom.errors import StoreUnavailable
 from waitroom.metrics.recorder import RoomMetrics
 from waitroom.net.forwarded import TrustedProxies
 from waitroom.queue.fields import Limits
-from waitroom.queue.positions import Pace, PositionTable
+from waitroom.queue.positions import RankIndex, Throughput
 from waitroom.queue.store import Joined, SessionChange, Visit, Visited
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.settings import RoomSettings
@@ -46,7 +46,7 @@ QUIET = RoomView(
     clock_ms=0,
     state=RoomState.OPEN,
     method="fifo",
-    head=100,
+    high_water_mark=100,
     waiting=0,
     called=0,
     away=0,
@@ -64,10 +64,10 @@ QUIET = RoomView(
     operator_change="",
     invited=frozenset(),
     totals={},
-    table=PositionTable("0", (0,), (101,)),
-    pace=Pace(),
+    rank_index=RankIndex("0", (0,), (101,)),
+    throughput=Throughput(),
 )
-BUSY = replace(QUIET, waiting=50, active=10, table=PositionTable("1", (0, 10, 50), (101, 111, 151)))
+BUSY = replace(QUIET, waiting=50, active=10, rank_index=RankIndex("1", (0, 10, 50), (101, 111, 151)))
 
 
 # The store.

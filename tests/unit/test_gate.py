@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 
 from waitroom.gate import Action, Kind, classify, decide, has_capacity, needs_lookup
-from waitroom.queue.positions import Pace, PositionTable
+from waitroom.queue.positions import RankIndex, Throughput
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.tokens import TICKET_SECONDS, Pass, Ticket
 
@@ -18,7 +18,7 @@ QUIET = RoomView(
     clock_ms=0,
     state=RoomState.OPEN,
     method="fifo",
-    head=100,
+    high_water_mark=100,
     waiting=0,
     called=0,
     away=0,
@@ -36,8 +36,8 @@ QUIET = RoomView(
     operator_change="",
     invited=frozenset(),
     totals={},
-    table=PositionTable("", (), ()),
-    pace=Pace(),
+    rank_index=RankIndex("", (), ()),
+    throughput=Throughput(),
 )
 BUSY = replace(QUIET, waiting=50, active=10)
 
@@ -239,7 +239,7 @@ def test_when_a_room_has_capacity(changes, expected):
         (CALLED, BUSY, True),
         (OTHER_GENERATION, BUSY, True),
         (WAITING, None, True),
-        (WAITING, replace(BUSY, head=101), True),
+        (WAITING, replace(BUSY, high_water_mark=101), True),
         (WAITING, replace(BUSY, generation=3), True),
     ],
 )

@@ -69,7 +69,7 @@ class QueueModel:
         self.generation = 0
         self.base = 0
         self.seq = 0
-        self.head = 0
+        self.high_water_mark = 0
         self.waiting: list[int] = []
         self.called: dict[int, int] = {}
         self.away: dict[int, int] = {}
@@ -229,8 +229,9 @@ class QueueModel:
             return "not_open"
         if not self._passthrough() and len(self.active) + len(self.called) >= self._limit("max_active"):
             return "full"
-        if place > self.head:
-            kept = [one for one in self.invited if one > self.head and (one in self.called or one in self.away)]
+        if place > self.high_water_mark:
+            here = self.called.keys() | self.away.keys()
+            kept = [one for one in self.invited if one > self.high_water_mark and one in here]
             if len(kept) >= MAX_INVITED:
                 return "too_many"
             self.invited = [*kept, place]
@@ -250,7 +251,7 @@ class QueueModel:
             "clock_ms": self.clock,
             "state": self.state,
             "method": self.limits["method"],
-            "head": self.head,
+            "high_water_mark": self.high_water_mark,
             "waiting": len(self.waiting),
             "called": len(self.called),
             "away": len(self.away),
@@ -356,7 +357,7 @@ class QueueModel:
             if look_ups <= 0:
                 return called, skipped, True
             place = self.waiting.pop(0)
-            self.head = max(self.head, place)
+            self.high_water_mark = max(self.high_water_mark, place)
             look_ups -= 1
             if place in self.seen_in and self.seen_in[place] >= oldest:
                 self.called[place] = self._turn_clock() + self._limit("claim_ms")

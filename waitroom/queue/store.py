@@ -344,8 +344,8 @@ class QueueStore:
         """
         if known is None:
             return parse_view(await self._run("view", "", "0", ""), None)
-        reply = await self._run("view", known.table.stamp, known.ends_read or "0", known.generation)
-        return parse_view(reply, known.table)
+        reply = await self._run("view", known.rank_index.stamp, known.ends_read or "0", known.generation)
+        return parse_view(reply, known.rank_index)
 
 
 @cache

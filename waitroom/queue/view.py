@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from waitroom.queue.fields import AUTOPILOT, Field
-from waitroom.queue.positions import Pace, PositionTable
+from waitroom.queue.positions import RankIndex, Throughput
 
 
 class RoomState(StrEnum):
@@ -29,7 +29,7 @@ class RoomView:
     Attributes:
         generation: The generation of the store's data; a ticket of another one must be looked up.
         clock_ms: The room's own clock at the time of the snapshot.
-        head: The greatest place that was ever called or stepped over; tickets up to it must be looked up.
+        high_water_mark: The greatest place that a tick has called or skipped; tickets up to it must be looked up.
         waiting, called, away, active: The number of visitors in each state.
         rate_per_minute, max_active: The limits in force.
         session_ms, claim_ms: The sliding session lifetime and the time to claim a turn, in force.
@@ -41,8 +41,8 @@ class RoomView:
         operator_change: The same for the last change by an operator.
         invited: Places that an operator called out of order; their tickets must be looked up.
         totals: Counters since the room's first day, such as ``joined`` or ``left:expired``.
-        table: Ranks and places, for positions.
-        pace: The measurements behind the wait estimate.
+        rank_index: Ranks and places, for positions.
+        throughput: The measurements behind the wait estimate.
         ended: Sessions ended since the previous view, by an operator or by their visitors, on any worker; without a
             previous view, those of the last 30 s. At most a thousand, the rest next time.
         released: The same for sessions that the shop released.
@@ -53,7 +53,7 @@ class RoomView:
     clock_ms: int
     state: RoomState
     method: str
-    head: int
+    high_water_mark: int
     waiting: int
     called: int
     away: int
@@ -71,8 +71,8 @@ class RoomView:
     operator_change: str
     invited: frozenset[int]
     totals: dict[str, int]
-    table: PositionTable
-    pace: Pace
+    rank_index: RankIndex
+    throughput: Throughput
     ended: tuple[int, ...] = ()
     released: tuple[int, ...] = ()
     ends_read: str = ""
@@ -88,19 +88,19 @@ def values_of(view: RoomView, fields: Iterable[Field]) -> dict[str, Any]:
     return {field.name: getattr(view, field.name) for field in fields}
 
 
-def parse_view(answer: Any, known: PositionTable | None) -> RoomView:
-    """Parses the answer of ``scripts/view.lua``; ``known`` is the table the caller already has."""
-    pairs, waiting, called, away, active, stamp, body, ends, ends_read = answer
+def parse_view(reply: Any, known: RankIndex | None) -> RoomView:
+    """Parses the reply of ``scripts/view.lua``; ``known`` is the rank index the caller already has."""
+    pairs, waiting, called, away, active, stamp, body, ends, ends_read = reply
     fields = {pairs[i].decode(): pairs[i + 1].decode() for i in range(0, len(pairs), 2)}
     stamp = stamp.decode()
     state = RoomState(fields["state"])
-    table = known if known is not None and known.stamp == stamp else PositionTable.parse(stamp, body)
+    rank_index = known if known is not None and known.stamp == stamp else RankIndex.parse(stamp, body)
     return RoomView(
         generation=int(fields["generation"]),
         clock_ms=int(fields["clock"]),
         state=state,
         method=fields["method"],
-        head=int(fields["head"]),
+        high_water_mark=int(fields["head"]),
         waiting=waiting,
         called=called,
         away=away,
@@ -118,13 +118,13 @@ def parse_view(answer: Any, known: PositionTable | None) -> RoomView:
         operator_change=fields.get("operator_change", ""),
         invited=frozenset([int(place) for place in fields.get("invited", "").split()]),
         totals={key.removeprefix("total:"): int(value) for key, value in fields.items() if key.startswith("total:")},
-        table=table,
-        pace=Pace(
-            freed=float(fields["pace_freed"]),
+        rank_index=rank_index,
+        throughput=Throughput(
+            released=float(fields["pace_freed"]),
             per_slot_ms=float(fields["pace_told"]),
             slots=int(fields["max_active"]),
-            met=float(fields["pace_met"]),
-            called=float(fields["pace_called"]),
+            turns=float(fields["pace_met"]),
+            present=float(fields["pace_called"]),
         ),
         ended=_sessions(ends, b"ended:"),
         released=_sessions(ends, b"released:"),

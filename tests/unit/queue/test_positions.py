@@ -13,22 +13,25 @@ from hypothesis import strategies as st
 from waitroom.queue.positions import (
     LONGEST_POLL_SECONDS,
     Forecast,
-    Pace,
-    PositionTable,
+    RankIndex,
+    Throughput,
     poll_after,
 )
 
 EXACT = 64
 
 
-def expected_wait(position: int, rate_per_minute: float, pace: Pace, free_slots: int) -> tuple[int, int] | None:
-    return Forecast(rate_per_minute, pace, free_slots).wait(position)
+def expected_wait(
+    position: int, rate_per_minute: float, throughput: Throughput, free_slots: int
+) -> tuple[int, int] | None:
+    return Forecast(rate_per_minute, throughput, free_slots).wait(position)
 
 
-FULL_TURN = Pace(freed=1000, per_slot_ms=1 / 300_000, slots=100, met=300, called=300)  # a slot gets free every 3 s
+# A slot becomes free every 3 s.
+FULL_TURN = Throughput(released=1000, per_slot_ms=1 / 300_000, slots=100, turns=300, present=300)
 
 
-def table_of(line: list[int], next_place: int, points: int) -> PositionTable:
+def rank_index_of(line: list[int], next_place: int, points: int) -> RankIndex:
     """As ``scripts/view.lua`` makes it: exact at the head, then ever wider apart, and the next newcomer's pair."""
     ranks = list(range(min(EXACT, len(line))))
     for i in range(1, points + 1):
@@ -36,7 +39,7 @@ def table_of(line: list[int], next_place: int, points: int) -> PositionTable:
         if ranks and ranks[-1] < rank < len(line):
             ranks.append(rank)
     body = b" ".join(b"%d %d" % (rank, line[rank]) for rank in ranks)
-    return PositionTable.parse("1", body + b" %d %d" % (len(line), next_place))
+    return RankIndex.parse("1", body + b" %d %d" % (len(line), next_place))
 
 
 LINES = st.lists(st.integers(1, 5_000), min_size=1, max_size=600, unique=True).map(sorted)
@@ -44,20 +47,20 @@ LINES = st.lists(st.integers(1, 5_000), min_size=1, max_size=600, unique=True).m
 
 @given(LINES, st.integers(1, 40))
 def test_a_position_is_exact_at_the_head_and_near_behind(line: list[int], points: int) -> None:
-    table = table_of(line, line[-1] + 1, points)
+    index = rank_index_of(line, line[-1] + 1, points)
     for rank, place in enumerate(line):
-        position = table.position(place)
-        if rank < EXACT or rank in table.ranks:
+        position = index.position(place)
+        if rank < EXACT or rank in index.ranks:
             assert position == rank + 1
             continue
-        after = bisect_left(table.ranks, rank)
-        assert table.ranks[after - 1] + 1 <= position <= table.ranks[after] + 1
+        after = bisect_left(index.ranks, rank)
+        assert index.ranks[after - 1] + 1 <= position <= index.ranks[after] + 1
 
 
 @given(LINES, st.integers(1, 40), st.integers(0, 10_000), st.integers(0, 3_000))
 def test_a_position_is_never_out_of_range(line: list[int], points: int, place: int, joined: int) -> None:
     next_place = line[-1] + 1 + joined
-    position = table_of(line, next_place, points).position(place)
+    position = rank_index_of(line, next_place, points).position(place)
     assert position >= 1
     if place <= next_place:
         assert position <= len(line) + 1
@@ -67,38 +70,38 @@ def test_a_position_is_never_out_of_range(line: list[int], points: int, place: i
 
 @given(LINES, st.integers(1, 40))
 def test_positions_go_up_with_places(line: list[int], points: int) -> None:
-    table = table_of(line, line[-1] + 1, points)
-    positions = [table.position(place) for place in range(5_100)]
+    index = rank_index_of(line, line[-1] + 1, points)
+    positions = [index.position(place) for place in range(5_100)]
     assert positions == sorted(positions)
 
 
 def test_who_joined_after_the_table_was_made_stands_behind_it() -> None:
-    table = table_of([5, 6, 9], next_place=12, points=10)
-    assert [table.position(place) for place in (12, 13, 20)] == [4, 5, 12]
+    index = rank_index_of([5, 6, 9], next_place=12, points=10)
+    assert [index.position(place) for place in (12, 13, 20)] == [4, 5, 12]
 
 
 def test_a_place_of_a_later_generation_is_at_the_end() -> None:
-    table = table_of([5, 6, 9], next_place=12, points=10)
-    assert table.position(2_800_000_000_001) == 4
+    index = rank_index_of([5, 6, 9], next_place=12, points=10)
+    assert index.position(2_800_000_000_001) == 4
 
 
 def test_an_old_and_a_new_generation_in_one_line() -> None:
     line = [*range(1, 301), *range(2_800_000_000_001, 2_800_000_000_301)]
-    table = table_of(line, line[-1] + 1, 320)
-    positions = [table.position(place) for place in line]
+    index = rank_index_of(line, line[-1] + 1, 320)
+    positions = [index.position(place) for place in line]
     assert positions == sorted(positions)
-    widest = max(after - before for before, after in pairwise(table.ranks))
+    widest = max(after - before for before, after in pairwise(index.ranks))
     assert all(abs(position - rank - 1) < widest for rank, position in enumerate(positions))
 
 
 @pytest.mark.parametrize("body", [b"", b"0 7"])
 def test_nobody_waits(body: bytes) -> None:
-    table = PositionTable.parse("1", body)
-    assert table.position(7) == 1
+    index = RankIndex.parse("1", body)
+    assert index.position(7) == 1
 
 
 PACES = st.builds(
-    lambda freed, per_slot_ms, slots, share: Pace(freed, per_slot_ms, slots, 300, 300 * share),
+    lambda released, per_slot_ms, slots, share: Throughput(released, per_slot_ms, slots, 300, 300 * share),
     st.floats(0, 5_000),
     st.floats(0, 0.01),
     st.integers(1, 10_000),
@@ -110,10 +113,10 @@ FREE = st.integers(-1_000, 10_000)
 
 @given(st.integers(1, 100_000), st.integers(0, 100_000), RATES, PACES, FREE)
 def test_who_is_further_behind_is_promised_no_less(
-    position: int, further: int, rate: float, pace: Pace, free: int
+    position: int, further: int, rate: float, throughput: Throughput, free: int
 ) -> None:
-    near = expected_wait(position, rate, pace, free)
-    far = expected_wait(position + further, rate, pace, free)
+    near = expected_wait(position, rate, throughput, free)
+    far = expected_wait(position + further, rate, throughput, free)
     if near is None:
         assert far is None
     elif far is not None:
@@ -122,8 +125,8 @@ def test_who_is_further_behind_is_promised_no_less(
 
 
 @given(st.integers(1, 100_000), RATES, PACES, FREE)
-def test_a_range_is_a_range(position: int, rate: float, pace: Pace, free: int) -> None:
-    wait = expected_wait(position, rate, pace, free)
+def test_a_range_is_a_range(position: int, rate: float, throughput: Throughput, free: int) -> None:
+    wait = expected_wait(position, rate, throughput, free)
     if wait is not None:
         low, high = wait
         assert 0 <= low < high
@@ -132,7 +135,7 @@ def test_a_range_is_a_range(position: int, rate: float, pace: Pace, free: int) -
 @given(st.integers(1, 5_000), st.floats(1, 100_000), st.integers(0, 5_000))
 def test_while_slots_are_free_the_rate_tells(position: int, rate: float, free: int) -> None:
     """Nobody has gone in yet, and nothing is known of the shop but its free slots."""
-    wait = expected_wait(position, rate, Pace(slots=5_000), free)
+    wait = expected_wait(position, rate, Throughput(slots=5_000), free)
     if position > free:
         assert wait is None
     else:
@@ -141,7 +144,7 @@ def test_while_slots_are_free_the_rate_tells(position: int, rate: float, free: i
 
 
 def test_a_line_before_a_full_shop_moves_as_slots_get_free() -> None:
-    wait = expected_wait(100, rate_per_minute=6_000, pace=FULL_TURN, free_slots=0)
+    wait = expected_wait(100, rate_per_minute=6_000, throughput=FULL_TURN, free_slots=0)
     assert wait is not None
     assert wait[0] <= 300 <= wait[1] <= 600
 
@@ -166,20 +169,20 @@ def test_a_lowered_limit_is_waited_for() -> None:
 
 
 def test_a_changed_rate_is_believed_at_once() -> None:
-    slow, fast = (expected_wait(60, rate, Pace(slots=1_000), 1_000) for rate in (60, 600))
+    slow, fast = (expected_wait(60, rate, Throughput(slots=1_000), 1_000) for rate in (60, 600))
     assert slow == (44, 80)
     assert fast == (4, 10)
 
 
 def test_a_line_that_has_just_formed_before_a_nearly_full_shop_is_promised_nothing() -> None:
-    pace = Pace(freed=30, per_slot_ms=1 / 300_000, slots=1_000)
-    assert expected_wait(5, 600, pace, 5) is not None
-    assert expected_wait(6, 600, pace, 5) is None
+    throughput = Throughput(released=30, per_slot_ms=1 / 300_000, slots=1_000)
+    assert expected_wait(5, 600, throughput, 5) is not None
+    assert expected_wait(6, 600, throughput, 5) is None
 
 
 def test_what_few_who_left_tell_is_not_the_fastest_it_may_become() -> None:
     """After half a turn-over those who stay long have not been seen to leave yet."""
-    half = expected_wait(100, 6_000, replace(FULL_TURN, freed=50), 0)
+    half = expected_wait(100, 6_000, replace(FULL_TURN, released=50), 0)
     whole = expected_wait(100, 6_000, FULL_TURN, 0)
     assert half is not None
     assert whole is not None
@@ -188,7 +191,7 @@ def test_what_few_who_left_tell_is_not_the_fastest_it_may_become() -> None:
 
 
 def test_many_absent_ahead_may_stay_away_or_come_back() -> None:
-    wait = expected_wait(100, 60, Pace(slots=1_000, met=300, called=150), 1_000)
+    wait = expected_wait(100, 60, Throughput(slots=1_000, turns=300, present=150), 1_000)
     assert wait is not None
     assert wait[0] <= 40
     assert wait[1] >= 100
@@ -196,7 +199,7 @@ def test_many_absent_ahead_may_stay_away_or_come_back() -> None:
 
 @given(st.floats(1, 5_000), st.integers(1, 500))
 def test_a_wait_only_falls_while_the_line_moves_on(rate: float, start: int) -> None:
-    waits = [expected_wait(position, rate, Pace(slots=1_000), 1_000) for position in range(start, 0, -1)]
+    waits = [expected_wait(position, rate, Throughput(slots=1_000), 1_000) for position in range(start, 0, -1)]
     known = [wait for wait in waits if wait is not None]
     assert len(known) == len(waits)
     assert known == sorted(known, reverse=True)

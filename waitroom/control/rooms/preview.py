@@ -41,7 +41,7 @@ class Preview:
 def changed_view(view: RoomView, values: Mapping[str, Any]) -> RoomView:
     """Returns the room as it would be right after a change of some fields, given by name."""
     after = replace(view, **values)
-    return replace(after, pace=replace(after.pace, slots=after.max_active))
+    return replace(after, throughput=replace(after.throughput, slots=after.max_active))
 
 
 def preview_of(before: RoomView, after: RoomView, *, autopilot_off: bool = False) -> Preview:
@@ -60,7 +60,7 @@ def waits(view: RoomView) -> Waits:
     """Returns the waits of a room; all None if it admits nobody."""
     if view.state is not RoomState.OPEN or view.rate_per_minute <= 0 or view.method == "passthrough":
         return Waits(None, None)
-    forecast = Forecast(view.rate_per_minute, view.pace, view.free_slots)
+    forecast = Forecast(view.rate_per_minute, view.throughput, view.free_slots)
     middle = forecast.wait((view.waiting + 1) // 2) if view.waiting else None
     return Waits(forecast.wait(view.waiting + 1), middle)
 
@@ -102,12 +102,12 @@ def _warnings(before: RoomView, after: RoomView, autopilot_off: bool) -> tuple[s
             f"{taken:,} visitors are active or called: nobody is removed, and nobody is admitted until "
             f"{taken - after.max_active:,} have left."
         )
-    freed = after.pace.freed_per_second
-    if after.state is RoomState.OPEN and freed is not None and after.free_slots <= 0 and before.waiting:
-        freed_per_minute = freed * 60
-        if after.rate_per_minute > freed_per_minute * 1.1:
+    released = after.throughput.released_per_second
+    if after.state is RoomState.OPEN and released is not None and after.free_slots <= 0 and before.waiting:
+        released_per_minute = released * 60
+        if after.rate_per_minute > released_per_minute * 1.1:
             found.append(
-                f"The room is full, and about {freed_per_minute:,.3g} visitors leave per minute: max_active is the "
+                f"The room is full, and about {released_per_minute:,.3g} visitors leave per minute: max_active is the "
                 "limit, not the rate."
             )
     if after.state in (RoomState.CLOSED, RoomState.SOLD_OUT) and before.called and before.state is not after.state:

@@ -229,7 +229,7 @@ class Room:
         if view is None or view.state is not RoomState.OPEN or not self.store_up:
             return None
         if self._forecast is None or self._forecast_of is not view:
-            self._forecast = Forecast(view.rate_per_minute, view.pace, view.free_slots)
+            self._forecast = Forecast(view.rate_per_minute, view.throughput, view.free_slots)
             self._forecast_of = view
         return self._forecast.wait(position)
 

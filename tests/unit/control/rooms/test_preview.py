@@ -8,11 +8,11 @@ import pytest
 
 from support.edge_world import QUIET
 from waitroom.control.rooms.preview import Preview, changed_view, preview_of, waits
-from waitroom.queue.positions import Pace, PositionTable
+from waitroom.queue.positions import RankIndex, Throughput
 from waitroom.queue.view import RoomState
 
-# Full, with a long line; a slot gets free every other second.
-PACE = Pace(freed=1000.0, per_slot_ms=0.5 / 1000 / 100, slots=100)
+# Full, with a long queue; a slot becomes free every two seconds.
+THROUGHPUT = Throughput(released=1000.0, per_slot_ms=0.5 / 1000 / 100, slots=100)
 FULL = replace(
     QUIET,
     waiting=600,
@@ -20,10 +20,10 @@ FULL = replace(
     called=5,
     max_active=100,
     rate_per_minute=600.0,
-    pace=PACE,
-    table=PositionTable("1", (0, 600), (101, 701)),
+    throughput=THROUGHPUT,
+    rank_index=RankIndex("1", (0, 600), (101, 701)),
 )
-ROOMY = replace(FULL, active=10, called=0, max_active=10_000, pace=Pace())
+ROOMY = replace(FULL, active=10, called=0, max_active=10_000, throughput=Throughput())
 
 
 def preview(view=FULL, *, autopilot_off=False, **changed) -> Preview:
@@ -96,7 +96,7 @@ def test_opening_says_the_wait_there_will_be() -> None:
 
 
 def test_what_isnt_known_is_said_to_be_unknown() -> None:
-    unknown = replace(FULL, pace=Pace())
+    unknown = replace(FULL, throughput=Throughput())
     found = preview(unknown, rate_per_minute=900.0)
     assert found.summary == "The wait of a newcomer is not known yet."
     assert preview(replace(FULL, method="passthrough"), rate_per_minute=5.0).summary.startswith(
