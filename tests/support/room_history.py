@@ -207,7 +207,7 @@ class History:
                 self.memory.kept_until.pop(place, None)
                 self._is_seen(place)
             if fate == "called":
-                if memory.takes_claims and (visit.told or visit.more):
+                if memory.takes_claims and (visit.notify or visit.more):
                     self._is_told(place, more=visit.more)
                 assert answer.left_ms == max(0, memory.turn_until[place] - memory.turn_clock)
         self._check(after)

@@ -406,11 +406,11 @@ class QueueModel:
                 self._enter(place)
                 self.totals["admitted"] += 1
                 return Visited("admitted", self._limit("session_max_ms"))
-            if visit.told or visit.more:
-                self._tell(place, more=visit.more)
+            if visit.notify or visit.more:
+                self._notify(place, more=visit.more)
         return Visited("called", max(0, self.called[place] - self._turn_clock()))
 
-    def _tell(self, place: int, *, more: bool) -> None:
+    def _notify(self, place: int, *, more: bool) -> None:
         """Starts the visitor's time to claim the turn with the first notification; extends it once on request."""
         told_ms = self._limit("told_ms")
         if place not in self.turns:

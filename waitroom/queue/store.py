@@ -87,14 +87,14 @@ class Visit:
         place, generation: Those of the ticket.
         claim: Whether to exchange a called ticket for a session.
         more: Whether to give a called visitor the time to claim the turn once more; a second request adds no time.
-        told: Whether the visitor sees the answer; a called visitor's time to claim the turn then starts.
+        notify: Whether the visitor sees the reply; a called visitor's time to claim the turn then starts.
     """
 
     place: int
     generation: int
     claim: bool
     more: bool = False
-    told: bool = True
+    notify: bool = True
 
     @property
     def purpose(self) -> str:
@@ -103,7 +103,7 @@ class Visit:
             return "claim"
         if self.more:
             return "more"
-        return "tell" if self.told else "look"
+        return "notify" if self.notify else "peek"
 
 
 @dataclass(frozen=True, slots=True)

@@ -237,7 +237,7 @@ class Operations:
             raise NotPossible(f"The ticket is not valid in this room: {error}.") from error
         view = self._rooms.view(room)
         if view is None or view.generation != read.generation:
-            await self._stores[room].visit([Visit(read.place, read.generation, claim=False, told=False)])
+            await self._stores[room].visit([Visit(read.place, read.generation, claim=False, notify=False)])
 
     def _is_audited(self, room: str, change: Change, actor: Actor) -> bool:
         """Whether the change is audited: of the autopilot's many small ones (see its decision log), only holds are."""

@@ -8,7 +8,7 @@
 local WALL_CLOCK, RUN_ID = ARGV[1], ARGV[2]
 local FIRST = 3 -- the first of the script's own arguments
 
-local TOLD, EXTENDED = '1', '2' -- in TURNS: the visitor was told of the turn; got more time for it
+local NOTIFIED, EXTENDED = '1', '2' -- in TURNS: the visitor was notified of the turn; got more time for it
 
 local function to_string(number)
   return string.format('%.0f', number)
@@ -228,7 +228,7 @@ local function leave_queue(place)
   return called + redis.call('ZREM', WAITING, place) + redis.call('ZREM', AWAY, place), called
 end
 
--- Returns the place that a ticket stands for now: visitors who were told of their turn and missed it got a new place at
+-- Returns the place that a ticket stands for now: visitors who were notified of their turn and missed it got a new place at
 -- the end when they returned.
 local function current_place(place)
   return redis.call('HGET', MOVED, place) or place

@@ -37,7 +37,7 @@ local function expire_sessions()
 end
 
 -- Returns how many turns were missed and how many places were dropped. A place is kept the first time its visitor misses
--- a turn, and lost the second time; TURNS still holds the visitors who were told, who return to the end.
+-- a turn, and lost the second time; TURNS still holds the visitors who were notified, who return to the end.
 local function expire_turns()
   local missed = take_expired(CALLED, to_string(room.turn_clock))
   local away, missed_twice = {}, {}

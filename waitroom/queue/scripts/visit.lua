@@ -1,12 +1,12 @@
 -- Looks up tickets whose turn may have come, or whose generation is an older one.
 -- ARGV: for each, the place, the generation and the purpose:
---   look    the visitor doesn't see the reply
---   tell    the visitor sees the reply
+--   peek    the visitor doesn't see the reply
+--   notify  the visitor sees the reply
 --   claim   a called visitor enters
 --   more    the visitor sees the reply, and a called one gets the time for the turn once more
--- From the first reply that tells a visitor of the turn, it lasts `told_ms`. Visitors who were told and miss it lose
--- their place ahead: their next visit gives them a new one, behind all others. The old ticket stands for the new place
--- for as long as it is used, and `keep_ms` longer.
+-- From the first reply that notifies a visitor of the turn, it lasts `told_ms`. Visitors who were notified and miss it
+-- lose their place ahead: their next visit gives them a new one, behind all others. The old ticket stands for the new
+-- place for as long as it is used, and `keep_ms` longer.
 -- Returns for each {state, ms left, new place or 0}: waiting, called (ms left to claim), admitted (ms left until the
 -- session's hard end) or unknown.
 local room = load_room()
@@ -30,7 +30,7 @@ local function enter(member)
 end
 
 local function visit_called(member, claim_by, purpose)
-  if not accepts_claims(room) or purpose == 'look' then
+  if not accepts_claims(room) or purpose == 'peek' then
     return 'called', math.max(0, claim_by - room.turn_clock)
   end
   if purpose == 'claim' then
@@ -40,7 +40,7 @@ local function visit_called(member, claim_by, purpose)
   if not turn then
     claim_by = math.min(claim_by, room.turn_clock + room.told_ms)
   end
-  local new_turn = turn or TOLD
+  local new_turn = turn or NOTIFIED
   if purpose == 'more' and turn ~= EXTENDED then
     claim_by = claim_by + room.told_ms
     new_turn = EXTENDED
@@ -70,7 +70,7 @@ local function visit_waiting(place)
   return 'waiting', 0
 end
 
--- Puts an away visitor back into the queue. One who was told of the turn and missed it goes to the end, and loses the
+-- Puts an away visitor back into the queue. One who was notified of the turn and missed it goes to the end, and loses the
 -- new place with the next turn missed.
 local function come_back(place, member)
   returned = returned + 1
