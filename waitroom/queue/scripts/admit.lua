@@ -2,8 +2,8 @@
 -- ARGV: place; the audit event, JSON; idempotency key.
 -- It takes a slot, which must be free, and a token, which need not be there yet: the queue then continues that much
 -- later, and on average the rate holds. Nothing changes for a visitor who is called or active already.
--- Workers only ask the store about places that a tick has reached. Places beyond are therefore listed in `invited` for as
--- long as they are called or away.
+-- Workers only ask the store about places that a tick has reached. Places beyond are therefore listed in `invited` for
+-- as long as they are called or away.
 -- Returns called, admitted, unknown, not_open, full or too_many.
 local ticket_place, audit_event, idempotency_key = ARGV[3], ARGV[4], ARGV[5]
 

@@ -1,7 +1,7 @@
 -- Shared by all scripts of the queue, and prepended to each of them.
--- Before this text the loader defines a local for each key (ROOM, WAITING, ...) and for each constant that is named here
--- or in the script; see waitroom/queue/store.py. All keys of a room carry one hash tag, so the bitmaps, whose names are
--- made here, are on the same node.
+-- Before this text the loader defines a local for each key (ROOM, WAITING, ...) and for each constant that is named
+-- here or in the script; see waitroom/queue/store.py. All keys of a room carry one hash tag, so the bitmaps, whose
+-- names are made here, are on the same node.
 -- Every script returns nil if the room must be opened first.
 
 -- The first arguments of every script: the wall clock in ms and the server's run id, each '' for the server's own.
@@ -71,8 +71,8 @@ local function read_room()
   return room
 end
 
--- Returns the room as of now, or nil if it must be opened: it must be once for every run of the server. A server that was
--- started or promoted may have lost its last writes, and would issue the same places again.
+-- Returns the room as of now, or nil if it must be opened: it must be once for every run of the server. A server that
+-- was started or promoted may have lost its last writes, and would issue the same places again.
 local function load_room()
   local room = read_room()
   if room and room.run_id == server_run_id() then
@@ -103,8 +103,8 @@ local function record_change(room, who, undoable, old, new)
 end
 
 -- Adds an event to the outbox of the audit log, in the same step as what it records; a control process moves it to the
--- log. `audit_event` is JSON from the caller. Numbers ascend, by the wall clock even beyond a loss of the store, so that
--- the log recognizes events that it has.
+-- log. `audit_event` is JSON from the caller. Numbers ascend, by the wall clock even beyond a loss of the store, so
+-- that the log recognizes events that it has.
 local function enqueue_audit_event(room, audit_event, old, new)
   local number = math.max(room.wall, (tonumber(redis.call('HGET', ROOM, 'noted')) or 0) + 1)
   redis.call('HSET', ROOM, 'noted', to_string(number))
@@ -228,14 +228,14 @@ local function leave_queue(place)
   return called + redis.call('ZREM', WAITING, place) + redis.call('ZREM', AWAY, place), called
 end
 
--- Returns the place that a ticket stands for now: visitors who were notified of their turn and missed it got a new place at
--- the end when they returned.
+-- Returns the place that a ticket stands for now: visitors who were notified of their turn and missed it got a new
+-- place at the end when they returned.
 local function current_place(place)
   return redis.call('HGET', MOVED, place) or place
 end
 
--- Ends a session for good: for `pass_ms`, a pass for it that is still in circulation admits nobody. It is listed for the
--- workers as `kind`, 'ended' or 'released' (by the shop). Returns whether it had a slot, as 1 or 0.
+-- Ends a session for good: for `pass_ms`, a pass for it that is still in circulation admits nobody. It is listed for
+-- the workers as `kind`, 'ended' or 'released' (by the shop). Returns whether it had a slot, as 1 or 0.
 local function end_session(room, session, pass_ms, kind)
   claim_lost_place(room, tonumber(session))
   local slot_until = tonumber(redis.call('ZSCORE', ACTIVE, session) or 0)

@@ -1,8 +1,8 @@
 -- Gives places to newcomers.
 -- ARGV: how many; idempotency key.
 -- The first ones are admitted immediately, but only if nobody waits; the others wait, marked as seen now.
--- Returns {generation, first place, how many were admitted, how many wait now, state, the room's clock}. The first place
--- is 0 if the room accepts nobody.
+-- Returns {generation, first place, how many were admitted, how many wait now, state, the room's clock}. The first
+-- place is 0 if the room accepts nobody.
 local wanted, idempotency_key = tonumber(ARGV[3]), ARGV[4]
 
 local room = load_room()

@@ -1,7 +1,7 @@
 -- Gives up a place or its session, at the visitor's request.
 -- ARGV: place; ms that a pass for it may remain in circulation; '1' if the visitor has presented a pass.
--- Only places that have or may have a pass are recorded as ended; one of an older generation may have been admitted by a
--- store that has lost it. A place that only waits leaves no trace.
+-- Only places that have or may have a pass are recorded as ended; one of an older generation may have been admitted by
+-- a store that has lost it. A place that only waits leaves no trace.
 -- Returns 1 if there was something to give up, else 0.
 local ticket_place, pass_ms, has_pass = ARGV[3], tonumber(ARGV[4]), ARGV[5] == '1'
 

@@ -1,6 +1,6 @@
 -- Opens the room or resumes it; idempotent.
--- ARGV: the audit event of values that the settings file changed, JSON with `who`; then pairs of a limit's field and its
--- value in the settings file.
+-- ARGV: the audit event of values that the settings file changed, JSON with `who`; then pairs of a limit's field and
+-- its value in the settings file.
 -- A limit takes the file's value if that has changed since it was last read; otherwise a change made at run time stays.
 -- Returns the generation. It changes with the server's run id, because a server that was started or promoted may have
 -- lost its last writes; tickets of an older generation are looked up before they are accepted.

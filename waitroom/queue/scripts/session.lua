@@ -7,8 +7,8 @@
 --   end     the session is over; how long a pass for it may remain in circulation
 --   release the same, by the shop
 -- Returns for each 1, or 0 if the session is over.
--- A session with a valid pass but no slot gets one even beyond max_active, because no admitted visitor is thrown out: the
--- store lost its slot, or the visitor was admitted without the store. It is counted as an overshoot.
+-- A session with a valid pass but no slot gets one even in a full room, because no admitted visitor is thrown out:
+-- the store lost its slot, or the visitor was admitted without the store. It is counted as an overshoot.
 local room = load_room()
 if not room then
   return false

@@ -36,8 +36,8 @@ local function expire_sessions()
   return #ended
 end
 
--- Returns how many turns were missed and how many places were dropped. A place is kept the first time its visitor misses
--- a turn, and lost the second time; TURNS still holds the visitors who were notified, who return to the end.
+-- Returns how many turns were missed and how many places were dropped. A place is kept the first time its visitor
+-- misses a turn, and lost the second time; TURNS still holds the visitors who were notified, who return to the end.
 local function expire_turns()
   local missed = take_expired(CALLED, to_string(room.turn_clock))
   local away, missed_twice = {}, {}
@@ -71,8 +71,8 @@ local function delete_old_marks()
   end
 end
 
--- Sets present[i] for each of places[from] to places[to], which share a chunk, whose visitor is present. Their marks are
--- read together, one window at a time.
+-- Sets present[i] for each of places[from] to places[to], which share a chunk, whose visitor is present. Their marks
+-- are read together, one window at a time.
 local function find_present_in_chunk(places, from, to, chunk, present)
   local first_byte = math.floor(places[from] % CHUNK / 8)
   local last_byte = math.floor(places[to] % CHUNK / 8)

@@ -70,8 +70,8 @@ local function visit_waiting(place)
   return 'waiting', 0
 end
 
--- Puts an away visitor back into the queue. One who was notified of the turn and missed it goes to the end, and loses the
--- new place with the next turn missed.
+-- Puts an away visitor back into the queue. One who was notified of the turn and missed it goes to the end, and loses
+-- the new place with the next turn missed.
 local function come_back(place, member)
   returned = returned + 1
   if redis.call('HDEL', TURNS, member) == 0 then

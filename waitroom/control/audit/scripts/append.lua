@@ -1,32 +1,36 @@
--- Appends an entry, only if the newest hash is still the one that it was chained to: of two controllers one chains again.
---
--- KEYS: the entries, what is known of the list. ARGV: that hash, the entry's own, the entry, the most entries, a word that
--- no other entry has, the first hash; then, for an event that several controllers find and that is written once, its
--- source and its number there.
--- Returns the entry's id, nothing where another entry came first, or '' where it was written before.
-local last = redis.call('HGET', KEYS[2], 'hash') or ARGV[6]
-local source = 'written:' .. ARGV[7]
-if ARGV[7] ~= '' and tonumber(redis.call('HGET', KEYS[2], source) or 0) >= tonumber(ARGV[8]) then
+-- Appends an entry to the audit log if the newest entry is still the one that it was chained to; otherwise another
+-- controller was first, and the caller chains it again.
+-- KEYS: the entries; the state of the list.
+-- ARGV: the hash that the entry was chained to; its own hash; the entry; the most entries kept; idempotency key; the
+-- hash before the first entry; and, for an event that several controllers may find, its source and its number there.
+-- Returns the entry's id, nil if another entry was first, or '' if the event has been written before.
+local ENTRIES, STATE = unpack(KEYS)
+local chained_to, hash, entry, most, idempotency_key, first_hash, source, number = unpack(ARGV)
+local DROPPED_PER_CALL = 100
+
+local written = 'written:' .. source
+if source ~= '' and tonumber(redis.call('HGET', STATE, written) or 0) >= tonumber(number) then
   return ''
 end
-if redis.call('HGET', KEYS[2], 'word') == ARGV[5] then
-  return redis.call('HGET', KEYS[2], 'id')
+if redis.call('HGET', STATE, 'word') == idempotency_key then
+  return redis.call('HGET', STATE, 'id')
 end
-if last ~= ARGV[1] then
+if (redis.call('HGET', STATE, 'hash') or first_hash) ~= chained_to then
   return false
 end
-local id = redis.call('XADD', KEYS[1], '*', 'entry', ARGV[3], 'previous', ARGV[1], 'hash', ARGV[2])
-redis.call('HSET', KEYS[2], 'hash', ARGV[2], 'id', id, 'word', ARGV[5])
-redis.call('HINCRBY', KEYS[2], 'added', 1)
-if ARGV[7] ~= '' then
-  redis.call('HSET', KEYS[2], source, ARGV[8])
+local id = redis.call('XADD', ENTRIES, '*', 'entry', entry, 'previous', chained_to, 'hash', hash)
+redis.call('HSET', STATE, 'hash', hash, 'id', id, 'word', idempotency_key)
+redis.call('HINCRBY', STATE, 'added', 1)
+if source ~= '' then
+  redis.call('HSET', STATE, written, number)
 end
-local over = math.min(redis.call('XLEN', KEYS[1]) - tonumber(ARGV[4]), 100)
-if over > 0 then
-  for _, one in ipairs(redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', over)) do
-    redis.call('HSET', KEYS[2], 'trimmed_hash', one[2][6])
-    redis.call('XDEL', KEYS[1], one[1])
+local excess = math.min(redis.call('XLEN', ENTRIES) - tonumber(most), DROPPED_PER_CALL)
+if excess > 0 then
+  for _, dropped in ipairs(redis.call('XRANGE', ENTRIES, '-', '+', 'COUNT', excess)) do
+    local dropped_id, fields = dropped[1], dropped[2]
+    redis.call('HSET', STATE, 'trimmed_hash', fields[6])
+    redis.call('XDEL', ENTRIES, dropped_id)
   end
-  redis.call('HINCRBY', KEYS[2], 'trimmed', over)
+  redis.call('HINCRBY', STATE, 'trimmed', excess)
 end
 return id

@@ -1,11 +1,11 @@
--- Takes back what attempt.lua counted for a try that succeeded: all of the user's name, and this one of the address,
--- so that nobody with a password of their own gets rid of what they tried with other names.
---
--- KEYS: the name's, the address's.
+-- Reverts what attempt.lua counted for a successful login: everything for the user's name, but only this attempt for
+-- the address, so that users can't clear their attempts at other names by logging in themselves.
+-- KEYS: the name's counter; the address's.
+local NAME, ADDRESS = unpack(KEYS)
 
-redis.call('DEL', KEYS[1])
-if redis.call('EXISTS', KEYS[2]) == 1 then
-  redis.call('HINCRBY', KEYS[2], 'tries', -1)
-  redis.call('HDEL', KEYS[2], 'until')
+redis.call('DEL', NAME)
+if redis.call('EXISTS', ADDRESS) == 1 then
+  redis.call('HINCRBY', ADDRESS, 'tries', -1)
+  redis.call('HDEL', ADDRESS, 'until')
 end
 return 0

@@ -1,8 +1,12 @@
--- Takes or prolongs a controller's lease on a room; may run twice.
---
--- KEYS: lease, state. ARGV: the controller, the lease's length in ms. Returns whether it has the lease, and the state.
-local mine = redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) or redis.call('GET', KEYS[1]) == ARGV[1]
-if mine then
-  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+-- Takes or renews a controller's lease on a room; may run twice.
+-- KEYS: lease; state.
+-- ARGV: controller; length of the lease in ms.
+-- Returns whether the controller has the lease, as 1 or 0, and the state.
+local LEASE, STATE = unpack(KEYS)
+local controller, lease_ms = unpack(ARGV)
+
+local taken = redis.call('SET', LEASE, controller, 'NX', 'PX', lease_ms) or redis.call('GET', LEASE) == controller
+if taken then
+  redis.call('PEXPIRE', LEASE, lease_ms)
 end
-return { mine and 1 or 0, redis.call('GET', KEYS[2]) or '' }
+return { taken and 1 or 0, redis.call('GET', STATE) or '' }

@@ -1,13 +1,16 @@
--- Stores the autopilot's state and perhaps a decision; may run twice.
---
--- KEYS: lease, state, decisions. ARGV: the controller, the state, a decision to keep or '', how many are kept.
--- Returns 1, or 0 where another controller has the lease.
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+-- Stores the autopilot's state and optionally a decision; may run twice.
+-- KEYS: lease; state; decisions.
+-- ARGV: controller; state; decision, '' for none; the most decisions kept.
+-- Returns 1, or 0 if another controller has the lease.
+local LEASE, STATE, DECISIONS = unpack(KEYS)
+local controller, state, decision, most = unpack(ARGV)
+
+if redis.call('GET', LEASE) ~= controller then
   return 0
 end
-redis.call('SET', KEYS[2], ARGV[2])
-if ARGV[3] ~= '' and redis.call('LINDEX', KEYS[3], 0) ~= ARGV[3] then
-  redis.call('LPUSH', KEYS[3], ARGV[3])
-  redis.call('LTRIM', KEYS[3], 0, ARGV[4] - 1)
+redis.call('SET', STATE, state)
+if decision ~= '' and redis.call('LINDEX', DECISIONS, 0) ~= decision then
+  redis.call('LPUSH', DECISIONS, decision)
+  redis.call('LTRIM', DECISIONS, 0, most - 1)
 end
 return 1
