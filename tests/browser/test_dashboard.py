@@ -136,7 +136,7 @@ async def test_more_inside_lets_the_next_in(gateway: Gateway, comes: Operator, s
     await write(page, page.get_by_label("Reason").first, "one more fits")
     await press(page, page.get_by_role("button", name="Apply"))
 
-    await expect(figure(page, "max_active")).to_have_text("2")
+    await expect(figure(page, "limit")).to_have_text("2")
     await expect(figure(page, "change")).to_have_text("Max active 1 → 2")
     await is_in(visitor)
     await expect(figure(page, "active")).to_have_text("2")

@@ -107,12 +107,12 @@ async def test_what_another_changes_appears_and_is_marked(admin: FakeAdmin, come
     await live(page)
     # Both go by themselves.
     marked = asyncio.gather(
-        figure(page, "max_active").and_(page.locator(".flash")).wait_for(),
+        figure(page, "limit").and_(page.locator(".flash")).wait_for(),
         page.get_by_role("status").get_by_text("grace: Max active 2000 → 1500", exact=True).wait_for(),
     )
     admin.change(max_active=1500)
     await marked
-    await expect(figure(page, "max_active")).to_have_text("1,500")
+    await expect(figure(page, "limit")).to_have_text("1,500")
     await expect(page.get_by_label("Max active visitors")).to_have_value("1500")
 
 
@@ -130,7 +130,7 @@ async def test_the_controls_follow_what_the_autopilot_does(admin: FakeAdmin, com
     await expect(rate).to_have_value("655")
     await expect(most).to_have_value("2500")
     await page.get_by_role("button", name="Apply").click()
-    await expect(figure(page, "max_active")).to_have_text("2,500")
+    await expect(figure(page, "limit")).to_have_text("2,500")
     assert [call[2:] for call in admin.calls] == [({"max_active": 2500}, '"7"')]
 
 

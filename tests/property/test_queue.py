@@ -444,7 +444,9 @@ class Line(RuleBasedStateMachine):
 
     def _visit(self, places: list[int], purpose: str) -> None:
         visits = [
-            Visit(place, self.tickets[place], claim=purpose == "claim", more=purpose == "more", notify=purpose != "look")
+            Visit(
+                place, self.tickets[place], claim=purpose == "claim", more=purpose == "more", notify=purpose != "look"
+            )
             for place in places
         ]
         if visits:

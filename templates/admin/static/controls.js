@@ -67,18 +67,19 @@ function newest(answered) {
   if (answered && answered.version >= (room.version ?? 0)) room = answered;
 }
 
-// Rate and max active.
+// The room's numbers, such as the rate.
 
 // Each step is about 20 % more than the one before.
 const STEPS = [1, 2, 3, 4, 5, 6, 8];
 for (let ten = 10; ten < 1_000_000; ten *= 10) STEPS.push(...[1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8].map((step) => step * ten));
-const UNITS = { rate_per_minute: "per minute", max_active: "active visitors" };
 
 const limits = $("limits");
-const knobs = Object.keys(UNITS).map((key) => {
-  const box = limits.querySelector(`[data-knob=${key}]`);
-  return { key, number: box.querySelector("[type=number]"), slider: box.querySelector("[type=range]") };
-});
+const knobs = [...limits.querySelectorAll("[data-knob]")].map((box) => ({
+  key: box.dataset.knob,
+  unit: box.dataset.unit,
+  number: box.querySelector("[type=number]"),
+  slider: box.querySelector("[type=range]"),
+}));
 const draftBox = limits.querySelector(".draft");
 const apply = draftBox.querySelector("button");
 const effect = $("effect");
@@ -93,11 +94,11 @@ function nearest(value) {
     Math.abs(Math.log(step / value)) < Math.abs(Math.log(STEPS[best] / value)) ? index : best), 0);
 }
 
-function slide({ key, number, slider }) {
+function slide({ unit, number, slider }) {
   const value = number.valueAsNumber;
   if (!(value > 0)) return;
   slider.value = nearest(value);
-  slider.setAttribute("aria-valuetext", `${value.toLocaleString("en")} ${UNITS[key]}`);
+  slider.setAttribute("aria-valuetext", `${value.toLocaleString("en")} ${unit}`);
 }
 
 // The values that the operator has changed since the last review.

@@ -5,7 +5,7 @@ const SHOWN = 8;
 const READ = 200;
 const REFRESH_MS = 30_000;
 const NAMES = {
-  rate_per_minute: "rate", max_active: "max active", change: "", undo: "undo", admit: "admitted", end_session: "session ended",
+  rate_per_minute: "rate", change: "", undo: "undo", admit: "admitted", end_session: "session ended",
 };
 
 const name = document.getElementById("page").dataset.room;

@@ -5,7 +5,7 @@ const RECONNECT_MS = 2000;
 const FLASH_MS = 2600;
 const TOAST_MS = 6000;
 // Figures that only change when somebody changes the room; they are highlighted.
-const HIGHLIGHTED = new Set(["state", "rate", "max_active", "message", "pilot", "change"]);
+const HIGHLIGHTED = new Set(["state", "rate", "limit", "message", "pilot", "change"]);
 
 const callbacks = [];
 const versions = new Map();

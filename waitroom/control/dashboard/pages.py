@@ -16,9 +16,8 @@ from waitroom import __version__
 from waitroom.control.auth.middleware import ACTOR
 from waitroom.control.dashboard.presenter import room_texts
 from waitroom.control.rooms.operations import LONGEST_TEXT
+from waitroom.queue.fields import OPERATOR_NUMBERS, WHOLE
 from waitroom.resources import resource_path
-from waitroom.settings import RoomSettings
-from waitroom.settings.schema import Shape, keys_of
 
 # Nothing from other origins and nothing inline, so that a displayed name or message can never execute.
 POLICY = (
@@ -35,13 +34,19 @@ PAGE_HEADERS = {
 }
 _IMMUTABLE = "public, max-age=31536000, immutable"
 
-# Limits of the form's numbers, as in the settings; otherwise the form would reject a room's valid values. An exclusive
-# minimum is accepted nevertheless: while the autopilot holds, the rate is 0.
-_SETTINGS = keys_of(RoomSettings)
-_LIMITS = {
-    name: {"min": key.least, "max": key.most, "step": "1" if key.shape is Shape.INTEGER else "any"}
-    for name, key in ((name, _SETTINGS[name]) for name in ("rate_per_minute", "max_active"))
-}
+# The form's numbers. Their bounds are those of the settings; otherwise the form would reject a room's valid values. An
+# exclusive minimum is accepted nevertheless: while the autopilot holds, the rate is 0.
+_NUMBERS = [
+    {
+        "name": field.name,
+        "label": field.label,
+        "unit": field.setting.about.unit.removeprefix("visitors "),
+        "min": field.setting.least,
+        "max": field.setting.most,
+        "step": "1" if field.format is WHOLE else "any",
+    }
+    for field in OPERATOR_NUMBERS
+]
 
 Room = Mapping[str, Any]
 
@@ -144,7 +149,7 @@ async def _room(request: web.Request) -> web.StreamResponse:
         "room": room,
         "now": room_texts(room),
         "may_operate": _may_operate(request),
-        "limits": _LIMITS,
+        "numbers": _NUMBERS,
         "max_text_length": LONGEST_TEXT,
     }
     return request.app[PAGES].response("room.html", values)

@@ -11,6 +11,7 @@ from typing import Any
 
 from waitroom.control.monitoring.thresholds import NOTICE
 from waitroom.metrics.upstream_window import STATS_SECONDS
+from waitroom.queue.fields import OPERATOR_NUMBERS
 from waitroom.wait_range import short_wait
 
 NOTHING = "–"  # noqa: RUF001 - a dash, as it should be
@@ -31,7 +32,7 @@ _LEAVE_REASONS = {
     "expired": "session expired",
     "ended": "ended by an operator",
 }
-_FIELD_NAMES = {"rate_per_minute": "rate", "max_active": "max active"}
+_FIELD_NAMES = {field.name: field.label.lower() for field in OPERATOR_NUMBERS}
 # The available actions, by the room's state.
 _ACTIONS = {
     "open": ["pause", "drain", "close", "sold_out"],
@@ -77,7 +78,7 @@ def room_texts(room: Mapping[str, Any]) -> dict[str, Any]:
         "called": count(room["called"]),
         "away": count(room["away"]),
         "active": count(room["active"]),
-        "max_active": count(room["max_active"]),
+        "limit": count(room["max_active"]),
         "active_share": share(room["active"], room["max_active"]),
         "inside": f"{count(room['active'])} of {count(room['max_active'])}",
         "rate": rate(room["rate_per_minute"]),
