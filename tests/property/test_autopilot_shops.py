@@ -121,7 +121,7 @@ def test_nothing_rises_while_the_line_is_empty() -> None:
     assert flight.world.rate <= 1.3 * begun
 
 
-def test_nothing_rises_while_max_active_is_what_limits() -> None:
+def test_nothing_rises_while_the_room_is_full() -> None:
     flight = flown(SHOPS["quick pages, long visits"], 1, start=0.3)
     flight.world.max_active = 50
     begun = flight.world.rate

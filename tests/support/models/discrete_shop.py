@@ -139,7 +139,7 @@ class DemoFlight:
             rate=self.rate,
             waiting=self.waiting,
             inside=self.inside,
-            max_active=1_000_000,
+            full=False,
             admitted=(now.admitted - before.admitted) * per_minute,
             left=(now.left - before.left) * per_minute,
             requests=(now.requests - before.requests) * per_minute,

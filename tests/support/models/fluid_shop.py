@@ -145,7 +145,7 @@ class World:
             rate=self.rate,
             waiting=int(min(self.waiting, 1e9)),
             inside=int(self.inside),
-            max_active=self.max_active,
+            full=int(self.inside) >= self.max_active,
             admitted=(self.admitted - before[1]) * per_minute,
             left=(self.left - before[2]) * per_minute,
             requests=(self.requests - before[3]) * per_minute,

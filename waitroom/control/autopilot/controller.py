@@ -261,8 +261,8 @@ def _limit_reason(memory: Memory, bounds: Bounds, figures: Figures) -> str:
         return "at the ceiling"
     if not figures.waiting:
         return "nobody is waiting"
-    if figures.inside >= figures.max_active:
-        return "limited by max_active"
+    if figures.full:
+        return "the room is full"
     if come + 2 * math.sqrt(come) + 1 < LIMITING_SHARE * figures.counted(memory.rate):
         return f"only {_format_rate(figures.admitted)} per minute enter"
     if figures.counted(figures.requests) < FEWEST_REQUESTS:

@@ -49,7 +49,8 @@ class Figures:
         seconds: The length of the window.
         running: Whether the room is open: not paused, closed or sold out.
         rate: The rate in force.
-        waiting, inside, max_active: Visitors in the queue, active or called visitors, and the limit on the latter.
+        waiting, inside: Visitors in the queue, and active or called visitors.
+        full: Whether no slot is free.
         admitted, left: Visitors admitted, and active visitors who left.
         requests: Completed requests of the shop, failures included.
         failures: Those that failed: a 5xx, no response, or what the room defines as a failure.
@@ -63,7 +64,7 @@ class Figures:
     rate: float
     waiting: int
     inside: int
-    max_active: int
+    full: bool
     admitted: float
     left: float
     requests: float

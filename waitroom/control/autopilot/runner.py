@@ -145,7 +145,7 @@ class RoomController:
             rate=view.rate_per_minute,
             waiting=view.waiting,
             inside=view.active + view.called,
-            max_active=view.max_active,
+            full=view.free_slots <= 0,
             admitted=(admitted - admitted_before) * per_minute,
             left=(left - left_before) * per_minute,
             requests=seen.answers_per_minute,

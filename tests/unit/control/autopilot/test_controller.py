@@ -17,7 +17,7 @@ HEALTHY = Figures(
     rate=600,
     waiting=500,
     inside=100,
-    max_active=1000,
+    full=False,
     admitted=600,
     left=600,
     requests=4200,
@@ -86,7 +86,7 @@ def test_the_rate_of_a_healthy_shop_rises_to_the_ceiling_and_not_above() -> None
     ("change", "words"),
     [
         ({"waiting": 0}, "nobody is waiting"),
-        ({"inside": 1000}, "max_active"),
+        ({"full": True}, "the room is full"),
         ({"requests": 60.0}, "too few requests"),
     ],
 )

@@ -90,7 +90,7 @@ def test_websockets_that_live_for_seconds_do_not_lower_the_rate(tmp_path: Path) 
             rate=rate,
             waiting=1000,
             inside=300,
-            max_active=10_000,
+            full=False,
             admitted=rate,
             left=rate,
             requests=seen.answers_per_minute,
