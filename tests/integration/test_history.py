@@ -20,7 +20,15 @@ SHOP = {
     "p95_seconds": None,
     "in_flight": 0,
 }
-SAMPLE = Sample(0, "open", 3, 2, 1, 5, 10, 60.0, 11, 8, 4, (10, 20), SHOP)
+FIGURES = {
+    "state": "open",
+    "waiting": 3,
+    "active": 5,
+    "max_active": 10,
+    "joined": 11,
+    "wait_seconds": [10, 20],
+    "shop": SHOP,
+}
 
 
 @pytest.fixture
@@ -29,13 +37,13 @@ async def redis_client(valkey: str) -> AsyncIterator[Redis]:
         yield client
 
 
-def sample(age: int, waiting: int = 3) -> Sample:
-    return replace(SAMPLE, at=int(time.time()) - age, waiting=waiting)
+def sample(age: int, **changed: object) -> Sample:
+    return Sample(int(time.time()) - age, {**FIGURES, **changed})
 
 
 async def test_gives_back_what_was_kept_oldest_first(redis_client: Redis) -> None:
     history = History(redis_client)
-    kept = [sample(300), replace(sample(200), wait_seconds=None), sample(100)]
+    kept = [sample(300), sample(200, wait_seconds=None), sample(100)]
     for one in (kept[1], kept[0], kept[2]):
         assert await history.add("shop", one)
 
@@ -46,7 +54,7 @@ async def test_gives_back_what_was_kept_oldest_first(redis_client: Redis) -> Non
 
 
 async def test_two_controllers_keep_one_sample_of_a_time(redis_client: Redis) -> None:
-    first, second = sample(10, waiting=3), replace(sample(10), waiting=4)
+    first, second = sample(10, waiting=3), sample(10, waiting=4)
     second = replace(second, at=first.at)
     assert await History(redis_client).add("shop", first)
     assert not await History(redis_client).add("shop", second)

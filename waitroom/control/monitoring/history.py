@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -18,7 +18,8 @@ from redis.asyncio import Redis
 
 from waitroom.errors import StoreUnavailable
 from waitroom.metrics.upstream_window import UpstreamStats
-from waitroom.queue.view import RoomView
+from waitroom.queue.fields import OPERATOR_NUMBERS
+from waitroom.queue.view import RoomView, values_of
 from waitroom.store.connection import store_errors
 from waitroom.store.scripts import load_script
 
@@ -35,47 +36,35 @@ class Sample:
 
     Attributes:
         at: Unix time in seconds, a multiple of `SAMPLE_SECONDS`.
-        joined, admitted, left: The counters at that time; the difference of two samples is the number in between.
-        wait_seconds: The wait announced to a newcomer, minimum and maximum; None if unknown.
-        shop: The figures of the last ten seconds, as seen by the gateway that took the sample.
+        figures: The figures in the API's format. ``joined``, ``admitted`` and ``left`` are counters: the difference of
+            two samples is the number in between. ``wait_seconds`` is the wait announced to a newcomer, minimum and
+            maximum. ``shop`` covers the last ten seconds, as seen by the gateway that took the sample.
     """
 
     at: int
-    state: str
-    waiting: int
-    called: int
-    away: int
-    active: int
-    max_active: int
-    rate_per_minute: float
-    joined: int
-    admitted: int
-    left: int
-    wait_seconds: tuple[int, int] | None
-    shop: Mapping[str, Any]
+    figures: Mapping[str, Any]
 
     @classmethod
     def of(cls, at: int, view: RoomView, wait: tuple[int, int] | None, shop: UpstreamStats) -> Sample:
         """Builds the sample for a view of a room."""
-        return cls(
-            at=at,
-            state=str(view.state),
-            waiting=view.waiting,
-            called=view.called,
-            away=view.away,
-            active=view.active,
-            max_active=view.max_active,
-            rate_per_minute=view.rate_per_minute,
-            joined=view.totals.get("joined", 0),
-            admitted=view.totals.get("admitted", 0),
-            left=sum(total for name, total in view.totals.items() if name.startswith("left:")),
-            wait_seconds=wait,
-            shop=shop_json(shop),
-        )
+        figures = {
+            "state": str(view.state),
+            "waiting": view.waiting,
+            "called": view.called,
+            "away": view.away,
+            "active": view.active,
+            **values_of(view, OPERATOR_NUMBERS),
+            "joined": view.totals.get("joined", 0),
+            "admitted": view.totals.get("admitted", 0),
+            "left": sum(total for name, total in view.totals.items() if name.startswith("left:")),
+            "wait_seconds": wait,
+            "shop": shop_json(shop),
+        }
+        return cls(at, figures)
 
     def json(self) -> dict[str, Any]:
         """Returns the format of the API and of the store."""
-        return asdict(self)
+        return {"at": self.at, **self.figures}
 
 
 def shop_json(stats: UpstreamStats) -> dict[str, Any]:
@@ -155,5 +144,4 @@ def _key(room: str) -> str:
 
 
 def _sample(stored: dict[str, Any]) -> Sample:
-    wait = stored["wait_seconds"]
-    return Sample(**{**stored, "wait_seconds": None if wait is None else (wait[0], wait[1])})
+    return Sample(stored.pop("at"), stored)
