@@ -60,7 +60,7 @@ async def desk(valkey: str) -> AsyncIterator[Desk]:
         store = QueueStore(redis, "shop")
         admission = Admission(settings, store)
         await store.open(limits_of(settings))
-        await admission.look()
+        await admission.refresh()
         yield Desk(store, admission, Audit(redis), settings)
 
 
@@ -75,9 +75,9 @@ async def test_a_rate_set_by_hand_switches_the_autopilot_off(desk: Desk) -> None
     desk.flying = True
     assert desk.operations.preview("shop", Change(rate_per_minute=50.0)).warnings[0].startswith("The autopilot")
     await desk.change(rate_per_minute=50.0)
-    assert (await desk.operations.look("shop")).autopilot == "off"
+    assert (await desk.operations.refresh("shop")).autopilot is False
     await desk.change(rate_per_minute=70.0, autopilot=True)
-    assert (await desk.operations.look("shop")).autopilot == "on"
+    assert (await desk.operations.refresh("shop")).autopilot is True
 
 
 async def test_the_autopilots_changes_make_nobody_stale_and_leave_the_operators_last_one_to_be_undone(
@@ -87,12 +87,12 @@ async def test_the_autopilots_changes_make_nobody_stale_and_leave_the_operators_
     await desk.change(max_active=9)
     version = await desk.change(PILOT, rate_per_minute=0.0)
     assert version == 1
-    view = await desk.operations.look("shop")
+    view = await desk.operations.refresh("shop")
     assert (view.autopilot, view.rate_per_minute) == (None, 0.0)
     assert desk.rooms.one("shop")["last_change"]["what"] == "max_active 2 → 9"
     assert desk.rooms.one("shop")["wait_seconds"]["newcomer"] is None
     await desk.operations.undo("shop", expected=version, actor=ADA)
-    view = await desk.operations.look("shop")
+    view = await desk.operations.refresh("shop")
     assert (view.max_active, view.rate_per_minute) == (2, 0.0)
     with pytest.raises(BadChange):
         await desk.change(rate_per_minute=0.0)
@@ -103,7 +103,7 @@ async def test_what_the_shop_and_the_file_change_is_told_as_theirs_and_leaves_th
 ) -> None:
     await desk.change(rate_per_minute=90.0)
     await desk.store.set_state(RoomState.SOLD_OUT)
-    view = await desk.operations.look("shop")
+    view = await desk.operations.refresh("shop")
 
     room = desk.rooms.one("shop")
     last, undo = room["last_change"], room["undo"]
@@ -116,7 +116,7 @@ async def test_what_the_shop_and_the_file_change_is_told_as_theirs_and_leaves_th
     assert (room["rate_per_minute"], room["state"], room["undo"]) == (60.0, "sold_out", None)
     limits = limits_of(replace(desk.settings, session_seconds=1200.0, session_max_seconds=9000.0, max_active=3))
     await desk.store.open(limits)
-    view = await desk.operations.look("shop")
+    view = await desk.operations.refresh("shop")
     last = desk.rooms.one("shop")["last_change"]
     assert (last["who"], last["undoable"]) == ("the settings file", False)
     changed = ["max_active 2 → 3", "session_max_seconds 14400 → 9000", "session_seconds 900 → 1200"]

@@ -139,7 +139,7 @@ class Api:
         return self._room_response(room)
 
     async def _preview(self, room: str, change: Change, expected: int) -> web.Response:
-        view = await self._operations.look(room)
+        view = await self._operations.refresh(room)
         if view.version != expected:
             raise StaleVersion(view.version)
         return _json_response({"effect": self._operations.preview(room, change).json()}, {"ETag": f'"{view.version}"'})
@@ -225,7 +225,7 @@ class Api:
 
     async def _stale_version(self, room: str, error: StaleVersion) -> web.Response:
         try:
-            await self._operations.look(room)
+            await self._operations.refresh(room)
         except StoreUnavailable:
             return problem(412, str(error))
         return stale_version(error, self._rooms.one(room))

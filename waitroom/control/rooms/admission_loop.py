@@ -40,8 +40,8 @@ class Admission:
         self._limits = limits_of(settings)
         self._store = store
         self._ticks = 0
-        self._looking = asyncio.Lock()
-        self._counted: deque[tuple[float, Mapping[str, int]]] = deque(
+        self._refreshing = asyncio.Lock()
+        self._totals: deque[tuple[float, Mapping[str, int]]] = deque(
             maxlen=round(60 / (TICK_SECONDS * VIEW_EVERY_TICKS))
         )
 
@@ -52,9 +52,9 @@ class Admission:
 
     def per_minute(self, counter: str) -> float | None:
         """Returns the rate of one of the view's totals over the last minute; None while there is too little data."""
-        if len(self._counted) < 2:
+        if len(self._totals) < 2:
             return None
-        (since, before), (until, now) = self._counted[0], self._counted[-1]
+        (since, before), (until, now) = self._totals[0], self._totals[-1]
         return max(0, now.get(counter, 0) - before.get(counter, 0)) * 60 / (until - since)
 
     async def run(self) -> None:
@@ -65,7 +65,7 @@ class Admission:
             except RoomNotOpen:
                 await self._open()
             except StoreUnavailable as error:
-                self._lost(error)
+                self._on_store_error(error)
             await asyncio.sleep(TICK_SECONDS)
 
     async def _step(self) -> None:
@@ -74,16 +74,16 @@ class Admission:
                 break
         self.ticked_at = time.time()
         if self._ticks % VIEW_EVERY_TICKS == 0:
-            view = await self.look()
-            self._counted.append((asyncio.get_running_loop().time(), view.totals))
+            view = await self.refresh()
+            self._totals.append((asyncio.get_running_loop().time(), view.totals))
         self._ticks += 1
         if not self.store_up:
             self.store_up = True
             log.info("admission resumed", room=self.name)
 
-    async def look(self) -> RoomView:
+    async def refresh(self) -> RoomView:
         """Refreshes the view now, before or after a change, besides twice a second. Raises `StoreUnavailable`."""
-        async with self._looking:  # otherwise an older view could replace a newer one
+        async with self._refreshing:  # otherwise an older view could replace a newer one
             self.view = view = await self._store.view(self.view)
         return view
 
@@ -91,11 +91,11 @@ class Admission:
         try:
             generation = await self._store.open(self._limits)
         except StoreUnavailable as error:
-            self._lost(error)
+            self._on_store_error(error)
         else:
             log.info("room opened", room=self.name, generation=generation)
 
-    def _lost(self, error: StoreUnavailable) -> None:
+    def _on_store_error(self, error: StoreUnavailable) -> None:
         if self.store_up:
             log.warning("admission stopped: store unavailable", room=self.name, cause=str(error))
         self.store_up = False

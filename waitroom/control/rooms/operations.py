@@ -162,7 +162,7 @@ class Operations:
         store = self._stores[room]
         async with _Refusal(self._audit, actor, "undo", room, {}, note):
             check_note(note)
-            view = await self.look(room)
+            view = await self.refresh(room)
             if view.version != expected:
                 raise StaleVersion(view.version)
             last = LastChange.parse(view.operator_change)
@@ -213,9 +213,9 @@ class Operations:
         """Returns the limits in force."""
         return await self._stores[room].limits()
 
-    async def look(self, room: str) -> RoomView:
+    async def refresh(self, room: str) -> RoomView:
         """Returns the current state of the room."""
-        return await self._admissions[room].look()
+        return await self._admissions[room].refresh()
 
     def _fields(self, room: str, change: Change, actor: Actor) -> dict[str, str]:
         """Returns the fields to set in the room's hash."""
@@ -245,13 +245,13 @@ class Operations:
         return actor.via != "autopilot" or change.rate_per_minute == 0 or view is None or view.rate_per_minute == 0
 
     async def _done(self, room: str) -> None:
-        """Records the operation and shows its result: here immediately, elsewhere at the next look."""
+        """Records the operation and shows its result: here immediately, elsewhere at the next refresh."""
         try:
             await self._outbox.flush(room)
         except StoreUnavailable as error:  # the change is made all the same, and the next process to come records it
             log.warning("audit log write delayed", room=room, cause=str(error))
         with contextlib.suppress(StoreUnavailable):  # the next tick retries
-            await self.look(room)
+            await self.refresh(room)
         self._changed()
 
 

@@ -67,7 +67,7 @@ def _in_words(value: object) -> str:
         case float():
             return f"{value:g}"
         case None:
-            return "as the settings say"
+            return "as in the settings file"
         case str() if " " in value or not value:
             return f'"{value}"'
     return str(value)
