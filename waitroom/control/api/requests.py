@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from aiohttp import web
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model, field_validator
 
 from waitroom.control.autopilot.state import KEPT_DECISIONS
 from waitroom.control.http import RequestError, read_body
 from waitroom.control.monitoring.history import RETENTION_SECONDS
 from waitroom.control.rooms.operations import SESSION, BadChange, Change
+from waitroom.queue.fields import NUMBER, OPERATOR_FIELDS, STATE, TEXT, WHOLE
+from waitroom.queue.fields import Field as RoomField
 from waitroom.queue.view import RoomState
 
 MAX_BODY_BYTES = 16 << 10
@@ -81,26 +83,35 @@ class UndoBody(Body):
     optional: ClassVar[bool] = True
 
 
-class ChangeBody(Body):
-    """The body of a change of a room."""
-
-    rate_per_minute: Annotated[float, BeforeValidator(_float)] | None = Field(
-        None, description="a number of visitors per minute"
-    )
-    max_active: Annotated[int, BeforeValidator(_integer)] | None = Field(
-        None, description="an integer number of visitors"
-    )
-    # Lax, because strict enums accept only their members, and JSON has none.
-    state: Annotated[RoomState, Field(strict=False)] | None = Field(
-        None, description="open, paused, closed or sold_out"
-    )
-    message: str | None = Field(None, description="a string")
-    draining: bool | None = Field(None, description="true or false")
-    autopilot: bool | None = Field(None, description="true or false")
-
+class _ChangeBody(Body):
     def change(self) -> Change:
         """Returns the change that the body describes."""
         return Change(**self.model_dump(exclude={"note"}))
+
+
+def _value(field: RoomField) -> tuple[Any, str]:
+    """Returns the type and the description of the values of a room's field."""
+    if field is STATE:
+        # Lax, because strict enums accept only their members, and JSON has none.
+        return Annotated[RoomState, Field(strict=False)], "open, paused, closed or sold_out"
+    if field.format is NUMBER:
+        return Annotated[float, BeforeValidator(_float)], f"a number of {field.setting.about.unit}"
+    if field.format is WHOLE:
+        return Annotated[int, BeforeValidator(_integer)], f"an integer number of {field.setting.about.unit}"
+    return (str, "a string") if field.format is TEXT else (bool, "true or false")
+
+
+def _optional(field: RoomField) -> Any:
+    value, description = _value(field)
+    return value | None, Field(None, description=description)
+
+
+ChangeBody = create_model(
+    "ChangeBody",
+    __doc__="The body of a change of a room.",
+    __base__=_ChangeBody,
+    **{field.name: _optional(field) for field in OPERATOR_FIELDS},
+)
 
 
 class AdmitBody(Body):
