@@ -13,7 +13,7 @@ from waitroom.control.audit.log import Audit
 from waitroom.control.auth.accounts import Actor, Role
 from waitroom.control.rooms.admission_loop import Admission
 from waitroom.control.rooms.audit_outbox import AuditOutbox
-from waitroom.control.rooms.operations import BadChange, Change, NotPossible, Operations, StaleVersion
+from waitroom.control.rooms.operations import Change, InvalidChangeError, Operations, RoomStateError, StaleVersionError
 from waitroom.control.rooms.presenter import Rooms
 from waitroom.errors import StoreUnavailable
 from waitroom.metrics.upstream_window import UpstreamWindow
@@ -94,7 +94,7 @@ async def test_the_autopilots_changes_make_nobody_stale_and_leave_the_operators_
     await desk.operations.undo("shop", expected=version, actor=ADA)
     view = await desk.operations.refresh("shop")
     assert (view.max_active, view.rate_per_minute) == (2, 0.0)
-    with pytest.raises(BadChange):
+    with pytest.raises(InvalidChangeError):
         await desk.change(rate_per_minute=0.0)
 
 
@@ -121,7 +121,7 @@ async def test_what_the_shop_and_the_file_change_is_told_as_theirs_and_leaves_th
     assert (last["who"], last["undoable"]) == ("the settings file", False)
     changed = ["max_active 2 → 3", "session_max_seconds 14400 → 9000", "session_seconds 900 → 1200"]
     assert sorted(last["what"].split(", ")) == changed
-    with pytest.raises(NotPossible):
+    with pytest.raises(RoomStateError):
         await desk.operations.undo("shop", expected=view.version, actor=ADA)
 
 
@@ -171,16 +171,16 @@ async def test_of_the_autopilot_only_holds_and_their_ends_are_in_the_log(desk: D
 
 async def test_what_is_stale_is_refused_with_the_version_there_is(desk: Desk) -> None:
     await desk.change(max_active=3)
-    with pytest.raises(StaleVersion) as refused:
+    with pytest.raises(StaleVersionError) as refused:
         await desk.change(expected=0, max_active=4)
     assert refused.value.version == 1
-    with pytest.raises(StaleVersion):
+    with pytest.raises(StaleVersionError):
         await desk.operations.undo("shop", expected=0, actor=ADA)
     assert [entry.outcome for entry in await desk.audit.read()] == ["refused", "refused", "done"]
 
 
 async def test_what_is_wrong_is_refused_with_all_of_it(desk: Desk) -> None:
-    with pytest.raises(BadChange) as refused:
+    with pytest.raises(InvalidChangeError) as refused:
         await desk.change(rate_per_minute=float("nan"), max_active=0, message="x" * 501, note="\0")
     assert set(refused.value.problems) == {"rate_per_minute", "max_active", "message", "note"}
     (entry,) = await desk.audit.read()
@@ -190,7 +190,7 @@ async def test_what_is_wrong_is_refused_with_all_of_it(desk: Desk) -> None:
 async def test_a_ticket_that_the_store_lost_is_taken_back_and_called(desk: Desk) -> None:
     tokens = Tokens(SECRETS, "shop")
     lost = Ticket(place=1, generation=1, joined_at=1_790_000_000, start_position=1, promised_seconds=0)
-    with pytest.raises(NotPossible):
+    with pytest.raises(RoomStateError):
         await desk.operations.admit("shop", "1", actor=ADA)
 
     await desk.operations.admit("shop", tokens.sign_ticket(lost), actor=ADA)

@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from waitroom.control.http import RequestError, problem
-from waitroom.control.rooms.operations import BadChange, NotPossible, StaleVersion
+from waitroom.control.rooms.operations import InvalidChangeError, RoomStateError, StaleVersionError
 from waitroom.errors import StoreUnavailable
 
 
@@ -20,10 +20,10 @@ def problem_responses(handler: Callable[[web.Request], Awaitable[web.StreamRespo
             return await handler(request)
         except RequestError as error:
             return problem(error.status, str(error), errors=error.errors)
-        except BadChange as error:
+        except InvalidChangeError as error:
             kind, title = "urn:waitroom:problem:bad-change", "Invalid change"
             return problem(422, str(error), kind=kind, title=title, errors=error.problems)
-        except NotPossible as error:
+        except RoomStateError as error:
             kind, title = "urn:waitroom:problem:not-possible", "Conflict with the state of the room"
             return problem(409, str(error), kind=kind, title=title)
         except StoreUnavailable as error:
@@ -34,7 +34,7 @@ def problem_responses(handler: Callable[[web.Request], Awaitable[web.StreamRespo
     return respond
 
 
-def stale_version(error: StaleVersion, room: Mapping[str, Any]) -> web.Response:
+def stale_version(error: StaleVersionError, room: Mapping[str, Any]) -> web.Response:
     """The response to a change based on stale values; ``room`` is its current state."""
     kind, title = "urn:waitroom:problem:stale-version", "Stale version"
     headers = {"ETag": f'"{error.version}"'}

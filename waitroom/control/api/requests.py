@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from waitroom.control.autopilot.state import KEPT_DECISIONS
 from waitroom.control.http import RequestError, read_body
 from waitroom.control.monitoring.history import RETENTION_SECONDS
-from waitroom.control.rooms.operations import SESSION, BadChange, Change
+from waitroom.control.rooms.operations import SESSION, Change, InvalidChangeError
 from waitroom.queue.fields import NUMBER, OPERATOR_FIELDS, STATE, TEXT, WHOLE
 from waitroom.queue.fields import Field as RoomField
 from waitroom.queue.view import RoomState
@@ -173,7 +173,7 @@ AnyQuery = TypeVar("AnyQuery", bound=Query)
 
 
 def parse(model: type[Input], values: Mapping[str, Any]) -> Input:
-    """Returns the input as a model. Raises `BadChange` with a message for each invalid or unknown name."""
+    """Returns the input as a model. Raises `InvalidChangeError` with a message for each invalid or unknown name."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -189,15 +189,15 @@ def parse(model: type[Input], values: Mapping[str, Any]) -> Input:
             name = str(one["loc"][0])
             expected = f"Must be {fields[name].description}." if name in fields else unknown
             problems[name] = f"Required. {expected}" if one["type"] == "missing" else expected
-    raise BadChange(problems)
+    raise InvalidChangeError(problems)
 
 
 def read_query(request: web.Request, model: type[AnyQuery]) -> AnyQuery:
-    """Returns the query parameters. Raises `BadChange` for unknown, repeated and invalid ones."""
+    """Returns the query parameters. Raises `InvalidChangeError` for unknown, repeated and invalid ones."""
     values: dict[str, str] = {}
     for name, value in request.query.items():
         if name in values:
-            raise BadChange({name: "Given more than once."})
+            raise InvalidChangeError({name: "Given more than once."})
         values[name] = value
     return parse(model, values)
 

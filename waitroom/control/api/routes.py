@@ -34,7 +34,7 @@ from waitroom.control.auth.middleware import ACTOR
 from waitroom.control.autopilot.state import DecisionLog
 from waitroom.control.http import NO_STORE, RequestError, problem
 from waitroom.control.monitoring.history import History
-from waitroom.control.rooms.operations import BadChange, Change, Operations, StaleVersion, record_refusal
+from waitroom.control.rooms.operations import Change, InvalidChangeError, Operations, StaleVersionError, record_refusal
 from waitroom.control.rooms.presenter import Rooms
 from waitroom.errors import StoreUnavailable
 from waitroom.queue.fields import limits_of
@@ -134,14 +134,14 @@ class Api:
                 return await self._preview(room, body.change(), expected)
             actor = _actor(request)
             await self._operations.change(room, body.change(), expected=expected, actor=actor, note=body.note)
-        except StaleVersion as error:
+        except StaleVersionError as error:
             return await self._stale_version(room, error)
         return self._room_response(room)
 
     async def _preview(self, room: str, change: Change, expected: int) -> web.Response:
         view = await self._operations.refresh(room)
         if view.version != expected:
-            raise StaleVersion(view.version)
+            raise StaleVersionError(view.version)
         return _json_response({"effect": self._operations.preview(room, change).json()}, {"ETag": f'"{view.version}"'})
 
     async def _undo_change(self, request: web.Request) -> web.Response:
@@ -151,7 +151,7 @@ class Api:
         body = await self._body(request, "undo", room, UndoBody)
         try:
             await self._operations.undo(room, expected=expected, actor=_actor(request), note=body.note)
-        except StaleVersion as error:
+        except StaleVersionError as error:
             return await self._stale_version(room, error)
         return self._room_response(room)
 
@@ -214,7 +214,7 @@ class Api:
         body = {} if model.optional and not request.body_exists else await read_json(request)
         try:
             return parse(model, body)
-        except BadChange as error:
+        except InvalidChangeError as error:
             if action is not None:
                 await record_refusal(self._audit, _actor(request), action, room, error, body)
             raise
@@ -223,7 +223,7 @@ class Api:
         described = self._rooms.one(room)
         return _json_response(described, {"ETag": f'"{described["version"]}"'} if "version" in described else {})
 
-    async def _stale_version(self, room: str, error: StaleVersion) -> web.Response:
+    async def _stale_version(self, room: str, error: StaleVersionError) -> web.Response:
         try:
             await self._operations.refresh(room)
         except StoreUnavailable:

@@ -71,7 +71,7 @@ class Change:
         return {name: value for name, value in values.items() if value is not None}
 
 
-class StaleVersion(WaitroomError):  # noqa: N818 - what it is, not what went wrong
+class StaleVersionError(WaitroomError):
     """Somebody else changed the room meanwhile. ``version`` is the current one."""
 
     def __init__(self, version: int) -> None:
@@ -79,7 +79,7 @@ class StaleVersion(WaitroomError):  # noqa: N818 - what it is, not what went wro
         super().__init__(f"The room has changed; its version is now {version}. Read it again, then decide.")
 
 
-class BadChange(WaitroomError):  # noqa: N818 - what it is, not what went wrong
+class InvalidChangeError(WaitroomError):
     """The change is invalid. ``problems`` has a message for each field: what is wrong, and how to fix it."""
 
     def __init__(self, problems: Mapping[str, str]) -> None:
@@ -87,15 +87,15 @@ class BadChange(WaitroomError):  # noqa: N818 - what it is, not what went wrong
         super().__init__(" ".join(f"{name}: {what}" for name, what in self.problems.items()))
 
 
-class NotPossible(WaitroomError):  # noqa: N818 - a state of the room, not a mistake
+class RoomStateError(WaitroomError):
     """The room's state doesn't allow the operation, such as admitting a visitor to a full room."""
 
 
 class Operations:
     """Carries out operations on the rooms of one gateway.
 
-    Methods raise `KeyError` for an unknown room, `StaleVersion`, `BadChange`, `NotPossible`, and `StoreUnavailable` if
-    the outcome is unknown.
+    Methods raise `KeyError` for an unknown room, `StaleVersionError`, `InvalidChangeError`, `RoomStateError`, and
+    `StoreUnavailable` if the outcome is unknown.
 
     Args:
         rooms: The state of the rooms.
@@ -140,12 +140,12 @@ class Operations:
             event = audit_event(actor, "change", note) if self._is_audited(room, change, actor) else ""
             done = await store.change(wanted, expected=expected, who=_recorded_name(actor), audit_event=event)
             if not done.done:
-                raise StaleVersion(done.version)
+                raise StaleVersionError(done.version)
         await self._done(room)
         return done.version
 
     def preview(self, room: str, change: Change) -> Preview:
-        """Previews a change. Raises `BadChange`, and `StoreUnavailable` before the first view of the room."""
+        """Previews a change. Raises `InvalidChangeError`, and `StoreUnavailable` before the first view of the room."""
         check(change, "", None)
         view = self._rooms.view(room)
         if view is None:
@@ -164,20 +164,20 @@ class Operations:
             check_note(note)
             view = await self.refresh(room)
             if view.version != expected:
-                raise StaleVersion(view.version)
+                raise StaleVersionError(view.version)
             last = LastChange.parse(view.operator_change)
             if last is None:
-                raise NotPossible("There is no change by an operator to undo.")
+                raise RoomStateError("There is no change by an operator to undo.")
             if not last.undoable:
-                raise NotPossible("The last change by an operator was an undo, which can't be undone.")
+                raise RoomStateError("The last change by an operator was an undo, which can't be undone.")
             if not last.stands(view):
-                raise NotPossible(
+                raise RoomStateError(
                     "The values of the last change by an operator have been changed since. Set them by hand."
                 )
             event = audit_event(actor, "undo", note)
             done = await store.change(last.old, expected=expected, who=actor.name, undoable=False, audit_event=event)
             if not done.done:
-                raise StaleVersion(done.version)
+                raise StaleVersionError(done.version)
         await self._done(room)
         return done.version
 
@@ -188,13 +188,13 @@ class Operations:
         async with _Refusal(self._audit, actor, "admit", room, {"ticket": number}, note):
             check_note(note)
             if not TICKET.fullmatch(ticket):
-                raise BadChange({"ticket": "Invalid ticket. Send the visitor's ticket, or its number."})
+                raise InvalidChangeError({"ticket": "Invalid ticket. Send the visitor's ticket, or its number."})
             place = int(number, 16)
             if "." in ticket:
                 await self._recover(room, ticket)
             called = await store.admit(place, audit_event(actor, "admit", note, {"ticket": number}))
             if called in _REFUSALS:
-                raise NotPossible(_REFUSALS[called])
+                raise RoomStateError(_REFUSALS[called])
         await self._done(room)
 
     async def end_session(self, room: str, session: int, *, actor: Actor, note: str = "") -> None:
@@ -206,7 +206,7 @@ class Operations:
             pass_seconds = max(self._rooms.settings(room).session_max_seconds, TICKET_SECONDS)
             event = audit_event(actor, "end_session", note, named)
             if not await store.end_session(session, pass_seconds * 1000, event):
-                raise NotPossible("No active visitor has this session.")
+                raise RoomStateError("No active visitor has this session.")
         await self._done(room)
 
     async def running(self, room: str) -> Limits:
@@ -234,7 +234,7 @@ class Operations:
         try:
             read = self._tokens[room].read_ticket(ticket.encode())
         except InvalidTokenError as error:
-            raise NotPossible(f"The ticket is not valid in this room: {error}.") from error
+            raise RoomStateError(f"The ticket is not valid in this room: {error}.") from error
         view = self._rooms.view(room)
         if view is None or view.generation != read.generation:
             await self._stores[room].visit([Visit(read.place, read.generation, claim=False, notify=False)])
@@ -273,7 +273,7 @@ class _Refusal:
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         logged = self._actor.via != "autopilot"  # which decides again immediately, and would crowd out all others
-        if logged and isinstance(error, (StaleVersion, BadChange, NotPossible, StoreUnavailable)):
+        if logged and isinstance(error, (StaleVersionError, InvalidChangeError, RoomStateError, StoreUnavailable)):
             await record_refusal(self._audit, self._actor, self._action, self._room, error, self._wanted, self._note)
 
 
@@ -301,7 +301,7 @@ def _short(value: object) -> object:
 
 
 def check(change: Change, note: str, actor: Actor | None) -> None:
-    """Raises `BadChange` with all problems."""
+    """Raises `InvalidChangeError` with all problems."""
     problems: dict[str, str] = {}
     values = change.values()
     if not values:
@@ -318,13 +318,13 @@ def check(change: Change, note: str, actor: Actor | None) -> None:
     if problem := text_problem(note):
         problems["note"] = problem
     if problems:
-        raise BadChange(problems)
+        raise InvalidChangeError(problems)
 
 
 def check_note(note: str) -> None:
-    """Raises `BadChange` if a note is too long or not text."""
+    """Raises `InvalidChangeError` if a note is too long or not text."""
     if problem := text_problem(note):
-        raise BadChange({"note": problem})
+        raise InvalidChangeError({"note": problem})
 
 
 def text_problem(text: str) -> str:

@@ -20,7 +20,7 @@ from waitroom.control.api.requests import (
     parse,
     read_query,
 )
-from waitroom.control.rooms.operations import BadChange, Change, check
+from waitroom.control.rooms.operations import Change, InvalidChangeError, check
 from waitroom.queue.view import RoomState
 
 RATE = "Must be a number of visitors per minute."
@@ -31,7 +31,7 @@ FIELDS = "Unknown field. Known fields: note, rate_per_minute, max_active, state,
 
 
 def problems(model: Any, values: dict[str, Any]) -> dict[str, str]:
-    with pytest.raises(BadChange) as refused:
+    with pytest.raises(InvalidChangeError) as refused:
         parse(model, values)
     return refused.value.problems
 
@@ -93,7 +93,7 @@ def test_all_problems_are_named_together() -> None:
     ids=["rate", "integer", "infinity", "float"],
 )
 def test_large_numbers_are_refused_for_their_size(name: str, value: float) -> None:
-    with pytest.raises(BadChange) as refused:
+    with pytest.raises(InvalidChangeError) as refused:
         check(parse(ChangeBody, {name: value}).change(), "", None)
     assert list(refused.value.problems) == [name]
     assert "10,000,000" in refused.value.problems[name]
@@ -155,6 +155,6 @@ def test_queries_are_read() -> None:
     ],
 )
 def test_invalid_queries_are_refused(model: Any, text: str, name: str, expected: str) -> None:
-    with pytest.raises(BadChange) as refused:
+    with pytest.raises(InvalidChangeError) as refused:
         query(model, text)
     assert refused.value.problems == {name: expected}

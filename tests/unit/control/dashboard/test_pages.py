@@ -16,7 +16,7 @@ from support.room_views import CHANGE, OPEN
 from waitroom.control.auth.accounts import Actor, Role
 from waitroom.control.auth.middleware import ACTOR
 from waitroom.control.dashboard.pages import Assets, add_dashboard
-from waitroom.control.rooms.operations import BadChange, Change, check
+from waitroom.control.rooms.operations import Change, InvalidChangeError, check
 
 SHOP = {**OPEN, "upstream": "http://127.0.0.1:3000", "last_change": CHANGE}
 NEVER_SEEN = {"name": "vinyl", "upstream": "http://127.0.0.1:3001", "store_up": False}
@@ -83,7 +83,7 @@ async def test_the_form_is_valid_with_every_value_of_a_room(client, listener, ra
         assert float(least) <= float(value) <= float(greatest), name
         assert step == "any" or (float(value) - float(least)) % float(step) == 0
     for name, *_ in fields:
-        with pytest.raises(BadChange):
+        with pytest.raises(InvalidChangeError):
             check(Change(**{name: 10_000_001}), "", None)
 
 
