@@ -1,4 +1,4 @@
-"""Positions and waits from memory: never out of range, as near as they claim, and honest."""
+"""Positions and wait estimates from memory: within range, and as precise as promised."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ def expected_wait(
 
 
 # A slot becomes free every 3 s.
-FULL_TURN = Throughput(released=1000, per_slot_ms=1 / 300_000, slots=100, turns=300, present=300)
+FULL_TURNOVER = Throughput(released=1000, per_slot_ms=1 / 300_000, slots=100, turns=300, present=300)
 
 
-def rank_index_of(line: list[int], next_place: int, points: int) -> RankIndex:
-    """As ``scripts/view.lua`` makes it: exact at the head, then ever wider apart, and the next newcomer's pair."""
-    ranks = list(range(min(EXACT, len(line))))
+def rank_index_of(queue: list[int], next_place: int, points: int) -> RankIndex:
+    """As built by ``scripts/view.lua``: exact at the head, then at growing distances, and the next newcomer's pair."""
+    ranks = list(range(min(EXACT, len(queue))))
     for i in range(1, points + 1):
-        rank = EXACT - 1 - int(-((len(line) - EXACT) * (i / points) ** 2) // 1)
-        if ranks and ranks[-1] < rank < len(line):
+        rank = EXACT - 1 - int(-((len(queue) - EXACT) * (i / points) ** 2) // 1)
+        if ranks and ranks[-1] < rank < len(queue):
             ranks.append(rank)
-    body = b" ".join(b"%d %d" % (rank, line[rank]) for rank in ranks)
-    return RankIndex.parse("1", body + b" %d %d" % (len(line), next_place))
+    body = b" ".join(b"%d %d" % (rank, queue[rank]) for rank in ranks)
+    return RankIndex.parse("1", body + b" %d %d" % (len(queue), next_place))
 
 
-LINES = st.lists(st.integers(1, 5_000), min_size=1, max_size=600, unique=True).map(sorted)
+QUEUES = st.lists(st.integers(1, 5_000), min_size=1, max_size=600, unique=True).map(sorted)
 
 
-@given(LINES, st.integers(1, 40))
-def test_a_position_is_exact_at_the_head_and_near_behind(line: list[int], points: int) -> None:
-    index = rank_index_of(line, line[-1] + 1, points)
-    for rank, place in enumerate(line):
+@given(QUEUES, st.integers(1, 40))
+def test_a_position_is_exact_at_the_head_and_near_behind(queue: list[int], points: int) -> None:
+    index = rank_index_of(queue, queue[-1] + 1, points)
+    for rank, place in enumerate(queue):
         position = index.position(place)
         if rank < EXACT or rank in index.ranks:
             assert position == rank + 1
@@ -57,25 +57,25 @@ def test_a_position_is_exact_at_the_head_and_near_behind(line: list[int], points
         assert index.ranks[after - 1] + 1 <= position <= index.ranks[after] + 1
 
 
-@given(LINES, st.integers(1, 40), st.integers(0, 10_000), st.integers(0, 3_000))
-def test_a_position_is_never_out_of_range(line: list[int], points: int, place: int, joined: int) -> None:
-    next_place = line[-1] + 1 + joined
-    position = rank_index_of(line, next_place, points).position(place)
+@given(QUEUES, st.integers(1, 40), st.integers(0, 10_000), st.integers(0, 3_000))
+def test_a_position_is_never_out_of_range(queue: list[int], points: int, place: int, joined: int) -> None:
+    next_place = queue[-1] + 1 + joined
+    position = rank_index_of(queue, next_place, points).position(place)
     assert position >= 1
     if place <= next_place:
-        assert position <= len(line) + 1
+        assert position <= len(queue) + 1
     else:
-        assert position == len(line) + 1 + place - next_place
+        assert position == len(queue) + 1 + place - next_place
 
 
-@given(LINES, st.integers(1, 40))
-def test_positions_go_up_with_places(line: list[int], points: int) -> None:
-    index = rank_index_of(line, line[-1] + 1, points)
+@given(QUEUES, st.integers(1, 40))
+def test_positions_ascend_with_places(queue: list[int], points: int) -> None:
+    index = rank_index_of(queue, queue[-1] + 1, points)
     positions = [index.position(place) for place in range(5_100)]
     assert positions == sorted(positions)
 
 
-def test_who_joined_after_the_table_was_made_stands_behind_it() -> None:
+def test_visitors_who_joined_after_the_index_was_built_are_behind_it() -> None:
     index = rank_index_of([5, 6, 9], next_place=12, points=10)
     assert [index.position(place) for place in (12, 13, 20)] == [4, 5, 12]
 
@@ -85,17 +85,17 @@ def test_a_place_of_a_later_generation_is_at_the_end() -> None:
     assert index.position(2_800_000_000_001) == 4
 
 
-def test_an_old_and_a_new_generation_in_one_line() -> None:
-    line = [*range(1, 301), *range(2_800_000_000_001, 2_800_000_000_301)]
-    index = rank_index_of(line, line[-1] + 1, 320)
-    positions = [index.position(place) for place in line]
+def test_two_generations_in_one_queue() -> None:
+    queue = [*range(1, 301), *range(2_800_000_000_001, 2_800_000_000_301)]
+    index = rank_index_of(queue, queue[-1] + 1, 320)
+    positions = [index.position(place) for place in queue]
     assert positions == sorted(positions)
     widest = max(after - before for before, after in pairwise(index.ranks))
     assert all(abs(position - rank - 1) < widest for rank, position in enumerate(positions))
 
 
 @pytest.mark.parametrize("body", [b"", b"0 7"])
-def test_nobody_waits(body: bytes) -> None:
+def test_the_first_position_of_an_empty_queue(body: bytes) -> None:
     index = RankIndex.parse("1", body)
     assert index.position(7) == 1
 
@@ -112,7 +112,7 @@ FREE = st.integers(-1_000, 10_000)
 
 
 @given(st.integers(1, 100_000), st.integers(0, 100_000), RATES, PACES, FREE)
-def test_who_is_further_behind_is_promised_no_less(
+def test_the_wait_grows_with_the_position(
     position: int, further: int, rate: float, throughput: Throughput, free: int
 ) -> None:
     near = expected_wait(position, rate, throughput, free)
@@ -125,7 +125,7 @@ def test_who_is_further_behind_is_promised_no_less(
 
 
 @given(st.integers(1, 100_000), RATES, PACES, FREE)
-def test_a_range_is_a_range(position: int, rate: float, throughput: Throughput, free: int) -> None:
+def test_the_minimum_is_below_the_maximum(position: int, rate: float, throughput: Throughput, free: int) -> None:
     wait = expected_wait(position, rate, throughput, free)
     if wait is not None:
         low, high = wait
@@ -133,7 +133,7 @@ def test_a_range_is_a_range(position: int, rate: float, throughput: Throughput, 
 
 
 @given(st.integers(1, 5_000), st.floats(1, 100_000), st.integers(0, 5_000))
-def test_while_slots_are_free_the_rate_tells(position: int, rate: float, free: int) -> None:
+def test_while_slots_are_free_the_wait_depends_on_the_rate(position: int, rate: float, free: int) -> None:
     """Nobody has gone in yet, and nothing is known of the shop but its free slots."""
     wait = expected_wait(position, rate, Throughput(slots=5_000), free)
     if position > free:
@@ -143,54 +143,54 @@ def test_while_slots_are_free_the_rate_tells(position: int, rate: float, free: i
         assert wait[0] <= position / rate * 60 <= wait[1]
 
 
-def test_a_line_before_a_full_shop_moves_as_slots_get_free() -> None:
-    wait = expected_wait(100, rate_per_minute=6_000, throughput=FULL_TURN, free_slots=0)
+def test_the_queue_of_a_full_room_moves_as_slots_become_free() -> None:
+    wait = expected_wait(100, rate_per_minute=6_000, throughput=FULL_TURNOVER, free_slots=0)
     assert wait is not None
     assert wait[0] <= 300 <= wait[1] <= 600
 
 
-def test_a_raised_limit_is_believed_at_once() -> None:
+def test_a_raised_limit_counts_immediately() -> None:
     """More slots than before: the free ones are filled at the rate, and more get free."""
-    narrow = expected_wait(100, 600, FULL_TURN, 0)
-    wide = expected_wait(100, 600, replace(FULL_TURN, slots=200), 100)
+    narrow = expected_wait(100, 600, FULL_TURNOVER, 0)
+    wide = expected_wait(100, 600, replace(FULL_TURNOVER, slots=200), 100)
     assert narrow is not None
     assert wide is not None
     assert wide[0] <= 10 <= wide[1] < narrow[0]
 
 
-def test_a_lowered_limit_is_waited_for() -> None:
+def test_a_lowered_limit_lengthens_the_wait() -> None:
     """Nobody is called before those who are too many have gone."""
-    before = expected_wait(10, 600, FULL_TURN, 0)
-    lowered = expected_wait(10, 600, FULL_TURN, -50)
+    before = expected_wait(10, 600, FULL_TURNOVER, 0)
+    lowered = expected_wait(10, 600, FULL_TURNOVER, -50)
     assert before is not None
     assert lowered is not None
     assert lowered[0] > before[0]
     assert lowered[0] <= 180 <= lowered[1]
 
 
-def test_a_changed_rate_is_believed_at_once() -> None:
+def test_a_changed_rate_counts_immediately() -> None:
     slow, fast = (expected_wait(60, rate, Throughput(slots=1_000), 1_000) for rate in (60, 600))
     assert slow == (44, 80)
     assert fast == (4, 10)
 
 
-def test_a_line_that_has_just_formed_before_a_nearly_full_shop_is_promised_nothing() -> None:
+def test_the_wait_is_unknown_until_enough_slots_became_free() -> None:
     throughput = Throughput(released=30, per_slot_ms=1 / 300_000, slots=1_000)
     assert expected_wait(5, 600, throughput, 5) is not None
     assert expected_wait(6, 600, throughput, 5) is None
 
 
-def test_what_few_who_left_tell_is_not_the_fastest_it_may_become() -> None:
+def test_a_small_turnover_widens_the_range() -> None:
     """After half a turn-over those who stay long have not been seen to leave yet."""
-    half = expected_wait(100, 6_000, replace(FULL_TURN, released=50), 0)
-    whole = expected_wait(100, 6_000, FULL_TURN, 0)
+    half = expected_wait(100, 6_000, replace(FULL_TURNOVER, released=50), 0)
+    whole = expected_wait(100, 6_000, FULL_TURNOVER, 0)
     assert half is not None
     assert whole is not None
     assert half[0] < whole[0] / 5
     assert half[1] == whole[1]
 
 
-def test_many_absent_ahead_may_stay_away_or_come_back() -> None:
+def test_many_absent_visitors_ahead_widen_the_range() -> None:
     wait = expected_wait(100, 60, Throughput(slots=1_000, turns=300, present=150), 1_000)
     assert wait is not None
     assert wait[0] <= 40
@@ -198,7 +198,7 @@ def test_many_absent_ahead_may_stay_away_or_come_back() -> None:
 
 
 @given(st.floats(1, 5_000), st.integers(1, 500))
-def test_a_wait_only_falls_while_the_line_moves_on(rate: float, start: int) -> None:
+def test_the_wait_only_falls_while_the_queue_moves(rate: float, start: int) -> None:
     waits = [expected_wait(position, rate, Throughput(slots=1_000), 1_000) for position in range(start, 0, -1)]
     known = [wait for wait in waits if wait is not None]
     assert len(known) == len(waits)
@@ -210,7 +210,7 @@ def test_a_wait_only_falls_while_the_line_moves_on(rate: float, start: int) -> N
     st.integers(1, 10**7),
     st.floats(0, 1, exclude_max=True),
 )
-def test_a_poll_is_never_too_soon_or_too_late(eta: tuple[int, int] | None, position: int, jitter: float) -> None:
+def test_poll_intervals_are_within_bounds(eta: tuple[int, int] | None, position: int, jitter: float) -> None:
     assert 1 <= poll_after(eta, position, jitter) <= LONGEST_POLL_SECONDS
 
 

@@ -1,4 +1,4 @@
-"""What a change is said to do before it is made."""
+"""Previews of changes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def preview(view=FULL, *, autopilot_off=False, **changed) -> Preview:
     return preview_of(view, changed_view(view, changed), autopilot_off=autopilot_off)
 
 
-def test_a_doubled_rate_halves_the_wait_where_the_rate_decides() -> None:
+def test_a_doubled_rate_halves_the_wait_while_slots_are_free() -> None:
     found = preview(ROOMY, rate_per_minute=1200.0)
     assert found.now.newcomer == (45, 80)
     assert found.after.newcomer == (22, 41)
@@ -41,7 +41,7 @@ def test_a_doubled_rate_halves_the_wait_where_the_rate_decides() -> None:
     assert found.warnings == ()
 
 
-def test_a_rate_beyond_what_gets_free_changes_nothing_and_says_why() -> None:
+def test_a_rate_above_the_turnover_changes_nothing_and_warns() -> None:
     found = preview(rate_per_minute=1100.0)
     assert found.after == found.now
     assert found.summary.endswith(", as now.")
@@ -50,7 +50,7 @@ def test_a_rate_beyond_what_gets_free_changes_nothing_and_says_why() -> None:
     )
 
 
-def test_more_slots_shorten_the_wait_at_once() -> None:
+def test_more_slots_shorten_the_wait() -> None:
     found = preview(max_active=200)
     assert found.now.newcomer is not None
     assert found.after.newcomer is not None
@@ -58,13 +58,13 @@ def test_more_slots_shorten_the_wait_at_once() -> None:
     assert " min instead of " in found.summary
 
 
-def test_fewer_slots_than_are_taken_throw_nobody_out() -> None:
+def test_fewer_slots_than_taken_warn_that_nobody_is_admitted() -> None:
     assert preview(max_active=20).warnings[0] == (
         "100 visitors are active or called: nobody is removed, and nobody is admitted until 80 have left."
     )
 
 
-def test_a_steep_rise_is_worth_a_word() -> None:
+def test_a_steep_increase_of_the_rate_warns() -> None:
     assert preview(ROOMY, rate_per_minute=1200.0).warnings == ()
     assert preview(ROOMY, rate_per_minute=1201.0).warnings[0].startswith("The rate rises 2 times in one step")
 
@@ -78,24 +78,24 @@ def test_a_steep_rise_is_worth_a_word() -> None:
         (RoomState.SOLD_OUT, False, "600 visitors waiting are told that it is sold out; 95 visitors in the shop stay."),
     ],
 )
-def test_who_lets_nobody_in_is_told_what_becomes_of_all(state: RoomState, draining: bool, summary: str) -> None:
+def test_the_summary_of_a_room_that_admits_nobody(state: RoomState, draining: bool, summary: str) -> None:
     found = preview(state=state, draining=draining)
     assert found.summary == summary
     assert (found.after.newcomer, found.after.middle) == (None, None)
 
 
-def test_those_whose_turn_it_is_are_thought_of_when_closing() -> None:
+def test_closing_warns_about_called_visitors() -> None:
     assert preview(state=RoomState.CLOSED).warnings == ("5 visitors already called can't enter while this lasts.",)
     assert preview(state=RoomState.PAUSED).warnings == ()
 
 
-def test_opening_says_the_wait_there_will_be() -> None:
+def test_opening_shows_the_wait() -> None:
     found = preview(replace(ROOMY, state=RoomState.PAUSED), state=RoomState.OPEN)
     assert found.now.newcomer is None
     assert found.summary == "Admissions resume. A newcomer would wait up to 2 min."
 
 
-def test_what_isnt_known_is_said_to_be_unknown() -> None:
+def test_unknown_waits() -> None:
     unknown = replace(FULL, throughput=Throughput())
     found = preview(unknown, rate_per_minute=900.0)
     assert found.summary == "The wait of a newcomer is not known yet."
@@ -104,11 +104,11 @@ def test_what_isnt_known_is_said_to_be_unknown() -> None:
     )
 
 
-def test_the_autopilot_is_not_switched_off_unsaid() -> None:
+def test_switching_the_autopilot_off_warns() -> None:
     assert preview(rate_per_minute=500.0, autopilot_off=True).warnings[0].startswith("The autopilot is switched off")
 
 
-def test_nobody_is_in_the_middle_of_an_empty_line() -> None:
+def test_an_empty_queue_has_no_middle() -> None:
     assert waits(QUIET).middle is None
     assert waits(QUIET).newcomer is not None
     assert waits(replace(QUIET, rate_per_minute=0.0)).newcomer is None
