@@ -37,7 +37,7 @@ TICKET = re.compile(r"[0-9a-f]{1,16}(\.[A-Za-z0-9_.-]{1,239})?")
 SESSION = re.compile(r"[0-9a-f]{1,16}")
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
 
-_REFUSALS: dict[Called, str] = {
+_NOT_CALLED: dict[Called, str] = {
     "unknown": "No visitor with this ticket is waiting in this room.",
     "not_open": "The room is closed or sold out. Open or pause it first.",
     "full": "The room is full. Raise max_active, or wait until a visitor leaves.",
@@ -193,8 +193,8 @@ class Operations:
             if "." in ticket:
                 await self._recover(room, ticket)
             called = await store.admit(place, audit_event(actor, "admit", note, {"ticket": number}))
-            if called in _REFUSALS:
-                raise RoomStateError(_REFUSALS[called])
+            if called in _NOT_CALLED:
+                raise RoomStateError(_NOT_CALLED[called])
         await self._done(room)
 
     async def end_session(self, room: str, session: int, *, actor: Actor, note: str = "") -> None:
