@@ -11,7 +11,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from waitroom.control.api.errors import api_problems, problem_responses, stale_version
 from waitroom.control.http import PROBLEM, RequestError
-from waitroom.control.rooms.operations import BadChange, NotPossible, StaleVersion
+from waitroom.control.rooms.operations import InvalidChangeError, RoomStateError, StaleVersionError
 from waitroom.errors import StoreUnavailable
 
 
@@ -29,8 +29,8 @@ def body_of(response: web.StreamResponse) -> dict[str, Any]:
     ("error", "status", "kind", "title"),
     [
         (RequestError(428, "If-Match is missing."), 428, "about:blank", "Precondition Required"),
-        (BadChange({"max_active": "Too many."}), 422, "urn:waitroom:problem:bad-change", "Invalid change"),
-        (NotPossible("Full."), 409, "urn:waitroom:problem:not-possible", "Conflict with the state of the room"),
+        (InvalidChangeError({"max_active": "Too many."}), 422, "urn:waitroom:problem:bad-change", "Invalid change"),
+        (RoomStateError("Full."), 409, "urn:waitroom:problem:not-possible", "Conflict with the state of the room"),
         (StoreUnavailable("TimeoutError: "), 503, "urn:waitroom:problem:store", "Store unavailable"),
     ],
 )
@@ -54,7 +54,7 @@ async def test_an_unavailable_store_says_when_to_retry_and_what_may_have_happene
 
 
 def test_a_stale_version_comes_with_the_current_room() -> None:
-    response = stale_version(StaleVersion(7), {"name": "shop", "version": 7})
+    response = stale_version(StaleVersionError(7), {"name": "shop", "version": 7})
     body = body_of(response)
     assert (body["status"], body["title"], body["room"]["version"]) == (412, "Stale version", 7)
     assert response.headers["ETag"] == '"7"'
