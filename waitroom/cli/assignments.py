@@ -6,11 +6,13 @@ import math
 from collections.abc import Iterable
 
 from waitroom.cli.console import CommandError, ExitCode
+from waitroom.queue.fields import AUTOPILOT, OPERATOR_NUMBERS, RATE, WHOLE
 from waitroom.settings import RoomSettings
 from waitroom.settings.schema import keys_of
 from waitroom.settings.sources import closest_match
 
-SETTABLE = ("rate_per_minute", "max_active", "autopilot")
+_NUMBERS = {field.name: field for field in OPERATOR_NUMBERS}
+SETTABLE = (*_NUMBERS, AUTOPILOT.name)
 AUTO = "auto"
 
 _ELSEWHERE = {
@@ -45,7 +47,7 @@ def parse(pairs: Iterable[str]) -> dict[str, object]:
         else:
             change[name] = _value(name, text)
             if change[name] is None:
-                problems.append(f"{name}={text}: {_EXPECTED[name]}")
+                problems.append(f"{name}={text}: {_expected(name)}")
     if change.get("rate_per_minute") == AUTO:
         del change["rate_per_minute"]
         if not change.setdefault("autopilot", True):
@@ -57,21 +59,22 @@ def parse(pairs: Iterable[str]) -> dict[str, object]:
     return change
 
 
-_EXPECTED = {
-    "rate_per_minute": "write a number of visitors above 0, or auto",
-    "max_active": "write a whole number of visitors, at least 1",
-    "autopilot": "write on or off",
-}
+def _expected(name: str) -> str:
+    if name == AUTOPILOT.name:
+        return "write on or off"
+    key = _NUMBERS[name].setting
+    least = f"{'above' if key.least_excluded else 'at least'} {key.least}"
+    return f"write {key.shape} of {key.about.unit}, {least}" + (", or auto" if name == RATE.name else "")
 
 
 def _value(name: str, text: str) -> float | int | bool | str | None:
     """Returns the value in its type, or None if it is invalid."""
-    if name == "autopilot":
+    if name == AUTOPILOT.name:
         return _SWITCH.get(text.lower())
-    if name == "rate_per_minute" and text.lower() == AUTO:
+    if name == RATE.name and text.lower() == AUTO:
         return AUTO
     try:
-        number = int(text) if name == "max_active" else float(text)
+        number = int(text) if _NUMBERS[name].format is WHOLE else float(text)
     except ValueError:
         return None
     return number if math.isfinite(number) and number > 0 else None

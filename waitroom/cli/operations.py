@@ -14,6 +14,7 @@ from waitroom.cli.api_models import Effect, Room, Span
 from waitroom.cli.console import CommandError, ConfigFile, ExitCode, is_interactive, print_line
 from waitroom.cli.formatting import describe_change, format_number, format_wait
 from waitroom.cli.gateway import AdminUrl, Note, RoomName, TokenFile, Yes, explain_unknown_room, gateway
+from waitroom.queue.fields import OPERATOR_NUMBERS
 
 REFRESH_SECONDS = 1.0
 
@@ -27,7 +28,7 @@ def set_(
     room: RoomName,
     values: Annotated[
         list[str],
-        typer.Argument(metavar="NAME=VALUE", help="rate_per_minute (a number, or auto), max_active, autopilot."),
+        typer.Argument(metavar="NAME=VALUE", help=f"{', '.join(assignments.SETTABLE)}."),
     ],
     dry_run: DryRun = False,
     note: Note = "",
@@ -38,7 +39,7 @@ def set_(
 ) -> None:
     """Change a running room, such as rate_per_minute=600.
 
-    Also max_active=800, rate_per_minute=auto and autopilot=on|off. All values are changed in one step.
+    Also rate_per_minute=auto and autopilot=on|off. All values are changed in one step.
     """
     change = assignments.parse(values)
     apply_change(gateway(config, admin, token_file), room, change, note=note, dry_run=dry_run, yes=yes)
@@ -317,8 +318,7 @@ def _settings_of(room: Room) -> dict[str, str]:
     return {
         "state": room.state or "unknown",
         "draining": "yes" if room.draining else "no",
-        "rate_per_minute": format_number(room.rate_per_minute),
-        "max_active": format_number(room.max_active),
+        **{field.name: format_number(getattr(room, field.name)) for field in OPERATOR_NUMBERS},
         "autopilot": "on" if room.autopilot is not None and room.autopilot.on else "off",
         "message": room.message or "(none)",
     }
