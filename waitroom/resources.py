@@ -19,4 +19,4 @@ def resource_path(name: Literal["templates", "config"]) -> Path:
     for folder in (_PACKAGE / "_data" / name, _PACKAGE.parent / name):
         if folder.is_dir():
             return folder
-    raise StartError(f'The folder "{name}" is missing from the installation: install Waitroom anew.')
+    raise StartError(f'The folder "{name}" is missing from the installation: reinstall Waitroom.')

@@ -50,7 +50,7 @@ class Field:
         stored: Its name in the hash, and in the scripts.
         name: Its name everywhere else: in the settings, the API, the commands, the webhooks and the audit log.
         format: How its value is written.
-        changed_by: Who changes it besides the scripts themselves.
+        changed_by: The actor that changes it besides the scripts themselves.
         initial: Its text in a new room; None if the settings file or the clock provides it.
         in_scripts: Whether every script reads it.
         label: Its name on the dashboard's form.

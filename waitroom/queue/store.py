@@ -42,7 +42,7 @@ KEYS = {
     )
 }
 
-# What the scripts know besides their arguments.
+# Constants that the scripts use besides their arguments.
 _CONSTANTS: dict[str, Constant] = {
     **{name: value for name, value in vars(constants).items() if name.isupper()},
     "ROOM_FIELDS": [field.stored for field in FIELDS if field.in_scripts],
@@ -301,7 +301,7 @@ class QueueStore:
             expected: The version the change was based on.
             who: The actor recorded with the last change; "" leaves the record as it is.
             undoable: Whether it can be undone.
-            audit_event: What the audit log records besides the values, JSON from
+            audit_event: The event for the audit log, without the values, as JSON from
                 `waitroom.control.rooms.audit_outbox`; "" for nothing.
         """
         pairs = [part for pair in changes.items() for part in pair]

@@ -54,7 +54,7 @@ class FlowControl:
                 transport.pause_reading()
 
     def begin_lingering(self) -> None:
-        """Reads everything from now on, and measures the client's progress anew."""
+        """Reads everything from now on, and restarts the measurement of the client's progress."""
         self._unread_at_expiry = _NEVER
         self.paused_by_upstream = self.paused_by_backlog = False
         self.update_reading()

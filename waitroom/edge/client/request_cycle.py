@@ -351,7 +351,7 @@ class RequestCycle(Client):
         if self._state is not ConnectionState.CLOSED:
             self._flow.update_reading()
 
-    # What the request waits for.
+    # Operations that the request waits for.
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """See `Client`."""

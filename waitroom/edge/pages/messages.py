@@ -138,7 +138,7 @@ SCRIPT_MESSAGES: dict[str, str] = {
     "lost": "We can’t connect right now. Your place is kept, and this page will keep trying automatically.",
     "cookies": "Please allow cookies for this shop. Without them, we can’t keep your place in the queue.",
 }
-"""What the waiting page's script says by itself."""
+"""Texts that the waiting page's script shows on its own."""
 
 
 def error_message(status: int) -> Message:

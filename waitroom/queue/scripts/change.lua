@@ -1,7 +1,7 @@
 -- Changes fields of the room for an operator or the autopilot, in one step, if nobody else changed the room meanwhile.
--- ARGV: the version that the change is based on, '' for any; idempotency key; who is recorded with the last change;
+-- ARGV: the version that the change is based on, '' for any; idempotency key; the author to record as the last one;
 -- '1' if the change can be undone; the audit event, JSON, '' for none; then pairs of field and value.
--- The autopilot passes '' for who: its many small changes aren't recorded as the last one and make no version stale,
+-- The autopilot passes '' there: its many small changes aren't recorded as the last one and make no version stale,
 -- but it can't base its own on a stale one. The tokens accumulated so far are those of the old rate.
 -- Returns {1, the new version, the old values in order}, or {0, the current version} if the change is stale.
 local expected, idempotency_key, who, undoable, audit_event = ARGV[3], ARGV[4], ARGV[5], ARGV[6] == '1', ARGV[7]
