@@ -19,7 +19,7 @@ SEED = 20261125  # what is wrong must be found by whoever brings it, not by chan
 
 
 @pytest.mark.slow
-async def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
+async def test_schemathesis_finds_no_errors(tmp_path: Path) -> None:
     # It sends requests that are no HTTP, which aiohttp logs with a traceback; a handler's would be a 500 and found.
     rooms = [room("shop", upstream="http://127.0.0.1:9")]
     async with running_gateway(tmp_path / "gateway", rooms, mistakes=True) as gateway:

@@ -69,7 +69,7 @@ def join(name: str, source: str) -> bytes:
     [("join", False), ("click", False), ("join", True)],
     ids=["join", "click", "join from all addresses of a network"],
 )
-async def test_one_neighbourhood_takes_places_at_its_rate(town: Town, name: str, network: bool) -> None:
+async def test_one_network_joins_at_most_at_its_rate(town: Town, name: str, network: bool) -> None:
     gateway = town.gateway
     before = await gateway.total(name)
     make = join if name == "join" else lambda name, source: navigation("/", f"{name}.test", source=source)
@@ -85,7 +85,7 @@ async def test_one_neighbourhood_takes_places_at_its_rate(town: Town, name: str,
     await Visitor(gateway, name, headers={"X-Forwarded-For": neighbour}).waits()
 
 
-async def test_a_crowd_behind_one_address_gets_places(town: Town) -> None:
+async def test_a_crowd_behind_one_address_can_join(town: Town) -> None:
     """As a school, a company or a mobile network: some see "one moment", and all of them have a place in the end."""
     gateway = town.gateway
     crowd = [Visitor(gateway, "crowd", headers={"X-Forwarded-For": ONE_ADDRESS}) for _ in range(JOIN_BURST + 50)]
@@ -104,7 +104,7 @@ async def test_a_crowd_behind_one_address_gets_places(town: Town) -> None:
     assert len({visitor.ticket.place for visitor in crowd}) == len(crowd)
 
 
-async def test_joining_and_leaving_leaves_little_behind(town: Town) -> None:
+async def test_joining_and_leaving_stays_within_the_join_rate(town: Town) -> None:
     """No more than an address may take."""
     gateway = town.gateway
     before = await gateway.total("leave")
@@ -125,7 +125,7 @@ async def test_joining_and_leaving_leaves_little_behind(town: Town) -> None:
 # Webhooks.
 
 
-async def test_junk_for_a_webhook_takes_nothing_from_the_real_ones(town: Town) -> None:
+async def test_junk_requests_do_not_crowd_out_real_webhooks(town: Town) -> None:
     await town.nginx.arrived()
     junk = [
         request("POST", "/hooks/payment?junk", "hooks.test", source=ONE_ADDRESS, body=b"{}", Accept="*/*")
@@ -155,7 +155,7 @@ async def test_junk_for_a_webhook_takes_nothing_from_the_real_ones(town: Town) -
 
 
 @pytest.mark.parametrize("network", [False, True], ids=["one address", "one network"])
-async def test_hundreds_of_junk_webhooks_a_second_take_nothing_from_the_real_ones(town: Town, network: bool) -> None:
+async def test_hundreds_of_junk_requests_per_second_do_not_crowd_out_real_webhooks(town: Town, network: bool) -> None:
     """A fraction of the junk would use up the rule's budget; junk is sent whether the last was answered or not."""
     host, gateway = "metered.test", town.gateway
     await town.nginx.arrived()
@@ -182,7 +182,7 @@ async def test_hundreds_of_junk_webhooks_a_second_take_nothing_from_the_real_one
     assert set(refused) == {200, 429}, "a share of its own, and no more"
 
 
-async def test_junk_from_everywhere_takes_nothing_from_a_provider_named_by_its_addresses(town: Town) -> None:
+async def test_junk_from_everywhere_does_not_crowd_out_a_provider_listed_by_address(town: Town) -> None:
     """No share of a neighbourhood helps against very many of them; the provider's network does."""
     await town.nginx.arrived()
     junk = [
@@ -203,7 +203,7 @@ async def test_junk_from_everywhere_takes_nothing_from_a_provider_named_by_its_a
 # Answers that a visitor can provoke.
 
 
-async def test_odd_answers_that_a_visitor_brings_about_take_nothing_from_others(town: Town) -> None:
+async def test_malformed_responses_provoked_by_a_visitor_do_not_affect_others(town: Town) -> None:
     """PHP sends back what it was asked for, a control character included; that one is refused, and nothing else."""
     gateway = town.gateway
     robot = Visitor(gateway, "odd", headers={"X-Forwarded-For": ONE_ADDRESS})

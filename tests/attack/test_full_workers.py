@@ -104,7 +104,9 @@ async def served(shopper: Shopper) -> bool:
         pytest.param(b"GET /sale HTTP/1.1\r\nHost: sale.test\r\nX-Slow: ", ["127.0.0.3"], id="half a head"),
     ],
 )
-async def test_idle_connections_make_room(gateway: Gateway, first: bytes, sources: list[str | None]) -> None:
+async def test_idle_connections_are_closed_for_newcomers(
+    gateway: Gateway, first: bytes, sources: list[str | None]
+) -> None:
     shopper = await Shopper.comes(gateway, "sale", "203.0.113.1")
     async with idle_connections(gateway, IDLE, first, sources):
         await eventually(lambda: served(shopper))  # what has only just come isn't idle yet
@@ -166,7 +168,7 @@ def _cpu(pid: int) -> int:
 
 
 @pytest.mark.long
-async def test_a_drop_late_in_a_long_head_costs_what_an_early_one_does(gateway: Gateway) -> None:
+async def test_a_byte_late_in_a_long_head_costs_the_same_as_an_early_one(gateway: Gateway) -> None:
     """Compares CPU times, so it is left to `make test-long`; unit tests count the bytes that are searched."""
     short = request("GET", "/sale", "sale.test", source=address(1), X_Long="x")[:-4]
     long = request("GET", "/sale", "sale.test", source=address(1), X_Long="x" * LONG_HEAD)[:-4]
@@ -176,7 +178,7 @@ async def test_a_drop_late_in_a_long_head_costs_what_an_early_one_does(gateway: 
     assert late < 4 * early, (late, early)
 
 
-async def test_visitors_inside_come_before_the_end_of_long_pipelines(gateway: Gateway, shop: RealShop) -> None:
+async def test_admitted_visitors_are_served_before_long_pipelines_end(gateway: Gateway, shop: RealShop) -> None:
     """The worker is stopped until all has been sent, the visitors' requests last; the shop's log has the order.
 
     Each pipeline ends with a request to the shop. A worker that answers a whole pipeline before it looks at the next
@@ -258,7 +260,7 @@ async def still_open(connections: Sequence[Connection]) -> list[Connection]:
     return [connection for connection in connections if await status_of(connection) == 200]
 
 
-async def test_one_network_of_many_addresses_has_the_connections_of_one_client(balanced: Gateway) -> None:
+async def test_a_network_with_many_addresses_gets_the_connections_of_one_client(balanced: Gateway) -> None:
     """Each address is new, and says what it wants; the neighbour's network is another."""
     status = request("GET", "/.waitroom/status?room=sale", "sale.test")
     shopping = navigation("/sale", "sale.test")

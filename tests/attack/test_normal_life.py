@@ -58,7 +58,7 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory, shop: RealShop) -> A
         yield gateway
 
 
-async def test_monitoring_with_a_get_now_and_then(gateway: Gateway, shop: RealShop) -> None:
+async def test_occasional_monitoring_requests_pass(gateway: Gateway, shop: RealShop) -> None:
     """Far more often than one in ten seconds, in a room whose budget is as small as it gets."""
     await shop.arrived()
     probe = request("GET", "/health", "watched.test", source="203.0.113.50", User_Agent="monitor/1", Accept="*/*")
@@ -147,7 +147,7 @@ async def waitroom_run(folder: Path, upstream: str) -> AsyncIterator[tuple[int, 
         shutil.rmtree(folder / "data", ignore_errors=True)
 
 
-async def test_trusted_proxies_forgotten_behind_nginx(tmp_path: Path, shop: RealShop) -> None:
+async def test_missing_trusted_proxies_behind_nginx_are_reported(tmp_path: Path, shop: RealShop) -> None:
     """All visitors have nginx's address; they are served, and the log names the setting."""
     needs("nginx")
     front = free_port()

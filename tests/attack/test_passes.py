@@ -74,7 +74,7 @@ async def shared(place: Place, path: str, count: int, pass_: str) -> Flood:
     return await flood(place.gateway, asked, connections=CLIENTS)
 
 
-async def test_one_pass_has_so_many_requests_in_flight(place: Place) -> None:
+async def test_requests_in_flight_per_pass_are_limited(place: Place) -> None:
     pass_ = await pass_of(place.gateway, "shared")
     await place.django.arrived()
     found = await shared(place, "/slow", CLIENTS, pass_)
@@ -82,7 +82,7 @@ async def test_one_pass_has_so_many_requests_in_flight(place: Place) -> None:
     assert set(found.statuses) <= {200, 429}
 
 
-async def test_one_pass_has_so_many_requests_a_second(place: Place) -> None:
+async def test_requests_per_second_per_pass_are_limited(place: Place) -> None:
     pass_ = await pass_of(place.gateway, "shared")
     await place.django.arrived()
     found = await shared(place, "/page", 3 * CLIENTS, pass_)
@@ -92,7 +92,7 @@ async def test_one_pass_has_so_many_requests_a_second(place: Place) -> None:
     assert any(b"\r\nretry-after: " in head for head in found.heads if head.startswith(b"http/1.1 429"))
 
 
-async def test_a_page_with_very_many_parts_loads_whole(place: Place) -> None:
+async def test_a_page_with_many_resources_loads_completely(place: Place) -> None:
     """With the defaults: sixty files at a time, as fast as they come."""
     pass_ = await pass_of(place.gateway, "fair")
     asked = [request("GET", f"/static/{n}.js", "fair.test", source=address(1), Waitroom_Pass=pass_) for n in range(150)]
@@ -107,7 +107,7 @@ async def test_a_page_with_very_many_parts_loads_whole(place: Place) -> None:
         ("network", {"X_Forwarded_For": "203.0.113.9"}, {"X_Forwarded_For": "203.0.113.10"}),
     ],
 )
-async def test_a_pass_that_is_bound_lets_nobody_else_in(
+async def test_a_bound_pass_admits_nobody_else(
     place: Place, name: str, own: dict[str, str], other: dict[str, str]
 ) -> None:
     pass_ = await pass_of(place.gateway, name, **own)
@@ -124,7 +124,7 @@ async def test_a_pass_that_is_bound_lets_nobody_else_in(
 # Ends.
 
 
-async def test_a_used_ticket_brings_no_second_time(place: Place) -> None:
+async def test_a_used_ticket_starts_no_second_session(place: Place) -> None:
     """The kept ticket can be claimed again; the session ends when it would have."""
     gateway = place.gateway
     first = Visitor(gateway, "used")
@@ -203,7 +203,7 @@ async def store_commands(gateway: Gateway) -> AsyncIterator[list[str]]:
 
 
 @ENDS
-async def test_an_end_is_one_on_every_worker(place: Place, name: str, ends: Ends) -> None:
+async def test_an_ended_session_is_refused_on_every_worker(place: Place, name: str, ends: Ends) -> None:
     """Both workers know the pass, and have told the store of it: they have nothing more to ask for a while."""
     gateway = place.gateway
     visitor = Visitor(gateway, name)
@@ -233,7 +233,7 @@ async def test_an_end_is_one_on_every_worker(place: Place, name: str, ends: Ends
 
 
 @ENDS
-async def test_open_web_sockets_end_with_their_session(place: Place, name: str, ends: Ends) -> None:
+async def test_open_websockets_end_with_their_session(place: Place, name: str, ends: Ends) -> None:
     gateway = place.gateway
     visitor = Visitor(gateway, name)
     await visitor.is_let_in("/sale")
@@ -250,7 +250,7 @@ async def test_open_web_sockets_end_with_their_session(place: Place, name: str, 
             socket.transport.abort()
 
 
-async def test_after_release_the_page_loads_whole_and_nothing_else(place: Place) -> None:
+async def test_after_release_only_the_page_loads_completely(place: Place) -> None:
     gateway = place.gateway
     visitor = Visitor(gateway, "whole")
     await visitor.is_let_in("/sale")

@@ -123,7 +123,7 @@ def sources(one: bool) -> Iterable[str]:
 
 @pytest.mark.parametrize("one", [True, False], ids=["one address", "many addresses"])
 @pytest.mark.parametrize("shop", ["php", "django", "nginx"])
-async def test_preflights(street: Street, shop: str, one: bool) -> None:
+async def test_preflights_are_limited(street: Street, shop: str, one: bool) -> None:
     await street.quiet()
     asked = [
         preflight(f"/api/order/{number}?item={number}", f"{shop}.test", source=source)
@@ -136,7 +136,7 @@ async def test_preflights(street: Street, shop: str, one: bool) -> None:
 
 
 @pytest.mark.parametrize("room_name", ["full", "closed", "soldout"])
-async def test_preflights_while_others_wait(street: Street, room_name: str) -> None:
+async def test_preflights_are_limited_while_visitors_wait(street: Street, room_name: str) -> None:
     await street.quiet()
     bodies = [None, b"item=1"]
     asked = [
@@ -163,7 +163,7 @@ async def test_a_preflight_orders_nothing_in_a_shop_that_ignores_methods(street:
     assert not [one for one in await street.django.arrived() if one.length]
 
 
-async def test_what_only_looks_like_a_preflight(street: Street) -> None:
+async def test_requests_that_only_look_like_preflights(street: Street) -> None:
     await street.quiet()
     asked = [
         request("OPTIONS", "/api/order", "php.test", source=source, **{name: "https://app.test"})
@@ -192,7 +192,7 @@ async def test_orders_without_a_pass(street: Street, shop: str, one: bool) -> No
 
 
 @pytest.mark.parametrize("one", [True, False], ids=["one address", "many addresses"])
-async def test_reads_without_a_pass_keep_to_their_budget(street: Street, one: bool) -> None:
+async def test_reads_without_a_pass_stay_within_their_budget(street: Street, one: bool) -> None:
     """A tenth of 60 a minute, and at least one a second."""
     await street.quiet()
     asked = [
@@ -208,7 +208,7 @@ async def test_reads_without_a_pass_keep_to_their_budget(street: Street, one: bo
     assert counted >= MANY, "what is refused counts as well"
 
 
-async def test_where_nothing_may_pass_nothing_does(street: Street) -> None:
+async def test_nothing_passes_without_a_pass_if_set_to_refuse(street: Street) -> None:
     await street.quiet()
     asked = [
         request(("GET", "HEAD", "POST")[number % 3], "/api/item", "shut.test", source=source, Accept="*/*")
@@ -218,7 +218,7 @@ async def test_where_nothing_may_pass_nothing_does(street: Street) -> None:
     assert await street.php.arrived() == [], found.statuses
 
 
-async def test_where_all_methods_may_pass_they_keep_to_the_budget(street: Street) -> None:
+async def test_all_methods_stay_within_the_budget_if_allowed(street: Street) -> None:
     await street.quiet()
     asked = [
         request("POST", "/api/order", "wide.test", source=source, body=b"item=1", Accept="*/*")
@@ -228,7 +228,7 @@ async def test_where_all_methods_may_pass_they_keep_to_the_budget(street: Street
     assert 1 <= len(await street.php.arrived()) <= found.allows(5.0), found.statuses
 
 
-async def test_a_room_that_only_counts_refuses_nothing(street: Street) -> None:
+async def test_a_passthrough_room_refuses_nothing(street: Street) -> None:
     await street.quiet()
     asked = [
         request("POST", f"/api/order/{number}", "watch.test", source=address(number), body=b"item=1", Accept="*/*")
@@ -238,7 +238,7 @@ async def test_a_room_that_only_counts_refuses_nothing(street: Street) -> None:
     assert len(await street.nginx.arrived()) == 100, found.statuses
 
 
-async def test_what_was_refused_is_named_with_the_rule_that_would_let_it_by(street: Street) -> None:
+async def test_refused_requests_are_logged_with_the_bypass_rule_they_need(street: Street) -> None:
     asked = [
         request("POST", f"/hooks/provider/{number}", "nginx.test", source=address(number), body=b"{}", Accept="*/*")
         for number in range(200)
@@ -278,7 +278,7 @@ CROSSING = [
 
 
 @pytest.mark.parametrize("path", CROSSING)
-async def test_two_rooms_of_one_host_are_not_one_door(street: Street, path: str) -> None:
+async def test_a_pass_of_one_room_does_not_open_another_room_of_the_host(street: Street, path: str) -> None:
     await street.quiet()
     asked = [
         make(path, "two.test", source=address(number))
@@ -318,7 +318,7 @@ async def answer_of(shop: RealShop, path: str) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["php", "django", "nginx"])
-async def test_other_names_of_a_covered_path(street: Street, name: str) -> None:
+async def test_other_spellings_of_a_covered_path_are_covered(street: Street, name: str) -> None:
     shop, host = street.shop(name), f"prefix-{name}.test"
     paths = PREFIXES + SUFFIXES
     taken = {path for path in paths if b"ordered\n" in await answer_of(shop, path)}
@@ -334,14 +334,14 @@ async def test_other_names_of_a_covered_path(street: Street, name: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/sale\x01", "/free\x7f", "/free/\x0b/x"])
-async def test_a_path_with_control_characters_is_none(street: Street, path: str) -> None:
+async def test_a_path_with_control_characters_is_refused(street: Street, path: str) -> None:
     await street.quiet()
     found = await flood(street.gateway, [request("GET", path, "prefix-php.test", source=address(1))])
     assert await street.php.arrived() == []
     assert set(found.statuses) == {400}
 
 
-async def test_what_is_not_covered_is_served(street: Street) -> None:
+async def test_uncovered_paths_are_served(street: Street) -> None:
     """The same shop's other pages, in every method."""
     await street.quiet()
     asked = [
@@ -376,7 +376,7 @@ MOVING = {
 
 
 @pytest.mark.parametrize("spelling", ["as it is", "with underscores"])
-async def test_headers_that_move_a_request_elsewhere(street: Street, spelling: str) -> None:
+async def test_headers_that_would_move_a_request_are_dropped(street: Street, spelling: str) -> None:
     """PHP follows X-Original-URL to the sale, and takes an underscore for a hyphen, as every CGI does."""
     await street.quiet()
     asked = []

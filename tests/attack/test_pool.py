@@ -78,7 +78,7 @@ async def succeed(shoppers: list[Shopper]) -> None:
         *((way, kind) for way in WAYS for kind in ("body", "chunks", "reader", "tunnel")),
     ],
 )
-async def test_visitors_inside_are_served(gateway: Gateway, shop: RealShop, way: str, kind: str, one: bool) -> None:
+async def test_admitted_visitors_are_served(gateway: Gateway, shop: RealShop, way: str, kind: str, one: bool) -> None:
     """The attack has all that it can get of the shop before the visitors' requests come."""
     held = {"none": 0, "pass": OF_SESSION}.get(way, OF_ADDRESS if one else WITHOUT_PASS)
     shoppers = await come_in(gateway)

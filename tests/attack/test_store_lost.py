@@ -26,7 +26,7 @@ async def lost(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("one", [True, False], ids=["one robot", "many addresses"])
-async def test_a_robot_gets_no_more_than_the_rate_without_the_store(tmp_path: Path, one: bool) -> None:
+async def test_a_robot_is_admitted_at_most_at_the_rate_without_the_store(tmp_path: Path, one: bool) -> None:
     limits = {"rate_per_minute": 60 * RATE, "max_active": 50, "on_store_error": "admit"}
     async with system_redis(tmp_path / "redis") as redis, nginx_shop(tmp_path) as shop:
         rooms = [room("sale", upstream=shop.address, **limits)]

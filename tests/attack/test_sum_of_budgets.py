@@ -96,7 +96,7 @@ mixes = st.lists(
     suppress_health_check=list(HealthCheck),
 )
 @given(mix=mixes)
-async def test_what_reaches_the_shop_keeps_to_the_budgets(mixed: Mixed, mix: list[tuple[str, int, str]]) -> None:
+async def test_requests_to_the_shop_stay_within_the_budgets(mixed: Mixed, mix: list[tuple[str, int, str]]) -> None:
     gateway, shop = mixed.gateway, mixed.shop
     visitor = Visitor(gateway, "mixed", headers={"X-Forwarded-For": "203.0.113.1"})
     await visitor.is_let_in()

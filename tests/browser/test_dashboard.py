@@ -121,7 +121,9 @@ async def agree(page: Page, button: str, *, says: str = "") -> None:
     await expect(dialog).to_be_hidden()
 
 
-async def test_more_inside_lets_the_next_in(gateway: Gateway, comes: Operator, shopping: BrowserContext) -> None:
+async def test_raising_max_active_admits_the_next_visitor(
+    gateway: Gateway, comes: Operator, shopping: BrowserContext
+) -> None:
     name = "most"
     await fill(gateway, name)
     visitor = await in_line(gateway, shopping, name)
@@ -145,7 +147,9 @@ async def test_more_inside_lets_the_next_in(gateway: Gateway, comes: Operator, s
         assert await fits(page)
 
 
-async def test_a_raised_rate_calls_who_waits(gateway: Gateway, comes: Operator, shopping: BrowserContext) -> None:
+async def test_raising_the_rate_calls_waiting_visitors(
+    gateway: Gateway, comes: Operator, shopping: BrowserContext
+) -> None:
     name = "rate"
     await fill(gateway, name)
     visitor = await in_line(gateway, shopping, name)
@@ -162,7 +166,7 @@ async def test_a_raised_rate_calls_who_waits(gateway: Gateway, comes: Operator, 
     await is_in(visitor)
 
 
-async def test_the_autopilot_takes_the_rate_and_gives_it_back(
+async def test_the_autopilot_takes_over_the_rate_and_returns_it(
     gateway: Gateway, comes: Operator, shopping: BrowserContext
 ) -> None:
     name = "pilot"
@@ -182,7 +186,7 @@ async def test_the_autopilot_takes_the_rate_and_gives_it_back(
     assert (await gateway.room(name))["autopilot"]["on"] is False
 
 
-async def test_a_pause_holds_the_line_until_it_is_resumed(
+async def test_a_pause_stops_the_queue_until_resumed(
     gateway: Gateway, comes: Operator, shopping: BrowserContext
 ) -> None:
     name = "pause"
@@ -203,7 +207,7 @@ async def test_a_pause_holds_the_line_until_it_is_resumed(
     await goes_in(visitor)
 
 
-async def test_a_room_is_left_to_empty(gateway: Gateway, comes: Operator, shopping: BrowserContext) -> None:
+async def test_a_room_is_drained(gateway: Gateway, comes: Operator, shopping: BrowserContext) -> None:
     name = "drain"
     inside = await fill(gateway, name)
     visitor = await in_line(gateway, shopping, name)
@@ -223,7 +227,7 @@ async def test_a_room_is_left_to_empty(gateway: Gateway, comes: Operator, shoppi
     ("name", "button", "yes", "shown"),
     [("close", "Close…", "Close the room", "closed"), ("sold", "Sold out…", "Mark as sold out", "sold_out")],
 )
-async def test_the_waiting_are_told_that_it_is_over(
+async def test_waiting_visitors_see_that_the_room_is_closed(
     gateway: Gateway,
     comes: Operator,
     shopping: BrowserContext,
@@ -247,7 +251,7 @@ async def test_the_waiting_are_told_that_it_is_over(
     await expect(figure(page, "state")).to_have_text("Open")
 
 
-async def test_the_waiting_read_what_the_operator_says(
+async def test_waiting_visitors_see_the_operators_message(
     gateway: Gateway, comes: Operator, shopping: BrowserContext
 ) -> None:
     name = "say"
@@ -263,7 +267,7 @@ async def test_the_waiting_read_what_the_operator_says(
     await expect(page.get_by_role("button", name="Clear")).to_be_hidden()
 
 
-async def test_one_ticket_is_let_in_ahead_of_the_line(
+async def test_one_ticket_is_admitted_ahead_of_the_queue(
     gateway: Gateway, comes: Operator, shopping: BrowserContext
 ) -> None:
     name = "admit"
@@ -337,7 +341,7 @@ async def test_the_last_change_is_undone(gateway: Gateway, comes: Operator, shop
     await eventually(takes_newcomers)
 
 
-async def test_two_operators_see_each_other_and_never_merge(gateway: Gateway, comes: Operator) -> None:
+async def test_changes_of_two_operators_are_never_merged(gateway: Gateway, comes: Operator) -> None:
     ada = await at_desk(gateway, comes, "two")
     ben = await comes(f"{gateway.admin}/rooms/two", events=False)
     await ben.get_by_label("Rate per minute", exact=True).fill("300")

@@ -44,7 +44,7 @@ async def live(page: Page) -> None:
 # What it shows.
 
 
-async def test_script_and_server_round_waits_alike(admin: FakeAdmin, comes: Operator) -> None:
+async def test_script_and_server_round_waits_the_same_way(admin: FakeAdmin, comes: Operator) -> None:
     waits = [(0, 59), (0, 60), (60, 60), (240, 400), (601, 1201), (1080, 1460), (239, 1300), (3500, 7500)]
     waits += [(3600, 7200), (3600, 7201), (2400, 9000), (100, 9000), (10_800, 10_800), (36_000, 90_000)]
     page = await comes(admin.address)
@@ -61,7 +61,7 @@ async def test_script_and_server_round_waits_alike(admin: FakeAdmin, comes: Oper
     assert written == [short_wait(low, high) for low, high in waits]
 
 
-async def test_without_scripts_the_figures_are_there(admin: FakeAdmin, comes: Operator) -> None:
+async def test_the_figures_are_shown_without_scripts(admin: FakeAdmin, comes: Operator) -> None:
     page = await comes(admin.address, java_script_enabled=False)
     await expect(figure(page, "waiting")).to_have_text("12,431")
     await expect(figure(page, "newcomer")).to_have_text("15 to 25 min")
@@ -69,7 +69,7 @@ async def test_without_scripts_the_figures_are_there(admin: FakeAdmin, comes: Op
 
 
 @WIDTHS
-async def test_the_figures_follow_and_nothing_moves_by_it(
+async def test_the_figures_update_without_moving_the_layout(
     admin: FakeAdmin, comes: Operator, viewport: dict[str, int]
 ) -> None:
     page = await comes(admin.address, viewport=viewport)
@@ -87,7 +87,7 @@ async def test_the_figures_follow_and_nothing_moves_by_it(
     assert await fits(page)
 
 
-async def test_the_charts_go_on_where_the_history_ends(admin: FakeAdmin, comes: Operator) -> None:
+async def test_the_charts_continue_where_the_history_ends(admin: FakeAdmin, comes: Operator) -> None:
     page = await comes(admin.address)
     await live(page)
     line = page.locator("[data-chart=line]")
@@ -102,7 +102,7 @@ async def test_the_charts_go_on_where_the_history_ends(admin: FakeAdmin, comes: 
     await expect(line.get_by_role("img")).to_have_attribute("aria-label", re.compile("the last 360 minutes"))
 
 
-async def test_what_another_changes_appears_and_is_marked(admin: FakeAdmin, comes: Operator) -> None:
+async def test_another_operators_change_appears_and_is_highlighted(admin: FakeAdmin, comes: Operator) -> None:
     page = await comes(admin.address)
     await live(page)
     # Both go by themselves.
@@ -116,7 +116,7 @@ async def test_what_another_changes_appears_and_is_marked(admin: FakeAdmin, come
     await expect(page.get_by_label("Max active visitors")).to_have_value("1500")
 
 
-async def test_the_controls_follow_what_the_autopilot_does(admin: FakeAdmin, comes: Operator) -> None:
+async def test_the_controls_follow_the_autopilot(admin: FakeAdmin, comes: Operator) -> None:
     page = await comes(admin.address)
     await live(page)
     rate, most = page.get_by_label("Rate per minute"), page.get_by_label("Max active visitors")
@@ -134,7 +134,7 @@ async def test_the_controls_follow_what_the_autopilot_does(admin: FakeAdmin, com
     assert [call[2:] for call in admin.calls] == [({"max_active": 2500}, '"7"')]
 
 
-async def test_a_lost_connection_is_admitted_and_mended(admin: FakeAdmin, comes: Operator) -> None:
+async def test_a_lost_connection_is_shown_and_restored(admin: FakeAdmin, comes: Operator) -> None:
     page = await comes(admin.address)
     await live(page)
     await admin.feed.close()
@@ -147,7 +147,7 @@ async def test_a_lost_connection_is_admitted_and_mended(admin: FakeAdmin, comes:
     await expect(page.get_by_role("alert").filter(has_text="No connection")).to_be_hidden()
 
 
-async def test_what_needs_an_eye_comes_and_goes(admin: FakeAdmin, comes: Operator) -> None:
+async def test_warnings_appear_and_disappear(admin: FakeAdmin, comes: Operator) -> None:
     page = await comes(admin.address)
     await live(page)
     admin.rooms[0]["store_up"] = False
@@ -159,7 +159,7 @@ async def test_what_needs_an_eye_comes_and_goes(admin: FakeAdmin, comes: Operato
     await expect(page.get_by_text("Store unavailable: no admissions")).to_have_count(0)
 
 
-async def test_a_room_that_opens_late_gets_its_page(admin: FakeAdmin, comes: Operator) -> None:
+async def test_a_room_that_opens_later_gets_its_page(admin: FakeAdmin, comes: Operator) -> None:
     whole = admin.rooms[0]
     admin.rooms[0] = {"name": "tickets", "upstream": "http://a", "store_up": False}
     page = await comes(admin.address)
@@ -170,7 +170,7 @@ async def test_a_room_that_opens_late_gets_its_page(admin: FakeAdmin, comes: Ope
     await expect(figure(page, "waiting")).to_have_text("12,431")
 
 
-async def test_viewers_see_all_and_may_nothing(admin: FakeAdmin, comes: Operator) -> None:
+async def test_viewers_see_everything_and_change_nothing(admin: FakeAdmin, comes: Operator) -> None:
     admin.role = Role.VIEWER
     page = await comes(admin.address)
     await live(page)
@@ -179,7 +179,7 @@ async def test_viewers_see_all_and_may_nothing(admin: FakeAdmin, comes: Operator
     assert await violations(page) == []
 
 
-async def test_what_operators_write_is_only_text(admin: FakeAdmin, comes: Operator) -> None:
+async def test_operators_input_is_shown_as_plain_text(admin: FakeAdmin, comes: Operator) -> None:
     page = await comes(admin.address)
     await live(page)
     evil = "<img src=x onerror=alert(1)>"
@@ -188,9 +188,7 @@ async def test_what_operators_write_is_only_text(admin: FakeAdmin, comes: Operat
     await expect(page.locator("img[src=x]")).to_have_count(0)
 
 
-async def test_what_the_shop_did_is_told_as_its_doing_and_an_undo_says_whose_it_is(
-    admin: FakeAdmin, comes: Operator
-) -> None:
+async def test_changes_by_the_shop_are_attributed_and_undo_names_the_author(admin: FakeAdmin, comes: Operator) -> None:
     page = await comes(admin.address)
     await live(page)
     shop = {"at": "2026-09-21T14:20:00Z", "who": "the shop", "what": "state open → sold_out", "undoable": False}
@@ -203,7 +201,7 @@ async def test_what_the_shop_did_is_told_as_its_doing_and_an_undo_says_whose_it_
     )
 
 
-async def test_what_the_autopilot_decided_is_told_to_who_wants_to_know(admin: FakeAdmin, comes: Operator) -> None:
+async def test_the_autopilots_decisions_are_shown_on_request(admin: FakeAdmin, comes: Operator) -> None:
     page = await comes(admin.address)
     await live(page)
     rows = page.locator("#decisions li")
@@ -221,7 +219,7 @@ async def test_what_the_autopilot_decided_is_told_to_who_wants_to_know(admin: Fa
     await expect(rows).to_have_count(20)
 
 
-async def test_a_decision_made_before_the_feed_spoke_is_listed(admin: FakeAdmin, comes: Operator) -> None:
+async def test_a_decision_made_before_the_feed_connects_is_listed(admin: FakeAdmin, comes: Operator) -> None:
     page = await comes(admin.address, events=False)
     await page.get_by_text("Autopilot decisions").click()
     await expect(page.locator("#decisions li")).to_have_count(20)
@@ -232,7 +230,7 @@ async def test_a_decision_made_before_the_feed_spoke_is_listed(admin: FakeAdmin,
     await expect(newest).to_have_attribute("datetime", admin.decisions[0]["at"])
 
 
-async def test_an_answer_that_was_overtaken_shows_nothing(admin: FakeAdmin, comes: Operator) -> None:
+async def test_an_outdated_response_is_ignored(admin: FakeAdmin, comes: Operator) -> None:
     page = await comes(admin.address, events=False)
     summary, rows = page.get_by_text("Autopilot decisions"), page.locator("#decisions li")
     first, held = asyncio.Event(), asyncio.Event()
@@ -258,7 +256,7 @@ async def test_an_answer_that_was_overtaken_shows_nothing(admin: FakeAdmin, come
     assert await rows.count() == 20
 
 
-async def test_an_autopilot_that_decided_nothing_says_so(admin: FakeAdmin, comes: Operator) -> None:
+async def test_an_autopilot_without_decisions_says_so(admin: FakeAdmin, comes: Operator) -> None:
     admin.decisions = []
     page = await comes(admin.address)
     await page.get_by_text("Autopilot decisions").click()
@@ -268,7 +266,7 @@ async def test_an_autopilot_that_decided_nothing_says_so(admin: FakeAdmin, comes
 # Two at once.
 
 
-async def test_who_is_about_to_change_is_told_of_another_s_change(admin: FakeAdmin, comes: Operator) -> None:
+async def test_an_open_dialog_shows_another_operators_change(admin: FakeAdmin, comes: Operator) -> None:
     page = await comes(admin.address)
     await live(page)
     await page.get_by_label("Rate per minute").fill("900")
@@ -284,7 +282,7 @@ async def test_who_is_about_to_change_is_told_of_another_s_change(admin: FakeAdm
     assert [call[2:] for call in admin.calls] == [({"rate_per_minute": 900}, '"8"')]
 
 
-async def test_a_change_of_old_figures_is_refused_not_merged(admin: FakeAdmin, comes: Operator) -> None:
+async def test_a_change_based_on_stale_values_is_refused_not_merged(admin: FakeAdmin, comes: Operator) -> None:
     page = await comes(admin.address, events=False)
     await page.get_by_label("Rate per minute").fill("900")
     await expect(page.get_by_role("button", name="Apply")).to_be_enabled()
@@ -302,7 +300,7 @@ async def test_a_change_of_old_figures_is_refused_not_merged(admin: FakeAdmin, c
     assert [call[3] for call in admin.calls] == ['"7"', '"8"']
 
 
-async def test_a_question_that_is_out_of_date_is_asked_again(admin: FakeAdmin, comes: Operator) -> None:
+async def test_an_outdated_confirmation_is_asked_again(admin: FakeAdmin, comes: Operator) -> None:
     page = await comes(admin.address, events=False)
     await page.get_by_role("button", name="Pause…").click()
     admin.change()
@@ -320,7 +318,7 @@ async def test_a_question_that_is_out_of_date_is_asked_again(admin: FakeAdmin, c
 # For everyone.
 
 
-async def test_the_rate_is_changed_by_keyboard_alone(admin: FakeAdmin, comes: Operator) -> None:
+async def test_the_rate_is_changed_with_the_keyboard_only(admin: FakeAdmin, comes: Operator) -> None:
     page = await comes(admin.address)
     await live(page)
     seen = []
@@ -347,7 +345,7 @@ async def test_the_rate_is_changed_by_keyboard_alone(admin: FakeAdmin, comes: Op
     await expect(page.get_by_label("Rate per minute")).to_be_focused()
 
 
-async def test_a_dialog_is_left_by_keyboard_and_gives_the_focus_back(admin: FakeAdmin, comes: Operator) -> None:
+async def test_a_dialog_is_closed_with_the_keyboard_and_returns_the_focus(admin: FakeAdmin, comes: Operator) -> None:
     page = await comes(admin.address)
     await live(page)
     button = page.get_by_role("button", name="Close…")
@@ -360,7 +358,7 @@ async def test_a_dialog_is_left_by_keyboard_and_gives_the_focus_back(admin: Fake
     assert admin.calls == []
 
 
-async def test_nothing_moves_for_those_who_want_it_still(admin: FakeAdmin, comes: Operator) -> None:
+async def test_reduced_motion_is_respected(admin: FakeAdmin, comes: Operator) -> None:
     page = await comes(admin.address, reduced_motion="reduce")
     await live(page)
     moving = "[...document.querySelectorAll('*')].filter((e) => getComputedStyle(e).animationName !== 'none'"

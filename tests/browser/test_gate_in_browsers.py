@@ -72,7 +72,7 @@ async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
     await context.close()
 
 
-async def test_a_service_worker_passes_the_waiting_page_on(site: Site, context: BrowserContext) -> None:
+async def test_a_service_worker_forwards_the_waiting_page(site: Site, context: BrowserContext) -> None:
     page = await context.new_page()
     await page.goto(f"{site.url('localhost')}/with-worker")
     await expect(page.locator("body[data-ready=yes]")).to_be_attached()
@@ -99,9 +99,7 @@ async def test_a_service_worker_passes_the_waiting_page_on(site: Site, context: 
 
 
 @pytest.mark.parametrize("way", ["prefetch", "prefetch by rules", "prerender by rules"])
-async def test_what_was_fetched_before_the_click_is_asked_for_again(
-    site: Site, context: BrowserContext, way: str
-) -> None:
+async def test_a_prefetched_page_is_requested_again_on_click(site: Site, context: BrowserContext, way: str) -> None:
     page = await context.new_page()
     before = await site.counted("quiet")
     await page.goto(f"{site.url('127.0.0.1')}/links?way={way}")
@@ -122,7 +120,7 @@ async def test_what_was_fetched_before_the_click_is_asked_for_again(
     assert answer.status == 200
 
 
-async def test_an_app_of_another_origin_goes_on_in_a_full_room(site: Site, context: BrowserContext) -> None:
+async def test_an_app_on_another_origin_works_in_a_full_room(site: Site, context: BrowserContext) -> None:
     page = await context.new_page()
     await page.goto(f"{site.url('app.test')}/sale")
     await expect(page.get_by_role("heading", name="The shop")).to_be_visible()
@@ -149,7 +147,7 @@ TELLING = """() => {
 }"""
 
 
-async def test_a_hidden_tab_is_let_in_with_one_timer_a_minute(site: Site, context: BrowserContext) -> None:
+async def test_a_hidden_tab_is_admitted_with_one_timer_a_minute(site: Site, context: BrowserContext) -> None:
     """A real hidden tab can't be forced without a window, so the page's clock stands still and moves by a minute.
 
     `fast_forward` fires what has become due once, as a browser does in a tab that was hidden for five minutes. The

@@ -29,7 +29,7 @@ async def admin(valkey: str, tmp_path: Path) -> AsyncIterator[Admin]:
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1200, "light")])
-async def test_from_a_page_over_the_login_to_the_page_by_keyboard(
+async def test_login_with_the_keyboard_returns_to_the_requested_page(
     browser: Browser, admin: Admin, width: int, scheme: str
 ) -> None:
     context = await browser.new_context(viewport={"width": width, "height": 740}, color_scheme=scheme)  # type: ignore[arg-type]
@@ -61,7 +61,7 @@ async def test_from_a_page_over_the_login_to_the_page_by_keyboard(
         await context.close()
 
 
-async def test_a_form_of_another_page_is_refused(browser: Browser, admin: Admin) -> None:
+async def test_a_form_from_another_page_is_refused(browser: Browser, admin: Admin) -> None:
     """It is on another port of the same host, to which the browser sends the cookie."""
     context = await browser.new_context()
     try:
@@ -98,7 +98,7 @@ async def test_axe_finds_nothing(browser: Browser, admin: Admin, scheme: str) ->
         await context.close()
 
 
-async def test_the_dashboard_is_for_who_may_see_it(browser: Browser, valkey: str, tmp_path: Path) -> None:
+async def test_the_dashboard_requires_a_login(browser: Browser, valkey: str, tmp_path: Path) -> None:
     rooms = [room()]
     async with connect(valkey, timeout_seconds=10) as redis:
         admin = Admin(settings_in(tmp_path, USERS), LoginStore(redis), Diary(), rooms=lambda: rooms)

@@ -121,7 +121,7 @@ async def pays(page: Page, way: str) -> None:
     [("soldout", sells_out), ("closed", closes), ("restarted", restarts), ("lost", loses_its_store)],
     ids=ROOMS,
 )
-async def test_the_order_is_written(
+async def test_the_order_is_placed(
     browser: Browser, mall: Mall, name: str, happens: Callable[[Mall], Awaitable[None]]
 ) -> None:
     async with AsyncExitStack() as stack:

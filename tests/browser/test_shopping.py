@@ -155,7 +155,7 @@ async def buys(page: Page, site: Site) -> None:
     assert kept["expires"] < time.time() + 31, "for the parts of the last page, and no longer"
 
 
-async def test_a_visitor_waits_sees_the_line_move_is_let_in_and_buys(site: Site, inside: Visitor, comes: Comes) -> None:
+async def test_a_visitor_waits_sees_progress_is_admitted_and_buys(site: Site, inside: Visitor, comes: Comes) -> None:
     ahead = Visitor(site.gateway, "shop")
     await ahead.waits()
     page = await comes()
@@ -176,7 +176,7 @@ async def test_a_visitor_waits_sees_the_line_move_is_let_in_and_buys(site: Site,
     await buys(page, site)
 
 
-async def test_a_visitor_without_scripts_is_let_in_and_buys(site: Site, inside: Visitor, comes: Comes) -> None:
+async def test_a_visitor_without_scripts_is_admitted_and_buys(site: Site, inside: Visitor, comes: Comes) -> None:
     page = await comes(java_script_enabled=False)
     await expect(position(page)).to_have_text("1")
     place = (await ticket_of(page)).place
@@ -188,7 +188,7 @@ async def test_a_visitor_without_scripts_is_let_in_and_buys(site: Site, inside: 
     await buys(page, site)
 
 
-async def test_who_closes_the_tab_and_comes_back_has_the_same_place(site: Site, inside: Visitor, comes: Comes) -> None:
+async def test_closing_the_tab_and_coming_back_keeps_the_place(site: Site, inside: Visitor, comes: Comes) -> None:
     page = await comes()
     ticket = await ticket_of(page)
     behind = Visitor(site.gateway, "shop")
@@ -208,7 +208,7 @@ async def test_who_closes_the_tab_and_comes_back_has_the_same_place(site: Site, 
     assert list(await site.gateway.members("shop", "active")) == [ticket.place]
 
 
-async def test_two_tabs_of_one_visitor_are_one_in_the_line(site: Site, inside: Visitor, comes: Comes) -> None:
+async def test_two_tabs_of_one_visitor_share_a_place(site: Site, inside: Visitor, comes: Comes) -> None:
     page = await comes()
     joined = await site.gateway.total("shop")
     other = await page.context.new_page()
@@ -223,7 +223,7 @@ async def test_two_tabs_of_one_visitor_are_one_in_the_line(site: Site, inside: V
     assert len(await site.gateway.members("shop", "active")) == 1
 
 
-async def test_who_leaves_by_the_button_has_left(site: Site, inside: Visitor, comes: Comes) -> None:
+async def test_the_leave_button_gives_up_the_place(site: Site, inside: Visitor, comes: Comes) -> None:
     page = await comes()
     place = (await ticket_of(page)).place
     assert place in await site.gateway.members("shop", "waiting")

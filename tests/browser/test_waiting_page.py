@@ -59,7 +59,7 @@ async def test_the_page_is_kept_up_to_date(line: Line, visit: Open) -> None:
     await expect(page.locator(marked("remaining"))).to_be_hidden()
 
 
-async def test_the_server_dictates_when_to_ask_again(line: Line, visit: Open) -> None:
+async def test_the_server_determines_the_next_poll(line: Line, visit: Open) -> None:
     page = await visit()
     await page.clock.run_for(19_000)
     assert await asked(page) == 0
@@ -72,7 +72,7 @@ async def test_the_server_dictates_when_to_ask_again(line: Line, visit: Open) ->
     await poll(page, 3.1)
 
 
-async def test_nonsense_for_poll_after_is_no_storm(line: Line, visit: Open) -> None:
+async def test_an_invalid_poll_after_causes_no_flood_of_polls(line: Line, visit: Open) -> None:
     for nonsense in (0, -5, None, "soon"):
         page = await visit()
         line.now(poll_after=nonsense)
@@ -81,7 +81,7 @@ async def test_nonsense_for_poll_after_is_no_storm(line: Line, visit: Open) -> N
         assert await asked(page) == 1
 
 
-async def test_what_can_not_be_known_is_said_so(line: Line, visit: Open) -> None:
+async def test_an_unknown_wait_is_shown_as_unknown(line: Line, visit: Open) -> None:
     page = await visit()
     line.now(eta_seconds=None, position=None, waiting=None)
     await poll(page)
@@ -98,7 +98,7 @@ async def test_a_position_that_rises_is_shown_as_it_is(line: Line, visit: Open) 
     await expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "0")
 
 
-async def test_script_and_server_write_alike(line: Line, visit: Open) -> None:
+async def test_script_and_server_format_the_same_way(line: Line, visit: Open) -> None:
     waits = [(0, 0), (0, 60), (60, 60), (240, 400), (601, 1201), (239, 1300), (3600, 7200), (3600, 7201)]
     waits += [(2400, 9000), (100, 9000), (10_800, 10_800), (36_000, 90_000)]
     numbers = (1, 999, 1000, 1234, 12_345, 1_234_567)
@@ -117,7 +117,7 @@ async def test_script_and_server_write_alike(line: Line, visit: Open) -> None:
 
 
 @pytest.mark.parametrize("state", ["called", "admitted"])
-async def test_the_visitor_is_taken_in(line: Line, visit: Open, state: str) -> None:
+async def test_a_called_visitor_enters_automatically(line: Line, visit: Open, state: str) -> None:
     page = await visit("/phones?colour=blue")
     await page.evaluate(LAST_WORDS)
     line.now(state)
@@ -130,7 +130,7 @@ async def test_the_visitor_is_taken_in(line: Line, visit: Open, state: str) -> N
 
 
 @pytest.mark.parametrize("address", ["/phones#blue", "/phones?colour=1#blue"])
-async def test_an_address_with_a_fragment_is_loaded_too(line: Line, visit: Open, address: str) -> None:
+async def test_an_address_with_a_fragment_is_loaded(line: Line, visit: Open, address: str) -> None:
     page = await visit(address)
     line.now("called")
     line.kind = None
@@ -140,7 +140,7 @@ async def test_an_address_with_a_fragment_is_loaded_too(line: Line, visit: Open,
     assert await page.evaluate("history.length") == 2
 
 
-async def test_who_came_by_post_goes_in_by_get(line: Line, visit: Open) -> None:
+async def test_a_visitor_who_came_by_post_enters_by_get(line: Line, visit: Open) -> None:
     page = await visit()
     await page.evaluate(
         "(() => { const f = document.createElement('form'); f.method = 'post'; f.action = '/basket';"
@@ -157,7 +157,7 @@ async def test_who_came_by_post_goes_in_by_get(line: Line, visit: Open) -> None:
 
 
 @pytest.mark.parametrize("hidden", [True, False])
-async def test_it_goes_in_without_another_timer(line: Line, visit: Open, hidden: bool) -> None:
+async def test_it_enters_without_another_timer(line: Line, visit: Open, hidden: bool) -> None:
     """The page's clock stands still once it has asked: in a hidden tab the next timer may be a minute away."""
     page = await visit()
     await hide(page, hidden=hidden)
@@ -167,7 +167,7 @@ async def test_it_goes_in_without_another_timer(line: Line, visit: Open, hidden:
     await expect(page.get_by_role("heading", level=1)).to_have_text("Welcome to the shop")
 
 
-async def test_it_goes_in_without_another_timer_though_it_was_loaded_again_just_now(line: Line, visit: Open) -> None:
+async def test_it_enters_without_another_timer_right_after_a_reload(line: Line, visit: Open) -> None:
     page = await visit()
     await page.evaluate("sessionStorage.setItem('waitroom_went_shop', JSON.stringify([Date.now() + 20000, 1]))")
     line.now("called")
@@ -208,7 +208,7 @@ NO_STORAGE = "Object.defineProperty(window, 'sessionStorage', { get() { throw ne
     ("script", "pauses"),
     [(HASTE, [0, 5000, 10_000, 20_000, 40_000, 60_000, 60_000]), (HASTE + NO_STORAGE, [5000] * 7)],
 )
-async def test_it_never_goes_round_in_circles(line: Line, visit: Open, script: str, pauses: list[int]) -> None:
+async def test_it_never_reloads_in_a_loop(line: Line, visit: Open, script: str, pauses: list[int]) -> None:
     line.values = replace(VALUES, poll_after=1)
     line.now("unknown")
     page = await visit(at=None, script=script)
@@ -221,7 +221,7 @@ async def test_it_never_goes_round_in_circles(line: Line, visit: Open, script: s
     assert said[: len(expected)] == expected
 
 
-async def test_without_cookies_it_says_so_and_stays(line: Line, visit: Open) -> None:
+async def test_without_cookies_it_says_so_and_does_not_reload(line: Line, visit: Open) -> None:
     page = await visit(script="Object.defineProperty(navigator, 'cookieEnabled', { get: () => false });")
     line.now("unknown")
     await poll(page)
@@ -230,7 +230,7 @@ async def test_without_cookies_it_says_so_and_stays(line: Line, visit: Open) -> 
     assert line.requests.count("GET /") == 1
 
 
-async def test_a_room_that_is_gone_is_no_reason_to_wait(line: Line, visit: Open) -> None:
+async def test_a_removed_room_ends_the_wait(line: Line, visit: Open) -> None:
     page = await visit()
     line.status_code, line.status_body = 404, "{}"
     line.kind = None
@@ -259,7 +259,7 @@ async def test_failures_never_end_the_wait(line: Line, visit: Open, code: int, b
     await expect(page.locator(marked("position"))).to_have_text("1,000")
 
 
-async def test_a_lost_connection_is_tried_again_ever_more_calmly(line: Line, visit: Open) -> None:
+async def test_a_lost_connection_is_retried_with_growing_delays(line: Line, visit: Open) -> None:
     page = await visit()
     tries: list[float] = []
     now = 0.0
@@ -285,7 +285,7 @@ async def test_a_lost_connection_is_tried_again_ever_more_calmly(line: Line, vis
     await expect(page.locator(marked("updated"))).to_have_text(re.compile(r"^now$|seconds ago$"))
 
 
-async def test_retry_after_is_obeyed(line: Line, visit: Open) -> None:
+async def test_retry_after_is_respected(line: Line, visit: Open) -> None:
     page = await visit()
     line.status_code, line.status_headers = 429, {"Retry-After": "120"}
     await poll(page)
@@ -294,7 +294,7 @@ async def test_retry_after_is_obeyed(line: Line, visit: Open) -> None:
     await poll(page, 32)
 
 
-async def test_shown_again_it_asks_at_once(line: Line, visit: Open) -> None:
+async def test_it_polls_immediately_when_shown_again(line: Line, visit: Open) -> None:
     page = await visit()
     await hide(page, hidden=True)
     await page.clock.run_for(10_000)
@@ -309,14 +309,14 @@ async def test_shown_again_it_asks_at_once(line: Line, visit: Open) -> None:
     assert await asked(page) == 1
 
 
-async def test_online_again_it_asks_at_once(line: Line, visit: Open) -> None:
+async def test_it_polls_immediately_when_online_again(line: Line, visit: Open) -> None:
     page = await visit()
     await page.clock.run_for(10_000)
     await page.evaluate("dispatchEvent(new Event('online'))")
     await line.count(STATUS, 1)
 
 
-async def test_a_wrong_clock_does_no_harm(line: Line, visit: Open) -> None:
+async def test_a_wrong_clock_is_harmless(line: Line, visit: Open) -> None:
     for wrong in (timedelta(days=-400), timedelta(hours=3)):
         page = await visit(at=NOW + wrong)
         await expect(page.locator(marked("updated"))).to_have_text("now")
@@ -349,7 +349,7 @@ async def test_a_change_of_state_needs_no_new_page(line: Line, visit: Open, stat
     assert line.requests.count("GET /") == 1
 
 
-async def test_a_held_page_shows_the_line_again_when_it_can(line: Line, visit: Open) -> None:
+async def test_a_held_page_shows_the_queue_again_when_possible(line: Line, visit: Open) -> None:
     line.kind = PageKind.HELD
     line.values = replace(VALUES, position=None, waiting=None, eta=None, start_position=None)
     page = await visit()
@@ -361,7 +361,7 @@ async def test_a_held_page_shows_the_line_again_when_it_can(line: Line, visit: O
     await expect(page.locator(marked("updated"))).to_have_text("now")
 
 
-async def test_screen_readers_are_told_sparingly(line: Line, visit: Open) -> None:
+async def test_screen_readers_get_few_announcements(line: Line, visit: Open) -> None:
     page = await visit()
     spoken = page.get_by_role("status")
     assert await spoken.get_attribute("aria-live") == "polite"
@@ -381,7 +381,7 @@ async def test_screen_readers_are_told_sparingly(line: Line, visit: Open) -> Non
     await expect(spoken).to_have_text("You’re number 9 in the queue. less than a minute")
 
 
-async def test_words_of_ones_own_are_loaded_anew(visit: Open, line: Line, tmp_path: Path) -> None:
+async def test_a_custom_template_is_reloaded(visit: Open, line: Line, tmp_path: Path) -> None:
     path = tmp_path / "own.html"
     path.write_text(
         "<h1>{% if kind == 'waiting' %}Hello{% else %}{{ kind }}{% endif %}</h1>"

@@ -14,7 +14,7 @@ from waitroom.edge.pages.renderer import PageKind
 pytestmark = pytest.mark.slow
 
 
-async def test_without_javascript_the_page_renews_itself(line: Line, visit: Open) -> None:
+async def test_without_javascript_the_page_refreshes_itself(line: Line, visit: Open) -> None:
     line.values = replace(VALUES, poll_after=1)
     page = await visit(java_script_enabled=False)
     await expect(page.locator("noscript p")).to_be_visible()
@@ -27,7 +27,7 @@ async def test_without_javascript_the_page_renews_itself(line: Line, visit: Open
 
 
 @pytest.mark.parametrize("scripted", [True, False])
-async def test_the_line_is_left_by_keyboard(line: Line, visit: Open, scripted: bool) -> None:
+async def test_the_queue_is_left_with_the_keyboard(line: Line, visit: Open, scripted: bool) -> None:
     page = await visit(java_script_enabled=scripted)
     leave = page.get_by_role("button", name="Give up my place")
     await expect(leave).to_be_hidden()
@@ -64,7 +64,7 @@ CONTRASTS = """
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_it_can_be_read_and_fits_the_smallest_phone(line: Line, visit: Open, scheme: str) -> None:
+async def test_it_is_readable_on_the_smallest_phone(line: Line, visit: Open, scheme: str) -> None:
     line.values = replace(VALUES, message="W" * 90, position=987_654, waiting=1_234_567, remaining=5)
     for code in LANGUAGES:
         page = await visit(locale=code, color_scheme=scheme, viewport={"width": 320, "height": 600})
@@ -81,7 +81,7 @@ async def test_it_can_be_read_and_fits_the_smallest_phone(line: Line, visit: Ope
             assert [text for text, contrast in contrasts if contrast < 4.5] == []
 
 
-async def test_nothing_moves_for_those_who_want_it_still(visit: Open) -> None:
+async def test_reduced_motion_is_respected(visit: Open) -> None:
     page = await visit(reduced_motion="reduce")
     moving = "[...document.querySelectorAll('*')].filter((e) => getComputedStyle(e).animationName !== 'none'"
     moving += " || getComputedStyle(e).transitionDuration !== '0s').length"

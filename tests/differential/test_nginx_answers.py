@@ -227,7 +227,7 @@ def test_bodies(proxies: Proxies, case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", BODIES.values(), ids=BODIES.keys())
-def test_bodies_for_an_old_client(proxies: Proxies, case: Case) -> None:
+def test_bodies_for_an_http_1_0_client(proxies: Proxies, case: Case) -> None:
     # Hints are none of HTTP/1.0, nor are trailers.
     differs = [one for one in case.differs if one.fact not in ("client interim", "client 1 trailers")]
     if case.reply.data.startswith(b"HTTP/1.1 1"):
@@ -240,7 +240,7 @@ def test_bodies_for_an_old_client(proxies: Proxies, case: Case) -> None:
 
 
 @pytest.mark.parametrize("reply", CUT.values(), ids=CUT.keys())
-def test_what_is_cut_short_looks_cut_short(proxies: Proxies, reply: Reply) -> None:
+def test_truncated_responses_are_recognizable(proxies: Proxies, reply: Reply) -> None:
     facts = proxies.compare([request()], [b"GET"], [reply])
 
     assert facts["client count"] == 0
@@ -259,7 +259,7 @@ def became(proxies: Proxies, name: str, reply: Reply) -> int | str:
 
 
 @pytest.mark.parametrize(("said", "nginx", "why"), NO_ANSWERS.values(), ids=NO_ANSWERS.keys())
-def test_what_is_no_answer(proxies: Proxies, said: bytes, nginx: int | str, why: str) -> None:
+def test_invalid_responses(proxies: Proxies, said: bytes, nginx: int | str, why: str) -> None:
     reply = Reply(said, then="close")
     assert bool(why) == (nginx != 502)
 
@@ -275,14 +275,14 @@ ENDS = Difference("client closed", False, True, "what is still to come of a body
 
 @pytest.mark.parametrize("then", ["keep", "close"])
 @pytest.mark.parametrize("rest", [(), (b"01234",), (b"0123456789",)], ids=["nothing more", "half", "all"])
-def test_answers_before_the_body(proxies: Proxies, then: Any, rest: tuple[bytes, ...]) -> None:
+def test_responses_before_the_body(proxies: Proxies, then: Any, rest: tuple[bytes, ...]) -> None:
     close = (b"Connection: close",) if then == "close" else ()
     early = Reply(page(*close, status=b"413 Content Too Large"), at="head", then=then)
 
     proxies.compare([*UPLOAD, *rest], [b"POST"], [early], [ENDS])
 
 
-def test_an_answer_before_chunks(proxies: Proxies) -> None:
+def test_a_response_before_chunks(proxies: Proxies) -> None:
     early = Reply(page(status=b"413 Content Too Large"), at="head")
     head = request(b"/", CHUNKED, method=b"POST")
 
@@ -307,7 +307,7 @@ def closing_one_side(reply: Reply, *lines: bytes) -> list[Step]:
 
 
 @slow_answers
-def test_who_closes_one_side_and_said_so_is_answered(
+def test_a_client_that_announced_a_half_close_gets_a_response(
     proxies: Proxies, reply: Reply, framing: tuple[str, list[bytes]], body: bytes
 ) -> None:
     why = "who says that it sends nothing more may stop sending (RFC 9112, section 9.6)"
@@ -322,7 +322,7 @@ def test_who_closes_one_side_and_said_so_is_answered(
 
 
 @slow_answers
-def test_who_closes_one_side_unsaid_has_gone(
+def test_a_client_that_half_closes_unannounced_is_gone(
     proxies: Proxies, reply: Reply, framing: tuple[str, list[bytes]], body: bytes
 ) -> None:
     facts = proxies.compare(closing_one_side(reply), [b"GET"], [reply])
@@ -331,7 +331,7 @@ def test_who_closes_one_side_unsaid_has_gone(
     assert facts["client closed"]
 
 
-def test_answers_keep_the_order_of_their_requests(proxies: Proxies) -> None:
+def test_responses_keep_the_order_of_their_requests(proxies: Proxies) -> None:
     said = [
         head(CHUNKED) + b"1\r\na\r\n0\r\n\r\n",
         page(body=b"b"),
@@ -350,7 +350,7 @@ def test_answers_keep_the_order_of_their_requests(proxies: Proxies) -> None:
     assert [facts[f"client {at} body"][:1] for at in range(1, 6)] == [b"a", b"b", b"", b"", b"e"]
 
 
-def test_an_upgrade_is_the_clients_to_ask_for(proxies: Proxies) -> None:
+def test_only_the_client_can_request_an_upgrade(proxies: Proxies) -> None:
     """Nginx is not told to change protocols here; that a tunnel goes through is shown with real WebSockets."""
     lines = (b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Version: 13")
     reply = Reply(page(status=b"426 Upgrade Required"))

@@ -241,12 +241,12 @@ def judged(proxies: Proxies, steps: Sequence[Step], method: bytes, verdict: Verd
     ("sent", "verdict"),
     [pytest.param(*row, id=f"{table}: {name}") for table, rows in TABLES.items() for name, row in rows.items()],
 )
-def test_what_is_no_request(proxies: Proxies, sent: bytes, verdict: Verdict) -> None:
+def test_invalid_requests(proxies: Proxies, sent: bytes, verdict: Verdict) -> None:
     judged(proxies, [sent], sent.partition(b" ")[0], verdict)
 
 
 @pytest.mark.parametrize(("sent", "verdict"), CHUNKS.values(), ids=CHUNKS.keys())
-def test_what_are_no_chunks(proxies: Proxies, sent: bytes, verdict: Verdict) -> None:
+def test_invalid_chunks(proxies: Proxies, sent: bytes, verdict: Verdict) -> None:
     head = request(b"/", CHUNKED, method=b"POST")
     judged(proxies, [head, Forwarded(), sent], b"POST", verdict)
 
@@ -259,7 +259,7 @@ def test_what_are_no_chunks(proxies: Proxies, sent: bytes, verdict: Verdict) -> 
         for name, row in TABLES[table].items()
     ],
 )
-def test_a_refused_request_hides_no_other(proxies: Proxies, sent: bytes) -> None:
+def test_a_refused_request_smuggles_no_other(proxies: Proxies, sent: bytes) -> None:
     """A whole request right behind one that may be read in two ways, as in smuggling: nobody sees it."""
     hidden = request(b"/hidden", b"X-Hidden: 1")
 

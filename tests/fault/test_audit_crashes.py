@@ -31,7 +31,7 @@ async def answers(gateway: Gateway) -> None:
     await eventually(gateway.is_ready)
 
 
-async def test_a_change_whose_control_process_is_killed_before_it_is_written_down(tmp_path: Path, shop: Shop) -> None:
+async def test_a_change_is_audited_if_its_control_process_is_killed(tmp_path: Path, shop: Shop) -> None:
     async with running_gateway(tmp_path, [room("sale", upstream=shop.address)]) as gateway:
         operator = Operator(gateway, "sale")
         await operator.look()
@@ -62,7 +62,7 @@ async def test_a_change_whose_control_process_is_killed_before_it_is_written_dow
         assert (await operator.verdict())["intact"]
 
 
-async def test_control_killed_amid_changes_leaves_each_in_the_log_once(tmp_path: Path, shop: Shop) -> None:
+async def test_changes_are_audited_once_while_control_processes_are_killed(tmp_path: Path, shop: Shop) -> None:
     async with running_gateway(tmp_path, [room("sale", upstream=shop.address)]) as gateway:
         operator = Operator(gateway, "sale")
         wanted = itertools.count(1)

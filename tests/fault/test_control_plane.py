@@ -70,9 +70,7 @@ async def test_killing_control_loses_no_history_and_no_change(tmp_path: Path, sh
         assert (told.status, told.body["rate_per_minute"], told.body["state"]) == (200, 600_000, "open")
 
 
-async def test_changes_survive_a_new_start_and_the_file_wins_only_where_it_has_changed(
-    tmp_path: Path, shop: Shop
-) -> None:
+async def test_changes_survive_a_restart_unless_the_file_has_changed(tmp_path: Path, shop: Shop) -> None:
     rooms = [room("sale", upstream=shop.address, rate_per_minute=600, max_active=50)]
     async with running_gateway(tmp_path, rooms) as gateway:
         operator = Operator(gateway, "sale")
@@ -98,7 +96,7 @@ async def test_changes_survive_a_new_start_and_the_file_wins_only_where_it_has_c
         assert now["last_change"]["undoable"] is False
 
 
-async def test_edges_hold_to_a_change_when_they_are_replaced(tmp_path: Path, shop: Shop) -> None:
+async def test_a_change_holds_when_edges_are_replaced(tmp_path: Path, shop: Shop) -> None:
     async with running_gateway(tmp_path, [room("sale", upstream=shop.address)]) as gateway:
         operator = Operator(gateway, "sale")
         await operator.look()
@@ -121,7 +119,7 @@ async def test_edges_hold_to_a_change_when_they_are_replaced(tmp_path: Path, sho
         await eventually(both)
 
 
-async def test_two_machines_show_each_other_what_was_changed(tmp_path: Path, shop: Shop) -> None:
+async def test_two_gateways_show_each_others_changes(tmp_path: Path, shop: Shop) -> None:
     rooms = [room("sale", upstream=shop.address)]
     async with system_redis(tmp_path / "redis") as redis:
         one = running_gateway(tmp_path / "one", rooms, workers=1, redis_url=redis.url)

@@ -63,7 +63,7 @@ async def assert_all_served(crowd: Crowd, gateway: Gateway, shop: Shop) -> None:
     assert await gateway.total("sale", "overshoot") == 0
 
 
-async def test_nothing_is_lost_whatever_is_killed(tmp_path: Path, shop: Shop) -> None:
+async def test_nothing_is_lost_whatever_process_is_killed(tmp_path: Path, shop: Shop) -> None:
     rooms = [room("sale", upstream=shop.address, max_active=SLOTS, rate_per_minute=1200)]
     async with running_gateway(tmp_path, rooms) as gateway, coming("sale", 150, gateway) as crowd:
         await some_more(crowd)
@@ -80,7 +80,7 @@ async def test_nothing_is_lost_whatever_is_killed(tmp_path: Path, shop: Shop) ->
         await assert_all_served(crowd, gateway, shop)
 
 
-async def test_one_of_two_machines_goes(tmp_path: Path, shop: Shop) -> None:
+async def test_one_of_two_gateways_dies(tmp_path: Path, shop: Shop) -> None:
     """Both serve the same room over one store, and call visitors without knowing of each other."""
     rooms = [room("sale", upstream=shop.address, max_active=SLOTS, rate_per_minute=1200)]
     async with system_redis(tmp_path / "redis") as redis:
@@ -96,7 +96,7 @@ async def test_one_of_two_machines_goes(tmp_path: Path, shop: Shop) -> None:
             await assert_all_served(crowd, stays, shop)
 
 
-async def test_no_newcomer_takes_a_slot_ahead_of_the_line(tmp_path: Path, shop: Shop) -> None:
+async def test_no_newcomer_takes_a_slot_ahead_of_the_queue(tmp_path: Path, shop: Shop) -> None:
     """Slots get free while nobody calls those who wait: the control process hangs."""
     rooms = [room("sale", upstream=shop.address, max_active=2)]
     async with running_gateway(tmp_path, rooms, workers=1) as gateway:

@@ -58,7 +58,7 @@ async def refuses(gateway: Gateway) -> None:
     await eventually(lambda: port_is_free(gateway.port))
 
 
-async def test_what_is_under_way_ends_well(tmp_path: Path, shop: Shop) -> None:
+async def test_requests_in_progress_finish(tmp_path: Path, shop: Shop) -> None:
     async with running_gateway(tmp_path, one_room(shop)) as gateway, Wire.open(gateway) as idle:
         async with under_way(gateway, shop) as (wire, slow):
             waiting = slow_head = Slow()
@@ -92,7 +92,7 @@ async def test_what_is_under_way_ends_well(tmp_path: Path, shop: Shop) -> None:
         assert await gateway.ended() == 0
 
 
-async def test_who_has_just_come_is_still_served(tmp_path: Path, shop: Shop) -> None:
+async def test_connections_that_just_arrived_are_served(tmp_path: Path, shop: Shop) -> None:
     """Their requests are on the way when the worker is told to stop."""
     async with running_gateway(tmp_path, one_room(shop), workers=1) as gateway, contextlib.AsyncExitStack() as stack:
         (edge,) = gateway.children("edge.worker")
@@ -118,7 +118,7 @@ async def test_who_has_just_come_is_still_served(tmp_path: Path, shop: Shop) -> 
         assert await gateway.ended() == 0
 
 
-async def test_a_signal_to_every_process_at_once_is_one_signal(tmp_path: Path, shop: Shop) -> None:
+async def test_a_signal_to_all_processes_counts_once(tmp_path: Path, shop: Shop) -> None:
     """As service managers and containers send it."""
     async with running_gateway(tmp_path, one_room(shop), workers=1) as gateway:
         async with under_way(gateway, shop) as (wire, slow):
@@ -131,7 +131,7 @@ async def test_a_signal_to_every_process_at_once_is_one_signal(tmp_path: Path, s
         assert await gateway.ended() == 0
 
 
-async def test_asked_twice_it_stops_at_once(tmp_path: Path, shop: Shop) -> None:
+async def test_a_second_signal_stops_immediately(tmp_path: Path, shop: Shop) -> None:
     async with running_gateway(tmp_path, one_room(shop), workers=1, grace_seconds=600) as gateway:
         async with under_way(gateway, shop) as (wire, _):
             assert gateway.process is not None
@@ -145,7 +145,7 @@ async def test_asked_twice_it_stops_at_once(tmp_path: Path, shop: Shop) -> None:
         assert await gateway.ended() == 0
 
 
-async def test_what_takes_too_long_is_cut(tmp_path: Path, shop: Shop) -> None:
+async def test_requests_beyond_the_grace_period_are_cut(tmp_path: Path, shop: Shop) -> None:
     async with running_gateway(tmp_path, one_room(shop), workers=1, grace_seconds=0.5) as gateway:
         async with under_way(gateway, shop) as (wire, _):
             assert gateway.process is not None
@@ -185,7 +185,7 @@ async def test_a_restart_keeps_places_and_sessions(tmp_path: Path, shop: Shop) -
         assert await gateway.total("shop") == 3
 
 
-async def test_a_second_one_on_the_same_port_or_folder_is_refused(tmp_path: Path, shop: Shop) -> None:
+async def test_a_second_gateway_on_the_same_port_or_folder_is_refused(tmp_path: Path, shop: Shop) -> None:
     def another(name: str, **settings: object) -> Gateway:
         (tmp_path / name).mkdir()
         return Gateway(tmp_path / name, settings, one_room(shop))
@@ -215,7 +215,7 @@ async def test_a_second_one_on_the_same_port_or_folder_is_refused(tmp_path: Path
         await eventually(gateway.is_ready)
 
 
-async def test_a_folder_that_is_none(tmp_path: Path, shop: Shop) -> None:
+async def test_a_data_dir_that_is_no_folder(tmp_path: Path, shop: Shop) -> None:
     (tmp_path / "file").write_text("not a folder")
     gateway = Gateway(tmp_path, {"data_dir": str(tmp_path / "file" / "data")}, one_room(shop))
 
@@ -226,7 +226,7 @@ async def test_a_folder_that_is_none(tmp_path: Path, shop: Shop) -> None:
     assert "Traceback" not in gateway.log
 
 
-async def test_all_that_is_wrong_with_the_settings_is_said_at_once(tmp_path: Path, shop: Shop) -> None:
+async def test_all_errors_in_the_settings_are_reported_together(tmp_path: Path, shop: Shop) -> None:
     secret = "hush hush"
     rooms = [
         room("shop", upstream="ftp://elsewhere", max_active=0, rate_per_minuet=5),
@@ -251,7 +251,7 @@ async def test_all_that_is_wrong_with_the_settings_is_said_at_once(tmp_path: Pat
     assert port_is_free(gateway.port)
 
 
-async def test_one_command_is_a_gateway_on_ports_the_system_chooses(tmp_path: Path, shop: Shop) -> None:
+async def test_one_command_starts_a_gateway_on_ports_chosen_by_the_system(tmp_path: Path, shop: Shop) -> None:
     """Without a settings file: `waitroom run --upstream URL`."""
     gateway = Gateway(tmp_path, {}, one_room(shop))
     addresses = ("--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--workers", "2")
@@ -275,7 +275,7 @@ async def test_one_command_is_a_gateway_on_ports_the_system_chooses(tmp_path: Pa
         await gateway.close()
 
 
-async def test_status_of_no_gateway(tmp_path: Path) -> None:
+async def test_status_without_a_gateway(tmp_path: Path) -> None:
     gateway = Gateway(tmp_path, {}, [])
 
     process = await gateway.spawn("status", "--admin", f"http://127.0.0.1:{free_port()}")
@@ -284,7 +284,7 @@ async def test_status_of_no_gateway(tmp_path: Path) -> None:
     assert "Gateway unavailable" in gateway.log
 
 
-async def test_a_store_that_can_not_be_started_again_is_tried_until_it_can(tmp_path: Path, shop: Shop) -> None:
+async def test_a_store_that_fails_to_restart_is_retried(tmp_path: Path, shop: Shop) -> None:
     rooms = [room("shop", upstream=shop.address, max_active=1)]
     async with running_gateway(tmp_path, rooms, workers=1) as gateway:
         inside, waiting = Visitor(gateway, "shop"), Visitor(gateway, "shop")

@@ -148,7 +148,7 @@ async def test_a_store_that_stops_and_one_that_dies(tmp_path: Path, shop: Shop, 
         assert samples[("waitroom_store_errors_total",)] > 0
 
 
-async def test_a_store_that_comes_later_than_the_gateway(tmp_path: Path, shop: Shop, redis: SystemRedis) -> None:
+async def test_a_store_that_starts_after_the_gateway(tmp_path: Path, shop: Shop, redis: SystemRedis) -> None:
     await redis.kill()
     rooms = [
         room(name, upstream=shop.address, max_active=1, on_store_error=name) for name in ("hold", "admit", "close")

@@ -24,13 +24,13 @@ STRANGER = {"X-Forwarded-For": "203.0.113.9"}
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/login"])
-async def test_some_pages_are_for_all(admin: Admin, path: str) -> None:
+async def test_some_pages_are_public(admin: Admin, path: str) -> None:
     assert (await admin.get(path, STRANGER)).status in {200, 503}
     assert (await admin.get(path, STRANGER)).type in {"text/plain", "text/html"}
 
 
 @pytest.mark.parametrize("path", ["/api/v1/rooms", "/api/v1/me", "/api/v1/nothing-here"])
-async def test_the_api_asks_who_it_is(admin: Admin, path: str) -> None:
+async def test_the_api_requires_authentication(admin: Admin, path: str) -> None:
     answer = await admin.get(path)
     assert (answer.status, answer.type) == (401, "application/problem+json")
     assert answer.headers["WWW-Authenticate"] == 'Bearer realm="waitroom"'
@@ -39,7 +39,7 @@ async def test_the_api_asks_who_it_is(admin: Admin, path: str) -> None:
     assert admin.diary.entries == [], "who hasn't tried has not been refused"
 
 
-async def test_pages_send_to_the_login_and_back(admin: Admin) -> None:
+async def test_pages_redirect_to_the_login_and_back(admin: Admin) -> None:
     answer = await admin.get("/thing?x=1&y=%26")
     assert answer.status == 303
     assert answer.headers["Location"] == "/login?next=/thing%3Fx%3D1%26y%3D%2526"
@@ -52,13 +52,13 @@ async def test_pages_send_to_the_login_and_back(admin: Admin) -> None:
 
 
 @pytest.mark.parametrize("target", ["//evil.example", "https://evil.example", "/\\evil.example", "/login"])
-async def test_the_login_sends_nobody_elsewhere(admin: Admin, target: str) -> None:
+async def test_the_login_redirects_to_no_other_site(admin: Admin, target: str) -> None:
     page = await admin.ask("GET", "/login", params={"next": target})
     assert 'name="next" value="/"' in page.text
     assert (await admin.log_in("vera", next=target)).headers["Location"] == "/"
 
 
-async def test_the_page_shows_what_was_typed_and_runs_nothing_of_it(admin: Admin) -> None:
+async def test_the_page_escapes_what_was_typed(admin: Admin) -> None:
     page = await admin.log_in('"><script>x</script>', next='/"><script>x</script>')
     assert "<script" not in page.text
     policy = page.headers["Content-Security-Policy"]
@@ -68,7 +68,7 @@ async def test_the_page_shows_what_was_typed_and_runs_nothing_of_it(admin: Admin
     assert page.headers["Cache-Control"] == "no-store"
 
 
-async def test_without_users_whoever_is_on_this_machine_may_do_all(lone: Admin) -> None:
+async def test_without_users_local_clients_may_do_everything(lone: Admin) -> None:
     answer = await lone.get("/api/v1/thing")
     assert answer.status == 200
     assert '"name": "local", "role": "admin", "address": "127.0.0.1", "via": "api"' in answer.text
@@ -81,7 +81,7 @@ async def test_without_users_whoever_is_on_this_machine_may_do_all(lone: Admin) 
 
 
 @pytest.mark.parametrize("path", ["/", "/api/v1/rooms", "/login"])
-async def test_and_nobody_else_may_do_anything_and_is_told_why(lone: Admin, path: str) -> None:
+async def test_without_users_remote_clients_are_refused_with_the_reason(lone: Admin, path: str) -> None:
     """A proxy on this machine speaks for others, whether or not it is believed."""
     answer = await lone.get(path, STRANGER)
     assert answer.status == 403
@@ -99,22 +99,20 @@ async def test_and_nobody_else_may_do_anything_and_is_told_why(lone: Admin, path
         {"Sec-Fetch-Site": "same-site"},
     ],
 )
-async def test_a_page_from_elsewhere_does_nothing_through_a_browser_on_this_machine(
-    lone: Admin, headers: dict[str, str]
-) -> None:
+async def test_a_foreign_page_does_nothing_through_a_local_browser(lone: Admin, headers: dict[str, str]) -> None:
     assert (await lone.ask("POST", "/api/v1/thing", headers, json={})).status == 403
     assert lone.diary.last() == ("local", "request", "refused", "Cross-site request")
     assert (await lone.ask("GET", "/api/v1/thing", headers)).status == 200
 
 
-async def test_the_first_user_shuts_out_who_has_not_logged_in(lone: Admin, tmp_path: Path) -> None:
+async def test_the_first_user_makes_login_required(lone: Admin, tmp_path: Path) -> None:
     assert (await lone.get("/api/v1/me")).status == 200
     AccountsFile(tmp_path).add_user(User("ada", Role.ADMIN, QUICK.hash(WORDS)))
     assert (await lone.get("/api/v1/me")).status == 401
     assert (await lone.get("/api/v1/me", await lone.cookie("ada"))).status == 200
 
 
-async def test_a_damaged_file_lets_nobody_in_and_tells_strangers_nothing(lone: Admin, tmp_path: Path) -> None:
+async def test_a_damaged_file_admits_nobody_and_reveals_nothing(lone: Admin, tmp_path: Path) -> None:
     (tmp_path / "people.json").write_text("{")
     for path in ("/api/v1/me", "/", "/login"):
         answer = await lone.get(path)
@@ -127,7 +125,7 @@ async def test_a_damaged_file_lets_nobody_in_and_tells_strangers_nothing(lone: A
 # --- tokens
 
 
-async def test_a_token_opens_what_its_role_may(admin: Admin, tmp_path: Path) -> None:
+async def test_a_token_has_the_permissions_of_its_role(admin: Admin, tmp_path: Path) -> None:
     token = AccountsFile(tmp_path).add_token("ci", Role.OPERATOR)
     bearer = {"Authorization": f"Bearer {token}", **STRANGER}
     assert (await admin.get("/api/v1/me", bearer)).text == '{"name": "token:ci", "role": "operator", "via": "api"}'
@@ -156,14 +154,14 @@ async def test_a_token_opens_what_its_role_may(admin: Admin, tmp_path: Path) -> 
         LOCAL_TOKEN,
     ],
 )
-async def test_a_wrong_token_is_refused_whatever_else_is_sent(admin: Admin, header: str) -> None:
+async def test_an_invalid_token_is_refused_whatever_else_is_sent(admin: Admin, header: str) -> None:
     cookie = await admin.cookie("ada")
     answer = await admin.get("/api/v1/me", {"Authorization": header, **cookie})
     assert answer.status == 401
     assert admin.diary.last() == ("unknown", "request", "refused", "Invalid token")
 
 
-async def test_the_local_token_is_good_on_this_machine_alone(admin: Admin, lone: Admin) -> None:
+async def test_the_local_token_is_valid_only_on_this_machine(admin: Admin, lone: Admin) -> None:
     bearer = {"Authorization": f"bearer {LOCAL_TOKEN}"}
     for one in (admin, lone):
         answer = await one.get("/api/v1/me", bearer)
@@ -175,7 +173,7 @@ async def test_the_local_token_is_good_on_this_machine_alone(admin: Admin, lone:
 
 
 @pytest.mark.parametrize("name", ["vera", "otto", "ada"])
-async def test_each_role_gets_what_is_for_it_and_no_more(admin: Admin, name: str) -> None:
+async def test_each_role_has_exactly_its_permissions(admin: Admin, name: str) -> None:
     cookie = await admin.cookie(name)
     for path in ("/api/v1/thing", "/thing"):
         assert (await admin.get(path, cookie)).status == 200
@@ -204,7 +202,7 @@ async def test_each_role_gets_what_is_for_it_and_no_more(admin: Admin, name: str
         {"Sec-Fetch-Site": "same-origin", "Origin": "http://evil.example"},
     ],
 )
-async def test_a_cookie_changes_nothing_without_our_own_origin(admin: Admin, headers: dict[str, str]) -> None:
+async def test_a_cookie_changes_nothing_from_another_origin(admin: Admin, headers: dict[str, str]) -> None:
     cookie = await admin.cookie("ada")
     for path in ("/api/v1/thing", "/logout"):
         answer = await admin.ask("POST", path, {**headers, **cookie})
@@ -213,21 +211,21 @@ async def test_a_cookie_changes_nothing_without_our_own_origin(admin: Admin, hea
     assert (await admin.get("/api/v1/me", {**headers, **cookie})).status == 200, "looking is free, and not logged out"
 
 
-async def test_a_browser_that_says_same_origin_may_change(admin: Admin) -> None:
+async def test_a_same_origin_browser_may_change(admin: Admin) -> None:
     cookie = await admin.cookie("ada")
     headers = {"Sec-Fetch-Site": "same-origin", **cookie}
     assert (await admin.ask("POST", "/api/v1/thing", headers, json={})).status == 200
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
-async def test_the_api_takes_json_alone(admin: Admin, kind: str) -> None:
+async def test_the_api_accepts_only_json(admin: Admin, kind: str) -> None:
     cookie = await admin.cookie("ada")
     answer = await admin.post("/api/v1/thing", {**cookie, "Content-Type": kind}, data=b"{}")
     assert (answer.status, answer.type) == (415, "application/problem+json")
     assert (await admin.post("/api/v1/thing", cookie)).status == 200, "nothing needs no kind"
 
 
-async def test_pages_take_no_json(admin: Admin) -> None:
+async def test_pages_accept_no_json(admin: Admin) -> None:
     assert (await admin.post("/logout", await admin.cookie("ada"), json={})).status == 415
 
 
@@ -238,7 +236,7 @@ def forged(admin: Admin, **changed: Any) -> dict[str, str]:
     return {"Cookie": f"{COOKIE}={AdminCookies(secrets).sign(dataclasses.replace(session, **changed))}"}
 
 
-async def test_a_cookie_is_good_until_it_ends_whichever_secret_signed_it(admin: Admin) -> None:
+async def test_a_cookie_is_valid_until_it_expires_whichever_secret_signed_it(admin: Admin) -> None:
     good = [forged(admin), forged(admin, secrets=SECRETS[1:])]
     assert [(await admin.get("/api/v1/me", one)).status for one in good] == [200, 200]
     admin.now += 10
@@ -255,12 +253,12 @@ async def test_a_cookie_is_good_until_it_ends_whichever_secret_signed_it(admin: 
         {"secrets": ("somebody else's 0000",)},
     ],
 )
-async def test_a_cookie_of_anything_else_is_none(admin: Admin, changed: dict[str, Any]) -> None:
+async def test_a_cookie_signed_for_anything_else_is_invalid(admin: Admin, changed: dict[str, Any]) -> None:
     assert (await admin.get("/api/v1/me", forged(admin, **changed))).status == 401
     assert (await admin.get("/", forged(admin, **changed))).headers["Location"] == "/login?next=/"
 
 
-async def test_logging_out_ends_the_session_for_whoever_has_its_cookie_and_no_other(admin: Admin) -> None:
+async def test_logging_out_ends_only_that_session(admin: Admin) -> None:
     one, other = await admin.cookie("otto"), await admin.cookie("otto")
     answer = await admin.post("/logout", one)
     assert (answer.status, answer.headers["Location"]) == (303, "/login")
@@ -275,7 +273,7 @@ async def test_logging_out_ends_the_session_for_whoever_has_its_cookie_and_no_ot
     assert (await admin.post("/logout", await admin.cookie("vera"))).status == 303
 
 
-async def test_sessions_hold_and_end_for_all_controllers_and_over_their_restarts(
+async def test_sessions_are_shared_by_controllers_and_survive_restarts(
     admin: Admin, access_store: LoginStore, tmp_path: Path
 ) -> None:
     cookie, gone = await admin.cookie("otto"), await admin.cookie("otto")
@@ -288,7 +286,7 @@ async def test_sessions_hold_and_end_for_all_controllers_and_over_their_restarts
 
 
 @pytest.mark.parametrize("what", ["role", "password", "code", "removed"])
-async def test_a_change_of_the_user_ends_their_sessions_and_no_others(admin: Admin, tmp_path: Path, what: str) -> None:
+async def test_changing_a_user_ends_only_their_sessions(admin: Admin, tmp_path: Path, what: str) -> None:
     file = AccountsFile(tmp_path)
     for name in ("emma", "fred"):
         file.add_user(User(name, Role.OPERATOR, QUICK.hash(WORDS)))
@@ -310,7 +308,7 @@ async def test_a_change_of_the_user_ends_their_sessions_and_no_others(admin: Adm
 # --- when the store is away
 
 
-async def test_without_the_store_who_is_in_may_look_and_nobody_comes_in(admin: Admin, tmp_path: Path) -> None:
+async def test_without_the_store_logged_in_users_may_look_and_nobody_logs_in(admin: Admin, tmp_path: Path) -> None:
     cookie = await admin.cookie("ada")
     async with Admin(settings_in(tmp_path, USERS), Gone(), Diary()) as cut_off:
         assert (await cut_off.get("/api/v1/thing", cookie)).status == 200
@@ -322,12 +320,12 @@ async def test_without_the_store_who_is_in_may_look_and_nobody_comes_in(admin: A
         assert (await cut_off.get("/api/v1/me", {"Authorization": f"Bearer {LOCAL_TOKEN}"})).status == 200
 
 
-async def test_an_audit_log_that_is_away_keeps_nobody_out(admin: Admin) -> None:
+async def test_an_unavailable_audit_log_refuses_nobody(admin: Admin) -> None:
     admin.diary.lost = True
     assert (await admin.log_in("otto")).status == 303
 
 
-async def test_strangers_dont_flood_the_audit_log(admin: Admin) -> None:
+async def test_unauthenticated_clients_cannot_flood_the_audit_log(admin: Admin) -> None:
     for _ in range(REFUSAL_RECORDS_BURST + 20):
         await admin.get("/api/v1/me", {"Authorization": "Bearer wrong"})
     assert len(admin.diary.entries) <= REFUSAL_RECORDS_BURST + 5
@@ -339,7 +337,7 @@ async def test_strangers_dont_flood_the_audit_log(admin: Admin) -> None:
 # --- by which name
 
 
-async def test_only_known_names_are_answered(access_store: LoginStore, tmp_path: Path) -> None:
+async def test_only_known_host_names_are_served(access_store: LoginStore, tmp_path: Path) -> None:
     settings = settings_in(tmp_path, USERS, admin_hosts=("waitroom.example.com",))
     async with Admin(settings, access_store, Diary()) as admin:
         for host, status in {

@@ -60,9 +60,7 @@ async def goes_on(feed: aiohttp.StreamReader) -> None:
 
 
 @pytest.mark.parametrize("what", ["logout", "role", "password", "removed", "token"])
-async def test_the_feed_ends_for_whoever_is_no_longer_let_in_and_for_nobody_else(
-    store: LoginStore, tmp_path: Path, what: str
-) -> None:
+async def test_the_feed_ends_only_for_users_who_lose_access(store: LoginStore, tmp_path: Path, what: str) -> None:
     made = Made()
     async with Admin(settings_in(tmp_path, USERS), store, Diary(), made) as admin:
         await ends(admin, made, tmp_path, what)
@@ -94,9 +92,7 @@ async def ends(admin: Admin, made: Made, tmp_path: Path, what: str) -> None:
         await goes_on(his)
 
 
-async def test_the_feed_of_whoever_is_on_this_machine_ends_with_the_first_user(
-    store: LoginStore, tmp_path: Path
-) -> None:
+async def test_local_feeds_end_when_the_first_user_is_added(store: LoginStore, tmp_path: Path) -> None:
     made = Made()
     async with (
         Admin(settings_in(tmp_path), store, Diary(), made) as lone,
@@ -108,7 +104,7 @@ async def test_the_feed_of_whoever_is_on_this_machine_ends_with_the_first_user(
         assert (await feed.read()).count(b"event: rooms") <= told + 1
 
 
-async def test_without_the_store_who_listens_goes_on_listening(store: LoginStore, tmp_path: Path) -> None:
+async def test_listeners_keep_listening_without_the_store(store: LoginStore, tmp_path: Path) -> None:
     async with Admin(settings_in(tmp_path, USERS), store, Diary()) as admin:
         cookie = await admin.cookie("ada")
     async with (

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 STRANGER = {"X-Forwarded-For": "203.0.113.9"}
 
 
-async def test_who_logs_in_gets_a_cookie_that_scripts_and_other_sites_dont(admin: Admin) -> None:
+async def test_a_login_sets_a_cookie_hidden_from_scripts_and_other_sites(admin: Admin) -> None:
     answer = await admin.log_in("Otto ")
     assert answer.set_cookie is not None
     attributes = set(answer.set_cookie.split("; ")[1:])
@@ -30,7 +30,7 @@ async def test_who_logs_in_gets_a_cookie_that_scripts_and_other_sites_dont(admin
     assert admin.diary.last() == ("otto", "login", "done", "")
 
 
-async def test_over_https_the_cookie_stays_there(admin: Admin) -> None:
+async def test_over_https_the_cookie_is_secure(admin: Admin) -> None:
     https = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https", "Host": "127.0.0.1"}
     answer = await admin.log_in("otto", headers={**https, "Origin": "https://127.0.0.1"})
     assert answer.status == 303
@@ -45,7 +45,7 @@ WAYS_TO_BE_WRONG = {
 }
 
 
-async def test_the_answer_is_the_same_whatever_was_wrong(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_response_is_the_same_whatever_was_wrong(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
     checked: list[str] = []
     verify = PasswordChecker.verify
 
@@ -67,17 +67,17 @@ async def test_the_answer_is_the_same_whatever_was_wrong(admin: Admin, monkeypat
     assert {hashed.split("$")[3] for hashed in checked} == {"m=8,t=1,p=1"}
 
 
-async def test_an_unknown_user_never_gets_in_by_the_password_that_stands_in(admin: Admin) -> None:
+async def test_an_unknown_user_cannot_log_in_with_the_placeholder_password(admin: Admin) -> None:
     assert (await admin.log_in("nobody", WORDS)).status == 403
 
 
 @pytest.mark.parametrize("fields", [{}, {"name": "otto"}, {"password": WORDS}, {"name": "", "password": ""}])
-async def test_a_form_with_parts_missing_lets_nobody_in(admin: Admin, fields: dict[str, str]) -> None:
+async def test_an_incomplete_form_logs_nobody_in(admin: Admin, fields: dict[str, str]) -> None:
     answer = await admin.post("/login", data={"x": "y", **fields})
     assert (answer.status, answer.set_cookie) == (403, None)
 
 
-async def test_a_code_is_asked_for_and_works_once(admin: Admin) -> None:
+async def test_a_code_is_required_and_works_once(admin: Admin) -> None:
     otp = pyotp.TOTP(TOTP)
     code = otp.at(admin.now)
     assert (await admin.log_in("tina")).status == 403
@@ -92,7 +92,7 @@ async def test_a_code_is_asked_for_and_works_once(admin: Admin) -> None:
     assert (await admin.log_in("tina", code=code)).status == 403, "too old"
 
 
-async def test_tries_are_slowed_and_it_is_said_how_long(admin: Admin) -> None:
+async def test_attempts_are_throttled_with_retry_after(admin: Admin) -> None:
     answers = [await admin.log_in("otto", "incorrect horse") for _ in range(5)]
     assert [one.status for one in answers] == [403, 403, 403, 403, 429]
     assert "Too many attempts. Try again in 1 s." in answers[-1].text
@@ -106,7 +106,7 @@ async def test_tries_are_slowed_and_it_is_said_how_long(admin: Admin) -> None:
     assert (await admin.log_in("vera")).status == 303, "others aren't"
 
 
-async def test_too_many_at_once_are_asked_to_come_back(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_many_concurrent_logins_are_asked_to_retry(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
     async def busy(*_: object) -> bool:
         raise TooBusyError("so many")
 
@@ -138,7 +138,7 @@ async def test_too_many_at_once_are_asked_to_come_back(admin: Admin, monkeypatch
         ),
     ],
 )
-async def test_what_is_no_login_form_is_refused(admin: Admin, more: dict[str, Any], status: int) -> None:
+async def test_other_content_than_a_login_form_is_refused(admin: Admin, more: dict[str, Any], status: int) -> None:
     answer = await admin.post("/login", **more)
     assert (answer.status, answer.set_cookie) == (status, None)
 
@@ -152,7 +152,7 @@ async def test_a_body_of_unknown_length_is_refused(admin: Admin) -> None:
 
 
 @pytest.mark.parametrize("headers", [{}, {"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}])
-async def test_nobody_is_logged_in_by_a_page_from_elsewhere(admin: Admin, headers: dict[str, str]) -> None:
+async def test_a_foreign_page_logs_nobody_in(admin: Admin, headers: dict[str, str]) -> None:
     answer = await admin.ask("POST", "/login", headers, data={"name": "otto", "password": WORDS})
     assert (answer.status, answer.set_cookie) == (403, None)
     assert admin.diary.last() == ("unknown", "request", "refused", "Cross-site request")

@@ -57,22 +57,22 @@ async def pauses(clock: Clock, tries: int, attempt: Callable[[int], Awaitable[fl
     return found
 
 
-async def test_after_a_few_tries_each_pause_for_a_name_is_twice_the_one_before(store: LoginStore, clock: Clock) -> None:
+async def test_after_a_few_attempts_each_pause_for_a_name_doubles(store: LoginStore, clock: Clock) -> None:
     found = await pauses(clock, 12, lambda n: store.attempt("anna", f"198.51.100.{n}"))
     assert found == [0] * (NAME_BACKOFF.free + 1) + [1, 2, 4, 8, 16, 32, 60, 60]
 
 
-async def test_and_for_an_address_whatever_names_it_tries(store: LoginStore, clock: Clock) -> None:
+async def test_pauses_for_an_address_double_whatever_names_it_tries(store: LoginStore, clock: Clock) -> None:
     found = await pauses(clock, 23, lambda n: store.attempt(f"name-{n}", HOME))
     assert found == [0] * (ADDRESS_BACKOFF.free + 1) + [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900]
 
 
-async def test_tries_made_at_once_are_no_more_than_those_made_one_by_one(store: LoginStore) -> None:
+async def test_concurrent_attempts_count_like_sequential_ones(store: LoginStore) -> None:
     waits = await asyncio.gather(*(store.attempt("anna", f"198.51.100.{n}") for n in range(50)))
     assert sum(wait == 0 for wait in waits) == NAME_BACKOFF.free + 1
 
 
-async def test_asking_while_one_must_wait_makes_the_wait_no_longer(store: LoginStore, clock: Clock) -> None:
+async def test_attempts_during_a_pause_do_not_prolong_it(store: LoginStore, clock: Clock) -> None:
     while await store.attempt("anna", HOME) == 0:
         pass
     waits = []
@@ -82,7 +82,7 @@ async def test_asking_while_one_must_wait_makes_the_wait_no_longer(store: LoginS
     assert waits == [1, 0.9, 0.8, 0.7, 0.6]
 
 
-async def test_success_forgets_the_name_and_one_try_of_the_address(store: LoginStore, redis_client: Redis) -> None:
+async def test_success_clears_the_name_and_one_attempt_of_the_address(store: LoginStore, redis_client: Redis) -> None:
     for _ in range(3):
         await store.attempt("anna", HOME)
     await store.succeeded("anna", HOME)
@@ -93,9 +93,7 @@ async def test_success_forgets_the_name_and_one_try_of_the_address(store: LoginS
     assert await redis_client.dbsize() == 1, "nothing is made by it"
 
 
-async def test_ones_own_success_forgets_nothing_of_what_was_tried_with_other_names(
-    store: LoginStore, clock: Clock
-) -> None:
+async def test_a_success_clears_no_attempts_with_other_names(store: LoginStore, clock: Clock) -> None:
     for n in range(ADDRESS_BACKOFF.free * 2):
         if wait := await store.attempt(f"victim-{n}", HOME):
             clock.forward(wait)
@@ -107,9 +105,7 @@ async def test_ones_own_success_forgets_nothing_of_what_was_tried_with_other_nam
     assert await store.attempt("another", HOME) > 60
 
 
-async def test_tries_are_forgotten_in_the_end_and_take_no_more_than_a_fixed_room(
-    store: LoginStore, redis_client: Redis
-) -> None:
+async def test_attempts_expire_and_use_bounded_memory(store: LoginStore, redis_client: Redis) -> None:
     await store.attempt("anna", HOME)
     async for key in redis_client.scan_iter("*"):
         assert 0 < await redis_client.pttl(key) <= COUNTER_SECONDS * 1000
@@ -118,21 +114,21 @@ async def test_tries_are_forgotten_in_the_end_and_take_no_more_than_a_fixed_room
         assert len(counter) == 4, "there are 65,536 of a kind, whatever is typed in"
 
 
-async def test_neighbours_in_ipv6_count_as_one_and_others_do_not(store: LoginStore, redis_client: Redis) -> None:
+async def test_an_ipv6_network_counts_as_one_address(store: LoginStore, redis_client: Redis) -> None:
     for address in ("2001:db8::1", "2001:db8::ffff:1", "2001:db8:0:1::1", "unknown"):
         await store.attempt("anna", address)
     counted = [key async for key in redis_client.scan_iter(f"{PREFIX}:tries:address:*")]
     assert len(counted) == 3
 
 
-async def test_a_clock_that_is_set_back_locks_nobody_out(store: LoginStore, clock: Clock) -> None:
+async def test_setting_the_clock_back_locks_nobody_out(store: LoginStore, clock: Clock) -> None:
     while await store.attempt("anna", HOME) == 0:
         pass
     clock.forward(-86400)
     assert await store.attempt("anna", HOME) <= NAME_BACKOFF.max_seconds
 
 
-async def test_controllers_share_it(redis_client: Redis, each_server: str, clock: Clock) -> None:
+async def test_controllers_share_the_attempts(redis_client: Redis, each_server: str, clock: Clock) -> None:
     async with connect(each_server, timeout_seconds=10) as other:
         one, two = LoginStore(redis_client, clock=clock), LoginStore(other, clock=clock)
         for store in (one, two, one, two):
@@ -145,21 +141,21 @@ async def test_controllers_share_it(redis_client: Redis, each_server: str, clock
         assert not await two.use_code("anna", 5)
 
 
-async def test_the_servers_clock_counts_where_no_other_is_given(redis_client: Redis) -> None:
+async def test_the_servers_clock_is_the_default(redis_client: Redis) -> None:
     store = LoginStore(redis_client)
     # As many as it takes: each pause is twice as long as the last.
     wait = await eventually(lambda: store.attempt("anna", HOME), every=0.0)
     assert 0 < wait <= NAME_BACKOFF.max_seconds
 
 
-async def test_a_code_is_used_up_for_one_user_and_one_interval(store: LoginStore) -> None:
+async def test_a_used_code_is_rejected_for_its_user_and_interval(store: LoginStore) -> None:
     used = await asyncio.gather(*(store.use_code("anna", 5) for _ in range(20)))
     assert used.count(True) == 1
     assert await store.use_code("anna", 6)
     assert await store.use_code("bob", 5)
 
 
-async def test_an_ended_session_is_remembered_for_as_long_as_it_would_have_lasted(
+async def test_an_ended_session_is_remembered_until_it_would_have_expired(
     store: LoginStore, redis_client: Redis
 ) -> None:
     await store.end_session("an-id", 100)

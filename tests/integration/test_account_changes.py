@@ -31,9 +31,7 @@ async def told(redis: Redis) -> list[tuple[dict[str, object], dict[str, object]]
     return [(dict(one.old), dict(one.new)) for one in reversed(entries)]
 
 
-async def test_what_changes_while_it_runs_and_while_it_doesnt_is_written_once(
-    redis_client: Redis, tmp_path: Path
-) -> None:
+async def test_changes_are_audited_once_whether_or_not_the_gateway_runs(redis_client: Redis, tmp_path: Path) -> None:
     file = AccountsFile(tmp_path)
     watcher = AccountWatcher(tmp_path, (), Audit(redis_client))
     await watcher.check()
@@ -65,7 +63,7 @@ async def test_what_changes_while_it_runs_and_while_it_doesnt_is_written_once(
     assert not any(one.sha256 in kept for one in file.read().tokens.values())
 
 
-async def test_what_the_log_couldnt_take_is_written_when_it_can(redis_client: Redis, tmp_path: Path) -> None:
+async def test_changes_are_audited_when_the_log_is_available_again(redis_client: Redis, tmp_path: Path) -> None:
     AccountsFile(tmp_path).add_user(User("anna", Role.OPERATOR, QUICK.hash(WORDS)))
     watcher = AccountWatcher(tmp_path, (), Audit(redis_client))
     await redis_client.set(STATE, "in the way")
@@ -77,16 +75,14 @@ async def test_what_the_log_couldnt_take_is_written_when_it_can(redis_client: Re
 
 
 @pytest.mark.parametrize("damaged", ["", "[]", "{", '{"anna": 3}', '{"anna": ["viewer"]}'])
-async def test_what_was_noted_and_cant_be_read_is_written_anew(
-    redis_client: Redis, tmp_path: Path, damaged: str
-) -> None:
+async def test_an_unreadable_snapshot_is_rewritten(redis_client: Redis, tmp_path: Path, damaged: str) -> None:
     AccountsFile(tmp_path).add_user(User("anna", Role.OPERATOR, QUICK.hash(WORDS)))
     (tmp_path / RECORDED_FILE).write_text(damaged)
     await AccountWatcher(tmp_path, (), Audit(redis_client)).check()
     assert await told(redis_client) == [({}, {"anna": "operator"})]
 
 
-async def test_a_damaged_people_file_is_nobodys_removal(redis_client: Redis, tmp_path: Path) -> None:
+async def test_a_damaged_people_file_is_no_removal(redis_client: Redis, tmp_path: Path) -> None:
     file = AccountsFile(tmp_path)
     file.add_user(User("anna", Role.OPERATOR, QUICK.hash(WORDS)))
     watcher = AccountWatcher(tmp_path, (), Audit(redis_client))

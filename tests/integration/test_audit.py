@@ -40,7 +40,7 @@ async def rewritten(redis: Redis, change: list[tuple[bytes, dict[bytes, bytes]]]
         await redis.xadd(STREAM, fields, id=id_)
 
 
-async def test_tells_who_did_what_newest_first(redis_client: Redis) -> None:
+async def test_entries_are_listed_newest_first(redis_client: Redis) -> None:
     audit = await written(redis_client, 3)
     await audit.record(SOMEBODY, "login", outcome="refused")
 
@@ -67,7 +67,7 @@ async def test_an_untouched_log_is_intact(redis_client: Redis) -> None:
 
 
 @pytest.mark.parametrize("which", [0, 2, 4])
-async def test_a_removed_entry_shows(redis_client: Redis, which: int) -> None:
+async def test_a_removed_entry_is_detected(redis_client: Redis, which: int) -> None:
     audit = await written(redis_client, 5)
     await redis_client.xdel(STREAM, (await ids(redis_client))[which])
 
@@ -77,14 +77,14 @@ async def test_a_removed_entry_shows(redis_client: Redis, which: int) -> None:
     assert "removed" in verdict.summary
 
 
-async def test_a_log_emptied_shows(redis_client: Redis) -> None:
+async def test_an_emptied_log_is_detected(redis_client: Redis) -> None:
     audit = await written(redis_client, 5)
     await redis_client.delete(STREAM)
     assert not (await audit.verify()).intact
 
 
 @pytest.mark.parametrize("which", [0, 2, 4])
-async def test_an_altered_entry_shows(redis_client: Redis, which: int) -> None:
+async def test_an_altered_entry_is_detected(redis_client: Redis, which: int) -> None:
     audit = await written(redis_client, 5)
     entries = await redis_client.xrange(STREAM)
     said = json.loads(entries[which][1][b"entry"])
@@ -97,7 +97,7 @@ async def test_an_altered_entry_shows(redis_client: Redis, which: int) -> None:
     assert verdict.summary == f"Entry {entries[which][0].decode()} was altered."
 
 
-async def test_reordered_entries_show(redis_client: Redis) -> None:
+async def test_reordered_entries_are_detected(redis_client: Redis) -> None:
     audit = await written(redis_client, 5)
     entries = await redis_client.xrange(STREAM)
     entries[1], entries[2] = (entries[1][0], entries[2][1]), (entries[2][0], entries[1][1])
@@ -105,14 +105,14 @@ async def test_reordered_entries_show(redis_client: Redis) -> None:
     assert not (await audit.verify()).intact
 
 
-async def test_an_entry_slipped_in_shows(redis_client: Redis) -> None:
+async def test_an_inserted_entry_is_detected(redis_client: Redis) -> None:
     audit = await written(redis_client, 3)
     _, fields = (await redis_client.xrange(STREAM))[-1]
     await redis_client.xadd(STREAM, fields)
     assert not (await audit.verify()).intact
 
 
-async def test_letting_the_oldest_go_is_no_tampering(redis_client: Redis) -> None:
+async def test_trimming_the_oldest_entries_is_not_tampering(redis_client: Redis) -> None:
     audit = await written(redis_client, 12, most=5)
 
     verdict = await audit.verify()
@@ -137,7 +137,7 @@ async def test_two_controllers_write_one_chain(valkey: str) -> None:
     assert (verdict.intact, verdict.entries) == (True, 80)
 
 
-async def test_more_than_a_page_is_gone_through(redis_client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_log_of_several_pages_is_verified(redis_client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("waitroom.control.audit.log.PAGE_SIZE", 3)
     audit = await written(redis_client, 10)
     assert (await audit.verify()).entries == 10
@@ -146,13 +146,13 @@ async def test_more_than_a_page_is_gone_through(redis_client: Redis, monkeypatch
     assert not (await audit.verify()).intact
 
 
-async def test_what_cant_be_read_is_still_listed(redis_client: Redis) -> None:
+async def test_unreadable_entries_are_still_listed(redis_client: Redis) -> None:
     audit = await written(redis_client, 1)
     await redis_client.xadd(STREAM, {"entry": "rubbish"})
     assert (await audit.read())[0].action == ""
     assert await redis_client.hget(STATE, "added") == b"1"
 
 
-async def test_a_store_that_is_gone_stops_nobody(valkey: str) -> None:
+async def test_an_unavailable_store_stops_nobody(valkey: str) -> None:
     async with connect("unix:///nowhere/waitroom.sock", timeout_seconds=0.1) as gone:
         await Audit(gone).record(SOMEBODY, "change")

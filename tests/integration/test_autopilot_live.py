@@ -130,7 +130,7 @@ async def stall_times() -> AsyncIterator[list[float]]:
         looking.cancel()
 
 
-async def test_it_finds_the_rate_and_finds_it_again_when_the_shop_shrinks(
+async def test_it_finds_the_capacity_and_finds_it_again_when_the_shop_shrinks(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     run = await run_shop(tmp_path_factory.mktemp("first"))
@@ -145,7 +145,7 @@ async def test_it_finds_the_rate_and_finds_it_again_when_the_shop_shrinks(
     assert run.failed < 0.01, run.report
 
 
-async def test_a_shop_that_hangs_gets_nobody_and_gets_visitors_again_by_itself(tmp_path: Path) -> None:
+async def test_a_shop_that_hangs_gets_no_visitors_until_it_recovers(tmp_path: Path) -> None:
     async with demo_shop(tmp_path, LARGE) as (shop, child):
         settings = room(shop, rate_per_minute=120, autopilot=True, autopilot_floor=60, autopilot_ceiling=5000)
         settings["upstream_first_byte_seconds"] = 5

@@ -89,7 +89,7 @@ async def control(redis_client: Redis) -> Callable[[str], Control]:
     return make
 
 
-async def test_a_failing_shop_gets_nobody_and_the_room_stays_open(control: Callable[[str], Control]) -> None:
+async def test_a_failing_shop_gets_no_visitors_and_the_room_stays_open(control: Callable[[str], Control]) -> None:
     one = control("one")
     await one.step(times=4)
     assert await one.step(FAILING) is Move.HOLD
@@ -100,7 +100,7 @@ async def test_a_failing_shop_gets_nobody_and_the_room_stays_open(control: Calla
     assert (await one.step(HEALTHY, times=8), await one.rate()) != (None, 0)
 
 
-async def test_one_of_two_decides_and_the_other_goes_on_when_it_is_gone(
+async def test_one_of_two_controllers_decides_and_the_other_takes_over(
     control: Callable[[str], Control], redis_client: Redis
 ) -> None:
     one, other = control("one"), control("other")
@@ -119,7 +119,7 @@ async def test_one_of_two_decides_and_the_other_goes_on_when_it_is_gone(
     assert await one.step() is None
 
 
-async def test_what_was_learnt_survives_a_restart_of_control(control: Callable[[str], Control]) -> None:
+async def test_learned_state_survives_a_restart_of_control(control: Callable[[str], Control]) -> None:
     one = control("one")
     await one.step(times=4)
     before = (await one.controller.decision_log.acquire())[1]
@@ -131,7 +131,7 @@ async def test_what_was_learnt_survives_a_restart_of_control(control: Callable[[
     assert after.best_p50 == pytest.approx(before.best_p50, rel=0.01)
 
 
-async def test_decisions_that_change_something_are_kept_with_a_bound(control: Callable[[str], Control]) -> None:
+async def test_decisions_with_an_effect_are_kept_within_a_bound(control: Callable[[str], Control]) -> None:
     one = control("one")
     await one.step(times=4)
     await one.step(FAILING)
@@ -145,7 +145,7 @@ async def test_decisions_that_change_something_are_kept_with_a_bound(control: Ca
     assert len(await one.controller.decision_log.decisions(10_000)) == KEPT_DECISIONS
 
 
-async def test_off_it_does_nothing_and_a_hold_does_not_outlive_it(control: Callable[[str], Control]) -> None:
+async def test_switched_off_it_does_nothing_and_its_hold_ends(control: Callable[[str], Control]) -> None:
     one = control("one")
     one.on = False
     assert await one.step(FAILING, times=6) is None
@@ -159,7 +159,7 @@ async def test_off_it_does_nothing_and_a_hold_does_not_outlive_it(control: Calla
     assert await one.step(FAILING) is None
 
 
-async def test_an_operators_pause_is_no_hold_and_stays(control: Callable[[str], Control]) -> None:
+async def test_an_operators_pause_is_not_a_hold_and_stays(control: Callable[[str], Control]) -> None:
     one = control("one")
     await one.step(times=4)
     await one.store.set_state(RoomState.PAUSED)
@@ -169,7 +169,7 @@ async def test_an_operators_pause_is_no_hold_and_stays(control: Callable[[str], 
     assert one.view.state is RoomState.PAUSED
 
 
-async def test_without_the_store_or_the_shops_figures_nothing_is_decided(control: Callable[[str], Control]) -> None:
+async def test_nothing_is_decided_without_the_store_or_the_shops_figures(control: Callable[[str], Control]) -> None:
     one = control("one")
     await one.step(times=4)
     assert await one.step(UpstreamStats()) is None
@@ -181,7 +181,7 @@ async def test_without_the_store_or_the_shops_figures_nothing_is_decided(control
     assert await one.step(FAILING) is Move.HOLD
 
 
-async def test_a_store_that_does_not_answer_is_told_as_that(control: Callable[[str], Control]) -> None:
+async def test_an_unavailable_store_is_logged(control: Callable[[str], Control]) -> None:
     one = control("one")
     await one.step(times=4)
     async with connect("unix:///nowhere/redis.sock") as gone:
@@ -203,7 +203,7 @@ async def test_nobody_is_called_during_a_hold(control: Callable[[str], Control])
     assert (await one.store.view()).waiting >= 4
 
 
-async def test_who_has_lost_the_lease_notes_nothing(control: Callable[[str], Control]) -> None:
+async def test_a_controller_without_the_lease_writes_nothing(control: Callable[[str], Control]) -> None:
     one, other = control("one"), control("other")
     await one.step(times=4)
     _, memory, decision = await one.controller.decision_log.acquire()

@@ -95,7 +95,7 @@ async def curl(scheme: str, pair: tuple[Path, Path], port: int, *arguments: str,
 
 
 @pytest.mark.parametrize("version", ["send-proxy", "send-proxy-v2", "send-proxy-v2-ssl"])
-async def test_the_shop_is_told_of_the_visitor_behind_haproxy(
+async def test_the_shop_gets_the_visitors_address_behind_haproxy(
     balancers: dict[str, int], gateway: Gateway, scheme: str, pair: tuple[Path, Path], shop: Shop, version: str
 ) -> None:
     path = f"/{scheme}-{version}"
@@ -172,7 +172,7 @@ async def asked(
         (BALANCER, V1 + V1),
     ],
 )
-async def test_a_connection_that_has_no_right_to_a_header_or_a_bad_one_is_refused(
+async def test_an_untrusted_or_malformed_proxy_header_is_refused(
     gateway: Gateway, scheme: str, pair: tuple[Path, Path], shop: Shop, source: str, header: bytes
 ) -> None:
     answer = await asked(gateway, source, header, scheme, pair, b"refused")
@@ -190,14 +190,14 @@ async def test_a_connection_that_has_no_right_to_a_header_or_a_bad_one_is_refuse
         (LOCAL, BALANCER),
     ],
 )
-async def test_the_address_in_the_header_is_the_peer_s(
+async def test_the_address_in_the_header_becomes_the_clients(
     gateway: Gateway, scheme: str, pair: tuple[Path, Path], shop: Shop, header: bytes, told: str
 ) -> None:
     assert b" 200 OK" in await asked(gateway, BALANCER, header, scheme, pair, b"told")
     assert shop.last("/told").one("X-Forwarded-For") == told
 
 
-async def test_headers_of_a_visitor_whose_address_is_not_known_are_not_believed(
+async def test_forwarding_headers_of_a_visitor_of_unknown_address_are_ignored(
     gateway: Gateway, scheme: str, pair: tuple[Path, Path], shop: Shop
 ) -> None:
     """The balancer passes on what it was sent; that it is trusted itself says nothing of that."""
@@ -208,7 +208,7 @@ async def test_headers_of_a_visitor_whose_address_is_not_known_are_not_believed(
         assert ("6.6.6.6" in (shop.last("/lie").one("X-Forwarded-For") or "")) is believed
 
 
-async def test_a_header_may_come_in_pieces_and_with_what_follows_it(
+async def test_a_header_may_arrive_in_pieces_and_with_following_data(
     gateway: Gateway, pair: tuple[Path, Path], scheme: str, shop: Shop
 ) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, local_addr=(BALANCER, 0))
@@ -224,14 +224,14 @@ async def test_a_header_may_come_in_pieces_and_with_what_follows_it(
     writer.transport.abort()
 
 
-async def test_a_header_that_never_comes_is_not_waited_for(gateway: Gateway, scheme: str) -> None:
+async def test_a_missing_header_times_out(gateway: Gateway, scheme: str) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, local_addr=(BALANCER, 0))
     writer.write(V1[:20])
     assert await Sent(reader, writer).answer() == b""
     writer.transport.abort()
 
 
-async def test_the_limit_of_connections_counts_visitors_and_not_the_balancer(
+async def test_the_connection_limit_counts_visitors_and_not_the_balancer(
     gateway: Gateway, pair: tuple[Path, Path], scheme: str
 ) -> None:
     async with contextlib.AsyncExitStack() as stack:
@@ -259,5 +259,5 @@ async def test_the_limit_of_connections_counts_visitors_and_not_the_balancer(
     await eventually(again)
 
 
-async def test_the_gateway_knows_that_it_serves(gateway: Gateway) -> None:
+async def test_the_gateway_is_ready(gateway: Gateway) -> None:
     await eventually(gateway.is_ready)

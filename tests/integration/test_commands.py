@@ -109,7 +109,7 @@ async def test_extend_lengthens_a_session_up_to_its_end(gateway: Gateway, shop: 
     assert visitor.pass_.expires_at == visitor.pass_.ends_at
 
 
-async def test_remaining_is_told_to_all_who_wait(gateway: Gateway, shop: Shop) -> None:
+async def test_remaining_is_shown_to_waiting_visitors(gateway: Gateway, shop: Shop) -> None:
     inside = await filled(gateway, "remaining")
     other = Visitor(gateway, "remaining")
     await other.waits()
@@ -128,7 +128,7 @@ async def test_remaining_is_told_to_all_who_wait(gateway: Gateway, shop: Shop) -
     assert "1,200" in (await other.navigate()).body.decode()
 
 
-async def test_sold_out_is_told_to_all_and_nobody_is_thrown_out(gateway: Gateway, shop: Shop) -> None:
+async def test_sold_out_is_shown_to_everybody_and_ends_no_session(gateway: Gateway, shop: Shop) -> None:
     inside = await filled(gateway, "sold")
     other = Visitor(gateway, "sold")
     await other.waits()
@@ -150,7 +150,7 @@ async def test_sold_out_is_told_to_all_and_nobody_is_thrown_out(gateway: Gateway
     assert await gateway.total("sold") == 2
 
 
-async def test_sold_out_is_told_as_the_shops_doing_to_whoever_operates(gateway: Gateway, shop: Shop) -> None:
+async def test_sold_out_is_attributed_to_the_shop(gateway: Gateway, shop: Shop) -> None:
     inside = await filled(gateway, "told")
     operator = Operator(gateway, "told")
     await operator.look()
@@ -172,7 +172,7 @@ async def test_sold_out_is_told_as_the_shops_doing_to_whoever_operates(gateway: 
     assert (await operator.verdict())["intact"]
 
 
-async def test_words_that_are_none_and_nobodys_session_do_no_harm(gateway: Gateway, shop: Shop) -> None:
+async def test_unknown_commands_and_requests_without_a_session_are_harmless(gateway: Gateway, shop: Shop) -> None:
     visitor = Visitor(gateway, "odd")
     await visitor.goes_in()
     shop.answers["/odd"] = response(b"ok", "Waitroom-Command: fly, hold=soon, hold=-1, extend, remaining=many, =")
@@ -186,7 +186,7 @@ async def test_words_that_are_none_and_nobodys_session_do_no_harm(gateway: Gatew
     assert gateway.log.count("ignoring unknown Waitroom-Command") == 1, "anybody may bring it about"
 
 
-async def test_what_a_client_sends_as_a_command_is_not_the_shops(gateway: Gateway, shop: Shop) -> None:
+async def test_a_command_sent_by_a_client_is_ignored(gateway: Gateway, shop: Shop) -> None:
     visitor = Visitor(gateway, "odd")
     await visitor.goes_in()
 

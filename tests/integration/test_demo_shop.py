@@ -108,7 +108,7 @@ async def test_a_purchase_from_the_product_to_the_confirmation(shop, browser):
     assert (data["orders"], data["stock"], data["failures"], data["in_flight"]) == (1, 99, 0, 0)
 
 
-async def test_a_confirmation_is_for_its_buyer_alone(shop, browser):
+async def test_a_confirmation_is_visible_only_to_its_buyer(shop, browser):
     confirmed = await order(browser, shop)
     assert confirmed.url.path == "/orders/1"
     async with aiohttp.ClientSession() as stranger, stranger.get(f"{shop}/orders/1") as answer:
@@ -119,7 +119,7 @@ async def test_a_confirmation_is_for_its_buyer_alone(shop, browser):
 @pytest.mark.parametrize(
     ("form", "complaint"), [({"buyer": " "}, "enter a name"), ({"email": "ada"}, "enter an address")]
 )
-async def test_a_wrong_form_comes_back_with_what_was_typed(shop, browser, form, complaint):
+async def test_an_invalid_form_is_returned_with_its_values(shop, browser, form, complaint):
     answer = await order(browser, shop, **form)
     text = await answer.text()
     assert answer.status == 422
@@ -142,7 +142,7 @@ async def test_a_basket_can_be_emptied_again(shop, browser):
         assert 'data-page="empty_basket"' in await answer.text()
 
 
-async def test_when_all_is_sold_every_page_says_so(tmp_path, browser):
+async def test_every_page_says_when_all_is_sold(tmp_path, browser):
     async with shop_serving(tmp_path / "shop.sqlite", stock=1) as (_, origin):
         await order(browser, origin)
         late = await order(browser, origin)
@@ -154,7 +154,7 @@ async def test_when_all_is_sold_every_page_says_so(tmp_path, browser):
         assert (await stats(browser, origin))["orders"] == 1
 
 
-async def test_beyond_its_capacity_the_shop_fails_and_within_it_not(tmp_path, browser):
+async def test_the_shop_fails_only_beyond_its_capacity(tmp_path, browser):
     async with shop_serving(tmp_path / "s", size=1, backlog=2, query_seconds=0.05) as (shop, origin):
 
         async def look():
@@ -172,7 +172,7 @@ async def test_beyond_its_capacity_the_shop_fails_and_within_it_not(tmp_path, br
         assert await look() == 200
 
 
-async def test_a_crowd_never_buys_more_than_there_is(tmp_path, browser):
+async def test_a_crowd_never_buys_more_than_the_stock(tmp_path, browser):
     async with shop_serving(tmp_path / "shop.sqlite", stock=30) as (_, origin):
         crowd = a_crowd(origin, 50)
         await crowd.run(20)
@@ -191,7 +191,7 @@ async def test_an_overloaded_shop_loses_visitors(tmp_path):
         assert crowd.tally.statuses[503] == sum(client.statuses[503] for client in crowd.clients)
 
 
-async def test_a_crowd_waits_in_line_and_buys(shop):
+async def test_a_crowd_waits_and_buys(shop):
     async with gateway_to(shop) as (gateway, origin):
         crowd = a_crowd(origin, 20, returning_share=0.5, closes_tab_seconds=(0.0, 0.3))
         running = asyncio.create_task(crowd.run(30))
@@ -208,7 +208,7 @@ async def test_a_crowd_waits_in_line_and_buys(shop):
         assert not gateway.inside
 
 
-async def test_one_whose_pass_ran_out_waits_again_and_keeps_no_dead_cookie(shop):
+async def test_a_visitor_with_an_expired_pass_waits_again_and_drops_the_cookie(shop):
     async with gateway_to(shop) as (gateway, origin):
         crowd = a_crowd(origin, 1)
         (client,) = crowd.clients
@@ -225,7 +225,7 @@ async def test_one_whose_pass_ran_out_waits_again_and_keeps_no_dead_cookie(shop)
         assert TICKET not in client.cookies
 
 
-async def test_the_impatient_give_their_place_up(shop):
+async def test_impatient_visitors_give_up_their_places(shop):
     async with gateway_to(shop) as (gateway, origin):
         crowd = a_crowd(origin, 5, impatient_share=1.0, patience_seconds=(0.1, 0.3))
         await crowd.run(20)
@@ -235,7 +235,7 @@ async def test_the_impatient_give_their_place_up(shop):
 
 
 @pytest.mark.parametrize(("state", "outcome"), [("sold_out", Outcome.SOLD_OUT), ("closed", Outcome.CLOSED)])
-async def test_a_crowd_told_to_go_goes(shop, state, outcome):
+async def test_a_crowd_leaves_a_closed_room(shop, state, outcome):
     async with gateway_to(shop) as (gateway, origin):
         gateway.state = state
         crowd = a_crowd(origin, 5)
@@ -243,7 +243,7 @@ async def test_a_crowd_told_to_go_goes(shop, state, outcome):
         assert crowd.count(outcome) == 5
 
 
-async def test_when_the_time_is_over_those_in_line_are_still_waiting(shop):
+async def test_visitors_in_the_queue_are_still_waiting_when_the_time_is_over(shop):
     async with gateway_to(shop) as (_, origin):
         crowd = a_crowd(origin, 5)
         await crowd.run(10)
@@ -263,14 +263,14 @@ async def test_a_cancelled_crowd_leaves_no_visit_behind(shop):
     assert asyncio.all_tasks() == before
 
 
-async def test_nobody_there_is_an_error_and_not_the_end_of_the_drill(unused_tcp_port):
+async def test_a_missing_gateway_is_an_error_and_not_the_end_of_the_drill(unused_tcp_port):
     crowd = a_crowd(f"http://127.0.0.1:{unused_tcp_port}", 3)
     await crowd.run(20)
     assert crowd.count(Outcome.FAILED) == 3
     assert crowd.tally.failures == crowd.tally.kinds["connection"] == crowd.tally.requests == 15
 
 
-async def test_a_shop_alone_says_one_line_and_ends_at_sigterm(tmp_path, browser):
+async def test_a_shop_process_prints_one_line_and_ends_on_sigterm(tmp_path, browser):
     command = [sys.executable, "-m", "waitroom.drill.shop.app", "--port", "0", "--stock", "3", "--capacity", "2"]
     shop = await asyncio.create_subprocess_exec(
         *command, "--data", str(tmp_path / "shop.sqlite"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -290,14 +290,14 @@ async def test_a_shop_alone_says_one_line_and_ends_at_sigterm(tmp_path, browser)
             await shop.wait()
 
 
-def test_a_shop_that_cannot_start_says_why(tmp_path):
+def test_a_shop_that_cannot_start_prints_the_cause(tmp_path):
     command = [sys.executable, "-m", "waitroom.drill.shop.app", "--port", "0", "--data", str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     assert ended.returncode == 1
     assert "the shop can't start: unable to open database file" in ended.stderr
 
 
-async def test_a_child_that_ignores_the_signal_is_ended_with_what_it_started(tmp_path, monkeypatch):
+async def test_a_child_that_ignores_the_signal_is_killed_with_its_children(tmp_path, monkeypatch):
     monkeypatch.setattr("waitroom.drill.processes._STOP_SECONDS", 0.2)
     script = (
         "import signal, subprocess, sys\n"
@@ -314,7 +314,7 @@ async def test_a_child_that_ignores_the_signal_is_ended_with_what_it_started(tmp
         assert await child.process.stdout.read() == b""
 
 
-async def test_a_child_that_ends_at_once_is_reported_with_its_last_words(tmp_path):
+async def test_a_child_that_exits_immediately_is_reported_with_its_output(tmp_path):
     async with asyncio.timeout(20), ChildProcesses() as processes:
         command = [sys.executable, "-c", "import sys; sys.exit('the port is taken')"]
         child = await processes.start("gateway", command, tmp_path, pipe=True)
@@ -323,7 +323,7 @@ async def test_a_child_that_ends_at_once_is_reported_with_its_last_words(tmp_pat
             await child.first_line(10)
 
 
-async def test_a_child_that_says_nothing_is_not_waited_for_for_ever(tmp_path):
+async def test_a_silent_child_times_out(tmp_path):
     async with asyncio.timeout(20), ChildProcesses() as processes:
         child = await processes.start(
             "mute", [sys.executable, "-c", "import signal; signal.pause()"], tmp_path, pipe=True
@@ -421,7 +421,7 @@ def test_an_interrupted_gateway_leaves_nothing_behind(demo):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_demo_that_is_interrupted_sums_up_and_cleans_up(demo, number):
+def test_an_interrupted_demo_sums_up_and_cleans_up(demo, number):
     running = demo("no", 20, 50)
     running.read_until("  0 s  waiting")
     running.process.send_signal(number)
@@ -432,7 +432,7 @@ def test_a_demo_that_is_interrupted_sums_up_and_cleans_up(demo, number):
 
 
 @pytest.mark.slow
-def test_a_demo_interrupted_before_there_is_anything_to_sum_up_cleans_up(demo):
+def test_a_demo_interrupted_early_cleans_up(demo):
     running = demo("no", 60, 50)
     running.read_until("without Waitroom")
     running.process.send_signal(signal.SIGINT)
@@ -460,7 +460,7 @@ def test_a_kept_demo_stays_up_until_interrupted(demo):
 
 
 @pytest.mark.slow
-def test_a_demo_whose_gateway_cannot_start_says_why(demo, tmp_path):
+def test_a_demo_whose_gateway_cannot_start_prints_the_cause(demo, tmp_path):
     broken = tmp_path.parent / f"{tmp_path.name}-broken.py"
     broken.write_text("import sys; sys.exit('the settings are wrong')")
     running = demo("no", 5, 10, gateway=str(broken))
@@ -471,7 +471,7 @@ def test_a_demo_whose_gateway_cannot_start_says_why(demo, tmp_path):
     running.assert_nothing_is_left()
 
 
-async def test_the_shop_changes_its_size_for_those_who_ask_it_straight(browser, shop):
+async def test_the_shops_capacity_can_be_changed_only_directly(browser, shop):
     async with browser.post(f"{shop}/capacity?connections=3") as answer:
         assert answer.status == 200
     assert (await stats(browser, shop))["capacity"] == 3

@@ -86,7 +86,9 @@ async def all_cut(readers: list[asyncio.StreamReader]) -> None:
         assert [await reader.read() for reader in readers] == [b""] * len(readers)
 
 
-async def test_an_operator_s_end_holds_on_all_workers_and_cuts_tunnels(gateway: Gateway, shop: Shop) -> None:
+async def test_a_session_ended_by_an_operator_is_refused_on_all_workers_and_tunnels_close(
+    gateway: Gateway, shop: Shop
+) -> None:
     visitor, other = await inside(gateway, "ended"), await inside(gateway, "ended")
     operator = await pause(gateway, "ended")
     async with tunnels(gateway, shop, visitor) as open_, tunnels(gateway, shop, other) as others:
@@ -103,7 +105,7 @@ async def test_an_operator_s_end_holds_on_all_workers_and_cuts_tunnels(gateway: 
     await everywhere(other, "POST", 200)
 
 
-async def test_a_visitor_who_leaves_is_out_on_all_workers(gateway: Gateway, shop: Shop) -> None:
+async def test_a_visitor_who_leaves_is_refused_on_all_workers(gateway: Gateway, shop: Shop) -> None:
     visitor = await inside(gateway, "left")
     await pause(gateway, "left")
     pass_ = visitor.cookies[visitor.pass_cookie]
@@ -118,7 +120,7 @@ async def test_a_visitor_who_leaves_is_out_on_all_workers(gateway: Gateway, shop
         await all_cut(open_)
 
 
-async def test_the_page_after_an_order_loads_whole_and_nothing_else_gets_through(gateway: Gateway, shop: Shop) -> None:
+async def test_only_the_page_after_an_order_loads_completely(gateway: Gateway, shop: Shop) -> None:
     shop.answers["/order"] = PAID
     visitor = await inside(gateway, "released")
     await pause(gateway, "released")
@@ -151,7 +153,7 @@ async def test_the_page_after_an_order_loads_whole_and_nothing_else_gets_through
         assert status == 503
 
 
-async def test_after_the_grace_a_pass_is_good_for_nothing(gateway: Gateway, shop: Shop) -> None:
+async def test_a_pass_is_invalid_after_the_grace_period(gateway: Gateway, shop: Shop) -> None:
     shop.answers["/order"] = PAID
     visitor = await inside(gateway, "brief")
     await pause(gateway, "brief")

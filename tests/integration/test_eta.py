@@ -102,7 +102,7 @@ def limits(rate: float, slots: int) -> Limits:
         pytest.param(600, 3, 60, 50, lambda chance: chance.uniform(5, 20), id="few slots"),
     ],
 )
-async def test_a_wait_holds_what_comes_and_does_not_rise(
+async def test_the_announced_wait_holds_and_does_not_rise(
     valkey: str, rate: float, slots: int, crowd: int, watch: int, shopping: Shopping
 ) -> None:
     told = await wait_in_line(valkey, limits(rate, slots), shopping, crowd, watch, absent=0)
@@ -113,7 +113,7 @@ async def test_a_wait_holds_what_comes_and_does_not_rise(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("rate", "slots"), [(60, 1_000), (600, 50)])
-async def test_many_absent_ahead_shorten_the_wait(valkey: str, rate: float, slots: int) -> None:
+async def test_many_absent_visitors_ahead_shorten_the_wait(valkey: str, rate: float, slots: int) -> None:
     def shopping(chance: random.Random) -> float:
         return chance.uniform(20, 60)
 

@@ -66,7 +66,7 @@ def bad_passes() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("where", ["cookie", "header"])
-async def test_a_pass_that_is_none_gets_nobody_in(gateway: Gateway, shop: Shop, where: str) -> None:
+async def test_an_invalid_pass_admits_nobody(gateway: Gateway, shop: Shop, where: str) -> None:
     if not await gateway.members("forged", "active"):
         await filled(gateway, "forged")
     shop.seen.clear()
@@ -106,7 +106,7 @@ def bad_tickets(called: Ticket) -> dict[str, str]:
     }
 
 
-async def test_a_ticket_that_is_none_claims_no_turn(gateway: Gateway, shop: Shop) -> None:
+async def test_an_invalid_ticket_claims_no_turn(gateway: Gateway, shop: Shop) -> None:
     inside = await filled(gateway, "ticket")
     owner = Visitor(gateway, "ticket")
     await owner.waits()
@@ -131,7 +131,7 @@ async def test_a_ticket_that_is_none_claims_no_turn(gateway: Gateway, shop: Shop
     assert owner.pass_.session == called.place
 
 
-async def test_what_an_older_secret_signed_is_still_good(gateway: Gateway, shop: Shop) -> None:
+async def test_tokens_signed_with_an_older_secret_are_valid(gateway: Gateway, shop: Shop) -> None:
     inside = await filled(gateway, "rotated")
     old = gateway.tokens("rotated", OLD_SECRET)
     inside.cookies[inside.pass_cookie] = old.sign_pass(inside.pass_)
@@ -152,7 +152,7 @@ async def test_what_an_older_secret_signed_is_still_good(gateway: Gateway, shop:
     assert await gateway.total("rotated") == 2
 
 
-async def test_a_pass_that_ran_out_within_its_session_is_renewed(gateway: Gateway, shop: Shop) -> None:
+async def test_an_expired_pass_is_renewed_within_its_session(gateway: Gateway, shop: Shop) -> None:
     inside = await filled(gateway, "resumed")
     place = inside.pass_.session
     now = int(time.time())
@@ -174,7 +174,7 @@ async def test_a_pass_that_ran_out_within_its_session_is_renewed(gateway: Gatewa
     assert await gateway.total("resumed") == 1
 
 
-async def test_a_pass_is_renewed_only_where_no_cache_may_keep_it(gateway: Gateway, shop: Shop) -> None:
+async def test_a_pass_is_renewed_only_on_uncacheable_responses(gateway: Gateway, shop: Shop) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n"
     for name, line in {
         "/asset": b"Cache-Control: public, max-age=600\r\n",
@@ -200,7 +200,7 @@ async def test_a_pass_is_renewed_only_where_no_cache_may_keep_it(gateway: Gatewa
     assert renewed == {"/asset": False, "/silent": False, "/no-cache": False, "/page": True, "/private": True}
 
 
-async def test_a_fresh_pass_is_left_alone(gateway: Gateway) -> None:
+async def test_a_fresh_pass_is_not_renewed(gateway: Gateway) -> None:
     visitor = Visitor(gateway, "renewed")
     await visitor.goes_in()
 

@@ -63,7 +63,7 @@ async def nginx(gateway: Gateway, shop: Shop, folder: Path) -> AsyncIterator[Non
         await process.wait()
 
 
-async def test_in_front_of_the_gateway(gateway: Gateway, shop: Shop, nginx: None) -> None:
+async def test_nginx_in_front_of_the_gateway(gateway: Gateway, shop: Shop, nginx: None) -> None:
     first, second = Behind(gateway, "front", port=FRONT), Behind(gateway, "front", port=FRONT)
     await first.goes_in("/front?x=1")
     seen = shop.last("/front")
@@ -80,7 +80,9 @@ async def test_in_front_of_the_gateway(gateway: Gateway, shop: Shop, nginx: None
     await second.goes_in()
 
 
-async def test_a_body_is_whole_before_nginx_passes_a_request_on(gateway: Gateway, shop: Shop, nginx: None) -> None:
+async def test_nginx_buffers_the_whole_body_before_it_forwards_a_request(
+    gateway: Gateway, shop: Shop, nginx: None
+) -> None:
     async with Wire.open(gateway, port=FRONT) as wire:
         await wire.send(b"POST /slow HTTP/1.1\r\nHost: part.test\r\nContent-Length: 2000000\r\n\r\n" + b"x" * 1_999_999)
         async with Wire.open(gateway, port=FRONT) as other:
@@ -92,7 +94,7 @@ async def test_a_body_is_whole_before_nginx_passes_a_request_on(gateway: Gateway
     assert len(shop.last("/slow").body) == 2_000_000
 
 
-async def test_another_proxy_sends_visitors_through_the_line(gateway: Gateway, shop: Shop, nginx: None) -> None:
+async def test_another_proxy_sends_visitors_through_the_queue(gateway: Gateway, shop: Shop, nginx: None) -> None:
     first = Behind(gateway, "auth")
     sent = await first.navigate("/sale?item=1&size=L")
     assert sent.status == 303
@@ -125,7 +127,7 @@ async def test_another_proxy_sends_visitors_through_the_line(gateway: Gateway, s
     assert (await eventually(lambda: gateway.members("auth", "active"))).keys() == {second.pass_.session}
 
 
-async def test_what_the_check_answers(gateway: Gateway) -> None:
+async def test_the_responses_of_the_check(gateway: Gateway) -> None:
     stranger, inside = Visitor(gateway, "part"), Visitor(gateway, "part")
     await inside.goes_in("/sale/")
 
@@ -145,7 +147,7 @@ async def test_what_the_check_answers(gateway: Gateway) -> None:
     assert let_by.headers["Cache-Control"] == "no-store"
 
 
-async def test_the_waiting_page_sends_nobody_to_another_site(gateway: Gateway) -> None:
+async def test_the_waiting_page_redirects_to_no_other_site(gateway: Gateway) -> None:
     for to in (
         "//elsewhere.test/",
         "/\\elsewhere.test",

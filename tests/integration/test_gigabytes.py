@@ -136,7 +136,7 @@ async def test_gigabytes_at_flat_memory(gateway: Gateway, flow: Flow, gigabytes:
     assert edge.peak_memory - before < GROWTH
 
 
-async def test_as_many_chunks_as_you_like_at_flat_memory(gateway: Gateway, flow: Flow) -> None:
+async def test_many_chunks_at_flat_memory(gateway: Gateway, flow: Flow) -> None:
     (edge,) = gateway.children("edge.worker")
     await flow(Torrent(WARM, [10, 200], [400], chunks=True))
     before = edge.peak_memory

@@ -41,7 +41,7 @@ def sample(age: int, **changed: object) -> Sample:
     return Sample(int(time.time()) - age, {**FIGURES, **changed})
 
 
-async def test_gives_back_what_was_kept_oldest_first(redis_client: Redis) -> None:
+async def test_samples_are_returned_oldest_first(redis_client: Redis) -> None:
     history = History(redis_client)
     kept = [sample(300), sample(200, wait_seconds=None), sample(100)]
     for one in (kept[1], kept[0], kept[2]):
@@ -53,7 +53,7 @@ async def test_gives_back_what_was_kept_oldest_first(redis_client: Redis) -> Non
     assert await History(redis_client).read("shop", 400) == kept
 
 
-async def test_two_controllers_keep_one_sample_of_a_time(redis_client: Redis) -> None:
+async def test_two_controllers_store_one_sample_per_time(redis_client: Redis) -> None:
     first, second = sample(10, waiting=3), sample(10, waiting=4)
     second = replace(second, at=first.at)
     assert await History(redis_client).add("shop", first)
@@ -61,7 +61,7 @@ async def test_two_controllers_keep_one_sample_of_a_time(redis_client: Redis) ->
     assert await History(redis_client).read("shop", 60) == [first]
 
 
-async def test_the_oldest_are_let_go(redis_client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_oldest_samples_are_dropped(redis_client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_SAMPLES", 3)
     history = History(redis_client)
     kept = [sample(age) for age in (25, 20, 15, 10, 5)]
@@ -70,7 +70,7 @@ async def test_the_oldest_are_let_go(redis_client: Redis, monkeypatch: pytest.Mo
     assert await history.read("shop", 60) == kept[2:]
 
 
-async def test_those_of_another_day_are_let_go(redis_client: Redis) -> None:
+async def test_samples_of_another_day_are_dropped(redis_client: Redis) -> None:
     history = History(redis_client)
     await history.add("shop", sample(module.RETENTION_SECONDS + 10))
     new = sample(5)

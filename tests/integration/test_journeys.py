@@ -53,7 +53,7 @@ async def gateway(
         yield gateway
 
 
-async def test_a_newcomer_goes_in_at_once_while_nobody_waits(gateway: Gateway, shop: Shop) -> None:
+async def test_a_newcomer_is_admitted_immediately_while_nobody_waits(gateway: Gateway, shop: Shop) -> None:
     shop.answers["/cached"] = (
         b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nCache-Control: public, max-age=600\r\nExpires: 0\r\n"
         b"Content-Length: 5\r\n\r\nhello"
@@ -80,7 +80,7 @@ async def test_a_newcomer_goes_in_at_once_while_nobody_waits(gateway: Gateway, s
     assert seen.session == f"{visitor.pass_.session:x}"
 
 
-async def test_a_session_goes_on_under_its_pass(gateway: Gateway, shop: Shop) -> None:
+async def test_a_session_continues_under_its_pass(gateway: Gateway, shop: Shop) -> None:
     visitor = Visitor(gateway, "quiet")
     await visitor.goes_in("/first")
     joined = await gateway.total("quiet")
@@ -95,7 +95,7 @@ async def test_a_session_goes_on_under_its_pass(gateway: Gateway, shop: Shop) ->
     assert await gateway.total("quiet") == joined
 
 
-async def test_a_full_room_makes_wait_and_lets_in_in_order(gateway: Gateway, shop: Shop) -> None:
+async def test_visitors_of_a_full_room_wait_and_are_admitted_in_order(gateway: Gateway, shop: Shop) -> None:
     inside = await filled(gateway, "line")
     second, third = Visitor(gateway, "line"), Visitor(gateway, "line")
 
@@ -140,7 +140,7 @@ async def gateway_counts(gateway: Gateway, name: str, **expected: float) -> None
     await eventually(look)
 
 
-async def test_a_called_visitor_gets_in_without_a_script(gateway: Gateway, shop: Shop) -> None:
+async def test_a_called_visitor_enters_without_a_script(gateway: Gateway, shop: Shop) -> None:
     inside = await filled(gateway, "form")
     other = Visitor(gateway, "form")
     await other.waits("/form")
@@ -160,7 +160,7 @@ async def test_a_called_visitor_gets_in_without_a_script(gateway: Gateway, shop:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_whoever_waits_is_never_redirected(gateway: Gateway, method: str) -> None:
+async def test_waiting_visitors_are_never_redirected(gateway: Gateway, method: str) -> None:
     if not await gateway.members("script", "active"):
         await filled(gateway, "script")
     other = Visitor(gateway, "script")
@@ -235,7 +235,7 @@ async def _metric_is(gateway: Gateway, name: str, metric: str, value: float) -> 
     return True
 
 
-async def test_a_preflight_goes_on_and_takes_no_place(gateway: Gateway, shop: Shop) -> None:
+async def test_a_preflight_is_forwarded_and_takes_no_place(gateway: Gateway, shop: Shop) -> None:
     await filled(gateway, "preflight")
     shop.answers["/preflight"] = b"HTTP/1.1 204 No Content\r\nAccess-Control-Allow-Origin: *\r\n\r\n"
 
@@ -267,7 +267,7 @@ async def test_reloading_and_a_second_tab_count_once(gateway: Gateway) -> None:
     assert list(await gateway.members("reload", "waiting")) == [ticket.place]
 
 
-async def test_leaving_gives_place_and_session_up(gateway: Gateway) -> None:
+async def test_leaving_gives_up_place_and_session(gateway: Gateway) -> None:
     inside = await filled(gateway, "leave")
     first, second = Visitor(gateway, "leave"), Visitor(gateway, "leave")
     await first.waits()
@@ -293,7 +293,7 @@ async def test_leaving_gives_place_and_session_up(gateway: Gateway) -> None:
     assert first.ticket.place > inside.ticket.place > left
 
 
-async def test_another_site_can_not_make_a_visitor_leave(gateway: Gateway) -> None:
+async def test_another_site_cannot_make_a_visitor_leave(gateway: Gateway) -> None:
     await filled(gateway, "cross")
     visitor = Visitor(gateway, "cross")
     await visitor.waits()
@@ -315,7 +315,7 @@ async def test_another_site_can_not_make_a_visitor_leave(gateway: Gateway) -> No
     assert not await gateway.members("cross", "waiting")
 
 
-async def test_an_app_waits_and_goes_in_by_headers(gateway: Gateway, shop: Shop) -> None:
+async def test_an_app_waits_and_enters_by_headers(gateway: Gateway, shop: Shop) -> None:
     def app(**headers: str) -> Visitor:
         return Visitor(gateway, "app", headers={name.replace("_", "-"): value for name, value in headers.items()})
 
@@ -356,7 +356,7 @@ async def test_an_app_waits_and_goes_in_by_headers(gateway: Gateway, shop: Shop)
     assert not await gateway.members("app", "active")
 
 
-async def test_no_more_are_inside_than_the_limit(gateway: Gateway) -> None:
+async def test_active_visitors_never_exceed_the_limit(gateway: Gateway) -> None:
     visitors = [Visitor(gateway, "sizes") for _ in range(10)]
 
     answers = [await visitor.navigate() for visitor in visitors]
@@ -366,20 +366,20 @@ async def test_no_more_are_inside_than_the_limit(gateway: Gateway) -> None:
     assert len(await gateway.members("sizes", "active")) == 3
 
 
-async def test_one_minutes_worth_is_not_let_in_at_once(gateway: Gateway) -> None:
+async def test_a_minutes_admissions_do_not_happen_in_a_burst(gateway: Gateway) -> None:
     answers = [await Visitor(gateway, "slow").navigate() for _ in range(5)]
 
     assert [answer.status for answer in answers] == [200] + [503] * 4
 
 
-async def test_a_room_that_only_counts_lets_everybody_in(gateway: Gateway) -> None:
+async def test_a_passthrough_room_admits_everybody(gateway: Gateway) -> None:
     answers = [await Visitor(gateway, "free").navigate() for _ in range(5)]
 
     assert [answer.status for answer in answers] == [200] * 5
     assert len(await gateway.members("free", "active")) == 5
 
 
-async def test_addresses_that_are_not_ours(gateway: Gateway, shop: Shop) -> None:
+async def test_unknown_endpoints(gateway: Gateway, shop: Shop) -> None:
     visitor = Visitor(gateway, "quiet")
 
     assert (await visitor.fetch("/.waitroom/status?room=nowhere")).status == 404

@@ -49,7 +49,7 @@ async def test_a_worker_full_of_idle_connections_is_ready(gateway: Gateway, shop
         await eventually(lambda: Visitor(gateway, "many").goes_in("/sale"))
 
 
-async def test_a_worker_full_of_heads_that_drip_in_is_ready(gateway: Gateway, shop: Shop) -> None:
+async def test_a_worker_full_of_dripping_heads_is_ready(gateway: Gateway, shop: Shop) -> None:
     async with silent(gateway, MOST) as wires:
         for wire in wires:
             with contextlib.suppress(ConnectionError):
@@ -69,7 +69,7 @@ def files_of(pid: int, spare: int) -> Iterator[None]:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
 
-async def test_a_worker_without_descriptors_goes_on_serving(gateway: Gateway, shop: Shop) -> None:
+async def test_a_worker_without_descriptors_keeps_serving(gateway: Gateway, shop: Shop) -> None:
     """Also in the middle of it: what has nothing to say leaves its descriptors to others."""
     await eventually(lambda: served(gateway))
     (edge,) = gateway.children("edge.worker")

@@ -46,7 +46,7 @@ async def told_everywhere(gateway: Gateway, visitor: Visitor, **expected: object
     await eventually(look)
 
 
-async def test_a_change_reaches_every_edge_and_says_what_it_did(gateway: Gateway) -> None:
+async def test_a_change_reaches_every_edge_and_reports_its_effect(gateway: Gateway) -> None:
     operator = Operator(gateway, "pause")
 
     async def all_alive() -> bool:
@@ -75,7 +75,7 @@ async def test_a_change_reaches_every_edge_and_says_what_it_did(gateway: Gateway
     await visitor.is_let_in()
 
 
-async def test_raising_max_active_lets_the_next_in(gateway: Gateway) -> None:
+async def test_raising_max_active_admits_the_next_visitor(gateway: Gateway) -> None:
     operator = Operator(gateway, "quick")
     inside, outside = Visitor(gateway, "quick"), Visitor(gateway, "quick")
     await inside.goes_in()
@@ -85,7 +85,7 @@ async def test_raising_max_active_lets_the_next_in(gateway: Gateway) -> None:
     await outside.is_let_in()
 
 
-async def test_a_change_decided_on_stale_values_is_refused(gateway: Gateway) -> None:
+async def test_a_change_based_on_stale_values_is_refused(gateway: Gateway) -> None:
     ada, ben = Operator(gateway, "stale"), Operator(gateway, "stale")
     await ada.look()
     await ben.look()
@@ -101,7 +101,7 @@ async def test_a_change_decided_on_stale_values_is_refused(gateway: Gateway) -> 
     assert (await ada.undo()).status == 412
 
 
-async def test_two_at_once_and_one_of_them_is_refused(gateway: Gateway) -> None:
+async def test_one_of_two_concurrent_changes_is_refused(gateway: Gateway) -> None:
     operators = [Operator(gateway, "stale") for _ in range(8)]
     for one in operators:
         await one.look()
@@ -111,14 +111,14 @@ async def test_two_at_once_and_one_of_them_is_refused(gateway: Gateway) -> None:
     assert (await operators[0].look())["rate_per_minute"] == 1000 + won
 
 
-async def test_what_is_so_already_changes_nothing(gateway: Gateway) -> None:
+async def test_setting_current_values_changes_nothing(gateway: Gateway) -> None:
     operator = Operator(gateway, "stale")
     before = await operator.look()
     told = await operator.change(rate_per_minute=before["rate_per_minute"])
     assert (told.status, told.body["version"]) == (200, before["version"])
 
 
-async def test_a_dry_run_says_what_it_would_do_and_does_nothing(gateway: Gateway) -> None:
+async def test_a_dry_run_reports_the_effect_and_changes_nothing(gateway: Gateway) -> None:
     operator = Operator(gateway, "tune")
     before = await operator.look()
     entries = await operator.audit()
@@ -135,7 +135,7 @@ async def test_a_dry_run_says_what_it_would_do_and_does_nothing(gateway: Gateway
     assert (await operator.ask("PATCH", "?dry_run=true", {"max_active": 1}, If_Match='"999"')).status == 412
 
 
-async def test_closing_turns_newcomers_away_and_throws_nobody_out(gateway: Gateway) -> None:
+async def test_closing_rejects_newcomers_and_ends_no_session(gateway: Gateway) -> None:
     operator = Operator(gateway, "shut")
     inside, waiting = Visitor(gateway, "shut"), Visitor(gateway, "shut")
     await inside.goes_in()
@@ -167,7 +167,7 @@ async def test_draining_pauses_and_opening_ends_it(gateway: Gateway) -> None:
     assert (told.status, list(told.body["errors"])) == (422, ["draining"])
 
 
-async def test_one_ticket_is_called_ahead_of_the_line_while_the_room_is_paused(gateway: Gateway) -> None:
+async def test_one_ticket_is_called_ahead_of_the_queue_in_a_paused_room(gateway: Gateway) -> None:
     operator = Operator(gateway, "admit")
     inside = Visitor(gateway, "admit")
     line = [Visitor(gateway, "admit") for _ in range(3)]
@@ -200,7 +200,7 @@ async def test_one_ticket_is_called_ahead_of_the_line_while_the_room_is_paused(g
     ("ticket", "status"),
     [("ffff", 409), ("1.2.3.4.5." + "A" * 43, 409), ("", 422), ("Hello", 422), ("1" * 300, 422)],
 )
-async def test_no_ticket_admits_nobody(gateway: Gateway, ticket: str, status: int) -> None:
+async def test_an_invalid_ticket_admits_nobody(gateway: Gateway, ticket: str, status: int) -> None:
     assert (await Operator(gateway, "full").admit(ticket)).status == status
 
 
@@ -214,7 +214,7 @@ async def test_a_ticket_of_another_room_admits_nobody(gateway: Gateway) -> None:
     assert ticket not in json.dumps(await Operator(gateway, "admit").audit())
 
 
-async def test_a_session_is_ended_and_its_pass_lets_nobody_in(gateway: Gateway) -> None:
+async def test_the_pass_of_an_ended_session_admits_nobody(gateway: Gateway) -> None:
     operator = Operator(gateway, "end")
     visitor = Visitor(gateway, "end")
     await visitor.goes_in()
@@ -262,7 +262,7 @@ async def test_the_last_change_can_be_undone_once(gateway: Gateway) -> None:
     assert newest[1]["old"] == {"rate_per_minute": 5.0, "state": "closed", "message": "No"}
 
 
-async def test_what_was_changed_since_by_the_shop_is_not_undone(gateway: Gateway) -> None:
+async def test_later_changes_by_the_shop_are_not_undone(gateway: Gateway) -> None:
     operator = Operator(gateway, "undo")
     await operator.look()
     assert (await operator.change(state="paused")).status == 200
@@ -305,7 +305,7 @@ WRONG: list[tuple[Any, list[str]]] = [
 
 
 @pytest.mark.parametrize(("body", "fields"), WRONG)
-async def test_what_is_wrong_is_named_and_written_down(gateway: Gateway, body: Any, fields: list[str]) -> None:
+async def test_errors_are_reported_and_audited(gateway: Gateway, body: Any, fields: list[str]) -> None:
     operator = Operator(gateway, "wrong")
     before = await operator.look()
 
@@ -345,7 +345,7 @@ def _passing(room: dict[str, Any]) -> dict[str, Any]:
         (b'{"max_active": 3}', "application/json", '"77"', 412),
     ],
 )
-async def test_what_is_no_change_is_refused(
+async def test_malformed_changes_are_refused(
     gateway: Gateway, data: bytes, kind: str, version: str | None, status: int
 ) -> None:
     headers = {"Content-Type": kind} | ({} if version is None else {"If-Match": version})
@@ -357,7 +357,7 @@ async def test_what_is_no_change_is_refused(
     assert (await Operator(gateway, "wrong").look())["max_active"] == 10_000
 
 
-async def test_a_body_without_end_is_refused_in_time(gateway: Gateway) -> None:
+async def test_an_endless_body_is_refused_in_time(gateway: Gateway) -> None:
     async def endless() -> Any:
         for _ in range(2000):
             yield b" " * 1024
@@ -368,7 +368,7 @@ async def test_a_body_without_end_is_refused_in_time(gateway: Gateway) -> None:
         assert answer.status == 413
 
 
-async def test_who_goes_amid_a_change_has_changed_nothing(gateway: Gateway) -> None:
+async def test_a_client_that_disconnects_during_a_change_changes_nothing(gateway: Gateway) -> None:
     """And it is no mistake of ours: the log, looked at when the gateway ends, tells of none."""
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.admin_port)
     writer.write(
@@ -399,12 +399,12 @@ async def test_who_goes_amid_a_change_has_changed_nothing(gateway: Gateway) -> N
         ("/audit?before=now", 422),
     ],
 )
-async def test_what_is_asked_for_wrongly_is_a_problem(gateway: Gateway, path: str, status: int) -> None:
+async def test_invalid_requests_get_a_problem(gateway: Gateway, path: str, status: int) -> None:
     async with gateway.http.get(f"{gateway.admin}/api/v1{path}") as answer:
         assert (answer.status, answer.content_type) == (status, "application/problem+json")
 
 
-async def test_a_method_that_isnt_is_a_problem_that_says_which_are(gateway: Gateway) -> None:
+async def test_an_unsupported_method_gets_a_problem_with_the_supported_ones(gateway: Gateway) -> None:
     async with gateway.http.delete(f"{gateway.admin}/api/v1/rooms/wrong") as answer:
         assert (answer.status, answer.content_type) == (405, "application/problem+json")
         assert "PATCH" in answer.headers["Allow"]
@@ -433,7 +433,7 @@ async def test_every_change_is_in_the_log_with_old_and_new(gateway: Gateway) -> 
     assert (verdict["intact"], verdict["entries"]) == (True, len(lines))
 
 
-async def test_what_the_autopilot_decided_is_told_newest_first(gateway: Gateway) -> None:
+async def test_the_autopilots_decisions_are_listed_newest_first(gateway: Gateway) -> None:
     operator = Operator(gateway, "audit")
     assert (await operator.ask("GET", "/decisions")).body == {"decisions": []}
     async with gateway.store() as redis:
@@ -451,7 +451,7 @@ async def test_what_the_autopilot_decided_is_told_newest_first(gateway: Gateway)
     ]
 
 
-async def test_the_difference_to_the_file_is_told(gateway: Gateway) -> None:
+async def test_differences_to_the_file_are_listed(gateway: Gateway) -> None:
     told = await Operator(gateway, "audit").ask("GET", "/diff")
     assert told.body["file"]["rate_per_minute"] == 600_000
     assert told.body["running"]["rate_per_minute"] == 90

@@ -80,7 +80,7 @@ async def test_a_rate_set_by_hand_switches_the_autopilot_off(desk: Desk) -> None
     assert (await desk.operations.refresh("shop")).autopilot is True
 
 
-async def test_the_autopilots_changes_make_nobody_stale_and_leave_the_operators_last_one_to_be_undone(
+async def test_changes_by_the_autopilot_keep_versions_and_undo(
     desk: Desk,
 ) -> None:
     desk.flying = True
@@ -98,7 +98,7 @@ async def test_the_autopilots_changes_make_nobody_stale_and_leave_the_operators_
         await desk.change(rate_per_minute=0.0)
 
 
-async def test_what_the_shop_and_the_file_change_is_told_as_theirs_and_leaves_the_operators_to_be_undone(
+async def test_changes_by_the_shop_and_the_file_are_attributed_and_keep_undo(
     desk: Desk,
 ) -> None:
     await desk.change(rate_per_minute=90.0)
@@ -125,7 +125,7 @@ async def test_what_the_shop_and_the_file_change_is_told_as_theirs_and_leaves_th
         await desk.operations.undo("shop", expected=view.version, actor=ADA)
 
 
-async def test_what_the_shop_and_the_file_change_is_in_the_log_once_whoever_looks(desk: Desk, valkey: str) -> None:
+async def test_changes_by_the_shop_and_the_file_are_audited_once(desk: Desk, valkey: str) -> None:
     for state in (RoomState.SOLD_OUT, RoomState.OPEN):
         await desk.store.set_state(state)
     await desk.store.open(limits_of(replace(desk.settings, max_active=3)))
@@ -144,7 +144,7 @@ async def test_what_the_shop_and_the_file_change_is_in_the_log_once_whoever_look
     assert await desk.store.audit_events() == []
 
 
-async def test_a_note_that_was_written_but_not_taken_away_is_written_no_second_time(desk: Desk) -> None:
+async def test_a_note_that_was_written_but_not_removed_is_not_written_again(desk: Desk) -> None:
     """As where a control process was killed between the two, or one was slow and others have written more since."""
     await desk.store.set_state(RoomState.SOLD_OUT)
     left = await desk.store.audit_events()
@@ -160,7 +160,7 @@ async def test_a_note_that_was_written_but_not_taken_away_is_written_no_second_t
     assert await desk.store.audit_events() == []
 
 
-async def test_of_the_autopilot_only_holds_and_their_ends_are_in_the_log(desk: Desk) -> None:
+async def test_only_holds_of_the_autopilot_and_their_ends_are_audited(desk: Desk) -> None:
     for rate in (50.0, 0.0, 40.0, 45.0):
         await desk.change(PILOT, rate_per_minute=rate)
     assert [(one.who, one.old, one.new) for one in await desk.audit.read()] == [
@@ -169,7 +169,7 @@ async def test_of_the_autopilot_only_holds_and_their_ends_are_in_the_log(desk: D
     ]
 
 
-async def test_what_is_stale_is_refused_with_the_version_there_is(desk: Desk) -> None:
+async def test_a_stale_change_is_refused_with_the_current_version(desk: Desk) -> None:
     await desk.change(max_active=3)
     with pytest.raises(StaleVersionError) as refused:
         await desk.change(expected=0, max_active=4)
@@ -179,7 +179,7 @@ async def test_what_is_stale_is_refused_with_the_version_there_is(desk: Desk) ->
     assert [entry.outcome for entry in await desk.audit.read()] == ["refused", "refused", "done"]
 
 
-async def test_what_is_wrong_is_refused_with_all_of_it(desk: Desk) -> None:
+async def test_an_invalid_change_is_refused_with_all_errors(desk: Desk) -> None:
     with pytest.raises(InvalidChangeError) as refused:
         await desk.change(rate_per_minute=float("nan"), max_active=0, message="x" * 501, note="\0")
     assert set(refused.value.problems) == {"rate_per_minute", "max_active", "message", "note"}
@@ -187,7 +187,7 @@ async def test_what_is_wrong_is_refused_with_all_of_it(desk: Desk) -> None:
     assert (entry.outcome, len(entry.new["message"])) == ("refused", 200)
 
 
-async def test_a_ticket_that_the_store_lost_is_taken_back_and_called(desk: Desk) -> None:
+async def test_a_ticket_lost_by_the_store_is_restored_and_called(desk: Desk) -> None:
     tokens = Tokens(SECRETS, "shop")
     lost = Ticket(place=1, generation=1, joined_at=1_790_000_000, start_position=1, promised_seconds=0)
     with pytest.raises(RoomStateError):
@@ -201,7 +201,7 @@ async def test_a_ticket_that_the_store_lost_is_taken_back_and_called(desk: Desk)
     assert (entry.action, entry.new, entry.outcome) == ("admit", {"ticket": "1"}, "done")
 
 
-async def test_a_store_that_doesnt_answer_is_told_to_whoever_wants_something(tmp_path: Path) -> None:
+async def test_an_unavailable_store_is_reported(tmp_path: Path) -> None:
     async with connect(f"unix://{tmp_path}/nobody.sock", timeout_seconds=0.1) as redis:
         settings = RoomSettings("shop", "http://127.0.0.1:9")
         store = QueueStore(redis, "shop")

@@ -132,7 +132,7 @@ async def test_pause_message_and_resume_reach_a_visitor(gateway: Gateway) -> Non
     await visitor.is_let_in()
 
 
-async def test_close_reaches_who_waits_and_throws_nobody_out(gateway: Gateway) -> None:
+async def test_close_reaches_waiting_visitors_and_ends_no_session(gateway: Gateway) -> None:
     inside = await filled(gateway, "close")
     waiting = Visitor(gateway, "close")
     await waiting.waits()
@@ -184,13 +184,13 @@ async def test_end_session_ends_it(gateway: Gateway) -> None:
     await waiting.state("called")
 
 
-async def test_undo_takes_the_last_change_back(gateway: Gateway) -> None:
+async def test_undo_reverts_the_last_change(gateway: Gateway) -> None:
     assert (await run(gateway, "undo", "undo")).code == ExitCode.FAILURE
     await good(gateway, "set", "undo", "rate_per_minute=900")
     assert "Done: rate_per_minute 900 -> 300." in await good(gateway, "undo", "undo")
 
 
-async def test_a_change_on_a_terminal_is_refused_when_the_room_was_changed_before_the_answer(gateway: Gateway) -> None:
+async def test_a_change_is_refused_if_the_room_changed_while_the_prompt_was_open(gateway: Gateway) -> None:
     """The question stays open while somebody else is quicker."""
     ours, theirs = pty.openpty()
     try:
@@ -230,7 +230,7 @@ async def test_history_has_samples(gateway: Gateway) -> None:
     assert "waiting" in await good(gateway, "history", "set", "--seconds", "600")
 
 
-async def test_the_audit_is_exported_and_a_line_taken_out_shows(gateway: Gateway, tmp_path: Path) -> None:
+async def test_the_audit_log_is_exported_and_a_removed_entry_is_detected(gateway: Gateway, tmp_path: Path) -> None:
     await good(gateway, "set", "set", "max_active=90", "--note", "first")
     await good(gateway, "set", "set", "max_active=91", "--note", "second")
     assert "entries" in await good(gateway, "audit", "verify")

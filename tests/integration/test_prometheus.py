@@ -88,7 +88,7 @@ async def busy(gateway: Gateway) -> Gateway:
     return gateway
 
 
-async def test_every_metric_of_the_contract_is_there(busy: Gateway) -> None:
+async def test_every_metric_of_the_contract_exists(busy: Gateway) -> None:
     families = {one.name: one for one in text_string_to_metric_families(await exposed(busy))}
 
     assert {name: families[name].type for name in CONTRACT} == CONTRACT
@@ -100,7 +100,7 @@ async def test_every_metric_of_the_contract_is_there(busy: Gateway) -> None:
         assert family.documentation, family.name
 
 
-async def test_counters_are_there_before_they_count(busy: Gateway) -> None:
+async def test_counters_exist_before_they_count(busy: Gateway) -> None:
     metrics = await busy.metrics()
 
     for reason in ("away", "ended", "expired", "left", "missed", "released"):
@@ -116,7 +116,7 @@ async def test_a_room_is_in_one_state(busy: Gateway) -> None:
     assert states == {"open": 1, "paused": 0, "closed": 0, "sold_out": 0}
 
 
-async def test_promtool_finds_no_fault_with_the_metrics(busy: Gateway) -> None:
+async def test_promtool_accepts_the_metrics(busy: Gateway) -> None:
     promtool = await asyncio.create_subprocess_exec(
         *(needs("promtool"), "check", "metrics"),
         stdin=subprocess.PIPE,
@@ -128,7 +128,7 @@ async def test_promtool_finds_no_fault_with_the_metrics(busy: Gateway) -> None:
     assert promtool.returncode == 0, said.decode()
 
 
-async def test_a_worker_that_hangs_is_missed(gateway: Gateway) -> None:
+async def test_a_hanging_worker_is_noticed(gateway: Gateway) -> None:
     async def alive() -> float:
         found = {one.name: one for one in text_string_to_metric_families(await exposed(gateway))}
         assert found["waitroom_workers_wanted"].samples[0].value == 2
@@ -243,7 +243,7 @@ async def rules(prometheus: Prometheus) -> list[Any]:
     return [rule for group in groups for rule in group["rules"]]
 
 
-async def test_the_dashboard_has_something_to_show_everywhere(prometheus: Prometheus) -> None:
+async def test_every_panel_of_the_dashboard_has_data(prometheus: Prometheus) -> None:
     shown = {filled_in(expression): what for what, expression in dashboard_expressions()}
     assert {what for expression, what in shown.items() if "$" in expression} == set()
     assert {shown[one] for one in await prometheus.without_result(shown)} == set()
@@ -260,7 +260,7 @@ async def test_the_rules_are_evaluated_without_an_error_and_none_fires(prometheu
     assert {rule["name"] for rule in found if rule["state"] == "firing"} == set()
 
 
-async def test_rules_and_dashboard_name_only_what_there_is(prometheus: Prometheus) -> None:
+async def test_rules_and_dashboard_use_only_existing_metrics(prometheus: Prometheus) -> None:
     """A slip in a name or a label would be an alert that never comes, and nobody would see it."""
     expressions = [filled_in(expression) for _, expression in dashboard_expressions()]
     expressions += [rule["query"] for rule in await rules(prometheus)]
@@ -276,7 +276,7 @@ async def test_every_metric_is_on_the_dashboard(prometheus: Prometheus) -> None:
         assert re.search(rf"\b{name}(_total|_bucket)?\b", shown), name
 
 
-async def test_the_dashboard_is_one_that_grafana_takes() -> None:
+async def test_grafana_accepts_the_dashboard() -> None:
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(set(ids)) == len(ids)
     for panel in DASHBOARD["panels"]:

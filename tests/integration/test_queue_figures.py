@@ -38,7 +38,7 @@ async def test_a_hundred_thousand_waiting_take_little_memory(each_server: str) -
 
 
 @pytest.mark.slow
-async def test_a_tick_stops_at_its_budget_and_the_next_goes_on(valkey: str) -> None:
+async def test_a_tick_stops_at_its_budget_and_the_next_continues(valkey: str) -> None:
     """Fifty thousand at the head have gone; the first who is there is called, over as many calls as it takes."""
     now = NOON
     async with connect(valkey, timeout_seconds=SERVER_SECONDS) as redis:
@@ -88,7 +88,7 @@ async def test_a_tick_ends_a_thousand_of_a_kind_and_says_that_more_are_due(valke
 
 
 @pytest.mark.slow
-async def test_marks_are_forgotten_by_the_rooms_time_alone(valkey: str) -> None:
+async def test_marks_expire_by_the_rooms_time_only(valkey: str) -> None:
     """A wall clock that leaps forgets nobody; the room's own time forgets them all, and their memory is free."""
     now = NOON
     async with connect(valkey, timeout_seconds=SERVER_SECONDS) as redis:

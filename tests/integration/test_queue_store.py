@@ -77,7 +77,7 @@ async def test_opening_again_changes_nothing(store: QueueStore) -> None:
     assert (await store.join(1)).first_place == first.first_place + 1
 
 
-async def test_a_limit_of_the_file_counts_when_the_file_changes(store: QueueStore) -> None:
+async def test_a_limit_in_the_file_counts_when_the_file_changes(store: QueueStore) -> None:
     await store.open(LIMITS)
     await store.set_limits({"max_active": "7"})
     await store.open(LIMITS)
@@ -88,7 +88,7 @@ async def test_a_limit_of_the_file_counts_when_the_file_changes(store: QueueStor
     assert (await store.view()).max_active == 9
 
 
-async def test_a_raised_rate_of_the_file_is_not_due_for_the_time_before(store: QueueStore, server: Server) -> None:
+async def test_a_higher_rate_in_the_file_does_not_apply_to_the_past(store: QueueStore, server: Server) -> None:
     await store.open(replace(LIMITS, rate_per_minute=6))
     await store.join(20)
     server.now += 5_000
@@ -96,7 +96,7 @@ async def test_a_raised_rate_of_the_file_is_not_due_for_the_time_before(store: Q
     assert (await store.tick()).called == 0
 
 
-async def test_whatever_makes_the_room_another_version_says_whose_change_it_is(store: QueueStore) -> None:
+async def test_every_new_version_names_the_author_of_the_change(store: QueueStore) -> None:
     await store.open(LIMITS)
     said: list[tuple[str, dict[str, str], dict[str, str]]] = []
     version = (await store.view()).version
@@ -130,7 +130,7 @@ async def test_whatever_makes_the_room_another_version_says_whose_change_it_is(s
 
 
 @pytest.mark.parametrize("rate", [0.01, 1.0, 59.0])
-async def test_a_slow_rate_keeps_its_pace_however_often_one_looks(
+async def test_a_slow_rate_is_kept_however_often_the_room_is_ticked(
     store: QueueStore, server: Server, rate: float
 ) -> None:
     await store.open(replace(LIMITS, rate_per_minute=rate))
@@ -144,7 +144,7 @@ async def test_a_slow_rate_keeps_its_pace_however_often_one_looks(
     assert float(tokens) == pytest.approx(500 * rate / 60_000, rel=1e-9)
 
 
-async def test_who_was_lost_is_taken_back_ahead_of_newcomers(store: QueueStore, server: Server) -> None:
+async def test_lost_visitors_are_restored_ahead_of_newcomers(store: QueueStore, server: Server) -> None:
     old = await store.open(LIMITS)
     places = [(await store.join(1)).first_place for _ in range(4)]
     await restart(store, server, empty=True)
@@ -155,7 +155,7 @@ async def test_who_was_lost_is_taken_back_ahead_of_newcomers(store: QueueStore, 
     assert [view.rank_index.position(place) for place in (places[2], places[3], new.first_place + 1)] == [1, 2, 3]
 
 
-async def test_who_comes_back_only_after_a_second_restart_was_not_lost(store: QueueStore, server: Server) -> None:
+async def test_a_visitor_who_returns_after_a_second_restart_is_restored(store: QueueStore, server: Server) -> None:
     """Meanwhile others were called whose places are greater."""
     old = await store.open(LIMITS)
     places = [(await store.join(1)).first_place for _ in range(4)]
@@ -169,7 +169,7 @@ async def test_who_comes_back_only_after_a_second_restart_was_not_lost(store: Qu
     assert await fate(store, places[3], old, claim=True) == "admitted"
 
 
-async def test_a_ticket_that_has_been_used_gets_no_other_turn(store: QueueStore, server: Server) -> None:
+async def test_a_used_ticket_gets_no_other_turn(store: QueueStore, server: Server) -> None:
     old = await store.open(LIMITS)
     await store.join(2)
     place = (await store.join(1)).first_place
@@ -185,7 +185,9 @@ async def test_a_ticket_that_has_been_used_gets_no_other_turn(store: QueueStore,
 
 
 @pytest.mark.parametrize("ending", ["end", "expire", "leave"])
-async def test_nor_does_one_whose_session_outlived_the_store(store: QueueStore, server: Server, ending: str) -> None:
+async def test_a_used_ticket_gets_no_other_turn_after_a_loss_of_the_store(
+    store: QueueStore, server: Server, ending: str
+) -> None:
     old = await store.open(LIMITS)
     place = (await store.join(1)).first_place
     await restart(store, server, empty=True)
@@ -201,7 +203,7 @@ async def test_nor_does_one_whose_session_outlived_the_store(store: QueueStore, 
     assert await fate(store, place, old) == "unknown"
 
 
-async def test_an_adopted_session_leaves_the_line(store: QueueStore, server: Server) -> None:
+async def test_an_adopted_session_leaves_the_queue(store: QueueStore, server: Server) -> None:
     """The store has fallen back behind the claim: the visitor's turn is still there, and is theirs no more."""
     await store.open(LIMITS)
     place = (await store.join(2)).first_place + 1
@@ -213,7 +215,7 @@ async def test_an_adopted_session_leaves_the_line(store: QueueStore, server: Ser
     assert "overshoot" not in view.totals
 
 
-async def test_a_real_restart_keeps_the_line(tmp_path: Path) -> None:
+async def test_a_real_restart_keeps_the_queue(tmp_path: Path) -> None:
     embedded = EmbeddedStore(tmp_path)
     await embedded.start()
     try:
@@ -236,7 +238,7 @@ async def test_a_real_restart_keeps_the_line(tmp_path: Path) -> None:
         await embedded.stop()
 
 
-async def test_who_is_there_is_told_across_chunks_of_marks(store: QueueStore, server: Server) -> None:
+async def test_present_visitors_are_found_across_chunks_of_marks(store: QueueStore, server: Server) -> None:
     """Those alone are called, and all others are skipped."""
     await store.open(replace(LIMITS, max_active=1000))
     first = (await store.join(500)).first_place
@@ -256,7 +258,7 @@ async def test_who_is_there_is_told_across_chunks_of_marks(store: QueueStore, se
 
 
 @pytest.mark.parametrize("way", ["an operator", "a session change"])
-async def test_a_session_that_was_ended_is_not_counted_as_released(store: QueueStore, way: str) -> None:
+async def test_an_ended_session_is_not_counted_as_released(store: QueueStore, way: str) -> None:
     await store.open(LIMITS)
     joined = await store.join(2)
     ended, released = joined.first_place, joined.first_place + 1

@@ -74,7 +74,7 @@ def goes_in(gateway: Gateway, programs: dict[str, Client]) -> GoesIn:
 
 @every_client
 @every_app
-async def test_a_request_and_its_answer(goes_in: GoesIn, client: str, server: str) -> None:
+async def test_a_request_and_its_response(goes_in: GoesIn, client: str, server: str) -> None:
     inside = await goes_in(client, server)
 
     got = await inside.ask("GET", "/a%20b;c/d?x=1&x=2&y=%C3%A9", X_Mine="b,  c", Cookie="a=1; b=2")
@@ -125,7 +125,7 @@ async def test_bodies_in_chunks(goes_in: GoesIn, client: str, server: str) -> No
 
 @every_client
 @every_app
-async def test_answers_without_a_length(goes_in: GoesIn, client: str, server: str) -> None:
+async def test_responses_without_a_length(goes_in: GoesIn, client: str, server: str) -> None:
     inside = await goes_in(client, server)
 
     got = await inside.ask("GET", "/stream")
@@ -136,7 +136,7 @@ async def test_answers_without_a_length(goes_in: GoesIn, client: str, server: st
 
 @every_client
 @every_app
-async def test_heads_alone(goes_in: GoesIn, client: str, server: str) -> None:
+async def test_head_requests(goes_in: GoesIn, client: str, server: str) -> None:
     inside = await goes_in(client, server)
 
     for _ in range(3):
@@ -167,7 +167,7 @@ async def test_a_form_of_a_wsgi_shop(goes_in: GoesIn, client: str) -> None:
 
 
 @every_client
-async def test_a_shop_that_closes_behind_each_answer(goes_in: GoesIn, client: str) -> None:
+async def test_a_shop_that_closes_after_each_response(goes_in: GoesIn, client: str) -> None:
     inside = await goes_in(client, "gunicorn")
 
     for number in range(20):
@@ -176,7 +176,7 @@ async def test_a_shop_that_closes_behind_each_answer(goes_in: GoesIn, client: st
         assert "close" not in got.all("connection"), "that is between the shop and us"
 
 
-async def test_many_at_once_at_a_shop_that_closes(goes_in: GoesIn) -> None:
+async def test_concurrent_requests_to_a_shop_that_closes(goes_in: GoesIn) -> None:
     inside = await goes_in("aiohttp", "gunicorn")
 
     answers = await asyncio.gather(*(inside.ask("POST", f"/{number}", b"%d" % number) for number in range(200)))
@@ -212,7 +212,7 @@ async def test_files_of_nginx(goes_in: GoesIn, client: str, folder: Path) -> Non
 
 
 @every_client
-async def test_other_answers_of_nginx(goes_in: GoesIn, client: str) -> None:
+async def test_other_responses_of_nginx(goes_in: GoesIn, client: str) -> None:
     inside = await goes_in(client, "nginx")
 
     for path, status, location in (
@@ -229,7 +229,7 @@ async def test_other_answers_of_nginx(goes_in: GoesIn, client: str) -> None:
     assert (await inside.ask("POST", "/small", EVERY_BYTE)).status == 413
 
 
-async def test_a_shop_that_hangs_up_behind_every_third_answer(goes_in: GoesIn) -> None:
+async def test_a_shop_that_closes_after_every_third_response(goes_in: GoesIn) -> None:
     inside = await goes_in("aiohttp", "nginx")
 
     answers = await asyncio.gather(*(inside.ask("GET", "/page.html") for _ in range(300)))
@@ -266,7 +266,7 @@ async def test_events_come_one_by_one(goes_in: GoesIn, library: str) -> None:
     assert heard == [0, 1, 2]
 
 
-async def test_the_shop_hears_that_a_client_has_gone(goes_in: GoesIn) -> None:
+async def test_the_shop_notices_that_a_client_disconnects(goes_in: GoesIn) -> None:
     inside, other = await goes_in("curl", "uvicorn"), await goes_in("aiohttp", "uvicorn")
     process = await asyncio.create_subprocess_exec(
         *(needs("curl"), "--silent", "--no-buffer", inside.base + "/endless?curl"),
@@ -287,7 +287,7 @@ async def test_the_shop_hears_that_a_client_has_gone(goes_in: GoesIn) -> None:
     await eventually(heard)
 
 
-async def test_a_browser_like_curl_gets_in_and_stays_in(gateway: Gateway, tmp_path: Path) -> None:
+async def test_curl_with_cookies_is_admitted_and_stays_admitted(gateway: Gateway, tmp_path: Path) -> None:
     """With a jar for cookies, as a script of somebody's would do it."""
     jar = tmp_path / "jar"
     options = ("--silent", "--fail", "--cookie", str(jar), "--cookie-jar", str(jar), "--header", "Accept: text/html")
@@ -317,7 +317,7 @@ request = function() return piped end
 
 
 @pytest.mark.parametrize("pipelined", [False, True])
-async def test_wrk_finds_nothing_wrong(goes_in: GoesIn, tmp_path: Path, pipelined: bool) -> None:
+async def test_wrk_sees_no_errors(goes_in: GoesIn, tmp_path: Path, pipelined: bool) -> None:
     inside = await goes_in("curl", "uvicorn")
     script = tmp_path / "pipeline.lua"
     script.write_text(PIPELINE if pipelined else "")

@@ -60,7 +60,9 @@ async def echoes(socket: ClientConnection) -> None:
 
 
 @pytest.mark.parametrize("compression", [None, "deflate"])
-async def test_what_both_ends_agree_on(gateway: Gateway, pass_: str, compression: str | None) -> None:
+async def test_subprotocol_and_extensions_are_negotiated_end_to_end(
+    gateway: Gateway, pass_: str, compression: str | None
+) -> None:
     async with dial(gateway, pass_, subprotocols=["chat.v1", "chat.v2"], compression=compression) as socket:
         assert socket.subprotocol == "chat.v2"
         assert socket.response is not None
@@ -72,7 +74,7 @@ async def test_what_both_ends_agree_on(gateway: Gateway, pass_: str, compression
         await echoes(socket)
 
 
-async def test_no_subprotocol_where_none_is_known(gateway: Gateway, pass_: str) -> None:
+async def test_no_subprotocol_if_none_is_known(gateway: Gateway, pass_: str) -> None:
     async with dial(gateway, pass_, subprotocols=["chat.v3"]) as socket:
         assert socket.subprotocol is None
         await echoes(socket)
@@ -108,7 +110,7 @@ async def test_compressed_messages_stay_compressed(gateway: Gateway, pass_: str)
     assert zlib.decompressobj(wbits=-15).decompress(back + b"\0\0\xff\xff").decode() == message
 
 
-async def test_both_ends_may_end_it(gateway: Gateway, pass_: str) -> None:
+async def test_both_ends_may_close(gateway: Gateway, pass_: str) -> None:
     async with dial(gateway, pass_) as socket:
         await socket.send("bye")
         with pytest.raises(ConnectionClosed) as closed:
@@ -129,7 +131,7 @@ async def test_a_shop_that_declines(gateway: Gateway, pass_: str) -> None:
     assert refused.value.response.status_code == 403
 
 
-async def test_a_hundred_at_once(gateway: Gateway, pass_: str) -> None:
+async def test_a_hundred_websockets_at_the_same_time(gateway: Gateway, pass_: str) -> None:
     async def one(number: int) -> str | bytes:
         async with dial(gateway, pass_) as socket:
             await socket.send(str(number))

@@ -69,7 +69,7 @@ async def test_no_spelling_of_a_host_escapes_its_room(gateway: Gateway, shop: Sh
     assert await ask(gateway, b"http://%b/sale" % host, host) == 503
 
 
-async def test_a_target_and_a_host_that_disagree_are_refused(gateway: Gateway, shop: Shop) -> None:
+async def test_a_target_and_a_host_that_differ_are_refused(gateway: Gateway, shop: Shop) -> None:
     seen = len(shop.seen)
 
     assert await ask(gateway, b"http://site.test/sale", b"exact.wild.test") == 400
@@ -89,7 +89,7 @@ async def test_the_most_specific_host_wins(gateway: Gateway, shop: Shop) -> None
     assert (await Visitor(gateway, "wild", host="wild.test").navigate()).status == 421
 
 
-async def test_a_pass_of_one_room_is_none_in_another(gateway: Gateway) -> None:
+async def test_a_pass_of_one_room_is_invalid_in_another(gateway: Gateway) -> None:
     await filled(gateway, "hooks")
     exact = Visitor(gateway, "exact", host="exact.wild.test")
     await exact.goes_in()
@@ -100,7 +100,7 @@ async def test_a_pass_of_one_room_is_none_in_another(gateway: Gateway) -> None:
         assert answer.status == 503
 
 
-async def test_what_a_rule_lets_by_needs_no_ticket(gateway: Gateway, shop: Shop) -> None:
+async def test_a_bypassed_request_needs_no_ticket(gateway: Gateway, shop: Shop) -> None:
     if not await gateway.members("hooks", "active"):
         await filled(gateway, "hooks")
     joined = await gateway.total("hooks")
@@ -128,7 +128,7 @@ async def test_what_a_rule_lets_by_needs_no_ticket(gateway: Gateway, shop: Shop)
         assert await ask(gateway, target, b"hooks.test", method) in (400, 503), target
 
 
-async def test_what_a_rule_lets_by_is_capped(gateway: Gateway, shop: Shop) -> None:
+async def test_bypassed_requests_are_capped(gateway: Gateway, shop: Shop) -> None:
     await filled(gateway, "capped")
 
     statuses = [(await Visitor(gateway, "capped").request("POST", "/hook", FETCH, b"{}")).status for _ in range(30)]
@@ -140,7 +140,7 @@ async def test_what_a_rule_lets_by_is_capped(gateway: Gateway, shop: Shop) -> No
     assert metrics is not None
 
 
-async def test_a_page_of_the_shop_never_gets_our_prefix(gateway: Gateway, shop: Shop) -> None:
+async def test_the_shop_cannot_serve_pages_under_our_prefix(gateway: Gateway, shop: Shop) -> None:
     visitor = Visitor(gateway, "exact", host="exact.wild.test")
     await visitor.goes_in()
     shop.seen.clear()

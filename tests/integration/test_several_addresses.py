@@ -103,7 +103,7 @@ async def echoes(connector: Connector, url: str) -> str:
     return peer
 
 
-def test_a_silent_address_costs_a_moment_and_is_tried_last_from_then_on() -> None:
+def test_a_silent_address_costs_a_moment_and_is_then_tried_last() -> None:
     async def main(loop: Loop) -> None:
         loop.addresses = [SILENT, LIVE]
         async with live_server() as port:
@@ -120,7 +120,7 @@ def test_a_silent_address_costs_a_moment_and_is_tried_last_from_then_on() -> Non
     run(main)
 
 
-def test_one_that_refuses_costs_nothing_and_is_tried_last_too() -> None:
+def test_an_address_that_refuses_costs_nothing_and_is_then_tried_last() -> None:
     async def main(loop: Loop) -> None:
         loop.addresses = [REFUSING, LIVE]
         async with live_server() as port:
@@ -132,7 +132,7 @@ def test_one_that_refuses_costs_nothing_and_is_tried_last_too() -> None:
     run(main)
 
 
-def test_tls_is_spoken_to_the_one_that_connects_and_verified_for_the_name(tmp_path: Path) -> None:
+def test_tls_is_verified_for_the_name_on_the_address_that_connects(tmp_path: Path) -> None:
     authority = Authority.make(tmp_path / "authority")
     tls = ssl.create_default_context(cafile=str(authority.file))
 
@@ -147,7 +147,7 @@ def test_tls_is_spoken_to_the_one_that_connects_and_verified_for_the_name(tmp_pa
     run(main)
 
 
-def test_where_no_address_takes_a_connection_there_is_none() -> None:
+def test_no_connection_if_no_address_accepts_one() -> None:
     async def main(loop: Loop) -> None:
         loop.addresses = [REFUSING, "127.0.0.5"]
         with pytest.raises(UpstreamUnavailableError) as raised:
@@ -158,7 +158,7 @@ def test_where_no_address_takes_a_connection_there_is_none() -> None:
     run(main)
 
 
-def test_a_name_with_one_address_is_connected_to_as_ever() -> None:
+def test_a_name_with_one_address() -> None:
     async def main(loop: Loop) -> None:
         loop.addresses = [LIVE]
         async with live_server() as port:
@@ -168,7 +168,7 @@ def test_a_name_with_one_address_is_connected_to_as_ever() -> None:
     run(main)
 
 
-def test_a_connection_that_is_given_up_leaves_no_socket_behind() -> None:
+def test_an_abandoned_connection_leaves_no_socket_behind() -> None:
     async def main(loop: Loop) -> None:
         loop.addresses = [SILENT, SILENT]
         async with live_server() as port:

@@ -95,9 +95,7 @@ async def test_two_newcomers_never_get_one_pass(gateway: Gateway, shop: Shop, ca
 
 
 @pytest.mark.parametrize("number", range(len(KEEP)))
-async def test_no_pass_is_renewed_on_what_the_cache_keeps(
-    gateway: Gateway, shop: Shop, cache: str, number: int
-) -> None:
+async def test_no_pass_is_renewed_on_cached_responses(gateway: Gateway, shop: Shop, cache: str, number: int) -> None:
     path = f"/due-{number}"
     shop_says(shop, path, KEEP[number], "Cache-Control: no-store")
     found = [await visit(gateway, cache, path, due(gateway, 1000 + visitor)) for visitor in range(2)]
@@ -105,7 +103,7 @@ async def test_no_pass_is_renewed_on_what_the_cache_keeps(
     assert [given for given, _, _ in found] == ["", ""]
 
 
-async def test_it_is_renewed_where_no_cache_keeps_it(gateway: Gateway, shop: Shop, cache: str) -> None:
+async def test_a_pass_is_renewed_on_responses_that_are_not_cached(gateway: Gateway, shop: Shop, cache: str) -> None:
     shop_says(shop, "/mine", "Cache-Control: no-store", "X-Accel-Expires: 0")
     found = [await visit(gateway, cache, "/mine", due(gateway, 2000 + visitor)) for visitor in range(2)]
     assert [status for _, status, _ in found] == ["MISS", "MISS"]

@@ -59,7 +59,7 @@ async def test_a_shop_that_is_down_and_comes_back(gateway: Gateway) -> None:
     assert list(await gateway.members("down", "active")) == [session]
 
 
-async def test_a_shop_that_says_nothing(gateway: Gateway, shop: Shop) -> None:
+async def test_a_shop_that_does_not_respond(gateway: Gateway, shop: Shop) -> None:
     async def silent(seen: Seen, writer: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()
 
@@ -70,7 +70,7 @@ async def test_a_shop_that_says_nothing(gateway: Gateway, shop: Shop) -> None:
     assert (await Visitor(gateway, "slow").navigate()).status == 200
 
 
-async def test_a_shop_that_falls_silent_in_the_middle(gateway: Gateway, shop: Shop) -> None:
+async def test_a_shop_that_stalls_in_the_middle_of_a_response(gateway: Gateway, shop: Shop) -> None:
     async def half(seen: Seen, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
         await writer.drain()
@@ -100,7 +100,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("path", BROKEN)
-async def test_a_shop_that_talks_rubbish(gateway: Gateway, shop: Shop, path: str) -> None:
+async def test_a_shop_that_sends_malformed_responses(gateway: Gateway, shop: Shop, path: str) -> None:
     async def rubbish(seen: Seen, writer: asyncio.StreamWriter) -> None:
         writer.write(BROKEN[path])
         await writer.drain()
@@ -112,7 +112,7 @@ async def test_a_shop_that_talks_rubbish(gateway: Gateway, shop: Shop, path: str
     assert (await Visitor(gateway, "broken").navigate()).status == 200
 
 
-async def test_a_shop_that_ends_an_answer_early(gateway: Gateway, shop: Shop) -> None:
+async def test_a_shop_that_ends_a_response_early(gateway: Gateway, shop: Shop) -> None:
     async def cut(seen: Seen, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
         await writer.drain()
@@ -127,7 +127,7 @@ async def test_a_shop_that_ends_an_answer_early(gateway: Gateway, shop: Shop) ->
                 await wire.reader.readexactly(10)
 
 
-async def test_a_shop_whose_connections_are_all_taken(gateway: Gateway, shop: Shop) -> None:
+async def test_a_shop_whose_connections_are_all_in_use(gateway: Gateway, shop: Shop) -> None:
     release = asyncio.Event()
 
     async def busy(seen: Seen, writer: asyncio.StreamWriter) -> None:

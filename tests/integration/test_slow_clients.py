@@ -48,7 +48,7 @@ async def ended(wire: Wire) -> bytes:
             return b""
 
 
-async def test_a_head_that_stops_coming(gateway: Gateway) -> None:
+async def test_a_head_that_stalls(gateway: Gateway) -> None:
     async with Wire.open(gateway) as wire:
         await wire.send(HEAD)
         answer = await wire.answer()
@@ -70,7 +70,7 @@ async def test_a_head_that_drips_in(gateway: Gateway) -> None:
         assert got == b"HTTP/1.1 408"
 
 
-async def test_a_body_that_stops_coming_never_reaches_the_shop(gateway: Gateway, shop: Shop) -> None:
+async def test_a_body_that_stalls_never_reaches_the_shop(gateway: Gateway, shop: Shop) -> None:
     async with Wire.open(gateway) as wire:
         await wire.send(b"POST /body HTTP/1.1\r\nHost: slow.test\r\nContent-Length: 10\r\n\r\nhalf")
         answer = await wire.answer()
@@ -79,7 +79,7 @@ async def test_a_body_that_stops_coming_never_reaches_the_shop(gateway: Gateway,
     assert "/body" not in shop.paths()
 
 
-async def test_a_large_body_that_stops_coming(gateway: Gateway, shop: Shop) -> None:
+async def test_a_large_body_that_stalls(gateway: Gateway, shop: Shop) -> None:
     broken = shop.broken
     async with Wire.open(gateway) as wire:
         head = b"POST /large HTTP/1.1\r\nHost: slow.test\r\nContent-Length: 200000\r\n\r\n"
@@ -90,19 +90,19 @@ async def test_a_large_body_that_stops_coming(gateway: Gateway, shop: Shop) -> N
     await eventually(lambda: shop.broken == broken + 1)
 
 
-async def test_a_connection_that_is_idle(gateway: Gateway) -> None:
+async def test_an_idle_connection(gateway: Gateway) -> None:
     async with Wire.open(gateway) as wire:
         await wire.send(HEAD + b"\r\n")
         assert (await wire.answer()).status == 200
         assert await ended(wire) == b"", "there is nothing to say to nobody"
 
 
-async def test_who_never_says_anything(gateway: Gateway) -> None:
+async def test_a_client_that_sends_nothing(gateway: Gateway) -> None:
     async with Wire.open(gateway) as wire:
         assert await ended(wire) == b""
 
 
-async def test_who_takes_nothing_of_an_answer(gateway: Gateway, shop: Shop) -> None:
+async def test_a_client_that_reads_nothing_of_a_response(gateway: Gateway, shop: Shop) -> None:
     cut = asyncio.Event()
 
     async def flood(seen: Seen, writer: asyncio.StreamWriter) -> None:
@@ -163,7 +163,7 @@ def held(shop: Shop) -> asyncio.Event:
     return go
 
 
-async def test_too_many_of_one_address(gateway: Gateway, shop: Shop) -> None:
+async def test_too_many_connections_from_one_address(gateway: Gateway, shop: Shop) -> None:
     go = held(shop)
     async with crowd(gateway, shop, "127.0.0.50") as wires:
         assert not await served(gateway, "127.0.0.50")
@@ -174,7 +174,7 @@ async def test_too_many_of_one_address(gateway: Gateway, shop: Shop) -> None:
     await eventually(lambda: served(gateway, "127.0.0.50"))
 
 
-async def test_too_many_in_all(gateway: Gateway, shop: Shop) -> None:
+async def test_too_many_connections_in_total(gateway: Gateway, shop: Shop) -> None:
     go = held(shop)
     sources = [f"127.0.0.{60 + number}" for number in range(WITHOUT_PASS // MOST_PER_ADDRESS)]
     async with crowd(gateway, shop, *sources) as wires:

@@ -99,7 +99,7 @@ async def reached(gateway: Gateway, nginx: Nginx, host: bytes, mark: bytes) -> l
     return nginx.paths()
 
 
-async def test_no_spelling_enters_a_room_by_another(gateway: Gateway, nginx: Nginx) -> None:
+async def test_no_spelling_enters_a_room_through_another(gateway: Gateway, nginx: Nginx) -> None:
     await fill(gateway, "sale", b"two.test")
     before = len(await reached(gateway, nginx, b"two.test", b"/information/begun"))
 

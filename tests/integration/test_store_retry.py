@@ -45,7 +45,7 @@ def lose_answers(store, name, count):
     store._scripts[name] = Deaf(store._scripts[name], count)
 
 
-async def test_a_join_whose_answer_is_lost_takes_one_place_and_one_slot(store):
+async def test_a_join_whose_reply_is_lost_takes_one_place_and_one_slot(store):
     lose_answers(store, "join", 1)
     first = await store.join(3)
     second = await store.join(1)
@@ -55,12 +55,12 @@ async def test_a_join_whose_answer_is_lost_takes_one_place_and_one_slot(store):
     assert (view.active, view.waiting, view.totals["joined"]) == (1, 3, 4)
 
 
-async def test_two_joins_are_two_although_they_are_alike(store):
+async def test_two_equal_joins_take_two_places(store):
     places = {(await store.join(1)).first_place for _ in range(5)}
     assert len(places) == 5
 
 
-async def test_a_claim_whose_answer_is_lost_is_granted_all_the_same(store):
+async def test_a_claim_whose_reply_is_lost_is_granted(store):
     joined = await store.join(2)
     lose_answers(store, "visit", 1)
     fates = await store.visit([Visit(joined.first_place, joined.generation, claim=True)])
@@ -71,7 +71,7 @@ EVENT = '{"who": "ada", "via": "api", "action": "change"}'
 
 
 @pytest.mark.parametrize("name", ["change", "admit", "end"])
-async def test_what_an_operator_does_is_done_and_noted_once_though_its_answer_is_lost(store, name):
+async def test_an_operators_change_whose_reply_is_lost_is_made_and_audited_once(store, name):
     joined = await store.join(3)  # the first is inside, the others wait
     lose_answers(store, name, 1)
     match name:
@@ -86,7 +86,7 @@ async def test_what_an_operator_does_is_done_and_noted_once_though_its_answer_is
     assert len(await store.audit_events()) == 1
 
 
-async def test_what_isnt_done_leaves_no_note(store):
+async def test_a_refused_change_leaves_no_note(store):
     joined = await store.join(1)
     assert not (await store.change({"max_active": "9"}, expected=7, who="ada", audit_event=EVENT)).done
     assert await store.admit(joined.first_place + 7, EVENT) == "unknown"
@@ -94,7 +94,7 @@ async def test_what_isnt_done_leaves_no_note(store):
     assert await store.audit_events() == []
 
 
-async def test_a_store_that_stays_silent_is_not_asked_for_ever(store):
+async def test_a_silent_store_is_not_retried_forever(store):
     lose_answers(store, "seen", 2)
     with pytest.raises(StoreUnavailable):
         await store.seen([1])

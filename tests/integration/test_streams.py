@@ -50,7 +50,7 @@ def expected() -> str:
     return digest.hexdigest()
 
 
-async def test_a_large_download_to_a_slow_client_is_whole_and_not_piled_up(
+async def test_a_large_download_to_a_slow_client_is_complete_and_not_buffered(
     gateway: Gateway, shop: Shop, inside: Visitor
 ) -> None:
     sent = 0
@@ -92,7 +92,7 @@ async def test_a_large_download_to_a_slow_client_is_whole_and_not_piled_up(
     assert edge.peak_memory - before < PILED_UP
 
 
-async def test_a_large_upload_is_whole_and_not_piled_up(gateway: Gateway, shop: Shop, inside: Visitor) -> None:
+async def test_a_large_upload_is_complete_and_not_buffered(gateway: Gateway, shop: Shop, inside: Visitor) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(SIZE // len(PIECE)):
             yield PIECE
@@ -114,7 +114,7 @@ async def test_a_large_upload_is_whole_and_not_piled_up(gateway: Gateway, shop: 
     assert edge.peak_memory - before < PILED_UP
 
 
-async def test_an_answer_before_the_body_is_all_there_reaches_the_client(gateway: Gateway) -> None:
+async def test_a_response_sent_before_the_body_is_complete_reaches_the_client(gateway: Gateway) -> None:
     head = b"POST /up HTTP/1.1\r\nHost: early.test\r\nAccept: text/html\r\nContent-Length: %d\r\n\r\n" % SIZE
     async with await asyncio.start_server(_too_large, "127.0.0.1", EARLY), Wire.open(gateway) as wire:
         # What is sent is far more than fits into the buffers on the way.
@@ -136,7 +136,7 @@ async def _too_large(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
     writer.close()
 
 
-async def test_events_are_passed_on_one_by_one(gateway: Gateway, shop: Shop, inside: Visitor) -> None:
+async def test_events_are_forwarded_one_by_one(gateway: Gateway, shop: Shop, inside: Visitor) -> None:
     heard = asyncio.Queue[None]()
 
     async def events(seen: Seen, writer: asyncio.StreamWriter) -> None:
@@ -184,7 +184,7 @@ def address(gateway: Gateway) -> str:
     return f"ws://sockets.test:{gateway.port}/chat?room=1"
 
 
-async def test_a_websocket_goes_through(gateway: Gateway, heads: Heads) -> None:
+async def test_a_websocket_is_tunnelled(gateway: Gateway, heads: Heads) -> None:
     joined = await Visitor(gateway, "sockets").call("join")
     pass_ = joined.json["pass"]
     headers = {"Cookie": f"mine=1; waitroom_pass_sockets={pass_}", "Waitroom-Session": "1"}
@@ -212,7 +212,7 @@ async def test_a_websocket_goes_through(gateway: Gateway, heads: Heads) -> None:
     assert head["waitroom-session"] == f"{gateway.tokens('sockets').read_pass(pass_.encode()).session:x}"
 
 
-async def test_a_websocket_without_a_pass_waits_like_all(gateway: Gateway, heads: Heads) -> None:
+async def test_a_websocket_without_a_pass_has_to_wait(gateway: Gateway, heads: Heads) -> None:
     for _ in range(2):
         await Visitor(gateway, "sockets").navigate()
     await Visitor(gateway, "sockets").waits()

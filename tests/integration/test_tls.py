@@ -110,9 +110,7 @@ def curl(gateway: Gateway, pair: tuple[Path, Path], *arguments: str, path: str =
     return [needs("curl"), *reach, "--max-time", "50", *arguments, f"https://{NAME}:{gateway.port}{path}"]
 
 
-async def test_curl_is_served_and_the_shop_is_told_of_https(
-    gateway: Gateway, pair: tuple[Path, Path], shop: Shop
-) -> None:
+async def test_curl_is_served_and_the_shop_sees_https(gateway: Gateway, pair: tuple[Path, Path], shop: Shop) -> None:
     assert f"https://127.0.0.1:{gateway.port}" in gateway.log
     code, out = await run(*curl(gateway, pair, "--http2", "-D", "-", "-H", "Sec-Fetch-Mode: navigate", path="/first"))
     assert code == 0, out
@@ -123,7 +121,7 @@ async def test_curl_is_served_and_the_shop_is_told_of_https(
     assert (seen.one("X-Forwarded-Proto"), seen.one("X-Forwarded-For")) == ("https", "127.0.0.1")
 
 
-async def test_a_connection_is_kept(gateway: Gateway, pair: tuple[Path, Path]) -> None:
+async def test_a_connection_is_reused(gateway: Gateway, pair: tuple[Path, Path]) -> None:
     command = curl(gateway, pair, "-w", "%{num_connects}\n", "-o", "/dev/null", path="/[1-5]")
     code, out = await run(*command)
     assert (code, out.split()) == (0, ["1", "0", "0", "0", "0"])
@@ -158,7 +156,7 @@ async def test_a_body_without_a_length_ends_with_the_connection(
     assert (code, len(out)) == (0, 300_000)
 
 
-async def test_who_is_refused_in_the_middle_of_a_body_hears_why(
+async def test_a_client_refused_in_the_middle_of_a_body_gets_the_reason(
     gateway: Gateway, pair: tuple[Path, Path], shop: Shop
 ) -> None:
     async with client(gateway, trusting(pair[0])) as one:
@@ -171,7 +169,7 @@ async def test_who_is_refused_in_the_middle_of_a_body_hears_why(
 
 
 @pytest.mark.parametrize("head", [b"nonsense\r\n\r\n", b"GET /" + b"x" * 100_000])
-async def test_what_is_no_request_is_answered_and_the_connection_ended(
+async def test_an_invalid_request_gets_a_response_and_ends_the_connection(
     gateway: Gateway, pair: tuple[Path, Path], head: bytes
 ) -> None:
     async with client(gateway, trusting(pair[0])) as one:
@@ -181,7 +179,9 @@ async def test_what_is_no_request_is_answered_and_the_connection_ended(
         assert b"</html>" in answer or b"}" in answer
 
 
-async def test_a_slow_reader_gets_all_of_the_last_answer(gateway: Gateway, pair: tuple[Path, Path], shop: Shop) -> None:
+async def test_a_slow_reader_gets_the_whole_last_response(
+    gateway: Gateway, pair: tuple[Path, Path], shop: Shop
+) -> None:
     shop.answers["/slow"] = response(bytes(4_000_000))
     async with client(gateway, trusting(pair[0])) as one:
         one.writer.transport.pause_reading()
@@ -231,7 +231,7 @@ async def test_openssl_and_the_gateway_agree(
 
 
 @pytest.mark.parametrize("first", [b"", b"\x16\x03\x01\x02\x00", b"GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n"])
-async def test_a_connection_without_a_handshake_is_ended(gateway: Gateway, first: bytes) -> None:
+async def test_a_connection_without_a_handshake_is_closed(gateway: Gateway, first: bytes) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(first)
     try:
@@ -243,7 +243,7 @@ async def test_a_connection_without_a_handshake_is_ended(gateway: Gateway, first
         writer.transport.abort()
 
 
-async def test_a_new_certificate_serves_without_a_request_lost(
+async def test_a_new_certificate_is_used_without_losing_a_request(
     gateway: Gateway, pair: tuple[Path, Path], folder: Path, shop: Shop
 ) -> None:
     second = make_pair(folder, "second")
@@ -295,7 +295,7 @@ async def test_a_new_certificate_serves_without_a_request_lost(
     ("what", "words"),
     [("mismatch", "isn't the key of the certificate"), ("rubbish", "no certificate"), ("expired", "has expired")],
 )
-async def test_a_broken_new_certificate_is_told_and_the_old_one_goes_on(
+async def test_an_invalid_new_certificate_is_logged_and_the_old_one_stays(
     gateway: Gateway, pair: tuple[Path, Path], folder: Path, what: str, words: str
 ) -> None:
     good = make_pair(folder, f"good-{what}")
@@ -327,7 +327,7 @@ async def test_a_broken_new_certificate_is_told_and_the_old_one_goes_on(
     await eventually(gateway.is_ready)
 
 
-async def test_check_config_and_a_start_tell_what_is_wrong_with_a_pair(tmp_path: Path, shop: Shop) -> None:
+async def test_check_config_and_start_report_an_invalid_pair(tmp_path: Path, shop: Shop) -> None:
     good, other = make_pair(tmp_path, "good"), make_pair(tmp_path, "other")
     old = make_pair(tmp_path, "old", expired=True)
     rooms = [{"name": "shop", "upstream": shop.address}]
@@ -350,7 +350,7 @@ async def test_check_config_and_a_start_tell_what_is_wrong_with_a_pair(tmp_path:
         assert "browsers will reject the certificate" in gateway.log
 
 
-async def test_stopping_waits_for_answers_but_not_for_those_who_are_gone(
+async def test_stopping_waits_for_responses_but_not_for_clients_that_are_gone(
     folder: Path, shop: Shop, pair: tuple[Path, Path]
 ) -> None:
     good = make_pair(folder, "stopping")

@@ -36,7 +36,7 @@ async def sent(gateway: Gateway, *lines: bytes, body: bytes = b"", source: str |
         return (await wire.answer()).status
 
 
-async def test_our_cookies_are_taken_out_and_the_others_kept_to_the_byte(
+async def test_our_cookies_are_removed_and_others_kept_byte_for_byte(
     gateway: Gateway, shop: Shop, inside: Visitor
 ) -> None:
     others = b'a="x y"; session=ab==; b=\xc3\xa9,:; c; =d; theme={"dark":true}'
@@ -73,7 +73,7 @@ FORGED = (
 )
 
 
-async def test_what_a_client_says_under_our_names_is_dropped(gateway: Gateway, shop: Shop, inside: Visitor) -> None:
+async def test_our_headers_sent_by_a_client_are_dropped(gateway: Gateway, shop: Shop, inside: Visitor) -> None:
     lines = (b"Host: heads.test:8080", *FORGED, b"Waitroom-Ticket: x", b"Cookie: " + cookie(inside))
 
     assert await sent(gateway, b"GET /forged HTTP/1.1", *lines) == 200
@@ -92,7 +92,7 @@ async def test_what_a_client_says_under_our_names_is_dropped(gateway: Gateway, s
     assert seen.one("X-Request-Id") not in (None, "mine")
 
 
-async def test_a_trusted_proxy_is_believed(gateway: Gateway, shop: Shop, inside: Visitor) -> None:
+async def test_forwarding_headers_of_a_trusted_proxy_are_used(gateway: Gateway, shop: Shop, inside: Visitor) -> None:
     lines = (
         b"Host: heads.test",
         b"X-Forwarded-For: 198.51.100.7, 203.0.113.9",
@@ -112,7 +112,7 @@ async def test_a_trusted_proxy_is_believed(gateway: Gateway, shop: Shop, inside:
 
 
 @pytest.mark.parametrize(("source", "attributes"), [(PROXY, "SameSite=None; Secure"), ("127.0.0.78", "SameSite=Lax")])
-async def test_a_pass_over_https_travels_on_cross_site_posts(gateway: Gateway, source: str, attributes: str) -> None:
+async def test_a_pass_over_https_is_sent_on_cross_site_posts(gateway: Gateway, source: str, attributes: str) -> None:
     async with Wire.open(gateway, source=source) as wire:
         await wire.send(b"GET / HTTP/1.1\r\nHost: heads.test\r\nAccept: text/html\r\nX-Forwarded-Proto: https\r\n\r\n")
         answer = await wire.answer()
@@ -147,7 +147,7 @@ async def test_hop_by_hop_headers_end_here(gateway: Gateway, shop: Shop, inside:
     assert seen.one("Host") == "heads.test"
 
 
-async def test_the_target_goes_on_as_it_was_sent(gateway: Gateway, shop: Shop, inside: Visitor) -> None:
+async def test_the_target_is_forwarded_as_sent(gateway: Gateway, shop: Shop, inside: Visitor) -> None:
     target = "/A//b/./c/../%2e%2E/%C3%A9;v=1?x=1&x=2&y=%20+~&&=?/"
 
     assert (
@@ -176,7 +176,7 @@ async def test_a_body_keeps_its_framing(gateway: Gateway, shop: Shop, inside: Vi
     assert chunked.raw.endswith(b"0\r\nX-Sum: 1\r\n\r\n")
 
 
-async def test_a_newcomers_form_arrives_whole(gateway: Gateway, shop: Shop) -> None:
+async def test_a_newcomers_form_arrives_complete(gateway: Gateway, shop: Shop) -> None:
     """Its body waits here until the store has let the visitor in."""
     body = b"x" * 1_000_000
 
@@ -187,7 +187,7 @@ async def test_a_newcomers_form_arrives_whole(gateway: Gateway, shop: Shop) -> N
     assert (seen.one("Content-Length"), seen.body) == (str(len(body)), body)
 
 
-async def test_whoever_waits_for_leave_to_send_a_body(gateway: Gateway, shop: Shop, inside: Visitor) -> None:
+async def test_a_client_that_expects_100_continue(gateway: Gateway, shop: Shop, inside: Visitor) -> None:
     head = b"POST %b HTTP/1.1\r\nHost: %b\r\nExpect: 100-continue\r\nContent-Length: 4\r\n%b\r\n"
     async with Wire.open(gateway) as wire:
         await wire.send(head % (b"/leave", b"heads.test", b"Cookie: %b\r\n" % cookie(inside)))
@@ -275,7 +275,7 @@ async def test_requests_sent_together_are_answered_in_order(gateway: Gateway, sh
         assert [(await wire.answer()).body for _ in range(5)] == [b"answer %d" % number for number in range(5)]
 
 
-async def test_an_old_client_gets_no_chunks(gateway: Gateway, shop: Shop, inside: Visitor) -> None:
+async def test_an_http_1_0_client_gets_no_chunks(gateway: Gateway, shop: Shop, inside: Visitor) -> None:
     shop.answers["/old-client"] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
     async with Wire.open(gateway) as wire:
         await wire.send(b"GET /old-client HTTP/1.0\r\nHost: heads.test\r\nCookie: %b\r\n\r\n" % cookie(inside))
@@ -285,7 +285,7 @@ async def test_an_old_client_gets_no_chunks(gateway: Gateway, shop: Shop, inside
         assert "Transfer-Encoding" not in answer.headers
 
 
-async def test_early_hints_pass(gateway: Gateway, shop: Shop, inside: Visitor) -> None:
+async def test_early_hints_are_forwarded(gateway: Gateway, shop: Shop, inside: Visitor) -> None:
     shop.answers["/hints"] = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n" + response(b"page")
     async with Wire.open(gateway) as wire:
         await wire.send(b"GET /hints HTTP/1.1\r\nHost: heads.test\r\nCookie: %b\r\n\r\n" % cookie(inside))
@@ -295,7 +295,7 @@ async def test_early_hints_pass(gateway: Gateway, shop: Shop, inside: Visitor) -
         assert (await wire.answer()).body == b"page"
 
 
-async def test_a_shop_that_closes_after_each_answer(gateway: Gateway, shop: Shop, inside: Visitor) -> None:
+async def test_a_shop_that_closes_after_each_response(gateway: Gateway, shop: Shop, inside: Visitor) -> None:
     shop.answers["/closing"] = response(b"bye", "Connection: close")
 
     answers = [await inside.fetch("/closing") for _ in range(10)]
@@ -312,14 +312,14 @@ async def test_a_shop_that_closes_idle_connections(gateway: Gateway, shop: Shop,
     assert shop.paths().count("/idle") == 5
 
 
-async def test_connections_to_the_shop_are_used_again(gateway: Gateway, shop: Shop, inside: Visitor) -> None:
+async def test_connections_to_the_shop_are_reused(gateway: Gateway, shop: Shop, inside: Visitor) -> None:
     for _ in range(10):
         assert (await inside.fetch("/again")).status == 200
 
     assert len({one.connection for one in shop.seen if one.path == "/again"}) == 1
 
 
-async def test_rubbish_is_refused_and_nothing_forwarded(gateway: Gateway, shop: Shop, inside: Visitor) -> None:
+async def test_malformed_requests_are_refused_and_not_forwarded(gateway: Gateway, shop: Shop, inside: Visitor) -> None:
     head = b"Host: heads.test\r\nCookie: %b\r\n" % cookie(inside)
     seen = len(shop.seen)
 
@@ -349,7 +349,7 @@ async def test_rubbish_is_refused_and_nothing_forwarded(gateway: Gateway, shop: 
     assert len(shop.seen) == seen
 
 
-async def test_a_visitor_who_goes_is_no_longer_worked_for(gateway: Gateway, shop: Shop, inside: Visitor) -> None:
+async def test_the_shop_stops_working_for_a_visitor_who_left(gateway: Gateway, shop: Shop, inside: Visitor) -> None:
     async def endless(seen: Seen, writer: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()
 

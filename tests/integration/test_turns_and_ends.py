@@ -74,7 +74,7 @@ async def called_one(shop: Shop, limits: Limits = ONE_SLOT) -> tuple[int, int]:
 # Turns.
 
 
-async def test_who_is_told_has_less_time_from_the_first_time_on(shop: Shop) -> None:
+async def test_a_notified_visitor_has_less_time_from_the_first_notification(shop: Shop) -> None:
     first, _ = await called_one(shop)
     assert (await shop.visit(first, told=False)).left_ms == 180_000
     await shop.wait(30)
@@ -83,7 +83,7 @@ async def test_who_is_told_has_less_time_from_the_first_time_on(shop: Shop) -> N
     assert (await shop.visit(first)).left_ms == 80_000
 
 
-async def test_the_time_is_never_longer_than_that_of_the_call(shop: Shop) -> None:
+async def test_the_time_never_exceeds_that_of_the_call(shop: Shop) -> None:
     first, _ = await called_one(shop)
     await shop.wait(150)
     assert (await shop.visit(first)).left_ms == 30_000
@@ -99,7 +99,7 @@ async def test_more_time_is_given_once(shop: Shop) -> None:
     assert (await shop.visit(first, claim=True)).fate == "admitted"
 
 
-async def test_who_was_told_and_missed_it_returns_once_behind_everybody(shop: Shop) -> None:
+async def test_a_notified_visitor_who_missed_the_turn_returns_once_at_the_end(shop: Shop) -> None:
     late, second = await called_one(shop)
     await shop.visit(late)
     await shop.wait(TOLD_SECONDS)
@@ -165,7 +165,7 @@ async def test_giving_up_an_old_ticket_gives_up_the_new_place(shop: Shop) -> Non
     assert await remembered(shop) == 0
 
 
-async def test_who_was_not_told_keeps_the_place(shop: Shop) -> None:
+async def test_a_visitor_who_was_not_notified_keeps_the_place(shop: Shop) -> None:
     first, second = await called_one(shop)
     await shop.wait(180)
     assert (await shop.store.view()).away == 1
@@ -177,7 +177,7 @@ async def test_who_was_not_told_keeps_the_place(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("state", [RoomState.CLOSED, RoomState.SOLD_OUT])
-async def test_a_turn_that_cannot_be_used_is_none_missed(shop: Shop, state: RoomState) -> None:
+async def test_a_turn_that_cannot_be_used_is_not_missed(shop: Shop, state: RoomState) -> None:
     first, _ = await called_one(shop)
     await shop.wait(10)
     await shop.visit(first)
@@ -189,7 +189,7 @@ async def test_a_turn_that_cannot_be_used_is_none_missed(shop: Shop, state: Room
     assert (await shop.visit(first, claim=True)).fate == "admitted"
 
 
-async def test_a_turn_outlasts_the_store(shop: Shop) -> None:
+async def test_a_turn_survives_a_restart_of_the_store(shop: Shop) -> None:
     first, _ = await called_one(shop)
     await shop.visit(first)
     shop.now += 86_400_000
@@ -197,7 +197,7 @@ async def test_a_turn_outlasts_the_store(shop: Shop) -> None:
     assert (await shop.visit(first)).left_ms == 80_000
 
 
-async def test_paused_rooms_take_claims_and_turns_run_on(shop: Shop) -> None:
+async def test_paused_rooms_accept_claims_and_turns_continue(shop: Shop) -> None:
     first, _ = await called_one(shop)
     await shop.store.set_state(RoomState.PAUSED)
     await shop.wait(10)
@@ -265,14 +265,14 @@ async def test_a_used_ticket_gets_the_same_hard_end_again(shop: Shop) -> None:
     assert (await shop.store.view()).active == 0
 
 
-async def test_who_goes_in_at_once_has_a_hard_end_too(shop: Shop) -> None:
+async def test_a_directly_admitted_visitor_has_a_hard_end(shop: Shop) -> None:
     await shop.open()
     place = await shop.join()
     await shop.wait(100)
     assert await shop.visit(place, claim=True) == Visited("admitted", 3_500_000)
 
 
-async def test_activity_without_end_keeps_no_slot_beyond_the_hard_end(shop: Shop) -> None:
+async def test_endless_activity_keeps_no_slot_beyond_the_hard_end(shop: Shop) -> None:
     """An open WebSocket is activity; a worker tells it with what its pass has left, which is nothing in the end."""
     await shop.open()
     place = await shop.join()
@@ -295,7 +295,7 @@ async def test_holds_add_up_to_one_more_session_at_most(shop: Shop) -> None:
     assert (await shop.store.view()).active == 0
 
 
-async def test_a_lost_store_is_told_the_hard_end_again(shop: Shop) -> None:
+async def test_a_lost_hard_end_is_restored(shop: Shop) -> None:
     await shop.open()
     place = await shop.join()
     await shop.store._redis.flushall()
@@ -388,7 +388,7 @@ async def test_a_used_ticket_that_gives_up_ends_its_session(shop: Shop) -> None:
 # What the last version stored.
 
 
-async def test_a_room_stored_before_goes_on(shop: Shop) -> None:
+async def test_a_room_stored_by_an_earlier_version_continues(shop: Shop) -> None:
     """Its hash has no field of turns and hard ends; somebody is called, inside and away each."""
     redis, key = shop.store._redis, "waitroom:{shop}:"
     stored = (

@@ -157,7 +157,7 @@ class Crowd:
         await eventually(lambda: all(self.served[name] - before[name] >= count for name in names))
 
 
-async def test_a_server_is_killed_and_comes_back_under_load_and_nobody_notices(world: World) -> None:
+async def test_a_server_is_killed_and_restarted_under_load_unnoticed(world: World) -> None:
     _, two = world.servers["killed"]
     crowd = Crowd(world.gateway, "killed")
     async with crowd.browsing():
@@ -178,7 +178,7 @@ async def test_a_server_is_killed_and_comes_back_under_load_and_nobody_notices(w
     assert world.logged("upstream up", two)
 
 
-async def test_each_request_goes_to_where_the_fewest_are(world: World) -> None:
+async def test_each_request_goes_to_the_least_busy_server(world: World) -> None:
     """Counted while none is answered, as the speeds of three servers on a busy machine are nobody's promise."""
     servers = world.servers["fewest"]
     doors = [asyncio.Event() for _ in servers]
@@ -216,7 +216,7 @@ async def test_each_request_goes_to_where_the_fewest_are(world: World) -> None:
     assert [status for status, _ in await asyncio.gather(*visits)] == [200] * 23
 
 
-async def test_where_all_are_down_the_first_to_come_back_serves(world: World) -> None:
+async def test_the_first_server_to_recover_serves(world: World) -> None:
     one, two = world.servers["down"]
     await one.kill()
     await two.kill()
@@ -226,7 +226,7 @@ async def test_where_all_are_down_the_first_to_come_back_serves(world: World) ->
     assert (await world.ask("down", method="POST", data=b"x"))[0] == 200
 
 
-async def test_what_may_be_sent_twice_goes_to_another_address_where_one_hangs_up(world: World) -> None:
+async def test_an_idempotent_request_is_retried_elsewhere_if_a_server_hangs_up(world: World) -> None:
     one, two = world.servers["hangs-up"]
 
     async def hang_up(seen: Seen, writer: asyncio.StreamWriter) -> None:
@@ -242,7 +242,7 @@ async def test_what_may_be_sent_twice_goes_to_another_address_where_one_hangs_up
         assert not world.logged("upstream down", server)
 
 
-async def test_a_health_check_keeps_visitors_from_an_ill_address(world: World) -> None:
+async def test_a_health_check_keeps_visitors_from_an_unhealthy_server(world: World) -> None:
     one, two = world.servers["checked"]
 
     async def visits(server: Server, *, after: int) -> bool:
@@ -264,7 +264,7 @@ async def test_a_health_check_keeps_visitors_from_an_ill_address(world: World) -
     assert (check.method, check.all("Host"), check.one("Cookie")) == ("GET", ["checked.test"], None)
 
 
-async def test_sockets_serve_alone_and_together(world: World) -> None:
+async def test_unix_sockets_serve(world: World) -> None:
     for name in ("sockets", "sockets", "alone"):
         assert await world.ask(name, f"/{name}") == (200, b"<p>The shop.\n")
     one, two = world.servers["sockets"]

@@ -99,11 +99,11 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
 
 
 @pytest.mark.parametrize("room", ["good", "named", "by-address"])
-async def test_a_shop_that_is_who_it_should_be_is_spoken_to(world: World, room: str) -> None:
+async def test_a_shop_with_a_valid_certificate_is_used(world: World, room: str) -> None:
     assert await world.ask(room) == (200, b"<p>The shop.\n")
 
 
-async def test_the_shop_is_asked_for_by_name(world: World) -> None:
+async def test_the_servers_name_is_sent(world: World) -> None:
     world.names.clear()
     assert (await world.ask("another-name"))[0] == 502
     assert world.names == ["another.example"]
@@ -120,7 +120,7 @@ async def test_the_shop_is_asked_for_by_name(world: World) -> None:
         ("mute", "connect timeout after 0.5 s"),
     ],
 )
-async def test_any_other_is_refused_and_the_log_says_why(world: World, room: str, cause: str) -> None:
+async def test_an_invalid_certificate_is_refused_and_logged(world: World, room: str, cause: str) -> None:
     before, seen = len(world.causes()), len(world.shop.seen)
     status, page = await world.ask(room, method="POST", data=b"secret")
     assert status == 502
@@ -144,7 +144,7 @@ async def test_big_bodies_go_both_ways(world: World) -> None:
     assert world.shop.last("/big").body == BIG
 
 
-async def test_an_answer_that_ends_with_the_connection_needs_the_shops_goodbye(world: World) -> None:
+async def test_a_response_that_ends_with_the_connection_needs_close_notify(world: World) -> None:
     async def ends(seen: Seen, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nall of it")
         await writer.drain()

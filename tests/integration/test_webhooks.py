@@ -47,7 +47,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 # Sending.
 
 
-async def test_an_event_comes_signed_as_the_document_says(receiver: Receiver) -> None:
+async def test_an_event_is_signed_as_documented(receiver: Receiver) -> None:
     snippet = re.search(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     assert snippet
     documented: dict[str, Any] = {}
@@ -88,7 +88,7 @@ async def test_without_a_secret_nothing_is_signed(receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize("status", [500, 503, 599, 408, 425, 429])
-async def test_what_may_go_better_is_tried_again_the_same_but_for_its_time(receiver: Receiver, status: int) -> None:
+async def test_a_temporary_failure_is_retried_with_a_new_timestamp(receiver: Receiver, status: int) -> None:
     receiver.answers = [status, status]
     times = iter([1000.0, 2000.0, 3000.0])
     async with sending(Webhook(receiver.url, secret=SECRET), unix=lambda: next(times)) as sender:
@@ -101,14 +101,14 @@ async def test_what_may_go_better_is_tried_again_the_same_but_for_its_time(recei
     assert signatures == [sign(SECRET, at, receiver.taken[0][1]) for at in (1000, 2000, 3000)]
 
 
-async def test_no_answer_in_time_is_tried_again(receiver: Receiver) -> None:
+async def test_a_timeout_is_retried(receiver: Receiver) -> None:
     receiver.answers = [receiver.hangs]
     async with sending(Webhook(receiver.url), replace(HASTY, attempt_timeout_seconds=0.3)) as sender:
         sender.enqueue(event(1))
         await eventually(lambda: len(receiver.taken) >= 2)
 
 
-async def test_a_receiver_that_is_not_there_is_tried_until_it_is() -> None:
+async def test_an_unreachable_receiver_is_retried_until_it_is_up() -> None:
     port = free_port()
     with capture_logs() as logs:
         async with sending(Webhook(f"http://127.0.0.1:{port}/hush-hush/path")) as sender:
@@ -139,7 +139,7 @@ async def test_an_event_is_given_up_and_the_next_one_sent(receiver: Receiver) ->
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 410, 301, 302, 307, 308])
-async def test_a_no_is_taken_as_one(receiver: Receiver, status: int) -> None:
+async def test_a_permanent_failure_is_not_retried(receiver: Receiver, status: int) -> None:
     async def refuses(request: web.Request) -> web.StreamResponse:
         return web.Response(status=status, headers={"Location": f"http://127.0.0.1:{receiver.port}/elsewhere"})
 
@@ -154,7 +154,7 @@ async def test_a_no_is_taken_as_one(receiver: Receiver, status: int) -> None:
     assert [(said["cause"], said["attempts"]) for said in logs] == [(f"status {status}", 1)]
 
 
-async def test_the_oldest_is_dropped_and_that_is_said(receiver: Receiver) -> None:
+async def test_the_oldest_event_is_dropped_and_logged(receiver: Receiver) -> None:
     receiver.answers = [receiver.hangs]
     with capture_logs() as logs:
         async with sending(Webhook(receiver.url)) as sender:
@@ -169,7 +169,7 @@ async def test_the_oldest_is_dropped_and_that_is_said(receiver: Receiver) -> Non
     assert "hush" not in str(logs)
 
 
-async def test_an_answer_without_end_is_not_read(receiver: Receiver) -> None:
+async def test_an_endless_response_is_not_read(receiver: Receiver) -> None:
     sent = 0
 
     async def floods(request: web.Request) -> web.StreamResponse:
@@ -190,7 +190,7 @@ async def test_an_answer_without_end_is_not_read(receiver: Receiver) -> None:
     assert sent < 32 << 20  # what the system keeps for a connection, not a flood
 
 
-async def test_a_webhook_gets_what_it_asked_for(receiver: Receiver) -> None:
+async def test_a_webhook_gets_the_events_it_asked_for(receiver: Receiver) -> None:
     webhook = Webhook(receiver.url, events=("sold_out",), rooms=("sale",))
     async with sending(webhook) as sender:
         sender.enqueue(event(1))
@@ -200,7 +200,7 @@ async def test_a_webhook_gets_what_it_asked_for(receiver: Receiver) -> None:
     assert [one["id"] for one in receiver.events] == ["sale-3"]
 
 
-async def test_what_is_left_when_the_gateway_stops_is_said(receiver: Receiver) -> None:
+async def test_undelivered_events_are_logged_when_the_gateway_stops(receiver: Receiver) -> None:
     receiver.answers = [receiver.hangs]
     with capture_logs() as logs:
         async with sending(Webhook(receiver.url)) as sender:
@@ -214,7 +214,7 @@ async def test_what_is_left_when_the_gateway_stops_is_said(receiver: Receiver) -
 
 
 @pytest.mark.slow
-async def test_a_gateway_tells_and_no_receiver_holds_up_the_line(receiver: Receiver, tmp_path: Path) -> None:
+async def test_a_gateway_notifies_and_no_receiver_delays_the_queue(receiver: Receiver, tmp_path: Path) -> None:
     async with receiving() as hanging, running_shop() as shop:
         hanging.answers = [hanging.hangs] * 1000
         hooks = [
@@ -244,7 +244,7 @@ async def test_a_gateway_tells_and_no_receiver_holds_up_the_line(receiver: Recei
 
 
 @pytest.mark.slow
-async def test_a_shop_that_answers_errors_is_told_of(receiver: Receiver, tmp_path: Path) -> None:
+async def test_a_failing_shop_is_reported(receiver: Receiver, tmp_path: Path) -> None:
     async with running_shop() as shop:
         shop.answers["/pay"] = response(b"no\n", status="500 Internal Server Error")
         hooks = [{"url": receiver.url, "events": ["shop_failing"]}]

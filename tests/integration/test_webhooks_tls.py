@@ -16,7 +16,7 @@ from support.webhook_receiver import HASTY, SECRET, event, receiving, sending, t
 from waitroom.settings import Webhook
 
 
-async def test_a_receiver_that_nobody_vouches_for_gets_nothing_and_is_given_up(tmp_path: Path) -> None:
+async def test_a_receiver_with_an_untrusted_certificate_gets_nothing(tmp_path: Path) -> None:
     tls = Authority.make(tmp_path / "unknown").server("IP:127.0.0.1")
     policy = replace(HASTY, give_up_after_seconds=6.0)
     async with receiving(tls=tls) as receiver, sending(Webhook(receiver.url), policy) as sender:
@@ -31,7 +31,7 @@ async def test_a_receiver_that_nobody_vouches_for_gets_nothing_and_is_given_up(t
 
 
 @pytest.mark.slow
-async def test_over_https_only_who_has_a_certificate_of_that_name_is_told(
+async def test_only_a_receiver_with_a_certificate_for_its_name_is_notified(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known, unknown = Authority.make(tmp_path / "known"), Authority.make(tmp_path / "unknown")

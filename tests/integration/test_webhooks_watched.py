@@ -95,7 +95,7 @@ def names(events: list[Event]) -> list[str]:
     return [event.name for event in events]
 
 
-async def test_of_several_control_processes_one_tells(store: Redis) -> None:
+async def test_one_of_several_control_processes_notifies(store: Redis) -> None:
     controls = [Control(store) for _ in range(3)]
     events: list[Event] = []
     for state in (RoomState.PAUSED, RoomState.OPEN, RoomState.PAUSED, RoomState.SOLD_OUT):
@@ -106,7 +106,7 @@ async def test_of_several_control_processes_one_tells(store: Redis) -> None:
     assert len({event.id for event in events}) == 4
 
 
-async def test_what_was_told_outlives_the_process_that_told_it(store: Redis) -> None:
+async def test_a_notification_outlives_the_process_that_sent_it(store: Redis) -> None:
     first = Control(store)
     first.becomes(RoomState.PAUSED)
     assert names(await told(20, first)) == ["paused"]
@@ -119,7 +119,7 @@ async def test_what_was_told_outlives_the_process_that_told_it(store: Redis) -> 
     assert names(await told(20, next_one)) == ["resumed"]
 
 
-async def test_a_control_process_that_lags_takes_nothing_back(store: Redis) -> None:
+async def test_a_lagging_control_process_reverts_nothing(store: Redis) -> None:
     quick, slow = Control(store), Control(store)
     for state, event in ((RoomState.PAUSED, "paused"), (RoomState.OPEN, "resumed"), (RoomState.PAUSED, "paused")):
         quick.becomes(state)
@@ -129,7 +129,7 @@ async def test_a_control_process_that_lags_takes_nothing_back(store: Redis) -> N
         assert await told(20, quick, slow) == []
 
 
-async def test_while_the_store_is_lost_each_tells_under_one_id_and_one_tells_that_it_is_back(store: Redis) -> None:
+async def test_each_process_reports_the_lost_store_under_one_id_and_one_its_return(store: Redis) -> None:
     controls = [Control(store), Control(store)]
     ids = set()
     for _ in range(2):
@@ -149,7 +149,7 @@ async def test_while_the_store_is_lost_each_tells_under_one_id_and_one_tells_tha
     assert await told(20, Control(store)) == []
 
 
-async def test_one_gateway_that_has_lost_the_store_speaks_for_itself(store: Redis) -> None:
+async def test_a_gateway_that_alone_lost_the_store_reports_it(store: Redis) -> None:
     cut_off, other = Control(store), Control(store)
     cut_off.loses_the_store()
     assert names(await told(20, cut_off, other)) == ["store_lost"]
@@ -157,7 +157,7 @@ async def test_one_gateway_that_has_lost_the_store_speaks_for_itself(store: Redi
     assert names(await told(20, cut_off, other)) == ["store_back"]
 
 
-async def test_a_store_that_came_back_empty_does_not_make_it_all_new(store: Redis) -> None:
+async def test_an_empty_store_does_not_repeat_notifications(store: Redis) -> None:
     control = Control(store)
     control.becomes(RoomState.PAUSED)
     events = await told(20, control)
@@ -169,7 +169,7 @@ async def test_a_store_that_came_back_empty_does_not_make_it_all_new(store: Redi
     assert len({event.id for event in events}) == 2
 
 
-async def test_a_store_that_fails_in_the_middle_of_a_look_does_no_harm(store: Redis) -> None:
+async def test_a_store_that_fails_during_a_check_is_harmless(store: Redis) -> None:
     control = Control(store)
     control.becomes(RoomState.PAUSED)
     control.way.broken = True
@@ -178,7 +178,7 @@ async def test_a_store_that_fails_in_the_middle_of_a_look_does_no_harm(store: Re
     assert names(await told(20, control)) == ["paused"]
 
 
-async def test_a_shop_is_well_only_when_no_gateway_finds_it_failing(store: Redis) -> None:
+async def test_a_shop_is_healthy_only_if_no_gateway_finds_it_failing(store: Redis) -> None:
     ill, well = Control(store), Control(store)
     ill.shop.now, well.shop.now = Figures(600, 300), Figures(600, 0)
     events = await told(60, ill, well)
@@ -192,7 +192,7 @@ async def test_a_shop_is_well_only_when_no_gateway_finds_it_failing(store: Redis
     assert names(await told(20, ill, well)) == ["shop_well"]
 
 
-async def test_what_is_kept_in_the_store_is_bounded(store: Redis) -> None:
+async def test_the_state_in_the_store_is_bounded(store: Redis) -> None:
     control = Control(store)
     for state in (RoomState.PAUSED, RoomState.OPEN) * 5:
         control.becomes(state)

@@ -65,7 +65,7 @@ async def test_squatters_keep_nobody_out(tmp_path: Path) -> None:
             print(f"\nthe honest visitor was in after {time.monotonic() - began:.0f} s")
 
 
-async def test_a_web_socket_ends_with_its_session(tmp_path: Path) -> None:
+async def test_a_websocket_ends_with_its_session(tmp_path: Path) -> None:
     """However busy it is: session_max_seconds is the end."""
     sockets = free_port()
     async with nginx_shop(tmp_path, sockets=sockets) as shop, uvicorn(sockets, tmp_path):

@@ -158,7 +158,7 @@ def elsewhere(folder: Path, port: int) -> Gateway:
 
 @pytest.mark.parametrize("one", [True, False], ids=["one address", "many addresses"])
 @pytest.mark.parametrize(("way", "kind"), KINDS)
-async def test_visitors_inside_are_served(field: Field, tmp_path: Path, way: str, kind: str, one: bool) -> None:
+async def test_admitted_visitors_are_served(field: Field, tmp_path: Path, way: str, kind: str, one: bool) -> None:
     attack = f"{kind}, {way if way != 'none' else 'no pass'}, {'one address' if one else 'many'}"
     found = await asyncio.gather(*(attacked(field, server, tmp_path, attack, way, kind, one) for server in field.ports))
     field.rows.extend(found)

@@ -57,7 +57,7 @@ def test_it_sells_nearly_what_the_best_fixed_rate_sells_before_and_after_a_chang
     assert max(failed(flights)) < 0.01
 
 
-def test_a_hiccup_of_the_shop_costs_a_moment() -> None:
+def test_a_short_failure_of_the_shop_costs_little() -> None:
     flights = [flown(seed, connections=(6, 6), stalls=((25, 26), (40, 42))) for seed in range(CHANCES)]
     found = shares(flights, 20, CHANGES_AT)
     assert sum(found) / len(found) >= 0.9
@@ -65,7 +65,7 @@ def test_a_hiccup_of_the_shop_costs_a_moment() -> None:
     assert max(failed(flights)) < 0.01
 
 
-def test_a_shop_that_loses_half_is_found_again() -> None:
+def test_the_capacity_is_found_again_after_it_halves() -> None:
     """Those who were inside can't all be borne, whatever is done; what fails is theirs."""
     flights = [flown(seed, connections=(6, 3)) for seed in range(CHANCES)]
     found = shares(flights, CHANGES_AT + 5, ENDS_AT)
@@ -74,7 +74,7 @@ def test_a_shop_that_loses_half_is_found_again() -> None:
     assert sum(of_them) / len(of_them) < 0.01
 
 
-def test_a_shop_that_gets_twice_what_it_bears_is_relieved() -> None:
+def test_an_overloaded_shop_recovers() -> None:
     """A pool that is overrun is full as well: what tells is that nothing fails any more, and pages come in time."""
     flights = [flown(seed, connections=(6, 6), rate=1000) for seed in range(CHANCES)]
     found = shares(flights, 60, ENDS_AT)

@@ -84,17 +84,17 @@ def found(name: str, seeds: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["the demo shop", "falls when overrun", "slow pages"])
-def test_it_finds_what_the_best_fixed_rate_sells_also_when_the_capacity_changes(name: str) -> None:
+def test_it_sells_nearly_what_the_best_fixed_rate_sells_also_when_the_capacity_changes(name: str) -> None:
     found(name, seeds=1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHOPS)
-def test_it_finds_it_by_many_chances(name: str) -> None:
+def test_it_finds_the_capacity_for_many_seeds(name: str) -> None:
     found(name, seeds=2)
 
 
-def test_a_shop_that_breaks_gets_nobody_at_once_and_everybody_again_once_it_is_well() -> None:
+def test_a_broken_shop_gets_no_visitors_until_it_recovers() -> None:
     shop = SHOPS["the demo shop"]
     flight = flown(shop, 1, start=0.5)
     flight.run(200)
@@ -113,7 +113,7 @@ def test_a_shop_that_breaks_gets_nobody_at_once_and_everybody_again_once_it_is_w
     assert moves.count(Move.HOLD) <= 3
 
 
-def test_nothing_rises_while_the_line_is_empty() -> None:
+def test_the_rate_does_not_rise_while_the_queue_is_empty() -> None:
     flight = flown(SHOPS["the demo shop"], 1, start=0.5)
     flight.world.waiting, flight.world.arrivals_per_minute = 0.0, 0.2 * flight.world.shop.best_rate
     begun = flight.world.rate
@@ -144,7 +144,7 @@ shops = st.builds(
 
 @settings(max_examples=examples(5, long=100), deadline=None)
 @given(shop=shops, seed=st.integers(0, 1000), start=st.floats(0.05, 3), share=st.floats(0.2, 5))
-def test_it_stays_within_its_bounds_and_swings_no_wider_with_time(
+def test_it_stays_within_its_bounds_and_does_not_oscillate(
     shop: ShopModel, seed: int, start: float, share: float
 ) -> None:
     bounds = Bounds(0.05 * shop.best_rate, share * shop.best_rate)

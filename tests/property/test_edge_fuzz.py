@@ -167,7 +167,7 @@ def test_random_requests(messages, mutations, cuts, kinds, answer_cuts, early, w
 
 @settings(QUICK, max_examples=examples(50, long=1000))
 @given(st.lists(requests(), min_size=1, max_size=6), CUTS, ANSWERS, CUTS)
-def test_random_requests_that_are_ones(messages, cuts, kinds, answer_cuts):
+def test_random_valid_requests(messages, cuts, kinds, answer_cuts):
     """Nothing is wrong with them: all are answered, but those behind a last one."""
     stream = b"".join(messages)
     sent = read_sent(stream)
@@ -217,7 +217,7 @@ def whole(wire: Wire, method: bytes) -> tuple[list[Message], bytes]:
 
 @settings(QUICK, max_examples=examples(100, long=2000))
 @given(st.lists(ROUND, min_size=1, max_size=5), st.sampled_from([b"1.1", b"1.1", b"1.0"]), END)
-def test_random_answers(rounds, version, way):
+def test_random_responses(rounds, version, way):
     """A client asks one after the other, over one connection as long as it lasts; the marks must stay with theirs."""
     marks = [b"%08x" % zlib.crc32(b"mark %d" % number) for number in range(len(rounds))]
     with World() as world:
@@ -404,7 +404,7 @@ class Lives(RuleBasedStateMachine):
         world.__exit__(None, None, None)
 
 
-def test_random_lives():
+def test_random_connections():
     run_state_machine_as_test(
         Lives, settings=settings(QUICK, max_examples=examples(50, long=1000), stateful_step_count=25)
     )

@@ -557,10 +557,10 @@ def _run(url: str, count: int) -> None:
 
 
 @pytest.mark.slow
-def test_line_on_valkey(valkey: str) -> None:
+def test_queue_on_valkey(valkey: str) -> None:
     _run(valkey, examples(50, long=1000))
 
 
 @pytest.mark.slow
-def test_line_on_the_systems_redis(redis: str) -> None:
+def test_queue_on_the_systems_redis(redis: str) -> None:
     _run(redis, examples(10, long=200))

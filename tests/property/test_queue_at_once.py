@@ -76,7 +76,7 @@ async def watch(url: str, views: list[RoomView]) -> None:
 
 
 @pytest.mark.slow
-async def test_everybody_at_once(each_server: str) -> None:
+async def test_many_visitors_at_the_same_time(each_server: str) -> None:
     views: list[RoomView] = []
     workers = [Worker(each_server, number) for number in range(WORKERS)]
     async with connect(each_server, timeout_seconds=SERVER_SECONDS) as redis:
