@@ -70,7 +70,7 @@ async def test_a_claim_whose_reply_is_lost_is_granted(store):
 EVENT = '{"who": "ada", "via": "api", "action": "change"}'
 
 
-@pytest.mark.parametrize("name", ["change", "admit", "end"])
+@pytest.mark.parametrize("name", ["change", "call_out_of_order", "end"])
 async def test_an_operators_change_whose_reply_is_lost_is_made_and_audited_once(store, name):
     joined = await store.join(3)  # the first is inside, the others wait
     lose_answers(store, name, 1)
@@ -78,8 +78,8 @@ async def test_an_operators_change_whose_reply_is_lost_is_made_and_audited_once(
         case "change":
             changed = await store.change({"max_active": "9"}, expected=0, who="ada", audit_event=EVENT)
             assert (changed.done, changed.version, changed.old) == (True, 1, {"max_active": "2"})
-        case "admit":
-            assert await store.admit(joined.first_place + 2, EVENT) == "called"
+        case "call_out_of_order":
+            assert await store.call_out_of_order(joined.first_place + 2, EVENT) == "called"
         case "end":
             assert await store.end_session(joined.first_place, 1000, EVENT)
             assert (await store.view()).totals["left:ended"] == 1
@@ -89,7 +89,7 @@ async def test_an_operators_change_whose_reply_is_lost_is_made_and_audited_once(
 async def test_a_refused_change_leaves_no_note(store):
     joined = await store.join(1)
     assert not (await store.change({"max_active": "9"}, expected=7, who="ada", audit_event=EVENT)).done
-    assert await store.admit(joined.first_place + 7, EVENT) == "unknown"
+    assert await store.call_out_of_order(joined.first_place + 7, EVENT) == "unknown"
     assert not await store.end_session(joined.first_place + 7, 1000, EVENT)
     assert await store.audit_events() == []
 

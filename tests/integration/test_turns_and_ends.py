@@ -9,7 +9,7 @@ from itertools import count
 import pytest
 
 from waitroom.queue.fields import Limits
-from waitroom.queue.model import QueueModel
+from waitroom.queue.reference_model import QueueModel
 from waitroom.queue.store import QueueStore, SessionChange, SessionOperation, Visit, Visited
 from waitroom.queue.view import RoomState
 from waitroom.store.connection import connect

@@ -18,8 +18,8 @@ from support.examples import examples
 from support.room_history import LOOK_MS, Contents, History, Memory
 from waitroom.queue.constants import EPOCH_MS, PLACES_PER_MS
 from waitroom.queue.fields import Limits
-from waitroom.queue.model import QueueModel
 from waitroom.queue.positions import Forecast
+from waitroom.queue.reference_model import QueueModel
 from waitroom.queue.store import KEYS, QueueStore, RoomNotOpen, SessionChange, SessionOperation, Visit
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.store.connection import connect
@@ -274,8 +274,8 @@ class Line(RuleBasedStateMachine):
         }
         for place in self._pick(crowds[whom], picks):
             called, after = self._do(
-                lambda store, place=place: store.admit(place, TOLD),
-                lambda place=place: self.model.admit(self.wall, place),
+                lambda store, place=place: store.call_out_of_order(place, TOLD),
+                lambda place=place: self.model.call_out_of_order(self.wall, place),
             )
             self.history.called_by_hand(place, called, after)
 

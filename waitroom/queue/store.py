@@ -52,7 +52,7 @@ _CONSTANTS: dict[str, Constant] = {
 
 SCRIPTS = (
     *("open", "join", "tick", "visit", "seen", "session", "leave", "view"),
-    *("set", "change", "admit", "end"),
+    *("set", "change", "call_out_of_order", "end"),
 )
 
 Fate = Literal["waiting", "called", "admitted", "unknown"]
@@ -322,9 +322,9 @@ class QueueStore:
         with store_errors():
             await self._redis.lrem(self.keys["audit_outbox"], 1, event)  # type: ignore[arg-type]
 
-    async def admit(self, place: int, audit_event: str) -> Called:
+    async def call_out_of_order(self, place: int, audit_event: str) -> Called:
         """Calls one visitor out of order, if there is a slot. ``audit_event`` as for `change`."""
-        outcome: Called = (await self._run("admit", place, audit_event, secrets.token_hex(8))).decode()
+        outcome: Called = (await self._run("call_out_of_order", place, audit_event, secrets.token_hex(8))).decode()
         return outcome
 
     async def end_session(self, session: int, pass_ms: int, audit_event: str) -> bool:

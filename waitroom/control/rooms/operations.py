@@ -192,7 +192,7 @@ class Operations:
             place = int(number, 16)
             if "." in ticket:
                 await self._recover(room, ticket)
-            called = await store.admit(place, audit_event(actor, "admit", note, {"ticket": number}))
+            called = await store.call_out_of_order(place, audit_event(actor, "admit", note, {"ticket": number}))
             if called in _NOT_CALLED:
                 raise RoomStateError(_NOT_CALLED[called])
         await self._done(room)

@@ -215,7 +215,7 @@ class QueueModel:
         self._set(changes)
         return Changed(True, self.version, old)
 
-    def admit(self, now: int, place: int) -> Called:
+    def call_out_of_order(self, now: int, place: int) -> Called:
         """As `QueueStore.admit`."""
         self._look(now)
         place = self.moved.get(place, place)
