@@ -49,9 +49,9 @@ def _turn(item: pytest.Item) -> int:
     return 0 if item.nodeid.startswith(TOGETHER) else 2 if item.nodeid.startswith("tests/unit/") else 1
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
-    """Distributes tests by file, and by folder for those that run together."""
-    return _ByFile(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    """Distributes tests by file, and by folder for those that run together, unless another way is asked for."""
+    return _ByFile(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 class _ByFile(LoadFileScheduling):
