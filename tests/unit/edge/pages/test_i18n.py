@@ -140,6 +140,12 @@ def test_a_catalogue_is_complete(path: Path) -> None:
     assert not any(message.fuzzy for message in catalogue if message.id)
 
 
+def test_french_punctuation_never_starts_a_line() -> None:
+    with (TEMPLATES / "locale" / "fr.po").open("rb") as file:
+        catalogue = read_po(file, locale="fr", abort_invalid=True)
+    assert [message.string for message in catalogue if re.search(" [:;?!»]|« ", str(message.string))] == []
+
+
 def test_untranslated_texts_are_english(tmp_path: Path) -> None:
     (tmp_path / "nl.po").write_text(
         'msgid ""\nmsgstr ""\n\nmsgid "Sold out"\nmsgstr "Uitverkocht"\n\nmsgid "Enter the shop"\nmsgstr ""\n'
