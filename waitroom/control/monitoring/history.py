@@ -103,14 +103,11 @@ class History:
             )
         return bool(added)
 
-    async def read(self, room: str, seconds: float) -> list[Sample]:
-        """Returns the samples of the last ``seconds``, oldest first. Raises `StoreUnavailable`."""
-        return [_sample(json.loads(one)) for one in await self.read_json(room, seconds)]
-
     async def read_json(self, room: str, seconds: float) -> list[bytes]:
-        """Returns the same samples as separate JSON texts, as stored. Raises `StoreUnavailable`.
+        """Returns the samples of the last ``seconds`` as separate JSON texts, oldest first.
 
-        Decoding and encoding six hours of samples would take too long on the event loop that admits visitors.
+        Decoding and encoding six hours of samples would take too long on the event loop that admits visitors. Raises
+        `StoreUnavailable`.
         """
         since = time.time() - seconds
         with store_errors():
@@ -141,7 +138,3 @@ async def record_history(history: History, take_samples: Callable[[int], Mapping
 
 def _key(room: str) -> str:
     return f"waitroom:{{{room}}}:history"
-
-
-def _sample(stored: dict[str, Any]) -> Sample:
-    return Sample(stored.pop("at"), stored)

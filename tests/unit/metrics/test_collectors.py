@@ -1,0 +1,66 @@
+"""The queue's metrics, from the control process's views."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from support.edge_world import BUSY
+from waitroom.metrics.collectors import QueueCollector, exposition
+from waitroom.queue.view import RoomView
+
+VIEW = replace(
+    BUSY,
+    waiting=1200,
+    called=4,
+    away=7,
+    active=90,
+    rate_per_minute=58.5,
+    totals={"joined": 5000, "admitted": 3800, "overshoot": 2, "left:expired": 12, "left:released": 3},
+)
+
+
+def samples(views: dict[str, RoomView]) -> dict[tuple[str, str, str], float]:
+    """The scraped values by metric, room and reason."""
+    families = text_string_to_metric_families(exposition(QueueCollector(views)).decode())
+    return {
+        (sample.name, sample.labels["room"], sample.labels.get("reason", "")): sample.value
+        for family in families
+        for sample in family.samples
+        if not sample.name.endswith("_created")
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("waitroom_waiting_visitors", 1200),
+        ("waitroom_called_visitors", 4),
+        ("waitroom_away_visitors", 7),
+        ("waitroom_active_sessions", 90),
+        ("waitroom_max_active_sessions", VIEW.max_active),
+        ("waitroom_rate_per_minute", 58.5),
+        ("waitroom_joined_total", 5000),
+        ("waitroom_admitted_total", 3800),
+        ("waitroom_limit_overshoot_total", 2),
+    ],
+)
+def test_a_metric_has_the_value_of_its_view(name: str, value: float) -> None:
+    assert samples({"shop": VIEW})[name, "shop", ""] == value
+
+
+def test_every_reason_to_leave_is_exported_from_the_start() -> None:
+    left = {reason: value for (name, _, reason), value in samples({"shop": VIEW}).items() if reason}
+    assert left == {"away": 0, "ended": 0, "expired": 12, "left": 0, "missed": 0, "released": 3}
+
+
+def test_rooms_have_metrics_of_their_own() -> None:
+    found = samples({"shop": VIEW, "tickets": replace(VIEW, waiting=5)})
+    assert found["waitroom_waiting_visitors", "shop", ""] == 1200
+    assert found["waitroom_waiting_visitors", "tickets", ""] == 5
+
+
+def test_a_room_that_nobody_has_seen_yet_exports_nothing() -> None:
+    assert samples({}) == {}
