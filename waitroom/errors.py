@@ -42,7 +42,19 @@ class SettingsError(WaitroomError):
 
 
 class StoreUnavailable(WaitroomError):  # noqa: N818 - a state of the world, not a mistake
-    """Redis didn't answer in time, or answered that it is unavailable."""
+    """Redis didn't answer in time, or answered that it is unavailable.
+
+    Attributes:
+        kind: The kind of failure, from `waitroom.store.errors`; "" if the store wasn't called.
+        detail: The words of the server or of the client library.
+        retry: Whether a call that may run twice should be made again immediately.
+    """
+
+    def __init__(self, cause: str, kind: str = "", detail: str = "", *, retry: bool = False) -> None:
+        self.kind = kind
+        self.detail = detail
+        self.retry = retry
+        super().__init__(cause)
 
 
 class InvalidTokenError(WaitroomError):

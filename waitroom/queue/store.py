@@ -20,7 +20,7 @@ from waitroom.queue import constants
 from waitroom.queue.constants import CHUNK
 from waitroom.queue.fields import FIELDS, LIMITS, MESSAGE, RATE, REMAINING, STATE, Limits, from_hash
 from waitroom.queue.view import RoomState, RoomView, parse_view
-from waitroom.store.connection import store_errors
+from waitroom.store.connection import call_twice, store_errors
 from waitroom.store.scripts import Constant, load_script
 
 LOOK_UPS_PER_TICK = 1000
@@ -190,19 +190,12 @@ class QueueStore:
         now = "" if self._clock is None else str(self._clock())
         if self._run_id is not None:
             run_id = self._run_id()
-        try:
-            reply = await self._call(name, now, run_id, *arguments)
-        except StoreUnavailable:
-            # One retry: a connection that has died unnoticed, or one slow reply, doesn't mean that the store is down.
-            # Every script may run twice; those that give something away recognize the second run.
-            reply = await self._call(name, now, run_id, *arguments)
+        # Every script may run twice; those that give something away recognize the second run.
+        script, given = self._scripts[name], (now, run_id, *arguments)
+        reply = await call_twice(lambda: script(keys=self._key_list, args=given))
         if reply is None:
             raise RoomNotOpen("the room isn't open since the store was started")
         return reply
-
-    async def _call(self, name: str, *arguments: str | int) -> Any:
-        with store_errors():
-            return await self._scripts[name](keys=self._key_list, args=arguments)
 
     async def run_id(self) -> str:
         """The run id of the connected server: it changes after a restart or a failover."""
