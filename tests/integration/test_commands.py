@@ -183,6 +183,7 @@ async def test_unknown_commands_and_requests_without_a_session_are_harmless(gate
 
     assert (await visitor.fetch()).status == 200
     assert list(await gateway.members("odd", "active")) == [visitor.pass_.session]
+    await eventually(lambda: "ignoring unknown Waitroom-Command" in gateway.log)
     assert gateway.log.count("ignoring unknown Waitroom-Command") == 1, "anybody may bring it about"
 
 

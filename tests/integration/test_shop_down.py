@@ -48,7 +48,7 @@ async def test_a_shop_that_is_down_and_comes_back(gateway: Gateway) -> None:
 
     first = assert_friendly(page, 502)
     session = visitor.pass_.session  # they are in, though the shop isn't: no second slot is taken for them
-    assert first in gateway.log
+    await eventually(lambda: first in gateway.log)
     told = await visitor.fetch(Accept="application/json")
     assert assert_friendly(told, 502) != first
     assert assert_friendly(await visitor.fetch("/pay", "POST", b"{}"), 502)

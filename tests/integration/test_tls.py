@@ -111,7 +111,7 @@ def curl(gateway: Gateway, pair: tuple[Path, Path], *arguments: str, path: str =
 
 
 async def test_curl_is_served_and_the_shop_sees_https(gateway: Gateway, pair: tuple[Path, Path], shop: Shop) -> None:
-    assert f"https://127.0.0.1:{gateway.port}" in gateway.log
+    await eventually(lambda: f"https://127.0.0.1:{gateway.port}" in gateway.log)
     code, out = await run(*curl(gateway, pair, "--http2", "-D", "-", "-H", "Sec-Fetch-Mode: navigate", path="/first"))
     assert code == 0, out
     assert out.startswith("HTTP/1.1 200 OK")
@@ -347,7 +347,7 @@ async def test_check_config_and_start_report_an_invalid_pair(tmp_path: Path, sho
     (tmp_path / "expired").mkdir()
     settings = {"tls_certificate": str(old[0]), "tls_key": str(old[1])}
     async with running_gateway(tmp_path / "expired", rooms, **settings) as gateway:
-        assert "browsers will reject the certificate" in gateway.log
+        await eventually(lambda: "browsers will reject the certificate" in gateway.log)
 
 
 async def test_stopping_waits_for_responses_but_not_for_clients_that_are_gone(
