@@ -104,7 +104,9 @@ def run(
     admin_listen: Annotated[str | None, typer.Option(help="Address of the admin listener, HOST:PORT.")] = None,
     workers: Annotated[int | None, typer.Option(help="Number of edge processes; one for each core by default.")] = None,
     data_dir: Annotated[str | None, typer.Option(help="Directory of the embedded store and the secret.")] = None,
-    redis: Annotated[str | None, typer.Option(help="A Redis or Valkey to use: redis://, rediss:// or unix://.")] = None,
+    redis: Annotated[
+        str | None, typer.Option(help="A Redis or Valkey to use: redis://, rediss:// or unix://, without a password.")
+    ] = None,
     rate_per_minute: Annotated[float | None, typer.Option(help="New visitors admitted per minute.")] = None,
     max_active: Annotated[int | None, typer.Option(help="Maximum number of admitted visitors in the shop.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
@@ -114,6 +116,7 @@ def run(
 
     from waitroom import logs
     from waitroom.process.supervisor import Supervisor
+    from waitroom.settings.store_url import has_password
 
     overrides = {
         "upstream": upstream,
@@ -126,6 +129,12 @@ def run(
         "max_active": max_active,
         "log_level": log_level,
     }
+    if redis is not None and has_password(redis):
+        why = (
+            "it contains a password, which every user of this machine can read in the list of processes; set redis_url "
+            "in the settings file, or WAITROOM_REDIS_URL"
+        )
+        raise CommandError(ExitCode.INVALID_INPUT, "--redis", why)
     settings = load(config, overrides, pages=True)
     logs.configure(settings.log_level, "supervisor")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from waitroom.errors import Problem
 from waitroom.net.tls import CertificateError, read_pair
 from waitroom.settings.sources import KeyPath, Source
+from waitroom.settings.store_url import files_of
 from waitroom.settings.validators import SECRET_LENGTH
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def resolve_files(settings: Settings, source: Source) -> tuple[Settings, list[Pr
     settings = dataclasses.replace(settings, rooms=tuple(rooms))
     settings, of_pair = _resolve_certificate(settings, source)
     problems += of_pair
+    problems += _store_file_problems(settings, source)
     if settings.secrets_file is None:
         return settings, problems
     file = source.folder_of(_SECRETS_FILE) / settings.secrets_file
@@ -61,6 +63,25 @@ def _ca_file_error(file: Path) -> str:
         ssl.create_default_context(cafile=file)
     except ssl.SSLError:
         return "it contains no certificates."
+    except OSError as error:
+        return f"it can't be read: {error.strerror or type(error).__name__}."
+    return ""
+
+
+def _store_file_problems(settings: Settings, source: Source) -> list[Problem]:
+    """Return a problem for each file in ``redis_url`` that can't be read."""
+    key: KeyPath = ("redis_url",)
+    return [
+        source.problem(key, f'names "{path}" in {option}: {fault}', "Check the path and the file's permissions.")
+        for option, path in files_of(settings.redis_url or "")
+        if (fault := _read_error(Path(path)))
+    ]
+
+
+def _read_error(file: Path) -> str:
+    """Return why a file can't be read, or an empty text."""
+    try:
+        file.open("rb").close()
     except OSError as error:
         return f"it can't be read: {error.strerror or type(error).__name__}."
     return ""

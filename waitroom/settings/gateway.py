@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from waitroom.settings import validators
+from waitroom.settings import store_url, validators
 from waitroom.settings.admin import UserSettings, Webhook
 from waitroom.settings.room import RoomSettings
 from waitroom.settings.schema import CONFIG, About, StrictBool, StrictFloat, StrictInt, StrictStr
@@ -141,10 +141,12 @@ class Settings:
         ),
     ] = True
     redis_url: Annotated[
-        Annotated[StrictStr, AfterValidator(validators.redis_address)] | None,
+        Annotated[StrictStr, AfterValidator(store_url.redis_address)] | None,
         About(
-            "The Redis or Valkey that stores the queues: redis://, rediss:// (TLS) or unix://.",
-            "Set it if several machines share the queues.",
+            "The Redis or Valkey that stores the queues: redis://, rediss:// (TLS) or unix://. Allowed options are db "
+            "and, with rediss://, ssl_ca_certs, ssl_certfile, ssl_keyfile, ssl_cert_reqs and ssl_check_hostname.",
+            "Set it if several machines share the queues. A password belongs here or in WAITROOM_REDIS_URL, not on "
+            "the command line.",
             example='"redis://10.0.0.5:6379/0"',
             unset="an embedded store with its file in data_dir",
             confidential=True,

@@ -314,21 +314,6 @@ def trusted_network(value: str) -> str:
     )
 
 
-def redis_address(value: str) -> str:
-    """Refuse a URL that Redis clients can't connect to. The value may contain a password, so it is not quoted."""
-    url = _split_url(value)
-    if url is None or url.scheme not in {"redis", "rediss", "unix"}:
-        raise invalid_value(
-            "must begin with redis://, rediss:// (TLS) or unix://.", 'For example: "redis://10.0.0.5:6379/0".'
-        )
-    if url.scheme == "unix":
-        if not url.path.strip("/"):
-            raise invalid_value("has no socket path.", 'For example: "unix:///run/valkey.sock".')
-    elif not url.hostname:
-        raise invalid_value("has no host.", 'For example: "redis://10.0.0.5:6379/0".')
-    return value
-
-
 def signing_secret(value: str) -> str:
     """Refuse a secret that could be guessed. It is not quoted."""
     if len(value) < SECRET_LENGTH:

@@ -56,6 +56,13 @@ def test_a_gateway_with_invalid_settings_does_not_start(run):
     assert "--rate-per-minute" in result.output
 
 
+def test_a_password_on_the_command_line_is_refused_and_not_shown(run):
+    result = run("run", "--upstream", "http://127.0.0.1:3000", "--redis", "redis://:hunter2@10.0.0.5:99999")
+    assert result.exit_code == 2
+    assert "WAITROOM_REDIS_URL" in result.output
+    assert "hunter2" not in result.output
+
+
 def test_generated_secrets_are_valid_and_unique(run, file):
     first, second = run("secret").output.strip(), run("secret").output.strip()
     assert first != second
