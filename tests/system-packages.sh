@@ -8,6 +8,8 @@ for pair in chromium:chromium redis-server:redis-server nginx:nginx curl:curl op
         cc:build-essential promtool:prometheus php:php-cli; do
     command -v "${pair%%:*}" >/dev/null 2>&1 || [ -x "/usr/sbin/${pair%%:*}" ] || missing="$missing ${pair##*:}"
 done
+# Gives processes another clock.
+ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || missing="$missing libfaketime"
 # The installed package is compiled, and tested that way.
 python3 -c 'import os, sysconfig; exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
     missing="$missing python3-dev"

@@ -124,13 +124,14 @@ def decide(
     reachable = store_up and view is not None
     if kind is Kind.PREFLIGHT:
         return Action.PREFLIGHT
-    if pass_ is not None and now < pass_.ends_at:
-        if now < pass_.expires_at or not reachable:
+    if pass_ is not None:
+        if now < pass_.expires_at or (now < pass_.ends_at and not reachable):
             return Action.FORWARD
-        return Action.RESUME
+        if reachable:  # also past its end: clocks may be wrong or jump, and the store has one that doesn't
+            return Action.RESUME
     if kind is Kind.PREFETCH:
         return Action.DEFER
-    if ticket is not None and not ticket.expired(now):
+    if ticket is not None and not is_void(ticket, view, now):
         if kind is not Kind.NAVIGATION:
             return Action.WAIT
         if not needs_lookup(ticket, view):
@@ -162,6 +163,11 @@ def _without_pass(
     nobody_waits = has_capacity(view) if reachable and view is not None else on_store_error == "admit"
     allowed = without_pass == "all" or (without_pass == "safe" and safe)
     return Action.WITHOUT_PASS if nobody_waits and allowed else Action.REFUSE
+
+
+def is_void(ticket: Ticket, view: RoomView | None, now: float) -> bool:
+    """Whether a ticket is too old. In the generation that issued it the store knows; no clock decides that."""
+    return ticket.expired(now) and (view is None or ticket.generation != view.generation)
 
 
 def needs_lookup(ticket: Ticket, view: RoomView | None) -> bool:

@@ -85,6 +85,7 @@ class FakeStore:
         next_place: Of the next newcomer.
         takes: Whether newcomers get a place at all.
         over: Sessions that are.
+        left: Milliseconds until the end of sessions, if `change_sessions` is to say; 1 for others.
         broken: The names of calls that fail, or all of them.
     """
 
@@ -95,6 +96,7 @@ class FakeStore:
     next_place: int = 151
     takes: bool = True
     over: set[int] = field(default_factory=set)
+    left: dict[int, int] = field(default_factory=dict)
     broken: set[str] | Literal["all"] = field(default_factory=set)
     calls: list[tuple[str, Any]] = field(default_factory=list)
     _held: dict[str, asyncio.Future[None]] = field(default_factory=dict)
@@ -124,9 +126,9 @@ class FakeStore:
     async def seen(self, places: Iterable[int]) -> None:
         await self._called("seen", sorted(places))
 
-    async def change_sessions(self, changes: Sequence[SessionChange]) -> list[bool]:
+    async def change_sessions(self, changes: Sequence[SessionChange]) -> list[int]:
         await self._called("change_sessions", list(changes))
-        return [change.session not in self.over for change in changes]
+        return [0 if change.session in self.over else self.left.get(change.session, 1) for change in changes]
 
     async def leave(self, place: int, pass_ms: int, *, has_pass: bool = False) -> bool:
         await self._called("leave", (place, pass_ms, has_pass))

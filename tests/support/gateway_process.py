@@ -117,6 +117,7 @@ class Gateway:
         settings: The top level of its file; ``rooms`` are the rooms.
         mistakes: Whether its log may hold tracebacks.
         source: The folder of another version's source, to run that one.
+        environment: Variables that only this gateway has, such as those that change its clock.
     """
 
     folder: Path
@@ -124,6 +125,7 @@ class Gateway:
     rooms: list[dict[str, Any]]
     mistakes: bool = False
     source: Path | None = None
+    environment: dict[str, str] = field(default_factory=dict)
     process: asyncio.subprocess.Process | None = None
     port: int = field(default_factory=free_port)
     admin_port: int = field(default_factory=free_port)
@@ -206,7 +208,7 @@ class Gateway:
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
-                env={**environment, MARK: self._mark},
+                env={**environment, **self.environment, MARK: self._mark},
                 start_new_session=True,
             )
         return self.process
@@ -354,11 +356,12 @@ async def running_gateway(
     *,
     mistakes: bool = False,
     source: Path | None = None,
+    environment: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Gateway]:
     """A gateway that is ready; it is ended with the block, and nothing of it may be left then."""
     os.makedirs(folder, exist_ok=True)
-    gateway = Gateway(folder, settings, [dict(one) for one in rooms], mistakes, source)
+    gateway = Gateway(folder, settings, [dict(one) for one in rooms], mistakes, source, dict(environment or {}))
     try:
         await gateway.start()
         yield gateway

@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from waitroom.gate import Action, Kind, classify, decide, has_capacity, needs_lookup
+from waitroom.gate import Action, Kind, classify, decide, has_capacity, is_void, needs_lookup
 from waitroom.queue.positions import RankIndex, Throughput
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.tokens import TICKET_SECONDS, Pass, Ticket
@@ -47,7 +47,8 @@ ENDED = Pass(1, int(NOW), int(NOW))
 WAITING = Ticket(101, 1, int(NOW) - 60, 5, 0)
 CALLED = Ticket(100, 1, int(NOW) - 60, 5, 0)
 OTHER_GENERATION = Ticket(101, 2, int(NOW) - 60, 5, 0)
-TOO_OLD = Ticket(101, 1, int(NOW) - TICKET_SECONDS, 5, 0)
+TOO_OLD = Ticket(101, 2, int(NOW) - TICKET_SECONDS, 5, 0)
+OLD_BUT_KNOWN = Ticket(101, 1, int(NOW) - TICKET_SECONDS, 5, 0)
 
 
 def action(
@@ -100,11 +101,23 @@ def test_an_expired_pass_is_valid_while_the_store_is_unavailable(kind, unreachab
         assert got is Action.FORWARD
 
 
-def test_a_pass_at_its_hard_end_counts_as_none():
-    assert action(pass_=ENDED) is Action.JOIN
-    assert action(pass_=ENDED, ticket=WAITING) is Action.WAIT
-    assert action(Kind.OTHER, ENDED) is Action.REFUSE
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_store_decides_whether_a_session_has_reached_its_end(kind):
+    assert action(kind, ENDED) is Action.RESUME
+    assert action(kind, ENDED, WAITING) is Action.RESUME
+
+
+def test_a_pass_at_its_hard_end_counts_as_none_while_the_store_is_unavailable():
     assert action(pass_=ENDED, store_up=False) is Action.HOLD
+    assert action(Kind.OTHER, ENDED, store_up=False) is Action.REFUSE
+    assert action(pass_=ENDED, ticket=WAITING, store_up=False) is Action.WAIT
+
+
+def test_a_ticket_of_the_current_generation_is_never_too_old():
+    assert action(ticket=OLD_BUT_KNOWN) is Action.WAIT
+    assert action(Kind.OTHER, ticket=OLD_BUT_KNOWN, store_up=False) is Action.WAIT
+    assert is_void(TOO_OLD, BUSY, NOW)
+    assert is_void(OLD_BUT_KNOWN, None, NOW)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from waitroom.process.open_files import connection_limit, raise_limit
 from waitroom.queue.store import QueueStore
 from waitroom.settings import Settings
 from waitroom.store.connection import connect
-from waitroom.timing import Clock, every
+from waitroom.timing import Clock, StoreTime, every
 from waitroom.tokens import Tokens
 
 log = structlog.get_logger()
@@ -43,7 +43,8 @@ async def serve(child: Child) -> None:
     assert settings.redis_url is not None
     redis = connect(settings.redis_url)
     metrics = EdgeMetrics(Path(settings.data_dir) / METRICS_DIR, child.slot, [room.name for room in settings.rooms])
-    clock = Clock()
+    time = StoreTime()
+    clock = Clock(unix=time.unix, observe=time.observe)
     rooms = {
         room.name: Room(
             room,

@@ -142,7 +142,7 @@ class QueueModel:
         for place in everyone:
             self._mark(place)
 
-    def change_sessions(self, now: int, changes: Sequence[SessionChange]) -> list[bool]:
+    def change_sessions(self, now: int, changes: Sequence[SessionChange]) -> list[int]:
         """As `QueueStore.change_sessions`."""
         self._look(now)
         return [self._change_session(change) for change in changes]
@@ -449,26 +449,27 @@ class QueueModel:
         self.recovered.add(place)
         return True
 
-    def _change_session(self, change: SessionChange) -> bool:
+    def _change_session(self, change: SessionChange) -> int:
         session, ms = change.session, change.ms
         keeps = change.operation in ("keep", "resume")
         if change.operation in ("end", "release"):
             self._leave_queue(session)
             kind = "ended" if change.operation == "end" else "released"
             self.totals[f"left:{kind}"] += self._end_session(session, ms, kind)
-            return True
+            return 1
         if session in self.ended:
-            return False
+            return 0
         if session not in self.active and (change.operation == "resume" or (keeps and ms <= 0)):
-            return False
+            return 0
         if session in self.active and keeps and session in self.hard_ends and self._session_left(session) <= 0:
-            return False
+            return 0
         if session not in self.active:
             self._leave_queue(session)
             self._claim_lost_place(session)
             self.totals["overshoot"] += len(self.active) + len(self.called) >= self._limit("max_active")
         if keeps:
-            self.hard_ends.setdefault(session, self.clock + ms)
+            far = change.operation == "resume" and ms <= 0
+            self.hard_ends.setdefault(session, self._hard_end() if far else self.clock + ms)
         left = self.hard_ends.get(session, self._hard_end()) - self.clock
         if keeps:
             ms = min(self._limit("session_ms"), left)
@@ -476,8 +477,9 @@ class QueueModel:
             ms = min(ms, left)
         else:
             ms = min(ms, left + self._limit("session_max_ms"))
+        until = max(self.clock + left, self.active.get(session, -inf) - SLOT_MARGIN_MS)
         self.active[session] = int(max(self.active.get(session, -inf), self._slot_end(ms)))
-        return True
+        return max(1, int(until - self.clock)) if change.operation == "resume" else 1
 
     def _leave_queue(self, place: int) -> bool:
         in_queue = place in self.waiting or place in self.called or place in self.away

@@ -230,12 +230,16 @@ class QueueStore:
                 chunks.setdefault(place // CHUNK, []).append(str(place % CHUNK))
             await self._run("seen", *(part for chunk, marks in chunks.items() for part in (chunk, " ".join(marks))))
 
-    async def change_sessions(self, changes: Sequence[SessionChange]) -> list[bool]:
-        """Keeps or ends sessions, in order; False for each that is over."""
+    async def change_sessions(self, changes: Sequence[SessionChange]) -> list[int]:
+        """Keeps or ends sessions, in order.
+
+        Returns:
+            For each 0 if it is over; else, for ``resume``, the milliseconds left until its end, and 1 for the others.
+        """
         arguments: list[str | int] = []
         for change in changes:
             arguments += (change.operation, change.session, change.ms)
-        return [result == 1 for result in await self._run("session", *arguments)]
+        return list(await self._run("session", *arguments))
 
     async def leave(self, place: int, pass_ms: int, *, has_pass: bool = False) -> bool:
         """Gives up a place or its session.

@@ -47,6 +47,7 @@ class RoomView:
             previous view, those of the last 30 s. At most a thousand, the rest next time.
         released: The same for sessions that the shop released.
         ends_read: The position up to which the ended sessions have been read, for the next view.
+        wall_ms: The store's wall clock at the time of the snapshot; 0 if unknown.
     """
 
     generation: int
@@ -76,6 +77,7 @@ class RoomView:
     ended: tuple[int, ...] = ()
     released: tuple[int, ...] = ()
     ends_read: str = ""
+    wall_ms: int = 0
 
     @property
     def free_slots(self) -> int:
@@ -129,6 +131,7 @@ def parse_view(reply: Any, known: RankIndex | None) -> RoomView:
         ended=_sessions(ends, b"ended:"),
         released=_sessions(ends, b"released:"),
         ends_read=ends_read.decode(),
+        wall_ms=int(fields["wall"]),
     )
 
 

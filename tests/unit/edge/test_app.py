@@ -225,8 +225,34 @@ def test_a_forged_token_counts_as_none(world, line):
     assert world.tokens.read_ticket(given(world, got, "ticket") or b"").place == 151
 
 
+@pytest.mark.parametrize("kind", [PAGE, b"Accept: */*"])
+def test_a_session_that_has_ended_only_by_this_clock_continues(world, kind):
+    world.store.left[90] = 600_000
+    line = b"Cookie: waitroom_pass_shop=" + world.pass_(left=-7 * 3600, ends=-6 * 3600)
+    wire = world.client()
+    wire.send(get(b"/cart", kind, line))
+    assert at_shop(world)[b"Waitroom-Session"] == b"5a"
+    world.shop.wire.send(OK)
+    now = int(world.unix_time())
+    found = world.tokens.read_pass(given(world, answer(wire), "pass") or b"")
+    assert (found.session, found.expires_at, found.ends_at) == (90, now + 600, now + 600)
+    assert world.store.calls == [("change_sessions", [SessionChange("resume", 90, 0)])]
+    wire.clear()
+    wire.send(get(b"/cart", kind, line))
+    world.shop.wire.send(OK)
+    assert answer(wire).status == 200
+    assert len(world.store.calls) == 1, "asked once, then remembered"
+
+
+def test_a_session_that_has_ended_by_this_clock_ends_if_the_store_fails(world):
+    world.store.broken = "all"
+    line = b"Cookie: waitroom_pass_shop=" + world.pass_(left=-1, ends=-1)
+    assert world.ask(get(b"/cart", PAGE, line)).status == 503
+    assert world.shop.attempts == 0
+
+
 def test_an_expired_ticket_counts_as_none(world):
-    got = world.ask(get(b"/a", PAGE, ticket(world, age=TICKET_SECONDS)))
+    got = world.ask(get(b"/a", PAGE, ticket(world, age=TICKET_SECONDS, generation=6)))
     assert world.tokens.read_ticket(given(world, got, "ticket") or b"").place == 151
 
 

@@ -97,7 +97,7 @@ class Room:
         self.sessions = Sessions(tokens, limits, settings.session_max_seconds)
         self.bound_to = _BOUND_TO[settings.bind_pass]
         self.view: RoomView | None = None
-        self.viewed_at = datetime.now(UTC)
+        self.viewed_at = datetime.fromtimestamp(clock.unix(), UTC)
         self._refreshed_at = 0.0
         self.store_up = False
         self.bypass = [Bypass(rule, workers) for rule in settings.bypass]
@@ -193,8 +193,7 @@ class Room:
     def release(self, session: Session, now: float) -> None:
         """Frees a session's slot for the shop, here immediately and in the store as soon as it answers."""
         self.sessions.release(session, now, self.settings.release_grace_seconds)
-        if self._sending_ends is None:
-            self._sending_ends = asyncio.get_running_loop().create_task(self._send_ends())
+        self._send_operations()
 
     # From memory.
 
@@ -293,6 +292,7 @@ class Room:
 
     async def refresh(self) -> None:
         """Refreshes the view; opens the room if the store doesn't know it."""
+        sent = self.clock.steady()
         try:
             try:
                 view = await self._store.view(self.view)
@@ -309,7 +309,9 @@ class Room:
         if view.ended or view.released:
             grace = self.settings.release_grace_seconds
             self.sessions.apply_ends(view.ended, view.released, self.clock.unix(), grace)
-        self.viewed_at = datetime.now(UTC)
+        if view.wall_ms:
+            self.clock.observe(view.wall_ms / 1000, sent, self._refreshed_at)
+        self.viewed_at = datetime.fromtimestamp(self.clock.unix(), UTC)
         if not self.store_up:
             self.store_up = True
             log.info("store available", room=self.name)
@@ -336,7 +338,8 @@ class Room:
     def sweep(self) -> None:
         """Ends expired sessions and tunnels. Called twice a second."""
         now = self.clock.unix()
-        self.sessions.sweep(now)
+        if self.sessions.sweep(now, store_up=self.store_up):
+            self._send_operations()
         self.metrics.shared_sessions = self.sessions.find_shared(now)
 
     async def close(self) -> None:
@@ -360,8 +363,15 @@ class Room:
         if not self.store_up:
             raise StoreUnavailable("the store is unavailable")
 
+    def _send_operations(self) -> None:
+        if self._sending_ends is None:
+            self._sending_ends = asyncio.get_running_loop().create_task(self._send_ends())
+
     async def _send_ends(self) -> None:
-        """Sends the store the sessions that ended here, so that the other workers learn of it with their next view."""
+        """Sends the store what can't wait for the next flush: sessions that ended here, and those that may have.
+
+        The other workers learn of the ends with their next view.
+        """
         try:
             while self.store_up and self.sessions.has_operations:
                 await self._send_changes(self.sessions.take_pending(self.clock.unix()))

@@ -55,6 +55,7 @@ class Session:
         source: The source of its newest request, as the peer or a trusted proxy's header gives it.
         network: The first neighbourhood it was seen from.
         networks: The neighbourhoods it was seen from recently, and when, once there are several.
+        confirming: Whether the store has been asked if the session has really reached its end.
     """
 
     id: int
@@ -74,6 +75,7 @@ class Session:
     source: str | bytes | None = None
     network: str = ""
     networks: dict[str, float] | None = None
+    confirming: bool = False
 
     def allows(self, request: Request, now: float) -> bool:
         """Whether an admitted request may still begin: it has waited, and the session may have ended since."""

@@ -183,12 +183,26 @@ class Sessions:
         for session in self._by_id.values():
             session.kept_at = 0.0
 
-    def sweep(self, now: float) -> None:
-        """Cuts the tunnels of sessions that are over, and forgets ends that no longer matter. Called twice a second."""
+    def sweep(self, now: float, *, store_up: bool) -> bool:
+        """Cuts the tunnels of sessions that are over, and forgets ends that no longer matter. Called twice a second.
+
+        Args:
+            now: Unix time in seconds.
+            store_up: Whether the store can be asked if a session has reached its end: clocks may be wrong or jump.
+
+        Returns:
+            Whether it must be asked now; `take_pending` has the questions.
+        """
+        asked = False
         for session in [one for one in self._tunnels if one.over or now >= one.ends_at]:
-            self._close_tunnels(session)
+            if session.over or not store_up:
+                self._close_tunnels(session)
+            elif not session.confirming:
+                session.confirming = asked = True
+                self.enqueue(session, "resume", 0)
         self._ended.forget(now)
         self._ends_known = self._ended.complete(now)
+        return asked
 
     # Updates for the store.
 
@@ -202,11 +216,13 @@ class Sessions:
         for session in self._busy:
             if now - session.kept_at >= KEEP_INTERVAL_SECONDS and not session.over:
                 self._due[session.id] = session
-        # Nothing extends a session past its end, however long a download or a tunnel of it continues.
+        # Nothing extends a session past its end, however long a download or a tunnel of it continues. Whether it has
+        # reached its end is for the store to say.
         changes = [
             SessionChange("keep", session.id, round((session.ends_at - now) * 1000))
-            for session in self._due.values()
             if now < session.ends_at
+            else SessionChange("resume", session.id, 0)
+            for session in self._due.values()
         ]
         for session in self._due.values():
             session.kept_at = now
@@ -223,13 +239,24 @@ class Sessions:
                 self._due.setdefault(session.id, session)
         self._operations = [change for change in changes if change.operation != "keep"] + self._operations
 
-    def acknowledge(self, changes: Sequence[SessionChange], alive: Sequence[bool], now: float) -> None:
-        """Applies the store's answer to `take_pending`: sessions that are over no longer admit requests."""
-        for change, is_alive in zip(changes, alive, strict=True):
+    def acknowledge(self, changes: Sequence[SessionChange], results: Sequence[int], now: float) -> None:
+        """Applies the store's answer to `take_pending`, see `QueueStore.change_sessions`.
+
+        Sessions that are over no longer admit requests. One that has reached its end here, but not in the store,
+        continues to the store's.
+        """
+        for change, result in zip(changes, results, strict=True):
             session = self._by_id.get(change.session)
-            if session is not None and not is_alive and not session.over:
+            if session is None or session.over:
+                continue
+            session.confirming = False
+            if not result:
                 # A session whose pass expired gets no grace: its request asked whether it still exists.
                 self._end(session, 0.0 if change.operation == "resume" else now + UNCONFIRMED_END_SECONDS)
+            elif change.operation == "resume" and now >= session.ends_at:
+                ends_at = math.ceil(now + result / 1000)
+                session.hard_end += ends_at - session.ends_at
+                session.ends_at = ends_at
 
     # The networks of sessions.
 

@@ -10,7 +10,7 @@ from waitroom.edge.http.headers import gateway_tokens, set_cookie
 from waitroom.edge.http.message import Request
 from waitroom.edge.rooms.room import Room
 from waitroom.edge.rooms.session import Session
-from waitroom.gate import Kind, classify
+from waitroom.gate import Kind, classify, is_void
 from waitroom.queue.store import Visited
 from waitroom.tokens import TICKET_SECONDS, Ticket, binding_kind
 
@@ -69,8 +69,9 @@ class RequestContext:
 
     def _is_ahead(self, ticket: Ticket, best: Ticket) -> bool:
         """Whether a ticket is better than the best so far: a valid one, then the first place."""
-        expired = best.expired(self.now)
-        return expired if ticket.expired(self.now) != expired else ticket.place < best.place
+        view, now = self.room.view, self.now
+        void = is_void(best, view, now)
+        return void if is_void(ticket, view, now) != void else ticket.place < best.place
 
     @property
     def safe(self) -> bool:

@@ -19,7 +19,7 @@ from waitroom.edge.visitor.flow import Admitted, Delayed, Outcome, Queued, Ticke
 from waitroom.edge.visitor.responses import JSON_HEADERS, OK, TOO_MANY, UNAVAILABLE, Responder
 from waitroom.edge.visitor.status import VisitorStatus
 from waitroom.errors import StoreUnavailable
-from waitroom.gate import Kind
+from waitroom.gate import Kind, is_void
 from waitroom.queue.store import Fate
 from waitroom.tokens import Ticket
 
@@ -113,7 +113,7 @@ class Endpoints:
         room.count("status")
         if _is_admitted(context):
             self._respond_json(context, OK, self._responder.status(room, "admitted"))
-        elif ticket is None or ticket.expired(context.now):
+        elif ticket is None or is_void(ticket, room.view, context.now):
             self._respond_json(context, OK, self._responder.status(room, "unknown"))
         elif room.is_waiting(ticket):
             room.mark_seen(ticket)
@@ -135,7 +135,7 @@ class Endpoints:
         room.count("join")
         if _is_admitted(context):
             self._respond_json(context, OK, self._responder.status(room, "admitted"))
-        elif ticket is None or ticket.expired(context.now):
+        elif ticket is None or is_void(ticket, room.view, context.now):
             context.ticket = None
             self._render(context, await self._flow.join(context), CREATED)
         elif room.is_waiting(ticket):
@@ -154,7 +154,7 @@ class Endpoints:
             await self._extend_claim(context)
         elif session is not None and _is_admitted(context):
             self._respond_admitted(context, OK, *context.start_session(session.id, session.ends_at))
-        elif ticket is None or ticket.expired(context.now):
+        elif ticket is None or is_void(ticket, room.view, context.now):
             self._respond_json(context, CONFLICT, self._responder.status(room, "unknown"))
         else:
             outcome = await self._flow.claim(context, ticket)
@@ -179,7 +179,7 @@ class Endpoints:
         """Extends a called visitor's time to claim the turn once, and admits nobody."""
         room, ticket = context.room, context.ticket
         is_page = context.kind is Kind.NAVIGATION
-        if _is_admitted(context) or ticket is None or ticket.expired(context.now):
+        if _is_admitted(context) or ticket is None or is_void(ticket, room.view, context.now):
             fate: Fate = "admitted" if _is_admitted(context) else "unknown"
             if is_page:
                 self._wait(context)

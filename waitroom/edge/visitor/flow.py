@@ -160,7 +160,7 @@ class VisitorFlow:
         try:
             alive = await context.room.resume(session, context.now)
         except StoreUnavailable:
-            alive = True  # passes stay valid while the store is unavailable
+            alive = context.now < session.ends_at  # passes stay valid while the store is unavailable
         return Admitted(*context.start_session(session.id, session.ends_at)) if alive else None
 
     def on_store_error(self, context: RequestContext) -> Outcome:

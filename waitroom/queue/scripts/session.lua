@@ -1,12 +1,13 @@
 -- Keeps and ends sessions.
 -- ARGV: for each, the operation, the session and milliseconds, whose meaning depends on the operation:
 --   keep    activity under a valid pass; the time left until the session's hard end, in case the store lost it
---   resume  as keep, for an expired pass: kept only if the session still has its slot
+--   resume  as keep, for an expired pass: kept only if the session still has its slot. 0 ms if by the caller's clock
+--           the session has ended: only the room's clock decides that
 --   hold    a payment is under way: the session lasts at least that long, at most session_max_ms beyond its hard end
 --   extend  at least that long, at most until the hard end
 --   end     the session is over; how long a pass for it may remain in circulation
 --   release the same, by the shop
--- Returns for each 1, or 0 if the session is over.
+-- Returns for each 0 if the session is over; else, for resume, the ms left until its end, and 1 for the others.
 -- A session with a valid pass but no slot gets one even in a full room, because no admitted visitor is thrown out:
 -- the store lost its slot, or the visitor was admitted without the store. It is counted as an overshoot.
 local room = load_room()
@@ -38,7 +39,7 @@ local function adopt(session)
   end
 end
 
--- Moves a session's end forward. Returns 1, or 0 if the session is over.
+-- Moves a session's end forward. Returns as this script does.
 local function prolong(operation, session, ms)
   if redis.call('ZSCORE', ENDED, session) then
     return 0
@@ -56,7 +57,8 @@ local function prolong(operation, session, ms)
     adopt(session)
   end
   if keeps and not hard_end then
-    hard_end = room.clock + ms
+    local far = operation == 'resume' and ms <= 0
+    hard_end = room.clock + (far and room.session_max_ms or ms)
     redis.call('ZADD', HARD_ENDS, to_string(hard_end), session)
   end
   -- A hard end that was lost and that nobody has reported yet is as far off as it can be.
@@ -70,6 +72,9 @@ local function prolong(operation, session, ms)
   end
   -- The end of a slot never moves back, so that a hold lasts whatever comes after it.
   redis.call('ZADD', ACTIVE, 'GT', to_string(room.clock + ms + SLOT_MARGIN_MS), session)
+  if operation == 'resume' then
+    return math.max(1, left, slot_end - SLOT_MARGIN_MS - room.clock)
+  end
   return 1
 end
 

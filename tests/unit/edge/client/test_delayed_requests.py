@@ -136,6 +136,7 @@ def test_throttled_request_of_an_expired_session_is_not_forwarded():
         for wire in wires:
             wire.send(get(b"/order", cookie, method=b"POST"))
         world.loop.now += 1.5
+        world.store.over.add(90)
         world.shop.wire.send(OK)
         assert [answer(wire, b"POST").status for wire in wires] == [200, 503]
 

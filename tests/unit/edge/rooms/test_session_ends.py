@@ -139,6 +139,34 @@ def test_a_tunnel_closes_when_its_session_expires(world):
     world.shop.wire.send(SWITCHED)
     world.pass_time(19)
     assert not wire.got_eof
+    world.store.over.add(90)
+    world.pass_time(1)
+    assert wire.got_eof
+
+
+def test_a_tunnel_continues_if_its_session_does_by_the_clock_of_the_store(world):
+    wire = world.client()
+    wire.send(get(b"/socket", b"Cookie: waitroom_pass_shop=" + world.pass_(left=20, ends=20), *UPGRADE))
+    world.shop.wire.send(SWITCHED)
+    world.store.left[90] = 60_000
+    world.pass_time(21)
+    assert not wire.got_eof
+    [asked] = world.store.named("change_sessions")
+    assert SessionChange("resume", 90, 0) in asked
+    world.pass_time(59)
+    assert not wire.got_eof
+    world.store.over.add(90)
+    world.pass_time(2)
+    assert wire.got_eof
+
+
+def test_a_tunnel_closes_at_its_end_while_the_store_is_unavailable(world):
+    wire = world.client()
+    wire.send(get(b"/socket", b"Cookie: waitroom_pass_shop=" + world.pass_(left=20, ends=20), *UPGRADE))
+    world.shop.wire.send(SWITCHED)
+    world.room.store_failed()
+    world.pass_time(19)
+    assert not wire.got_eof
     world.pass_time(1)
     assert wire.got_eof
 
@@ -153,6 +181,7 @@ def test_a_hold_prolongs_a_tunnel(world):
     shop_at(world, b"/pay").send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nWaitroom-Command: hold=60\r\n\r\n")
     world.pass_time(59)
     assert not wire.got_eof
+    world.store.over.add(90)
     world.pass_time(1)
     assert wire.got_eof
 

@@ -169,9 +169,22 @@ def test_a_session_past_its_end_is_not_kept(sessions):
     sessions.begin(session, NOW)
     assert sessions.take_pending(NOW) == [keep(left=20)]
     assert sessions.take_pending(NOW + 19) == [keep(left=1)]
-    for second in (20, 40, 60):
-        assert sessions.take_pending(NOW + second) == []
+    for second in (35, 50, 65):
+        assert sessions.take_pending(NOW + second) == [SessionChange("resume", session.id, 0)]
+    sessions.acknowledge([SessionChange("resume", session.id, 0)], [0], NOW + 65)
+    assert session.over
+    assert sessions.take_pending(NOW + 80) == []
     sessions.finish(session)
+
+
+def test_the_end_of_a_session_is_the_one_in_the_store(sessions):
+    """A clock that jumped says that it is over; what was held stays held."""
+    session = known(sessions, pass_(ends=20))
+    session.ends_at += 5
+    sessions.acknowledge([SessionChange("resume", session.id, 0)], [30_500], NOW + 25)
+    assert (session.ends_at, session.ends_at - session.hard_end) == (NOW + 56, 5)
+    sessions.acknowledge([SessionChange("resume", session.id, 0)], [90_000], NOW + 40)
+    assert session.ends_at == NOW + 56, "an end ahead is left alone"
 
 
 def test_an_inactive_session_is_not_kept(sessions):

@@ -163,7 +163,11 @@ def test_status_without_tokens(world, line):
 
 
 def test_status_with_expired_tokens(world):
-    for line in (ticket(world, age=7 * 86400), inside(world, left=0, ends=100), inside(world, left=0, ends=0)):
+    for line in (
+        ticket(world, age=7 * 86400, generation=6),
+        inside(world, left=0, ends=100),
+        inside(world, left=0, ends=0),
+    ):
         assert told(call(world, "status", line))["state"] == "unknown"
 
 
@@ -225,7 +229,7 @@ def test_join_with_a_ticket_that_must_be_looked_up(world, fate):
 @pytest.mark.parametrize("how", ["unknown", "too old"])
 def test_join_with_an_unknown_ticket(world, how):
     world.store.fates[99] = Visited("unknown", 0)
-    got = call(world, "join", ticket(world, 99) if how == "unknown" else ticket(world, age=7 * 86400))
+    got = call(world, "join", ticket(world, 99) if how == "unknown" else ticket(world, age=7 * 86400, generation=6))
     assert got.status == 201
     assert world.tokens.read_ticket(got[b"Waitroom-Ticket"]).place == 151
 
@@ -339,7 +343,7 @@ def test_claim_before_the_turn(world, fate, state):
 
 @pytest.mark.parametrize("how", ["nothing", "too old"])
 def test_claim_without_a_ticket(world, how):
-    got = call(world, "claim", *([] if how == "nothing" else [ticket(world, age=7 * 86400)]))
+    got = call(world, "claim", *([] if how == "nothing" else [ticket(world, age=7 * 86400, generation=6)]))
     assert (got.status, told(got)["state"]) == (409, "unknown")
     assert world.store.calls == []
 

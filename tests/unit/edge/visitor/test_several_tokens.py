@@ -80,7 +80,7 @@ def test_the_active_session_with_the_latest_end_counts():
 
 def test_the_valid_ticket_with_the_first_place_counts():
     with World() as world:
-        old = world.tokens.sign_ticket(Ticket(102, 7, 1_700_000_000, 1, 0)).encode()
+        old = world.tokens.sign_ticket(Ticket(102, 6, 1_700_000_000, 1, 0)).encode()
         first, second = world.ticket(111), world.ticket(130)
         for order in ((old, first, second), (second, first, old), (first, old, second)):
             world.store.calls.clear()
