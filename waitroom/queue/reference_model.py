@@ -468,8 +468,7 @@ class QueueModel:
             self._claim_lost_place(session)
             self.totals["overshoot"] += len(self.active) + len(self.called) >= self._limit("max_active")
         if keeps:
-            far = change.operation == "resume" and ms <= 0
-            self.hard_ends.setdefault(session, self._hard_end() if far else self.clock + ms)
+            self.hard_ends.setdefault(session, self.clock + ms)
         left = self.hard_ends.get(session, self._hard_end()) - self.clock
         if keeps:
             ms = min(self._limit("session_ms"), left)

@@ -57,8 +57,7 @@ local function prolong(operation, session, ms)
     adopt(session)
   end
   if keeps and not hard_end then
-    local far = operation == 'resume' and ms <= 0
-    hard_end = room.clock + (far and room.session_max_ms or ms)
+    hard_end = room.clock + ms
     redis.call('ZADD', HARD_ENDS, to_string(hard_end), session)
   end
   -- A hard end that was lost and that nobody has reported yet is as far off as it can be.
