@@ -1,4 +1,4 @@
-"""A clock is wrong, or jumps: nobody inside is thrown out, and the waiting keep their places."""
+"""A clock is wrong, or jumps: nobody inside is thrown out, and the waiting keep their places. Secrets are compared."""
 
 from __future__ import annotations
 
@@ -55,6 +55,20 @@ async def test_a_gateway_whose_clock_is_ahead_throws_nobody_out(tmp_path: Path, 
         assert (await at(ahead, first).call("leave")).status == 200
         await at(right, third).is_let_in()
         assert (await at(ahead, third).navigate()).status == 200
+
+        async def hinted(gateway: Gateway, text: str) -> bool:
+            return any(text in hint for hint in (await gateway.room("clock"))["hints"])
+
+        await eventually(lambda: hinted(ahead, "7 h ahead of the store's clock"))
+        assert "clock differs from the store's" in ahead.log
+        assert not await hinted(right, "clock")
+
+        await ahead.stop()
+        ahead.settings["secrets"] = ["a secret that no other gateway has"]
+        await ahead.start()
+        for gateway in (ahead, right):
+            await eventually(lambda gateway=gateway: hinted(gateway, "Gateways with other secrets use this store"))
+            assert "gateways over this store have other secrets" in gateway.log
 
 
 async def test_a_jump_of_the_clock_beyond_the_end_of_every_session(tmp_path: Path, shop: Shop) -> None:

@@ -60,8 +60,13 @@ BESIDES = {
     "waitroom_room_state": "gauge",
     "waitroom_workers_wanted": "gauge",
     "waitroom_workers_alive": "gauge",
+    "waitroom_clock_offset_seconds": "gauge",
+    "waitroom_gateways_with_other_secrets": "gauge",
 }
-OF_THE_GATEWAY = {"waitroom_workers_wanted", "waitroom_workers_alive"}
+OF_THE_GATEWAY = {
+    *("waitroom_workers_wanted", "waitroom_workers_alive"),
+    *("waitroom_clock_offset_seconds", "waitroom_gateways_with_other_secrets"),
+}
 
 
 async def exposed(gateway: Gateway) -> str:

@@ -14,8 +14,9 @@ from prometheus_client.registry import Collector
 from waitroom.control.api.errors import api_problems
 from waitroom.control.auth.middleware import Access
 from waitroom.control.monitoring.readiness import is_serving
+from waitroom.control.monitoring.store_watch import StoreWatch
 from waitroom.control.rooms.admission_loop import Admission
-from waitroom.metrics.collectors import ControlCollector, EdgeCollector, QueueCollector, exposition
+from waitroom.metrics.collectors import ClockCollector, ControlCollector, EdgeCollector, QueueCollector, exposition
 from waitroom.metrics.recorder import METRICS_DIR
 from waitroom.net.authority import parse_authority
 from waitroom.queue.view import RoomView
@@ -45,7 +46,9 @@ class _Views(Mapping[str, RoomView]):
         return len(self._current())
 
 
-def make_app(settings: Settings, admissions: Sequence[Admission], access: Access) -> web.Application:
+def make_app(
+    settings: Settings, admissions: Sequence[Admission], access: Access, store_watch: StoreWatch | None = None
+) -> web.Application:
     """Builds the admin listener's application; the API and the dashboard add their own routes."""
     app = web.Application(middlewares=[api_problems, _check_host])
     access.install(app)
@@ -56,6 +59,7 @@ def make_app(settings: Settings, admissions: Sequence[Admission], access: Access
         QueueCollector(_Views(admissions)),
         EdgeCollector(folder),
         ControlCollector(admissions, folder, settings.workers),
+        *(() if store_watch is None else (ClockCollector(store_watch),)),
     )
     app.router.add_get("/metrics", _metrics)
     app.router.add_get("/healthz", _healthz)

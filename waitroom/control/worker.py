@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,9 @@ from waitroom.control.autopilot.runner import Controllers, RoomController, refre
 from waitroom.control.autopilot.state import DecisionLog, new_owner_id
 from waitroom.control.dashboard.feed import Feed, add_feed
 from waitroom.control.dashboard.pages import add_dashboard
+from waitroom.control.monitoring.gateways import GatewayInfo
 from waitroom.control.monitoring.history import History, record_history
+from waitroom.control.monitoring.store_watch import ANNOUNCE_SECONDS, StoreWatch
 from waitroom.control.rooms.admission_loop import Admission
 from waitroom.control.rooms.audit_outbox import FLUSH_SECONDS, AuditOutbox
 from waitroom.control.rooms.operations import Change, Operations
@@ -56,7 +59,10 @@ async def serve(child: Child) -> None:
     who = new_owner_id()
     decision_logs = {room.name: DecisionLog(redis, room.name, who) for room in settings.rooms}
     controllers: dict[str, RoomController] = {}
-    rooms = Rooms(settings, admissions, watch, lambda room: controllers[room].described())
+    store_watch = StoreWatch(records, GatewayInfo.of(socket.gethostname(), settings.secrets))
+    rooms = Rooms(
+        settings, admissions, watch, lambda room: controllers[room].described(), gateway_hints=store_watch.hints
+    )
     audit, history = Audit(records), History(records)
     feed = Feed(rooms.described)
     operations = Operations(rooms, admissions, stores, audit, settings.secrets, changed=feed.notify)
@@ -66,7 +72,7 @@ async def serve(child: Child) -> None:
     access = Access(settings, LoginStore(redis), audit, new_local_token(Path(settings.data_dir)))
     account_watcher = AccountWatcher(Path(settings.data_dir), settings.users, audit)
     passwords = PasswordChecker()
-    app = make_app(settings, admissions, access)
+    app = make_app(settings, admissions, access, store_watch)
     Login(access, passwords).install(app)
     Api(rooms, operations, history, audit, decision_logs).add_to(app)
     add_feed(app, feed, access.still_allowed)
@@ -77,6 +83,7 @@ async def serve(child: Child) -> None:
         await web.SockSite(runner, child.listener).start()
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(admission.run()) for admission in admissions]
+            running.append(tasks.create_task(every(ANNOUNCE_SECONDS, store_watch.check)))
             running.append(tasks.create_task(every(STATS_SECONDS, partial(refresh_window, watch))))
             running.append(tasks.create_task(record_history(history, rooms.samples)))
             running.append(tasks.create_task(autopilots.run()))
@@ -88,6 +95,7 @@ async def serve(child: Child) -> None:
             await child.stop.wait()
             for task in running:
                 task.cancel()
+        await store_watch.leave()
     finally:
         await runner.cleanup()
         await redis.aclose()

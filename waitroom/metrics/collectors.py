@@ -7,7 +7,7 @@ control process.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,6 +185,50 @@ class ControlCollector(Collector):
         alive = GaugeMetricFamily("waitroom_workers_alive", "Edge workers that are alive.")
         alive.add_metric([], sum(worker.alive for worker in read_workers(self._folder, time.time())))
         yield from (up, ticked, state, wanted, alive)
+
+
+class Reading(Protocol):
+    """A comparison of clocks, see `waitroom.control.monitoring.gateways.ClockReading`."""
+
+    @property
+    def ahead(self) -> float:
+        """Seconds by which this machine's clock is ahead."""
+
+
+class StoreStatus(Protocol):
+    """What was compared with the store, see `waitroom.control.monitoring.store_watch.StoreWatch`."""
+
+    @property
+    def reading(self) -> Reading | None:
+        """The last comparison of the clocks."""
+
+    @property
+    def strangers(self) -> Sequence[str]:
+        """The machines of gateways with other secrets."""
+
+
+class ClockCollector(Collector):
+    """This gateway compared with its store and with the other gateways over it.
+
+    Args:
+        status: Read at every scrape.
+    """
+
+    def __init__(self, status: StoreStatus) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[Metric]:
+        """See `Collector.collect`."""
+        clock = GaugeMetricFamily(
+            "waitroom_clock_offset_seconds", "Seconds by which this machine's clock is ahead of the store's."
+        )
+        if self._status.reading is not None:
+            clock.add_metric([], self._status.reading.ahead)
+        strangers = GaugeMetricFamily(
+            "waitroom_gateways_with_other_secrets", "Machines whose gateways use this store with other secrets."
+        )
+        strangers.add_metric([], len(self._status.strangers))
+        yield from (clock, strangers)
 
 
 @dataclass(frozen=True, slots=True)

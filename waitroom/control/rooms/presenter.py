@@ -88,6 +88,7 @@ class Rooms:
         admissions: The admission loops, in the order of the settings; they hold the latest views.
         watch: Provides the shop's figures.
         autopilot: Returns a room's autopilot in the API's format, or None if it has none.
+        gateway_hints: Returns the hints on the gateway as a whole, which are shown with each room.
     """
 
     def __init__(
@@ -96,12 +97,14 @@ class Rooms:
         admissions: Sequence[Admission],
         watch: UpstreamWindow,
         autopilot: Callable[[str], Mapping[str, Any] | None] = lambda _room: None,
+        gateway_hints: Callable[[], Sequence[str]] = lambda: (),
     ) -> None:
         self._settings = {room.name: room for room in settings.rooms}
         self._workers = settings.workers
         self._admissions = {one.name: one for one in admissions}
         self._watch = watch
         self._autopilot = autopilot
+        self._gateway_hints = gateway_hints
 
     def __contains__(self, room: str) -> bool:
         return room in self._admissions
@@ -157,7 +160,10 @@ class Rooms:
             "claim_seconds": view.claim_ms / 1000,
             "shop": shop_json(self._watch.stats(name, STATS_SECONDS)),
             "workers": {"alive": self._watch.workers_alive, "wanted": self._workers},
-            "hints": hints(self._settings[name], self._watch.observed(name), time.time()),
+            "hints": [
+                *self._gateway_hints(),
+                *hints(self._settings[name], self._watch.observed(name), time.time()),
+            ],
             "autopilot": self._autopilot(name),
             "last_change": None if last is None else {**last.json(), "undoable": last.stands(view)},
             "undo": undo.json() if undo is not None and undo.stands(view) else None,
