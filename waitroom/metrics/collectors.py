@@ -196,7 +196,7 @@ class Reading(Protocol):
 
 
 class StoreStatus(Protocol):
-    """What was compared with the store, see `waitroom.control.monitoring.store_watch.StoreWatch`."""
+    """The comparison of a gateway with its store, see `waitroom.control.monitoring.store_watch.StoreWatch`."""
 
     @property
     def reading(self) -> Reading | None:

@@ -1,4 +1,4 @@
-"""What a gateway can compare with its store and with the other gateways over it: secrets and clocks. Pure.
+"""Comparison of a gateway with its store and with the other gateways over it: secrets and clocks. Pure.
 
 Gateways that share a store must share a secret: a ticket that one of them signs is no ticket to the others, so each hop
 sends its visitor to the end of the queue. They compare digests, which don't reveal the secrets.
