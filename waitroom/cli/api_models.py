@@ -66,6 +66,7 @@ class Room:
 
     name: str
     store_up: bool = False
+    store_problem: str = ""
     state: str | None = None
     draining: bool = False
     version: int | None = None

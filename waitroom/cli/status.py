@@ -186,6 +186,8 @@ _COLUMNS: tuple[tuple[str, Callable[[Room], Text]], ...] = (
 def _remarks(room: Room) -> Iterator[Text]:
     """Yields remarks on a room besides its figures."""
     name = sanitize(room.name)
+    if room.store_problem:
+        yield Text(f"{name}: {sanitize(room.store_problem)}", "red")
     if room.message:
         yield Text(f"{name}: message to waiting visitors: {sanitize(room.message)}")
     if room.remaining is not None:

@@ -100,7 +100,11 @@ async def _healthz(_request: web.Request) -> web.Response:
 
 async def _readyz(request: web.Request) -> web.Response:
     """Returns 200 once the public port responds and the store answers."""
-    failed = [f"room {one.name}: store unavailable" for one in request.app[ADMISSIONS] if not one.store_up]
+    failed = [
+        f"room {one.name}: {one.store_problem or 'the store has not answered yet'}"
+        for one in request.app[ADMISSIONS]
+        if not one.store_up
+    ]
     if not await is_serving(request.app[SETTINGS]):
         failed.append("the public port doesn't respond")
     if failed:

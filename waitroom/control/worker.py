@@ -8,6 +8,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import structlog
 from aiohttp import web
 
 from waitroom.control.api.routes import Api
@@ -39,7 +40,10 @@ from waitroom.queue.store import QueueStore
 from waitroom.queue.view import RoomView
 from waitroom.settings import RoomSettings
 from waitroom.store.connection import connect
+from waitroom.store.health import StoreHealth
 from waitroom.timing import every
+
+log = structlog.get_logger()
 
 SHUTDOWN_SECONDS = 2.0
 STATS_SECONDS = 1.0  # as often as the edge workers write
@@ -54,7 +58,8 @@ async def serve(child: Child) -> None:
     redis = connect(settings.redis_url)
     records = connect(settings.redis_url, timeout_seconds=RECORDS_TIMEOUT_SECONDS)
     stores = {room.name: QueueStore(redis, room.name) for room in settings.rooms}
-    admissions = [Admission(room, stores[room.name]) for room in settings.rooms]
+    health = StoreHealth(log)
+    admissions = [Admission(room, stores[room.name], health) for room in settings.rooms]
     watch = UpstreamWindow(Path(settings.data_dir) / METRICS_DIR)
     who = new_owner_id()
     decision_logs = {room.name: DecisionLog(redis, room.name, who) for room in settings.rooms}

@@ -27,6 +27,7 @@ from waitroom.process.open_files import connection_limit, raise_limit
 from waitroom.queue.store import QueueStore
 from waitroom.settings import Settings
 from waitroom.store.connection import connect
+from waitroom.store.health import StoreHealth
 from waitroom.timing import Clock, StoreTime, every
 from waitroom.tokens import Tokens
 
@@ -45,6 +46,7 @@ async def serve(child: Child) -> None:
     metrics = EdgeMetrics(Path(settings.data_dir) / METRICS_DIR, child.slot, [room.name for room in settings.rooms])
     time = StoreTime()
     clock = Clock(unix=time.unix, observe=time.observe)
+    health = StoreHealth(log)
     rooms = {
         room.name: Room(
             room,
@@ -54,6 +56,7 @@ async def serve(child: Child) -> None:
             metrics.rooms[room.name],
             settings.workers,
             clock,
+            health,
         )
         for room in settings.rooms
     }

@@ -160,6 +160,8 @@ def _alerts(room: Mapping[str, Any]) -> list[str]:
     found = []
     if not room["store_up"]:
         found.append("Store unavailable: no admissions; everyone keeps their place.")
+        if problem := room.get("store_problem", ""):
+            found.append(f"{problem[:1].upper()}{problem[1:]}.")
     workers = room.get("workers") or {}
     if workers and workers["alive"] < workers["wanted"]:
         found.append(f"Only {workers['alive']} of {workers['wanted']} workers are alive.")

@@ -14,6 +14,7 @@ from waitroom.queue.fields import limits_of
 from waitroom.queue.store import QueueStore, RoomNotOpen
 from waitroom.queue.view import RoomView
 from waitroom.settings import RoomSettings
+from waitroom.store.health import StoreHealth
 
 log = structlog.get_logger()
 
@@ -29,13 +30,17 @@ class Admission:
     Attributes:
         view: The latest view of the room, None before the first.
         store_up: Whether the store answered the last time.
+        store_problem: Why it didn't, for an operator; "" if it did or wasn't called yet.
         ticked_at: The Unix time of the last successful tick; None before the first.
     """
 
-    def __init__(self, settings: RoomSettings, store: QueueStore) -> None:
+    def __init__(self, settings: RoomSettings, store: QueueStore, health: StoreHealth | None = None) -> None:
         self.name = settings.name
         self.view: RoomView | None = None
         self.store_up = False
+        self.store_problem = ""
+        self._health = StoreHealth(log) if health is None else health
+        self._was_ready = False
         self.ticked_at: float | None = None
         self._limits = limits_of(settings)
         self._store = store
@@ -78,8 +83,10 @@ class Admission:
             self._totals.append((asyncio.get_running_loop().time(), view.totals))
         self._ticks += 1
         if not self.store_up:
-            self.store_up = True
-            log.info("admission resumed", room=self.name)
+            self.store_up, self.store_problem = True, ""
+            self._health.answered(self.name)
+            log.info("admission resumed" if self._was_ready else "room ready", room=self.name)
+            self._was_ready = True
 
     async def refresh(self) -> RoomView:
         """Refreshes the view now, before or after a change, besides twice a second. Raises `StoreUnavailable`."""
@@ -96,6 +103,5 @@ class Admission:
             log.info("room opened", room=self.name, generation=generation)
 
     def _on_store_error(self, error: StoreUnavailable) -> None:
-        if self.store_up:
-            log.warning("admission stopped: store unavailable", room=self.name, cause=str(error))
-        self.store_up = False
+        self.store_up, self.store_problem = False, str(error)
+        self._health.failed(self.name, error)

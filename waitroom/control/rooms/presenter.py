@@ -132,6 +132,8 @@ class Rooms:
         view = admission.view
         upstream = ", ".join(self._settings[name].upstreams)
         described: dict[str, Any] = {"name": name, "upstream": upstream, "store_up": admission.store_up}
+        if admission.store_problem:
+            described["store_problem"] = admission.store_problem
         if view is None:
             return described
         last, undo = LastChange.parse(view.last_change), LastChange.parse(view.operator_change)

@@ -35,6 +35,7 @@ from waitroom.queue.positions import Forecast
 from waitroom.queue.store import Joined, QueueStore, RoomNotOpen, SessionChange, Visit, Visited
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.settings import RoomSettings
+from waitroom.store.health import StoreHealth
 from waitroom.timing import Clock
 from waitroom.tokens import BOUND_TO_AGENT, BOUND_TO_NETWORK, Ticket, Tokens
 
@@ -72,6 +73,7 @@ class Room:
         settings: The settings from the file; the values in force come with the view.
         workers: The number of workers that share the bypass rules' caps.
         clock: The clocks.
+        health: Logs the store's failures, for all rooms of the process.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Room:
         metrics: RoomMetrics,
         workers: int,
         clock: Clock,
+        health: StoreHealth | None = None,
     ) -> None:
         self.clock = clock
         self.settings = settings
@@ -118,6 +121,7 @@ class Room:
         self._failure_name, self._failure_value = name, value
         self.failure_text = (settings.failure_text or "").encode()
         self._store = store
+        self._health = StoreHealth(log) if health is None else health
         self._limits = limits_of(settings)
         self._seen: set[int] = set()
         self._tickets: dict[bytes, Ticket] = {}
@@ -183,8 +187,8 @@ class Room:
         self._require_store()
         try:
             left = await self._store.leave(place, self.settings.session_max_seconds * 1000, has_pass=has_pass)
-        except StoreUnavailable:
-            self.store_failed()
+        except StoreUnavailable as error:
+            self.store_failed(error)
             raise
         if has_pass:
             self.sessions.apply_ends((place,), (), self.clock.unix(), 0)
@@ -312,9 +316,8 @@ class Room:
         if view.wall_ms:
             self.clock.observe(view.wall_ms / 1000, sent, self._refreshed_at)
         self.viewed_at = datetime.fromtimestamp(self.clock.unix(), UTC)
-        if not self.store_up:
-            self.store_up = True
-            log.info("store available", room=self.name)
+        self.store_up = True
+        self._health.answered(self.name)
 
     async def flush(self) -> None:
         """Sends the store the visitors seen, the sessions to keep, and the shop's reports."""
@@ -352,12 +355,11 @@ class Room:
         await self.preflights.close()
         self.pool.close()
 
-    def store_failed(self, error: StoreUnavailable | None = None) -> None:
+    def store_failed(self, error: StoreUnavailable) -> None:
         """Records that the store didn't answer; it isn't called again until a refresh has reached it."""
         self.metrics.store_errors += 1
-        if self.store_up:
-            self.store_up = False
-            log.warning("store unavailable", room=self.name, cause=str(error))
+        self.store_up = False
+        self._health.failed(self.name, error)
 
     def _require_store(self) -> None:
         if not self.store_up:
