@@ -20,7 +20,7 @@ from waitroom.queue import constants
 from waitroom.queue.constants import CHUNK
 from waitroom.queue.fields import FIELDS, LIMITS, MESSAGE, RATE, REMAINING, STATE, Limits, from_hash
 from waitroom.queue.view import RoomState, RoomView, parse_view
-from waitroom.store.connection import call_twice, store_errors
+from waitroom.store.connection import call_twice
 from waitroom.store.scripts import Constant, load_script
 
 LOOK_UPS_PER_TICK = 1000
@@ -199,8 +199,7 @@ class QueueStore:
 
     async def run_id(self) -> str:
         """The run id of the connected server: it changes after a restart or a failover."""
-        with store_errors():
-            info = await self._redis.info("server")
+        info = await call_twice(lambda: self._redis.info("server"))
         return str(info["run_id"])
 
     async def open(self, limits: Limits, run_id: str = "") -> int:
@@ -271,8 +270,8 @@ class QueueStore:
 
     async def limits(self) -> Limits:
         """The limits in force. Raises `RoomNotOpen` if the room was never opened."""
-        with store_errors():
-            found: Any = await self._redis.hmget(self.keys["room"], [field.stored for field in LIMITS])
+        stored = [field.stored for field in LIMITS]
+        found: Any = await call_twice(lambda: self._redis.hmget(self.keys["room"], stored))
         texts = {field.stored: text.decode() for field, text in zip(LIMITS, found, strict=True) if text is not None}
         if RATE.stored not in texts:
             raise RoomNotOpen("the room was never opened")
@@ -310,14 +309,14 @@ class QueueStore:
 
     async def audit_events(self) -> list[bytes]:
         """The events in the room's audit outbox, oldest first; no more than `AUDIT_EVENTS_PER_READ`."""
-        with store_errors():
-            found: Any = await self._redis.lrange(self.keys["audit_outbox"], 0, AUDIT_EVENTS_PER_READ - 1)
+        outbox = self.keys["audit_outbox"]
+        found: Any = await call_twice(lambda: self._redis.lrange(outbox, 0, AUDIT_EVENTS_PER_READ - 1))
         return list(found)
 
     async def remove_audit_event(self, event: bytes) -> None:
         """Removes one of `audit_events` that the audit log has."""
-        with store_errors():
-            await self._redis.lrem(self.keys["audit_outbox"], 1, event)  # type: ignore[arg-type]
+        # No two events are equal, so removing one twice removes no other.
+        await call_twice(lambda: self._redis.lrem(self.keys["audit_outbox"], 1, event))  # type: ignore[arg-type]
 
     async def call_out_of_order(self, place: int, audit_event: str) -> Called:
         """Calls one visitor out of order, if there is a slot. ``audit_event`` as for `change`."""

@@ -25,7 +25,7 @@ from redis.asyncio import Redis
 
 from waitroom.control.auth.accounts import Actor
 from waitroom.errors import StoreUnavailable
-from waitroom.store.connection import store_errors
+from waitroom.store.connection import call_twice, store_errors
 from waitroom.store.scripts import load_script
 
 log = structlog.get_logger()
@@ -174,8 +174,7 @@ class Audit:
         idempotency_key = secrets.token_hex(8)
         retried = False
         for _ in range(MAX_ATTEMPTS):
-            with store_errors():
-                last: Any = await self._redis.hget(STATE, "hash")
+            last: Any = await call_twice(lambda: self._redis.hget(STATE, "hash"))
             previous = FIRST_HASH if last is None else last.decode()
             link = (previous, chain_hash(previous, entry), entry)
             arguments = [*link, self._max_entries, idempotency_key, FIRST_HASH, source, number]
@@ -199,8 +198,7 @@ class Audit:
             if not time and not number:
                 return []  # the store would reject it as an error
             end = f"({time}-{number}"
-        with store_errors():
-            found: Any = await self._redis.xrevrange(STREAM, max=end, count=count)
+        found: Any = await call_twice(lambda: self._redis.xrevrange(STREAM, max=end, count=count))
         return [_entry(id_, fields) for id_, fields in found]
 
     async def export(self) -> AsyncIterator[Entry]:
@@ -223,11 +221,14 @@ class Audit:
 
     async def _page(self, after: str) -> tuple[dict[str, str], list[tuple[bytes, dict[bytes, bytes]]], str]:
         """Returns the state stored beside the list, a page of the list as of then, and the start of the next page."""
-        with store_errors():
+
+        async def read() -> Any:
             async with self._redis.pipeline(transaction=True) as both:
                 both.hgetall(STATE)
                 both.xrange(STREAM, min=after, count=PAGE_SIZE)
-                state, found = await both.execute()
+                return await both.execute()
+
+        state, found = await call_twice(read)
         more = f"({found[-1][0].decode()}" if len(found) == PAGE_SIZE else ""
         return {name.decode(): value.decode() for name, value in state.items()}, found, more
 

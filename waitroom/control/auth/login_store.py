@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
-from waitroom.store.connection import store_errors
+from waitroom.store.connection import call_twice, store_errors
 from waitroom.store.scripts import load_script
 
 # No room can have this name.
@@ -75,13 +75,12 @@ class LoginStore:
 
     async def end_session(self, session: str, seconds: float) -> None:
         """Ends a session that would last this many seconds more."""
-        with store_errors():
-            await self._redis.set(f"{PREFIX}:ended:{session}", 1, px=max(1, round(seconds * 1000)))
+        lasts = max(1, round(seconds * 1000))
+        await call_twice(lambda: self._redis.set(f"{PREFIX}:ended:{session}", 1, px=lasts))
 
     async def ended(self, session: str) -> bool:
         """Whether a session was ended."""
-        with store_errors():
-            return bool(await self._redis.exists(f"{PREFIX}:ended:{session}"))
+        return bool(await call_twice(lambda: self._redis.exists(f"{PREFIX}:ended:{session}")))
 
 
 def _counters(name: str, address: str) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from waitroom.control.autopilot.model import Memory
-from waitroom.store.connection import store_errors
+from waitroom.store.connection import call_twice
 from waitroom.store.scripts import load_script
 
 LEASE_MS = 8000  # several decisions; a successor finds the room as it was that long ago
@@ -53,8 +53,7 @@ class DecisionLog:
 
     async def acquire(self) -> tuple[bool, Memory, RecordedDecision | None]:
         """Acquires or renews the lease. Returns whether it is ours, the memory, and the newest decision."""
-        with store_errors():
-            mine, state = await self._acquire(keys=self.keys, args=[self._owner, LEASE_MS])
+        mine, state = await call_twice(lambda: self._acquire(keys=self.keys, args=[self._owner, LEASE_MS]))
         if not state:
             return mine == 1, Memory(), None
         kept = json.loads(state)
@@ -69,13 +68,12 @@ class DecisionLog:
         stored = {"at": decision.at, "move": decision.move, "rate": decision.rate, "said": decision.summary}
         state = json.dumps({"memory": memory.dump(), "said": stored})
         kept = json.dumps(stored) if keep else ""
-        with store_errors():
-            return bool(await self._record(keys=self.keys, args=[self._owner, state, kept, KEPT_DECISIONS]))
+        given: list[str | int] = [self._owner, state, kept, KEPT_DECISIONS]
+        return bool(await call_twice(lambda: self._record(keys=self.keys, args=given)))
 
     async def decisions(self, count: int = 100) -> list[RecordedDecision]:
         """Returns the newest kept decisions, newest first: all except those that leave the rate unchanged."""
-        with store_errors():
-            kept = await self._redis.lrange(self.keys[2], 0, count - 1)
+        kept = await call_twice(lambda: self._redis.lrange(self.keys[2], 0, count - 1))
         return [_from_json(json.loads(one)) for one in kept]
 
 

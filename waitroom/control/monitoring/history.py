@@ -20,7 +20,7 @@ from waitroom.errors import StoreUnavailable
 from waitroom.metrics.upstream_window import UpstreamStats
 from waitroom.queue.fields import OPERATOR_NUMBERS
 from waitroom.queue.view import RoomView, values_of
-from waitroom.store.connection import store_errors
+from waitroom.store.connection import call_twice
 from waitroom.store.scripts import load_script
 
 log = structlog.get_logger()
@@ -97,11 +97,8 @@ class History:
     async def add(self, room: str, sample: Sample) -> bool:
         """Stores a sample unless one of that time exists; returns whether it did. Raises `StoreUnavailable`."""
         encoded = json.dumps(sample.json(), separators=(",", ":"))
-        with store_errors():
-            added = await self._add(
-                keys=[_key(room)], args=[sample.at, encoded, MAX_SAMPLES, sample.at - RETENTION_SECONDS]
-            )
-        return bool(added)
+        given: list[str | int] = [sample.at, encoded, MAX_SAMPLES, sample.at - RETENTION_SECONDS]
+        return bool(await call_twice(lambda: self._add(keys=[_key(room)], args=given)))
 
     async def read_json(self, room: str, seconds: float) -> list[bytes]:
         """Returns the samples of the last ``seconds`` as separate JSON texts, oldest first.
@@ -110,8 +107,7 @@ class History:
         `StoreUnavailable`.
         """
         since = time.time() - seconds
-        with store_errors():
-            found: Any = await self._redis.zrangebyscore(_key(room), since, "+inf")
+        found: Any = await call_twice(lambda: self._redis.zrangebyscore(_key(room), since, "+inf"))
         return list(found)
 
 

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 from redis.asyncio import Redis
@@ -22,7 +22,7 @@ from waitroom.metrics.collectors import TickStatus
 from waitroom.queue.fields import OPERATOR_NUMBERS
 from waitroom.queue.view import values_of
 from waitroom.settings import Webhook
-from waitroom.store.connection import store_errors
+from waitroom.store.connection import call_twice, store_errors
 
 log = structlog.get_logger()
 
@@ -71,11 +71,14 @@ class ReportedState:
 
     async def read(self) -> None:
         """Reads the state reported by others, or by this process before a restart. Raises `StoreUnavailable`."""
-        with store_errors():
+
+        async def read() -> Any:
             pipeline = self._redis.pipeline(transaction=False)
             pipeline.hgetall(self._key)
             pipeline.exists(f"{self._key}:failing")
-            stored, failing = await pipeline.execute()
+            return await pipeline.execute()
+
+        stored, failing = await call_twice(read)
         self.failing = bool(failing)
         for name, count in stored.items():
             condition = name.decode()
@@ -85,8 +88,7 @@ class ReportedState:
 
     async def report_failing(self) -> None:
         """Notifies the other gateways. Raises `StoreUnavailable`."""
-        with store_errors():
-            await self._redis.set(f"{self._key}:failing", "1", ex=FAILING_SECONDS)
+        await call_twice(lambda: self._redis.set(f"{self._key}:failing", "1", ex=FAILING_SECONDS))
 
     async def claim(self, condition: Condition) -> int | None:
         """Claims a condition's change; returns its number, or None if another control process reports it."""
