@@ -86,6 +86,7 @@ class Field:
 
 RATE: Final = Field("rate", "rate_per_minute", NUMBER, ("file", "operator"), label="Rate")
 MAX_ACTIVE: Final = Field("max_active", "max_active", WHOLE, ("file", "operator"), label="Max active")
+METHOD: Final = Field("method", "method", TEXT, ("file",))
 STATE: Final = Field("state", "state", TEXT, ("operator", "shop"), "open")
 MESSAGE: Final = Field("message", "message", TEXT, ("operator", "shop"), "", in_scripts=False)
 REMAINING: Final = Field("remaining", "remaining", TEXT, ("shop",), "", in_scripts=False)
@@ -99,7 +100,7 @@ FIELDS: Final[tuple[Field, ...]] = (
     Field("claim_ms", "claim_seconds", SECONDS, ("file",)),
     Field("away_ms", "away_after_seconds", SECONDS, ("file",)),
     Field("keep_ms", "keep_place_seconds", SECONDS, ("file",)),
-    Field("method", "method", TEXT, ("file",)),
+    METHOD,
     Field("told_ms", "claim_after_told_seconds", SECONDS, ("file",)),
     Field("session_max_ms", "session_max_seconds", SECONDS, ("file",)),
     STATE,
@@ -144,9 +145,12 @@ def to_hash(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def from_hash(fields: Mapping[str, str]) -> dict[str, Any]:
-    """Converts fields of the hash to the names and types used everywhere else."""
-    known = ((_BY_STORED[name], text) for name, text in fields.items())
-    return {field.name: field.format.from_text(text) for field, text in known}
+    """Converts fields of the hash to the names and types used everywhere else; those of a newer version stay texts."""
+    known = {name: _BY_STORED.get(name) for name in fields}
+    return {
+        name if field is None else field.name: fields[name] if field is None else field.format.from_text(fields[name])
+        for name, field in known.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from redis.asyncio import Redis
 
@@ -19,9 +19,13 @@ from waitroom.errors import StoreUnavailable
 from waitroom.queue import constants
 from waitroom.queue.constants import CHUNK
 from waitroom.queue.fields import FIELDS, LIMITS, MESSAGE, RATE, REMAINING, STATE, Limits, from_hash
+from waitroom.queue.stored_data import field_problem, type_problem
 from waitroom.queue.view import RoomState, RoomView, parse_view
 from waitroom.store.connection import call_twice
+from waitroom.store.errors import StoreErrorKind
 from waitroom.store.scripts import Constant, load_script
+
+Result = TypeVar("Result")
 
 LOOK_UPS_PER_TICK = 1000
 SEEN_BATCH = 2000
@@ -62,6 +66,10 @@ Called = Literal["called", "admitted", "unknown", "not_open", "full", "too_many"
 
 class RoomNotOpen(StoreUnavailable):
     """The store answers, but the room must be opened first: it never was, or not since the server started."""
+
+
+class UnreadableRoomError(StoreUnavailable):
+    """The store answers, but the room's data there can't be read: another program or version has written to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +170,8 @@ class QueueStore:
     """The queue of one room.
 
     Every method raises `StoreUnavailable` if Redis doesn't answer in time, and its subclass `RoomNotOpen` if the room
-    must be opened first.
+    must be opened first, or `UnreadableRoomError` if its data can't be read. After that no script runs before the data
+    has been checked: a script that fails halfway may lose entries.
 
     Args:
         redis: A client that returns bytes; see `connect`.
@@ -182,6 +191,8 @@ class QueueStore:
         self._redis = redis
         self._clock = clock
         self._run_id = run_id
+        self._room = room
+        self._unreadable = False
         self.keys = {name: f"waitroom:{{{room}}}:{stored}" for name, stored in KEYS.items()}
         self._key_list = list(self.keys.values())
         self._scripts = {name: redis.register_script(text) for name, text in _scripts().items()}
@@ -190,12 +201,63 @@ class QueueStore:
         now = "" if self._clock is None else str(self._clock())
         if self._run_id is not None:
             run_id = self._run_id()
+        if self._unreadable:
+            await self.check()
         # Every script may run twice; those that give something away recognize the second run.
         script, given = self._scripts[name], (now, run_id, *arguments)
-        reply = await call_twice(lambda: script(keys=self._key_list, args=given))
+        reply = await self._ask(lambda: script(keys=self._key_list, args=given))
         if reply is None:
             raise RoomNotOpen("the room isn't open since the store was started")
         return reply
+
+    async def _ask(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Makes a call that may run twice. Raises `UnreadableRoomError` for data that it can't use."""
+        try:
+            return await call_twice(call)
+        except StoreUnavailable as error:
+            if error.kind != StoreErrorKind.DATA:
+                raise
+            raise await self._diagnosed(error.detail) from error
+
+    async def check(self) -> None:
+        """Checks that the room's data can be read. Raises `UnreadableRoomError` with the key, the field and the value.
+
+        It looks at the types of the keys and at the fields of the room, not at single visitors.
+        """
+        types = await call_twice(self._key_types)
+        for (name, key), type_ in zip(self.keys.items(), types, strict=True):
+            if problem := type_problem(name, key, type_.decode()):
+                raise self._error(problem)
+        stored: Any = await call_twice(lambda: self._redis.hgetall(self.keys["room"]))
+        fields = {name.decode(errors="replace"): text.decode(errors="replace") for name, text in stored.items()}
+        if problem := field_problem(self.keys["room"], fields):
+            raise self._error(problem)
+        self._unreadable = False
+
+    async def _key_types(self) -> Any:
+        pipeline = self._redis.pipeline(transaction=False)
+        for key in self._key_list:
+            pipeline.type(key)
+        return await pipeline.execute()
+
+    async def _diagnosed(self, detail: str) -> UnreadableRoomError:
+        """Returns an error that names what can't be read, or else has the details of the failed call."""
+        try:
+            await self.check()
+        except UnreadableRoomError as error:
+            return error
+        return self._error(f"data of another format ({detail})")
+
+    def _error(self, problem: str) -> UnreadableRoomError:
+        self._unreadable = True
+        return UnreadableRoomError(f"the data of room {self._room} can't be read: {problem}", StoreErrorKind.DATA)
+
+    async def _parsed(self, parse: Callable[[], Result]) -> Result:
+        """Returns what ``parse`` makes of a reply. Raises `UnreadableRoomError` if it can't."""
+        try:
+            return parse()
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise await self._diagnosed(f"{type(error).__name__}: {error}") from error
 
     async def run_id(self) -> str:
         """The run id of the connected server: it changes after a restart or a failover."""
@@ -210,7 +272,8 @@ class QueueStore:
     async def join(self, count: int) -> Joined:
         """Gives ``count`` newcomers their places, in one step."""
         generation, first, admitted, waiting, state, clock = await self._run("join", count, secrets.token_hex(8))
-        return Joined(int(generation), int(first), admitted, waiting, RoomState(state.decode()), int(clock))
+        room_state = await self._parsed(lambda: RoomState(state.decode()))
+        return Joined(int(generation), int(first), admitted, waiting, room_state, int(clock))
 
     async def visit(self, visits: Sequence[Visit]) -> list[Visited]:
         """Looks up tickets, in order. Visitors who were skipped become waiting again."""
@@ -271,11 +334,11 @@ class QueueStore:
     async def limits(self) -> Limits:
         """The limits in force. Raises `RoomNotOpen` if the room was never opened."""
         stored = [field.stored for field in LIMITS]
-        found: Any = await call_twice(lambda: self._redis.hmget(self.keys["room"], stored))
+        found = await self._ask(lambda: self._redis.hmget(self.keys["room"], stored))
         texts = {field.stored: text.decode() for field, text in zip(LIMITS, found, strict=True) if text is not None}
         if RATE.stored not in texts:
             raise RoomNotOpen("the room was never opened")
-        values = from_hash(texts)
+        values = await self._parsed(lambda: from_hash(texts))
         # A room stored by an older version lacks these until it is opened.
         values.setdefault("claim_after_told_seconds", min(90.0, values["claim_seconds"]))
         values.setdefault("session_max_seconds", 14_400.0)
@@ -310,7 +373,7 @@ class QueueStore:
     async def audit_events(self) -> list[bytes]:
         """The events in the room's audit outbox, oldest first; no more than `AUDIT_EVENTS_PER_READ`."""
         outbox = self.keys["audit_outbox"]
-        found: Any = await call_twice(lambda: self._redis.lrange(outbox, 0, AUDIT_EVENTS_PER_READ - 1))
+        found = await self._ask(lambda: self._redis.lrange(outbox, 0, AUDIT_EVENTS_PER_READ - 1))
         return list(found)
 
     async def remove_audit_event(self, event: bytes) -> None:
@@ -339,9 +402,10 @@ class QueueStore:
         ``known`` avoids sending its rank index again while it is current, and determines which ended sessions are new.
         """
         if known is None:
-            return parse_view(await self._run("view", "", "0", ""), None)
+            reply = await self._run("view", "", "0", "")
+            return await self._parsed(lambda: parse_view(reply, None))
         reply = await self._run("view", known.rank_index.stamp, known.ends_read or "0", known.generation)
-        return parse_view(reply, known.rank_index)
+        return await self._parsed(lambda: parse_view(reply, known.rank_index))
 
 
 @cache

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -91,7 +92,11 @@ def values_of(view: RoomView, fields: Iterable[Field]) -> dict[str, Any]:
 
 
 def parse_view(reply: Any, known: RankIndex | None) -> RoomView:
-    """Parses the reply of ``scripts/view.lua``; ``known`` is the rank index the caller already has."""
+    """Parses the reply of ``scripts/view.lua``; ``known`` is the rank index the caller already has.
+
+    Raises:
+        ValueError, KeyError: A field is malformed or missing.
+    """
     pairs, waiting, called, away, active, stamp, body, ends, ends_read = reply
     fields = {pairs[i].decode(): pairs[i + 1].decode() for i in range(0, len(pairs), 2)}
     stamp = stamp.decode()
@@ -107,7 +112,7 @@ def parse_view(reply: Any, known: RankIndex | None) -> RoomView:
         called=called,
         away=away,
         active=active,
-        rate_per_minute=float(fields["rate"]),
+        rate_per_minute=_number(fields["rate"]),
         max_active=int(fields["max_active"]),
         session_ms=int(fields["session_ms"]),
         claim_ms=int(fields["claim_ms"]),
@@ -122,17 +127,24 @@ def parse_view(reply: Any, known: RankIndex | None) -> RoomView:
         totals={key.removeprefix("total:"): int(value) for key, value in fields.items() if key.startswith("total:")},
         rank_index=rank_index,
         throughput=Throughput(
-            released=float(fields["pace_freed"]),
-            per_slot_ms=float(fields["pace_told"]),
+            released=_number(fields["pace_freed"]),
+            per_slot_ms=_number(fields["pace_told"]),
             slots=int(fields["max_active"]),
-            turns=float(fields["pace_met"]),
-            present=float(fields["pace_called"]),
+            turns=_number(fields["pace_met"]),
+            present=_number(fields["pace_called"]),
         ),
         ended=_sessions(ends, b"ended:"),
         released=_sessions(ends, b"released:"),
         ends_read=ends_read.decode(),
         wall_ms=int(fields["wall"]),
     )
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number) or number < 0:
+        raise ValueError(f"not a finite number of at least 0: {text!r}")
+    return number
 
 
 def _sessions(ends: Any, kind: bytes) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from waitroom.control.auth.accounts import Actor
 from waitroom.errors import StoreUnavailable
 from waitroom.queue.fields import from_hash
 from waitroom.queue.store import QueueStore
+from waitroom.store.errors import StoreErrorKind
 
 log = structlog.get_logger()
 
@@ -68,6 +69,8 @@ class AuditOutbox:
             try:
                 await self.flush(room)
             except StoreUnavailable as error:
+                if error.kind == StoreErrorKind.DATA:
+                    continue  # the admission loop reports it; the other rooms are not affected
                 if not self._failing:
                     log.warning("audit log write delayed", cause=str(error))
                 self._failing = True

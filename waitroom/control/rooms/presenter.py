@@ -38,17 +38,22 @@ class LastChange:
 
     @classmethod
     def parse(cls, record: str) -> LastChange | None:
-        """Parses a view's ``last_change`` or ``operator_change``."""
+        """Parses a view's ``last_change`` or ``operator_change``; None if there is none, or one that can't be read."""
         if not record:
             return None
-        stored = json.loads(record)
-        at = datetime.fromtimestamp(int(stored["at_ms"]) / 1000, UTC).isoformat(timespec="seconds")
-        return cls(at.replace("+00:00", "Z"), stored["who"], stored["old"], stored["new"], stored["undoable"])
+        try:
+            stored = json.loads(record)
+            at = datetime.fromtimestamp(int(stored["at_ms"]) / 1000, UTC).isoformat(timespec="seconds")
+            change = cls(at.replace("+00:00", "Z"), stored["who"], stored["old"], stored["new"], stored["undoable"])
+            change.summary()
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError):
+            return None
+        return change
 
     def stands(self, view: RoomView) -> bool:
         """Whether it can be undone and is still in effect; otherwise an undo would revert somebody else's change."""
         now = to_hash(values_of(view, OPERATOR_FIELDS))
-        return self.undoable and all(now[name] == value for name, value in self.new.items())
+        return self.undoable and all(now.get(name) == value for name, value in self.new.items())
 
     def json(self) -> dict[str, str]:
         """Returns the change in the API's format."""

@@ -50,6 +50,9 @@ local function read_room()
   local room = {}
   for i, field in ipairs(ROOM_FIELDS) do
     room[field] = TEXT_FIELDS[field] and values[i] or tonumber(values[i])
+    if type(room[field]) == 'number' and room[field] - room[field] ~= 0 then -- infinite or NaN: no limit would hold
+      error('field ' .. field .. ' is not finite')
+    end
   end
   if not room.clock then
     return nil

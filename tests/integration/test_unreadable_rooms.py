@@ -1,0 +1,146 @@
+"""A room whose data in the store can't be read: the error names it, and nothing is lost when it is fixed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+
+from waitroom.control.rooms.presenter import LastChange
+from waitroom.queue.fields import Limits
+from waitroom.queue.store import QueueStore, UnreadableRoomError, Visit
+from waitroom.store.connection import connect
+
+LIMITS = Limits(600, 2, 900, 180, 180, 3600)
+ROOM = "waitroom:{shop}:room"
+
+
+@pytest_asyncio.fixture
+async def redis(valkey: str) -> AsyncIterator[Redis]:
+    async with connect(valkey, timeout_seconds=10) as redis:
+        yield redis
+
+
+@pytest_asyncio.fixture
+async def store(redis: Redis) -> QueueStore:
+    store = QueueStore(redis, "shop")
+    await store.open(LIMITS)
+    await store.join(4)
+    return store
+
+
+async def error_of(store: QueueStore) -> str:
+    """What ticks and views report."""
+    found = ""
+    for call in (store.view, store.tick):
+        try:
+            await call()
+        except UnreadableRoomError as error:
+            found = f"{error.kind}: {error}"
+    return found
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("state", "bogus", "field state of waitroom:{shop}:room is 'bogus': not one of open, paused, closed, sold_out"),
+        ("method", "lottery", ""),
+        ("rate", "many", "field rate of waitroom:{shop}:room is 'many': not a number"),
+        ("rate", "nan", "field rate of waitroom:{shop}:room is 'nan': out of bounds"),
+        ("rate", "-1", "field rate of waitroom:{shop}:room is '-1': out of bounds"),
+        ("rate", "inf", "field rate of waitroom:{shop}:room is 'inf': out of bounds"),
+        ("max_active", "inf", "field max_active of waitroom:{shop}:room is 'inf': not a number"),
+        ("max_active", "2.5", "field max_active of waitroom:{shop}:room is '2.5': not a number"),
+        ("claim_ms", "", "field claim_ms of waitroom:{shop}:room is '': not a number"),
+        ("tokens", "x" * 1000, "field tokens of waitroom:{shop}:room is 'xxxx"),
+        ("remaining", "few", "field remaining of waitroom:{shop}:room is 'few': not a whole number"),
+        ("total:joined", "x", "field total:joined of waitroom:{shop}:room is 'x': not a whole number"),
+        ("invited", "one two", "another format"),
+    ],
+)
+async def test_a_field_that_cannot_be_read_is_named(
+    redis: Redis, store: QueueStore, field: str, value: str, named: str
+) -> None:
+    before = await redis.hget(ROOM, field)
+    await redis.hset(ROOM, field, value)
+    error = await error_of(store)
+    assert named in error
+    assert not error or error.startswith("data: the data of room shop can't be read: ")
+    assert len(error) < 300
+    if before is None:
+        await redis.hdel(ROOM, field)
+    else:
+        await redis.hset(ROOM, field, before)
+    assert await error_of(store) == ""
+    view = await store.view()
+    assert (view.waiting + view.called, view.active) == (3, 1)
+
+
+@pytest.mark.parametrize("key", ["room", "waiting", "called", "away", "active", "feed", "seen", "notes", "table"])
+async def test_a_key_of_another_type_is_named_and_nobody_loses_the_place(
+    redis: Redis, store: QueueStore, key: str
+) -> None:
+    joined = await store.join(1)
+    at = f"waitroom:{{shop}}:{key}"
+    if await redis.exists(at):
+        await redis.rename(at, "aside")
+    await redis.set(at, "not ours")
+    error = await error_of(store)
+    if key == "notes":  # only read by the outbox
+        assert error == ""
+        with pytest.raises(UnreadableRoomError):
+            await store.audit_events()
+    else:
+        assert f"key {at} is a string, not a" in error
+    await redis.delete(at)
+    if await redis.exists("aside"):
+        await redis.rename("aside", at)
+    assert await error_of(store) == ""
+    (fate,) = await store.visit([Visit(joined.first_place, joined.generation, claim=False)])
+    assert fate.fate == "waiting"
+
+
+async def test_turns_are_not_lost_in_scripts_that_fail_halfway(redis: Redis, store: QueueStore) -> None:
+    wall = 1_800_000_000_000
+    timed = QueueStore(redis, "timed", clock=lambda: wall, run_id=lambda: "r1")
+    await timed.open(LIMITS)
+    await timed.join(3)
+    await redis.set("waitroom:{timed}:missed", "not ours")
+    for _ in range(40):  # the turn of the second visitor runs out
+        wall += 10_000
+        try:
+            await timed.seen([(await timed.join(1)).first_place])
+            await timed.tick()
+        except UnreadableRoomError:
+            break
+    else:
+        pytest.fail("no tick noticed the wrong key")
+    called = await redis.zcard("waitroom:{timed}:called")
+    for _ in range(40):
+        wall += 10_000
+        with pytest.raises(UnreadableRoomError):
+            await timed.tick()
+    assert await redis.zcard("waitroom:{timed}:called") == called
+
+
+async def test_another_room_is_not_affected(redis: Redis, store: QueueStore) -> None:
+    other = QueueStore(redis, "tickets")
+    await other.open(LIMITS)
+    await redis.hset(ROOM, "state", "bogus")
+    assert "bogus" in await error_of(store)
+    assert await error_of(other) == ""
+    assert (await other.join(1)).admitted == 1
+
+
+@pytest.mark.parametrize("record", ["{", "[]", '"x"', '{"at_ms": "x"}', '{"at_ms": "1", "who": "a", "old": 1}'])
+def test_a_record_of_the_last_change_that_cannot_be_read_is_none(record: str) -> None:
+    assert LastChange.parse(record) is None
+
+
+def test_a_change_of_a_field_of_a_newer_version_is_shown() -> None:
+    record = '{"at_ms": "1000", "who": "ada", "undoable": true, "old": {"later": "1"}, "new": {"later": "2"}}'
+    change = LastChange.parse(record)
+    assert change is not None
+    assert change.summary() == "later 1 → 2"
