@@ -1,7 +1,11 @@
-"""Logs: events only, one per line, on standard error; readable on a terminal, otherwise as JSON."""
+"""Logs: events only, one per line, on standard error; readable on a terminal, otherwise as JSON.
+
+A log call never raises and never waits: see `waitroom.log_output` for what happens to a line that can't be written.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
@@ -10,14 +14,23 @@ from typing import Any, Final
 
 import structlog
 
+from waitroom.log_output import LogOutput, replace_standard_streams
+
+log = structlog.get_logger()
+
 LOG_INTERVAL_SECONDS: Final = 10.0
 MOST_LOG_KINDS: Final = 256
 
 
 def configure(level: str, process: str) -> None:
-    """Sets up structlog for this process. Every line has ``process`` as a field."""
+    """Sets up structlog for this process. Every line has ``process`` as a field.
+
+    From then on a log call never raises and never waits, and neither does any other output of this process.
+    """
+    replace_standard_streams()
+    colored = sys.stderr.isatty()
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer() if colored else structlog.processors.JSONRenderer()
     )
     structlog.configure(
         processors=[
@@ -25,14 +38,46 @@ def configure(level: str, process: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.StackInfoRenderer(),
-            *([] if sys.stderr.isatty() else [structlog.processors.format_exc_info]),
+            *([] if colored else [structlog.processors.format_exc_info]),
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=_LineWriter,
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(process=process)
+
+
+def _bound_logger(level: int) -> type[Any]:
+    """Returns structlog's logger for a level, whose methods never raise: a value may fail to be rendered."""
+    base: Any = structlog.make_filtering_bound_logger(level)
+
+    class SafeLogger(base):  # type: ignore[misc]
+        def _proxy_to_logger(self, method_name: str, event: str | None = None, *args: Any, **values: Any) -> Any:
+            try:
+                return super()._proxy_to_logger(method_name, event, *args, **values)
+            except Exception as error:
+                fields = {"event": "log line not rendered", "line": str(event), "cause": type(error).__name__}
+                return _LineWriter().msg(json.dumps(fields))
+
+    return SafeLogger
+
+
+class _LineWriter:
+    """Writes rendered lines to standard error, and says how many were lost before."""
+
+    def msg(self, line: str) -> None:
+        output = sys.stderr
+        if not isinstance(output, LogOutput):  # replaced by a test
+            output.write(line + "\n")
+            return
+        lost = output.lost
+        output.write(line + "\n")
+        if lost and output.lost == lost:
+            output.lost = 0
+            log.warning("log lines lost", count=lost)
+
+    debug = info = warning = error = critical = exception = msg
 
 
 class LogLimiter:

@@ -118,6 +118,8 @@ class Gateway:
         mistakes: Whether its log may hold tracebacks.
         source: The folder of another version's source, to run that one.
         environment: Variables that only this gateway has, such as those that change its clock.
+        output: What its standard output and error lead to, instead of its log.
+        wrapper: A program, with its first arguments, that starts it.
     """
 
     folder: Path
@@ -126,6 +128,8 @@ class Gateway:
     mistakes: bool = False
     source: Path | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    output: int | None = None
+    wrapper: Sequence[str] = ()
     process: asyncio.subprocess.Process | None = None
     port: int = field(default_factory=free_port)
     admin_port: int = field(default_factory=free_port)
@@ -199,14 +203,15 @@ class Gateway:
                     "waitroom.process.pdeathsig",
                     str(os.getpid()),
                     *version,
+                    *self.wrapper,
                     sys.executable,
                     "-m",
                     "waitroom",
                 ),
                 *(arguments or ("run", "--config", str(self.config))),
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=log if self.output is None else self.output,
+                stderr=log if self.output is None else self.output,
                 cwd=self.folder,
                 env={**environment, **self.environment, MARK: self._mark},
                 start_new_session=True,
@@ -357,11 +362,14 @@ async def running_gateway(
     mistakes: bool = False,
     source: Path | None = None,
     environment: Mapping[str, str] | None = None,
+    output: int | None = None,
+    wrapper: Sequence[str] = (),
     **settings: Any,
 ) -> AsyncIterator[Gateway]:
     """A gateway that is ready; it is ended with the block, and nothing of it may be left then."""
     os.makedirs(folder, exist_ok=True)
-    gateway = Gateway(folder, settings, [dict(one) for one in rooms], mistakes, source, dict(environment or {}))
+    copied = [dict(one) for one in rooms]
+    gateway = Gateway(folder, settings, copied, mistakes, source, dict(environment or {}), output, wrapper)
     try:
         await gateway.start()
         yield gateway

@@ -1,5 +1,12 @@
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
 import structlog
 from structlog.testing import capture_logs
 
@@ -41,3 +48,62 @@ def test_a_rate_limited_log_names_how_many_lines_it_suppressed() -> None:
     shown = [(line["event"], line.get("number"), line.get("suppressed")) for line in lines]
     assert shown == [("upstream failed", 0, None), ("upstream failed", 3, 2), ("something else", None, None)]
     assert {line["log_level"] for line in lines} == {"warning"}
+
+
+def in_another_process(code: str, stderr: int) -> int:
+    """The exit code of a process that logs."""
+    return subprocess.run([sys.executable, "-c", textwrap.dedent(code)], stderr=stderr, check=False).returncode
+
+
+CONFIGURED = """
+    import structlog
+    from waitroom import logs
+    logs.configure("info", "test")
+    log = structlog.get_logger()
+"""
+
+
+def test_a_log_call_never_raises_whatever_it_is_given(tmp_path: Path) -> None:
+    code = (
+        CONFIGURED
+        + """
+    class Odd:
+        def __repr__(self):
+            raise RuntimeError("no text")
+    log.info("first", value=Odd())
+    log.info("second", value=b"\\xff", key={1: {2}}, surrogate="\\udce9")
+    try:
+        raise ValueError(Odd())
+    except ValueError:
+        log.exception("third")
+    log.debug("not shown", value=Odd())
+    """
+    )
+    with (tmp_path / "log").open("wb") as file:
+        assert in_another_process(code, file.fileno()) == 0
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line["event"] for line in lines][:2] == ["log line not rendered", "second"]
+    assert (lines[0]["line"], lines[0]["cause"]) == ("first", "RuntimeError")
+    assert "third" in (lines[2]["event"], lines[2].get("line"))
+    assert len(lines) == 3
+
+
+def test_lost_lines_are_counted_once_lines_can_be_written_again() -> None:
+    code = (
+        CONFIGURED
+        + """
+    import os, sys
+    while not sys.stderr.lost:
+        log.info("one of many")
+    os.read(0, 1 << 20)
+    log.info("after that")
+    """
+    )
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as read, os.fdopen(writer, "wb") as write:
+        done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], stdin=read, stderr=write, check=False)
+        assert done.returncode == 0
+        write.close()
+        rest = [json.loads(line) for line in read.read().decode().splitlines() if line.startswith("{")]
+    shown = [(line["event"], line.get("count")) for line in rest if line["event"] != "one of many"]
+    assert shown == [("after that", None), ("log lines lost", 1)]
