@@ -1,19 +1,13 @@
-"""Clocks and periodic tasks."""
+"""Clocks."""
 
 # mypyc: compile
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
-
-import structlog
-
-log = structlog.get_logger()
-
 
 # A correction below this would only follow the jitter of the replies. Tokens have whole seconds.
 MIN_CORRECTION_SECONDS: Final = 0.1
@@ -66,20 +60,3 @@ class Clock:
     unix: Callable[[], float] = time.time
     steady: Callable[[], float] = time.monotonic
     observe: Callable[[float, float, float], None] = _ignore
-
-
-async def every(seconds: float, do: Callable[[], Awaitable[None]]) -> None:
-    """Calls ``do`` periodically, ``seconds`` after its last call ended, until it is cancelled.
-
-    A failure is logged once for as long as it lasts: a failing side task must not end a process that serves visitors.
-    """
-    failing = False
-    while True:
-        try:
-            await do()
-            failing = False
-        except Exception as error:
-            if not failing:
-                log.error("background job failed", job=getattr(do, "__qualname__", repr(do)), exc_info=error)
-            failing = True
-        await asyncio.sleep(seconds)

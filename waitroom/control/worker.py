@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import time
 from functools import partial
@@ -33,6 +32,7 @@ from waitroom.control.rooms.audit_outbox import FLUSH_SECONDS, AuditOutbox
 from waitroom.control.rooms.operations import Change, Operations
 from waitroom.control.rooms.presenter import Rooms
 from waitroom.control.webhooks.watcher import Webhooks
+from waitroom.jobs import Jobs
 from waitroom.metrics.recorder import METRICS_DIR
 from waitroom.metrics.upstream_window import UpstreamWindow
 from waitroom.process.child import Child, run_child
@@ -41,7 +41,6 @@ from waitroom.queue.view import RoomView
 from waitroom.settings import RoomSettings
 from waitroom.store.connection import connect
 from waitroom.store.health import StoreHealth
-from waitroom.timing import every
 
 log = structlog.get_logger()
 
@@ -86,20 +85,19 @@ async def serve(child: Child) -> None:
     try:
         await runner.setup()
         await web.SockSite(runner, child.listener).start()
-        async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(admission.run()) for admission in admissions]
-            running.append(tasks.create_task(every(ANNOUNCE_SECONDS, store_watch.check)))
-            running.append(tasks.create_task(every(STATS_SECONDS, partial(refresh_window, watch))))
-            running.append(tasks.create_task(record_history(history, rooms.samples)))
-            running.append(tasks.create_task(autopilots.run()))
-            running.append(tasks.create_task(every(ACCOUNTS_SECONDS, account_watcher.check)))
-            running.append(tasks.create_task(every(FLUSH_SECONDS, AuditOutbox(audit, stores).flush_all)))
+        async with Jobs() as jobs:
+            for admission in admissions:
+                jobs.run(f"admission to {admission.name}", admission.run)
+            jobs.every(ANNOUNCE_SECONDS, "other gateways", store_watch.check)
+            jobs.every(STATS_SECONDS, "upstream statistics", partial(refresh_window, watch))
+            jobs.run("history", partial(record_history, history, rooms.samples))
+            jobs.run("autopilot", autopilots.run)
+            jobs.every(ACCOUNTS_SECONDS, "account changes", account_watcher.check)
+            jobs.every(FLUSH_SECONDS, "audit outbox", AuditOutbox(audit, stores).flush_all)
             if settings.webhooks:
-                running.append(tasks.create_task(Webhooks(settings.webhooks, admissions, redis, watch).run()))
+                jobs.run("webhooks", Webhooks(settings.webhooks, admissions, redis, watch).run)
             await child.ready()
             await child.stop.wait()
-            for task in running:
-                task.cancel()
         await store_watch.leave()
     finally:
         await runner.cleanup()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -20,6 +20,7 @@ from waitroom.edge.rooms.room import FLUSH_SECONDS, REFRESH_SECONDS, Room
 from waitroom.edge.rooms.router import Router
 from waitroom.edge.upstream.health_checks import HealthChecks
 from waitroom.edge.upstream.pool import UpstreamPool
+from waitroom.jobs import Jobs
 from waitroom.metrics.recorder import METRICS_DIR, EdgeMetrics
 from waitroom.net.forwarded import TrustedProxies
 from waitroom.process.child import Child, run_child
@@ -28,7 +29,7 @@ from waitroom.queue.store import QueueStore
 from waitroom.settings import Settings
 from waitroom.store.connection import connect
 from waitroom.store.health import StoreHealth
-from waitroom.timing import Clock, StoreTime, every
+from waitroom.timing import Clock, StoreTime
 from waitroom.tokens import Tokens
 
 log = structlog.get_logger()
@@ -61,64 +62,47 @@ async def serve(child: Child) -> None:
         for room in settings.rooms
     }
     edge = _edge(settings, rooms, clock, warn=child.slot == 0)
-    await asyncio.gather(*(room.refresh() for room in rooms.values()))
-
-    saved = True
 
     async def sweep() -> None:
         edge.sweep()
 
     async def save_metrics() -> None:
-        nonlocal saved
-        try:
-            await asyncio.to_thread(metrics.save, metrics.dump())
-            saved = True
-        except OSError as error:
-            if saved:
-                log.error("metrics not written", cause=error.strerror)
-            saved = False
+        await asyncio.to_thread(metrics.save, metrics.dump())
 
-    neighbour_files = [
-        (room, NeighbourFiles(Path(settings.data_dir) / METRICS_DIR, room.name, child.slot)) for room in rooms.values()
-    ]
-
-    async def share_neighbours() -> None:
-        # Without the files a worker only knows its own sessions.
-        with contextlib.suppress(OSError):
-            for room, files in neighbour_files:
-                dumped = room.neighbours.dump(clock.unix()) if room.neighbours.changed else None
-                learned = await asyncio.to_thread(files.exchange, dumped)
-                if learned is not None:
-                    room.neighbours.load(learned)
-
-    async with asyncio.TaskGroup() as tasks:
-        keeping = [
-            tasks.create_task(every(SWEEP_SECONDS, sweep)),
-            tasks.create_task(every(METRICS_SECONDS, save_metrics)),
-        ]
-        if settings.workers > 1:
-            keeping.append(tasks.create_task(every(NEIGHBOURS_SECONDS, share_neighbours)))
-        for room in rooms.values():
-            keeping.append(tasks.create_task(every(REFRESH_SECONDS, room.refresh)))
-            keeping.append(tasks.create_task(every(FLUSH_SECONDS, room.flush)))
+    async with Jobs() as jobs:
+        # Serving doesn't depend on these. They come first so that a store that answers is known to be available.
+        await asyncio.wait([jobs.start(f"first view of {name}", room.refresh) for name, room in rooms.items()])
+        jobs.every(SWEEP_SECONDS, "sweep", sweep)
+        jobs.every(METRICS_SECONDS, "metrics", save_metrics)
+        for name, room in rooms.items():
+            jobs.every(REFRESH_SECONDS, f"view of {name}", room.refresh)
+            jobs.every(FLUSH_SECONDS, f"reports of {name}", room.flush)
+            if settings.workers > 1:
+                files = NeighbourFiles(Path(settings.data_dir) / METRICS_DIR, name, child.slot)
+                jobs.every(NEIGHBOURS_SECONDS, f"neighbours of {name}", partial(_share_neighbours, room, files))
             if room.settings.health_path is not None:
                 checks = HealthChecks(room.settings, room.pool, random.Random())  # noqa: S311 - spreads load, no secret
-                keeping.append(tasks.create_task(checks.run()))
-        try:
-            async with _listening(child, edge):
-                await child.ready()
-                await child.stop.wait()
-            await edge.drain(settings.grace_seconds)
-        finally:
-            for task in keeping:
-                task.cancel()
+                checks.start(jobs)
+        async with _listening(child, edge, jobs):
+            await child.ready()
+            await child.stop.wait()
+        await edge.drain(settings.grace_seconds)
     for room in rooms.values():
         await room.close()
     await redis.aclose()
 
 
+async def _share_neighbours(room: Room, files: NeighbourFiles) -> None:
+    """Exchanges a room's neighbourhoods with the other workers. Without the files a worker only knows its own."""
+    neighbours = room.neighbours
+    dumped = neighbours.dump(room.clock.unix()) if neighbours.changed or not files.written else None
+    learned = await asyncio.to_thread(files.exchange, dumped)
+    if learned is not None:
+        neighbours.load(learned)
+
+
 @asynccontextmanager
-async def _listening(child: Child, edge: Edge) -> AsyncIterator[None]:
+async def _listening(child: Child, edge: Edge, jobs: Jobs) -> AsyncIterator[None]:
     """Accepts connections for the duration of the block."""
     context = None if child.pair is None else child.pair.context()
     acceptor = Acceptor(edge, child.listener, context, proxied=child.settings.proxy_protocol)
@@ -128,12 +112,11 @@ async def _listening(child: Child, edge: Edge) -> AsyncIterator[None]:
             acceptor.set_context((await child.certificate_updates.get()).context())
             log.info("new certificate in use")
 
-    reloading = asyncio.create_task(reload())
+    jobs.run("certificate reload", reload)
     acceptor.open()
     try:
         yield
     finally:
-        reloading.cancel()
         await acceptor.close()
         child.listener.close()
 

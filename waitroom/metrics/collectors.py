@@ -13,13 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from waitroom.logs import RateLimitedLog
 from waitroom.metrics.recorder import DISTRIBUTIONS, Distribution, RoomMetrics, read_counts
 from waitroom.queue.view import RoomState, RoomView
+
+log = RateLimitedLog(structlog.get_logger())
 
 # A live edge worker writes its file once a second; a machine may stall for a moment.
 ALIVE_SECONDS = 5.0
@@ -250,8 +254,17 @@ def read_workers(folder: Path, now: float) -> list[WorkerFile]:
     for path in sorted(folder.glob("edge-*.json")):
         with suppress(FileNotFoundError):  # the gateway is stopping
             alive = now - path.stat().st_mtime < ALIVE_SECONDS
-            found.append(WorkerFile(alive, read_counts(path)))
+            found.append(WorkerFile(alive, _readable_counts(path)))
     return found
+
+
+def _readable_counts(path: Path) -> Mapping[str, Any]:
+    """Returns a worker's counts; empty if its file can't be read, so that the other workers' still count."""
+    try:
+        return read_counts(path)
+    except (OSError, ValueError) as error:
+        log.warning("metrics file not read", str(path), file=str(path), cause=repr(error))
+        return {}
 
 
 def exposition(*collectors: Collector) -> bytes:

@@ -15,6 +15,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
+
+log = structlog.get_logger()
+
 METRICS_DIR: Final = "metrics"
 UPSTREAM_BOUNDS: Final[tuple[float, ...]] = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 MOST_SHARED_NAMED: Final = 100  # sessions named in a worker's file: as many as are counted
@@ -131,25 +135,43 @@ class EdgeMetrics:
     def __init__(self, folder: Path, slot: int, rooms: Iterable[str]) -> None:
         self._path = folder / f"edge-{slot}.json"
         self.rooms = {room: RoomMetrics() for room in rooms}
-        for room, dumped in read_counts(self._path).items():
-            if room in self.rooms:
-                self.rooms[room].resume(dumped)
+        try:
+            for room, dumped in read_counts(self._path).items():
+                if room in self.rooms:
+                    self.rooms[room].resume(dumped)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("metrics of the previous worker not read", cause=repr(error), file=str(self._path))
 
     def dump(self) -> bytes:
         """Returns all counts, for `save`."""
         return json.dumps({room: metrics.dump() for room, metrics in self.rooms.items()}).encode()
 
     def save(self, dumped: bytes) -> None:
-        """Writes the output of `dump` to the file. Blocks: not for the event loop."""
+        """Writes the output of `dump` to the file, in a new folder if it was removed. Blocks: not for the event loop.
+
+        Raises:
+            OSError: The counts weren't written. The file still shows, by its time, that the worker is alive, unless
+                the system refuses that as well.
+        """
         written = self._path.with_suffix(".new")
-        written.write_bytes(dumped)
-        written.replace(self._path)
+        try:
+            self._path.parent.mkdir(mode=0o700, exist_ok=True)
+            written.write_bytes(dumped)
+            written.replace(self._path)
+        except OSError:
+            self._path.touch()  # takes no space on the disk if the file exists
+            raise
 
 
 def read_counts(path: Path) -> dict[str, Any]:
-    """Reads a worker's file, by room; empty if it is gone."""
+    """Reads a worker's file, by room; empty if it is gone, or was created on a full disk.
+
+    Raises:
+        OSError, ValueError: It can't be read, or is damaged.
+    """
     try:
-        dumped: dict[str, Any] = json.loads(path.read_bytes())
+        content = path.read_bytes()
     except FileNotFoundError:
         return {}
+    dumped: dict[str, Any] = json.loads(content) if content else {}
     return dumped

@@ -19,11 +19,13 @@ from waitroom.control.autopilot.controller import decide
 from waitroom.control.autopilot.model import ENOUGH_REQUESTS, WINDOWS, Bounds, Decision, Figures, Memory, Move
 from waitroom.control.autopilot.state import DecisionLog, RecordedDecision
 from waitroom.errors import StoreUnavailable, WaitroomError
+from waitroom.logs import RateLimitedLog
 from waitroom.metrics.upstream_window import UpstreamStats, UpstreamWindow
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.settings import RoomSettings
 
 log = structlog.get_logger()
+errors = RateLimitedLog(log)
 
 DECIDE_SECONDS = 2.0
 SAMPLE_SLACK_SECONDS = 1.0  # samples are not taken exactly on time
@@ -204,7 +206,7 @@ class Controllers:
             log.info("autopilot decision discarded, retrying", room=controller.name, cause=str(error))
         except Exception:
             # An error here must not end admission, which runs beside it.
-            log.exception("autopilot failed", room=controller.name)
+            errors.warning("autopilot failed", controller.name, room=controller.name, exc_info=True)
 
 
 async def refresh_window(window: UpstreamWindow) -> None:

@@ -13,12 +13,10 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-import structlog
 from aiohttp import web
 
 from waitroom.control.dashboard.presenter import room_texts
-
-log = structlog.get_logger()
+from waitroom.jobs import Jobs
 
 FRAME_SECONDS = 1.0
 MAX_LISTENERS = 200
@@ -73,11 +71,7 @@ class Feed:
         while True:
             self._changed.clear()
             if self._listeners:
-                try:
-                    await self._publish()
-                except Exception:
-                    # Even if this frame fails, the next one may succeed.
-                    log.exception("dashboard feed failed")
+                await self._publish()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FRAME_SECONDS):
                     await self._changed.wait()
@@ -140,11 +134,9 @@ def add_feed(app: web.Application, feed: Feed, allowed: Allowed) -> None:
 
 
 async def _running(app: web.Application) -> AsyncIterator[None]:
-    task = asyncio.create_task(app[FEED].run())
-    yield
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    async with Jobs() as jobs:
+        jobs.run("dashboard feed", app[FEED].run)
+        yield
 
 
 async def _closing(app: web.Application) -> None:

@@ -17,13 +17,14 @@ import structlog
 from redis.asyncio import Redis
 
 from waitroom.errors import StoreUnavailable
+from waitroom.logs import RateLimitedLog
 from waitroom.metrics.upstream_window import UpstreamStats
 from waitroom.queue.fields import OPERATOR_NUMBERS
 from waitroom.queue.view import RoomView, values_of
 from waitroom.store.connection import call_twice
 from waitroom.store.scripts import load_script
 
-log = structlog.get_logger()
+log = RateLimitedLog(structlog.get_logger())
 
 SAMPLE_SECONDS = 5
 RETENTION_SECONDS = 6 * 3600
@@ -126,10 +127,10 @@ async def record_history(history: History, take_samples: Callable[[int], Mapping
             try:
                 await history.add(room, sample)
             except StoreUnavailable as error:
-                log.warning("history sample not stored", room=room, cause=str(error))
+                log.warning("history sample not stored", room, room=room, cause=str(error))
                 break
             except Exception:
-                log.exception("history sample not stored", room=room)
+                log.warning("history sample not stored", room, room=room, exc_info=True)
 
 
 def _key(room: str) -> str:

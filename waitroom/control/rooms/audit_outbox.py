@@ -16,11 +16,13 @@ import structlog
 from waitroom.control.audit.log import Audit
 from waitroom.control.auth.accounts import Actor
 from waitroom.errors import StoreUnavailable
+from waitroom.logs import RateLimitedLog
 from waitroom.queue.fields import from_hash
 from waitroom.queue.store import QueueStore
 from waitroom.store.errors import StoreErrorKind
 
 log = structlog.get_logger()
+errors = RateLimitedLog(log)
 
 FLUSH_SECONDS = 1.0
 
@@ -77,7 +79,7 @@ class AuditOutbox:
                 return
             except Exception:
                 # An error here must not end admission, which runs beside it.
-                log.exception("audit log write failed", room=room)
+                errors.warning("audit log write failed", room, room=room, exc_info=True)
         self._failing = False
 
 

@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 from waitroom.control.webhooks.conditions import CONDITIONS, Condition, EdgeDetector, Observation
 from waitroom.control.webhooks.sender import Event, RetryPolicy, Sender, http_session
 from waitroom.errors import StoreUnavailable
+from waitroom.logs import RateLimitedLog
 from waitroom.metrics.collectors import TickStatus
 from waitroom.queue.fields import OPERATOR_NUMBERS
 from waitroom.queue.view import values_of
@@ -25,6 +26,7 @@ from waitroom.settings import Webhook
 from waitroom.store.connection import call_twice, store_errors
 
 log = structlog.get_logger()
+errors = RateLimitedLog(log)
 
 OBSERVE_SECONDS = 1.0
 STATS_SECONDS = 60.0
@@ -150,7 +152,7 @@ class Webhooks:
             return await self.observe(room)
         except Exception:
             # An error here must not end admission, which runs beside it.
-            log.exception("webhook check failed", room=room.name)
+            errors.warning("webhook check failed", room.name, room=room.name, exc_info=True)
             return []
 
     async def observe(self, room: TickStatus) -> list[Event]:

@@ -79,12 +79,17 @@ class NeighbourFiles:
         folder: The folder of the files.
         room: The room's name.
         slot: The worker's number.
+
+    Attributes:
+        written: Whether this worker's file is there. If not, the next call of `exchange` needs a dump.
     """
 
     def __init__(self, folder: Path, room: str, slot: int) -> None:
+        self.written = True  # there is nothing to write before the first session
         self._folder = folder
         self._pattern = f"neighbours-{room}.*"
         self._own = folder / f"neighbours-{room}.{slot}"
+        self._exists = False
         self._known: dict[Path, tuple[tuple[int, int], bytes]] = {}
 
     def exchange(self, dumped: bytes | None) -> list[bytes] | None:
@@ -92,11 +97,18 @@ class NeighbourFiles:
 
         Returns:
             The other workers' dumps, or None if nothing has changed.
+
+        Raises:
+            OSError: The file can't be written, or another worker's can't be read.
         """
         if dumped is not None:
+            self.written = False
             written = self._own.with_name(self._own.name + "~")
             written.write_bytes(dumped)
             written.replace(self._own)
+            self.written = self._exists = True
+        elif self._exists and not self._own.exists():
+            self.written = False
         before = self._known
         found: dict[Path, tuple[tuple[int, int], bytes]] = {}
         for path in self._folder.glob(self._pattern):

@@ -29,6 +29,7 @@ from waitroom.edge.rooms.without_pass_budget import WithoutPassBudget
 from waitroom.edge.upstream.pool import UpstreamPool
 from waitroom.errors import InvalidTokenError, StoreUnavailable
 from waitroom.gate import needs_lookup
+from waitroom.jobs import Jobs
 from waitroom.metrics.recorder import RoomMetrics
 from waitroom.queue.fields import limits_of
 from waitroom.queue.positions import Forecast
@@ -129,6 +130,7 @@ class Room:
         self._forecast_of: RoomView | None = None
         self._sold_out_pending = False
         self._pending_remaining: int | None = None
+        self._jobs = Jobs(clock.steady)
         self._sending_ends: asyncio.Task[None] | None = None
         self._joins: Batcher[None, JoinResult] = Batcher(self._join_batch)
         self._visits: Batcher[Visit, Visited] = Batcher(self._visit_batch)
@@ -348,7 +350,8 @@ class Room:
     async def close(self) -> None:
         """Sends all pending updates, and ends."""
         if self._sending_ends is not None:
-            await asyncio.gather(self._sending_ends, return_exceptions=True)
+            await asyncio.wait([self._sending_ends])
+        await self._jobs.close()
         await self.flush()
         await self._joins.close()
         await self._visits.close()
@@ -367,7 +370,7 @@ class Room:
 
     def _send_operations(self) -> None:
         if self._sending_ends is None:
-            self._sending_ends = asyncio.get_running_loop().create_task(self._send_ends())
+            self._sending_ends = self._jobs.start("ends of sessions", self._send_ends)
 
     async def _send_ends(self) -> None:
         """Sends the store what can't wait for the next flush: sessions that ended here, and those that may have.

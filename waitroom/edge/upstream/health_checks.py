@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+from functools import partial
 from typing import cast
 
 from waitroom.edge.http.message import MalformedError, parse_response
 from waitroom.edge.upstream.connector import UpstreamUnavailableError
 from waitroom.edge.upstream.pool import UpstreamPool
+from waitroom.jobs import Jobs
 from waitroom.settings import RoomSettings
 
 MAX_HEAD_BYTES = 65536
@@ -33,11 +35,10 @@ class HealthChecks:
         self._pool = pool
         self._randomness = randomness
 
-    async def run(self) -> None:
-        """Checks until it is cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            for index in range(len(self._pool.addresses)):
-                tasks.create_task(self._check_periodically(index))
+    def start(self, jobs: Jobs) -> None:
+        """Starts a job for each address."""
+        for index, address in enumerate(self._pool.addresses):
+            jobs.run(f"health check of {address.url}", partial(self._check_periodically, index))
 
     async def _check_periodically(self, index: int) -> None:
         await asyncio.sleep(self._randomness.uniform(0, self._seconds))
