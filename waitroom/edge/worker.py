@@ -24,7 +24,7 @@ from waitroom.jobs import Jobs
 from waitroom.metrics.recorder import METRICS_DIR, EdgeMetrics
 from waitroom.net.forwarded import TrustedProxies
 from waitroom.process.child import Child, run_child
-from waitroom.process.open_files import connection_limit, raise_limit
+from waitroom.process.open_files import connection_limit, files_needed, raise_limit
 from waitroom.queue.store import QueueStore
 from waitroom.settings import Settings
 from waitroom.store.connection import connect
@@ -112,6 +112,8 @@ async def _listening(child: Child, edge: Edge, jobs: Jobs) -> AsyncIterator[None
             acceptor.set_context((await child.certificate_updates.get()).context())
             log.info("new certificate in use")
 
+    for room in edge.rooms.values():
+        room.pool.on_out_of_files = acceptor.pause
     jobs.run("certificate reload", reload)
     acceptor.open()
     try:
@@ -123,6 +125,7 @@ async def _listening(child: Child, edge: Edge, jobs: Jobs) -> AsyncIterator[None
 
 def _edge(settings: Settings, rooms: Mapping[str, Room], clock: Clock, *, warn: bool) -> Edge:
     upstream = sum(room.upstream_max_connections for room in settings.rooms)
+    files = raise_limit(files_needed(settings.client_connections, upstream))
     limits = ClientLimits(
         head_bytes=settings.client_head_bytes,
         head_seconds=settings.client_head_seconds,
@@ -141,7 +144,7 @@ def _edge(settings: Settings, rooms: Mapping[str, Room], clock: Clock, *, warn: 
         limits,
         clock,
         most_buffered=settings.client_body_buffer_total_bytes,
-        most_connections=connection_limit(raise_limit(), settings.client_connections, upstream, warn=warn),
+        most_connections=connection_limit(files, settings.client_connections, upstream, warn=warn),
         most_per_address=settings.client_connections_per_address,
         workers=settings.workers,
     )

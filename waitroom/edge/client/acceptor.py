@@ -111,16 +111,19 @@ class Acceptor:
         task.add_done_callback(partial(self._setup_done, pending))
         return True
 
+    def pause(self) -> None:
+        """Accepts nothing for a moment, and closes idle connections to free their descriptors."""
+        self._server.evict_idle(ACCEPTS_PER_TURN)
+        if not self._closed and self._backoff is None:
+            self._loop.remove_reader(self._listener)
+            self._backoff = self._loop.call_later(ACCEPT_BACKOFF_SECONDS, self.open)
+
     def _back_off(self, error: OSError) -> None:
-        """Pauses accepting, and closes idle connections to free their descriptors."""
         now = self._loop.time()
         if now >= self._next_error_log:
             self._next_error_log = now + LOG_INTERVAL_SECONDS
             log.error("accept failed", cause=error.strerror)
-        self._server.evict_idle(ACCEPTS_PER_TURN)
-        if not self._closed:
-            self._loop.remove_reader(self._listener)
-            self._backoff = self._loop.call_later(ACCEPT_BACKOFF_SECONDS, self.open)
+        self.pause()
 
     def _setup_done(self, pending: PendingConnection, task: asyncio.Task[None]) -> None:
         self._setups.discard(task)

@@ -97,7 +97,8 @@ class ExchangeHooks(ABC):
 
         Args:
             outcome: ``ok``; ``failed``, by the shop; ``gone``, the client; ``idle``, if we ended a stream that had
-                paused for too long; ``busy``, if a request without a pass got no connection; or the name of a refusal.
+                paused for too long; ``busy``, if a request got no connection for a reason that isn't the
+                shop's; or the name of a refusal.
         """
 
 
@@ -181,7 +182,7 @@ class Exchange(ExchangeHandle):
             connection = await self._pool.acquire(hooks.has_pass, hooks.neighbourhood, fresh=fresh, avoid=avoid)
         except UpstreamUnavailableError as error:
             status = 502 if error.cause == "connect" else 503
-            self._fail(status, error.cause, str(error), "busy" if error.cause == "share" else "failed")
+            self._fail(status, error.cause, str(error), "busy" if error.cause in ("share", "files") else "failed")
             return
         if self._ended:
             self._pool.release(connection, reusable=True)

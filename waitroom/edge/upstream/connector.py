@@ -14,6 +14,7 @@ from aiohappyeyeballs import start_connection
 
 from waitroom.edge.upstream.address_order import AddressInfo, UnresponsiveAddresses, interleave
 from waitroom.errors import WaitroomError
+from waitroom.process.open_files import is_out_of_files
 from waitroom.settings import RoomSettings
 
 AnyProtocol = TypeVar("AnyProtocol", bound=asyncio.BaseProtocol)
@@ -29,10 +30,11 @@ class UpstreamUnavailableError(WaitroomError):
 
     Args:
         cause: ``connect``: it doesn't accept one; ``busy``: all are in use and none became free in time; ``share``:
-            those available to requests without a pass are in use, which says nothing about the shop.
+            those available to requests without a pass are in use; ``files``: this machine has no file descriptor or
+            memory left for one. The last two say nothing about the shop.
     """
 
-    def __init__(self, cause: Literal["connect", "busy", "share"], detail: str) -> None:
+    def __init__(self, cause: Literal["connect", "busy", "share", "files"], detail: str) -> None:
         self.cause = cause
         super().__init__(detail)
 
@@ -98,7 +100,8 @@ class Connector:
         """Connects a new ``protocol`` to an address.
 
         Raises:
-            UpstreamUnavailableError: The address doesn't accept connections, or its certificate is invalid.
+            UpstreamUnavailableError: The address doesn't accept connections, or its certificate is invalid, or no more
+                connections can be opened here.
         """
         loop = asyncio.get_running_loop()
         seconds = self._connect_seconds
@@ -114,7 +117,8 @@ class Connector:
             detail = f"{address.url}: certificate verification failed: {error.verify_message}"
             raise UpstreamUnavailableError("connect", detail) from error
         except OSError as error:
-            raise UpstreamUnavailableError("connect", f"{address.url}: {error}") from error
+            cause: Literal["connect", "files"] = "files" if is_out_of_files(error) else "connect"
+            raise UpstreamUnavailableError(cause, f"{address.url}: {error}") from error
         return made
 
     async def _connect_to_host(self, address: UpstreamAddress, protocol: Callable[[], AnyProtocol]) -> AnyProtocol:

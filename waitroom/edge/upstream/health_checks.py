@@ -43,11 +43,13 @@ class HealthChecks:
     async def _check_periodically(self, index: int) -> None:
         await asyncio.sleep(self._randomness.uniform(0, self._seconds))
         while True:
-            self._pool.record_health_check(index, await self._check(index))
+            fault = await self._check(index)
+            if fault is not None:
+                self._pool.record_health_check(index, fault)
             await asyncio.sleep(self._seconds * self._randomness.uniform(MIN_INTERVAL_SHARE, MAX_INTERVAL_SHARE))
 
-    async def _check(self, index: int) -> str:
-        """The problem with an address, or an empty text."""
+    async def _check(self, index: int) -> str | None:
+        """The problem with an address, or an empty text; None if this machine couldn't check it."""
         address = self._pool.addresses[index]
         host = self._host or address.authority
         request = b"GET %b HTTP/1.1\r\nHost: %b\r\nUser-Agent: waitroom\r\nAccept: */*\r\nConnection: close\r\n\r\n"
@@ -57,7 +59,7 @@ class HealthChecks:
                 check = await self._pool.connector.connect(address, lambda: _HealthCheck(request % (self._path, host)))
                 status = await check.status
         except UpstreamUnavailableError as error:
-            return str(error)
+            return None if error.cause == "files" else str(error)
         except TimeoutError:
             return f"response timeout after {self._seconds:g} s"
         except (OSError, MalformedError) as error:

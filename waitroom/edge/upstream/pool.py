@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, cast
 
 import structlog
@@ -25,6 +26,7 @@ from waitroom.settings import RoomSettings
 
 log = structlog.get_logger()
 
+OUT_OF_FILES_RETRY_SECONDS = 0.1
 IDLE_SECONDS = 20.0  # under the 60 to 75 s after which most servers close
 
 
@@ -128,6 +130,7 @@ class UpstreamPool:
 
     Attributes:
         log: The log for events that requests and the shop can cause any number of times.
+        on_out_of_files: Called when there is no file descriptor for a new connection, to free some.
     """
 
     def __init__(
@@ -152,6 +155,7 @@ class UpstreamPool:
         self._share = PoolShare(max_connections)
         self._waiters = Waiters(self._share, max_connections)
         self.log = RateLimitedLog(log, self._loop.time)
+        self.on_out_of_files: Callable[[], None] | None = None
 
     @classmethod
     def from_settings(cls, room: RoomSettings) -> UpstreamPool:
@@ -228,7 +232,7 @@ class UpstreamPool:
             # Otherwise a slot became free rather than a connection; it is already counted for us.
         connection: UpstreamConnection | None = None
         try:
-            connection = await self._connect(avoid)
+            connection = await self._connect_when_possible(avoid, fresh=fresh)
             connection.neighbourhood = holder
             return connection
         finally:
@@ -382,6 +386,27 @@ class UpstreamPool:
             self._share.release(waiter.neighbourhood)
         self._grant_slot()
 
+    async def _connect_when_possible(self, avoid: int, *, fresh: bool) -> UpstreamConnection:
+        """A new connection. Without file descriptors for one, it waits like for a connection of a full pool."""
+        ends = self._loop.time() + self._wait_seconds
+        while True:
+            try:
+                return await self._connect(avoid)
+            except UpstreamUnavailableError as error:
+                if error.cause != "files":
+                    raise
+                self.log.warning("out of file descriptors", "files", cause=str(error))
+                if self._loop.time() >= ends:
+                    raise
+            if self.on_out_of_files is not None:
+                self.on_out_of_files()
+            await asyncio.sleep(OUT_OF_FILES_RETRY_SECONDS)
+            if self._idle and not fresh:
+                connection = self._idle.pop()
+                if not connection.transport.is_closing():
+                    self._assign(connection, self._loop.time(), None)
+                    return connection
+
     async def _connect(self, avoid: int) -> UpstreamConnection:
         tried: set[int] = set()
         ends = self._loop.time() + self._connect_seconds
@@ -392,6 +417,8 @@ class UpstreamPool:
             try:
                 return await self._connect_to(index, now)
             except UpstreamUnavailableError as error:
+                if error.cause == "files":
+                    raise
                 self._log_down(index, self.balancer.record_failure(index, now, self._loop.time()), str(error))
                 if len(tried) == len(self.addresses) or (len(tried) > 1 and self._loop.time() >= ends):
                     raise

@@ -56,6 +56,28 @@ def test_acceptor_backs_off_without_descriptors(number):
         world.loop.wait(acceptor.close())
 
 
+def test_acceptor_pauses_once_for_everything_that_lacks_descriptors():
+    with World(view=QUIET) as world:
+        watched: list[bool] = []
+        world.loop.add_reader = lambda *_: watched.append(True)  # type: ignore[method-assign]
+        world.loop.remove_reader = lambda _: bool(watched and watched.pop())  # type: ignore[method-assign,assignment]
+        listener: Any = Listener()
+        acceptor = world.loop.do(lambda: Acceptor(world.edge, listener, None, proxied=False))
+        world.loop.do(acceptor.open)
+        for _ in range(3):
+            world.loop.do(acceptor.pause)
+            assert not watched
+        for _ in range(2):
+            world.loop.now += ACCEPT_BACKOFF_SECONDS
+            world.loop.settle()
+            assert watched == [True]
+        world.loop.do(acceptor.pause)
+        world.loop.wait(acceptor.close())
+        world.loop.now += ACCEPT_BACKOFF_SECONDS
+        world.loop.settle()
+        assert not watched, "a closed acceptor stays closed"
+
+
 def test_aborted_connection_does_not_stop_the_acceptor():
     with World(view=QUIET) as world:
         world.loop.add_reader = lambda *_: None  # type: ignore[method-assign]

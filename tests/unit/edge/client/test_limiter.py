@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import resource
 from collections.abc import Iterator
 
 import pytest
-from structlog.testing import capture_logs
 
 from support.asyncio_fakes import Wire
 from support.edge_world import LIMITS, OK, PAGE, QUIET, World, get
 from support.http_reader import read_responses
 from waitroom.edge.client.limiter import MAX_SCANS, MIN_IDLE_SECONDS, ConnectionLimiter
-from waitroom.process.open_files import OTHER_FILES, connection_limit, raise_limit
 
 STATUS = get(b"/.waitroom/status?room=shop")
 MOST = 8
@@ -263,36 +259,6 @@ def test_requests_with_a_pass_are_not_limited_behind_a_proxy():
             wire.send(get(b"/sale", b"X-Forwarded-For: 192.0.2.1", world.inside()))
             assert not wire.got
         assert len(world.shop.open) == 3
-
-
-# Open files.
-
-
-def test_the_limit_of_open_files_bounds_connections():
-    with capture_logs() as logs:
-        assert connection_limit(None, 20_000, 256, warn=True) == 20_000
-        assert connection_limit(20_000 + 256 + OTHER_FILES, 20_000, 256, warn=True) == 20_000
-        assert logs == []
-        assert connection_limit(1024, 20_000, 256, warn=True) == 1024 - 256 - OTHER_FILES
-        assert connection_limit(256, 20_000, 256, warn=False) == 128
-        assert connection_limit(1024, 100, 1000, warn=False) == 100
-    assert [(entry["event"], entry["limit"]) for entry in logs] == [("open file limit too low", 1024)]
-
-
-def test_the_soft_limit_of_open_files_is_raised():
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    pid = os.fork()
-    if not pid:
-        status = 1
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
-            raised = raise_limit()
-            expected = None if hard == resource.RLIM_INFINITY else hard
-            status = int(not (raised == expected and resource.getrlimit(resource.RLIMIT_NOFILE)[0] == hard))
-        finally:
-            os._exit(status)
-    assert os.waitpid(pid, 0)[1] == 0
-    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (soft, hard)
 
 
 def test_rate_checks_do_not_extend_deadlines(world):
