@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 
 import structlog
 
-from waitroom.errors import StoreUnavailable
+from waitroom.errors import WaitroomError
 from waitroom.logs import LogLimiter
 
 log = structlog.get_logger()
@@ -51,12 +51,15 @@ class Jobs:
 
         self._start(name, periodically())
 
-    def run(self, name: str, job: Callable[[], Awaitable[None]]) -> None:
-        """Runs ``job``, which lasts until it is cancelled, and starts it again after an error.
+    def run(self, name: str, job: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        """Runs ``job``, and starts it again after an error. Most jobs last until they are cancelled.
 
         Args:
             name: The job's name in the log, one of a fixed set.
             job: The job.
+
+        Returns:
+            The task. It ends when the job returns, and raises none of its errors.
         """
 
         async def keep_running() -> None:
@@ -65,7 +68,7 @@ class Jobs:
                     return
                 await asyncio.sleep(RESTART_SECONDS)
 
-        self._start(name, keep_running())
+        return self._start(name, keep_running())
 
     def start(self, name: str, job: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
         """Runs a job that ends by itself. Its error is logged; the task that this returns raises none."""
@@ -119,8 +122,8 @@ class Jobs:
         if suppressed is None:
             return
         fields: dict[str, Any] = {"suppressed": suppressed} if suppressed else {}
-        # The text of an error of the system or the store is enough. Others are mistakes of ours and need a traceback.
-        if isinstance(error, StoreUnavailable | OSError):
+        # The text of an error that is expected is enough. Others are mistakes of ours and need a traceback.
+        if isinstance(error, WaitroomError | OSError):
             fields["cause"] = f"{type(error).__name__}: {error}"
         else:
             fields["exc_info"] = error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from functools import partial
@@ -15,7 +16,7 @@ from waitroom.control.app import make_app
 from waitroom.control.audit.account_changes import CHECK_SECONDS as ACCOUNTS_SECONDS
 from waitroom.control.audit.account_changes import AccountWatcher
 from waitroom.control.audit.log import Audit
-from waitroom.control.auth.accounts import Actor, Role, new_local_token
+from waitroom.control.auth.accounts import Actor, Role, new_local_token, write_local_token
 from waitroom.control.auth.login import Login
 from waitroom.control.auth.login_store import LoginStore
 from waitroom.control.auth.middleware import Access
@@ -45,6 +46,7 @@ from waitroom.store.health import StoreHealth
 log = structlog.get_logger()
 
 SHUTDOWN_SECONDS = 2.0
+LOCAL_TOKEN_SECONDS = 1.0
 STATS_SECONDS = 1.0  # as often as the edge workers write
 # No visitor waits for history and audit log, and for operators a short delay is better than an error.
 RECORDS_TIMEOUT_SECONDS = 2.0
@@ -73,7 +75,8 @@ async def serve(child: Child) -> None:
     for room, admission in zip(settings.rooms, admissions, strict=True):
         controllers[room.name] = _controller(room, admission, decision_logs[room.name], operations)
     autopilots = Controllers(list(controllers.values()), watch)
-    access = Access(settings, LoginStore(redis), audit, new_local_token(Path(settings.data_dir)))
+    local_token = new_local_token()
+    access = Access(settings, LoginStore(redis), audit, local_token)
     account_watcher = AccountWatcher(Path(settings.data_dir), settings.users, audit)
     passwords = PasswordChecker()
     app = make_app(settings, admissions, access, store_watch)
@@ -96,6 +99,9 @@ async def serve(child: Child) -> None:
             jobs.every(FLUSH_SECONDS, "audit outbox", AuditOutbox(audit, stores).flush_all)
             if settings.webhooks:
                 jobs.run("webhooks", Webhooks(settings.webhooks, admissions, redis, watch).run)
+            # Commands on this machine need the file. On a full disk they have to wait for it, but visitors don't.
+            write_token = partial(asyncio.to_thread, write_local_token, Path(settings.data_dir), local_token)
+            await asyncio.wait([jobs.run("local token", write_token)], timeout=LOCAL_TOKEN_SECONDS)
             await child.ready()
             await child.stop.wait()
         await store_watch.leave()

@@ -256,12 +256,15 @@ def users_from_settings(settings: Iterable[UserSettings]) -> list[User]:
     return [User(one.name, Role(one.role), one.password_hash, one.totp_secret, in_settings=True) for one in settings]
 
 
-def new_local_token(data_dir: Path) -> str:
-    """Creates the token for local access by readers of ``data_dir``; it is valid until the next start."""
-    token = secrets.token_urlsafe(32)
+def new_local_token() -> str:
+    """Returns a token for local access; it is valid until the next start."""
+    return secrets.token_urlsafe(32)
+
+
+def write_local_token(data_dir: Path, token: str) -> None:
+    """Writes the token for readers of ``data_dir``. Raises `AccountsError`, or `StartError` if it can't be created."""
     create_directory(data_dir)
     write_private(data_dir / LOCAL_TOKEN_FILE, token + "\n")
-    return token
 
 
 def write_private(path: Path, text: str) -> None:

@@ -21,6 +21,7 @@ from waitroom.control.auth.accounts import (
     User,
     new_local_token,
     token_digest,
+    write_local_token,
 )
 from waitroom.settings import UserSettings
 
@@ -223,7 +224,9 @@ def test_a_token_created_again_differs(file: AccountsFile) -> None:
 
 
 def test_the_local_token_is_new_each_time_and_private(tmp_path: Path) -> None:
-    first, second = new_local_token(tmp_path), new_local_token(tmp_path)
+    first, second = new_local_token(), new_local_token()
+    for token in (first, second):
+        write_local_token(tmp_path, token)
     path = tmp_path / LOCAL_TOKEN_FILE
     assert first != second == path.read_text().strip()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
