@@ -54,7 +54,7 @@ test: $(VENV)/.installed system ## run all tests: unit, property, integration, f
 
 test-long: $(VENV)/.installed system ## run the tests that take minutes: slow attacks, turns in real time (20 minutes or more)
 	ATTACK_APPS=1000 $(BIN)/pytest -q -k app tests/attack/test_normal_life.py
-	$(BIN)/pytest -q -s -m long tests/long tests/attack tests/integration
+	$(BIN)/pytest -q -s -m long tests/long tests/attack tests/fault tests/integration
 	$(BIN)/pytest -q $(PARALLEL) --hypothesis-profile=long $(PROPERTIES)
 
 test-quick: $(VENV)/.installed

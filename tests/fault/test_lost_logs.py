@@ -90,7 +90,14 @@ async def _unready(gateway: Gateway) -> bool:
     return await gateway.ready() == 503
 
 
-@pytest.mark.parametrize("output", [full_disk, reader_that_dies, reader_that_hangs])
+@pytest.mark.parametrize(
+    "output",
+    [
+        pytest.param(full_disk, marks=pytest.mark.long),
+        reader_that_dies,
+        pytest.param(reader_that_hangs, marks=pytest.mark.long),
+    ],
+)
 async def test_a_log_that_takes_no_line(tmp_path: Path, shop: Shop, redis: SystemRedis, output: Output) -> None:
     rooms = [room("shop", upstream=shop.address, max_active=1)]
     with output() as (descriptor, breaks):
@@ -137,6 +144,7 @@ def _replaced(gateway: Gateway, gone: set[int]) -> bool:
     return len(found) == 3 and not found & gone
 
 
+@pytest.mark.long
 async def test_standard_streams_that_are_closed(tmp_path: Path, shop: Shop) -> None:
     """Descriptor 2 is another file by then: nothing may be written to it."""
     rooms = [room("shop", upstream=shop.address)]

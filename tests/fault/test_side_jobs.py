@@ -89,6 +89,7 @@ async def test_the_disk_of_data_dir_is_full(tmp_path: Path, shop: Shop, redis: S
             await inside.goes_in()
             await waiting.waits()
             before = pids(gateway.children())
+
             async def failed() -> bool:
                 fill(disk)
                 await some_traffic(inside, waiting)
@@ -125,6 +126,7 @@ async def _shows_life(folder: Path) -> None:
     await eventually(lambda: all(path.stat().st_mtime_ns > at for path, at in written.items()))
 
 
+@pytest.mark.long
 async def test_the_metrics_folder_is_removed(tmp_path: Path, shop: Shop) -> None:
     rooms = [room("shop", upstream=shop.address, max_active=1)]
     async with running_gateway(tmp_path, rooms) as gateway:
@@ -164,6 +166,7 @@ async def _counted(gateway: Gateway) -> float:
     return (await gateway.metrics()).get(("waitroom_requests_total", "admitted"), 0)
 
 
+@pytest.mark.long
 async def test_a_worker_starts_with_a_damaged_file_of_its_predecessor(tmp_path: Path, shop: Shop) -> None:
     rooms = [room("shop", upstream=shop.address)]
     async with running_gateway(tmp_path, rooms, workers=1) as gateway:
