@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
+from support.gateway_process import eventually
+from waitroom.control.rooms.admission_loop import Admission
 from waitroom.control.rooms.presenter import LastChange
+from waitroom.queue.constants import SCHEMA
 from waitroom.queue.fields import Limits
 from waitroom.queue.store import QueueStore, UnreadableRoomError, Visit
+from waitroom.settings import RoomSettings
 from waitroom.store.connection import connect
 
 LIMITS = Limits(600, 2, 900, 180, 180, 3600)
@@ -144,3 +149,32 @@ def test_a_change_of_a_field_of_a_newer_version_is_shown() -> None:
     change = LastChange.parse(record)
     assert change is not None
     assert change.summary() == "later 1 → 2"
+
+
+async def test_a_room_of_a_newer_version_is_refused_unchanged(redis: Redis, store: QueueStore) -> None:
+    await redis.hset(ROOM, "schema", SCHEMA + 1)
+    before = await redis.hgetall(ROOM)
+    for call in (store.open(LIMITS), store.tick(), store.join(1), store.view()):
+        with pytest.raises(UnreadableRoomError, match="a newer version of Waitroom has written it"):
+            await call
+    assert await redis.hgetall(ROOM) == before
+    await redis.hset(ROOM, "schema", SCHEMA)
+    assert await error_of(store) == ""
+
+
+async def test_a_room_of_an_older_version_is_upgraded(redis: Redis, store: QueueStore) -> None:
+    await redis.hdel(ROOM, "schema")
+    assert await error_of(store) == ""
+    assert await store.open(LIMITS) == (await store.view()).generation
+    assert await redis.hget(ROOM, "schema") == str(SCHEMA).encode()
+
+
+async def test_a_start_reads_the_settings_file_into_an_open_room(redis: Redis, store: QueueStore) -> None:
+    settings = RoomSettings(name="shop", upstream="http://127.0.0.1:9", rate_per_minute=300, max_active=2)
+    admission = Admission(settings, store)
+    async with asyncio.TaskGroup() as tasks:
+        ticking = tasks.create_task(admission.run())
+        await eventually(lambda: admission.store_up)
+        ticking.cancel()
+    assert admission.view is not None
+    assert admission.view.rate_per_minute == 300

@@ -96,6 +96,8 @@ async def test_places_sessions_users_and_settings_survive_an_upgrade_and_going_b
         await first.position(1)
         assert (await second.position(2))["message"] == "Until noon"
         assert (await third.waits()).page_position == 3
+        async with gateway.store() as redis:
+            assert await redis.hget("waitroom:{sale}:room", "schema") == b"1"
         await admin.sees_the_change()
         assert (await inside.call("leave")).status == 200
         await first.state("called")

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+# The version of the format of a room's data. Raise it only for a change that older versions would misread: they refuse
+# rooms of a newer version. A room without the field is of version 0.
+SCHEMA: Final = 1
+
 # Clocks.
 MAX_STEP_MS: Final = 10_000  # most that one reading adds to the room's clock: an outage or a jump ages nobody
 EPOCH_MS: Final = 1_767_225_600_000  # 2026-01-01, where the places of generations begin

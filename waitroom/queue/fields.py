@@ -93,6 +93,9 @@ REMAINING: Final = Field("remaining", "remaining", TEXT, ("shop",), "", in_scrip
 DRAINING: Final = Field("draining", "draining", FLAG, ("operator",), in_scripts=False)
 AUTOPILOT: Final = Field("autopilot", "autopilot", SWITCH, ("operator",), in_scripts=False)
 
+# The version of the data's format, see `waitroom.queue.constants.SCHEMA`.
+SCHEMA_VERSION: Final = Field("schema", "schema", WHOLE)
+
 FIELDS: Final[tuple[Field, ...]] = (
     RATE,
     MAX_ACTIVE,
@@ -109,6 +112,7 @@ FIELDS: Final[tuple[Field, ...]] = (
     DRAINING,
     AUTOPILOT,
     Field("version", "version", WHOLE, (), "0", in_scripts=False),
+    SCHEMA_VERSION,
     # The clocks: the room's, the wall clock when it was last read, and the time in which no turn could be claimed.
     Field("clock", "clock", WHOLE),
     Field("wall", "wall", WHOLE),

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Final, get_args
 
-from waitroom.queue.fields import FIELDS, LIMITS, METHOD, REMAINING, STATE, Field, Method
+from waitroom.queue.constants import SCHEMA
+from waitroom.queue.fields import FIELDS, LIMITS, METHOD, REMAINING, SCHEMA_VERSION, STATE, Field, Method
 from waitroom.queue.view import RoomState
 
 # The types of a room's keys, by the names that they have in `waitroom.queue.store.KEYS`.
@@ -74,6 +75,8 @@ def _problem(field: Field, text: str) -> str:
         return "not a number"
     if not math.isfinite(number) or (field in LIMITS and number < 0):
         return "out of bounds"
+    if field is SCHEMA_VERSION and number > SCHEMA:
+        return f"a newer version of Waitroom has written it, and this one reads versions up to {SCHEMA}: upgrade"
     return ""
 
 

@@ -41,6 +41,7 @@ class Admission:
         self.store_problem = ""
         self._health = StoreHealth(log) if health is None else health
         self._was_ready = False
+        self._opened = False
         self.ticked_at: float | None = None
         self._limits = limits_of(settings)
         self._store = store
@@ -66,9 +67,11 @@ class Admission:
         """Ticks until cancelled. Failures of the store don't end it."""
         while True:
             try:
+                if not self._opened:
+                    await self._open()
                 await self._step()
             except RoomNotOpen:
-                await self._open()
+                self._opened = False
             except StoreUnavailable as error:
                 self._on_store_error(error)
             await asyncio.sleep(TICK_SECONDS)
@@ -95,12 +98,10 @@ class Admission:
         return view
 
     async def _open(self) -> None:
-        try:
-            generation = await self._store.open(self._limits)
-        except StoreUnavailable as error:
-            self._on_store_error(error)
-        else:
-            log.info("room opened", room=self.name, generation=generation)
+        """Opens the room, at the start also one that is open: it may be of an older version or settings file."""
+        generation = await self._store.open(self._limits)
+        self._opened = True
+        log.info("room opened", room=self.name, generation=generation)
 
     def _on_store_error(self, error: StoreUnavailable) -> None:
         self.store_up, self.store_problem = False, str(error)

@@ -57,6 +57,9 @@ local function read_room()
   if not room.clock then
     return nil
   end
+  if (room.schema or 0) > SCHEMA then
+    error('schema ' .. room.schema .. ' is newer than ' .. SCHEMA) -- before anything is changed
+  end
   local wall = wall_clock()
   local step = math.min(math.max(wall - room.wall, 0), MAX_STEP_MS)
   room.wall = wall

@@ -2,6 +2,7 @@
 -- ARGV: the audit event of values that the settings file changed, JSON with `who`; then pairs of a limit's field and
 -- its value in the settings file.
 -- A limit takes the file's value if that has changed since it was last read; otherwise a change made at run time stays.
+-- A room of an older version is upgraded.
 -- Returns the generation. It changes with the server's run id, because a server that was started or promoted may have
 -- lost its last writes; tickets of an older generation are looked up before they are accepted.
 local audit_event = ARGV[3]
@@ -53,6 +54,9 @@ local room = read_room()
 local run_id = server_run_id()
 if room.run_id ~= run_id then
   begin_generation(room, run_id)
+end
+if (room.schema or 0) < SCHEMA then
+  redis.call('HSET', ROOM, 'schema', to_string(SCHEMA))
 end
 save_room(room)
 return to_string(room.generation)
