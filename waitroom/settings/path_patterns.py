@@ -14,6 +14,10 @@ class InvalidPatternError(ValueError):
     """An expression that RE2 rejects, and the reason."""
 
 
+class Re2MissingError(Exception):
+    """RE2 isn't installed."""
+
+
 class PathPattern:
     """Matches whole paths.
 
@@ -22,6 +26,7 @@ class PathPattern:
 
     Raises:
         InvalidPatternError: It is too long, too large, or invalid.
+        Re2MissingError: RE2 isn't installed.
     """
 
     __slots__ = ("_any_case", "_as_sent")
@@ -40,8 +45,10 @@ class PathPattern:
 
 
 def _compiled(text: str, *, case_sensitive: bool) -> Any:
-    import re2  # most gateways have no expressions, and need not load it
-
+    try:
+        import re2  # most gateways have no expressions, and need neither load nor install it
+    except ImportError:
+        raise Re2MissingError from None
     if len(text) > MOST_CHARACTERS:
         raise InvalidPatternError(f"it has {len(text)} characters, more than {MOST_CHARACTERS}")
     options = re2.Options()

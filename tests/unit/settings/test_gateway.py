@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -452,3 +453,10 @@ def test_a_rate_of_auto_may_come_from_the_environment_and_keeps_its_place(tmp_pa
     assert load(tmp_path, ROOM, {"WAITROOM_RATE_PER_MINUTE": "auto"}).rooms[0].autopilot
     text = f'{ROOM}method = "passthrough"\nrate_per_minute = "auto"\n'
     assert refused(tmp_path, text)[0].startswith('line 5, rooms[0] "shop".autopilot: ')
+
+
+def test_a_path_regex_without_re2_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "re2", None)
+    (problem,) = refused(tmp_path, f'{ROOM}[[rooms.bypass]]\npath_regex = "/orders/[0-9]+"\n')
+    assert "path_regex: needs the package google-re2" in problem
+    assert "pip install google-re2" in problem
