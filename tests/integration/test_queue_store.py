@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import stat
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -213,6 +214,17 @@ async def test_an_adopted_session_leaves_the_queue(store: QueueStore, server: Se
     view = await store.view()
     assert (view.called, view.active) == (0, 2)
     assert "overshoot" not in view.totals
+
+
+async def test_only_its_owner_reaches_the_embedded_store(tmp_path: Path) -> None:
+    embedded = EmbeddedStore(tmp_path)
+    await embedded.start()
+    try:
+        assert stat.S_IMODE(embedded.socket.stat().st_mode) == 0o700
+        async with connect(embedded.url, timeout_seconds=SERVER_SECONDS) as redis:
+            assert await redis.config_get("port", "tls-port") == {"port": "0", "tls-port": "0"}
+    finally:
+        await embedded.stop()
 
 
 async def test_a_real_restart_keeps_the_queue(tmp_path: Path) -> None:
