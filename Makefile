@@ -2,11 +2,23 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# The programs that write the lock files and describe a release, apart from the packages of $(VENV).
+RELEASE := .venv-release
+# The packages in the lock file for users, and nothing else.
+RUNTIME := .venv-runtime
 # Installed from a wheel, with the request path compiled, as users have it. The other packages are those of $(VENV).
 COMPILED := .venv-compiled
 # `-P` leaves out this folder, where Python would find the source before the wheel.
 COMPILED_PYTHON := $(COMPILED)/bin/python -P
 BUILD_WHEEL := $(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --no-cache-dir
+INSTALL := install --quiet --disable-pip-version-check
+# Installs a lock file. On Linux, wheels only: what a source archive downloads to build itself isn't locked. For macOS
+# some packages have no wheels.
+LOCKED := --require-hashes $(if $(filter Linux,$(shell uname -s)),--only-binary :all:) --requirement
+# `make lock UPGRADE=` keeps the versions, and only adds and removes packages as pyproject.toml says.
+UPGRADE := --upgrade
+LOCK := $(RELEASE)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command 'make lock' $(UPGRADE)
 PURELIB := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 # Most tests wait most of the time: four processes keep two cores busy. docs/testing.md says which tests run together.
 PARALLEL := -n 4 --dist loadfile --no-loadscope-reorder
@@ -21,7 +33,7 @@ PROPERTIES := tests/property tests/differential/test_nginx_random.py tests/unit/
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick test-alone test-compiled test-long check lint bench dist system clean
+.PHONY: help demo test test-quick test-alone test-compiled test-long check lint bench dist lock audit system clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -29,10 +41,16 @@ help: ## list the targets
 # `make test AFTER=check` leaves out the quick tests, if `make check` has just passed on the same tree.
 AFTER :=
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml requirements/dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Waitroom needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip $(INSTALL) $(LOCKED) requirements/dev.txt
+	$(BIN)/python -m pip $(INSTALL) --no-deps --no-index --no-build-isolation --editable .
+	touch $@
+
+$(RELEASE)/.installed: requirements/release.txt
+	$(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/python -m pip $(INSTALL) $(LOCKED) requirements/release.txt
 	touch $@
 
 demo: $(VENV)/.installed ## run a real shop with a crowd, without and with Waitroom in front (about a minute)
@@ -72,7 +90,7 @@ $(COMPILED)/.installed: $(VENV)/.installed hatch_build.py \
 	rm -rf $(COMPILED)
 	WAITROOM_PURE=0 nice -n 19 $(BUILD_WHEEL) --wheel-dir $(COMPILED)/wheel .
 	$(PYTHON) -m venv --without-pip $(COMPILED)
-	$(BIN)/python -m pip --python $(COMPILED)/bin/python install --quiet --no-deps --no-index $(COMPILED)/wheel/*.whl
+	$(BIN)/python -m pip --python $(COMPILED)/bin/python $(INSTALL) --no-deps --no-index $(COMPILED)/wheel/*.whl
 	$(BIN)/python $(PURELIB) > "$$($(COMPILED)/bin/python $(PURELIB))/packages.pth"
 	cd $(COMPILED) && bin/python -c 'import waitroom.gate as g; assert g.__file__[-3:] != ".py", "nothing was compiled"'
 	touch $@
@@ -82,17 +100,35 @@ bench: $(COMPILED)/.installed ## benchmark the edge against nginx and HAProxy, a
 	$(COMPILED)/bin/python -m benchmarks.queue
 	$(COMPILED)/bin/python -m benchmarks.edge
 
-# Both wheels are built from the source archive, which shows that it is complete.
-dist: $(VENV)/.installed ## build the release in dist/: source archive, compiled wheel for this platform, pure Python wheel
+# Both wheels are built from the source archive, which shows that it is complete. The software bill of materials lists
+# what the lock file for users installs.
+dist: $(VENV)/.installed $(RELEASE)/.installed ## build the release in dist/: source, wheels, lock files, SBOM
 	rm -rf dist
 	$(BIN)/hatchling build --target sdist
 	WAITROOM_PURE=0 $(BUILD_WHEEL) --wheel-dir dist dist/waitroom-*.tar.gz
 	WAITROOM_PURE=1 $(BUILD_WHEEL) --wheel-dir dist dist/waitroom-*.tar.gz
+	cp requirements/default.txt requirements/minimal.txt dist
+	rm -rf $(RUNTIME)
+	$(PYTHON) -m venv --without-pip $(RUNTIME)
+	$(BIN)/python -m pip --python $(RUNTIME)/bin/python $(INSTALL) $(LOCKED) requirements/default.txt
+	$(BIN)/python -m pip --python $(RUNTIME)/bin/python $(INSTALL) --no-deps --no-index dist/waitroom-*-none-any.whl
+	$(RELEASE)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+		--output-file dist/sbom.cdx.json $(RUNTIME)
 	@ls -l dist
+
+lock: $(RELEASE)/.installed ## lock the newest versions of all packages, with their hashes
+	$(LOCK) --extra dev --output-file requirements/dev.txt pyproject.toml
+	$(LOCK) --extra embedded --extra regex -c requirements/dev.txt --output-file requirements/default.txt pyproject.toml
+	$(LOCK) -c requirements/dev.txt --output-file requirements/minimal.txt pyproject.toml
+	$(LOCK) --group pyproject.toml:release --output-file requirements/release.txt
+
+audit: $(RELEASE)/.installed ## look the locked packages up in a database of vulnerabilities; needs the internet
+	$(RELEASE)/bin/pip-audit --disable-pip --require-hashes --requirement requirements/dev.txt \
+		--requirement requirements/release.txt
 
 # The browser, the other servers and the compiler that tests use; installed only by root on Debian and its derivatives.
 system:
 	@sh tests/system-packages.sh
 
 clean: ## remove everything that the other targets created
-	rm -rf $(VENV) $(COMPILED) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf $(VENV) $(COMPILED) $(RELEASE) $(RUNTIME) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
