@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # The commands that are defined in other modules, in the order of --help.
 ELSEWHERE = {
+    "doctor": "waitroom.cli.doctor:doctor",
     "status": "waitroom.cli.status:status",
     "set": "waitroom.cli.operations:set_",
     "pause": "waitroom.cli.operations:pause",
@@ -182,6 +183,8 @@ def demo(
 @app.command("check-config")
 def check_config(file: Annotated[Path, typer.Argument(help="Settings file (TOML).", metavar="FILE")]) -> None:
     """Check a settings file and list all its errors."""
+    from waitroom.control.auth.accounts import ACCOUNTS_FILE
+    from waitroom.doctor.settings_checks import check_settings
     from waitroom.net.tls import read_pair
 
     settings = load(file, {}, pages=True)
@@ -191,6 +194,11 @@ def check_config(file: Annotated[Path, typer.Argument(help="Settings file (TOML)
             refused = f"[bold red]Browsers would reject {escape(settings.tls_certificate)}:[/bold red] {escape(flaw)}"
             err.print(refused, soft_wrap=True)
             raise typer.Exit(ExitCode.INVALID_INPUT)
+    accounts = (Path(settings.data_dir) / ACCOUNTS_FILE).exists()
+    for finding in check_settings(settings, has_accounts=accounts):
+        if finding.level != "note":
+            warning = f"[yellow]Warning:[/yellow] {escape(finding.what)} {escape(finding.do)} ({finding.id})"
+            err.print(warning, soft_wrap=True)
     rooms = ", ".join(room.name for room in settings.rooms)
     count = f"{len(settings.rooms)} room{'s'[: len(settings.rooms) != 1]}"
     out.print(f"{escape(str(file))} is valid: {count} ({rooms})", soft_wrap=True)

@@ -41,6 +41,16 @@ def test_all_errors_are_reported_together(run, file):
     assert "max_active" in result.output
 
 
+def test_unwise_settings_are_valid_with_a_warning(run, file, tmp_path):
+    text = f'secrets = ["{"a" * 16}"]\ndata_dir = "{tmp_path}"\nadmin_listen = "0.0.0.0:8081"\n' + GOOD
+    result = run("check-config", file(text))
+    assert result.exit_code == 0
+    assert "(weak-secret)" in result.output
+    assert "(admin-without-users)" in result.output
+    assert "is valid" in result.output
+    assert "a" * 16 not in result.output
+
+
 def test_a_broken_custom_template_is_reported(run, file):
     file("<p>{{ nonsense }}</p>", "own.html")
     result = run("check-config", file(GOOD + 'template = "own.html"\n'))

@@ -19,6 +19,11 @@ MAX_SECRETS: Final = 16
 MAX_HOST_LENGTH: Final = 64
 MAX_NAMED: Final = 3
 
+# The beginnings of the hints on the gateway as a whole.
+_SECRETS_HINT: Final = "Gateways with other secrets use this store"
+_CLOCK_HINT: Final = "The clock of this machine is"
+GATEWAY_HINTS: Final = (_SECRETS_HINT, _CLOCK_HINT)
+
 _PURPOSE: Final = b"waitroom.fingerprint.1"
 
 
@@ -116,12 +121,11 @@ def gateway_hints(reading: ClockReading | None, differs: bool, strangers: Sequen
     if strangers:
         named = ", ".join(strangers[:MAX_NAMED]) + (", \N{HORIZONTAL ELLIPSIS}" if len(strangers) > MAX_NAMED else "")
         found.append(
-            f"Gateways with other secrets use this store ({named}): visitors lose their places between them. Give all "
-            "gateways the same secrets."
+            f"{_SECRETS_HINT} ({named}): visitors lose their places between them. Give all gateways the same secrets."
         )
     if differs and reading is not None:
         found.append(
-            f"The clock of this machine is {clock_text(reading)}. Visitors aren't affected, but logs, one-time codes "
+            f"{_CLOCK_HINT} {clock_text(reading)}. Visitors aren't affected, but logs, one-time codes "
             "and certificates are. Synchronize it with NTP."
         )
     return found
