@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from support.cli_runner import invoke
 from support.faketime import fake_clock
 from support.gateway_process import Gateway, eventually, room, running_gateway
 from support.redis_server import system_redis
@@ -69,6 +72,11 @@ async def test_a_gateway_whose_clock_is_ahead_throws_nobody_out(tmp_path: Path, 
         for gateway in (ahead, right):
             await eventually(lambda gateway=gateway: hinted(gateway, "Gateways with other secrets use this store"))
             assert "gateways over this store have other secrets" in gateway.log
+        result = await asyncio.to_thread(invoke, "doctor", "--config", right.config, "--json")
+        ids = {finding["id"] for finding in json.loads(result.output)["findings"]}
+        assert "other-secrets" in ids
+        assert not ids & {"gateway-unreachable", "gateway-not-serving", "store-unreachable", "upstream-unreachable"}
+        assert result.exit_code == 1
 
 
 async def test_a_jump_of_the_clock_beyond_the_end_of_every_session(tmp_path: Path, shop: Shop) -> None:
