@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import resource
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.gateway_process import Gateway, eventually, needs, room, running_gateway
-from support.upstreams.server import PAGE, Seen, Shop
+from support.upstreams.server import Shop
 from support.visitor_client import NAVIGATE, Visitor, Wire
 
 pytestmark = pytest.mark.slow
@@ -118,60 +117,3 @@ async def test_more_browsers_than_files(tmp_path: Path, shop: Shop) -> None:
             assert [one.pid for one in gateway.children()] == [one.pid for one in before]
             assert '"event": "open file limit too low"' in gateway.log
             assert '"client_connections": 640' in gateway.log
-
-
-@contextlib.contextmanager
-def files_of(pid: int, spare: int) -> Iterator[None]:
-    """Leaves a process so many descriptors more than it has."""
-    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    highest = max(int(name) for name in os.listdir(f"/proc/{pid}/fd"))
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (highest + 1 + spare, before[1]))
-    try:
-        yield
-    finally:
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
-
-
-async def test_no_address_of_the_shop_is_blamed_for_a_lack_of_files(tmp_path: Path, shop: Shop) -> None:
-    """Each request needs a connection to the shop of its own, and none can be opened."""
-    held: list[asyncio.StreamWriter] = []
-    arrived, ends = asyncio.Event(), asyncio.Event()
-
-    async def slow(_: Seen, writer: asyncio.StreamWriter) -> None:
-        held.append(writer)
-        arrived.set()
-        await ends.wait()
-        writer.write(PAGE)
-
-    shop.answers["/slow"] = slow
-    rooms = [room("shop", upstream=shop.address, upstream_wait_seconds=1.0)]
-    async with running_gateway(tmp_path, rooms, workers=1, client_connections_per_address=100) as gateway:
-        visitor = Visitor(gateway, "shop")
-        await visitor.goes_in()
-        (edge,) = gateway.children("edge.worker")
-        async with contextlib.AsyncExitStack() as stack:
-            wires = [await stack.enter_async_context(Wire.open(gateway)) for _ in range(3)]
-            cookie = f"Cookie: {visitor.pass_cookie}={visitor.cookies[visitor.pass_cookie]}\r\n"
-            for wire in wires:
-                await wire.send(f"GET /page HTTP/1.1\r\nHost: shop.test\r\n{cookie}\r\n".encode())
-                assert (await wire.answer()).status == 200
-            # The one connection to the shop is taken, and there is no descriptor for another one.
-            await wires[0].send(f"GET /slow HTTP/1.1\r\nHost: shop.test\r\n{cookie}\r\n".encode())
-            await arrived.wait()
-            with files_of(edge.pid, 0):
-                await wires[1].send(f"GET /page HTTP/1.1\r\nHost: shop.test\r\n{cookie}\r\n".encode())
-                refused = await wires[1].answer()
-                assert (refused.status, refused.headers["Retry-After"]) == (503, "5")
-                # It gets the connection that is given back.
-                await wires[2].send(f"GET /page HTTP/1.1\r\nHost: shop.test\r\n{cookie}\r\n".encode())
-                await asyncio.sleep(0)
-                ends.set()
-                assert (await wires[2].answer()).status == 200
-                assert (await wires[0].answer()).status == 200
-        assert (await visitor.navigate("/page")).status == 200
-        assert "upstream down" not in gateway.log
-        assert "out of file descriptors" in gateway.log
-        assert gateway.children("edge.worker") == [edge]
-        await eventually(gateway.is_ready)
-        metrics = await gateway.metrics()
-        assert metrics["waitroom_upstream_failures_total",] == 0
