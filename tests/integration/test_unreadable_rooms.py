@@ -10,7 +10,11 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from support.gateway_process import eventually
+from waitroom.control.audit.log import Audit
+from waitroom.control.auth.accounts import Actor, Role
+from waitroom.control.monitoring.history import History, Sample, record_history
 from waitroom.control.rooms.admission_loop import Admission
+from waitroom.control.rooms.audit_outbox import AuditOutbox, audit_event
 from waitroom.control.rooms.presenter import LastChange
 from waitroom.queue.constants import SCHEMA
 from waitroom.queue.fields import Limits
@@ -178,3 +182,51 @@ async def test_a_start_reads_the_settings_file_into_an_open_room(redis: Redis, s
         ticking.cancel()
     assert admission.view is not None
     assert admission.view.rate_per_minute == 300
+
+
+async def test_a_user_who_may_only_run_the_scripts_learns_what_failed(valkey: str, redis: Redis) -> None:
+    await redis.execute_command("ACL", "SETUSER", "scripts", "on", ">word", "~waitroom:*", "+@all", "-type")
+    try:
+        async with connect(valkey.replace("unix://", "unix://scripts:word@"), timeout_seconds=10) as limited:
+            store = QueueStore(limited, "shop")
+            await store.open(LIMITS)
+            await redis.hset(ROOM, "rate", "many")
+            assert "data of another format" in await error_of(store)
+            await redis.hset(ROOM, "rate", "600")
+            assert await error_of(store) == ""
+    finally:
+        await redis.execute_command("ACL", "DELUSER", "scripts")
+
+
+async def test_unreadable_audit_events_and_samples_keep_nothing_else_from_being_written(
+    redis: Redis, store: QueueStore
+) -> None:
+    other = QueueStore(redis, "tickets")
+    await other.open(LIMITS)
+    event = audit_event(Actor("ada", Role.OPERATOR, "127.0.0.1", "api"), "change", "")
+    await redis.rpush("waitroom:{shop}:notes", "rubbish", '{"told": 5}')
+    await redis.set("waitroom:{broken}:notes", "not a list")
+    for one in (store, other):
+        await one.change({"max_active": "9"}, expected=None, who="ada", audit_event=event)
+    audit = Audit(redis)
+    stores = {"broken": QueueStore(redis, "broken"), "shop": store, "tickets": other}
+    await AuditOutbox(audit, stores).flush_all()
+    assert [entry.room for entry in await audit.read()] == ["tickets", "shop"]
+    assert await store.audit_events() == []
+
+    await redis.set("waitroom:{shop}:history", "not a sorted set")
+    sample = Sample(5, {"waiting": 1})
+    history = History(redis)
+    taken = asyncio.Event()
+
+    def take(at: int) -> dict[str, Sample]:
+        if taken.is_set():
+            return {}
+        taken.set()
+        return {"shop": sample, "tickets": sample}
+
+    recording = asyncio.create_task(record_history(history, take))
+    try:
+        await eventually(lambda: redis.zcard("waitroom:{tickets}:history"))
+    finally:
+        recording.cancel()

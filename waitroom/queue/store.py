@@ -224,15 +224,24 @@ class QueueStore:
 
         It looks at the types of the keys and at the fields of the room, not at single visitors.
         """
+        try:
+            problem = await self._find_problem()
+        except StoreUnavailable as error:
+            if error.kind not in (StoreErrorKind.PERMISSION, StoreErrorKind.UNKNOWN_COMMAND):
+                raise
+            problem = ""  # only the scripts may read the data
+        if problem:
+            raise self._error(problem)
+        self._unreadable = False
+
+    async def _find_problem(self) -> str:
         types = await call_twice(self._key_types)
         for (name, key), type_ in zip(self.keys.items(), types, strict=True):
             if problem := type_problem(name, key, type_.decode()):
-                raise self._error(problem)
+                return problem
         stored: Any = await call_twice(lambda: self._redis.hgetall(self.keys["room"]))
         fields = {name.decode(errors="replace"): text.decode(errors="replace") for name, text in stored.items()}
-        if problem := field_problem(self.keys["room"], fields):
-            raise self._error(problem)
-        self._unreadable = False
+        return field_problem(self.keys["room"], fields)
 
     async def _key_types(self) -> Any:
         pipeline = self._redis.pipeline(transaction=False)

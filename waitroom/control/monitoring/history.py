@@ -22,6 +22,7 @@ from waitroom.metrics.upstream_window import UpstreamStats
 from waitroom.queue.fields import OPERATOR_NUMBERS
 from waitroom.queue.view import RoomView, values_of
 from waitroom.store.connection import call_twice
+from waitroom.store.errors import StoreErrorKind
 from waitroom.store.scripts import load_script
 
 log = RateLimitedLog(structlog.get_logger())
@@ -128,7 +129,8 @@ async def record_history(history: History, take_samples: Callable[[int], Mapping
                 await history.add(room, sample)
             except StoreUnavailable as error:
                 log.warning("history sample not stored", room, room=room, cause=str(error))
-                break
+                if error.kind != StoreErrorKind.DATA:
+                    break  # the others would fail as well
             except Exception:
                 log.warning("history sample not stored", room, room=room, exc_info=True)
 

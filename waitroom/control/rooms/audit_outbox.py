@@ -18,13 +18,15 @@ from waitroom.control.auth.accounts import Actor
 from waitroom.errors import StoreUnavailable
 from waitroom.logs import RateLimitedLog
 from waitroom.queue.fields import from_hash
-from waitroom.queue.store import QueueStore
-from waitroom.store.errors import StoreErrorKind
+from waitroom.queue.store import QueueStore, UnreadableRoomError
 
 log = structlog.get_logger()
 errors = RateLimitedLog(log)
 
 FLUSH_SECONDS = 1.0
+LOGGED_BYTES = 300
+
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
 
 
 def audit_event(actor: Actor, action: str, note: str, new: Mapping[str, object] | None = None) -> str:
@@ -61,8 +63,13 @@ class AuditOutbox:
         store = self._stores[room]
         while events := await store.audit_events():
             for event in events:
-                number, entry = parse_audit_event(room, event)
-                await self._audit.append_once(entry, source=room, number=number)
+                try:
+                    number, entry = parse_audit_event(room, event)
+                except _MALFORMED:
+                    # Left in place, it would keep all later ones from the log.
+                    log.error("unreadable audit event dropped", room=room, audit_event=event[:LOGGED_BYTES])
+                else:
+                    await self._audit.append_once(entry, source=room, number=number)
                 await store.remove_audit_event(event)
 
     async def flush_all(self) -> None:
@@ -71,7 +78,7 @@ class AuditOutbox:
             try:
                 await self.flush(room)
             except StoreUnavailable as error:
-                if error.kind == StoreErrorKind.DATA:
+                if isinstance(error, UnreadableRoomError):
                     continue  # the admission loop reports it; the other rooms are not affected
                 if not self._failing:
                     log.warning("audit log write delayed", cause=str(error))
@@ -84,7 +91,7 @@ class AuditOutbox:
 
 
 def parse_audit_event(room: str, event: bytes) -> tuple[int, dict[str, Any]]:
-    """Returns an event's number, and its audit log entry."""
+    """Returns an event's number, and its audit log entry. Raises various errors if the event is malformed."""
     stored = json.loads(event)
     by = json.loads(stored["told"])
     at = datetime.fromtimestamp(int(stored["at_ms"]) / 1000, UTC).isoformat(timespec="milliseconds")
