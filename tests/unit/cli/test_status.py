@@ -47,6 +47,7 @@ def test_a_terminal_too_narrow_for_a_row_gets_a_column(there: StandIn) -> None:
 
 
 def test_problems_are_shown(run: Run, there: StandIn) -> None:
+    there.rooms["sale"] |= {"store_problem": "the store is a replica"}
     there.rooms["sale"] |= {"store_up": False, "workers": {"alive": 1, "wanted": 2}, "message": "Back soon"}
     there.rooms["sale"] |= {"state": "paused", "draining": True, "remaining": 40}
     there.rooms["sale"]["autopilot"] = {
@@ -62,6 +63,7 @@ def test_problems_are_shown(run: Run, there: StandIn) -> None:
         "unavailable",
         "1 of 2",
         "draining",
+        "sale: the store is a replica",
         "sale: message to waiting visitors: Back soon",
         "sale: 40 left in stock",
     ):

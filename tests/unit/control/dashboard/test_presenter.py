@@ -61,6 +61,12 @@ def test_a_room_without_a_view_is_unknown():
     assert now["needs"] == ["Store unavailable: no admissions; everyone keeps their place."]
 
 
+def test_the_reason_why_the_store_is_unavailable_is_shown():
+    problem = "the store is a read-only replica: redis_url must lead to the primary"
+    now = room_texts({"name": "shop", "upstream": "http://a", "store_up": False, "store_problem": problem})
+    assert now["needs"][1] == "The store is a read-only replica: redis_url must lead to the primary."
+
+
 @pytest.mark.parametrize(
     ("values", "need"),
     [
