@@ -63,3 +63,7 @@ class InvalidTokenError(WaitroomError):
 
 class StartError(WaitroomError):
     """The program can't start: an address is in use, a folder isn't writable, the embedded store fails to start."""
+
+
+class SupervisorError(WaitroomError):
+    """The gateway can't go on: it has no child processes, or nobody watches over them."""

@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 from waitroom import __version__
 from waitroom.cli.console import CommandError, ConfigFile, ExitCode, browser_address, err, load, out, print_error
 from waitroom.drill import DEFAULT_SECONDS, DEFAULT_VISITORS
-from waitroom.errors import StartError, WaitroomError
+from waitroom.errors import StartError, SupervisorError, WaitroomError
 
 if TYPE_CHECKING:
     from waitroom.settings import Settings
@@ -153,10 +153,12 @@ def run(
 
     try:
         asyncio.run(Supervisor(settings, on_ready).run())
-    except* StartError as group:
-        for error in group.exceptions:
-            err.print(f"[bold red]waitroom can't start:[/bold red] {escape(str(error))}")
+    except StartError as error:
+        err.print(f"[bold red]waitroom can't start:[/bold red] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(ExitCode.UNAVAILABLE) from None
+    except SupervisorError as error:
+        err.print(f"[bold red]waitroom can't go on:[/bold red] {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(ExitCode.FAILURE) from None
 
 
 @app.command()

@@ -1,8 +1,8 @@
 """Shared by the supervisor's child processes: settings, signals and termination.
 
 A child holds one end of a socket pair. It reads its settings from it, then, if needed, the certificate and key of the
-public listener, and later replacements of these. It writes ``ready`` to it. When the other end closes, the supervisor
-is gone: the child then stops by itself.
+public listener, and later replacements of these. It writes ``ready`` to it, and an empty line each second as a sign of
+life. When the other end closes, the supervisor is gone: the child then stops by itself.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ log = structlog.get_logger()
 SETTINGS_SECONDS = 10.0
 MAX_SETTINGS_BYTES = 4 << 20
 READY = b"ready\n"
+SIGN_OF_LIFE = b"\n"
+SIGN_SECONDS = 1.0
 NO_PAIR = b"\n"
 
 
@@ -89,7 +91,14 @@ async def _run(name: str, slot: int, channel: int, listener: int, serve: Callabl
             certificate_updates.put_nowait(CertificatePair.from_json(line))
         stop.set()
 
+    async def show_life() -> None:
+        while True:
+            await asyncio.sleep(SIGN_SECONDS)
+            if not writer.transport.get_write_buffer_size():  # else the supervisor itself is stuck
+                writer.write(SIGN_OF_LIFE)
+
     watching = loop.create_task(watch())
+    living = loop.create_task(show_life())
     try:
         await serve(Child(slot, settings, socket.socket(fileno=listener), stop, writer, pair, certificate_updates))
     except asyncio.CancelledError:
@@ -97,4 +106,5 @@ async def _run(name: str, slot: int, channel: int, listener: int, serve: Callabl
             raise
     finally:
         watching.cancel()
+        living.cancel()
         writer.close()

@@ -19,13 +19,20 @@ log = structlog.get_logger()
 START_SECONDS = 30.0
 RESTART_SECONDS = 0.5  # between two starts of a child that keeps failing
 STABLE_SECONDS = 2.0  # a child that ran this long before it died is replaced immediately
+EXIT_SECONDS = 10.0  # for a child that has closed its channel
+
+
+def report(event: str, **values: object) -> None:
+    """Logs an error. If the line can't be written it is lost: no log may keep a process from being restarted."""
+    with contextlib.suppress(Exception):
+        log.error(event, **values)
 
 
 class ChildProcess:
     """One child process, replaced whenever it ends by itself.
 
     Args:
-        name: The name in the log.
+        name: The child's name, in the log and elsewhere.
         module: The module to run.
         slot: The child's number.
         settings: The settings to pass on.
@@ -42,7 +49,7 @@ class ChildProcess:
         listener: socket.socket,
         pair: CertificatePair | None = None,
     ) -> None:
-        self._name = name
+        self.name = name
         self._module = module
         self._slot = slot
         self._settings = settings
@@ -51,24 +58,47 @@ class ChildProcess:
         self._writer: asyncio.StreamWriter | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
+        self._alive = False
         self.ready = asyncio.Event()
 
     async def run(self) -> None:
-        """Starts the child, and restarts it whenever it ends, until `stop`. If cancelled, kills the child."""
+        """Starts the child, and restarts it whenever it ends, until `stop`. If cancelled, kills the child.
+
+        No failure ends it: a system without free processes or files may have some later.
+        """
         loop = asyncio.get_running_loop()
         try:
             while not self._stopping:
                 started = loop.time()
-                code = await self._run_once()
-                if self._stop_requested():
-                    return
-                log.error("process exited unexpectedly, restarting", process=self._name, exit_code=code)
+                try:
+                    code = await self._run_once()
+                except Exception as error:
+                    report("process not started or not supervised, restarting", process=self.name, cause=repr(error))
+                    await self._end()
+                else:
+                    if self._stop_requested():
+                        return
+                    report("process exited unexpectedly, restarting", process=self.name, exit_code=code)
                 if loop.time() - started < STABLE_SECONDS:
                     await asyncio.sleep(RESTART_SECONDS)
         finally:
-            if self._process is not None and self._process.returncode is None:
+            await self._end()
+
+    def take_sign(self) -> bool | None:
+        """Whether the child has shown a sign of life since the last call; None while it isn't ready."""
+        alive, self._alive = self._alive, False
+        return alive if self.ready.is_set() else None
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a process, ready or not."""
+        return self._process is not None and self._process.returncode is None
+
+    def kill(self) -> None:
+        """Kills the child, even if it is stopped and takes no other signal; `run` starts another."""
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
-                await self._process.wait()
 
     def stop(self) -> None:
         """Asks the child to finish its work and exit; a second call, to exit immediately."""
@@ -90,13 +120,15 @@ class ChildProcess:
     async def _run_once(self) -> int:
         ours, theirs = socket.socketpair()
         arguments = (str(self._slot), str(theirs.fileno()), str(self._listener.fileno()))
-        with theirs:
+        with contextlib.ExitStack() as on_failure, theirs:
+            on_failure.callback(ours.close)
             self._process = await asyncio.create_subprocess_exec(
                 *python_command("waitroom.process.bootstrap", self._module, *arguments),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), self._listener.fileno()),
                 start_new_session=True,
             )
+            on_failure.pop_all()
         if self._stopping:
             self._process.terminate()
         reader, writer = await asyncio.open_connection(sock=ours)
@@ -104,17 +136,43 @@ class ChildProcess:
             writer.write(to_json(self._settings) + b"\n")
             writer.write(NO_PAIR if self._pair is None else self._pair.to_json() + b"\n")
             self._writer = writer
-            try:
-                async with asyncio.timeout(START_SECONDS):
-                    await writer.drain()
-                    if await reader.read(len(READY)) == READY:
-                        self.ready.set()
-            except ConnectionError:
-                pass  # it has exited already; its exit code says more
-            except TimeoutError:
-                log.error("process not ready in time", process=self._name, seconds=START_SECONDS)
-                self._process.kill()
-            return await self._process.wait()
+            await self._attend(reader, writer)
+            return await self._exited()
         finally:
+            self.ready.clear()
             self._writer = None
             writer.close()
+
+    async def _attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Takes note of what the child reports, until it closes its channel or isn't ready in time."""
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await writer.drain()
+                while (line := await reader.readline()) != READY:
+                    if not line:
+                        return
+            self.ready.set()
+            self._alive = True
+            while await reader.readline():
+                self._alive = True
+        except ConnectionError:
+            pass  # it has exited already; its exit code says more
+        except TimeoutError:
+            report("process not ready in time", process=self.name, seconds=START_SECONDS)
+            self.kill()
+
+    async def _exited(self) -> int:
+        """Waits until the process has ended, and makes sure that it does. Returns its exit code."""
+        assert self._process is not None
+        try:
+            async with asyncio.timeout(EXIT_SECONDS):
+                return await self._process.wait()
+        except TimeoutError:
+            report("process doesn't exit, killing it", process=self.name, seconds=EXIT_SECONDS)
+            self.kill()
+            return await self._process.wait()
+
+    async def _end(self) -> None:
+        self.kill()
+        if self._process is not None:
+            await self._process.wait()

@@ -15,13 +15,15 @@ from waitroom.errors import StartError, StoreUnavailable
 from waitroom.process.append_only_file import FOLDER, cut_damaged_tail
 from waitroom.process.bootstrap import python_command
 from waitroom.process.data_dir import create_directory, lock_directory
+from waitroom.process.store_probe import StoreProbe
 from waitroom.store.connection import connect, store_errors
 
 log = structlog.get_logger()
 
-START_SECONDS = 60.0  # loading a long append-only file takes time
+START_SECONDS = 60.0  # without a sign of life; loading a long append-only file may take longer
 STOP_SECONDS = 15.0
 POLL_SECONDS = 0.02
+PROBE_SECONDS = 1.0
 HAS_PDEATHSIG = os.uname().sysname == "Linux"  # the system ends a tethered child with its parent
 LONGEST_SOCKET_PATH = 100  # the system's limit is 104 or 108 bytes
 NOT_INSTALLED = (
@@ -56,7 +58,7 @@ class EmbeddedStore:
     """
 
     def __init__(self, data_dir: Path) -> None:
-        self._data_dir = data_dir
+        self.data_dir = data_dir
         self._lock: int | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._logged = 0  # bytes in the server's log before it was started
@@ -92,7 +94,7 @@ class EmbeddedStore:
             raise
 
     async def _launch(self, server: str) -> None:
-        log_file = self._data_dir / "store.log"
+        log_file = self.data_dir / "store.log"
         self._logged = log_file.stat().st_size if log_file.exists() else 0
         self.socket.unlink(missing_ok=True)
         command = (server, *self._options())
@@ -109,7 +111,7 @@ class EmbeddedStore:
     async def _repair(self, error: _ExitedError) -> None:
         """Repairs the file that the server didn't load. Raises the error if that isn't the cause."""
         try:
-            cut = await asyncio.to_thread(cut_damaged_tail, self._data_dir)
+            cut = await asyncio.to_thread(cut_damaged_tail, self.data_dir)
         except OSError as failed:
             raise StartError(f"{error} The end of its append-only file can't be repaired: {failed}") from error
         if cut is None:
@@ -126,6 +128,12 @@ class EmbeddedStore:
         assert self._process is not None
         return await self._process.wait()
 
+    def kill(self) -> None:
+        """Kills the server, even if it is stopped and takes no other signal."""
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
     async def stop(self) -> None:
         """Stops the server cleanly, or kills it after `STOP_SECONDS`. Nothing is left behind. Idempotent."""
         process, self._process = self._process, None
@@ -139,7 +147,7 @@ class EmbeddedStore:
                 process.kill()
                 await process.wait()
         self.socket.unlink(missing_ok=True)
-        if self.socket.parent != self._data_dir:
+        if self.socket.parent != self.data_dir:
             with contextlib.suppress(OSError):
                 self.socket.parent.rmdir()
         if self._lock is not None:
@@ -148,7 +156,7 @@ class EmbeddedStore:
 
     async def _lock_data_dir(self) -> None:
         create_directory(self.socket.parent)
-        self._lock = await lock_directory(self._data_dir, self._stop_orphan)
+        self._lock = await lock_directory(self.data_dir, self._stop_orphan)
 
     async def _stop_orphan(self) -> None:
         """Stops the server of a gateway that was killed, on systems that can't end it with its parent."""
@@ -161,8 +169,10 @@ class EmbeddedStore:
     async def _wait_until_up(self) -> None:
         process = self._process
         assert process is not None
+        loop = asyncio.get_running_loop()
+        probe, probed = StoreProbe(self.socket, self.data_dir), loop.time()
         try:
-            async with asyncio.timeout(START_SECONDS), connect(self.url) as redis:
+            async with asyncio.timeout(START_SECONDS) as timeout, connect(self.url) as redis:
                 while True:
                     if process.returncode is not None:
                         raise _ExitedError(self._exit_text(process.returncode))
@@ -171,16 +181,20 @@ class EmbeddedStore:
                         if await redis.ping():
                             return
                     await asyncio.sleep(POLL_SECONDS)
+                    if loop.time() - probed >= PROBE_SECONDS:
+                        if await probe.is_alive(process.pid):
+                            timeout.reschedule(loop.time() + START_SECONDS)
+                        probed = loop.time()
         except TimeoutError:
-            raise StartError(f"the embedded store wasn't ready within {START_SECONDS:g} s") from None
+            raise StartError(f"the embedded store isn't ready and has done nothing for {START_SECONDS:g} s") from None
 
     def _exit_text(self, code: int) -> str:
-        file = self._data_dir / "store.log"
+        file = self.data_dir / "store.log"
         text = f"the embedded store exited during startup (exit code {code}); see {str(file)!r}."
         with contextlib.suppress(OSError):
             last = file.read_bytes()[self._logged :]
             if b"RDB" in last or b"append only file" in last or b"AOF" in last:
-                folder = str(self._data_dir / FOLDER)
+                folder = str(self.data_dir / FOLDER)
                 text += (
                     f" It can't load its files. Move the folder {folder!r} aside and start again: visitors' tickets "
                     "carry their places."
@@ -192,14 +206,14 @@ class EmbeddedStore:
             "port": "0",
             "unixsocket": str(self.socket.resolve()),
             "unixsocketperm": "700",
-            "dir": str(self._data_dir.resolve()),
+            "dir": str(self.data_dir.resolve()),
             "appendonly": "yes",
             "appendfsync": "everysec",
             "aof-load-truncated": "no",  # a damaged end is set aside first, see `cut_damaged_tail`
             "save": "",
             "maxmemory-policy": "noeviction",
             "loglevel": "warning",
-            "logfile": str((self._data_dir / "store.log").resolve()),
+            "logfile": str((self.data_dir / "store.log").resolve()),
             "daemonize": "no",
         }
         return [part for key, value in options.items() for part in (f"--{key}", value)]

@@ -13,23 +13,25 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
+from typing import Any
 
 import structlog
 
-from waitroom.errors import StartError
+from waitroom.errors import StartError, SupervisorError
 from waitroom.metrics.recorder import METRICS_DIR
 from waitroom.net.tls import CertificateError, CertificatePair, read_pair
-from waitroom.process.child_process import RESTART_SECONDS, ChildProcess
+from waitroom.process.child_process import ChildProcess, report
 from waitroom.process.data_dir import load_or_create_secret, lock_directory
 from waitroom.process.embedded_store import EmbeddedStore
 from waitroom.process.listeners import listen, with_port
+from waitroom.process.liveness import LOOK_SECONDS, Liveness
+from waitroom.process.store_process import StoreProcess
 from waitroom.settings import Settings
 
 log = structlog.get_logger()
 
-LONGEST_RESTART_SECONDS = 10.0  # between two starts of a store that keeps failing
 STOP_MARGIN_SECONDS = 5.0
 
 
@@ -47,10 +49,11 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._edges: list[ChildProcess] = []
         self._control: ChildProcess | None = None
+        self._store: StoreProcess | None = None
         self._pair: CertificatePair | None = None
 
     async def run(self) -> None:
-        """Runs until SIGTERM or SIGINT. Raises `StartError`."""
+        """Runs until SIGTERM or SIGINT. Raises `StartError`, or `SupervisorError` if the gateway can't go on."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop_signal)
@@ -60,24 +63,31 @@ class Supervisor:
         async with contextlib.AsyncExitStack() as stack:
             listeners = [stack.enter_context(one) for one in listen(self._settings.listen, self._settings.workers)]
             (admin,) = [stack.enter_context(one) for one in listen(self._settings.admin_listen, 1)]
-            async with asyncio.TaskGroup() as tasks:
-                store_task: asyncio.Task[None] | None = None
-                if self._settings.redis_url is None:
-                    store = EmbeddedStore(data_dir)
-                    await store.start()
-                    stack.push_async_callback(store.stop)
-                    store_task = tasks.create_task(self._supervise_store(store))
-                    url = store.url
-                else:
-                    stack.callback(os.close, await lock_directory(data_dir))
-                    url = self._settings.redis_url
-                self._create_metrics_directory(data_dir, stack)
-                settings = self._resolve_settings(data_dir, url, listeners[0], admin)
-                try:
-                    await self._run_children(settings, listeners, admin)
-                finally:
-                    if store_task is not None:
-                        store_task.cancel()
+            if self._settings.redis_url is None:
+                store = EmbeddedStore(data_dir)
+                if not await self._until_stop(store.start()):
+                    return
+                stack.push_async_callback(store.stop)
+                self._store = StoreProcess(store)
+                url = store.url
+            else:
+                stack.callback(os.close, await lock_directory(data_dir))
+                url = self._settings.redis_url
+            self._create_metrics_directory(data_dir, stack)
+            settings = self._resolve_settings(data_dir, url, listeners[0], admin)
+            await self._run_children(settings, listeners, admin)
+
+    async def _until_stop(self, start: Coroutine[Any, Any, None]) -> bool:
+        """Completes a start, or cancels it when told to stop. Returns whether it was completed."""
+        starting = asyncio.create_task(start)
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+            return starting.done()
+        finally:
+            await _cancel([starting, stopping])
 
     async def _run_children(self, settings: Settings, listeners: list[socket.socket], admin: socket.socket) -> None:
         self._edges = [
@@ -86,12 +96,19 @@ class Supervisor:
         ]
         self._control = ChildProcess("control", "waitroom.control.worker", len(listeners), settings, admin)
         loop = asyncio.get_running_loop()
-        edges = [loop.create_task(edge.run()) for edge in self._edges]
-        control = loop.create_task(self._control.run())
-        watching = loop.create_task(self._report_ready(settings))
+        edges = [loop.create_task(edge.run(), name=edge.name) for edge in self._edges]
+        control = loop.create_task(self._control.run(), name=self._control.name)
+        watching = loop.create_task(self._watch(settings.stuck_after_seconds), name="watch")
+        store = [] if self._store is None else [loop.create_task(self._store.run(), name=self._store.name)]
+        reporting = loop.create_task(self._report_ready(settings))
+        stopping = loop.create_task(self._stop.wait())
         try:
-            await self._stop.wait()
-            watching.cancel()
+            done, _ = await asyncio.wait(
+                [stopping, *edges, control, *store, watching], return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done - {stopping}:
+                raise task.exception() or SupervisorError(f"the supervision of {task.get_name()!r} has ended")
+            reporting.cancel()
             for edge in self._edges:
                 edge.stop()
             for listener in listeners:
@@ -100,20 +117,39 @@ class Supervisor:
             self._control.stop()
             await asyncio.wait([control], timeout=STOP_MARGIN_SECONDS)
         finally:
-            for task in (*edges, control, watching):
-                task.cancel()
-            await asyncio.gather(*edges, control, watching, return_exceptions=True)
+            await _cancel([*edges, control, *store, watching, reporting, stopping])
+
+    async def _watch(self, limit: float) -> None:
+        """Replaces children that are stuck. Raises `SupervisorError` if no child can be started."""
+        loop = asyncio.get_running_loop()
+        liveness = Liveness(limit)
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            children = {child.name: child for child in self._children()}
+            signs = {name: sign for name, child in children.items() if (sign := child.take_sign()) is not None}
+            decision = liveness.look(loop.time(), signs, sum(child.exists for child in children.values()))
+            for name in decision.warn:
+                report("process stuck, not replaced: too many replacements", process=name)
+            if decision.replace is not None:
+                report("process stuck, replacing it", process=decision.replace, seconds=limit)
+                children[decision.replace].kill()
+            if decision.childless and not self._stop.is_set():
+                raise SupervisorError("no child process could be started; the log has the causes")
+
+    def _children(self) -> list[ChildProcess | StoreProcess]:
+        return [*self._edges, *(child for child in (self._control, self._store) if child is not None)]
 
     async def _report_ready(self, settings: Settings) -> None:
         assert self._control is not None
         for process in (*self._edges, self._control):
             await process.ready.wait()
-        self._on_ready(settings)
+        with contextlib.suppress(Exception, SystemExit):  # nobody may read what it prints
+            self._on_ready(settings)
 
     def _on_stop_signal(self) -> None:
         if not self._stop.is_set():
-            log.info("stopping gracefully, repeat the signal to stop immediately")
             self._stop.set()
+            log.info("stopping gracefully, repeat the signal to stop immediately")
             return
         for process in (*self._edges, self._control):
             if process is not None:
@@ -150,25 +186,6 @@ class Supervisor:
             for edge in self._edges:
                 edge.send_certificate(pair)
 
-    async def _supervise_store(self, store: EmbeddedStore) -> None:
-        while True:
-            code = await store.wait()
-            log.error("embedded store exited unexpectedly, restarting", exit_code=code)
-            await store.stop()
-            await self._restart_store(store)
-
-    async def _restart_store(self, store: EmbeddedStore) -> None:
-        pause = RESTART_SECONDS
-        while True:
-            try:
-                await store.start()
-            except StartError as error:
-                log.error("embedded store failed to start, retrying", cause=str(error), seconds=pause)
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_RESTART_SECONDS)
-            else:
-                return
-
     def _resolve_settings(self, data_dir: Path, url: str, public: socket.socket, admin: socket.socket) -> Settings:
         given = self._settings
         return dataclasses.replace(
@@ -185,3 +202,10 @@ class Supervisor:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    tasks = list(tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

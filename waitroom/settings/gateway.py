@@ -184,6 +184,17 @@ class Settings:
             "seconds",
         ),
     ] = 30.0
+    stuck_after_seconds: Annotated[
+        StrictFloat,
+        Field(ge=5, le=3600),
+        About(
+            "How long an edge worker, the control process or the embedded store may show no sign of life before it is "
+            "killed and replaced. Its connections are reset. At most three processes are replaced in ten minutes.",
+            "Raise it if the machine is so busy that healthy processes are replaced.",
+            "seconds",
+            reason="A busy machine keeps healthy processes waiting for seconds.",
+        ),
+    ] = 20.0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         About("The minimum level of log lines.", "Use debug for troubleshooting."),
