@@ -23,7 +23,7 @@ CHILDLESS_SECONDS: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do after a look.
+    """The outcome of a look.
 
     Attributes:
         replace: The process to kill now, so that another takes its place.
