@@ -47,6 +47,23 @@ async def receiver() -> AsyncIterator[Receiver]:
 # Sending.
 
 
+@pytest.mark.parametrize("by_proxy", [True, False])
+async def test_a_proxy_of_the_environment_is_used_only_if_allowed(
+    receiver: Receiver, by_proxy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The receiver of these events is the proxy; nobody listens at the address they are for."""
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{receiver.port}")
+    target = Webhook(f"http://127.0.0.1:{free_port()}/hush-hush/path")
+    once = replace(HASTY, give_up_after_seconds=0.0)
+    with capture_logs() as logs:
+        async with sending(target, once, proxy_from_environment=by_proxy) as sender:
+            sender.enqueue(event(1))
+            await eventually(lambda: receiver.taken or any("failed" in line["event"] for line in logs))
+    assert len(receiver.taken) == by_proxy
+
+
 async def test_an_event_is_signed_as_documented(receiver: Receiver) -> None:
     snippet = re.search(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     assert snippet

@@ -100,8 +100,11 @@ async def receiving(port: int = 0, tls: ssl.SSLContext | None = None) -> AsyncIt
 
 
 @contextlib.asynccontextmanager
-async def sending(webhook: Webhook, policy: RetryPolicy = HASTY, **options: Any) -> AsyncIterator[Sender]:
-    async with http_session() as http, running(one := Sender(webhook, http, policy, **options)):
+async def sending(
+    webhook: Webhook, policy: RetryPolicy = HASTY, *, proxy_from_environment: bool = False, **options: Any
+) -> AsyncIterator[Sender]:
+    session = http_session(proxy_from_environment=proxy_from_environment)
+    async with session as http, running(one := Sender(webhook, http, policy, **options)):
         yield one
 
 

@@ -98,7 +98,14 @@ async def serve(child: Child) -> None:
             jobs.every(ACCOUNTS_SECONDS, "account changes", account_watcher.check)
             jobs.every(FLUSH_SECONDS, "audit outbox", AuditOutbox(audit, stores).flush_all)
             if settings.webhooks:
-                jobs.run("webhooks", Webhooks(settings.webhooks, admissions, redis, watch).run)
+                webhooks = Webhooks(
+                    settings.webhooks,
+                    admissions,
+                    redis,
+                    watch,
+                    proxy_from_environment=settings.webhook_proxy_from_environment,
+                )
+                jobs.run("webhooks", webhooks.run)
             # Commands on this machine need the file. On a full disk they have to wait for it, but visitors don't.
             write_token = partial(asyncio.to_thread, write_local_token, Path(settings.data_dir), local_token)
             await asyncio.wait([jobs.run("local token", write_token)], timeout=LOCAL_TOKEN_SECONDS)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import io
 import sys
 
 
@@ -26,11 +27,22 @@ def python_command(module: str, *arguments: str) -> tuple[str, ...]:
 
 
 def _run(module: str) -> None:
+    _print_anything()
     gc.disable()
     found = importlib.import_module(module)
     gc.freeze()
     gc.enable()
     found.main()
+
+
+def _print_anything() -> None:
+    """Lets output contain characters that its encoding lacks: a command must not fail after it has changed a room.
+
+    They are escaped, not replaced, so that two names remain two names.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

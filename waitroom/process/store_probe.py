@@ -10,8 +10,9 @@ import asyncio
 import os
 from pathlib import Path
 
+from waitroom.process.data_dir import STORE_FILES
+
 ANSWER_SECONDS = 1.0
-APPEND_ONLY_DIR = "appendonlydir"
 
 
 class StoreProbe:
@@ -24,7 +25,7 @@ class StoreProbe:
 
     def __init__(self, socket: Path, data_dir: Path) -> None:
         self._socket = socket
-        self._files = data_dir / APPEND_ONLY_DIR
+        self._files = data_dir / STORE_FILES
         self._progress: tuple[str, frozenset[tuple[str, int, int]]] | None = None
 
     async def is_alive(self, pid: int) -> bool:

@@ -59,7 +59,7 @@ class StoreProcess:
         pause = RESTART_SECONDS
         while True:
             try:
-                await self._store.stop()
+                await self._store.stop_server()
                 await self._store.start()
             except Exception as error:
                 cause = str(error) if isinstance(error, StartError) else repr(error)

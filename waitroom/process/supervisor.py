@@ -54,6 +54,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Runs until SIGTERM or SIGINT. Raises `StartError`, or `SupervisorError` if the gateway can't go on."""
+        os.umask(0o077)  # all files of the gateway and of its store are private
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop_signal)
@@ -64,7 +65,7 @@ class Supervisor:
             listeners = [stack.enter_context(one) for one in listen(self._settings.listen, self._settings.workers)]
             (admin,) = [stack.enter_context(one) for one in listen(self._settings.admin_listen, 1)]
             if self._settings.redis_url is None:
-                store = EmbeddedStore(data_dir)
+                store = EmbeddedStore(data_dir, _path_or_none(self._settings.store_socket_dir))
                 if not await self._until_stop(store.start()):
                     return
                 stack.push_async_callback(store.stop)
@@ -200,8 +201,16 @@ class Supervisor:
     def _create_metrics_directory(self, data_dir: Path, stack: contextlib.AsyncExitStack) -> None:
         folder = data_dir / METRICS_DIR
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(mode=0o700)
+        try:
+            folder.unlink(missing_ok=True)  # a file in its place
+            folder.mkdir(mode=0o700)
+        except OSError as error:
+            report("metrics directory not created", directory=str(folder), cause=error.strerror)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
+
+
+def _path_or_none(name: str | None) -> Path | None:
+    return None if name is None else Path(name)
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:

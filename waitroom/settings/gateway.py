@@ -78,6 +78,16 @@ class Settings:
             "Use a persistent disk, such as a volume if the gateway runs in a container.",
         ),
     ] = "waitroom-data"
+    store_socket_dir: Annotated[
+        Annotated[StrictStr, AfterValidator(validators.socket_directory)] | None,
+        About(
+            "The directory of the embedded store's Unix socket: an absolute path that only the gateway's user can "
+            "write to.",
+            "Set it if the file system of data_dir supports no Unix sockets.",
+            example='"/run/waitroom"',
+            unset="data_dir, or a private temporary directory if the path of data_dir is too long for a socket",
+        ),
+    ] = None
     tls_certificate: Annotated[
         Annotated[StrictStr, AfterValidator(validators.file_path)] | None,
         About(
@@ -319,3 +329,11 @@ class Settings:
             unset="no events are sent",
         ),
     ] = ()
+    webhook_proxy_from_environment: Annotated[
+        StrictBool,
+        About(
+            "Whether webhooks use the proxy that http_proxy, https_proxy and no_proxy name in the environment of the "
+            "gateway.",
+            "Turn it on if the receivers can be reached only through a proxy.",
+        ),
+    ] = False

@@ -7,6 +7,7 @@ The functions are pydantic validators: they return the normalized value, or rais
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address, ip_network
@@ -15,6 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
 SECRET_LENGTH = 16
+SOCKET_DIRECTORY_BYTES = 75  # of about 104 for the path of a Unix socket
 MIN_FAILURE_TEXT, MAX_FAILURE_TEXT = 4, 200  # characters
 WILDCARD_HOSTS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not listened on
 
@@ -400,6 +402,16 @@ def file_path(value: str) -> str:
     """Refuse text that can't be a path."""
     if not value.strip() or "\0" in value:
         raise invalid_value("must be a path.", "Enter a path, or remove the key.")
+    return value
+
+
+def socket_directory(value: str) -> str:
+    """Refuse a path that is relative, or too long for the sockets in it."""
+    if not file_path(value).startswith("/"):
+        raise invalid_value("must be an absolute path.", "Begin it with a slash, such as /run/waitroom.")
+    if len(os.fsencode(value)) > SOCKET_DIRECTORY_BYTES:
+        what = f"is longer than {SOCKET_DIRECTORY_BYTES} bytes, too long for a Unix socket."
+        raise invalid_value(what, "Choose a shorter path, such as /run/waitroom.")
     return value
 
 

@@ -57,6 +57,7 @@ def test_every_key_is_read() -> None:
         admin_hosts=("waitroom.example.com",),
         workers=3,
         data_dir="/var/lib/waitroom",
+        store_socket_dir="/run/waitroom",
         tls_certificate=str(FILES / "good/files/shop.pem"),
         tls_key=str(FILES / "good/files/shop.key"),
         proxy_protocol=True,
@@ -67,6 +68,7 @@ def test_every_key_is_read() -> None:
         secrets=("newest-0123456789abcdef", "older-0123456789abcdef"),
         secrets_file=None,
         grace_seconds=12.5,
+        stuck_after_seconds=30.0,
         log_level="debug",
         client_connections=5000,
         client_connections_per_address=50,
@@ -79,6 +81,7 @@ def test_every_key_is_read() -> None:
         client_body_buffer_total_bytes=65536,
         client_idle_seconds=7.0,
         client_write_seconds=8.0,
+        webhook_proxy_from_environment=True,
         users=(
             UserSettings("anna", "operator", HASH, "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"),
             UserSettings("bob@example.com", "viewer", HASH),

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import secrets
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic import dataclasses as checked
 
 from waitroom.errors import WaitroomError
-from waitroom.process.data_dir import create_directory
+from waitroom.process.data_dir import create_directory, write_durably
 from waitroom.settings import UserSettings
 
 ACCOUNTS_FILE = "people.json"
@@ -269,20 +268,9 @@ def write_local_token(data_dir: Path, token: str) -> None:
 
 def write_private(path: Path, text: str) -> None:
     """Writes a file atomically, readable only by its owner. Raises `AccountsError`."""
-    name = ""
     try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(descriptor, "w") as file:
-            if os.geteuid() == 0:  # the directory belongs to the gateway's user, who must be able to read the file
-                owner = path.parent.stat()
-                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
+        write_durably(path, text)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
         raise AccountsError(f"{path} can't be written: {error.strerror}. Run this as the gateway's user.") from None
 
 

@@ -180,12 +180,17 @@ class _DeliveryError(Exception):
         self.retryable = retryable
 
 
-def http_session() -> aiohttp.ClientSession:
-    """Returns the HTTP session for events: no cookies, no connection reuse, and responses are hardly read."""
+def http_session(*, proxy_from_environment: bool = False) -> aiohttp.ClientSession:
+    """Returns the HTTP session for events: no cookies, no connection reuse, and responses are hardly read.
+
+    Args:
+        proxy_from_environment: Whether to use the proxy that the environment names.
+    """
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(force_close=True, limit=16),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None, connect=_CONNECT_SECONDS),
         read_bufsize=_READ_BUFFER_BYTES,
         auto_decompress=False,
+        trust_env=proxy_from_environment,
     )

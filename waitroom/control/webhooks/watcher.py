@@ -125,8 +125,11 @@ class Webhooks:
         redis: Redis,
         shop: UpstreamWindow | None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        proxy_from_environment: bool = False,
     ) -> None:
         self._webhooks = webhooks
+        self._proxy_from_environment = proxy_from_environment
         self._rooms = rooms
         self._reported = {room.name: ReportedState(redis, room.name) for room in rooms}
         self._detectors = {room.name: EdgeDetector() for room in rooms}
@@ -135,7 +138,8 @@ class Webhooks:
 
     async def run(self) -> None:
         """Observes and sends until cancelled."""
-        async with http_session() as http, asyncio.TaskGroup() as tasks:
+        session = http_session(proxy_from_environment=self._proxy_from_environment)
+        async with session as http, asyncio.TaskGroup() as tasks:
             senders = [Sender(webhook, http, RetryPolicy()) for webhook in self._webhooks]
             for sender in senders:
                 tasks.create_task(sender.run())
