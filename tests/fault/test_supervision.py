@@ -19,23 +19,22 @@ PYTHON = Path(sys.executable).resolve()
 
 
 async def test_children_are_replaced_although_nobody_reads_the_log(tmp_path: Path, shop: Shop) -> None:
-    """The reader of standard output and error is gone before the first line."""
+    """The reader of standard output and error goes away while the gateway runs."""
     gateway = Gateway(tmp_path, {}, [room("shop", upstream=shop.address, max_active=1)])
     reads, writes = os.pipe()
-    os.close(reads)
     try:
         await gateway.spawn(output=writes)
         await eventually(gateway.is_ready, seconds=120)
         inside, waiting = Visitor(gateway, "shop"), Visitor(gateway, "shop")
         await inside.goes_in()
         await waiting.waits()
-        for part, count in (("edge.worker", 2), ("control.worker", 1), ("valkey", 1)):
+        os.close(reads)
+        for part, count in (("edge.worker", 2), ("valkey", 1), ("control.worker", 1)):
             old = gateway.children(part)
             for one in old:
                 one.kill()
             await gateway.replaced(part, count, old)
 
-        await eventually(gateway.is_ready)
         await waiting.position(1)
         assert (await inside.navigate()).status == 200
     finally:

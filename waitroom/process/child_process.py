@@ -12,6 +12,7 @@ import structlog
 from waitroom.net.tls import CertificatePair
 from waitroom.process.bootstrap import python_command
 from waitroom.process.child import NO_PAIR, READY
+from waitroom.process.spawner import Spawner
 from waitroom.settings import Settings, to_json
 
 log = structlog.get_logger()
@@ -37,6 +38,7 @@ class ChildProcess:
         slot: The child's number.
         settings: The settings to pass on.
         listener: The socket to serve.
+        spawner: Starts the processes.
         pair: Certificate and key of the public listener, if the child needs them.
     """
 
@@ -47,6 +49,7 @@ class ChildProcess:
         slot: int,
         settings: Settings,
         listener: socket.socket,
+        spawner: Spawner,
         pair: CertificatePair | None = None,
     ) -> None:
         self.name = name
@@ -54,6 +57,7 @@ class ChildProcess:
         self._slot = slot
         self._settings = settings
         self._listener = listener
+        self._spawner = spawner
         self._pair = pair
         self._writer: asyncio.StreamWriter | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -122,7 +126,7 @@ class ChildProcess:
         arguments = (str(self._slot), str(theirs.fileno()), str(self._listener.fileno()))
         with contextlib.ExitStack() as on_failure, theirs:
             on_failure.callback(ours.close)
-            self._process = await asyncio.create_subprocess_exec(
+            self._process = await self._spawner.start(
                 *python_command("waitroom.process.bootstrap", self._module, *arguments),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), self._listener.fileno()),

@@ -13,6 +13,7 @@ from waitroom.errors import StartError, StoreUnavailable
 from waitroom.process.append_only_file import FOLDER, cut_damaged_tail
 from waitroom.process.bootstrap import python_command
 from waitroom.process.data_dir import STORE_LOG, lock_directory
+from waitroom.process.spawner import Spawner
 from waitroom.process.store_probe import StoreProbe
 from waitroom.process.store_socket import find_socket, place_socket, remove_socket
 from waitroom.store.connection import connect, store_errors
@@ -54,17 +55,19 @@ class EmbeddedStore:
     Args:
         data_dir: The directory.
         socket_dir: Another directory for its socket, or None.
+        spawner: Starts the server.
 
     The directory is locked while the server runs. The server inherits the lock, so that no other process writes to the
     file while it lives, even if this process is gone.
     """
 
-    def __init__(self, data_dir: Path, socket_dir: Path | None = None) -> None:
+    def __init__(self, data_dir: Path, socket_dir: Path | None = None, spawner: Spawner | None = None) -> None:
         self.data_dir = data_dir
         self._lock: int | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._logged = 0  # bytes in the server's log before it was started
         self._socket_dir = socket_dir
+        self._spawner = spawner or Spawner()
         self._socket: Path | None = None  # stays the same while the store is restarted
 
     @property
@@ -113,7 +116,7 @@ class EmbeddedStore:
         self.socket.unlink(missing_ok=True)
         command = (server, *self._options())
         assert self._lock is not None
-        self._process = await asyncio.create_subprocess_exec(
+        self._process = await self._spawner.start(
             *python_command("waitroom.process.pdeathsig", str(os.getpid()), *command),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,

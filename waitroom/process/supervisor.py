@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import socket
+import time
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,16 @@ from waitroom.process.data_dir import load_or_create_secret, lock_directory
 from waitroom.process.embedded_store import EmbeddedStore
 from waitroom.process.listeners import listen, with_port
 from waitroom.process.liveness import LOOK_SECONDS, Liveness
+from waitroom.process.spawner import Spawner
+from waitroom.process.status import describe, has_stuck_role
 from waitroom.process.store_process import StoreProcess
+from waitroom.process.systemd import from_environment
 from waitroom.settings import Settings
 
 log = structlog.get_logger()
 
 STOP_MARGIN_SECONDS = 5.0
+PINGS_PER_TIMEOUT = 4  # of the service manager's watchdog
 
 
 class Supervisor:
@@ -50,6 +55,10 @@ class Supervisor:
         self._edges: list[ChildProcess] = []
         self._control: ChildProcess | None = None
         self._store: StoreProcess | None = None
+        self._spawner = Spawner()
+        self._manager = from_environment()
+        self._is_ready = False
+        self._status = ""
         self._pair: CertificatePair | None = None
 
     async def run(self) -> None:
@@ -65,7 +74,7 @@ class Supervisor:
             listeners = [stack.enter_context(one) for one in listen(self._settings.listen, self._settings.workers)]
             (admin,) = [stack.enter_context(one) for one in listen(self._settings.admin_listen, 1)]
             if self._settings.redis_url is None:
-                store = EmbeddedStore(data_dir, _path_or_none(self._settings.store_socket_dir))
+                store = EmbeddedStore(data_dir, _path_or_none(self._settings.store_socket_dir), self._spawner)
                 if not await self._until_stop(store.start()):
                     return
                 stack.push_async_callback(store.stop)
@@ -92,10 +101,12 @@ class Supervisor:
 
     async def _run_children(self, settings: Settings, listeners: list[socket.socket], admin: socket.socket) -> None:
         self._edges = [
-            ChildProcess(f"edge {slot}", "waitroom.edge.worker", slot, settings, listener, self._pair)
+            ChildProcess(f"edge {slot}", "waitroom.edge.worker", slot, settings, listener, self._spawner, self._pair)
             for slot, listener in enumerate(listeners)
         ]
-        self._control = ChildProcess("control", "waitroom.control.worker", len(listeners), settings, admin)
+        self._control = ChildProcess(
+            "control", "waitroom.control.worker", len(listeners), settings, admin, self._spawner
+        )
         loop = asyncio.get_running_loop()
         edges = [loop.create_task(edge.run(), name=edge.name) for edge in self._edges]
         control = loop.create_task(self._control.run(), name=self._control.name)
@@ -121,11 +132,13 @@ class Supervisor:
             await _cancel([*edges, control, *store, watching, reporting, stopping])
 
     async def _watch(self, limit: float) -> None:
-        """Replaces children that are stuck. Raises `SupervisorError` if no child can be started."""
+        """Looks after the children until cancelled. Raises `SupervisorError` if none can be started."""
         loop = asyncio.get_running_loop()
         liveness = Liveness(limit)
+        next_ping = loop.time()
         while True:
             await asyncio.sleep(LOOK_SECONDS)
+            self._spawner.reap_orphans()
             children = {child.name: child for child in self._children()}
             signs = {name: sign for name, child in children.items() if (sign := child.take_sign()) is not None}
             decision = liveness.look(loop.time(), signs, sum(child.exists for child in children.values()))
@@ -136,6 +149,17 @@ class Supervisor:
                 children[decision.replace].kill()
             if decision.childless and not self._stop.is_set():
                 raise SupervisorError("no child process could be started; the log has the causes")
+            self._report_status(describe(children, signs, decision.stuck))
+            if self._manager.watchdog_seconds is not None and loop.time() >= next_ping:
+                if not has_stuck_role(children, decision.stuck):
+                    self._manager.notify(WATCHDOG="1")
+                next_ping = loop.time() + self._manager.watchdog_seconds / PINGS_PER_TIMEOUT
+
+    def _report_status(self, status: str) -> None:
+        """Reports a status to the service manager if it has changed."""
+        if status != self._status and not self._stop.is_set():
+            self._status = status
+            self._manager.notify(STATUS=status)
 
     def _children(self) -> list[ChildProcess | StoreProcess]:
         return [*self._edges, *(child for child in (self._control, self._store) if child is not None)]
@@ -144,12 +168,15 @@ class Supervisor:
         assert self._control is not None
         for process in (*self._edges, self._control):
             await process.ready.wait()
+        self._is_ready = True
+        self._manager.notify(READY="1")
         with contextlib.suppress(Exception, SystemExit):  # nobody may read what it prints
             self._on_ready(settings)
 
     def _on_stop_signal(self) -> None:
         if not self._stop.is_set():
             self._stop.set()
+            self._manager.notify(STOPPING="1", STATUS="Stopping: requests in progress may finish")
             log.info("stopping gracefully, repeat the signal to stop immediately")
             return
         for process in (*self._edges, self._control):
@@ -172,6 +199,13 @@ class Supervisor:
 
     def _on_reload_signal(self) -> None:
         """Reloads certificate and key, and nothing else: other settings require a restart."""
+        if self._is_ready:
+            self._manager.notify(RELOADING="1", MONOTONIC_USEC=str(time.monotonic_ns() // 1000))
+        self._reload()
+        if self._is_ready:
+            self._manager.notify(READY="1")
+
+    def _reload(self) -> None:
         try:
             pair = self._read_pair()
             flaw = None if pair is None else pair.browser_error()

@@ -21,7 +21,7 @@ class Failing(ChildProcess):
 
     def __init__(self, *ends: int | Exception) -> None:
         unused: Any = None
-        super().__init__("edge 0", "no.module", 0, unused, unused)
+        super().__init__("edge 0", "no.module", 0, unused, unused, unused)
         self.ends = list(ends)
         self.lasts = asyncio.Event()
 
