@@ -72,7 +72,7 @@ def make_private(path: Path) -> None:
             return
     except OSError:
         return
-    fix = "use a directory for the gateway alone, with mode 0700"
+    fix = "use a separate directory with mode 0700"
     log.warning("data_dir accessible to other users", data_dir=str(path), mode=f"{mode:04o}", fix=fix)
 
 

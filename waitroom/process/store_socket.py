@@ -1,7 +1,7 @@
 """The Unix socket of the embedded store.
 
-Whoever can write to the directory of the socket can put another server in its place. So the socket is in ``data_dir``
-or in another directory that only the gateway's user can write to. A Unix socket was chosen over a TCP port on loopback
+A user who can write to the directory of the socket can put another server in its place. So the socket is in
+``data_dir`` or in another directory that only the gateway's user can write to. A Unix socket was chosen over a TCP port on loopback
 because file permissions protect it: any user of the machine can connect to a port.
 """
 
@@ -78,7 +78,7 @@ def _create_private(folder: Path) -> None:
         raise StartError(f"can't create store_socket_dir {str(folder)!r}: {error.strerror}") from error
     if not _is_private(folder):
         raise StartError(
-            f"other users can write to store_socket_dir {str(folder)!r}: choose a directory for the gateway alone"
+            f"other users can write to store_socket_dir {str(folder)!r}: choose a separate directory"
         )
 
 

@@ -34,7 +34,7 @@ class ServiceManager:
             self.watchdog_seconds = int(timeout) / 1e6
 
     def notify(self, **values: str) -> None:
-        """Sends values, such as ``READY="1"``. What can't be sent is lost: the manager's state is its own concern."""
+        """Sends values, such as ``READY="1"``. A message that can't be sent is lost: it must delay no visitor."""
         if not self._address.startswith(("/", "\0")):
             return
         message = "\n".join(f"{name}={value}" for name, value in values.items())
