@@ -18,15 +18,15 @@ from pathlib import Path
 import structlog
 
 from waitroom.errors import StartError
+from waitroom.process.append_only_file import FOLDER
 
 log = structlog.get_logger()
 
 LOCK_SECONDS = 15.0
 POLL_SECONDS = 0.02
-STORE_FILES = "appendonlydir"
 STORE_LOG = "store.log"
 # All our files begin with one of these, those that are being written after a dot.
-OUR_FILES = (STORE_FILES, "audit", "lost+found", "metrics", "operator.token", "people.", "secret", "store.")
+OUR_FILES = (FOLDER, "audit", "lost+found", "metrics", "operator.token", "people.", "secret", "store.")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 
 
@@ -52,7 +52,7 @@ def check_writable(path: Path) -> None:
         if error.errno in _NO_SPACE:  # may pass, and costs visitors nothing if the store is elsewhere
             return
         raise StartError(_unwritable(path, path, error.strerror)) from error
-    for entry in (path / STORE_LOG, path / STORE_FILES, *(path / STORE_FILES).glob("*")):
+    for entry in (path / STORE_LOG, path / FOLDER, *(path / FOLDER).glob("*")):
         mode = os.R_OK | os.W_OK | (os.X_OK if entry.is_dir() else 0)
         if entry.exists() and not os.access(entry, mode, effective_ids=os.access in os.supports_effective_ids):
             raise StartError(_unwritable(path, entry, "Permission denied"))

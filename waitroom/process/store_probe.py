@@ -10,7 +10,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from waitroom.process.data_dir import STORE_FILES
+from waitroom.process.append_only_file import FOLDER
 
 ANSWER_SECONDS = 1.0
 
@@ -25,7 +25,7 @@ class StoreProbe:
 
     def __init__(self, socket: Path, data_dir: Path) -> None:
         self._socket = socket
-        self._files = data_dir / STORE_FILES
+        self._files = data_dir / FOLDER
         self._progress: tuple[str, frozenset[tuple[str, int, int]]] | None = None
 
     async def is_alive(self, pid: int) -> bool:

@@ -1,8 +1,8 @@
 """The Unix socket of the embedded store.
 
 A user who can write to the directory of the socket can put another server in its place. So the socket is in
-``data_dir`` or in another directory that only the gateway's user can write to. A Unix socket was chosen over a TCP port on loopback
-because file permissions protect it: any user of the machine can connect to a port.
+``data_dir`` or in another directory that only the gateway's user can write to. A Unix socket was chosen over a TCP port
+on loopback because file permissions protect it: any user of the machine can connect to a port.
 """
 
 from __future__ import annotations
@@ -77,9 +77,7 @@ def _create_private(folder: Path) -> None:
     except OSError as error:
         raise StartError(f"can't create store_socket_dir {str(folder)!r}: {error.strerror}") from error
     if not _is_private(folder):
-        raise StartError(
-            f"other users can write to store_socket_dir {str(folder)!r}: choose a separate directory"
-        )
+        raise StartError(f"other users can write to store_socket_dir {str(folder)!r}: choose a separate directory")
 
 
 def _is_private(folder: Path) -> bool:
