@@ -105,7 +105,8 @@ async def test_processes_of_others_do_not_stay_zombies(tmp_path: Path, shop: Sho
     """A script that starts the gateway by exec leaves it the script's children, as a container does to process 1."""
     gateway = Gateway(tmp_path, {}, [room("shop", upstream=shop.address)])
     shell = 'for n in 1 2 3 4 5; do (exit $n) & done; sleep 0.1 & exec "$@"'
-    process = await gateway.spawn(wrapper=(needs("sh"), "-c", shell, "sh"))
+    gateway.wrapper = (needs("sh"), "-c", shell, "sh")
+    process = await gateway.spawn()
     try:
         assert await eventually(lambda: list(zombies(process.pid)))
         await eventually(gateway.is_ready)

@@ -57,7 +57,8 @@ def of_somebody_else(path: Path) -> tuple[str, ...]:
 
 async def refused(gateway: Gateway, wrapper: tuple[str, ...] = ()) -> str:
     """The only line that a start ends with."""
-    process = await gateway.spawn(wrapper=wrapper)
+    gateway.wrapper = wrapper
+    process = await gateway.spawn()
     assert await process.wait() == 3, gateway.log
     (line,) = gateway.log.splitlines()
     assert line.startswith("waitroom can't start: "), line

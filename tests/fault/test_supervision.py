@@ -11,6 +11,7 @@ import pytest
 
 from support.gateway_process import Gateway, eventually, room, running_gateway
 from support.upstreams.server import Shop
+from support.visitor_client import Visitor
 
 pytestmark = pytest.mark.slow
 
@@ -22,14 +23,21 @@ async def test_children_are_replaced_although_nobody_reads_the_log(tmp_path: Pat
     gateway = Gateway(tmp_path, {}, [room("shop", upstream=shop.address, max_active=1)])
     reads, writes = os.pipe()
     try:
-        await gateway.spawn(output=writes)
-        await eventually(gateway.is_ready, seconds=120)
+        gateway.output = writes
+        await gateway.start()
+        inside, waiting = Visitor(gateway, "shop"), Visitor(gateway, "shop")
+        await inside.goes_in()
+        await waiting.waits()
         os.close(reads)
         for part, count in (("edge.worker", 2), ("valkey", 1), ("control.worker", 1)):
             old = gateway.children(part)
             for one in old:
                 one.kill()
             await gateway.replaced(part, count, old)
+
+        await eventually(gateway.is_ready)
+        await waiting.position(1)
+        assert (await inside.navigate()).status == 200
     finally:
         os.close(writes)
         await gateway.close()
