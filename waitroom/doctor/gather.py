@@ -50,7 +50,7 @@ def secrets_of(settings: Settings) -> tuple[str, ...]:
 async def gather_store(settings: Settings) -> StoreFacts:
     """Asks the store."""
     embedded = settings.redis_url is None
-    url = EmbeddedStore(Path(settings.data_dir)).url if settings.redis_url is None else settings.redis_url
+    url = EmbeddedStore.from_settings(settings).url if settings.redis_url is None else settings.redis_url
     async with connect(url, timeout_seconds=SECONDS) as redis:
         try:
             local, sent = time.time(), time.monotonic()

@@ -16,6 +16,7 @@ from waitroom.process.data_dir import STORE_LOG, lock_directory
 from waitroom.process.spawner import Spawner
 from waitroom.process.store_probe import StoreProbe
 from waitroom.process.store_socket import find_socket, place_socket, remove_socket
+from waitroom.settings import Settings
 from waitroom.store.connection import connect, store_errors
 
 log = structlog.get_logger()
@@ -69,6 +70,12 @@ class EmbeddedStore:
         self._socket_dir = socket_dir
         self._spawner = spawner or Spawner()
         self._socket: Path | None = None  # stays the same while the store is restarted
+
+    @classmethod
+    def from_settings(cls, settings: Settings, spawner: Spawner | None = None) -> EmbeddedStore:
+        """Returns the store of a gateway with these settings."""
+        socket_dir = settings.store_socket_dir
+        return cls(Path(settings.data_dir), None if socket_dir is None else Path(socket_dir), spawner)
 
     @property
     def socket(self) -> Path:

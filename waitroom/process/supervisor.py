@@ -74,7 +74,7 @@ class Supervisor:
             listeners = [stack.enter_context(one) for one in listen(self._settings.listen, self._settings.workers)]
             (admin,) = [stack.enter_context(one) for one in listen(self._settings.admin_listen, 1)]
             if self._settings.redis_url is None:
-                store = EmbeddedStore(data_dir, _path_or_none(self._settings.store_socket_dir), self._spawner)
+                store = EmbeddedStore.from_settings(self._settings, self._spawner)
                 if not await self._until_stop(store.start()):
                     return
                 stack.push_async_callback(store.stop)
@@ -241,10 +241,6 @@ class Supervisor:
         except OSError as error:
             report("metrics directory not created", directory=str(folder), cause=error.strerror)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-
-
-def _path_or_none(name: str | None) -> Path | None:
-    return None if name is None else Path(name)
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
