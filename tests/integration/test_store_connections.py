@@ -12,6 +12,8 @@ import pytest_asyncio
 from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 
+from support.ca import Authority
+from support.ports import free_port
 from support.store_servers import Endpoint, ValkeyServer, running_endpoint, valkey_server
 from waitroom.control.audit.log import Audit
 from waitroom.control.auth.accounts import Actor, Role
@@ -136,6 +138,18 @@ async def open_as(url: str) -> StoreUnavailable:
         with pytest.raises(StoreUnavailable) as raised:
             await QueueStore(redis, "shop").open(LIMITS)
     return raised.value
+
+
+async def test_a_plain_connection_to_a_tls_port_is_named(tmp_path: Path) -> None:
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        raise AssertionError("a plain connection completed a TLS handshake")
+
+    port, context = free_port(), Authority.make(tmp_path / "ca").server("DNS:localhost")
+    async with await asyncio.start_server(accept, "127.0.0.1", port, ssl=context):
+        plain = await open_as(f"redis://127.0.0.1:{port}")
+        untrusted = await open_as(f"rediss://localhost:{port}")
+    assert (plain.kind, "rediss://" in str(plain)) == ("closed", True)
+    assert (untrusted.kind, "certificate" in str(untrusted)) == ("tls", True)
 
 
 async def test_what_a_server_refuses_is_named(server: ValkeyServer, tmp_path: Path) -> None:

@@ -18,11 +18,12 @@ from redis.asyncio.client import Pipeline
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from waitroom.errors import StoreUnavailable
-from waitroom.store.errors import TlsTimeoutError, classify
+from waitroom.store.errors import ClosedOnConnectError, StoreErrorKind, TlsTimeoutError, classify
 
 Result = TypeVar("Result")
 
@@ -49,7 +50,12 @@ class StorePool(BlockingConnectionPool):
         drops = self._drops
         if self._made.get(connection, drops) != drops:
             await connection.disconnect(nowait=True)
-        await super().ensure_connection(connection)
+        try:
+            await super().ensure_connection(connection)
+        except RedisConnectionError as error:
+            if classify(error).kind is not StoreErrorKind.CLOSED:
+                raise
+            raise ClosedOnConnectError(*error.args) from error
         self._made[connection] = drops
 
 

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from redis.exceptions import AuthenticationError, InvalidResponse
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis import exceptions
 
 LONGEST_DETAIL: Final = 200
 
@@ -45,8 +43,12 @@ class StoreErrorKind(StrEnum):
     OTHER = "other"
 
 
-class TlsTimeoutError(RedisTimeoutError):
+class TlsTimeoutError(exceptions.TimeoutError):
     """No TLS connection to the store in time."""
+
+
+class ClosedOnConnectError(exceptions.ConnectionError):
+    """The server closed a connection before it was ready for use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,20 @@ _BY_CODE: Final = {
     "NOSCRIPT": _Kind.SCRIPT_MISSING,
     "WRONGTYPE": _Kind.DATA,
 }
+# Older versions of redis-py tell some codes only by the exception.
+_BY_CLASS: Final = (
+    (exceptions.ReadOnlyError, _Kind.READ_ONLY),
+    (exceptions.MasterDownError, _Kind.PRIMARY_DOWN),
+    (exceptions.AskError, _Kind.MOVED),
+    (exceptions.TryAgainError, _Kind.MOVED),
+    (exceptions.ClusterDownError, _Kind.MOVED),
+    (exceptions.ClusterCrossSlotError, _Kind.MOVED),
+    (exceptions.BusyLoadingError, _Kind.LOADING),
+    (exceptions.OutOfMemoryError, _Kind.OUT_OF_MEMORY),
+    (exceptions.NoPermissionError, _Kind.PERMISSION),
+    (exceptions.NoScriptError, _Kind.SCRIPT_MISSING),
+    (exceptions.AuthenticationError, _Kind.AUTHENTICATION),
+)
 # By a part of the text: servers before Redis 7 wrap the errors of a script, and some errors have no code of their own.
 _BY_TEXT: Final = (
     (re.compile(rf"-({'|'.join(_BY_CODE)}) "), None),
@@ -152,6 +168,9 @@ def _kind(error: BaseException, code: str, text: str) -> StoreErrorKind:
     kind = _BY_CODE.get(code) or _BY_CODE.get(text.partition(" ")[0])
     if kind is not None:
         return kind
+    for class_, by_class in _BY_CLASS:
+        if isinstance(error, class_):
+            return by_class
     for pattern, by_text in _BY_TEXT:
         if found := pattern.search(text):
             return by_text or _BY_CODE[found[1]]
@@ -166,17 +185,15 @@ def _kind_of_connection(error: BaseException, text: str) -> StoreErrorKind:
         return _Kind.UNRESOLVED
     if any(isinstance(cause, ConnectionRefusedError | FileNotFoundError) for cause in causes):
         return _Kind.REFUSED
-    if isinstance(error, AuthenticationError):
-        return _Kind.AUTHENTICATION
-    if isinstance(error, InvalidResponse) or "Protocol error" in text:
+    if isinstance(error, exceptions.InvalidResponse) or "Protocol error" in text:
         return _Kind.PROTOCOL
     if "No connection available" in text:
         return _Kind.NO_CONNECTION
-    if isinstance(error, RedisTimeoutError | TimeoutError):
+    if isinstance(error, exceptions.TimeoutError | TimeoutError):
         return _Kind.TIMEOUT
     if text.startswith("Error ") and " connecting to " in text:
         return _Kind.UNREACHABLE
-    if isinstance(error, RedisConnectionError | OSError):
+    if isinstance(error, exceptions.ConnectionError | OSError):
         return _Kind.CLOSED
     return _Kind.OTHER
 
@@ -196,6 +213,8 @@ def _summary(kind: StoreErrorKind, error: BaseException, text: str) -> str:
         if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
             return "the store's certificate isn't trusted: see the options of rediss:// in redis_url"
         return "no TLS connection to the store: if its port doesn't speak TLS, redis_url begins with redis://"
+    if kind is _Kind.CLOSED and isinstance(error, ClosedOnConnectError):
+        return "the server at redis_url closes new connections: does the store run, and does it use TLS (rediss://)?"
     if kind is _Kind.AUTHENTICATION and getattr(error, "status_code", "") == "NOAUTH":
         return "the store requires a password: add it to redis_url"
     if kind in (_Kind.UNKNOWN_COMMAND, _Kind.PERMISSION):

@@ -7,13 +7,15 @@ import ssl
 
 import pytest
 from redis import exceptions
+from redis._parsers.base import BaseParser
 
-from waitroom.store.errors import LONGEST_DETAIL, StoreErrorKind, TlsTimeoutError, classify
+from waitroom.store.errors import LONGEST_DETAIL, ClosedOnConnectError, StoreErrorKind, TlsTimeoutError, classify
 
 
 def reply(text: str) -> Exception:
     """The exception that redis-py makes of an error reply."""
-    return exceptions.ResponseError(text)
+    error: Exception = BaseParser.parse_error(text)
+    return error
 
 
 def connecting(cause: OSError) -> Exception:
@@ -70,6 +72,13 @@ def test_kinds_of_error_replies(text, kind, named):
     assert "user_script:52" not in failure.detail
 
 
+@pytest.mark.parametrize(("text", "kind", "named"), REPLIES)
+def test_kinds_without_the_code_as_older_libraries_report_them(text, kind, named):
+    error = reply(text)
+    error.status_code = None
+    assert classify(error).kind == kind
+
+
 CONNECTIONS = [
     (connecting(ConnectionRefusedError(111, "Connection refused")), "refused", "address"),
     (connecting(FileNotFoundError(2, "No such file or directory")), "refused", "address"),
@@ -83,6 +92,7 @@ CONNECTIONS = [
     (exceptions.TimeoutError("Timeout reading from store:6379"), "timeout", "in time"),
     (TimeoutError(), "timeout", "in time"),
     (exceptions.ConnectionError("Connection closed by server."), "closed", "closed"),
+    (ClosedOnConnectError("Connection closed by server."), "closed", "rediss://"),
     (ConnectionResetError(104, "Connection reset by peer"), "closed", "closed"),
     (exceptions.ConnectionError("No connection available."), "no_connection", "in use"),
 ]
