@@ -112,7 +112,8 @@ dist: $(VENV)/.installed $(RELEASE)/.installed ## build the release in dist/: so
 	$(PYTHON) -m venv --without-pip $(RUNTIME)
 	$(BIN)/python -m pip --python $(RUNTIME)/bin/python $(INSTALL) $(LOCKED) requirements/default.txt
 	$(BIN)/python -m pip --python $(RUNTIME)/bin/python $(INSTALL) --no-deps --no-index dist/waitroom-*-none-any.whl
-	$(RELEASE)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+	sed "s/^dynamic = .*/version = \"$$($(BIN)/hatchling version)\"/" pyproject.toml > $(RUNTIME)/pyproject.toml
+	$(RELEASE)/bin/cyclonedx-py environment --pyproject $(RUNTIME)/pyproject.toml --output-reproducible \
 		--output-file dist/sbom.cdx.json $(RUNTIME)
 	@ls -l dist
 
@@ -123,7 +124,7 @@ lock: $(RELEASE)/.installed ## lock the newest versions of all packages, with th
 	$(LOCK) --group pyproject.toml:release --output-file requirements/release.txt
 
 audit: $(RELEASE)/.installed ## look the locked packages up in a database of vulnerabilities; needs the internet
-	$(RELEASE)/bin/pip-audit --disable-pip --require-hashes --requirement requirements/dev.txt \
+	$(RELEASE)/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements/dev.txt \
 		--requirement requirements/release.txt
 
 # The browser, the other servers and the compiler that tests use; installed only by root on Debian and its derivatives.
