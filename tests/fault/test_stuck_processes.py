@@ -94,6 +94,9 @@ async def test_stuck_processes_are_replaced_three_times(tmp_path: Path, shop: Sh
 
         worker = await suspend(gateway, "edge.worker")
         await eventually(lambda: "process stuck, not replaced" in gateway.log)
+        for _ in range(4):  # whichever worker is asked
+            async with gateway.http.get(f"{gateway.admin}/readyz") as ready:
+                assert (ready.status, "no sign of life for" in await ready.text()) == (503, True)
         worker.kill(signal.SIGCONT)
         await eventually(gateway.is_ready)
         for _ in range(10):

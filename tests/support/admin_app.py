@@ -21,6 +21,7 @@ from waitroom.control.auth.middleware import ACTOR, Access
 from waitroom.control.auth.passwords import PasswordChecker
 from waitroom.control.auth.session_cookie import COOKIE
 from waitroom.control.dashboard.feed import Feed, Room, add_feed
+from waitroom.control.monitoring.readiness import WorkerReports
 from waitroom.errors import StoreUnavailable
 from waitroom.settings import Settings, UserSettings
 
@@ -90,7 +91,7 @@ class Admin:
         self.diary, self.store = diary, store
         self.access = Access(settings, store, diary, LOCAL_TOKEN, now=lambda: self.now)
         self.passwords = PasswordChecker()
-        self.app = make_app(settings, [], self.access)
+        self.app = make_app(settings, [], self.access, WorkerReports())
         Login(self.access, self.passwords).install(self.app)
         for path in ("/api/v1/thing", "/thing"):
             self.app.router.add_get(path, _who)

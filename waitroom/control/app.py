@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from waitroom.control.api.errors import api_problems
 from waitroom.control.auth.middleware import Access
-from waitroom.control.monitoring.readiness import is_serving
+from waitroom.control.monitoring.readiness import WorkerReports, is_serving
 from waitroom.control.monitoring.store_watch import StoreWatch
 from waitroom.control.rooms.admission_loop import Admission
 from waitroom.metrics.collectors import ClockCollector, ControlCollector, EdgeCollector, QueueCollector, exposition
@@ -23,6 +23,7 @@ from waitroom.queue.view import RoomView
 from waitroom.settings import Settings
 
 ADMISSIONS: web.AppKey[Sequence[Admission]] = web.AppKey("admissions", Sequence)
+WORKERS: web.AppKey[WorkerReports] = web.AppKey("workers", WorkerReports)
 SETTINGS: web.AppKey[Settings] = web.AppKey("settings", Settings)
 COLLECTORS: web.AppKey[Sequence[Collector]] = web.AppKey("collectors", Sequence)
 
@@ -47,13 +48,18 @@ class _Views(Mapping[str, RoomView]):
 
 
 def make_app(
-    settings: Settings, admissions: Sequence[Admission], access: Access, store_watch: StoreWatch | None = None
+    settings: Settings,
+    admissions: Sequence[Admission],
+    access: Access,
+    workers: WorkerReports,
+    store_watch: StoreWatch | None = None,
 ) -> web.Application:
     """Builds the admin listener's application; the API and the dashboard add their own routes."""
     app = web.Application(middlewares=[api_problems, _check_host])
     access.install(app)
     app[ADMISSIONS] = admissions
     app[SETTINGS] = settings
+    app[WORKERS] = workers
     folder = Path(settings.data_dir) / METRICS_DIR
     app[COLLECTORS] = (
         QueueCollector(_Views(admissions)),
@@ -99,12 +105,13 @@ async def _healthz(_request: web.Request) -> web.Response:
 
 
 async def _readyz(request: web.Request) -> web.Response:
-    """Returns 200 once the public port responds and the store answers."""
+    """Returns 200 while every worker serves, the public port responds and the store answers."""
     failed = [
         f"room {one.name}: {one.store_problem or 'the store has not answered yet'}"
         for one in request.app[ADMISSIONS]
         if not one.store_up
     ]
+    failed += request.app[WORKERS].problems()
     if not await is_serving(request.app[SETTINGS]):
         failed.append("the public port doesn't respond")
     if failed:

@@ -27,6 +27,7 @@ from waitroom.control.dashboard.feed import Feed, add_feed
 from waitroom.control.dashboard.pages import add_dashboard
 from waitroom.control.monitoring.gateways import GatewayInfo
 from waitroom.control.monitoring.history import History, record_history
+from waitroom.control.monitoring.readiness import WorkerReports
 from waitroom.control.monitoring.store_watch import ANNOUNCE_SECONDS, StoreWatch
 from waitroom.control.rooms.admission_loop import Admission
 from waitroom.control.rooms.audit_outbox import FLUSH_SECONDS, AuditOutbox
@@ -79,7 +80,8 @@ async def serve(child: Child) -> None:
     access = Access(settings, LoginStore(redis), audit, local_token)
     account_watcher = AccountWatcher(Path(settings.data_dir), settings.users, audit)
     passwords = PasswordChecker()
-    app = make_app(settings, admissions, access, store_watch)
+    workers = WorkerReports()
+    app = make_app(settings, admissions, access, workers, store_watch)
     Login(access, passwords).install(app)
     Api(rooms, operations, history, audit, decision_logs).add_to(app)
     add_feed(app, feed, access.still_allowed)
@@ -93,6 +95,7 @@ async def serve(child: Child) -> None:
                 jobs.run(f"admission to {admission.name}", admission.run)
             jobs.every(ANNOUNCE_SECONDS, "other gateways", store_watch.check)
             jobs.every(STATS_SECONDS, "upstream statistics", partial(refresh_window, watch))
+            jobs.run("worker reports", partial(_receive_reports, child, workers))
             jobs.run("history", partial(record_history, history, rooms.samples))
             jobs.run("autopilot", autopilots.run)
             jobs.every(ACCOUNTS_SECONDS, "account changes", account_watcher.check)
@@ -117,6 +120,11 @@ async def serve(child: Child) -> None:
         await redis.aclose()
         await records.aclose()
         passwords.close()
+
+
+async def _receive_reports(child: Child, workers: WorkerReports) -> None:
+    while True:
+        workers.record(await child.messages.get())
 
 
 def _controller(

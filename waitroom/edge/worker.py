@@ -23,6 +23,7 @@ from waitroom.edge.upstream.pool import UpstreamPool
 from waitroom.jobs import Jobs
 from waitroom.metrics.recorder import METRICS_DIR, EdgeMetrics
 from waitroom.net.forwarded import TrustedProxies
+from waitroom.net.tls import CertificatePair
 from waitroom.process.child import Child, run_child
 from waitroom.process.open_files import connection_limit, files_needed, raise_limit
 from waitroom.queue.store import QueueStore
@@ -109,7 +110,7 @@ async def _listening(child: Child, edge: Edge, jobs: Jobs) -> AsyncIterator[None
 
     async def reload() -> None:
         while True:
-            acceptor.set_context((await child.certificate_updates.get()).context())
+            acceptor.set_context(CertificatePair.from_json(await child.messages.get()).context())
             log.info("new certificate in use")
 
     for room in edge.rooms.values():

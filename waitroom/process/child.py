@@ -1,8 +1,9 @@
 """Shared by the supervisor's child processes: settings, signals and termination.
 
 A child holds one end of a socket pair. It reads its settings from it, then, if needed, the certificate and key of the
-public listener, and later replacements of these. It writes ``ready`` to it, and an empty line each second as a sign of
-life. When the other end closes, the supervisor is gone: the child then stops by itself.
+public listener, and later replacements of these, or reports on the other children. It writes ``ready`` to it, and an
+empty line each second as a sign of life. When the other end closes, the supervisor is gone: the child then stops by
+itself.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class Child:
         listener: The socket to serve, created by the supervisor, so that no connection is lost during a replacement.
         stop: Set when the child should finish its work and exit.
         pair: Certificate and key of the public listener, or None for plain HTTP.
-        certificate_updates: Replacements of the pair.
+        messages: The lines that the supervisor sends: replacements of the pair to an edge worker, reports on the edge
+            workers to the control process.
     """
 
     slot: int
@@ -50,7 +52,7 @@ class Child:
     stop: asyncio.Event
     writer: asyncio.StreamWriter
     pair: CertificatePair | None
-    certificate_updates: asyncio.Queue[CertificatePair]
+    messages: asyncio.Queue[bytes]
 
     async def ready(self) -> None:
         """Notifies the supervisor that the child is ready."""
@@ -83,12 +85,12 @@ async def _run(name: str, slot: int, channel: int, listener: int, serve: Callabl
         settings = from_json(await reader.readline())
         line = await reader.readline()
         pair = None if line == NO_PAIR else CertificatePair.from_json(line)
-    certificate_updates: asyncio.Queue[CertificatePair] = asyncio.Queue()
+    messages: asyncio.Queue[bytes] = asyncio.Queue()
     logs.configure(settings.log_level, f"{name} {slot}")
 
     async def watch() -> None:
         while line := await reader.readline():
-            certificate_updates.put_nowait(CertificatePair.from_json(line))
+            messages.put_nowait(line)
         stop.set()
 
     async def show_life() -> None:
@@ -100,7 +102,7 @@ async def _run(name: str, slot: int, channel: int, listener: int, serve: Callabl
     watching = loop.create_task(watch())
     living = loop.create_task(show_life())
     try:
-        await serve(Child(slot, settings, socket.socket(fileno=listener), stop, writer, pair, certificate_updates))
+        await serve(Child(slot, settings, socket.socket(fileno=listener), stop, writer, pair, messages))
     except asyncio.CancelledError:
         if not stop.is_set():
             raise

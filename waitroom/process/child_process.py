@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+from collections import deque
 
 import structlog
 
@@ -13,6 +14,7 @@ from waitroom.net.tls import CertificatePair
 from waitroom.process.bootstrap import python_command
 from waitroom.process.child import NO_PAIR, READY
 from waitroom.process.spawner import Spawner
+from waitroom.process.worker_status import EXITS_SECONDS, WorkerStatus
 from waitroom.settings import Settings, to_json
 
 log = structlog.get_logger()
@@ -63,6 +65,7 @@ class ChildProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
         self._alive = False
+        self._exits: deque[float] = deque()
         self.ready = asyncio.Event()
 
     async def run(self) -> None:
@@ -79,9 +82,11 @@ class ChildProcess:
                 except Exception as error:
                     report("process not started or not supervised, restarting", process=self.name, cause=repr(error))
                     await self._end()
+                    self._exits.append(loop.time())
                 else:
                     if self._stop_requested():
                         return
+                    self._exits.append(loop.time())
                     report("process exited unexpectedly, restarting", process=self.name, exit_code=code)
                 if loop.time() - started < STABLE_SECONDS:
                     await asyncio.sleep(RESTART_SECONDS)
@@ -92,6 +97,17 @@ class ChildProcess:
         """Whether the child has shown a sign of life since the last call; None while it isn't ready."""
         alive, self._alive = self._alive, False
         return alive if self.ready.is_set() else None
+
+    def status(self, silent_seconds: float, now: float) -> WorkerStatus:
+        """Returns the child's state for the supervisor's report.
+
+        Args:
+            silent_seconds: The time since its last sign of life.
+            now: The loop's time.
+        """
+        while self._exits and self._exits[0] <= now - EXITS_SECONDS:
+            self._exits.popleft()
+        return WorkerStatus(self.name, self.ready.is_set(), silent_seconds, len(self._exits))
 
     @property
     def exists(self) -> bool:
@@ -117,6 +133,12 @@ class ChildProcess:
         self._pair = pair
         if self._writer is not None:
             self._writer.write(pair.to_json() + b"\n")
+
+    def send(self, line: bytes) -> None:
+        """Sends a line to the child, unless it hasn't read the ones before."""
+        writer = self._writer
+        if writer is not None and self.ready.is_set() and not writer.transport.get_write_buffer_size():
+            writer.write(line)
 
     def _stop_requested(self) -> bool:
         return self._stopping

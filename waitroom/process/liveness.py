@@ -80,6 +80,10 @@ class Liveness:
         replace, warn = self._choose(now, stuck)
         return Decision(replace, warn, frozenset(stuck), self._time - self._last_child >= CHILDLESS_SECONDS)
 
+    def silence(self, name: str) -> float:
+        """Returns the seconds since a process's last sign of life; 0 for one that isn't ready."""
+        return self._time - self._last_signs.get(name, self._time)
+
     def _advance(self, now: float) -> None:
         if self._looked is not None:
             elapsed = now - self._looked

@@ -32,6 +32,7 @@ from waitroom.process.spawner import Spawner
 from waitroom.process.status import describe, has_stuck_role
 from waitroom.process.store_process import StoreProcess
 from waitroom.process.systemd import from_environment
+from waitroom.process.worker_status import encode_report
 from waitroom.settings import Settings
 
 log = structlog.get_logger()
@@ -147,6 +148,7 @@ class Supervisor:
             if decision.replace is not None:
                 report("process stuck, replacing it", process=decision.replace, seconds=limit)
                 children[decision.replace].kill()
+            self._report_workers(liveness, loop.time())
             if decision.childless and not self._stop.is_set():
                 raise SupervisorError("no child process could be started; the log has the causes")
             self._report_status(describe(children, signs, decision.stuck))
@@ -160,6 +162,13 @@ class Supervisor:
         if status != self._status and not self._stop.is_set():
             self._status = status
             self._manager.notify(STATUS=status)
+
+    def _report_workers(self, liveness: Liveness, now: float) -> None:
+        """Reports the state of the edge workers to the control process, for `/readyz`."""
+        workers = [edge.status(liveness.silence(edge.name), now) for edge in self._edges]
+        if self._control is not None:
+            with contextlib.suppress(Exception):  # a report that can't be sent is no reason to stop supervising
+                self._control.send(encode_report(workers))
 
     def _children(self) -> list[ChildProcess | StoreProcess]:
         return [*self._edges, *(child for child in (self._control, self._store) if child is not None)]

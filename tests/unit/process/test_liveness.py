@@ -70,6 +70,15 @@ def test_a_process_that_is_not_ready_is_not_stuck() -> None:
     assert replaced(watch.looks(LIMIT, ["edge 1"], ["edge 0"])) == []  # counts from when it was first ready
 
 
+def test_silence_is_the_time_since_the_last_sign_of_a_process_that_is_ready() -> None:
+    liveness = Liveness(LIMIT)
+    for now, signs in enumerate(
+        [{"edge 0": True, "edge 1": True}, {"edge 0": True, "edge 1": False}, {"edge 1": False}]
+    ):
+        liveness.look(float(now), signs, 2)
+    assert [liveness.silence(name) for name in ("edge 0", "edge 1", "edge 2")] == [0.0, 2.0, 0.0]
+
+
 def test_stalls_of_the_supervisor_are_no_silence() -> None:
     """As after a suspended machine, or in a container that was frozen."""
     watch = Watch()
