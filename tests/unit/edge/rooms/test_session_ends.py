@@ -11,6 +11,7 @@ from support.asyncio_fakes import Wire
 from support.edge_world import BUSY, OK, PAGE, QUIET, World, answer, at_shop, get, sent
 from support.http_reader import Message
 from waitroom.edge.rooms.room import MAX_VIEW_GAP_SECONDS
+from waitroom.errors import StoreUnavailable
 from waitroom.queue.store import SessionChange
 from waitroom.tokens import Pass
 
@@ -164,7 +165,7 @@ def test_a_tunnel_closes_at_its_end_while_the_store_is_unavailable(world):
     wire = world.client()
     wire.send(get(b"/socket", b"Cookie: waitroom_pass_shop=" + world.pass_(left=20, ends=20), *UPGRADE))
     world.shop.wire.send(SWITCHED)
-    world.room.store_failed()
+    world.room.store_failed(StoreUnavailable("gone"))
     world.pass_time(19)
     assert not wire.got_eof
     world.pass_time(1)
