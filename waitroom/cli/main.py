@@ -114,6 +114,7 @@ def run(
 ) -> None:
     """Run the gateway until SIGTERM or Ctrl-C."""
     import asyncio
+    import os
 
     from waitroom import logs
     from waitroom.process.supervisor import Supervisor
@@ -138,6 +139,7 @@ def run(
         raise CommandError(ExitCode.INVALID_INPUT, "--redis", why)
     settings = load(config, overrides, pages=True)
     logs.configure(settings.log_level, "supervisor")
+    os.umask(0o077)  # whatever this process and its children create is for their user only
 
     scheme = "http" if settings.tls_certificate is None else "https"
 

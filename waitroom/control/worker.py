@@ -14,9 +14,16 @@ from aiohttp import web
 from waitroom.control.api.routes import Api
 from waitroom.control.app import make_app
 from waitroom.control.audit.account_changes import CHECK_SECONDS as ACCOUNTS_SECONDS
-from waitroom.control.audit.account_changes import AccountWatcher
+from waitroom.control.audit.account_changes import RECORDED_FILE, AccountWatcher
 from waitroom.control.audit.log import Audit
-from waitroom.control.auth.accounts import Actor, Role, new_local_token, write_local_token
+from waitroom.control.auth.accounts import (
+    ACCOUNTS_FILE,
+    LOCAL_TOKEN_FILE,
+    Actor,
+    Role,
+    new_local_token,
+    write_local_token,
+)
 from waitroom.control.auth.login import Login
 from waitroom.control.auth.login_store import LoginStore
 from waitroom.control.auth.middleware import Access
@@ -38,6 +45,7 @@ from waitroom.jobs import Jobs
 from waitroom.metrics.recorder import METRICS_DIR
 from waitroom.metrics.upstream_window import UpstreamWindow
 from waitroom.process.child import Child, run_child
+from waitroom.process.data_dir import protect_files
 from waitroom.queue.store import QueueStore
 from waitroom.queue.view import RoomView
 from waitroom.settings import RoomSettings
@@ -52,11 +60,15 @@ STATS_SECONDS = 1.0  # as often as the edge workers write
 # No visitor waits for history and audit log, and for operators a short delay is better than an error.
 RECORDS_TIMEOUT_SECONDS = 2.0
 
+# Files of `data_dir` that grant access. A copy, such as a restored backup, may have other modes than the original.
+PRIVATE_FILES = ("secret", ACCOUNTS_FILE, RECORDED_FILE, LOCAL_TOKEN_FILE)
+
 
 async def serve(child: Child) -> None:
     """Ticks and serves until told to stop."""
     settings = child.settings
     assert settings.redis_url is not None
+    protect_files(Path(settings.data_dir), PRIVATE_FILES)
     redis = connect(settings.redis_url)
     records = connect(settings.redis_url, timeout_seconds=RECORDS_TIMEOUT_SECONDS)
     stores = {room.name: QueueStore(redis, room.name) for room in settings.rooms}

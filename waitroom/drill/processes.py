@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from waitroom.errors import WaitroomError
-from waitroom.process.bootstrap import python_command
+from waitroom.process.bootstrap import child_environment, python_command
 
 _STOP_SECONDS = 10.0
 _KILL_SECONDS = 5.0
@@ -130,6 +130,7 @@ class ChildProcesses:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE if pipe else descriptor,
                 stderr=descriptor,
+                env=child_environment(),
                 start_new_session=True,
             )
         except OSError as error:

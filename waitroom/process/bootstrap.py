@@ -10,7 +10,11 @@ from __future__ import annotations
 import gc
 import importlib
 import io
+import os
 import sys
+from collections.abc import Mapping
+
+SETTINGS_PREFIX = "WAITROOM_"
 
 
 def command() -> None:
@@ -24,6 +28,15 @@ def python_command(module: str, *arguments: str) -> tuple[str, ...]:
     ``-P`` excludes the working directory: a checkout there may be of another version.
     """
     return sys.executable, "-P", "-m", module, *arguments
+
+
+def child_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Returns the environment for a child process: ours, without settings, which may be secrets.
+
+    Other processes of the same user could read them in ``/proc``, and so could whatever a child starts.
+    """
+    given = os.environ if environment is None else environment
+    return {name: value for name, value in given.items() if not name.upper().startswith(SETTINGS_PREFIX)}
 
 
 def _run(module: str) -> None:

@@ -11,7 +11,7 @@ from collections import deque
 import structlog
 
 from waitroom.net.tls import CertificatePair
-from waitroom.process.bootstrap import python_command
+from waitroom.process.bootstrap import child_environment, python_command
 from waitroom.process.child import NO_PAIR, READY
 from waitroom.process.spawner import Spawner
 from waitroom.process.worker_status import EXITS_SECONDS, WorkerStatus
@@ -151,6 +151,7 @@ class ChildProcess:
             self._process = await self._spawner.start(
                 *python_command("waitroom.process.bootstrap", self._module, *arguments),
                 stdin=asyncio.subprocess.DEVNULL,
+                env=child_environment(),
                 pass_fds=(theirs.fileno(), self._listener.fileno()),
                 start_new_session=True,
             )

@@ -12,7 +12,7 @@ import secrets
 import shlex
 import stat
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 import structlog
@@ -27,6 +27,7 @@ POLL_SECONDS = 0.02
 STORE_LOG = "store.log"
 # All our files begin with one of these, those that are being written after a dot.
 OUR_FILES = (FOLDER, "audit", "lost+found", "metrics", "operator.token", "people.", "secret", "store.")
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 
 
@@ -132,6 +133,17 @@ def load_or_create_secret(path: Path) -> str:
             "tickets and passes"
         )
     return secret
+
+
+def protect_files(folder: Path, names: Iterable[str]) -> None:
+    """Makes files readable only by their owner, if they are there and somebody else may use them, and logs which."""
+    for name in names:
+        path = folder / name
+        with contextlib.suppress(OSError):
+            mode = stat.S_IMODE(path.lstat().st_mode)
+            if mode & _OTHERS and not path.is_symlink():
+                path.chmod(mode & ~_OTHERS)
+                log.warning("file was accessible to other users, made private", file=str(path), mode=f"{mode:04o}")
 
 
 def write_durably(path: Path, text: str) -> None:

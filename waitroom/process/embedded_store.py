@@ -11,7 +11,7 @@ import structlog
 
 from waitroom.errors import StartError, StoreUnavailable
 from waitroom.process.append_only_file import FOLDER, cut_damaged_tail
-from waitroom.process.bootstrap import python_command
+from waitroom.process.bootstrap import child_environment, python_command
 from waitroom.process.data_dir import STORE_LOG, lock_directory
 from waitroom.process.spawner import Spawner
 from waitroom.process.store_probe import StoreProbe
@@ -127,6 +127,7 @@ class EmbeddedStore:
             *python_command("waitroom.process.pdeathsig", str(os.getpid()), *command),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
+            env=child_environment(),
             pass_fds=(self._lock,),
             start_new_session=True,
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 import typer
 
 from waitroom.cli import app
-from waitroom.process.bootstrap import python_command
+from waitroom.process.bootstrap import child_environment, python_command
 
 MODULE = """
 import gc, json, sys
@@ -68,3 +68,8 @@ def test_every_command_is_found_in_its_module() -> None:
     assert {name: group.get_command(typer.Context(group), name).name for name in group.commands} == {
         name: name for name in group.commands
     }
+
+
+def test_children_inherit_no_settings() -> None:
+    given = {"PATH": "/bin", "WAITROOM_REDIS_URL": "redis://:secret@127.0.0.1", "Waitroom_secrets": "x", "HOME": "/"}
+    assert child_environment(given) == {"PATH": "/bin", "HOME": "/"}

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from waitroom.errors import StartError
-from waitroom.process.data_dir import create_directory, load_or_create_secret, make_private
+from waitroom.process.data_dir import create_directory, load_or_create_secret, make_private, protect_files
 
 
 def mode(path: Path) -> int:
@@ -73,3 +73,20 @@ def test_an_empty_or_unreadable_secret_is_refused(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(StartError, match="not a text file"):
         load_or_create_secret(tmp_path / "binary")
+
+
+def test_files_that_others_could_read_are_made_private(tmp_path: Path) -> None:
+    for name, bits in (("wide", 0o644), ("narrow", 0o400), ("unlisted", 0o644)):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(bits)
+    (tmp_path / "link").symlink_to(tmp_path / "unlisted")
+
+    with capture_logs() as logs:
+        protect_files(tmp_path, ["wide", "narrow", "link", "missing"])
+
+    assert {name: mode(tmp_path / name) for name in ("wide", "narrow", "unlisted")} == {
+        "wide": 0o600,
+        "narrow": 0o400,
+        "unlisted": 0o644,
+    }
+    assert [(line["file"], line["mode"]) for line in logs] == [(str(tmp_path / "wide"), "0644")]
