@@ -90,6 +90,11 @@ class Router:
             self._cache[key] = route
         return route
 
+    def serves(self, room: str, host: bytes) -> bool:
+        """Whether a room is one of those at this Host header, so that a request may name it."""
+        name = host_name(host)
+        return any(one.name == room and _host_rank(one.hosts, name) is not None for one in self._rooms)
+
     def _find(self, host: str, path: bytes) -> Route | None:
         ranked = [(rank, room) for room in self._rooms if (rank := _host_rank(room.hosts, host)) is not None]
         if not ranked:

@@ -99,7 +99,21 @@ class Endpoints:
         if name not in self._rooms:
             return _failing(404)
         room, handle = self._rooms[name], handler
-        return lambda client, request: handle(RequestContext(client, request, room))
+        # A check admits nobody, and its Host may be the gateway's own.
+        if request.path == CHECK or self._router.serves(name, request.fields.get(b"host", b"")):
+            return lambda client, request: handle(RequestContext(client, request, room))
+        return lambda client, request: self._handle_from_proxy(RequestContext(client, request, room), handle)
+
+    def _handle_from_proxy(self, context: RequestContext, handle: Callable[[RequestContext], None]) -> None:
+        """Handles a request for a room of another host: only if a trusted proxy says that it was sent to that host.
+
+        Otherwise any host would be a way into each room, with cookies of its own.
+        """
+        host = context.client.peer.client_info(context.request).host
+        if self._router.serves(context.room.name, host):
+            handle(context)
+        else:
+            context.client.fail(404)
 
     def _refusing(self, status_line: bytes, status: int, headers: bytes = b"") -> Handler:
         def refuse(client: Client, request: Request) -> None:

@@ -52,9 +52,36 @@ def test_the_only_room_needs_no_name(world, name, query):
 def test_the_room_of_the_host_and_of_the_path():
     rooms = (room_settings("a", hosts=("a.example",)), room_settings("b", hosts=("b.example",), paths=("/sale",)))
     with World(*rooms) as world:
-        for host, query, name in ((b"a.example", b"", "a"), (b"b.example", b"", "b"), (b"a.example", b"?room=b", "b")):
+        for host, query, name in ((b"a.example", b"", "a"), (b"b.example", b"", "b"), (b"b.example", b"?room=b", "b")):
             request = get(b"/.waitroom/status" + query).replace(b"shop.example", host)
             assert told(world.ask(request))["room"] == name
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if name != "check"])
+def test_a_host_names_only_rooms_of_its_own(name):
+    rooms = (
+        room_settings("a", hosts=("a.example",)),
+        room_settings("b", hosts=("b.example", "*.b.example")),
+        room_settings("any"),
+    )
+    with World(*rooms, trusted=["192.0.2.1"]) as world:
+
+        def status(host: bytes, room: bytes, *lines: bytes, address: str = "203.0.113.9") -> int:
+            target = b"/.waitroom/%b?room=%b" % (name.encode(), room)
+            request = get(target, *lines, method=CALLS[name]).replace(b"shop.example", host)
+            return world.ask(request, wire=world.client(address)).status
+
+        for host in (b"a.example", b"www.b.example:8080", b"other.example"):
+            assert status(host, b"any") != 404
+        assert status(b"www.b.example:8080", b"b") != 404
+        world.store.calls.clear()
+        for host in (b"a.example", b"other.example"):
+            assert status(host, b"b") == 404
+            assert status(host, b"b", b"X-Forwarded-Host: b.example") == 404, "anybody may send this"
+        assert world.store.calls == []
+        # A proxy that doesn't keep the Host header.
+        assert status(b"127.0.0.1", b"b", b"X-Forwarded-Host: b.example", address="192.0.2.1") != 404
+        assert status(b"127.0.0.1", b"b", b"X-Forwarded-Host: a.example", address="192.0.2.1") == 404
 
 
 @pytest.mark.parametrize(
