@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestServer
 from structlog.testing import capture_logs
 
 from waitroom.control.api.routes import Api
-from waitroom.control.audit.log import Entry
+from waitroom.control.audit.chain import Entry
 from waitroom.errors import StoreUnavailable
 
 ENTRIES = 3000  # more than is sent at once
