@@ -9,10 +9,12 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
+from waitroom.control.audit.keys import AuditKeys
 from waitroom.control.audit.log import STATE, STREAM, Audit
 from waitroom.control.auth.accounts import Actor, Role
 from waitroom.store.connection import connect
 
+KEYS = AuditKeys(["the key of the audit log in tests"])
 SOMEBODY = Actor("ada", Role.OPERATOR, "192.0.2.7", "dashboard")
 
 
@@ -23,7 +25,7 @@ async def redis_client(valkey: str) -> AsyncIterator[Redis]:
 
 
 async def written(redis: Redis, count: int, *, most: int = 1000) -> Audit:
-    audit = Audit(redis, max_entries=most)
+    audit = Audit(redis, KEYS, max_entries=most)
     for number in range(count):
         await audit.record(SOMEBODY, "change", room="shop", old={"rate": number}, new={"rate": number + 1}, note="wëil")
     return audit
@@ -50,13 +52,13 @@ async def test_entries_are_listed_newest_first(redis_client: Redis) -> None:
     assert (newest.address, newest.via, newest.at[-1]) == ("192.0.2.7", "dashboard", "Z")
     assert [one.new for one in rest] == [{"rate": 3}, {"rate": 2}, {"rate": 1}]
     assert (rest[0].old, rest[0].note, rest[0].room) == ({"rate": 2}, "wëil", "shop")
-    assert newest.previous == rest[0].hash
+    assert (newest.chain, rest[0].chain, rest[0].previous) == ("refused", "done", rest[1].hash)
     assert await audit.read(before=rest[0].id, count=1) == [rest[1]]
     assert [one async for one in audit.export()] == [*reversed(rest), newest]
 
 
 async def test_an_untouched_log_is_intact(redis_client: Redis) -> None:
-    verdict = await Audit(redis_client).verify()
+    verdict = await Audit(redis_client, KEYS).verify()
     assert (verdict.intact, verdict.entries, verdict.first) == (True, 0, None)
 
     audit = await written(redis_client, 5)
@@ -133,7 +135,7 @@ async def test_a_smaller_bound_is_reached_in_steps(redis_client: Redis) -> None:
 async def test_two_controllers_write_one_chain(valkey: str) -> None:
     async with connect(valkey, timeout_seconds=10) as one, connect(valkey, timeout_seconds=10) as other:
         await asyncio.gather(written(one, 40), written(other, 40))
-        verdict = await Audit(one).verify()
+        verdict = await Audit(one, KEYS).verify()
     assert (verdict.intact, verdict.entries) == (True, 80)
 
 
@@ -155,4 +157,4 @@ async def test_unreadable_entries_are_still_listed(redis_client: Redis) -> None:
 
 async def test_an_unavailable_store_stops_nobody(valkey: str) -> None:
     async with connect("unix:///nowhere/waitroom.sock", timeout_seconds=0.1) as gone:
-        await Audit(gone).record(SOMEBODY, "change")
+        await Audit(gone, KEYS).record(SOMEBODY, "change")

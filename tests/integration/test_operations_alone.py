@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from waitroom.control.audit.keys import AuditKeys
 from waitroom.control.audit.log import Audit
 from waitroom.control.auth.accounts import Actor, Role
 from waitroom.control.rooms.admission_loop import Admission
@@ -24,6 +25,7 @@ from waitroom.settings import RoomSettings, Settings
 from waitroom.store.connection import connect
 from waitroom.tokens import Ticket, Tokens
 
+KEYS = AuditKeys(["the key of the audit log in tests"])
 SECRETS = ["a secret of sixteen characters"]
 ADA = Actor("ada", Role.OPERATOR, "192.0.2.7", "dashboard")
 PILOT = Actor("autopilot", Role.OPERATOR, "", "autopilot")
@@ -61,7 +63,7 @@ async def desk(valkey: str) -> AsyncIterator[Desk]:
         admission = Admission(settings, store)
         await store.open(limits_of(settings))
         await admission.refresh()
-        yield Desk(store, admission, Audit(redis), settings)
+        yield Desk(store, admission, Audit(redis, KEYS), settings)
 
 
 async def test_a_change_shows_at_once_and_notifies_listeners(desk: Desk) -> None:
@@ -131,7 +133,7 @@ async def test_changes_by_the_shop_and_the_file_are_audited_once(desk: Desk, val
     await desk.store.open(limits_of(replace(desk.settings, max_active=3)))
     async with connect(valkey, timeout_seconds=10) as other:
         stores = [desk.store, QueueStore(desk.store._redis, "shop"), QueueStore(other, "shop")]
-        audits = [desk.audit, Audit(desk.store._redis), Audit(other)]
+        audits = [desk.audit, Audit(desk.store._redis, KEYS), Audit(other, KEYS)]
         outboxes = [AuditOutbox(audit, {"shop": store}) for audit, store in zip(audits, stores, strict=True)]
         await asyncio.gather(*(one.flush_all() for one in outboxes))
     entries = await desk.audit.read()
@@ -205,7 +207,7 @@ async def test_an_unavailable_store_is_reported(tmp_path: Path) -> None:
     async with connect(f"unix://{tmp_path}/nobody.sock", timeout_seconds=0.1) as redis:
         settings = RoomSettings("shop", "http://127.0.0.1:9")
         store = QueueStore(redis, "shop")
-        desk = Desk(store, Admission(settings, store), Audit(redis), settings)
+        desk = Desk(store, Admission(settings, store), Audit(redis, KEYS), settings)
         with pytest.raises(StoreUnavailable):
             await desk.change(state=RoomState.PAUSED)
         with pytest.raises(StoreUnavailable):

@@ -15,6 +15,8 @@ from waitroom.control.api.routes import Api
 from waitroom.control.app import make_app
 from waitroom.control.audit.account_changes import CHECK_SECONDS as ACCOUNTS_SECONDS
 from waitroom.control.audit.account_changes import RECORDED_FILE, AccountWatcher
+from waitroom.control.audit.anchors import ANCHORS_FILE, Anchors
+from waitroom.control.audit.keys import load_keys
 from waitroom.control.audit.log import Audit
 from waitroom.control.auth.accounts import (
     ACCOUNTS_FILE,
@@ -45,7 +47,7 @@ from waitroom.jobs import Jobs
 from waitroom.metrics.recorder import METRICS_DIR
 from waitroom.metrics.upstream_window import UpstreamWindow
 from waitroom.process.child import Child, run_child
-from waitroom.process.data_dir import protect_files
+from waitroom.process.data_dir import AUDIT_KEY_FILE, SECRET_FILE, protect_files
 from waitroom.queue.store import QueueStore
 from waitroom.queue.view import RoomView
 from waitroom.settings import RoomSettings
@@ -61,7 +63,7 @@ STATS_SECONDS = 1.0  # as often as the edge workers write
 RECORDS_TIMEOUT_SECONDS = 2.0
 
 # Files of `data_dir` that grant access. A copy, such as a restored backup, may have other modes than the original.
-PRIVATE_FILES = ("secret", ACCOUNTS_FILE, RECORDED_FILE, LOCAL_TOKEN_FILE)
+PRIVATE_FILES = (SECRET_FILE, AUDIT_KEY_FILE, ANCHORS_FILE, ACCOUNTS_FILE, RECORDED_FILE, LOCAL_TOKEN_FILE)
 
 
 async def serve(child: Child) -> None:
@@ -82,7 +84,8 @@ async def serve(child: Child) -> None:
     rooms = Rooms(
         settings, admissions, watch, lambda room: controllers[room].described(), gateway_hints=store_watch.hints
     )
-    audit, history = Audit(records), History(records)
+    keys = load_keys(Path(settings.data_dir), settings.audit_key, settings.accepted_audit_keys)
+    audit, history = Audit(records, keys, Anchors(Path(settings.data_dir))), History(records)
     feed = Feed(rooms.described)
     operations = Operations(rooms, admissions, stores, audit, settings.secrets, changed=feed.notify)
     for room, admission in zip(settings.rooms, admissions, strict=True):
@@ -112,6 +115,7 @@ async def serve(child: Child) -> None:
             jobs.run("autopilot", autopilots.run)
             jobs.every(ACCOUNTS_SECONDS, "account changes", account_watcher.check)
             jobs.every(FLUSH_SECONDS, "audit outbox", AuditOutbox(audit, stores).flush_all)
+            jobs.every(FLUSH_SECONDS, "newest audit entries", audit.observe)
             if settings.webhooks:
                 webhooks = Webhooks(
                     settings.webhooks,

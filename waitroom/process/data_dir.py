@@ -22,6 +22,8 @@ from waitroom.process.append_only_file import FOLDER
 
 log = structlog.get_logger()
 
+SECRET_FILE = "secret"  # noqa: S105 - a file's name
+AUDIT_KEY_FILE = "audit_key"
 LOCK_SECONDS = 15.0
 POLL_SECONDS = 0.02
 STORE_LOG = "store.log"

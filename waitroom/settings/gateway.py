@@ -185,6 +185,28 @@ class Settings:
             unset="no file",
         ),
     ] = None
+    audit_key: Annotated[
+        Annotated[StrictStr, AfterValidator(validators.signing_secret)] | None,
+        About(
+            "The key that signs the audit log, so that whoever can write to the store can't alter it unnoticed: at "
+            f"least {validators.SECRET_LENGTH} characters; `waitroom secret` generates one.",
+            "Set it, to the same value on all gateways, if several machines share a redis_url.",
+            example='"..."',
+            unset="generated at the first start, in the file audit_key in data_dir",
+            confidential=True,
+        ),
+    ] = field(default=None, repr=False)
+    accepted_audit_keys: Annotated[
+        tuple[Annotated[StrictStr, AfterValidator(validators.signing_secret)], ...],
+        About(
+            "Other keys that verify the audit log: earlier ones and, while you replace the key on several gateways, "
+            "the next one. docs/access.md describes the steps.",
+            "Keep an earlier key for as long as the log has entries that it signed.",
+            example='["..."]',
+            unset="only audit_key",
+            confidential=True,
+        ),
+    ] = field(default=(), repr=False)
     grace_seconds: Annotated[
         StrictFloat,
         Field(ge=0, le=3600),

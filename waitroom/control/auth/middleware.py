@@ -21,7 +21,6 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from waitroom.budgets import TokenBucket
 from waitroom.control.auth.accounts import AccountRegistry, Accounts, AccountsError, Actor, ApiToken, Role
 from waitroom.control.auth.login_store import LoginStore
 from waitroom.control.auth.request_source import SAFE_METHODS, RequestSource, is_same_origin, request_source
@@ -50,8 +49,6 @@ PAGE_HEADERS = {
     "Referrer-Policy": "same-origin",
 }
 MAX_RECORDED_PATH = 200
-REFUSAL_RECORDS_BURST = 30
-REFUSAL_RECORDS_PER_SECOND = 0.5
 
 ACTOR = web.RequestKey("actor", Actor)
 
@@ -127,9 +124,6 @@ class Access:
         self._local_token = local_token
         self._registry = AccountRegistry(Path(settings.data_dir), settings.users)
         self._trusted = TrustedProxies(settings.trusted_proxies)
-        # Strangers must not push all other entries out of the audit log.
-        self._refusals = TokenBucket(REFUSAL_RECORDS_PER_SECOND, REFUSAL_RECORDS_BURST)
-        self._omitted = 0
         self._last_error = ""
         environment = Environment(
             loader=FileSystemLoader(resource_path("templates") / "admin"), autoescape=True, undefined=StrictUndefined
@@ -176,14 +170,7 @@ class Access:
         note: str = "",
         outcome: str = "done",
     ) -> None:
-        """Records an entry; refusals are limited to a number per minute."""
-        if outcome == "refused":
-            if not self._refusals.take(time.monotonic()):
-                self._omitted += 1
-                return
-            if self._omitted:
-                note = f"{note} ({self._omitted} earlier refusals not recorded)"
-                self._omitted = 0
+        """Records an entry."""
         try:
             await self._audit.record(actor, action, old=old, new=new, note=note, outcome=outcome)
         except StoreUnavailable as error:

@@ -1,36 +1,59 @@
--- Appends an entry to the audit log if the newest entry is still the one that it was chained to; otherwise another
+-- Appends an entry, if the chain's newest entry is still the one that it was chained to; otherwise another
 -- controller was first, and the caller chains it again.
--- KEYS: the entries; the state of the list.
--- ARGV: the hash that the entry was chained to; its own hash; the entry; the most entries kept; idempotency key; the
--- hash before the first entry; and, for an event that several controllers may find, its source and its number there.
+-- KEYS: the entries; the state of the chain; the state of the other chain, whose ids must not be used again.
+-- ARGV: the hash that the entry was chained to, and its number in the chain; its own hash; the entry; how many of the
+-- oldest entries to drop; idempotency key; the hash before the first entry; the id of the signing key, '' to sign nothing;
+-- the signatures of the entry and of the chain's head; the keys that were replaced; and, for an event that several controllers may
+-- find, its source and its number there.
 -- Returns the entry's id, nil if another entry was first, or '' if the event has been written before.
-local ENTRIES, STATE = unpack(KEYS)
-local chained_to, hash, entry, most, idempotency_key, first_hash, source, number = unpack(ARGV)
-local DROPPED_PER_CALL = 100
+local ENTRIES, STATE, OTHER_STATE = unpack(KEYS)
+local chained_to, number, hash, entry, drop, idempotency_key, first_hash = unpack(ARGV, 1, 7)
+local key, mac, head_mac, replaced, source, event = unpack(ARGV, 8)
 
 local written = 'written:' .. source
-if source ~= '' and tonumber(redis.call('HGET', STATE, written) or 0) >= tonumber(number) then
+if source ~= '' and tonumber(redis.call('HGET', STATE, written) or 0) >= tonumber(event) then
   return ''
 end
 if redis.call('HGET', STATE, 'word') == idempotency_key then
   return redis.call('HGET', STATE, 'id')
 end
-if (redis.call('HGET', STATE, 'hash') or first_hash) ~= chained_to then
+local newest, added = unpack(redis.call('HMGET', STATE, 'hash', 'added'))
+if (newest or first_hash) ~= chained_to or tonumber(added or 0) ~= tonumber(number) - 1 then
   return false
 end
-local id = redis.call('XADD', ENTRIES, '*', 'entry', entry, 'previous', chained_to, 'hash', hash)
-redis.call('HSET', STATE, 'hash', hash, 'id', id, 'word', idempotency_key)
-redis.call('HINCRBY', STATE, 'added', 1)
-if source ~= '' then
-  redis.call('HSET', STATE, written, number)
+
+local function parts(id)
+  local ms, sequence = string.match(id or '', '^(%d+)%-(%d+)$')
+  return tonumber(ms or 0), tonumber(sequence or 0)
 end
-local excess = math.min(redis.call('XLEN', ENTRIES) - tonumber(most), DROPPED_PER_CALL)
-if excess > 0 then
-  for _, dropped in ipairs(redis.call('XRANGE', ENTRIES, '-', '+', 'COUNT', excess)) do
-    local dropped_id, fields = dropped[1], dropped[2]
-    redis.call('HSET', STATE, 'trimmed_hash', fields[6])
-    redis.call('XDEL', ENTRIES, dropped_id)
+
+-- Ids ascend over both chains.
+local id = '*'
+local time = redis.call('TIME')
+local ms, sequence = parts(redis.call('HGET', OTHER_STATE, 'id'))
+if ms >= time[1] * 1000 + math.floor(time[2] / 1000) then
+  local last = redis.call('XREVRANGE', ENTRIES, '+', '-', 'COUNT', 1)[1]
+  local own_ms, own_sequence = parts(last and last[1])
+  if own_ms > ms or (own_ms == ms and own_sequence > sequence) then
+    ms, sequence = own_ms, own_sequence
   end
-  redis.call('HINCRBY', STATE, 'trimmed', excess)
+  id = string.format('%.0f-%.0f', ms, sequence + 1)
+end
+
+-- Version 0.2 and older read the hash of a dropped entry by its place, after the value of the third field.
+id = redis.call('XADD', ENTRIES, id, 'entry', entry, 'previous', chained_to, 'hash', hash, 'key', key, 'mac', mac)
+redis.call('HSET', STATE, 'hash', hash, 'id', id, 'word', idempotency_key, 'added', number)
+if key ~= '' then
+  redis.call('HSET', STATE, 'key', key, 'mac', head_mac, 'signed', number, 'replaced', replaced)
+end
+if source ~= '' then
+  redis.call('HSET', STATE, written, event)
+end
+if tonumber(drop) > 0 then
+  for _, dropped in ipairs(redis.call('XRANGE', ENTRIES, '-', '+', 'COUNT', drop)) do
+    redis.call('HSET', STATE, 'trimmed_hash', dropped[2][6])
+    redis.call('XDEL', ENTRIES, dropped[1])
+  end
+  redis.call('HINCRBY', STATE, 'trimmed', drop)
 end
 return id
