@@ -12,9 +12,9 @@ from structlog.testing import capture_logs
 
 from support.unsigned_audit import is_intact_to_an_older_version, write_unsigned
 from waitroom.control.audit.anchors import ANCHORS_FILE, Anchors
-from waitroom.control.audit.chain import FIRST_HASH, chain_hash
+from waitroom.control.audit.chain import FIRST_HASH, MARKER, chain_hash
 from waitroom.control.audit.keys import AuditKeys, load_keys
-from waitroom.control.audit.log import MARKER, REFUSED_STATE, REFUSED_STREAM, STATE, STREAM, Audit
+from waitroom.control.audit.log import REFUSED_STATE, REFUSED_STREAM, STATE, STREAM, Audit
 from waitroom.control.audit.refusals import BURST
 from waitroom.control.auth.accounts import Actor, Role
 from waitroom.store.connection import connect

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from waitroom.control.audit.keys import AuditKeys
 
 FIRST_HASH = "0" * 64
+# The action of the entry that comes between unsigned and signed ones, and where the key was replaced.
+MARKER = "audit_key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,6 @@ class Chain:
             self._last = id_.decode()
 
     def _add(self, id_: str, fields: Mapping[bytes, bytes]) -> None:
-        self._signed_last = False
         previous, hash_, key, mac = (_text(fields, name) for name in (b"previous", b"hash", b"key", b"mac"))
         number = self._trimmed + self._count
         if previous != self._hash:
@@ -173,8 +174,11 @@ class Chain:
         elif chain_hash(previous, fields.get(b"entry", b"")) != hash_:
             self._flaw = f"Entry {id_} was altered."
         elif key or mac:
+            if self._last is not None and not self._signed_last and not _is_marker(fields):
+                self._flaw = f"The signature of entry {self._last} was removed."
             self._check_signature(id_, number, hash_, key, mac)
         else:
+            self._signed_last = False
             self._unsigned += 1
             if self._key and self._unsigned_since is None:
                 self._unsigned_since = id_
@@ -187,6 +191,8 @@ class Chain:
 
     def _check_signature(self, id_: str, number: int, hash_: str, key: str, mac: str) -> None:
         self._signed_last = True
+        if self._flaw:
+            return
         if key not in self._keys.ids:
             self._unknown.setdefault(key, id_)
         elif not self._keys.is_valid(mac, key, *entry_parts(self._name, number, hash_)):
@@ -230,8 +236,8 @@ class Chain:
                 f"Entry {self._unsigned_since} and perhaps others are not signed, although older ones are: a gateway "
                 "of an older version wrote them, or somebody else with access to the store."
             )
-        # An older version leaves the signature of the head as it was.
-        if (self._signed_last if self._count else head.key) and not signed:
+        # An older version leaves the signature of the head as it was, so that it no longer fits.
+        if (self._signed_last if self._count else bool(head.key)) is not signed:
             return "The state stored beside the entries was altered: the oldest or the newest ones may be missing."
         return ""
 
@@ -272,6 +278,10 @@ def id_order(id_: str) -> tuple[int, int]:
     """Returns an id as numbers, by which ids are in order of time."""
     time, _, number = id_.partition("-")
     return int(time), int(number)
+
+
+def _is_marker(fields: Mapping[bytes, bytes]) -> bool:
+    return parse_entry(b"0-0", fields, "").action == MARKER
 
 
 def _text(fields: Mapping[bytes, bytes], name: bytes) -> str:

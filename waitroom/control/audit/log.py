@@ -29,6 +29,7 @@ from redis.asyncio import Redis
 from waitroom.control.audit.anchors import Anchors
 from waitroom.control.audit.chain import (
     FIRST_HASH,
+    MARKER,
     Anchor,
     Chain,
     Entry,
@@ -61,7 +62,6 @@ REFUSED_STATE = "waitroom:{audit}:refused_state"
 MAX_ATTEMPTS = 50
 MAX_DROPPED = 100  # by one write
 PAGE_SIZE = 1000
-MARKER = "audit_key"
 _GATEWAY = Actor("gateway", Role.ADMIN, "", "gateway")
 
 
