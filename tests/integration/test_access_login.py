@@ -12,7 +12,7 @@ from support.admin_app import TOTP, WORDS, Admin
 from waitroom.control.auth.accounts import Role
 from waitroom.control.auth.login import WRONG_CREDENTIALS
 from waitroom.control.auth.passwords import PasswordChecker, TooBusyError
-from waitroom.control.auth.session_cookie import SESSION_SECONDS
+from waitroom.control.auth.session_cookie import DEVICE_SECONDS, SESSION_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -49,9 +49,9 @@ async def test_the_response_is_the_same_whatever_was_wrong(admin: Admin, monkeyp
     checked: list[str] = []
     verify = PasswordChecker.verify
 
-    async def watched(self: PasswordChecker, password: str, hashed: str) -> bool:
+    async def watched(self: PasswordChecker, password: str, hashed: str, source: str, *, known: bool) -> bool:
         checked.append(hashed)
-        return await verify(self, password, hashed)
+        return await verify(self, password, hashed, source, known=known)
 
     monkeypatch.setattr(PasswordChecker, "verify", watched)
     pages = set()
@@ -106,8 +106,30 @@ async def test_attempts_are_throttled_with_retry_after(admin: Admin) -> None:
     assert (await admin.log_in("vera")).status == 303, "others aren't"
 
 
+async def test_a_known_device_gets_in_while_strangers_try_its_users_name(admin: Admin) -> None:
+    answer = await admin.log_in("otto")
+    [device] = answer.devices
+    attributes = set(device.split("; ")[1:])
+    assert attributes == {"HttpOnly", "SameSite=Strict", "Path=/login", f"Max-Age={DEVICE_SECONDS}"}
+    known = {"Cookie": device.partition(";")[0]}
+    while (await admin.log_in("otto", "incorrect horse")).status != 429:
+        pass
+    assert (await admin.log_in("otto")).status == 429
+    assert (await admin.log_in("otto", headers={"Cookie": known["Cookie"][:-1]})).status == 429, "a made-up device"
+    assert (await admin.log_in("vera", "incorrect horse", headers=known)).status == 403, "it is otto's, not vera's"
+    for _ in range(2):
+        answer = await admin.log_in("otto", headers=known)
+        assert answer.status == 303
+        known = {"Cookie": answer.devices[0].partition(";")[0]}
+    # Its own attempts are limited, too.
+    answers = [await admin.log_in("otto", "incorrect horse", headers=known) for _ in range(7)]
+    assert [one.status for one in answers] == [403] * 6 + [429]
+    assert all(one.devices == [] for one in answers)
+    assert (await admin.get("/api/v1/me", known)).status == 401, "it is no login"
+
+
 async def test_too_many_concurrent_logins_are_asked_to_retry(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def busy(*_: object) -> bool:
+    async def busy(*_: object, known: bool) -> bool:
         raise TooBusyError("so many")
 
     monkeypatch.setattr(PasswordChecker, "verify", busy)

@@ -10,7 +10,15 @@ import pytest
 from redis.asyncio import Redis
 
 from support.gateway_process import eventually
-from waitroom.control.auth.login_store import ADDRESS_BACKOFF, COUNTER_SECONDS, NAME_BACKOFF, PREFIX, LoginStore
+from waitroom.control.auth.login_store import (
+    ADDRESS_BACKOFF,
+    COUNTER_SECONDS,
+    DEVICE_BACKOFF,
+    EVERYWHERE_BACKOFF,
+    NAME_BACKOFF,
+    PREFIX,
+    LoginStore,
+)
 from waitroom.store.connection import connect
 
 pytestmark = pytest.mark.slow
@@ -57,9 +65,42 @@ async def pauses(clock: Clock, tries: int, attempt: Callable[[int], Awaitable[fl
     return found
 
 
-async def test_after_a_few_attempts_each_pause_for_a_name_doubles(store: LoginStore, clock: Clock) -> None:
-    found = await pauses(clock, 12, lambda n: store.attempt("anna", f"198.51.100.{n}"))
-    assert found == [0] * (NAME_BACKOFF.free + 1) + [1, 2, 4, 8, 16, 32, 60, 60]
+async def test_after_a_few_attempts_with_a_name_each_pause_doubles(store: LoginStore, clock: Clock) -> None:
+    found = await pauses(clock, 12, lambda _: store.attempt("anna", HOME))
+    free = [0] * (NAME_BACKOFF.free + 1)
+    assert found[: len(free)] == free
+    assert found[len(free) :] == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+async def test_strangers_lock_no_name_out_elsewhere(store: LoginStore, clock: Clock) -> None:
+    """One who tries a name as often as they may, from some addresses, delays nobody at another one."""
+    for n in range(5):
+        while (wait := await store.attempt("anna", f"198.51.100.{n}")) < NAME_BACKOFF.max_seconds:
+            clock.forward(wait)
+    for _ in range(NAME_BACKOFF.free):
+        assert await store.attempt("anna", HOME) == 0
+
+
+async def test_a_known_device_has_attempts_of_its_own(store: LoginStore, clock: Clock, redis_client: Redis) -> None:
+    everywhere = await pauses(clock, EVERYWHERE_BACKOFF.free + 4, lambda n: store.attempt("anna", f"2001:db8:{n:x}::1"))
+    assert everywhere == [0] * (EVERYWHERE_BACKOFF.free + 1) + [1, 2, 4]
+    while await store.attempt("anna", HOME) < EVERYWHERE_BACKOFF.max_seconds:
+        clock.forward(EVERYWHERE_BACKOFF.max_seconds)
+    found = await pauses(clock, 8, lambda _: store.attempt("anna", HOME, "a-device"))
+    assert found == [0] * (DEVICE_BACKOFF.free + 1) + [1, 2]
+    assert await store.attempt("anna", HOME, "another-device") == 0
+    await store.succeeded("anna", HOME, "a-device")
+    assert await store.attempt("anna", HOME, "a-device") == 0
+    assert await store.attempt("anna", HOME) > 0, "others still wait"
+    async for key in redis_client.scan_iter(f"{PREFIX}:tries:*"):
+        assert b"anna" not in key
+        assert b"a-device" not in key
+
+
+async def test_names_that_share_a_counter_cannot_be_found_without_the_key(redis_client: Redis) -> None:
+    for key in ("one", "another"):
+        await LoginStore(redis_client, key=key).attempt("anna", HOME)
+    assert await redis_client.dbsize() == 6
 
 
 async def test_pauses_for_an_address_double_whatever_names_it_tries(store: LoginStore, clock: Clock) -> None:
@@ -68,7 +109,7 @@ async def test_pauses_for_an_address_double_whatever_names_it_tries(store: Login
 
 
 async def test_concurrent_attempts_count_like_sequential_ones(store: LoginStore) -> None:
-    waits = await asyncio.gather(*(store.attempt("anna", f"198.51.100.{n}") for n in range(50)))
+    waits = await asyncio.gather(*(store.attempt("anna", HOME) for _ in range(50)))
     assert sum(wait == 0 for wait in waits) == NAME_BACKOFF.free + 1
 
 
@@ -86,11 +127,12 @@ async def test_success_clears_the_name_and_one_attempt_of_the_address(store: Log
     for _ in range(3):
         await store.attempt("anna", HOME)
     await store.succeeded("anna", HOME)
-    [address] = [key async for key in redis_client.scan_iter(f"{PREFIX}:tries:*")]
-    assert b"address" in address
-    assert await redis_client.hget(address, "tries") == b"2"
+    left = [key async for key in redis_client.scan_iter(f"{PREFIX}:tries:*")]
+    assert sorted(key.split(b":")[-2] for key in left) == [b"address", b"everywhere"]
+    for key in left:
+        assert await redis_client.hget(key, "tries") == b"2"
     await store.succeeded("nobody", "192.0.2.1")
-    assert await redis_client.dbsize() == 1, "nothing is made by it"
+    assert await redis_client.dbsize() == 2, "nothing is made by it"
 
 
 async def test_a_success_clears_no_attempts_with_other_names(store: LoginStore, clock: Clock) -> None:
@@ -110,7 +152,7 @@ async def test_attempts_expire_and_use_bounded_memory(store: LoginStore, redis_c
     async for key in redis_client.scan_iter("*"):
         assert 0 < await redis_client.pttl(key) <= COUNTER_SECONDS * 1000
         kind, counter = key.decode().split(":")[-2:]
-        assert kind in {"name", "address"}
+        assert kind in {"name", "address", "everywhere"}
         assert len(counter) == 4, "there are 65,536 of a kind, whatever is typed in"
 
 

@@ -19,7 +19,7 @@ from waitroom.control.auth.login import Login
 from waitroom.control.auth.login_store import LoginStore
 from waitroom.control.auth.middleware import ACTOR, Access
 from waitroom.control.auth.passwords import PasswordChecker
-from waitroom.control.auth.session_cookie import COOKIE
+from waitroom.control.auth.session_cookie import COOKIE, DEVICE_COOKIE
 from waitroom.control.dashboard.feed import Feed, Room, add_feed
 from waitroom.control.monitoring.readiness import WorkerReports
 from waitroom.errors import StoreUnavailable
@@ -73,6 +73,7 @@ class Answer:
         self.status, self.headers, self.text = raw.status, raw.headers, text
         set_cookies = [one for one in raw.headers.getall("Set-Cookie", []) if one.startswith(f"{COOKIE}=")]
         self.set_cookie = set_cookies[0] if set_cookies else None
+        self.devices = [one for one in raw.headers.getall("Set-Cookie", []) if one.startswith(f"{DEVICE_COOKIE}=")]
         self.type = raw.content_type
 
     @property
@@ -155,7 +156,7 @@ class Gone(LoginStore):
     def __init__(self) -> None:
         pass
 
-    async def attempt(self, name: str, address: str) -> float:
+    async def attempt(self, name: str, address: str, device: str | None = None) -> float:
         raise StoreUnavailable("gone")
 
     async def ended(self, session: str) -> bool:

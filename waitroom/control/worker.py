@@ -92,7 +92,7 @@ async def serve(child: Child) -> None:
         controllers[room.name] = _controller(room, admission, decision_logs[room.name], operations)
     autopilots = Controllers(list(controllers.values()), watch)
     local_token = new_local_token()
-    access = Access(settings, LoginStore(redis), audit, local_token)
+    access = Access(settings, LoginStore(redis, key=settings.secrets[0]), audit, local_token)
     account_watcher = AccountWatcher(Path(settings.data_dir), settings.users, audit)
     passwords = PasswordChecker()
     workers = WorkerReports()

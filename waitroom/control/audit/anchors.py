@@ -1,4 +1,4 @@
-"""What this gateway has seen of the audit log, in a file outside the store: nobody can put another log in its place."""
+"""The newest audit entries seen by this gateway, in a file outside the store: nobody can put another log in place."""
 
 from __future__ import annotations
 

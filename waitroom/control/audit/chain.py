@@ -115,7 +115,7 @@ class Head(NamedTuple):
 
     @classmethod
     def parse(cls, state: Mapping[str, str]) -> Head:
-        """Returns the head that a state says; numbers that are none are 0, which verification finds."""
+        """Returns the head that a state says; unreadable numbers count as 0, which verification finds."""
         added, trimmed, signed = (
             int(text) if (text := state.get(name, "0")).isdecimal() else 0 for name in ("added", "trimmed", "signed")
         )
@@ -135,7 +135,7 @@ class Chain:
         name: The chain's name.
         state: The state stored beside the list when the oldest entry was read.
         keys: The keys that are known.
-        anchor: What this gateway has seen, if anything.
+        anchor: The newest entry that this gateway has seen, if any.
     """
 
     def __init__(self, name: str, state: Mapping[str, str], keys: AuditKeys, anchor: Anchor | None = None) -> None:

@@ -2,7 +2,7 @@
 
 Each list is a chain. An entry's hash is SHA-256 over the previous hash and the entry in canonical JSON, and its
 signature an HMAC of that hash and the entry's number, by a key that isn't in the store. So is the signature of the
-chain's head. Whoever can write to the store can't remove, alter or reorder entries unnoticed: see `chain.Chain`.
+chain's head. Nobody who can write to the store can remove, alter or reorder entries unnoticed: see `chain.Chain`.
 Attempts are in a list of their own, so that nobody can push out what was done by being refused.
 
 A list is a bounded stream: the oldest entries are dropped once there are too many. The number of dropped entries and
@@ -86,7 +86,7 @@ class Audit:
     Args:
         redis: A client that returns bytes.
         keys: The keys that sign; the same for all gateways of the store.
-        anchors: What this gateway has seen; None remembers nothing.
+        anchors: The newest entries that this gateway has seen; None remembers nothing.
         max_entries: The number of entries about what was done to keep.
         max_refused: The number of refused attempts to keep.
     """

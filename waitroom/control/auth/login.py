@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import hmac
 import math
 import secrets
 from urllib.parse import parse_qs
 
 from aiohttp import web
 
+from waitroom.budgets import neighbourhood
 from waitroom.control.auth.accounts import Actor, Role, User
 from waitroom.control.auth.middleware import ACTOR, FORM, LOGIN, LOGOUT, Access, RefusedError
 from waitroom.control.auth.passwords import PasswordChecker, TooBusyError, dummy_hash, matching_step
 from waitroom.control.auth.request_source import RequestSource, is_same_origin, safe_path
-from waitroom.control.auth.session_cookie import COOKIE, SESSION_SECONDS, AdminSession
+from waitroom.control.auth.session_cookie import (
+    COOKIE,
+    DEVICE_COOKIE,
+    DEVICE_SECONDS,
+    SESSION_SECONDS,
+    AdminSession,
+    Device,
+    DeviceCookies,
+)
 from waitroom.control.http import RequestError, read_body
-from waitroom.errors import StoreUnavailable
+from waitroom.errors import InvalidTokenError, StoreUnavailable
 
 MAX_FORM_BYTES = 8 << 10
 MAX_NAME_LENGTH = 64
@@ -29,6 +39,7 @@ class Login:
     def __init__(self, access: Access, passwords: PasswordChecker) -> None:
         self._access = access
         self._passwords = passwords
+        self._devices = DeviceCookies(access.secrets)
 
     def install(self, app: web.Application) -> None:
         """Adds its handlers to an application; they require the middleware of `Access`."""
@@ -59,8 +70,9 @@ class Login:
         user = users.get(name)
         # The name of an unknown user is not recorded: it may be a mistyped password.
         actor = Actor("unknown" if user is None else user.name, Role.VIEWER, source.address, "dashboard")
+        device = self._known_device(request, name)
         try:
-            wait = await self._access.store.attempt(name, source.address)
+            wait = await self._access.store.attempt(name, source.address, device)
             if wait:
                 seconds = math.ceil(wait)
                 await self._access.record(actor, "login", note="too many attempts", outcome="refused")
@@ -68,11 +80,13 @@ class Login:
                 response = self._page(429, message, next=target, name=name)
                 response.headers["Retry-After"] = str(seconds)
                 return response
-            reason = await self._refusal_reason(user, name, form, users)
+            known = device is not None
+            correct = await self._is_correct(user, name, form, users, source, known=known)
+            reason = await self._refusal_reason(user, name, form, correct=correct)
             if reason or user is None:
                 await self._access.record(actor, "login", note=reason, outcome="refused")
                 return self._page(403, WRONG_CREDENTIALS, next=target, name=name)
-            await self._access.store.succeeded(name, source.address)
+            await self._access.store.succeeded(name, source.address, device)
         except TooBusyError as error:
             raise RefusedError(
                 503, "Too many logins", "Too many logins are in progress. Try again.", retry_after=5
@@ -83,10 +97,32 @@ class Login:
         await self._access.record(Actor(user.name, user.role, source.address, "dashboard"), "login")
         return self._start_session(user, target, secure=source.secure)
 
-    async def _refusal_reason(self, user: User | None, name: str, form: dict[str, str], users: dict[str, User]) -> str:
-        """Returns why a login is refused, for the audit log; empty if it isn't. Takes as long whatever the reason."""
+    async def _is_correct(
+        self,
+        user: User | None,
+        name: str,
+        form: dict[str, str],
+        users: dict[str, User],
+        source: RequestSource,
+        *,
+        known: bool,
+    ) -> bool:
+        """Whether the password is correct. Takes as long for an unknown user. Raises `TooBusyError`."""
         hashed = dummy_hash(name, [one.password_hash for one in users.values()]) if user is None else user.password_hash
-        correct = await self._passwords.verify(form.get("password", ""), hashed)
+        queue = name if known else neighbourhood(source.address)
+        return await self._passwords.verify(form.get("password", ""), hashed, queue, known=known) and user is not None
+
+    def _known_device(self, request: web.Request, name: str) -> str | None:
+        """Returns the id of the client's device if the user of this name has logged in from it before."""
+        value = request.cookies.get(DEVICE_COOKIE)
+        try:
+            device = None if value is None else self._devices.read(value, self._access.now())
+        except InvalidTokenError:
+            return None
+        return device.id if device is not None and hmac.compare_digest(_bytes(device.name), _bytes(name)) else None
+
+    async def _refusal_reason(self, user: User | None, name: str, form: dict[str, str], *, correct: bool) -> str:
+        """Returns why a login is refused, for the audit log; empty if it isn't. Takes as long whatever the reason."""
         secret = None if user is None else user.totp_secret
         step = matching_step(secret or _DUMMY_SECRET, form.get("code", ""), self._access.now())
         if user is None:
@@ -110,6 +146,16 @@ class Login:
             self._access.cookies.sign(session),
             max_age=SESSION_SECONDS,
             path="/",
+            secure=secure,
+            httponly=True,
+            samesite="Strict",
+        )
+        device = Device(user.name, secrets.token_urlsafe(16), int(self._access.now()) + DEVICE_SECONDS)
+        response.set_cookie(
+            DEVICE_COOKIE,
+            self._devices.sign(device),
+            max_age=DEVICE_SECONDS,
+            path=LOGIN,
             secure=secure,
             httponly=True,
             samesite="Strict",
@@ -147,3 +193,7 @@ async def _read_form(request: web.Request) -> dict[str, str]:
     except ValueError as error:
         raise RefusedError(400, "Invalid form", "The form of the login page has four fields.") from error
     return {name: values[0] for name, values in fields.items()}
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")

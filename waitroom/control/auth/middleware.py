@@ -118,6 +118,7 @@ class Access:
         now: Callable[[], float] = time.time,
     ) -> None:
         self.store = store
+        self.secrets = settings.secrets
         self.cookies = AdminCookies(settings.secrets)
         self.now = now
         self._audit = audit

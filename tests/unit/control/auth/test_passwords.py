@@ -15,6 +15,7 @@ from waitroom.control.auth import passwords
 from waitroom.control.auth.passwords import (
     MAX_CONCURRENT_CHECKS,
     MAX_WAITING_CHECKS,
+    MAX_WAITING_EACH,
     PasswordChecker,
     TooBusyError,
     dummy_hash,
@@ -26,6 +27,7 @@ from waitroom.control.auth.passwords import (
 )
 from waitroom.settings.validators import password_hash, totp_secret
 
+HOME = "203.0.113.9"
 WORDS = "correct horse battery"
 QUICK = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(WORDS)
 MOST = MAX_CONCURRENT_CHECKS + MAX_WAITING_CHECKS
@@ -43,18 +45,18 @@ def checks():
 
 async def test_only_the_exact_password_is_correct(checks):
     for wrong in ("", WORDS[:-1], WORDS + " ", WORDS.upper(), QUICK, "x" * 100_000):
-        assert not await checks.verify(wrong, QUICK)
-    assert await checks.verify(WORDS, QUICK)
+        assert not await checks.verify(wrong, QUICK, HOME)
+    assert await checks.verify(WORDS, QUICK, HOME)
 
 
 async def test_composed_and_decomposed_letters_are_equal(checks):
     hashed = hash_password("straße café menu")
-    assert await checks.verify("straße café menu", hashed)
+    assert await checks.verify("straße café menu", hashed, HOME)
 
 
 async def test_invalid_hashes_match_nothing(checks):
     for hashed in ("", "x", "$argon2id$v=19$m=8,t=1,p=1$", WORDS):
-        assert not await checks.verify(WORDS, hashed)
+        assert not await checks.verify(WORDS, hashed, HOME)
 
 
 def test_hashes_are_accepted_by_the_settings_and_salted():
@@ -78,27 +80,93 @@ async def test_concurrent_and_waiting_checks_are_bounded(checks, monkeypatch):
         return True
 
     monkeypatch.setattr(passwords, "_verify", slow)
-    waiting = [asyncio.ensure_future(checks.verify(WORDS, QUICK)) for _ in range(MOST)]
+    waiting = [asyncio.ensure_future(checks.verify(WORDS, QUICK, str(n))) for n in range(MOST)]
     await asyncio.sleep(0)
     asyncio.get_running_loop().call_later(10, gate.set)  # so that a failing test ends
     with pytest.raises(TooBusyError):
-        await checks.verify(WORDS, QUICK)
+        await checks.verify(WORDS, QUICK, HOME)
     gate.set()
     assert all(await asyncio.gather(*waiting))
     assert most <= MAX_CONCURRENT_CHECKS
-    assert await checks.verify(WORDS, QUICK), "another check is accepted"
+    assert await checks.verify(WORDS, QUICK, HOME), "another check is accepted"
 
 
 async def test_cancelled_checks_free_their_places(checks, monkeypatch):
     gate = threading.Event()
     monkeypatch.setattr(passwords, "_verify", lambda *_: gate.wait(30))
-    waiting = [asyncio.ensure_future(checks.verify(WORDS, QUICK)) for _ in range(MOST)]
+    waiting = [asyncio.ensure_future(checks.verify(WORDS, QUICK, str(n))) for n in range(MOST)]
     await asyncio.sleep(0)
     for one in waiting:
         one.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
     gate.set()
-    assert await checks.verify(WORDS, QUICK)
+    assert await checks.verify(WORDS, QUICK, HOME)
+
+
+class Checked:
+    """Checks that take until they are let go, in the order in which they begin."""
+
+    def __init__(self, monkeypatch):
+        self.begun, self.gate = [], threading.Semaphore(0)
+        monkeypatch.setattr(passwords, "_verify", self._verify)
+
+    def _verify(self, password, _hashed):
+        self.begun.append(password)
+        return self.gate.acquire(timeout=30)
+
+
+async def test_many_checks_of_one_source_delay_no_other_by_more_than_one(monkeypatch):
+    checked, checks = Checked(monkeypatch), PasswordChecker(1)
+
+    def ask(password, source, *, known=False):
+        return asyncio.ensure_future(checks.verify(password, QUICK, source, known=known))
+
+    try:
+        flood = [ask(f"made up {n}", "192.0.2.66") for n in range(30)]
+        await asyncio.sleep(0)
+        operator, known = ask("operator", HOME), ask("known", "ada", known=True)
+        for _ in range(MAX_WAITING_EACH + 3):
+            checked.gate.release()
+        assert all(await asyncio.gather(operator, known))
+        answers = await asyncio.gather(*flood, return_exceptions=True)
+    finally:
+        checks.close()
+    assert checked.begun[:4] == ["made up 0", "known", "made up 1", "operator"]
+    assert sum(isinstance(answer, TooBusyError) for answer in answers) == 30 - 1 - MAX_WAITING_EACH
+
+
+async def test_a_full_queue_makes_room_for_another_source(monkeypatch):
+    checked, checks = Checked(monkeypatch), PasswordChecker(1)
+    try:
+        waiting = [
+            asyncio.ensure_future(checks.verify("x", QUICK, f"192.0.2.{n // 2}")) for n in range(MAX_WAITING_CHECKS + 1)
+        ]
+        await asyncio.sleep(0)
+        operator = asyncio.ensure_future(checks.verify("operator", QUICK, HOME))
+        for _ in range(MAX_WAITING_CHECKS + 2):
+            checked.gate.release()
+        assert await operator
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+    finally:
+        checks.close()
+    assert sum(isinstance(answer, TooBusyError) for answer in answers) == 1
+
+
+async def test_a_check_that_waits_too_long_is_refused(monkeypatch):
+    checked, checks = Checked(monkeypatch), PasswordChecker(1)
+    monkeypatch.setattr(passwords, "MAX_WAIT_SECONDS", 0.0)
+    try:
+        first = asyncio.ensure_future(checks.verify("first", QUICK, HOME))
+        await asyncio.sleep(0)
+        with pytest.raises(TooBusyError):
+            await checks.verify("second", QUICK, HOME)
+        checked.gate.release()
+        assert await first
+        checked.gate.release()
+        assert await checks.verify("third", QUICK, HOME)
+    finally:
+        checks.close()
+    assert checked.begun == ["first", "third"]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,15 @@ import json
 import pytest
 from itsdangerous import URLSafeSerializer
 
-from waitroom.control.auth.session_cookie import COOKIE, MAX_COOKIE_LENGTH, AdminCookies, AdminSession
+from waitroom.control.auth.session_cookie import (
+    COOKIE,
+    DEVICE_COOKIE,
+    MAX_COOKIE_LENGTH,
+    AdminCookies,
+    AdminSession,
+    Device,
+    DeviceCookies,
+)
 from waitroom.edge.http.headers import shop_cookies
 from waitroom.errors import InvalidTokenError
 from waitroom.tokens import Ticket, Tokens
@@ -75,5 +83,17 @@ def test_foreign_and_malformed_cookies_are_refused(value):
 
 def test_the_shop_never_receives_the_cookie():
     """The public and the admin listener may share a host name, and cookies ignore ports."""
-    line = f"{COOKIE}={COOKIES.sign(SESSION)}; basket=1".encode()
+    line = f"{COOKIE}={COOKIES.sign(SESSION)}; {DEVICE_COOKIE}=x; basket=1".encode()
     assert shop_cookies(line) == b"Cookie: basket=1\r\n"
+
+
+def test_a_device_and_a_session_are_not_taken_for_each_other():
+    devices, device = DeviceCookies([NEW, OLD]), Device("anna", "an-id", 1000)
+    value = devices.sign(device)
+    assert devices.read(value, 999.9) == device
+    with pytest.raises(InvalidTokenError, match="expired"):
+        devices.read(value, 1000)
+    assert devices.read(DeviceCookies([OLD]).sign(device), 0) == device
+    for read, foreign in ((COOKIES.read, value), (devices.read, COOKIES.sign(SESSION)), (devices.read, value[:-1])):
+        with pytest.raises(InvalidTokenError):
+            read(foreign, 0)

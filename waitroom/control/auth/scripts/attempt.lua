@@ -1,4 +1,4 @@
--- Counts a login attempt against the user's name and the client's address, unless a pause is due. Attempts count from
+-- Counts a login attempt in each of its counters, unless a pause is due. Attempts count from
 -- their start: a thousand at the same time are no more than one after the other.
 -- KEYS: a counter each.
 -- ARGV: the time in ms, '' for the server's; how long a count is kept in ms; then for each counter the attempts without
