@@ -1,4 +1,4 @@
-"""The keys of the audit log: whoever lacks them can't make entries that pass for the gateway's."""
+"""The keys of the audit log: without them nobody can make entries that pass for those of the gateway."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Backoff:
 NAME_BACKOFF = Backoff(free=3, initial_seconds=1, max_seconds=60)
 # Many operators may share a neighbourhood.
 ADDRESS_BACKOFF = Backoff(free=10, initial_seconds=1, max_seconds=900)
-# Attempts with one name from all neighbourhoods, unless from a known device. Whoever has many of them can make the
+# Attempts with one name from all neighbourhoods, unless from a known device. A client in many of them can make the
 # owner of a name wait elsewhere, so the pause must stay short enough for someone on call.
 EVERYWHERE_BACKOFF = Backoff(free=100, initial_seconds=1, max_seconds=60)
 # Attempts from a browser in which this user has logged in before. Nobody else can use these up.
