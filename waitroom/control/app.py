@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ def make_app(
     """Builds the admin listener's application; the API and the dashboard add their own routes."""
     app = web.Application(middlewares=[api_problems, _check_host])
     access.install(app)
+    app.on_response_prepare.append(partial(_set_headers, access, settings.hsts_seconds))
     app[ADMISSIONS] = admissions
     app[SETTINGS] = settings
     app[WORKERS] = workers
@@ -71,6 +73,13 @@ def make_app(
     app.router.add_get("/healthz", _healthz)
     app.router.add_get("/readyz", _readyz)
     return app
+
+
+async def _set_headers(access: Access, hsts_seconds: int, request: web.Request, response: web.StreamResponse) -> None:
+    """Sets and removes headers of every response, errors included."""
+    response.headers.pop("Server", None)
+    if hsts_seconds and access.request_source(request).secure:
+        response.headers["Strict-Transport-Security"] = f"max-age={hsts_seconds}"
 
 
 @web.middleware

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import structlog
-from aiohttp import web
 
 from waitroom.control.api.routes import Api
 from waitroom.control.app import make_app
@@ -34,6 +33,7 @@ from waitroom.control.autopilot.runner import Controllers, RoomController, refre
 from waitroom.control.autopilot.state import DecisionLog, new_owner_id
 from waitroom.control.dashboard.feed import Feed, add_feed
 from waitroom.control.dashboard.pages import add_dashboard
+from waitroom.control.listener import AdminListener
 from waitroom.control.monitoring.gateways import GatewayInfo
 from waitroom.control.monitoring.history import History, record_history
 from waitroom.control.monitoring.readiness import WorkerReports
@@ -46,6 +46,7 @@ from waitroom.control.webhooks.watcher import Webhooks
 from waitroom.jobs import Jobs
 from waitroom.metrics.recorder import METRICS_DIR
 from waitroom.metrics.upstream_window import UpstreamWindow
+from waitroom.net.forwarded import TrustedProxies
 from waitroom.process.child import Child, run_child
 from waitroom.process.data_dir import AUDIT_KEY_FILE, SECRET_FILE, protect_files
 from waitroom.queue.store import QueueStore
@@ -101,10 +102,9 @@ async def serve(child: Child) -> None:
     Api(rooms, operations, history, audit, decision_logs).add_to(app)
     add_feed(app, feed, access.still_allowed)
     add_dashboard(app, rooms.described)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+    listener = AdminListener(app, TrustedProxies(settings.trusted_proxies), shutdown_seconds=SHUTDOWN_SECONDS)
     try:
-        await runner.setup()
-        await web.SockSite(runner, child.listener).start()
+        await listener.start(child.listener)
         async with Jobs() as jobs:
             for admission in admissions:
                 jobs.run(f"admission to {admission.name}", admission.run)
@@ -132,7 +132,7 @@ async def serve(child: Child) -> None:
             await child.stop.wait()
         await store_watch.leave()
     finally:
-        await runner.cleanup()
+        await listener.stop()
         await redis.aclose()
         await records.aclose()
         passwords.close()

@@ -127,6 +127,7 @@ async def _listening(child: Child, edge: Edge, jobs: Jobs) -> AsyncIterator[None
 def _edge(settings: Settings, rooms: Mapping[str, Room], clock: Clock, *, warn: bool) -> Edge:
     upstream = sum(room.upstream_max_connections for room in settings.rooms)
     files = raise_limit(files_needed(settings.client_connections, upstream))
+    hsts = b"Strict-Transport-Security: max-age=%d\r\n" % settings.hsts_seconds if settings.hsts_seconds else b""
     limits = ClientLimits(
         head_bytes=settings.client_head_bytes,
         head_seconds=settings.client_head_seconds,
@@ -136,6 +137,7 @@ def _edge(settings: Settings, rooms: Mapping[str, Room], clock: Clock, *, warn: 
         buffer_bytes=settings.client_body_buffer_bytes,
         buffer_seconds=settings.client_body_buffer_seconds,
         min_bytes_per_second=settings.client_min_bytes_per_second,
+        hsts_headers=hsts,
     )
     return Edge(
         rooms,

@@ -110,6 +110,17 @@ class Settings:
             unset="plain HTTP",
         ),
     ] = None
+    hsts_seconds: Annotated[
+        StrictInt,
+        Field(ge=0, le=63_072_000),
+        About(
+            "How long browsers are to use only HTTPS for the host (Strict-Transport-Security). The header is added to "
+            "the gateway's own responses and to those that set a pass, on the public and the admin listener, if the "
+            "browser used HTTPS. A header of the shop's is kept. 0 adds none.",
+            "Set it to 31536000 once everything on the host works over HTTPS: browsers remember it for that long.",
+            "seconds",
+        ),
+    ] = 0
     proxy_protocol: Annotated[
         StrictBool,
         About(

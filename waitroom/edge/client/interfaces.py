@@ -34,6 +34,7 @@ class ClientLimits:
         buffer_bytes, buffer_seconds: How much of a body is read before the request goes to the shop, and for how long
             at most.
         min_bytes_per_second: The minimum rate at which a client must send or read while it is waited for; 0 for none.
+        hsts_headers: The Strict-Transport-Security header for browsers that use HTTPS; empty for none.
     """
 
     head_bytes: int
@@ -44,6 +45,7 @@ class ClientLimits:
     buffer_bytes: int
     buffer_seconds: float
     min_bytes_per_second: float
+    hsts_headers: HeaderBlock = b""
 
 
 class ConnectionState(Enum):
@@ -116,6 +118,10 @@ class Client(Evictable):
     @abstractmethod
     def fail(self, status: int, headers: HeaderBlock = b"") -> None:
         """Responds with an error, or aborts a response that has already begun. ``headers`` are more headers."""
+
+    @abstractmethod
+    def hsts_headers(self, request: Request) -> HeaderBlock:
+        """The Strict-Transport-Security header for a response, if it is configured and the browser uses HTTPS."""
 
     @abstractmethod
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:

@@ -113,9 +113,16 @@ class RequestCycle(Client):
             headers = b"%bContent-Length: %d\r\n" % (headers, len(body))
         if request.method == b"HEAD":
             body = b""
+        if self._server.limits.hsts_headers:
+            headers += self.hsts_headers(request)
         date, connection = self._server.date_header(), self.connection_header()
         self.transport.write(b"HTTP/1.1 %b\r\n%b%b%b\r\n%b" % (status_line, date, headers, connection, body))
         self.finish()
+
+    def hsts_headers(self, request: Request) -> HeaderBlock:
+        """See `Client`."""
+        configured = self._server.limits.hsts_headers
+        return configured if configured and self.peer.is_secure(request) else b""
 
     def fail(self, status: int, headers: HeaderBlock = b"") -> None:
         """See `Client`."""

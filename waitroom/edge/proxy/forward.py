@@ -124,20 +124,28 @@ class RoomForward(ExchangeHooks):
         if response.commands:
             private = renew = self._execute_commands(response.commands, now)
         if session is None:
-            return self.cookie_headers, bool(self.cookie_headers)
+            return self._secured(response, self.cookie_headers), bool(self.cookie_headers)
         private = private or bool(self.cookie_headers)
         if response.status == 101:
             self._tunnel = SessionTunnel(self._client)
             room.sessions.open_tunnel(session, self._tunnel)
         if session.over:
-            return self._end_session_headers(session, now, private)
+            headers, private = self._end_session_headers(session, now, private)
+            return self._secured(response, headers), private
         if response.uncacheable and session.expires_at - now < (1 - RENEW_SHARE) * self._session_seconds():
             renew = True
         if not renew:
-            return self.cookie_headers, private
+            return self._secured(response, self.cookie_headers), private
         binding = room.binding(self._client, self._request)
         _, value = room.start_session(session.id, now, session.ends_at, binding=binding)
-        return self.cookie_headers + self._pass_cookie(value, session.ends_at - int(now)), private
+        headers = self.cookie_headers + self._pass_cookie(value, session.ends_at - int(now))
+        return self._secured(response, headers), private
+
+    def _secured(self, response: Response, headers: HeaderBlock) -> HeaderBlock:
+        """Headers that set cookies, with Strict-Transport-Security, unless the shop sends that itself."""
+        if not headers or any(field.lower == b"strict-transport-security" for field in response.headers):
+            return headers
+        return headers + self._client.hsts_headers(self._request)
 
     def _end_session_headers(self, session: Session, now: float, private: bool) -> tuple[HeaderBlock, bool]:
         """The headers of a response to a session that is over. Within its grace its pass stays as it is."""
