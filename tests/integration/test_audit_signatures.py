@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from waitroom.control.audit.anchors import ANCHORS_FILE, Anchors
 from waitroom.control.audit.chain import FIRST_HASH, MARKER, chain_hash
 from waitroom.control.audit.keys import AuditKeys, load_keys
 from waitroom.control.audit.log import REFUSED_STATE, REFUSED_STREAM, STATE, STREAM, Audit
-from waitroom.control.audit.refusals import BURST
+from waitroom.control.audit.refusals import BURST, STRANGERS_BURST
 from waitroom.control.auth.accounts import Actor, Role
 from waitroom.store.connection import connect
 
@@ -243,10 +244,15 @@ async def test_each_actor_has_few_refused_attempts_recorded(redis_client: Redis)
     eve = Actor("token:eve", Role.OPERATOR, "192.0.2.8", "api")
     for _ in range(BURST + 20):
         await audit.record(eve, "change", outcome="refused", note="too high")
+    for _ in range(STRANGERS_BURST + 20):
+        await audit.record(Actor("unknown", Role.VIEWER, "", "api"), "request", outcome="refused")
     await audit.record(ADA, "login", outcome="refused", note="wrong password")
     await audit.record(eve, "change", note="done")
-    entries = await audit.read()
-    assert sum(one.who == eve.name and one.outcome == "refused" for one in entries) <= BURST + 5
+    entries = await audit.read(count=1000)
+    refused = Counter(one.who for one in entries if one.outcome == "refused")
+    assert BURST <= refused[eve.name] < BURST + 20
+    assert STRANGERS_BURST <= refused["unknown"] < STRANGERS_BURST + 20
+    assert refused["ada"] == 1
     assert [one.note for one in entries[:2]] == ["done", "wrong password"]
 
 

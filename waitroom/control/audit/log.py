@@ -116,7 +116,8 @@ class Audit:
         It never raises because of the store: the action is done. A failed write is logged.
         """
         if outcome == "refused":
-            omitted = self._refusals.permit(actor.name, time.monotonic())
+            known = actor.name != "unknown" and action != "login"
+            omitted = self._refusals.permit(actor.name, time.monotonic(), known=known)
             if omitted is None:
                 return
             if omitted:
