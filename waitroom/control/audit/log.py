@@ -47,7 +47,7 @@ from waitroom.control.audit.keys import AuditKeys
 from waitroom.control.audit.refusals import RefusalLimiter
 from waitroom.control.auth.accounts import Actor, Role
 from waitroom.errors import StoreUnavailable
-from waitroom.store.connection import store_errors
+from waitroom.store.connection import call_twice, store_errors
 from waitroom.store.scripts import load_script
 
 log = structlog.get_logger()
@@ -261,17 +261,19 @@ class Audit:
         return await self._is_there(where, anchor)
 
     async def _is_there(self, where: _List, anchor: Anchor) -> bool:
-        with store_errors():
-            found: Any = await self._redis.xrange(where.stream, min=anchor.id, max=anchor.id)
+        found: Any = await call_twice(lambda: self._redis.xrange(where.stream, min=anchor.id, max=anchor.id))
         return bool(found) and found[0][1].get(b"hash") == anchor.hash.encode()
 
     async def _head(self, where: _List) -> tuple[Head, int]:
         """Returns the head of a chain and the number of entries kept."""
-        with store_errors():
+
+        async def read() -> Any:
             async with self._redis.pipeline(transaction=True) as both:
                 both.hgetall(where.state)
                 both.xlen(where.stream)
-                state, length = await both.execute()
+                return await both.execute()
+
+        state, length = await call_twice(read)
         return Head.parse(_decoded(state)), length
 
     async def observe(self) -> None:
@@ -315,11 +317,14 @@ class Audit:
             end = f"({time_}-{number}"
         entries: list[Entry] = []
         for where in _LISTS.values():
-            with store_errors():
-                found: Any = await self._redis.xrevrange(where.stream, max=end, count=count)
+            found = await self._newest(where, end, count)
             entries += [parse_entry(id_, fields, where.name) for id_, fields in found]
         entries.sort(key=lambda entry: id_order(entry.id), reverse=True)
         return entries[:count]
+
+    async def _newest(self, where: _List, end: str, count: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        found: Any = await call_twice(lambda: self._redis.xrevrange(where.stream, max=end, count=count))
+        return list(found)
 
     async def export(self) -> AsyncIterator[Entry]:
         """Yields all entries, oldest first. Raises `StoreUnavailable`."""
@@ -357,11 +362,14 @@ class Audit:
         self, where: _List, after: str
     ) -> tuple[dict[str, str], list[tuple[bytes, dict[bytes, bytes]]], str]:
         """Returns the state stored beside a list, a page of the list as of then, and the start of the next page."""
-        with store_errors():
+
+        async def read() -> Any:
             async with self._redis.pipeline(transaction=True) as both:
                 both.hgetall(where.state)
                 both.xrange(where.stream, min=after, count=PAGE_SIZE)
-                state, found = await both.execute()
+                return await both.execute()
+
+        state, found = await call_twice(read)
         more = f"({found[-1][0].decode()}" if len(found) == PAGE_SIZE else ""
         return _decoded(state), found, more
 
