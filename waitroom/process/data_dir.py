@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import hashlib
+import hmac
 import os
 import pwd
 import secrets
@@ -135,6 +137,11 @@ def load_or_create_secret(path: Path) -> str:
             "tickets and passes"
         )
     return secret
+
+
+def derived_audit_key(secret: str) -> str:
+    """Returns the audit log's key for gateways that share a secret and have no audit key of their own."""
+    return hmac.new(secret.encode(), b"waitroom.audit-key.1", hashlib.sha256).hexdigest()
 
 
 def protect_files(folder: Path, names: Iterable[str]) -> None:

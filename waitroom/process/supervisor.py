@@ -24,7 +24,13 @@ from waitroom.errors import StartError, SupervisorError
 from waitroom.metrics.recorder import METRICS_DIR
 from waitroom.net.tls import CertificateError, CertificatePair, read_pair
 from waitroom.process.child_process import ChildProcess, report
-from waitroom.process.data_dir import AUDIT_KEY_FILE, SECRET_FILE, load_or_create_secret, lock_directory
+from waitroom.process.data_dir import (
+    AUDIT_KEY_FILE,
+    SECRET_FILE,
+    derived_audit_key,
+    load_or_create_secret,
+    lock_directory,
+)
 from waitroom.process.embedded_store import EmbeddedStore
 from waitroom.process.listeners import listen, with_port
 from waitroom.process.liveness import LOOK_SECONDS, Liveness
@@ -232,10 +238,22 @@ class Supervisor:
 
     def _resolve_settings(self, data_dir: Path, url: str, public: socket.socket, admin: socket.socket) -> Settings:
         given = self._settings
-        if given.audit_key is None:  # the control process reads it, but an error should end the start
+        audit_key, accepted = given.audit_key, given.accepted_audit_keys
+        if (
+            audit_key is None
+            and given.redis_url is not None
+            and given.secrets
+            and not (data_dir / AUDIT_KEY_FILE).exists()
+        ):
+            # Gateways that share a store have the same secrets, and each would make a key of its own.
+            audit_key, *older = map(derived_audit_key, given.secrets)
+            accepted = (*older, *accepted)
+        elif audit_key is None:  # the control process reads it, but an error should end the start
             load_or_create_secret(data_dir / AUDIT_KEY_FILE)
         return dataclasses.replace(
             given,
+            audit_key=audit_key,
+            accepted_audit_keys=accepted,
             listen=with_port(given.listen, public),
             admin_listen=with_port(given.admin_listen, admin),
             redis_url=url,

@@ -203,7 +203,8 @@ class Settings:
             f"least {validators.SECRET_LENGTH} characters; `waitroom secret` generates one.",
             "Set it, to the same value on all gateways, if several machines share a redis_url.",
             example='"..."',
-            unset="generated at the first start, in the file audit_key in data_dir",
+            unset="derived from secrets if both redis_url and secrets are set, else generated in the file audit_key in "
+            "data_dir",
             confidential=True,
         ),
     ] = field(default=None, repr=False)

@@ -7,7 +7,7 @@ import hmac
 from collections.abc import Sequence
 from pathlib import Path
 
-from waitroom.process.data_dir import AUDIT_KEY_FILE, load_or_create_secret
+from waitroom.process.data_dir import AUDIT_KEY_FILE, derived_audit_key, load_or_create_secret
 
 ID_DIGITS = 16
 
@@ -59,7 +59,8 @@ def load_keys(data_dir: Path, key: str | None, accepted: Sequence[str]) -> Audit
         accepted: The setting ``accepted_audit_keys``.
     """
     keys = [key] if key is not None else load_or_create_secret(data_dir / AUDIT_KEY_FILE).splitlines()
-    return AuditKeys([*keys, *accepted])
+    # Also after a secret has been removed from the settings, what its key signed must be verifiable.
+    return AuditKeys([*keys, *accepted, *map(derived_audit_key, accepted)])
 
 
 def _mac(key: str, *parts: str | int) -> str:
