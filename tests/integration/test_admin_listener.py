@@ -14,6 +14,7 @@ from waitroom.control import listener
 from waitroom.control.app import make_app
 from waitroom.control.auth.middleware import Access
 from waitroom.control.listener import AdminListener
+from waitroom.control.monitoring.readiness import WorkerReports
 from waitroom.net.forwarded import TrustedProxies
 
 pytestmark = pytest.mark.slow
@@ -65,7 +66,7 @@ def settings() -> dict[str, object]:
 @pytest.fixture
 async def served(tmp_path: Path, settings: dict[str, object]) -> AsyncIterator[Served]:
     given = settings_in(tmp_path, **settings)
-    app = make_app(given, [], Access(given, Gone(), Diary(), "a token"))
+    app = make_app(given, [], Access(given, Gone(), Diary(), "a token"), WorkerReports())
     with socket.create_server(("127.0.0.1", 0)) as bound:
         admin = AdminListener(app, TrustedProxies(given.trusted_proxies), shutdown_seconds=1.0)
         await admin.start(bound)
