@@ -31,6 +31,8 @@ class Spawner:
 
     def reap_orphans(self) -> int:
         """Reaps processes that have ended and aren't ours, as far as none of ours is first. Returns their number."""
+        if not hasattr(os, "waitid"):  # on macOS before Python 3.13
+            return 0
         own = {one.pid for one in self._processes if one.returncode is None}
         count = 0
         while not self._starting:  # a process of ours may have ended before its id is known

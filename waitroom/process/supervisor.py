@@ -66,6 +66,7 @@ class Supervisor:
         self._manager = from_environment()
         self._is_ready = False
         self._status = ""
+        self._next_ping = 0.0
         self._pair: CertificatePair | None = None
 
     async def run(self) -> None:
@@ -140,28 +141,38 @@ class Supervisor:
 
     async def _watch(self, limit: float) -> None:
         """Looks after the children until cancelled. Raises `SupervisorError` if none can be started."""
-        loop = asyncio.get_running_loop()
         liveness = Liveness(limit)
-        next_ping = loop.time()
+        failing = False
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            self._spawner.reap_orphans()
-            children = {child.name: child for child in self._children()}
-            signs = {name: sign for name, child in children.items() if (sign := child.take_sign()) is not None}
-            decision = liveness.look(loop.time(), signs, sum(child.exists for child in children.values()))
-            for name in decision.warn:
-                report("process stuck, not replaced: too many replacements", process=name)
-            if decision.replace is not None:
-                report("process stuck, replacing it", process=decision.replace, seconds=limit)
-                children[decision.replace].kill()
-            self._report_workers(liveness, loop.time())
-            if decision.childless and not self._stop.is_set():
-                raise SupervisorError("no child process could be started; the log has the causes")
-            self._report_status(describe(children, signs, decision.stuck))
-            if self._manager.watchdog_seconds is not None and loop.time() >= next_ping:
-                if not has_stuck_role(children, decision.stuck):
-                    self._manager.notify(WATCHDOG="1")
-                next_ping = loop.time() + self._manager.watchdog_seconds / PINGS_PER_TIMEOUT
+            try:
+                self._look(liveness, asyncio.get_running_loop().time())
+                failing = False
+            except SupervisorError:
+                raise
+            except Exception as error:  # visitors are served all the same
+                if not failing:
+                    report("looking after the processes failed", cause=repr(error))
+                failing = True
+
+    def _look(self, liveness: Liveness, now: float) -> None:
+        self._spawner.reap_orphans()
+        children = {child.name: child for child in self._children()}
+        signs = {name: sign for name, child in children.items() if (sign := child.take_sign()) is not None}
+        decision = liveness.look(now, signs, sum(child.exists for child in children.values()))
+        for name in decision.warn:
+            report("process stuck, not replaced: too many replacements", process=name)
+        if decision.replace is not None:
+            report("process stuck, replacing it", process=decision.replace)
+            children[decision.replace].kill()
+        self._report_workers(liveness, now)
+        if decision.childless and not self._stop.is_set():
+            raise SupervisorError("no child process could be started; the log has the causes")
+        self._report_status(describe(children, signs, decision.stuck))
+        if self._manager.watchdog_seconds is not None and now >= self._next_ping:
+            if not has_stuck_role(children, decision.stuck):
+                self._manager.notify(WATCHDOG="1")
+            self._next_ping = now + self._manager.watchdog_seconds / PINGS_PER_TIMEOUT
 
     def _report_status(self, status: str) -> None:
         """Reports a status to the service manager if it has changed."""
@@ -173,8 +184,7 @@ class Supervisor:
         """Reports the state of the edge workers to the control process, for `/readyz`."""
         workers = [edge.status(liveness.silence(edge.name), now) for edge in self._edges]
         if self._control is not None:
-            with contextlib.suppress(Exception):  # a report that can't be sent is no reason to stop supervising
-                self._control.send(encode_report(workers))
+            self._control.send(encode_report(workers))
 
     def _children(self) -> list[ChildProcess | StoreProcess]:
         return [*self._edges, *(child for child in (self._control, self._store) if child is not None)]
