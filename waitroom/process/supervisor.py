@@ -165,9 +165,9 @@ class Supervisor:
         if decision.replace is not None:
             report("process stuck, replacing it", process=decision.replace)
             children[decision.replace].kill()
-        self._report_workers(liveness, now)
         if decision.childless and not self._stop.is_set():
             raise SupervisorError("no child process could be started; the log has the causes")
+        self._report_workers(liveness, now)
         self._report_status(describe(children, signs, decision.stuck))
         if self._manager.watchdog_seconds is not None and now >= self._next_ping:
             if not has_stuck_role(children, decision.stuck):
