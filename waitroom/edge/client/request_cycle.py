@@ -88,7 +88,8 @@ class RequestCycle(Client):
     @property
     def visitor(self) -> str:
         """See `Client`."""
-        return self.peer.address if self.request is None else self.peer.client_info(self.request).address
+        peer, request = self.peer, self.request
+        return peer.client_info(request).address if request is not None and peer.trusted else peer.address
 
     @property
     def request_id(self) -> str:

@@ -49,6 +49,10 @@ class JoinLimiter:
         self._budget = NeighbourhoodBudget(self._per_second, BURST_SECONDS * self._per_second)
         self._deferred: dict[str, tuple[int, float]] = {}
 
+    def acquire_unless_deferred(self, key: str, now: float) -> bool:
+        """Takes a token of a neighbourhood in which nobody has to retry, if it has one left."""
+        return key not in self._deferred and self._budget.take(key, now)
+
     def acquire(self, key: str, *, returning: bool, now: float) -> float:
         """Takes a token of a neighbourhood for a place.
 

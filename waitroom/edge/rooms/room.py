@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
@@ -56,15 +55,20 @@ _BOUND_TO: Final = {"none": 0, "agent": BOUND_TO_AGENT, "network": BOUND_TO_NETW
 OFFLINE_SESSIONS = 1 << 62
 
 
-@dataclass(frozen=True, slots=True)
 class JoinResult:
-    """The result of a join: a place, or immediately a session; neither if the room accepts nobody."""
+    """The result of a join: a place, or immediately a session; neither if the room accepts nobody.
 
-    place: int
-    generation: int
-    admitted: bool
-    position: int
-    state: RoomState
+    Not a dataclass: the constructor of a dataclass isn't compiled, and every newcomer needs one of these.
+    """
+
+    __slots__ = ("admitted", "generation", "place", "position", "state")
+
+    def __init__(self, place: int, generation: int, admitted: bool, position: int, state: RoomState) -> None:
+        self.place = place
+        self.generation = generation
+        self.admitted = admitted
+        self.position = position
+        self.state = state
 
 
 class Room:

@@ -43,9 +43,12 @@ class Arrivals:
             self._proxies.observe_trusted(now)
         elif self._observe(context, now):
             return 0
+        limiter = context.room.join_limiter
         key = neighbourhood(context.client.visitor)
+        if limiter.acquire_unless_deferred(key, now):
+            return 0  # nobody is ahead: when the visitor arrived makes no difference
         returning = self._arrived_at(context) is not None
-        return math.ceil(context.room.join_limiter.acquire(key, returning=returning, now=now))
+        return math.ceil(limiter.acquire(key, returning=returning, now=now))
 
     def arrival_headers(self, context: RequestContext) -> bytes:
         """Header lines with the signed time of the visitor's first arrival."""

@@ -29,12 +29,14 @@ class Admitted:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
 class Queued:
-    """A newcomer has a place in the queue."""
+    """A newcomer has a place in the queue. Not a dataclass, like `JoinResult`."""
 
-    ticket: Ticket
-    position: int
+    __slots__ = ("position", "ticket")
+
+    def __init__(self, ticket: Ticket, position: int) -> None:
+        self.ticket = ticket
+        self.position = position
 
 
 @dataclass(frozen=True, slots=True)

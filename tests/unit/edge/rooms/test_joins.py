@@ -53,6 +53,16 @@ def test_a_returning_visitor_goes_before_newcomers() -> None:
     assert limiter.acquire("b", returning=False, now=1.0) == 0, "another neighbourhood has tokens of its own"
 
 
+@given(st.lists(st.tuples(st.floats(0, 2), st.booleans()), max_size=300))
+def test_the_shortcut_for_neighbourhoods_without_delays_decides_alike(steps: list[tuple[float, bool]]) -> None:
+    limiter, other, now = JoinLimiter(2.0, 1), JoinLimiter(2.0, 1), 0.0
+    for step, returning in steps:
+        now += step
+        wait = limiter.acquire("a", returning=returning, now=now)
+        shortcut = other.acquire_unless_deferred("a", now)
+        assert wait == (0.0 if shortcut else other.acquire("a", returning=returning, now=now))
+
+
 def test_visitors_who_do_not_return_do_not_block_others_for_long() -> None:
     limiter = JoinLimiter(1.0, 1)
     for _ in range(500):
