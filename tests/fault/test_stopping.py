@@ -291,7 +291,7 @@ async def test_a_store_that_fails_to_restart_is_retried(tmp_path: Path, shop: Sh
         await inside.goes_in()
         await waiting.waits()
         place = waiting.ticket.place
-        (file,) = (gateway.data_dir / "appendonlydir").glob("*.incr.aof")
+        (file,) = (gateway.data_dir / "appendonlydir").glob("*.base.rdb")
         (store,) = gateway.children("valkey")
 
         await store.suspend()

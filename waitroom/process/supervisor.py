@@ -71,7 +71,6 @@ class Supervisor:
 
     async def run(self) -> None:
         """Runs until SIGTERM or SIGINT. Raises `StartError`, or `SupervisorError` if the gateway can't go on."""
-        os.umask(0o077)  # all files of the gateway and of its store are private
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop_signal)
