@@ -57,6 +57,14 @@ class StoreUnavailable(WaitroomError):  # noqa: N818 - a state of the world, not
         super().__init__(cause)
 
 
+class RoomNotOpen(StoreUnavailable):
+    """The store answers, but the room must be opened first: it never was, or not since the server started."""
+
+
+class UnreadableRoomError(StoreUnavailable):
+    """The store answers, but the room's data there can't be read: another program or version has written to it."""
+
+
 class InvalidTokenError(WaitroomError):
     """An invalid ticket or pass: altered, of another room, expired, or not a token."""
 

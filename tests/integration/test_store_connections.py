@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from support.ca import Authority
 from support.ports import free_port
 from support.store_servers import Endpoint, ValkeyServer, running_endpoint, valkey_server
+from waitroom.control.audit.keys import AuditKeys
 from waitroom.control.audit.log import Audit
 from waitroom.control.auth.accounts import Actor, Role
 from waitroom.control.auth.login_store import LoginStore
@@ -27,6 +28,7 @@ from waitroom.queue.store import QueueStore
 from waitroom.store.connection import connect
 
 LIMITS = Limits(600, 2, 900, 180, 180, 3600)
+KEYS = AuditKeys(["the key of the audit log in tests"])
 ADA = Actor("ada", Role.ADMIN, "127.0.0.1", "api")
 # Long enough that a busy machine's answers arrive, and short enough to wait for.
 TIMEOUT_SECONDS = 1.5
@@ -56,7 +58,7 @@ def sample(at: int) -> Sample:
 
 async def read_everything(redis: Redis) -> None:
     """Makes all calls of the control process that may run twice, at the same time."""
-    audit, history, queue = Audit(redis), History(redis), QueueStore(redis, "shop")
+    audit, history, queue = Audit(redis, KEYS), History(redis), QueueStore(redis, "shop")
     verdict, entries, *_ = await asyncio.gather(
         audit.verify(),
         audit.read(),
@@ -90,7 +92,7 @@ async def test_reads_over_connections_that_died_idle(
     redis: Redis, server: ValkeyServer, endpoint: Endpoint, die: Callable[[ValkeyServer, Endpoint], None]
 ) -> None:
     await QueueStore(redis, "shop").open(LIMITS)
-    await Audit(redis).write(ADA, "login")
+    await Audit(redis, KEYS).write(ADA, "login")
     await read_everything(redis)
     die(server, endpoint)
     await read_everything(redis)

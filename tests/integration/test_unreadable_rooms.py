@@ -10,6 +10,7 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from support.gateway_process import eventually
+from waitroom.control.audit.keys import AuditKeys
 from waitroom.control.audit.log import Audit
 from waitroom.control.auth.accounts import Actor, Role
 from waitroom.control.monitoring.history import History, Sample, record_history
@@ -208,7 +209,7 @@ async def test_unreadable_audit_events_and_samples_keep_nothing_else_from_being_
     await redis.set("waitroom:{broken}:notes", "not a list")
     for one in (store, other):
         await one.change({"max_active": "9"}, expected=None, who="ada", audit_event=event)
-    audit = Audit(redis)
+    audit = Audit(redis, AuditKeys(["the key of the audit log in tests"]))
     stores = {"broken": QueueStore(redis, "broken"), "shop": store, "tickets": other}
     await AuditOutbox(audit, stores).flush_all()
     assert [entry.room for entry in await audit.read()] == ["tickets", "shop"]

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
 
+from waitroom.errors import RoomNotOpen
 from waitroom.queue.constants import (
     EPOCH_MS,
     FEED_MS,
@@ -28,7 +29,6 @@ from waitroom.queue.store import (
     Called,
     Changed,
     Joined,
-    RoomNotOpen,
     SessionChange,
     Ticked,
     Visit,

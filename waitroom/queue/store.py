@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from redis.asyncio import Redis
 
-from waitroom.errors import StoreUnavailable
+from waitroom.errors import RoomNotOpen, StoreUnavailable, UnreadableRoomError
 from waitroom.queue import constants
 from waitroom.queue.constants import CHUNK
 from waitroom.queue.fields import FIELDS, LIMITS, MESSAGE, RATE, REMAINING, STATE, Limits, from_hash
@@ -62,14 +62,6 @@ SCRIPTS = (
 Fate = Literal["waiting", "called", "admitted", "unknown"]
 SessionOperation = Literal["keep", "resume", "hold", "extend", "end", "release"]
 Called = Literal["called", "admitted", "unknown", "not_open", "full", "too_many"]
-
-
-class RoomNotOpen(StoreUnavailable):
-    """The store answers, but the room must be opened first: it never was, or not since the server started."""
-
-
-class UnreadableRoomError(StoreUnavailable):
-    """The store answers, but the room's data there can't be read: another program or version has written to it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 
 import structlog
 
-from waitroom.errors import StoreUnavailable
+from waitroom.errors import RoomNotOpen, StoreUnavailable
 from waitroom.queue.fields import limits_of
-from waitroom.queue.store import QueueStore, RoomNotOpen
+from waitroom.queue.store import QueueStore
 from waitroom.queue.view import RoomView
 from waitroom.settings import RoomSettings
 from waitroom.store.health import StoreHealth

@@ -15,10 +15,10 @@ import structlog
 
 from waitroom.control.audit.log import Audit
 from waitroom.control.auth.accounts import Actor
-from waitroom.errors import StoreUnavailable
+from waitroom.errors import StoreUnavailable, UnreadableRoomError
 from waitroom.logs import RateLimitedLog
 from waitroom.queue.fields import from_hash
-from waitroom.queue.store import QueueStore, UnreadableRoomError
+from waitroom.queue.store import QueueStore
 
 log = structlog.get_logger()
 errors = RateLimitedLog(log)

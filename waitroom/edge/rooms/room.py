@@ -26,13 +26,13 @@ from waitroom.edge.rooms.session import Session, SessionLimits
 from waitroom.edge.rooms.sessions import Sessions
 from waitroom.edge.rooms.without_pass_budget import WithoutPassBudget
 from waitroom.edge.upstream.pool import UpstreamPool
-from waitroom.errors import InvalidTokenError, StoreUnavailable
+from waitroom.errors import InvalidTokenError, RoomNotOpen, StoreUnavailable
 from waitroom.gate import needs_lookup
 from waitroom.jobs import Jobs
 from waitroom.metrics.recorder import RoomMetrics
 from waitroom.queue.fields import limits_of
 from waitroom.queue.positions import Forecast
-from waitroom.queue.store import Joined, QueueStore, RoomNotOpen, SessionChange, Visit, Visited
+from waitroom.queue.store import Joined, QueueStore, SessionChange, Visit, Visited
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.settings import RoomSettings
 from waitroom.store.health import StoreHealth
