@@ -181,4 +181,6 @@ def has_capacity(view: RoomView) -> bool:
     """Whether a newcomer would be admitted immediately: the room is open, nobody waits, and a slot is free."""
     if view.state is not RoomState.OPEN:
         return False
+    if view.recovering and view.method != "passthrough":
+        return False
     return view.method == "passthrough" or (view.waiting == 0 and view.free_slots > 0)

@@ -62,10 +62,13 @@ BESIDES = {
     "waitroom_workers_alive": "gauge",
     "waitroom_clock_offset_seconds": "gauge",
     "waitroom_gateways_with_other_secrets": "gauge",
+    "waitroom_recovering": "gauge",
+    "waitroom_recoveries": "counter",
+    "waitroom_store_may_evict": "gauge",
 }
 OF_THE_GATEWAY = {
     *("waitroom_workers_wanted", "waitroom_workers_alive"),
-    *("waitroom_clock_offset_seconds", "waitroom_gateways_with_other_secrets"),
+    *("waitroom_clock_offset_seconds", "waitroom_gateways_with_other_secrets", "waitroom_store_may_evict"),
 }
 
 

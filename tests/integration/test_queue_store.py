@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from waitroom.process.embedded_store import EmbeddedStore
-from waitroom.queue.constants import CHUNK
+from waitroom.queue.constants import CHUNK, SETTLE_MS
 from waitroom.queue.fields import Limits
 from waitroom.queue.store import QueueStore, RoomNotOpen, SessionChange, Visit
 from waitroom.queue.view import RoomState
@@ -166,6 +166,7 @@ async def test_a_visitor_who_returns_after_a_second_restart_is_restored(store: Q
     assert (await store.tick()).called > 0
     await restart(store, server)
     assert await fate(store, places[3], old) == "waiting"
+    server.now += SETTLE_MS
     assert (await store.tick()).called == 1
     assert await fate(store, places[3], old, claim=True) == "admitted"
 

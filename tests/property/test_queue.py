@@ -20,7 +20,7 @@ from waitroom.queue.constants import EPOCH_MS, PLACES_PER_MS
 from waitroom.queue.fields import Limits
 from waitroom.queue.positions import Forecast
 from waitroom.queue.reference_model import QueueModel
-from waitroom.queue.store import KEYS, QueueStore, RoomNotOpen, SessionChange, SessionOperation, Visit
+from waitroom.queue.store import KEYS, Newest, QueueStore, RoomNotOpen, SessionChange, SessionOperation, Visit
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.store.connection import connect
 
@@ -38,11 +38,13 @@ AWAYS = st.sampled_from([10.0, 15.0, 40.0])
 KEEPS = st.sampled_from([20.0, 90.0])
 TOLDS = st.sampled_from([2.0, 5.0, 20.0])
 LONGEST = st.sampled_from([15.0, 60.0, 3600.0])
+RECOVERIES = st.sampled_from([0.0, 3.0, 30.0])
 LIMITS = st.builds(
     Limits,
     *(RATES, SLOTS, SESSIONS, CLAIMS, AWAYS, KEEPS),
     claim_after_told_seconds=TOLDS,
     session_max_seconds=LONGEST,
+    recovery_seconds=RECOVERIES,
 )
 CHANGES = st.one_of(
     st.tuples(st.just("rate_per_minute"), RATES),
@@ -52,6 +54,7 @@ CHANGES = st.one_of(
     st.tuples(st.just("claim_seconds"), CLAIMS),
     st.tuples(st.just("claim_after_told_seconds"), TOLDS),
     st.tuples(st.just("session_max_seconds"), LONGEST),
+    st.tuples(st.just("recovery_seconds"), RECOVERIES),
     st.tuples(st.just("away_after_seconds"), AWAYS),
     st.tuples(st.just("keep_place_seconds"), KEEPS),
     st.tuples(st.just("method"), st.sampled_from(["fifo", "passthrough"])),
@@ -73,6 +76,10 @@ return sets
 assert list(KEYS)[:7] == ["room", "waiting", "called", "away", "missed", "active", "ended"]
 assert list(KEYS)[12:16] == ["turns", "moved", "moved_until", "hard_ends"]
 
+LOSABLE = (
+    *("room", "waiting", "waiting", "called", "away", "active", "missed", "ended", "issued_ranges", "turns", "moved"),
+    *("moved_until", "hard_ends", "feed"),
+)
 STATES = st.sampled_from([RoomState.OPEN, RoomState.OPEN, RoomState.OPEN, *RoomState])
 PICKS = st.lists(st.integers(0, 30), min_size=1, max_size=6)
 LOOK_UPS = st.one_of(st.just(5000), st.integers(1, 12))
@@ -310,9 +317,16 @@ class Line(RuleBasedStateMachine):
     # What befalls the store.
 
     @rule(
-        what=st.sampled_from(["jump", "restart", "replicate", "fail over", "fail over", "lose"]), by=st.integers(-5, 5)
+        what=st.sampled_from(["jump", "restart", "replicate", "fail over", "fail over", "lose"]),
+        by=st.integers(-5, 5),
+        known=st.booleans(),
     )
-    def disaster(self, what: str, by: int) -> None:
+    def disaster(self, what: str, by: int, known: bool) -> None:
+        """``known``: all workers have seen the last that the store knew."""
+        if known:
+            for _ in self.stores:
+                self._look()
+        before = self.history.contents if known else None
         if what == "jump":
             self.wall += by * HOUR_MS
         elif what == "restart":
@@ -326,30 +340,55 @@ class Line(RuleBasedStateMachine):
             self.model.lose_everything()
             self.history.lost_everything(self.history.memory.file, self.wall + 1)
             self.saved = None
-            self._new_server()
+            self._new_server(before)
         elif self.saved is not None:
             self._clock_is_right()
             dump, model, memory = self.saved
             self.runner.run(self._restore(dump))
             self.model = deepcopy(model)
             self.history.fell_back(memory)
-            self._new_server()
+            self._new_server(before)
+
+    @rule(name=st.sampled_from(LOSABLE), known=st.booleans())
+    def lose_a_key(self, name: str, known: bool) -> None:
+        """It was evicted, or somebody deleted it."""
+        if known:
+            for _ in self.stores:
+                self._look()
+        self._clock_is_right()
+        before = self.history.contents if known else None
+        there = self.runner.run(self.clients[0].delete(self.stores[0].keys[name]))
+        if not there:
+            return
+        self.model.lose(name)
+        self.history.lost_key(name, self.wall)
+        self._begin_again(before)
 
     def _clock_is_right(self) -> None:
         """A server that has forgotten the newest places can tell only by its clock that they were given."""
         given = EPOCH_MS + self.history.greatest_place // PLACES_PER_MS + 1
         self.wall = max(self.wall, given, self.newest_generation + 1)
 
-    def _new_server(self) -> None:
+    def _new_server(self, before: Contents | None = None) -> None:
         self.wall += 1
         self.run_id = self.model.run_id = f"run {int(self.run_id.split()[1]) + 1}"
+        self._begin_again(before)
+
+    def _begin_again(self, before: Contents | None) -> None:
+        """``before``: what was there before a loss, if all workers know it."""
         self.known_view = None
         self._refused()
         self._open(self.history.memory.file)
-        # Some inside go on and one has done; who has had a turn tries the old ticket of an older generation.
+        self.history.loss = None
+        if before is not None:
+            self.history.workers_know(before, self.history.contents)
+        # Workers report sessions; some inside go on and one has done; who has had a turn tries the old ticket of an
+        # older generation.
         inside = list(self.history.passes)
+        clock = self.history.memory.clock
         self._change_sessions(
-            [SessionChange("keep", session, HOUR_MS) for session in inside[::2]]
+            [SessionChange("restore", session, self.history.passes[session] - clock) for session in inside[1::2]]
+            + [SessionChange("keep", session, HOUR_MS) for session in inside[::4]]
             + [SessionChange("end", session, 0) for session in inside[1:2]]
         )
         self._visit([place for place in self.tickets if place in self.history.memory.gone], "tell")
@@ -360,9 +399,10 @@ class Line(RuleBasedStateMachine):
         self, ask: Callable[[QueueStore], Coroutine[Any, Any, Answer]], expect: Callable[[], Answer]
     ) -> tuple[Answer, Contents]:
         """The same of the store, through one worker after the other, and of the model."""
-        expected = expect()
         self.stores.append(self.stores.pop(0))
-        answer = self.runner.run(ask(self.stores[0]))
+        recovery = self.model.recovery
+        expected = expect()
+        answer = self.runner.run(ask(self.stores[-1]))
         assert answer == expected
         clock, after = self.runner.run(self._read())
         model = self.model
@@ -371,6 +411,10 @@ class Line(RuleBasedStateMachine):
             *({**model.turns}, {**model.moved}, {**model.moved_until}, {**model.hard_ends}),
         )
         self.history.look(self.wall)
+        self.history.holding = model.resume_at > 0
+        self.history.recovery_has_just_begun = False
+        if model.recovery is not None and model.recovery is not recovery:
+            self.history.recovery_begins()
         assert clock == self.history.memory.clock
         return answer, after
 
@@ -393,7 +437,8 @@ class Line(RuleBasedStateMachine):
 
     def _open(self, limits: Limits) -> None:
         generation, after = self._do(
-            lambda store: store.open(limits, self.run_id), lambda: self.model.open(self.wall, limits)
+            lambda store: store.open(limits, self.run_id),
+            lambda: self.model.open(self.wall, limits, self.stores[-1].newest),
         )
         self.newest_generation = max(self.newest_generation, generation)
         self.history.file_read(limits)
@@ -477,21 +522,21 @@ class Line(RuleBasedStateMachine):
             self.history.sessions_changed(changes, alive, after)
 
     def _tick(self, look_ups: int) -> None:
+        recovering = self.model.recovery is not None
         ticked, after = self._do(lambda store: store.tick(look_ups), lambda: self.model.tick(self.wall, look_ups))
-        self.history.ticked(ticked, after)
+        self.history.ticked(ticked, after, recovered=recovering and self.model.recovery is None)
 
     def _look(self) -> None:
         """What an edge sees, with a table that is new."""
         self.wall += 1001
-        expected = self.model.view(self.wall)
         views: list[RoomView] = []
 
         async def look(store: QueueStore) -> dict[str, object]:
             views.append(await store.view(self.known_view))
-            return {name: getattr(views[0], name) for name in expected}
+            return {name: getattr(views[0], name) for name in self.model.view(self.wall)}
 
         known = self.known_view
-        _, after = self._do(look, lambda: expected)
+        _, after = self._do(look, lambda: self._expected_view(self.stores[-1].newest))
         self.history.nothing_moved(after)
         self._check_ends(known, views[0])
         view = self.known_view = views[0]
@@ -509,6 +554,12 @@ class Line(RuleBasedStateMachine):
         known = [wait for wait in waits if wait is not None]
         assert known == sorted(known)
         assert waits[: len(known)] == known
+
+    def _expected_view(self, newest: Newest) -> dict[str, object]:
+        """What a worker sees that has seen so much before; it reports to a store that is behind."""
+        if newest.generation and newest.generation != self.model.generation:
+            self.model.recover(self.wall, newest)
+        return self.model.view(self.wall)
 
     def _check_ends(self, known: RoomView | None, view: RoomView) -> None:
         """A view tells all that ended since the one before it, once."""

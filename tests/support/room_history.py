@@ -91,6 +91,23 @@ class Memory:
     hard_end: dict[int, int] = field(default_factory=dict)
     held_until: dict[int, int] = field(default_factory=dict)
 
+    def lose(self, name: str) -> None:
+        """A key of the store is gone, and with it what it said."""
+        lost: dict[str, tuple[str, ...]] = {
+            "called": ("turn_until",),
+            "away": ("kept_until",),
+            "active": ("inside_until",),
+            "turns": ("told",),
+            "hard_ends": ("hard_end",),
+        }
+        for known in lost.get(name, (name,)):
+            if known in ("missed", "ended", "moved", "moved_until", *sum(lost.values(), ())):
+                getattr(self, known).clear()
+        if name in ("waiting", "called", "away", "active", "issued_ranges"):
+            self.gone.clear()
+        if name not in ("issued_ranges", "feed"):
+            self.contents = replace(self.contents, **{name: type(getattr(self.contents, name))()})
+
     @property
     def takes_claims(self) -> bool:
         return self.state in (RoomState.OPEN, RoomState.PAUSED)
@@ -98,6 +115,16 @@ class Memory:
     @property
     def turn_clock(self) -> int:
         return self.clock - self.blocked
+
+
+@dataclass
+class Loss:
+    """What was there when the store lost it, and workers knew: those visitors report before anybody is called."""
+
+    until: int
+    waiting: set[int]
+    inside: set[int]
+    reported: set[int] = field(default_factory=set)
 
 
 class History:
@@ -112,6 +139,13 @@ class History:
         self.passes: dict[int, int] = {}
         self.ever_inside: dict[int, None] = {}
         self.greatest_place = 0
+        # Whether calls may be held back for a recovery; who has surely reported in it; a loss that workers know of.
+        self.holding = False
+        # Tickets up to this place count again: a key was lost, so that the store can't know who had a turn.
+        self.counting_again = 0
+        self.reported: set[int] = set()
+        self.recovery_has_just_begun = False
+        self.loss: Loss | None = None
         self._start_counting()
 
     @property
@@ -173,7 +207,8 @@ class History:
             assert not before.waiting, "a newcomer went in while others waited"
             assert self.memory.state is RoomState.OPEN
             self._count_calls(len(admitted), after)
-        if rest and self.memory.limits.method == "fifo" and self.memory.state is RoomState.OPEN and not before.waiting:
+        state, method = self.memory.state, self.memory.limits.method
+        if rest and method == "fifo" and state is RoomState.OPEN and not before.waiting and not self.holding:
             assert after.taken >= self.memory.limits.max_active or self.memory.gathered < 1 + ROUNDING, (
                 "made to wait for nothing"
             )
@@ -191,7 +226,7 @@ class History:
             place, fate = self._stands_for(visit, answer), answer.fate
             if place in self.holders and fate != "admitted":
                 assert fate in ("waiting", "called"), f"{place} lost its place"
-            if place in memory.gone:
+            if place in memory.gone and place > self.counting_again:
                 there = place in after.active and not self._worn_out(place)
                 assert fate == ("admitted" if there else "unknown"), f"{place} got another turn"
             if place in memory.turn_until and visit.claim and memory.takes_claims:
@@ -201,6 +236,8 @@ class History:
                 # The hard end counts from now where the store has lost it or never knew it.
                 hard_end = memory.hard_end.setdefault(place, self._after(memory.limits.session_max_seconds))
                 assert answer.left_ms == max(hard_end, memory.inside_until[place]) - memory.clock > 0
+            if fate != "unknown":
+                self._reports(place)
             if fate == "waiting":
                 assert place in after.waiting
                 self.holders.add(place)
@@ -237,7 +274,10 @@ class History:
             self._is_seen(place)
         self._check(after)
 
-    def ticked(self, answer: Ticked, after: Contents) -> None:
+    def ticked(self, answer: Ticked, after: Contents, *, recovered: bool) -> None:
+        """``recovered``: with this tick a recovery ended."""
+        if recovered:
+            self._forget_unreported(after)
         before, memory = self.contents, self.memory
         turns_over = {place for place, until in memory.turn_until.items() if until <= memory.turn_clock}
         assert turns_over == before.called.keys() - after.called.keys(), "a turn ended early, or not at all"
@@ -260,7 +300,8 @@ class History:
                 self._ends(session)
         for place, until in list(memory.moved_until.items()):
             if until <= memory.clock:
-                del memory.moved[place], memory.moved_until[place]
+                memory.moved.pop(place, None)
+                del memory.moved_until[place]
         memory.doubtful |= {place for place in memory.seen if not self._surely_there(place)}
         self._check(after)
 
@@ -270,18 +311,23 @@ class History:
         for change, answer in zip(changes, alive, strict=True):
             session = change.session
             if change.operation in ("end", "release"):
+                self._reports(session)
                 self._gives_up(session, change.ms)
                 continue
             has_slot = session in self.memory.inside_until
             keeps = change.operation in ("keep", "resume")
+            lasting = change.operation in ("hold", "extend")
             if session in self.memory.ended:
                 assert not answer, f"session {session} goes on after its end"
             elif keeps and (self._worn_out(session) if has_slot else change.ms <= 0):
                 assert not answer, f"session {session} goes on after its hard end"
+            elif not has_slot and not lasting and change.ms <= 0:
+                assert not answer, f"session {session} has no time left"
             elif has_slot or (change.operation != "resume" and self.passes.get(session, 0) > self.memory.clock):
                 assert answer, f"session {session} was thrown out"
             if not answer:
                 continue
+            self._reports(session)
             if session not in self.contents.active and session not in self.contents.called:
                 adopted.add(session)
             longest = round(memory.limits.session_max_seconds * 1000)
@@ -291,8 +337,8 @@ class History:
             if keeps:
                 ms = min(left, round(memory.limits.session_seconds * 1000))
             else:
-                ms = min(change.ms, left + (longest if change.operation == "hold" else 0))
-            if change.operation == "hold" or session not in memory.hard_end:
+                ms = min(change.ms, left + (longest if change.operation in ("hold", "restore") else 0))
+            if change.operation in ("hold", "restore") or session not in memory.hard_end:
                 memory.held_until[session] = max(memory.held_until.get(session, 0), memory.clock + ms)
             self._goes_in(session, ms)
         self._check(after, len(adopted))
@@ -309,6 +355,7 @@ class History:
             assert remembered, "a pass that was given up would go on"
         elif young:
             assert remembered is (place in before.ended), "a place that had no pass left a trace"
+        self._reports(place)
         self._gives_up(place, pass_ms, remembered=remembered)
         self._check(after)
 
@@ -321,7 +368,7 @@ class History:
             assert (answer == "admitted") == (place in before.active)
             assert (answer == "unknown") == (not any(place in group for group in (*before.line, before.active)))
             if answer == "full":
-                assert before.taken >= memory.limits.max_active
+                assert self.holding or before.taken >= memory.limits.max_active
             if answer == "not_open":
                 assert memory.state in (RoomState.CLOSED, RoomState.SOLD_OUT)
             self._check(after)
@@ -355,6 +402,62 @@ class History:
         self.memory.gone.clear()
         self._start_counting()
 
+    def lost_key(self, name: str, wall: int) -> None:
+        """One key is gone. With that of the room, its clock starts again, and the limits are those of the file."""
+        memory = self.memory
+        if name in ("room", "waiting", "called", "away", "active", "issued_ranges"):
+            self.counting_again = self.greatest_place
+        if name == "room":
+            kept = {
+                one.name: getattr(memory, one.name)
+                for one in fields(memory)
+                if one.name not in ("file", "limits", "wall", "clock", "state", "gathered", "blocked", "gone")
+            }
+            self.memory = Memory(memory.file, memory.file, wall, wall, **kept)
+            self._start_counting()
+        else:
+            memory.lose(name)
+
+    def recovery_begins(self) -> None:
+        """From here on those who were there report; who was seen before may have left since."""
+        self.memory.seen.clear()
+        self.memory.doubtful.clear()
+        self.reported.clear()
+        self.recovery_has_just_begun = True
+
+    def workers_know(self, before: Contents, after: Contents) -> None:
+        """The store has lost something that its workers had seen: what was there before is not there after."""
+        groups = [(set(one.waiting), set(one.called), set(one.away), set(one.active)) for one in (before, after)]
+        self.loss = None
+        if groups[0] != groups[1]:
+            waiting = set(before.waiting) | set(before.called)
+            self.loss = Loss(self._after(self.memory.file.recovery_seconds), waiting, set(before.active))
+
+    def _reports(self, place: int) -> None:
+        if not self.recovery_has_just_begun:  # else it may have come before the one that showed the loss
+            self.reported.add(place)
+        if self.loss is not None:
+            self.loss.reported.add(place)
+
+    def _forget_unreported(self, after: Contents) -> None:
+        """At the end of a recovery, turns and slots of visitors who didn't report may go: they may have left."""
+        before, memory = self.contents, self.memory
+        self.loss = None
+        due = {place for place, until in memory.turn_until.items() if until <= memory.turn_clock}
+        for place in before.called.keys() - after.called.keys() - due:
+            assert place not in self.reported, f"{place} reported and lost its turn"
+            del memory.turn_until[place]
+            memory.told.pop(place, None)
+            memory.kept_until[place] = self._after(memory.limits.keep_place_seconds)
+        for session in before.active.keys() - after.active.keys():
+            if memory.inside_until.get(session, 0) > memory.clock:
+                assert session not in self.reported, f"session {session} reported and was thrown out"
+                self._ends(session)
+        self.memory.contents = replace(
+            before,
+            called={place: until for place, until in before.called.items() if place in after.called or place in due},
+        )
+
     def lost_everything(self, limits: Limits, wall: int) -> None:
         self.memory = Memory(limits, limits, wall, wall)
         self._start_counting()
@@ -380,6 +483,12 @@ class History:
         if not count or self.memory.limits.method == "passthrough":
             return
         assert after.taken <= self.memory.limits.max_active, "more were called than there are slots"
+        loss = self.loss
+        if loss is not None and self.memory.clock < loss.until:
+            assert len(loss.reported) >= 0.9 * len(loss.waiting), "called before those who waited were back"
+            inside = {one for one in loss.inside if self.passes.get(one, 0) > self.memory.clock}
+            taken = inside | after.active.keys() | after.called.keys()
+            assert len(taken) <= self.memory.limits.max_active, "a slot was given away whose visitor had not reported"
         self._called += count
         self.memory.gathered -= count
         assert self._called - self._due <= self._most + ROUNDING, "more were called than the rate allows"
@@ -399,7 +508,11 @@ class History:
                 assert place > last, f"{place} was overtaken"
 
     def _check_nobody_waits_in_vain(self, after: Contents) -> None:
-        if self.memory.state is not RoomState.OPEN or not any(self._surely_there(place) for place in after.waiting):
+        if (
+            self.holding
+            or self.memory.state is not RoomState.OPEN
+            or not any(self._surely_there(place) for place in after.waiting)
+        ):
             return
         assert self.memory.limits.method == "fifo"
         full = after.taken >= self.memory.limits.max_active

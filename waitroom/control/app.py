@@ -54,6 +54,7 @@ def make_app(
     access: Access,
     workers: WorkerReports,
     store_watch: StoreWatch | None = None,
+    *collectors: Collector,
 ) -> web.Application:
     """Builds the admin listener's application; the API and the dashboard add their own routes."""
     app = web.Application(middlewares=[api_problems, _check_host])
@@ -68,6 +69,7 @@ def make_app(
         EdgeCollector(folder),
         ControlCollector(admissions, folder, settings.workers),
         *(() if store_watch is None else (ClockCollector(store_watch),)),
+        *collectors,
     )
     app.router.add_get("/metrics", _metrics)
     app.router.add_get("/healthz", _healthz)

@@ -34,6 +34,8 @@ from waitroom.control.autopilot.state import DecisionLog, new_owner_id
 from waitroom.control.dashboard.feed import Feed, add_feed
 from waitroom.control.dashboard.pages import add_dashboard
 from waitroom.control.listener import AdminListener
+from waitroom.control.monitoring.eviction_watch import CHECK_SECONDS as EVICTION_SECONDS
+from waitroom.control.monitoring.eviction_watch import EvictionWatch
 from waitroom.control.monitoring.gateways import GatewayInfo
 from waitroom.control.monitoring.history import History, record_history
 from waitroom.control.monitoring.readiness import WorkerReports
@@ -44,6 +46,7 @@ from waitroom.control.rooms.operations import Change, Operations
 from waitroom.control.rooms.presenter import Rooms
 from waitroom.control.webhooks.watcher import Webhooks
 from waitroom.jobs import Jobs
+from waitroom.metrics.collectors import StoreCollector
 from waitroom.metrics.recorder import METRICS_DIR
 from waitroom.metrics.upstream_window import UpstreamWindow
 from waitroom.net.forwarded import TrustedProxies
@@ -82,8 +85,13 @@ async def serve(child: Child) -> None:
     decision_logs = {room.name: DecisionLog(redis, room.name, who) for room in settings.rooms}
     controllers: dict[str, RoomController] = {}
     store_watch = StoreWatch(records, GatewayInfo.of(socket.gethostname(), settings.secrets))
+    evictions = EvictionWatch(records)
     rooms = Rooms(
-        settings, admissions, watch, lambda room: controllers[room].described(), gateway_hints=store_watch.hints
+        settings,
+        admissions,
+        watch,
+        lambda room: controllers[room].described(),
+        gateway_hints=lambda: [*evictions.hints(), *store_watch.hints()],
     )
     keys = load_keys(Path(settings.data_dir), settings.audit_key, settings.accepted_audit_keys)
     audit, history = Audit(records, keys, Anchors(Path(settings.data_dir))), History(records)
@@ -97,7 +105,8 @@ async def serve(child: Child) -> None:
     account_watcher = AccountWatcher(Path(settings.data_dir), settings.users, audit)
     passwords = PasswordChecker()
     workers = WorkerReports()
-    app = make_app(settings, admissions, access, workers, store_watch)
+    policy = StoreCollector(lambda: evictions.policy)
+    app = make_app(settings, admissions, access, workers, store_watch, policy)
     Login(access, passwords).install(app)
     Api(rooms, operations, history, audit, decision_logs).add_to(app)
     add_feed(app, feed, access.still_allowed)
@@ -109,6 +118,7 @@ async def serve(child: Child) -> None:
             for admission in admissions:
                 jobs.run(f"admission to {admission.name}", admission.run)
             jobs.every(ANNOUNCE_SECONDS, "other gateways", store_watch.check)
+            jobs.every(EVICTION_SECONDS, "eviction policy", evictions.check)
             jobs.every(STATS_SECONDS, "upstream statistics", partial(refresh_window, watch))
             jobs.run("worker reports", partial(_receive_reports, child, workers))
             jobs.run("history", partial(record_history, history, rooms.samples))

@@ -7,7 +7,7 @@ control process.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from prometheus_client.utils import floatToGoString
 from waitroom.logs import RateLimitedLog
 from waitroom.metrics.recorder import DISTRIBUTIONS, Distribution, RoomMetrics, read_counts
 from waitroom.queue.view import RoomState, RoomView
+from waitroom.store.eviction import SAFE_POLICY
 
 log = RateLimitedLog(structlog.get_logger())
 
@@ -115,14 +116,18 @@ class QueueCollector(Collector):
         )
         rate = GaugeMetricFamily("waitroom_rate_per_minute", "The current admission rate.", labels=["room"])
         most = GaugeMetricFamily("waitroom_max_active_sessions", "The limit on active sessions.", labels=["room"])
+        recovering = GaugeMetricFamily(
+            "waitroom_recovering", "Whether calls wait for visitors to report after a loss of data.", labels=["room"]
+        )
         for room, view in self._views.items():
+            recovering.add_metric([room], view.recovering)
             waiting.add_metric([room], view.waiting)
             active.add_metric([room], view.active)
             called.add_metric([room], view.called)
             away.add_metric([room], view.away)
             rate.add_metric([room], view.rate_per_minute)
             most.add_metric([room], view.max_active)
-        return (waiting, active, called, away, rate, most)
+        return (waiting, active, called, away, rate, most, recovering)
 
     def _counters(self) -> Iterable[Metric]:
         joined = CounterMetricFamily("waitroom_joined", "Visitors who got a place.", labels=["room"])
@@ -133,14 +138,18 @@ class QueueCollector(Collector):
         overshoot = CounterMetricFamily(
             "waitroom_limit_overshoot", "Sessions kept although max_active was reached.", labels=["room"]
         )
+        recoveries = CounterMetricFamily(
+            "waitroom_recoveries", "Recoveries after the store had lost data.", labels=["room"]
+        )
         for room, view in self._views.items():
+            recoveries.add_metric([room], view.totals.get("recoveries", 0))
             joined.add_metric([room], view.totals.get("joined", 0))
             admitted.add_metric([room], view.totals.get("admitted", 0))
             overshoot.add_metric([room], view.totals.get("overshoot", 0))
             gone = {name.removeprefix("left:"): n for name, n in view.totals.items() if name.startswith("left:")}
             for reason, total in {**dict.fromkeys(_REASONS, 0), **gone}.items():
                 left.add_metric([room, reason], total)
-        return (joined, admitted, left, overshoot)
+        return (joined, admitted, left, overshoot, recoveries)
 
 
 class TickStatus(Protocol):
@@ -233,6 +242,27 @@ class ClockCollector(Collector):
         )
         strangers.add_metric([], len(self._status.strangers))
         yield from (clock, strangers)
+
+
+class StoreCollector(Collector):
+    """The store's configuration, as far as it endangers the queue.
+
+    Args:
+        policy: Returns the store's ``maxmemory-policy``, None if unknown; read at every scrape.
+    """
+
+    def __init__(self, policy: Callable[[], str | None]) -> None:
+        self._policy = policy
+
+    def collect(self) -> Iterator[Metric]:
+        """See `Collector.collect`."""
+        evicts = GaugeMetricFamily(
+            "waitroom_store_may_evict", "Whether the store may delete keys of the queue when its memory is full."
+        )
+        policy = self._policy()
+        if policy is not None:
+            evicts.add_metric([], policy != SAFE_POLICY)
+        yield evicts
 
 
 @dataclass(frozen=True, slots=True)

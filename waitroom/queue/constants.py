@@ -22,6 +22,12 @@ SLOT_MARGIN_MS: Final = 30_000  # how much longer a slot lasts than its pass
 FEED_MS: Final = 30_000  # how long ended sessions are listed; workers look twice a second
 MAX_LISTED_ENDS: Final = 1_000  # in one view
 
+# Recovery after a loss.
+SETTLE_MS: Final = 1_000  # after a restart without a known loss: each worker refreshes its view within that time
+ENOUGH_REPORTED: Final = 0.9  # of those known; some have left, or won't come back
+KEY_COUNTS: Final = 64  # `key_stamp` is the clock times this, plus the numbers of existing keys
+OTHER_KEYS: Final = 11  # more than there are other keys
+
 # Bounds of the scripts' work.
 BATCH: Final = 1_000  # members in one command, well under Lua's limit for unpack
 PIECE: Final = 100  # waiting visitors whose presence is looked up together

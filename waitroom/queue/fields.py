@@ -106,6 +106,7 @@ FIELDS: Final[tuple[Field, ...]] = (
     METHOD,
     Field("told_ms", "claim_after_told_seconds", SECONDS, ("file",)),
     Field("session_max_ms", "session_max_seconds", SECONDS, ("file",)),
+    Field("recovery_ms", "recovery_seconds", SECONDS, ("file",)),
     STATE,
     MESSAGE,
     REMAINING,
@@ -123,6 +124,10 @@ FIELDS: Final[tuple[Field, ...]] = (
     Field("generation", "generation", WHOLE, (), "0"),
     Field("base", "base", WHOLE, (), "0"),
     Field("run_id", "run_id", TEXT, (), ""),
+    # Loss of data: how often visitors were moved, which keys exist, and when a recovery ends (0 for none).
+    Field("changes", "changes", WHOLE, (), "0"),
+    Field("key_stamp", "key_stamp", WHOLE),
+    Field("resume_at", "resume_at", WHOLE, (), "0"),
     # Rate and throughput.
     Field("tokens", "tokens", NUMBER, (), "1"),
     Field("freed", "freed", WHOLE, (), "0"),
@@ -170,6 +175,7 @@ class Limits:
     method: Method = "fifo"
     claim_after_told_seconds: float = 90
     session_max_seconds: float = 14_400
+    recovery_seconds: float = 30
 
     def fields(self) -> dict[str, str]:
         """The limits under the names and in the units of the room's hash (milliseconds)."""

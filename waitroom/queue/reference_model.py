@@ -20,21 +20,28 @@ from waitroom.queue.constants import (
     MAX_INVITED,
     MAX_STEP_MS,
     PLACES_PER_MS,
+    SETTLE_MS,
     SLOT_MARGIN_MS,
     WINDOW_MS,
 )
 from waitroom.queue.fields import AUTOPILOT, Limits
+from waitroom.queue.reference_recovery import RecoveryModel
 from waitroom.queue.store import (
     LOOK_UPS_PER_TICK,
     Called,
     Changed,
     Joined,
+    Newest,
     SessionChange,
     Ticked,
     Visit,
     Visited,
 )
 from waitroom.queue.view import RoomState
+
+# The attributes that are keys in the store: those that say where visitors are, and others.
+_FATES = ("waiting", "called", "away", "active")
+_OTHERS = ("missed", "ended", "issued_ranges", "turns", "moved", "moved_until", "hard_ends", "feed", "seen_in")
 
 
 class QueueModel:
@@ -84,14 +91,39 @@ class QueueModel:
         self.ended: dict[int, int] = {}
         self.seen_in: dict[int, int] = {}
         self.issued_ranges: list[tuple[int, int]] = []
-        self.recovered: set[int] = set()
+        self.recovered: set[tuple[int, int]] = set()  # with the generation in which the older ones were forgotten
+        self.recovered_in = 0
         self.totals: Counter[str] = Counter()
+        self.changes = 0
+        self.moves = 0
+        self.missing: set[str] = set()
+        self.opened_changes = 0
+        self.opened_seq = 0
+        self.opened_at = 0
+        self.resume_at = 0
+        self.recovery: RecoveryModel | None = None
+        self.recovered_generation = 0
+
+    def lose(self, name: str) -> None:
+        """Simulates the loss of one key, by the names of `waitroom.queue.store.KEYS`; ``room`` is the hash."""
+        if name == "room":
+            kept = {key: getattr(self, key) for key in (*_FATES, *_OTHERS, "recovered")}
+            reported = self.recovery is not None and self.recovery.reported
+            self.lose_everything()
+            vars(self).update(kept)
+            if reported or any(kept[key] for key in (*_FATES, *_OTHERS)):
+                self.missing.add("room")
+        elif getattr(self, name):
+            getattr(self, name).clear()
+            self.missing.add(name)
 
     # The operations.
 
-    def open(self, now: int, limits: Limits) -> int:
-        """As `QueueStore.open`."""
-        if self.opened_under is None:
+    def open(self, now: int, limits: Limits, newest: Newest | None = None) -> int:
+        """As `QueueStore.open`; ``newest`` is what the client has seen."""
+        seen = newest or Newest()
+        is_new = self.opened_under is None
+        if is_new:
             self.clock = self.wall = now
         else:
             self._look_at_clock(now)
@@ -101,19 +133,51 @@ class QueueModel:
                 self.file_limits[name] = self.limits[name] = value
         self.version += bool(before) and self.limits != before
         self.tokens = min(self.tokens, self._burst())
-        if self.opened_under != self.run_id:
-            if self.seq > self.base:
-                self.issued_ranges.append((self.base, self.seq))
-            self.opened_under = self.run_id
-            self.generation = max(now, self.generation + 1)
-            self.base = self.seq = max((now - EPOCH_MS) * PLACES_PER_MS, self.seq)
+        behind = seen.changes > self.changes or seen.place > self.seq
+        if self.opened_under != self.run_id or self.missing or behind:
+            lost = bool(self.missing) or behind or self.recovery is not None
+            waiting, active = seen.waiting, seen.active
+            if self.recovery is not None:
+                waiting = max(waiting, self.recovery.expected_waiting)
+                active = max(active, self.recovery.expected_active)
+            self._begin_generation(now, seen)
+            if lost:
+                self._begin_recovery(waiting, active)
+            else:
+                self.resume_at = 0 if is_new else self.clock + SETTLE_MS
         return self.generation
+
+    def _begin_generation(self, now: int, seen: Newest) -> None:
+        self.opened_changes, self.opened_seq, self.opened_at = self.changes, self.seq, self.clock
+        if self.missing & set(_FATES):
+            self.issued_ranges.clear()
+            self.recovered_in = max(now, self.generation + 1)
+            self.opened_seq = 0
+        elif self.seq > self.base:
+            self.issued_ranges.append((self.base, self.seq))
+        self.missing.clear()
+        self.opened_under = self.run_id
+        self.generation = max(now, self.generation + 1)
+        self.base = self.seq = max((now - EPOCH_MS) * PLACES_PER_MS, self.seq, seen.place)
+        self.changes = max(self.changes, seen.changes)
+        self.recovery = None
+
+    def recover(self, now: int, newest: Newest) -> bool:
+        """As ``scripts/recover.lua``; returns whether the generation began with less than was seen."""
+        self._look(now)
+        exceeds = newest.changes > self.opened_changes or newest.place > self.opened_seq
+        if newest.generation >= self.generation or not exceeds:
+            return False
+        self.changes = max(self.changes, newest.changes)
+        self._begin_recovery(newest.waiting, newest.active)
+        return True
 
     def join(self, now: int, count: int) -> Joined:
         """As `QueueStore.join`."""
         self._look(now)
         if self.state in (RoomState.CLOSED, RoomState.SOLD_OUT):
             return Joined(self.generation, 0, 0, len(self.waiting), self.state, self.clock)
+        self.changes += 1
         newcomers = range(self.seq + 1, self.seq + 1 + count)
         self.seq += count
         admitted = 0
@@ -132,7 +196,13 @@ class QueueModel:
     def visit(self, now: int, visits: Sequence[Visit]) -> list[Visited]:
         """As `QueueStore.visit`."""
         self._look(now)
-        return [self._visit(visit) for visit in visits]
+        before = self.totals["admitted"] + self.totals["returned"]
+        visited = [self._visit(visit) for visit in visits]
+        for visit, one in zip(visits, visited, strict=True):
+            if one.fate == "waiting":
+                self._mark(one.moved_to or visit.place)
+        self.changes += self.totals["admitted"] + self.totals["returned"] > before
+        return visited
 
     def seen(self, now: int, places: Iterable[int]) -> None:
         """As `QueueStore.seen`."""
@@ -145,20 +215,27 @@ class QueueModel:
     def change_sessions(self, now: int, changes: Sequence[SessionChange]) -> list[int]:
         """As `QueueStore.change_sessions`."""
         self._look(now)
-        return [self._change_session(change) for change in changes]
+        before = self.moves
+        alive = [self._change_session(change) for change in changes]
+        self.changes += self.moves > before
+        return alive
 
     def leave(self, now: int, place: int, pass_ms: int, has_pass: bool = False) -> bool:
         """As `QueueStore.leave`."""
         self._look(now)
         if place in self.moved:
-            del self.moved_until[place]
+            self.moved_until.pop(place, None)
             place = self.moved.pop(place)
         in_queue = self._leave_queue(place)
+        is_session = has_pass or place in self.active
         inside = False
-        if has_pass or place <= self.base or place in self.active:
+        if is_session or place <= self.base:
             inside = self._end_session(place, pass_ms, "ended")
+        if is_session or in_queue:
+            self._report(place, active=is_session)
         self.totals["left:left"] += in_queue
         self.totals["left:released"] += inside
+        self.changes += in_queue or inside
         return in_queue or inside
 
     def tick(self, now: int, look_ups: int = LOOK_UPS_PER_TICK) -> Ticked:
@@ -169,7 +246,7 @@ class QueueModel:
             self.hard_ends.pop(session, None)
         _take_expired(self.ended, self.clock)
         for place in _take_expired(self.moved_until, self.clock):
-            del self.moved[place]
+            self.moved.pop(place, None)
         missed = _take_expired(self.called, self._turn_clock())
         twice = 0
         for place in missed:
@@ -185,11 +262,15 @@ class QueueModel:
         for place in dropped:
             self.turns.pop(place, None)
         self._forget_unseen()
+        moves = self.moves
+        swept = self._end_recovery()
+        self.changes += self.moves > moves
         called, skipped, stopped_early = self._call(look_ups)
         self.totals["left:expired"] += len(ended)
         self.totals["left:missed"] += twice
         self.totals["left:away"] += len(dropped)
-        return Ticked(called, skipped, len(ended), len(missed), twice + len(dropped), stopped_early)
+        self.changes += called + skipped + len(ended) + len(missed) + twice + len(dropped) > 0
+        return Ticked(called, skipped, len(ended) + swept, len(missed), twice + len(dropped), stopped_early)
 
     def set_limits(self, now: int, changes: Mapping[str, str]) -> None:
         """As `QueueStore.set_limits`."""
@@ -227,7 +308,7 @@ class QueueModel:
             return "unknown"
         if self.state not in (RoomState.OPEN, RoomState.PAUSED):
             return "not_open"
-        if not self._passthrough() and len(self.active) + len(self.called) >= self._limit("max_active"):
+        if not self._passthrough() and self._vacant_slots() <= 0:
             return "full"
         if place > self.high_water_mark:
             here = self.called.keys() | self.away.keys()
@@ -240,6 +321,8 @@ class QueueModel:
         self.away.pop(place, None)
         self.turns.pop(place, None)
         self.called[place] = self._turn_clock() + self._limit("claim_ms")
+        self._report(place)
+        self.changes += 1
         self._take_token()
         return "called"
 
@@ -267,6 +350,11 @@ class QueueModel:
             "autopilot": AUTOPILOT.format.from_text(self.autopilot),
             "invited": frozenset(self.invited),
             "totals": {name: count for name, count in self.totals.items() if count},
+            "changes": self.changes,
+            "newest_place": self.seq,
+            "opened_changes": self.opened_changes,
+            "opened_place": self.opened_seq,
+            "recovery": None if self.recovery is None else self.recovery.in_view(self.clock),
         }
 
     def ends(self, now: int, read: int) -> tuple[dict[str, tuple[int, ...]], int]:
@@ -295,7 +383,7 @@ class QueueModel:
     # The clock and the values that accumulate over time.
 
     def _look(self, now: int) -> None:
-        if self.opened_under != self.run_id:
+        if self.opened_under != self.run_id or self.missing:
             raise RoomNotOpen("the room isn't open since the store was started")
         self._look_at_clock(now)
 
@@ -325,8 +413,8 @@ class QueueModel:
 
     def _may_call(self) -> bool:
         """Whether the rate and the slots allow one more."""
-        slot_free = len(self.active) + len(self.called) < self._limit("max_active")
-        return self._passthrough() or (slot_free and self.tokens >= 1 - 1e-9)
+        vacant = self._vacant_slots() > 0 and not self._holds_calls()
+        return self._passthrough() or (vacant and self.tokens >= 1 - 1e-9)
 
     def _take_token(self) -> None:
         if not self._passthrough():
@@ -334,6 +422,55 @@ class QueueModel:
 
     def _slot_end(self, ms: int) -> int:
         return self.clock + ms + SLOT_MARGIN_MS
+
+    # Recovery after a loss.
+
+    def _begin_recovery(self, waiting: int, active: int) -> None:
+        """Those who were there report first; once in a generation, and later only the expectations rise."""
+        if self.recovered_generation != self.generation:
+            self.recovered_generation = self.generation
+            self.seen_in.clear()
+            self.totals["recoveries"] += 1
+            self.resume_at = self.clock + self._limit("recovery_ms")
+            self.recovery = RecoveryModel(self.clock + SETTLE_MS, self.resume_at, waiting, active)
+        elif self.recovery is not None:
+            self.recovery.expect(waiting, active)
+
+    def _report(self, place: int, *, active: bool = False) -> None:
+        if self.recovery is not None and place <= self.base:
+            self.recovery.report(place, active=active)
+
+    def _vacant_slots(self) -> int:
+        reserved = 0 if self.recovery is None else self.recovery.reserved_slots
+        return self._limit("max_active") - len(self.active) - len(self.called) - reserved
+
+    def _holds_calls(self) -> bool:
+        if not self.resume_at:
+            return False
+        return self.recovery is None or not self.recovery.may_call(self.clock)
+
+    def _end_recovery(self) -> int:
+        """Ends the recovery when its time is over; returns how many sessions of visitors who had left ended."""
+        if not self.resume_at or self.clock < self.resume_at:
+            return 0
+        recovery, self.recovery, self.resume_at = self.recovery, None, 0
+        if recovery is None:
+            return 0
+        for place in self._unreported(self.called, recovery):
+            del self.called[place]
+            self.turns.pop(place, None)
+            self.away[place] = self.clock + self._limit("keep_ms")
+            self.moves += 1
+        gone = self._unreported(self.active, recovery) if recovery.knows_sessions else []
+        for session in gone:
+            del self.active[session]
+            self.hard_ends.pop(session, None)
+            self.moves += 1
+        self.totals["left:expired"] += len(gone)
+        return len(gone)
+
+    def _unreported(self, places: Iterable[int], recovery: RecoveryModel) -> list[int]:
+        return [place for place in places if place <= self.base and place not in recovery.reported]
 
     # Presence and calls.
 
@@ -377,6 +514,8 @@ class QueueModel:
         if place in self.active:
             self.hard_ends.setdefault(place, self._hard_end())
             left = self._session_left(place)
+            if left > 0:
+                self._report(place, active=True)
             return Visited("admitted", left) if left > 0 else Visited("unknown", 0)
         if place not in self.waiting:
             if place in self.away:
@@ -394,10 +533,12 @@ class QueueModel:
                 return Visited("unknown", 0)
             insort(self.waiting, place)
             self.totals["returned"] += 1
+        self._report(place)
         self._mark(place)
         return Visited("waiting", 0)
 
     def _visit_called(self, place: int, visit: Visit) -> Visited:
+        self._report(place)
         if self._accepts_claims():
             if visit.claim:
                 del self.called[place]
@@ -444,9 +585,11 @@ class QueueModel:
     def _claim_lost_place(self, place: int) -> bool:
         """Marks a place as seen; returns whether it predates the store's data loss and is unknown here."""
         given = any(after < place <= last for after, last in self.issued_ranges)
-        if place > self.base or given or place in self.recovered:
+        if place > self.base or given or (self.recovered_in, place) in self.recovered:
             return False
-        self.recovered.add(place)
+        self.recovered.add((self.recovered_in, place))
+        if place > self.opened_seq and self.clock - self.opened_at <= self._limit("recovery_ms"):
+            self._begin_recovery(-1, -1)
         return True
 
     def _change_session(self, change: SessionChange) -> int:
@@ -455,18 +598,24 @@ class QueueModel:
         if change.operation in ("end", "release"):
             self._leave_queue(session)
             kind = "ended" if change.operation == "end" else "released"
-            self.totals[f"left:{kind}"] += self._end_session(session, ms, kind)
+            ended = self._end_session(session, ms, kind)
+            self.totals[f"left:{kind}"] += ended
+            self.moves += ended
+            self._report(session, active=True)
             return 1
         if session in self.ended:
             return 0
-        if session not in self.active and (change.operation == "resume" or (keeps and ms <= 0)):
+        lasting = change.operation in ("hold", "extend")
+        if session not in self.active and (change.operation == "resume" or (not lasting and ms <= 0)):
             return 0
         if session in self.active and keeps and session in self.hard_ends and self._session_left(session) <= 0:
             return 0
         if session not in self.active:
             self._leave_queue(session)
             self._claim_lost_place(session)
+            self.moves += 1
             self.totals["overshoot"] += len(self.active) + len(self.called) >= self._limit("max_active")
+        self._report(session, active=True)
         if keeps:
             self.hard_ends.setdefault(session, self.clock + ms)
         left = self.hard_ends.get(session, self._hard_end()) - self.clock

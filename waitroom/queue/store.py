@@ -42,7 +42,7 @@ KEYS = {
     for name in (
         *("room", "waiting", "called", "away", "missed", "active", "ended", "rank_index", "seen"),
         *("issued_ranges", "recovered", "audit_outbox"),
-        *("turns", "moved", "moved_until", "hard_ends", "feed"),
+        *("turns", "moved", "moved_until", "hard_ends", "feed", "reported"),
     )
 }
 
@@ -51,17 +51,65 @@ _CONSTANTS: dict[str, Constant] = {
     **{name: value for name, value in vars(constants).items() if name.isupper()},
     "ROOM_FIELDS": [field.stored for field in FIELDS if field.in_scripts],
     "TEXT_FIELDS": frozenset(field.stored for field in FIELDS if field.in_scripts and not field.format.number),
+    # The state of a recovery; read only while there is one.
+    "RECOVERY_FIELDS": [
+        *("lost_in", "settled_at", "expected_waiting", "expected_active", "reported_waiting", "reported_active"),
+        *("sweep_called", "sweep_active"),
+    ],
     "NEW_ROOM": [part for field in FIELDS if field.initial is not None for part in (field.stored, field.initial)],
 }
 
 SCRIPTS = (
-    *("open", "join", "tick", "visit", "seen", "session", "leave", "view"),
+    *("open", "recover", "join", "tick", "visit", "seen", "session", "leave", "view"),
     *("set", "change", "call_out_of_order", "end"),
 )
 
 Fate = Literal["waiting", "called", "admitted", "unknown"]
-SessionOperation = Literal["keep", "resume", "hold", "extend", "end", "release"]
+SessionOperation = Literal["keep", "resume", "hold", "extend", "end", "release", "restore"]
 Called = Literal["called", "admitted", "unknown", "not_open", "full", "too_many"]
+
+
+@dataclass(slots=True)
+class Newest:
+    """The newest state of a room that a client has seen; a store that is behind it has lost writes.
+
+    Attributes:
+        generation: The generation in which it was seen; 0 if nothing was seen yet.
+        changes: How many changes of where visitors are the store had counted.
+        place: The newest place.
+        waiting: How many visitors waited or were called; -1 if unknown.
+        active: How many sessions were active; -1 if unknown.
+    """
+
+    generation: int = 0
+    changes: int = 0
+    place: int = 0
+    waiting: int = -1
+    active: int = -1
+
+    def add_place(self, generation: int, place: int) -> None:
+        """Takes in a place that the store has just issued."""
+        if generation == self.generation:  # what was seen in an older one must be reported first
+            self.place = max(self.place, place)
+
+    def add_view(self, view: RoomView) -> None:
+        """Takes in a view."""
+        newer = view.generation != self.generation
+        self.generation = view.generation
+        self.changes = view.changes if newer else max(self.changes, view.changes)
+        self.place = view.newest_place if newer else max(self.place, view.newest_place)
+        if not view.recovering:
+            self.waiting, self.active = view.waiting + view.called, view.active
+
+    def exceeds_start_of(self, view: RoomView) -> bool:
+        """Whether the generation of a view began with less than was seen in an older one."""
+        if not self.generation or self.generation == view.generation:
+            return False
+        return self.changes > view.opened_changes or self.place > view.opened_place
+
+    def arguments(self) -> tuple[int, ...]:
+        """The arguments of the scripts."""
+        return self.generation, self.changes, self.place, self.waiting, self.active
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +213,9 @@ class QueueStore:
     must be opened first, or `UnreadableRoomError` if its data can't be read. After that no script runs before the data
     has been checked: a script that fails halfway may lose entries.
 
+    Attributes:
+        newest: The newest state of the room that this client has seen.
+
     Args:
         redis: A client that returns bytes; see `connect`.
         room: The room's name; it is the hash tag of all the room's keys.
@@ -181,6 +232,7 @@ class QueueStore:
         run_id: Callable[[], str] | None = None,
     ) -> None:
         self._redis = redis
+        self.newest = Newest()
         self._clock = clock
         self._run_id = run_id
         self._room = room
@@ -268,11 +320,12 @@ class QueueStore:
     async def open(self, limits: Limits, run_id: str = "") -> int:
         """Opens the room or resumes it; returns its generation. ``run_id`` is the server's; "" looks it up."""
         pairs = [part for pair in limits.fields().items() for part in pair]
-        return int(await self._run("open", _FILE, *pairs, run_id=run_id))
+        return int(await self._run("open", _FILE, *self.newest.arguments(), *pairs, run_id=run_id))
 
     async def join(self, count: int) -> Joined:
         """Gives ``count`` newcomers their places, in one step."""
         generation, first, admitted, waiting, state, clock = await self._run("join", count, secrets.token_hex(8))
+        self.newest.add_place(int(generation), int(first) + count - 1)
         room_state = await self._parsed(lambda: RoomState(state.decode()))
         return Joined(int(generation), int(first), admitted, waiting, room_state, int(clock))
 
@@ -343,6 +396,7 @@ class QueueStore:
         # A room stored by an older version lacks these until it is opened.
         values.setdefault("claim_after_told_seconds", min(90.0, values["claim_seconds"]))
         values.setdefault("session_max_seconds", 14_400.0)
+        values.setdefault("recovery_seconds", 30.0)
         return Limits(**values)
 
     async def change(
@@ -398,14 +452,23 @@ class QueueStore:
         return bool(await self._run("end", session, pass_ms, audit_event, secrets.token_hex(8)))
 
     async def view(self, known: RoomView | None = None) -> RoomView:
-        """The room as an edge keeps it.
+        """The room as an edge keeps it. Reports to the store if it has lost what this client had seen.
 
         ``known`` avoids sending its rank index again while it is current, and determines which ended sessions are new.
         """
+        view = await self._view(known)
+        if self.newest.exceeds_start_of(view):
+            await self._run("recover", *self.newest.arguments())
+            view = await self._view(known)
+        self.newest.add_view(view)
+        return view
+
+    async def _view(self, known: RoomView | None) -> RoomView:
+        seen = self.newest.changes, self.newest.generation
         if known is None:
-            reply = await self._run("view", "", "0", "")
+            reply = await self._run("view", "", "0", "", *seen)
             return await self._parsed(lambda: parse_view(reply, None))
-        reply = await self._run("view", known.rank_index.stamp, known.ends_read or "0", known.generation)
+        reply = await self._run("view", known.rank_index.stamp, known.ends_read or "0", known.generation, *seen)
         return await self._parsed(lambda: parse_view(reply, known.rank_index))
 
 

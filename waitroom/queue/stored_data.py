@@ -28,6 +28,7 @@ KEY_TYPES: Final = {
     "moved_until": "zset",
     "hard_ends": "zset",
     "feed": "zset",
+    "reported": "set",
 }
 LONGEST_VALUE: Final = 60
 

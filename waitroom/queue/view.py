@@ -24,6 +24,23 @@ class RoomState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Recovery:
+    """The recovery from a loss of data: who was there before reports first.
+
+    Attributes:
+        left_ms: Milliseconds until it ends.
+        expected_waiting, expected_active: The numbers known from before the loss, -1 if unknown.
+        reported_waiting, reported_active: How many of them have reported.
+    """
+
+    left_ms: int
+    expected_waiting: int
+    expected_active: int
+    reported_waiting: int
+    reported_active: int
+
+
+@dataclass(frozen=True, slots=True)
 class RoomView:
     """A snapshot of a room.
 
@@ -49,6 +66,9 @@ class RoomView:
         released: The same for sessions that the shop released.
         ends_read: The position up to which the ended sessions have been read, for the next view.
         wall_ms: The store's wall clock at the time of the snapshot; 0 if unknown.
+        changes, newest_place: The number of changes counted, and the newest place.
+        opened_changes, opened_place: The same at the beginning of the generation.
+        recovery: The recovery from a loss of data, if there is one.
     """
 
     generation: int
@@ -79,6 +99,16 @@ class RoomView:
     released: tuple[int, ...] = ()
     ends_read: str = ""
     wall_ms: int = 0
+    changes: int = 0
+    newest_place: int = 0
+    opened_changes: int = 0
+    opened_place: int = 0
+    recovery: Recovery | None = None
+
+    @property
+    def recovering(self) -> bool:
+        """Whether admissions wait until those who were there before a loss have reported."""
+        return self.recovery is not None
 
     @property
     def free_slots(self) -> int:
@@ -137,6 +167,24 @@ def parse_view(reply: Any, known: RankIndex | None) -> RoomView:
         released=_sessions(ends, b"released:"),
         ends_read=ends_read.decode(),
         wall_ms=int(fields["wall"]),
+        changes=int(fields.get("changes", "0")),
+        newest_place=int(fields["seq"]),
+        opened_changes=int(fields.get("opened_changes", "0")),
+        opened_place=int(fields.get("opened_seq", "0")),
+        recovery=_recovery(fields),
+    )
+
+
+def _recovery(fields: dict[str, str]) -> Recovery | None:
+    resume_at = int(fields.get("resume_at", "0"))
+    if not resume_at or fields.get("lost_in") != fields["generation"]:
+        return None
+    return Recovery(
+        max(0, resume_at - int(fields["clock"])),
+        int(fields["expected_waiting"]),
+        int(fields["expected_active"]),
+        int(fields["reported_waiting"]),
+        int(fields["reported_active"]),
     )
 
 

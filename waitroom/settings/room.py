@@ -257,6 +257,17 @@ class RoomSettings:
             "seconds",
         ),
     ] = 3600
+    recovery_seconds: Annotated[
+        StrictInt,
+        Field(ge=0, le=3600),
+        About(
+            "How long nobody is called after the store has lost data, so that those who waited or were inside report "
+            "first. Calls resume sooner once nine tenths of those known to wait have reported.",
+            "Keep at least 30, the longest interval between two polls of the waiting page. Shorten it only if losing "
+            "the order of the queue is better than a pause.",
+            "seconds",
+        ),
+    ] = 30
     method: Annotated[
         Literal["fifo", "passthrough"],
         About(

@@ -36,6 +36,7 @@ STORED = {
     "method": "fifo",
     "told_ms": "90000",
     "session_max_ms": "14400000",
+    "recovery_ms": "30000",
 }
 
 
@@ -88,7 +89,8 @@ def test_a_problem_says_the_bounds():
 
 def test_the_scripts_read_no_field_that_is_not_loaded():
     """A misspelt one would be nil, and compare as no limit."""
-    loaded = {field.stored for field in FIELDS if field.in_scripts} | {"turn_clock"}
+    computed = {"turn_clock", "intact", "fates_lost", "recovery"}
+    loaded = {field.stored for field in FIELDS if field.in_scripts} | computed
     for name in SCRIPTS:
         text = load_script("waitroom.queue", name, prelude="common")
         assert set(re.findall(r"\b(?:room|known)\.(\w+)", text)) <= loaded, name

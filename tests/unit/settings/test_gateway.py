@@ -114,6 +114,7 @@ def test_every_key_is_read() -> None:
                 join_rate=5.0,
                 away_after_seconds=91,
                 keep_place_seconds=91,
+                recovery_seconds=45,
                 method="passthrough",
                 on_store_error="admit",
                 without_pass="all",

@@ -162,6 +162,9 @@ def _alerts(room: Mapping[str, Any]) -> list[str]:
         found.append("Store unavailable: no admissions; everyone keeps their place.")
         if problem := room.get("store_problem", ""):
             found.append(f"{problem[:1].upper()}{problem[1:]}.")
+    recovery = room.get("recovery")
+    if recovery:
+        found.append(_recovery(recovery))
     workers = room.get("workers") or {}
     if workers and workers["alive"] < workers["wanted"]:
         found.append(f"Only {workers['alive']} of {workers['wanted']} workers are alive.")
@@ -172,6 +175,16 @@ def _alerts(room: Mapping[str, Any]) -> list[str]:
     if room.get("active", 0) + room.get("called", 0) > room.get("max_active", 0):
         found.append("Active sessions exceed max active. Nobody is removed; the number falls as visitors leave.")
     return found
+
+
+def _recovery(recovery: Mapping[str, Any]) -> str:
+    waiting = recovery["waiting"]
+    known = "" if waiting["expected"] is None else f" of {count(waiting['expected'])}"
+    seconds = max(1, round(recovery["seconds_left"]))
+    return (
+        f"The store lost data: {count(waiting['reported'])}{known} waiting visitors have reported. "
+        f"Calls resume within {seconds} s; everyone keeps their place."
+    )
 
 
 def _autopilot(autopilot: Mapping[str, Any] | None) -> str:

@@ -94,7 +94,9 @@ class Admission:
     async def refresh(self) -> RoomView:
         """Refreshes the view now, before or after a change, besides twice a second. Raises `StoreUnavailable`."""
         async with self._refreshing:  # otherwise an older view could replace a newer one
-            self.view = view = await self._store.view(self.view)
+            view = await self._store.view(self.view)
+            _log_recovery(self.name, self.view, view)
+            self.view = view
         return view
 
     async def _open(self) -> None:
@@ -106,3 +108,18 @@ class Admission:
     def _on_store_error(self, error: StoreUnavailable) -> None:
         self.store_up, self.store_problem = False, str(error)
         self._health.failed(self.name, error)
+
+
+def _log_recovery(room: str, last: RoomView | None, view: RoomView) -> None:
+    was = last is not None and last.recovering
+    recovery = view.recovery
+    if recovery is not None and not was:
+        log.warning(
+            "store lost data: calls wait until visitors have reported",
+            room=room,
+            seconds=round(recovery.left_ms / 1000),
+            waiting=recovery.expected_waiting if recovery.expected_waiting >= 0 else "unknown",
+            active=recovery.expected_active if recovery.expected_active >= 0 else "unknown",
+        )
+    elif was and recovery is None:
+        log.info("recovery finished", room=room, waiting=view.waiting, active=view.active)

@@ -85,6 +85,19 @@ def wait_of_newcomer(view: RoomView, *, store_up: bool) -> tuple[int, int] | Non
     return Forecast(view.rate_per_minute, view.throughput, view.free_slots).wait(view.waiting + 1)
 
 
+def recovery_json(view: RoomView) -> dict[str, Any] | None:
+    """Returns the recovery from a loss of data in the API's format, or None."""
+    found = view.recovery
+    if found is None:
+        return None
+    waiting, active = (None if one < 0 else one for one in (found.expected_waiting, found.expected_active))
+    return {
+        "seconds_left": round(found.left_ms / 1000, 1),
+        "waiting": {"expected": waiting, "reported": found.reported_waiting},
+        "active": {"expected": active, "reported": found.reported_active},
+    }
+
+
 class Rooms:
     """The state of all rooms.
 
@@ -167,6 +180,7 @@ class Rooms:
             "claim_seconds": view.claim_ms / 1000,
             "shop": shop_json(self._watch.stats(name, STATS_SECONDS)),
             "workers": {"alive": self._watch.workers_alive, "wanted": self._workers},
+            "recovery": recovery_json(view),
             "hints": [
                 *self._gateway_hints(),
                 *hints(self._settings[name], self._watch.observed(name), time.time()),

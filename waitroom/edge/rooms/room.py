@@ -107,6 +107,7 @@ class Room:
         self.view: RoomView | None = None
         self.viewed_at = datetime.fromtimestamp(clock.unix(), UTC)
         self._refreshed_at = 0.0
+        self._reported_in = 0  # the generation to which the live sessions were reported
         self.store_up = False
         self.bypass = [Bypass(rule, workers) for rule in settings.bypass]
         self.join_limiter = JoinLimiter(settings.join_rate, workers)
@@ -235,7 +236,7 @@ class Room:
     def expected_wait(self, position: int) -> tuple[int, int] | None:
         """The range of the wait in seconds from a position, if it is known."""
         view = self.view
-        if view is None or view.state is not RoomState.OPEN or not self.store_up:
+        if view is None or view.state is not RoomState.OPEN or not self.store_up or view.recovering:
             return None
         if self._forecast is None or self._forecast_of is not view:
             self._forecast = Forecast(view.rate_per_minute, view.throughput, view.free_slots)
@@ -315,7 +316,7 @@ class Room:
         last_refresh, self._refreshed_at = self._refreshed_at, self.clock.steady()
         if self.view is not None and self._refreshed_at - last_refresh > MAX_VIEW_GAP_SECONDS:
             self.sessions.recheck_all()
-        self.view = view
+        generation, self.view = self._reported_in, view
         if view.ended or view.released:
             grace = self.settings.release_grace_seconds
             self.sessions.apply_ends(view.ended, view.released, self.clock.unix(), grace)
@@ -324,6 +325,16 @@ class Room:
         self.viewed_at = datetime.fromtimestamp(self.clock.unix(), UTC)
         self.store_up = True
         self._health.answered(self.name)
+        if generation != view.generation:
+            await self._report_sessions(view.generation)
+
+    async def _report_sessions(self, generation: int) -> None:
+        """Reports all live sessions to a store of another generation, before anybody is called to their slots."""
+        try:
+            await self._send_changes(self.sessions.live_sessions(self.clock.unix()))
+        except StoreUnavailable:
+            return  # already logged; the next refresh tries again
+        self._reported_in = generation
 
     async def flush(self) -> None:
         """Sends the store the visitors seen, the sessions to keep, and the shop's reports."""

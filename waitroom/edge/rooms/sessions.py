@@ -231,13 +231,23 @@ class Sessions:
         self._operations = []
         return changes
 
+    def live_sessions(self, now: float) -> Sequence[SessionChange]:
+        """Updates that report all live sessions to a store that may have lost them."""
+        changes = []
+        for session in self._by_id.values():
+            until = session.ends_at if session.requests else session.expires_at
+            if not session.over and now < until:
+                changes.append(SessionChange("restore", session.id, round((until - now) * 1000)))
+        return changes
+
     def requeue(self, changes: Sequence[SessionChange]) -> None:
         """Requeues updates that couldn't be sent: they are sent again with the next ones."""
         for change in changes:
             session = self._by_id.get(change.session)
             if change.operation == "keep" and session is not None and not session.over:
                 self._due.setdefault(session.id, session)
-        self._operations = [change for change in changes if change.operation != "keep"] + self._operations
+        lasting = [change for change in changes if change.operation not in ("keep", "restore")]
+        self._operations = lasting + self._operations
 
     def acknowledge(self, changes: Sequence[SessionChange], results: Sequence[int], now: float) -> None:
         """Applies the store's answer to `take_pending`, see `QueueStore.change_sessions`.

@@ -38,7 +38,7 @@ local function admit()
   if not accepts_claims(room) then
     return 'not_open'
   end
-  if room.method ~= 'passthrough' and is_full(room) then
+  if room.method ~= 'passthrough' and vacant_slots(room) <= 0 then
     return 'full'
   end
   if tonumber(place) > room.head then
@@ -53,6 +53,8 @@ local function admit()
   redis.call('ZREM', AWAY, place)
   redis.call('HDEL', TURNS, place)
   redis.call('ZADD', CALLED, to_string(room.turn_clock + room.claim_ms), place)
+  report(room, tonumber(place), 'waiting')
+  count_change(room, true)
   take_tokens(room, 1)
   return 'called'
 end

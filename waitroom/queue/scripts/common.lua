@@ -42,6 +42,26 @@ local function accepts_claims(room)
   return room.state == 'open' or room.state == 'paused'
 end
 
+-- How many of the keys that say where visitors are exist, and how many of the other keys that only scripts change.
+local function existing_keys()
+  return redis.call('EXISTS', WAITING, CALLED, AWAY, ACTIVE), redis.call('EXISTS', MISSED, ENDED, SEEN, ISSUED_RANGES,
+    TURNS, MOVED, MOVED_UNTIL, HARD_ENDS, FEED, REPORTED)
+end
+
+-- Sets `intact` to whether all keys are there that the last script left, and `fates_lost` to whether one that says
+-- where visitors are is missing. A script of an earlier version moves the clock without recording the keys.
+local function check_keys(room)
+  local fates, others = existing_keys()
+  local stamp = room.key_stamp
+  if stamp and math.floor(stamp / KEY_COUNTS) == room.clock then
+    local counts = stamp % KEY_COUNTS
+    room.fates_lost = fates ~= math.floor(counts / OTHER_KEYS)
+    room.intact = not room.fates_lost and others == counts % OTHER_KEYS
+  else
+    room.fates_lost, room.intact = false, true
+  end
+end
+
 -- Returns the room's fields under the names of its hash, as of now, or nil if nobody has opened it yet; the server may
 -- be another one than it was opened under. The room's clock never goes back and never jumps: it follows the wall clock
 -- by at most MAX_STEP_MS per reading.
@@ -60,15 +80,19 @@ local function read_room()
   if (room.schema or 0) > SCHEMA then
     error('schema ' .. room.schema .. ' is newer than ' .. SCHEMA) -- before anything is changed
   end
+  check_keys(room)
   local wall = wall_clock()
   local step = math.min(math.max(wall - room.wall, 0), MAX_STEP_MS)
   room.wall = wall
   room.clock = room.clock + step
   room.tokens = math.min(room.tokens + step * room.rate / 60000, burst(room.rate))
-  -- Rooms stored before these three fields existed.
+  -- Rooms stored before these fields existed.
   room.told_ms = room.told_ms or math.min(90000, room.claim_ms)
   room.session_max_ms = room.session_max_ms or 14400000
   room.blocked_ms = room.blocked_ms or 0
+  room.recovery_ms = room.recovery_ms or 30000
+  room.changes = room.changes or 0
+  room.resume_at = room.resume_at or 0
   -- Turns run by a clock of their own, which stops while nobody can claim one.
   if not accepts_claims(room) then
     room.blocked_ms = room.blocked_ms + step
@@ -78,19 +102,31 @@ local function read_room()
 end
 
 -- Returns the room as of now, or nil if it must be opened: it must be once for every run of the server. A server that
--- was started or promoted may have lost its last writes, and would issue the same places again.
+-- was started or promoted may have lost its last writes, and would issue the same places again. A missing key means the
+-- same.
 local function load_room()
   local room = read_room()
-  if room and room.run_id == server_run_id() then
+  if room and room.intact and room.run_id == server_run_id() then
     return room
   end
   return nil
 end
 
--- Writes back what every reading of the clock changes, and the given pairs.
+-- Writes back what every reading of the clock changes, and the given pairs. The last step of a script: it records which
+-- keys exist.
 local function save_room(room, ...)
+  local fates, others = existing_keys()
   redis.call('HSET', ROOM, 'clock', to_string(room.clock), 'wall', to_string(room.wall),
-    'tokens', decimal(room.tokens), 'freed', to_string(room.freed), 'blocked_ms', to_string(room.blocked_ms), ...)
+    'tokens', decimal(room.tokens), 'freed', to_string(room.freed), 'blocked_ms', to_string(room.blocked_ms),
+    'changes', to_string(room.changes), 'resume_at', to_string(room.resume_at),
+    'key_stamp', to_string(room.clock * KEY_COUNTS + fates * OTHER_KEYS + others), ...)
+end
+
+-- Counts a change of where visitors are, so that a worker that has seen it notices if the store loses it.
+local function count_change(room, happened)
+  if happened then
+    room.changes = room.changes + 1
+  end
 end
 
 local function count(counter, by)
@@ -158,12 +194,112 @@ local function is_full(room)
   return taken_slots() >= room.max_active
 end
 
+-- Recovery. A store that has lost writes knows neither who waits nor who is inside. Until `resume_at` those who were
+-- there have time to report: workers report their sessions, visitors come with their tickets. See docs/queue.md.
+-- After a restart that seems to have lost nothing, the workers have SETTLE_MS to say otherwise.
+
+-- Returns the state of the recovery, nil if there is none. The numbers expected are -1 where nobody knows them.
+local function get_recovery(room)
+  if room.resume_at == 0 then
+    return nil
+  end
+  if not room.recovery then
+    local values = redis.call('HMGET', ROOM, unpack(RECOVERY_FIELDS))
+    room.recovery = {}
+    for i, field in ipairs(RECOVERY_FIELDS) do
+      room.recovery[field] = tonumber(values[i]) or 0
+    end
+    room.recovery.lost = room.recovery.lost_in == room.generation
+  end
+  return room.recovery
+end
+
+-- Whether visitors may be called or admitted directly: the recovery is over, or most of those who waited are back.
+local function may_call(room)
+  local recovery = get_recovery(room)
+  if not recovery then
+    return true
+  end
+  return recovery.lost and room.clock >= recovery.settled_at and room.clock < room.resume_at
+    and recovery.expected_waiting >= 0
+    and recovery.reported_waiting >= recovery.expected_waiting * ENOUGH_REPORTED
+end
+
+-- How many slots are kept for sessions that were known and haven't reported yet.
+local function reserved_slots(room)
+  local recovery = get_recovery(room)
+  return recovery and recovery.lost and math.max(0, recovery.expected_active - recovery.reported_active) or 0
+end
+
+-- How many visitors there is room for, whatever the rate and the order.
+local function vacant_slots(room)
+  return room.max_active - taken_slots() - reserved_slots(room)
+end
+
+local function reported_key(chunk)
+  return REPORTED .. ':' .. chunk
+end
+
+-- Records that the holder of a place has reported, as `waiting` or as `active`. Only places issued before the loss
+-- count.
+local function report(room, place, kind)
+  local recovery = get_recovery(room)
+  if not recovery or not recovery.lost or place > room.base then
+    return
+  end
+  local chunk = to_string(math.floor(place / CHUNK))
+  if redis.call('SETBIT', reported_key(chunk), place % CHUNK, 1) == 0 then
+    redis.call('SADD', REPORTED, chunk)
+    local field = 'reported_' .. kind
+    recovery[field] = recovery[field] + 1
+    redis.call('HSET', ROOM, field, to_string(recovery[field]))
+  end
+end
+
+local function has_reported(place)
+  return redis.call('GETBIT', reported_key(to_string(math.floor(place / CHUNK))), place % CHUNK) == 1
+end
+
+local function forget_reports()
+  for _, chunk in ipairs(redis.call('SMEMBERS', REPORTED)) do
+    redis.call('DEL', reported_key(chunk))
+  end
+  redis.call('DEL', REPORTED)
+end
+
+-- Begins the recovery, at most once in a generation; a later caller may only know that more were there. Presence marks
+-- are deleted: they may be those of visitors who have left.
+local function begin_recovery(room, waiting, active)
+  local lost_in = tonumber(redis.call('HGET', ROOM, 'lost_in')) or 0
+  local recovery = get_recovery(room)
+  if lost_in ~= room.generation then
+    for _, bitmap in ipairs(redis.call('ZRANGE', SEEN, 0, -1)) do
+      redis.call('DEL', SEEN .. ':' .. bitmap)
+    end
+    redis.call('DEL', SEEN)
+    forget_reports()
+    redis.call('HINCRBY', ROOM, 'total:recoveries', 1)
+    room.resume_at = room.clock + room.recovery_ms
+    recovery = { lost_in = room.generation, settled_at = room.clock + SETTLE_MS, expected_waiting = waiting,
+      expected_active = active, reported_waiting = 0, reported_active = 0, sweep_called = -1, sweep_active = -1,
+      lost = true }
+  elseif not recovery then
+    return
+  end
+  recovery.expected_waiting = math.max(recovery.expected_waiting, waiting)
+  recovery.expected_active = math.max(recovery.expected_active, active)
+  room.recovery = recovery
+  for _, field in ipairs(RECOVERY_FIELDS) do
+    redis.call('HSET', ROOM, field, to_string(recovery[field]))
+  end
+end
+
 -- How many more may be called or admitted now.
 local function free_slots(room)
   if room.method == 'passthrough' then
     return math.huge
   end
-  return math.max(0, math.min(math.floor(room.tokens + 1e-9), room.max_active - taken_slots()))
+  return may_call(room) and math.max(0, math.min(math.floor(room.tokens + 1e-9), vacant_slots(room))) or 0
 end
 
 local function take_tokens(room, tokens)
@@ -215,6 +351,7 @@ end
 
 -- Returns whether a place was lost with the store, and records that it was recovered: it is of an older generation, and
 -- what survived neither issued it nor has recovered it. So each place is recovered once, and nobody has two turns.
+-- A place that was lost with the beginning of this generation shows, soon after it, that there was a loss.
 local function claim_lost_place(room, place)
   if place > room.base then
     return false
@@ -223,7 +360,15 @@ local function claim_lost_place(room, place)
   if issued_after and place > tonumber(issued_after) then
     return false
   end
-  return redis.call('SETBIT', RECOVERED .. ':' .. to_string(math.floor(place / CHUNK)), place % CHUNK, 1) == 0
+  local opened = redis.call('HMGET', ROOM, 'recovered_in', 'opened_seq', 'opened_at')
+  local bitmaps = opened[1] and RECOVERED .. ':' .. opened[1] or RECOVERED
+  if redis.call('SETBIT', bitmaps .. ':' .. to_string(math.floor(place / CHUNK)), place % CHUNK, 1) == 1 then
+    return false
+  end
+  if opened[2] and place > tonumber(opened[2]) and room.clock - tonumber(opened[3]) <= room.recovery_ms then
+    begin_recovery(room, -1, -1)
+  end
+  return true
 end
 
 -- Removes a place from the queue. Returns whether it was there and whether it was called, each as 1 or 0.

@@ -15,8 +15,10 @@ local active = redis.call('ZSCORE', ACTIVE, session) and 1 or 0
 if active == 1 then
   local _, called = leave_queue(session)
   local ended = end_session(room, session, pass_ms, 'ended')
+  report(room, tonumber(session), 'active')
   room.freed = room.freed + called + ended
   count('left:ended', ended)
+  count_change(room, true)
   enqueue_audit_event(room, audit_event, {}, {})
 end
 save_room(room)

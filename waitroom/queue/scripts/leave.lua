@@ -15,12 +15,19 @@ if place ~= ticket_place then
   redis.call('ZREM', MOVED_UNTIL, ticket_place)
 end
 local left, called = leave_queue(place)
+local is_session = has_pass or redis.call('ZSCORE', ACTIVE, place)
 local ended = 0
-if has_pass or tonumber(place) <= room.base or redis.call('ZSCORE', ACTIVE, place) then
+if is_session or tonumber(place) <= room.base then
   ended = end_session(room, place, pass_ms, 'ended')
+end
+if is_session then
+  report(room, tonumber(place), 'active')
+elseif left == 1 then
+  report(room, tonumber(place), 'waiting')
 end
 room.freed = room.freed + called + ended
 count('left:left', left)
 count('left:released', ended)
+count_change(room, left + ended > 0)
 save_room(room)
 return left + ended > 0 and 1 or 0

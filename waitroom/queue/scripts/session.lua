@@ -5,6 +5,7 @@
 --           the session has ended: only the room's clock decides that
 --   hold    a payment is under way: the session lasts at least that long, at most session_max_ms beyond its hard end
 --   extend  at least that long, at most until the hard end
+--   restore a worker reports a live session to a store of a new generation; the time left of its pass
 --   end     the session is over; how long a pass for it may remain in circulation
 --   release the same, by the shop
 -- Returns for each 0 if the session is over; else, for resume, the ms left until its end, and 1 for the others.
@@ -14,7 +15,7 @@ local room = load_room()
 if not room then
   return false
 end
-local overshoots = 0
+local overshoots, adopted = 0, 0
 local endings = { ended = 0, released = 0 }
 
 -- Whether a session with a slot has reached its hard end, and the end of any hold.
@@ -25,6 +26,7 @@ end
 local function finish(session, pass_ms, kind)
   local _, called = leave_queue(session)
   local ended = end_session(room, session, pass_ms, kind)
+  report(room, tonumber(session), 'active')
   room.freed = room.freed + called + ended
   endings[kind] = endings[kind] + ended
 end
@@ -34,6 +36,7 @@ local function adopt(session)
   -- Its place may still be in the queue, or may be there again: one slot is enough.
   leave_queue(session)
   claim_lost_place(room, tonumber(session))
+  adopted = adopted + 1
   if is_full(room) then
     overshoots = overshoots + 1
   end
@@ -47,7 +50,7 @@ local function prolong(operation, session, ms)
   local slot_end = tonumber(redis.call('ZSCORE', ACTIVE, session))
   local hard_end = tonumber(redis.call('ZSCORE', HARD_ENDS, session))
   local keeps = operation == 'keep' or operation == 'resume'
-  if not slot_end and (operation == 'resume' or (keeps and ms <= 0)) then
+  if not slot_end and (operation == 'resume' or (operation ~= 'hold' and operation ~= 'extend' and ms <= 0)) then
     return 0
   end
   if slot_end and keeps and hard_end and is_over(hard_end, slot_end) then
@@ -56,6 +59,7 @@ local function prolong(operation, session, ms)
   if not slot_end then
     adopt(session)
   end
+  report(room, tonumber(session), 'active')
   if keeps and not hard_end then
     hard_end = room.clock + ms
     redis.call('ZADD', HARD_ENDS, to_string(hard_end), session)
@@ -93,5 +97,6 @@ end
 count('overshoot', overshoots)
 count('left:ended', endings.ended)
 count('left:released', endings.released)
+count_change(room, adopted + endings.ended + endings.released > 0)
 save_room(room)
 return results

@@ -185,15 +185,73 @@ local function measure_presence(present, turns)
   room.pace_called = room.pace_called * fade + present
 end
 
+-- Looks at up to BATCH members of a key for visitors who haven't reported since the loss, from its end to the beginning;
+-- `field` of the recovery is how many are still to be looked at. Returns them, and whether all have been looked at.
+local function find_unreported(recovery, field, key)
+  local left = recovery[field] < 0 and redis.call('ZCARD', key) or recovery[field]
+  local from = math.max(0, left - BATCH)
+  local unreported = {}
+  for _, member in ipairs(left > 0 and redis.call('ZRANGE', key, from, left - 1) or {}) do
+    local place = tonumber(member)
+    if place <= room.base and not has_reported(place) then
+      unreported[#unreported + 1] = member
+    end
+  end
+  recovery[field] = from
+  redis.call('HSET', ROOM, field, to_string(from))
+  return unreported, from == 0
+end
+
+-- Ends the recovery when its time is over. A store that went back may hold turns and slots of visitors who have left:
+-- these turns become places kept, and the slots are freed. Slots stay if many known sessions are missing: the workers
+-- that knew them have died.
+-- Returns how many sessions ended.
+local function end_recovery()
+  local recovery = get_recovery(room)
+  if not recovery or room.clock < room.resume_at then
+    return 0
+  end
+  local called_done, active_done, freed = true, true, {}
+  if recovery.lost then
+    local called
+    called, called_done = find_unreported(recovery, 'sweep_called', CALLED)
+    local away = {}
+    for _, place in ipairs(called) do
+      away[#away + 1] = keep_until
+      away[#away + 1] = place
+    end
+    in_batches('ZREM', CALLED, called)
+    in_batches('HDEL', TURNS, called)
+    in_batches('ZADD', AWAY, away)
+    if recovery.expected_active >= 0 and
+      recovery.reported_active >= recovery.expected_active * ENOUGH_REPORTED then
+      freed, active_done = find_unreported(recovery, 'sweep_active', ACTIVE)
+      in_batches('ZREM', ACTIVE, freed)
+      in_batches('ZREM', HARD_ENDS, freed)
+      count('left:expired', #freed)
+    end
+    count_change(room, #called + #freed > 0)
+  end
+  if called_done and active_done then
+    room.resume_at = 0
+    forget_reports()
+  else
+    stopped_early = 1
+  end
+  return #freed
+end
+
 local taken = taken_slots()
 local ended = expire_sessions()
 local missed, dropped = expire_turns()
 delete_old_marks()
+local swept = end_recovery()
 local called, skipped = call_visitors()
+count_change(room, called + skipped + ended + missed + dropped > 0)
 measure_released_slots(room.freed + ended + missed, taken)
 room.freed = 0
 measure_presence(called, called + skipped)
 save_room(room, 'head', to_string(high_water_mark), 'pace_clock', now, 'pace_freed', decimal(room.pace_freed),
   'pace_slot_ms', decimal(room.pace_slot_ms), 'pace_since_ms', decimal(room.pace_since_ms),
   'pace_told', decimal(room.pace_told), 'pace_called', decimal(room.pace_called), 'pace_met', decimal(room.pace_met))
-return { called, skipped, ended, missed, dropped, stopped_early }
+return { called, skipped, ended + swept, missed, dropped, stopped_early }

@@ -1,14 +1,17 @@
 -- Returns the room as workers keep it in memory.
 -- ARGV: the stamp of the rank index that the caller has; the number up to which it has read the ended sessions, and in
--- which generation, '' if it has read none.
+-- which generation, '' if it has read none; the changes counted by then, and the generation that counted them. The room
+-- must be opened again if it is behind them.
 -- The rank index maps ranks to places: exact at the head, then at growing distances; its last pair is the next
 -- newcomer's. The first caller to find it older than RANK_INDEX_MS rebuilds it.
 -- Returns {the room's fields and values, waiting, called, away, active, stamp, rank index or '' if the caller has it,
 -- the next ended sessions as KIND:SESSION, the number of the last of them}.
 local known_stamp, ends_read, ends_generation = ARGV[3], ARGV[4], ARGV[5]
 
+local seen_changes, seen_generation = tonumber(ARGV[6]), ARGV[7]
+
 local room = load_room()
-if not room then
+if not room or (seen_generation == to_string(room.generation) and seen_changes > room.changes) then
   return false
 end
 save_room(room)

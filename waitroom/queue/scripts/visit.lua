@@ -30,6 +30,7 @@ local function enter(member)
 end
 
 local function visit_called(member, claim_by, purpose)
+  report(room, tonumber(member), 'waiting')
   if not accepts_claims(room) or purpose == 'peek' then
     return 'called', math.max(0, claim_by - room.turn_clock)
   end
@@ -60,12 +61,14 @@ local function visit_active(member, slot_end)
   end
   local left = math.max(tonumber(hard_end), slot_end - SLOT_MARGIN_MS) - room.clock
   if left > 0 then
+    report(room, tonumber(member), 'active')
     return 'admitted', left
   end
   return 'unknown', 0
 end
 
 local function visit_waiting(place)
+  report(room, place, 'waiting')
   seen[#seen + 1] = place
   return 'waiting', 0
 end
@@ -128,5 +131,6 @@ end
 mark_seen(room, seen)
 count('admitted', admitted)
 count('returned', returned)
+count_change(room, admitted + returned > 0)
 save_room(room, 'seq', to_string(seq))
 return results
