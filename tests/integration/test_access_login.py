@@ -110,7 +110,7 @@ async def test_a_known_device_gets_in_while_strangers_try_its_users_name(admin: 
     answer = await admin.log_in("otto")
     [device] = answer.devices
     attributes = set(device.split("; ")[1:])
-    assert attributes == {"HttpOnly", "SameSite=Strict", "Path=/login", f"Max-Age={DEVICE_SECONDS}"}
+    assert attributes == {"HttpOnly", "SameSite=Strict", "Path=/", f"Max-Age={DEVICE_SECONDS}"}
     known = {"Cookie": device.partition(";")[0]}
     while (await admin.log_in("otto", "incorrect horse")).status != 429:
         pass

@@ -155,7 +155,7 @@ class Login:
             DEVICE_COOKIE,
             self._devices.sign(device),
             max_age=DEVICE_SECONDS,
-            path=LOGIN,
+            path="/",
             secure=secure,
             httponly=True,
             samesite="Strict",
