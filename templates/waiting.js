@@ -109,8 +109,9 @@
     }
     const text = formatWait(status.eta_seconds);
     setText("eta", text);
-    setText("message", status.message || "");
-    toggle("message", status.message);
+    const message = [messages[status.position_reason], status.message].filter(Boolean).join(" ");
+    setText("message", message);
+    toggle("message", message);
     const place = status.position;
     toggle("progress", place);
     if (place) {

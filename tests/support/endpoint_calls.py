@@ -10,8 +10,8 @@ from support.http_reader import Message
 
 CALLS = {"status": b"GET", "join": b"POST", "claim": b"POST", "leave": b"POST", "check": b"GET", "wait": b"GET"}
 MEMBERS = [
-    *("room", "state", "position", "waiting", "eta_seconds", "poll_after", "claim_by", "message", "remaining"),
-    "updated_at",
+    *("room", "state", "position", "waiting", "eta_seconds", "poll_after", "claim_by"),
+    *("position_reason", "message", "remaining", "updated_at"),
 ]
 
 

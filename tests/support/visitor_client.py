@@ -26,8 +26,8 @@ NAVIGATE = {
 }
 FETCH = {"Accept": "*/*", "Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty", "Sec-Fetch-Site": "same-origin"}
 MEMBERS = {
-    *("room", "state", "position", "waiting", "eta_seconds", "poll_after", "claim_by", "message", "remaining"),
-    "updated_at",
+    *("room", "state", "position", "waiting", "eta_seconds", "poll_after", "claim_by"),
+    *("position_reason", "message", "remaining", "updated_at"),
 }
 
 

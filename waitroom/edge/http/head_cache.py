@@ -25,7 +25,10 @@ _COOKIE, _DATE = b"\r\nCookie: ", b"\r\nDate: "
 _VALUE = bytes(code for code in range(256) if code == 0x09 or 0x20 <= code != 0x7F)
 # Headers specific to one visitor: heads with them never recur from anybody else.
 _PERSONAL = frozenset(
-    (b"authorization", b"proxy-authorization", b"waitroom-ticket", b"waitroom-pass", b"waitroom-arrival")
+    (
+        *(b"authorization", b"proxy-authorization"),
+        *(b"waitroom-ticket", b"waitroom-pass", b"waitroom-arrival", b"waitroom-shown"),
+    )
 )
 _PERSONAL_RESPONSE = frozenset((b"set-cookie", b"waitroom-command"))
 

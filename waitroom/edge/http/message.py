@@ -47,7 +47,7 @@ _REQUEST_READ = frozenset(
         *(b"accept-language", b"origin", b"sec-fetch-mode", b"sec-fetch-dest", b"sec-fetch-site"),
         *(b"sec-purpose", b"purpose", b"x-purpose", b"x-moz", b"x-forwarded-uri", b"x-original-uri"),
         *(b"access-control-request-method", b"access-control-request-headers"),
-        *(b"waitroom-ticket", b"waitroom-pass", b"waitroom-arrival", b"user-agent"),
+        *(b"waitroom-ticket", b"waitroom-pass", b"waitroom-arrival", b"waitroom-shown", b"user-agent"),
         *(b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded"),
     )
 )
@@ -68,7 +68,7 @@ _REQUEST_FIELDS = FieldCache(
     frozenset(
         (
             *(b"cookie", b"authorization", b"proxy-authorization", b"referer"),
-            *(b"waitroom-ticket", b"waitroom-pass", b"waitroom-arrival"),
+            *(b"waitroom-ticket", b"waitroom-pass", b"waitroom-arrival", b"waitroom-shown"),
         )
     )
 )

@@ -136,9 +136,11 @@ SCRIPT_MESSAGES: dict[str, str] = {
     "unknown": "not known right now",
     "place": "You’re number {position} in the queue.",
     "lost": "We can’t connect right now. Your place is kept, and this page will keep trying automatically.",
+    "new_place": "We couldn’t keep your earlier place, so you have a new one at the end of the queue.",
+    "restored": "We had to restore the queue after a technical problem, so your position has changed.",
     "cookies": "Please allow cookies for this shop. Without them, we can’t keep your place in the queue.",
 }
-"""Texts that the waiting page's script shows on its own."""
+"""Texts that the waiting page's script shows on its own, or that explain why a position rose."""
 
 
 def error_message(status: int) -> Message:

@@ -83,6 +83,7 @@ class PageValues:
         updated_at: The time of these numbers; aware, UTC.
         request_id: The id that support asks for.
         remaining: How many units are left, if the shop reports it, or None.
+        position_reason: Why the position rose, a key of `SCRIPT_MESSAGES`; empty if it didn't.
     """
 
     position: int | None
@@ -94,6 +95,7 @@ class PageValues:
     updated_at: datetime
     request_id: str
     remaining: int | None = None
+    position_reason: str = ""
 
 
 class Pages:
@@ -176,9 +178,13 @@ class Pages:
         if eta is not None:
             shape |= _HAS_ETA
             wait = self._eta(language, eta[0], eta[1])
-        if values.message:
+        text = values.message
+        if values.position_reason:
+            reason = self._languages.by_code[language].gettext(SCRIPT_MESSAGES[values.position_reason])
+            text = f"{reason} {text}".rstrip()
+        if text:
             shape |= _HAS_MESSAGE
-            message = _escaped(values.message)
+            message = _escaped(text)
         updated_at, updated_time = _moment(values.updated_at)
         return self._room_page(room, kind, language, shape).render(
             (

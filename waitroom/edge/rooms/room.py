@@ -119,8 +119,10 @@ class Room:
         self.arrival_cookie = f"waitroom_arrival_{settings.name}"
         self.ticket_cookie = f"waitroom_ticket_{settings.name}"
         self.pass_cookie = f"waitroom_pass_{settings.name}"
+        self.shown_cookie = f"waitroom_shown_{settings.name}"
         self.ticket_cookie_name = self.ticket_cookie.encode() + b"="
         self.pass_cookie_name = self.pass_cookie.encode() + b"="
+        self.shown_cookie_name = self.shown_cookie.encode() + b"="
         self.room_header = b"Waitroom-Room: %b\r\n" % settings.name.encode()
         self.metrics = metrics
         name, self._failure_by_value, value = (settings.failure_header or "").encode().partition(b":")

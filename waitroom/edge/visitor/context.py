@@ -112,7 +112,13 @@ class RequestContext:
         """Header lines that give the visitor the pass, and remove the used ticket."""
         self.room.neighbours.record(neighbourhood(self.client.visitor), int(self.now))
         headers = self.cookie(self.room.pass_cookie, value, session.ends_at - int(self.now))
-        return headers + self.cookie(self.room.ticket_cookie, "", 0)
+        return headers + self.cookie(self.room.ticket_cookie, "", 0) + self.forget_shown()
+
+    def forget_shown(self) -> bytes:
+        """Header lines that remove the shown position, if the visitor has one: it belongs to a place that is over."""
+        if gateway_tokens(self.client.cookies, self.room.shown_cookie_name, None):
+            return self.cookie(self.room.shown_cookie, "", 0)
+        return b""
 
 
 def kind_of(request: Request) -> Kind:

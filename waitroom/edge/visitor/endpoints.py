@@ -225,6 +225,7 @@ class Endpoints:
             context.client.fail(503)
             return
         headers = context.cookie(room.ticket_cookie, "", 0) + context.cookie(room.pass_cookie, "", 0)
+        headers += context.forget_shown()
         self._responder.respond_left(context, headers)
 
     def _check(self, context: RequestContext) -> None:
@@ -263,6 +264,7 @@ class Endpoints:
         *,
         ticket: str = "",
     ) -> None:
+        headers += self._responder.hold_position(context, status)
         body = status.json(context.room.name)
         if ticket:
             body = body[:-1] + b',"ticket":"%b"}' % ticket.encode()

@@ -8,12 +8,14 @@ import json
 import random
 from typing import Final
 
+from waitroom.edge.http.headers import gateway_tokens
 from waitroom.edge.http.message import Request, peek_head
 from waitroom.edge.pages.messages import PageKind
 from waitroom.edge.pages.renderer import Pages, PageValues
 from waitroom.edge.rooms.room import Room
 from waitroom.edge.visitor.context import RequestContext, kind_of
 from waitroom.edge.visitor.flow import Delayed, Held, Outcome, Queued, Rejected, TicketStatus
+from waitroom.edge.visitor.shown import SETTLING_MS, next_shown, read_shown
 from waitroom.edge.visitor.status import VisitorState, VisitorStatus, build_status
 from waitroom.gate import Kind, classify
 from waitroom.queue.store import Fate
@@ -44,12 +46,29 @@ class Responder:
 
     def respond(self, context: RequestContext, status: VisitorStatus, headers: bytes = b"") -> None:
         """Responds to a request that has to wait with the status, as the page or as JSON."""
-        headers += b"Retry-After: %d\r\n" % status.poll_after
+        headers += self.hold_position(context, status) + b"Retry-After: %d\r\n" % status.poll_after
         status_line = UNAVAILABLE if context.room.settings.waiting_status == 503 else OK
         if context.kind is Kind.NAVIGATION and status.kind is not None:
             context.client.respond(status_line, headers + self.page_headers, self._room_page(context, status))
         else:
             context.client.respond(status_line, headers + JSON_HEADERS, status.json(context.room.name))
+
+    def hold_position(self, context: RequestContext, status: VisitorStatus) -> bytes:
+        """Keeps the shown position from rising without a reason; returns the header lines that remember it."""
+        position, room = status.position, context.room
+        view = room.view
+        if position is None or not status.place or view is None:
+            return b""
+        brought = context.request.fields.get(b"waitroom-shown")
+        before = read_shown(gateway_tokens(context.client.cookies, room.shown_cookie_name, brought), status.place)
+        settling = 0 <= view.wall_ms - view.generation < SETTLING_MS  # a generation's number is its beginning
+        shown = next_shown(before, status.place, view.generation, position, settling=settling)
+        status.position, status.position_reason = shown.position, shown.reason
+        if shown == before:
+            return b""
+        value = shown.value()
+        headers = context.cookie(room.shown_cookie, value, room.settings.keep_place_seconds)
+        return headers if brought is None else headers + b"Waitroom-Shown: %b\r\n" % value.encode()
 
     def respond_outcome(self, context: RequestContext, outcome: Outcome) -> None:
         """Responds to a visitor who isn't admitted with the reason, and counts the request."""
@@ -123,6 +142,8 @@ class Responder:
             store_up=room.store_up,
             jitter=self._spread.random(),
         )
+        if ticket is not None and fate == "waiting":
+            found.place = ticket.place
         if kind is not None or state is not None:
             found = found.with_state(state or found.state, kind or found.kind)
         return found
@@ -161,6 +182,7 @@ class Responder:
             updated_at=status.updated_at,
             request_id=context.client.request_id,
             remaining=status.remaining,
+            position_reason=status.position_reason,
         )
         return self._pages.room_page(context.room.name, status.kind, language, values)
 

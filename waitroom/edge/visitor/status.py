@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Final, Literal
 
 from waitroom.edge.pages.messages import PageKind
+from waitroom.edge.visitor.shown import PositionReason
 from waitroom.queue.positions import LONGEST_POLL_SECONDS, SHORTEST_POLL_SECONDS, poll_after
 from waitroom.queue.store import Fate
 from waitroom.queue.view import RoomState, RoomView
@@ -44,6 +45,8 @@ class VisitorStatus:
         message: The operator's message.
         remaining: Units left, as reported by the shop.
         updated_at: The time of these numbers; aware.
+        place: The place of a waiting visitor, or 0.
+        position_reason: Why the position is larger than one shown before; empty if it isn't.
     """
 
     state: VisitorState
@@ -57,6 +60,8 @@ class VisitorStatus:
     message: str
     remaining: int | None
     updated_at: datetime
+    place: int = 0
+    position_reason: PositionReason = ""
 
     def with_state(self, state: VisitorState, kind: PageKind | None) -> VisitorStatus:
         """The same numbers with another state."""
@@ -66,7 +71,8 @@ class VisitorStatus:
         """The body of ``/.waitroom/status``."""
         position, waiting, eta = self.position, self.waiting, self.eta
         return (
-            b'{"room":"%b","state":"%b","position":%b,"waiting":%b,"eta_seconds":%b,"poll_after":%d,"claim_by":%b,%b'
+            b'{"room":"%b","state":"%b","position":%b,"waiting":%b,"eta_seconds":%b,"poll_after":%d,"claim_by":%b,'
+            b'"position_reason":%b,%b'
         ) % (
             room.encode(),
             self.state.encode(),
@@ -75,6 +81,7 @@ class VisitorStatus:
             b"null" if eta is None else b"[%d,%d]" % eta,
             self.poll_after,
             b"null" if self.claim_by is None else b'"%b"' % rfc3339(self.claim_by),
+            b'"%b"' % self.position_reason.encode() if self.position_reason else b"null",
             _common_json(self.message, self.remaining, self.updated_at),
         )
 

@@ -107,7 +107,18 @@ def test_with_state_keeps_the_numbers():
 # The JSON.
 
 MEMBERS = [
-    *("room", "state", "position", "waiting", "eta_seconds", "poll_after", "claim_by", "message", "remaining"),
+    *(
+        "room",
+        "state",
+        "position",
+        "waiting",
+        "eta_seconds",
+        "poll_after",
+        "claim_by",
+        "position_reason",
+        "message",
+        "remaining",
+    ),
     "updated_at",
 ]
 
@@ -122,6 +133,7 @@ def test_the_json_has_all_members():
         "eta_seconds": [100, 200],
         "poll_after": 12,
         "claim_by": None,
+        "position_reason": None,
         "message": 'Say "hi" \\ </script> ü\n',
         "remaining": 7,
         "updated_at": "2026-11-27T08:00:05Z",

@@ -1,0 +1,81 @@
+"""The position a visitor has been shown: it rises only for a reason that the page names. Pure.
+
+Two workers may have views of different age, and then the older one computes a larger position. The visitor therefore
+brings the smallest position shown, in a cookie or header. It isn't signed: it changes only what its holder is shown.
+"""
+
+# mypyc: compile
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+# Why a position rose: the visitor has another place, or the store lost data and visitors ahead have come back.
+PositionReason = Literal["", "new_place", "restored"]
+
+# After a new generation began, the visitors report for a while; the first of them are shown too small a position.
+SETTLING_MS: Final = 120_000
+# A smaller rise isn't worth an explanation: the position stays until the true one is below it again.
+LEAST_RISE: Final = 10
+
+_VALUE: Final = re.compile(rb"([0-9a-f]{1,16})\.([0-9a-f]{1,16})\.([0-9a-f]{1,8})(?:\.(new_place|restored))?")
+_REASONS: Final[dict[bytes | None, PositionReason]] = {None: "", b"new_place": "new_place", b"restored": "restored"}
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The position that a visitor was shown last.
+
+    Attributes:
+        place: The place it belongs to.
+        generation: The newest generation of the store that a shown position came from.
+        position: The position.
+        reason: The reason of the last rise; kept for as long as the place.
+    """
+
+    place: int
+    generation: int
+    position: int
+    reason: PositionReason = ""
+
+    def value(self) -> str:
+        """The form for the visitor."""
+        reason = f".{self.reason}" if self.reason else ""
+        return f"{self.place:x}.{self.generation:x}.{self.position:x}{reason}"
+
+
+def read_shown(values: Sequence[bytes], place: int) -> Shown | None:
+    """Reads what a visitor brings: the smallest position of the place, else the last of another place."""
+    best: Shown | None = None
+    for value in values:
+        found = _VALUE.fullmatch(value)
+        if found is None:
+            continue
+        shown = Shown(int(found[1], 16), int(found[2], 16), max(1, int(found[3], 16)), _REASONS[found[4]])
+        if best is None or (shown.place == place, -shown.position) > (best.place == place, -best.position):
+            best = shown
+    return best
+
+
+def next_shown(before: Shown | None, place: int, generation: int, position: int, *, settling: bool) -> Shown:
+    """The position to show now.
+
+    Args:
+        before: The position shown before, if known.
+        place: The visitor's place.
+        generation: The generation of the view.
+        position: The position by the view.
+        settling: Whether the generation began a short time ago.
+    """
+    if before is None:
+        return Shown(place, generation, position)
+    if before.place != place:
+        return Shown(place, generation, position, "new_place" if position > before.position else "")
+    may_rise = generation > before.generation or (settling and generation == before.generation)
+    if may_rise and position >= before.position + max(LEAST_RISE, before.position // 10):
+        return Shown(place, generation, position, "restored")
+    newest = max(generation, before.generation)
+    return Shown(place, newest, min(position, before.position), before.reason)
