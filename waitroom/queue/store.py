@@ -251,6 +251,7 @@ class QueueStore:
         script, given = self._scripts[name], (now, run_id, *arguments)
         reply = await self._ask(lambda: script(keys=self._key_list, args=given))
         if reply is None:
+            await self.check()  # a key of another program looks like a loss of data, and none must be begun for it
             raise RoomNotOpen("the room isn't open since the store was started")
         return reply
 
