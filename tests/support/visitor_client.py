@@ -27,7 +27,7 @@ NAVIGATE = {
 FETCH = {"Accept": "*/*", "Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty", "Sec-Fetch-Site": "same-origin"}
 MEMBERS = {
     *("room", "state", "position", "waiting", "eta_seconds", "poll_after", "claim_by"),
-    *("position_reason", "message", "remaining", "updated_at"),
+    *("message", "remaining", "updated_at"),
 }
 
 

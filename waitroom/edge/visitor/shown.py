@@ -18,9 +18,6 @@ PositionReason = Literal["", "new_place", "restored"]
 
 # After a new generation began, the visitors report for a while; the first of them are shown too small a position.
 SETTLING_MS: Final = 120_000
-# A smaller rise isn't worth an explanation: the position stays until the true one is below it again.
-LEAST_RISE: Final = 10
-
 _VALUE: Final = re.compile(rb"([0-9a-f]{1,16})\.([0-9a-f]{1,16})\.([0-9a-f]{1,8})(?:\.(new_place|restored))?")
 _REASONS: Final[dict[bytes | None, PositionReason]] = {None: "", b"new_place": "new_place", b"restored": "restored"}
 
@@ -75,7 +72,7 @@ def next_shown(before: Shown | None, place: int, generation: int, position: int,
     if before.place != place:
         return Shown(place, generation, position, "new_place" if position > before.position else "")
     may_rise = generation > before.generation or (settling and generation == before.generation)
-    if may_rise and position >= before.position + max(LEAST_RISE, before.position // 10):
+    if may_rise and position > before.position:
         return Shown(place, generation, position, "restored")
     newest = max(generation, before.generation)
     return Shown(place, newest, min(position, before.position), before.reason)
