@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Final
 from urllib.parse import parse_qs, quote
 
@@ -207,9 +206,9 @@ class Endpoints:
             return
         status = self._responder.outcome_status(context, outcome)
         if isinstance(outcome, TicketStatus) and status.state == "called":
-            after = max(1, outcome.left_ms // 1000 - _ENTER_EARLY_SECONDS)
+            status.poll_after = max(1, outcome.left_ms // 1000 - _ENTER_EARLY_SECONDS)
             headers = context.ticket_headers(outcome.ticket) if outcome.changed else b""
-            self._responder.respond(context, replace(status, poll_after=after), headers)
+            self._responder.respond(context, status, headers)
         else:
             self._wait(context)
 

@@ -64,7 +64,7 @@ class Responder:
         settling = 0 <= view.wall_ms - view.generation < SETTLING_MS  # a generation's number is its beginning
         shown = next_shown(before, status.place, view.generation, position, settling=settling)
         status.position, status.position_reason = shown.position, shown.reason
-        if shown == before:
+        if shown is before:
             return b""
         value = shown.value()
         headers = context.cookie(room.shown_cookie, value, room.settings.keep_place_seconds)
@@ -144,8 +144,10 @@ class Responder:
         )
         if ticket is not None and fate == "waiting":
             found.place = ticket.place
-        if kind is not None or state is not None:
-            found = found.with_state(state or found.state, kind or found.kind)
+        if kind is not None:
+            found.kind = kind
+        if state is not None:
+            found.state = state
         return found
 
     def outcome_status(self, context: RequestContext, outcome: Outcome) -> VisitorStatus:

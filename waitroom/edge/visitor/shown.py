@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Literal
 
 # Why a position rose: the visitor has another place, or the store lost data and visitors ahead have come back.
@@ -22,9 +21,10 @@ _VALUE: Final = re.compile(rb"([0-9a-f]{1,16})\.([0-9a-f]{1,16})\.([0-9a-f]{1,8}
 _REASONS: Final[dict[bytes | None, PositionReason]] = {None: "", b"new_place": "new_place", b"restored": "restored"}
 
 
-@dataclass(frozen=True, slots=True)
 class Shown:
-    """The position that a visitor was shown last.
+    """The position that a visitor was shown last. Not changed after it was made.
+
+    Not a dataclass: the constructor of a dataclass isn't compiled, and every poll needs one of these.
 
     Attributes:
         place: The place it belongs to.
@@ -33,10 +33,13 @@ class Shown:
         reason: The reason of the last rise; kept for as long as the place.
     """
 
-    place: int
-    generation: int
-    position: int
-    reason: PositionReason = ""
+    __slots__ = ("generation", "place", "position", "reason")
+
+    def __init__(self, place: int, generation: int, position: int, reason: PositionReason = "") -> None:
+        self.place = place
+        self.generation = generation
+        self.position = position
+        self.reason = reason
 
     def value(self) -> str:
         """The form for the visitor."""
@@ -58,7 +61,7 @@ def read_shown(values: Sequence[bytes], place: int) -> Shown | None:
 
 
 def next_shown(before: Shown | None, place: int, generation: int, position: int, *, settling: bool) -> Shown:
-    """The position to show now.
+    """The position to show now: ``before`` itself if nothing has changed.
 
     Args:
         before: The position shown before, if known.
@@ -74,5 +77,6 @@ def next_shown(before: Shown | None, place: int, generation: int, position: int,
     may_rise = generation > before.generation or (settling and generation == before.generation)
     if may_rise and position > before.position:
         return Shown(place, generation, position, "restored")
-    newest = max(generation, before.generation)
-    return Shown(place, newest, min(position, before.position), before.reason)
+    if position >= before.position and generation <= before.generation:
+        return before
+    return Shown(place, max(generation, before.generation), min(position, before.position), before.reason)

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final, Literal
@@ -31,9 +30,10 @@ _STATUS_BY_ROOM_STATE: Final[dict[RoomState, tuple[PageKind, VisitorState]]] = {
 _WITHOUT_VIEW: Final = _STATUS_BY_ROOM_STATE[RoomState.OPEN]
 
 
-@dataclass(slots=True)
 class VisitorStatus:
     """The status of a visitor.
+
+    Not a dataclass: the constructor of a dataclass isn't compiled, and every poll needs one of these.
 
     Attributes:
         state: The state, as the contract names it.
@@ -49,23 +49,35 @@ class VisitorStatus:
         position_reason: Why the position is larger than one shown before; empty if it isn't.
     """
 
-    state: VisitorState
-    kind: PageKind | None
-    position: int | None
-    waiting: int | None
-    start_position: int | None
-    eta: tuple[int, int] | None
-    poll_after: int
-    claim_by: datetime | None
-    message: str
-    remaining: int | None
-    updated_at: datetime
-    place: int = 0
-    position_reason: PositionReason = ""
-
-    def with_state(self, state: VisitorState, kind: PageKind | None) -> VisitorStatus:
-        """The same numbers with another state."""
-        return replace(self, state=state, kind=kind)
+    def __init__(
+        self,
+        state: VisitorState,
+        kind: PageKind | None,
+        position: int | None,
+        waiting: int | None,
+        start_position: int | None,
+        eta: tuple[int, int] | None,
+        poll_after: int,
+        claim_by: datetime | None,
+        message: str,
+        remaining: int | None,
+        updated_at: datetime,
+        place: int = 0,
+        position_reason: PositionReason = "",
+    ) -> None:
+        self.state = state
+        self.kind = kind
+        self.position = position
+        self.waiting = waiting
+        self.start_position = start_position
+        self.eta = eta
+        self.poll_after = poll_after
+        self.claim_by = claim_by
+        self.message = message
+        self.remaining = remaining
+        self.updated_at = updated_at
+        self.place = place
+        self.position_reason = position_reason
 
     def json(self, room: str) -> bytes:
         """The body of ``/.waitroom/status``."""

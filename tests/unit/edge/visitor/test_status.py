@@ -99,11 +99,6 @@ def test_polls_are_long_while_the_room_is_paused():
     assert polls == [15, 30]
 
 
-def test_with_state_keeps_the_numbers():
-    got = status_of().with_state("unknown", PageKind.HELD)
-    assert (got.state, got.kind, got.position) == ("unknown", PageKind.HELD, 20)
-
-
 # The JSON.
 
 MEMBERS = [
