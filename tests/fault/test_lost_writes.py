@@ -78,7 +78,13 @@ class Sale:
             await visitor.state("waiting")
 
     async def one_leaves(self) -> None:
-        assert (await self.inside.pop().call("leave")).status == 200
+        visitor = self.inside.pop()
+
+        async def leaves() -> bool:  # a worker may not have heard of the store yet
+            assert (await visitor.call("leave")).status == 200
+            return True
+
+        await eventually(leaves)
 
     async def are_called_in_order(self, visitors: Sequence[Visitor]) -> None:
         """One leaves for each of them, and each is the next one called."""
