@@ -17,6 +17,7 @@ from support.visitor_client import Visitor
 
 pytestmark = pytest.mark.slow
 
+CHECKOUT = str(Path(__file__).parents[2])
 NOBODY = 65534
 # Debian's own is 3.11.2, which doesn't unwrap groups of exceptions as later ones do.
 OF_THE_SYSTEM = f"/usr/bin/python{sysconfig.get_python_version()}"
@@ -32,7 +33,7 @@ def python(
     # The clients of the store need it before 3.11.3, so it is not among the packages of a later Python.
     stand_in = tmp_path_factory.mktemp("packages")
     (stand_in / "async_timeout.py").write_text("from asyncio import timeout\n")
-    paths = [os.environ.get("PYTHONPATH", os.getcwd()), sysconfig.get_path("purelib"), str(stand_in)]
+    paths = [CHECKOUT, sysconfig.get_path("purelib"), str(stand_in)]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
     monkeypatch.setattr(sys, "executable", request.param)
     return str(request.param)

@@ -16,6 +16,7 @@ from support.visitor_client import Visitor
 pytestmark = pytest.mark.slow
 
 PYTHON = Path(sys.executable).resolve()
+CHECKOUT = str(Path(__file__).parents[2])
 
 
 async def test_children_are_replaced_although_nobody_reads_the_log(tmp_path: Path, shop: Shop) -> None:
@@ -51,7 +52,7 @@ async def test_a_supervisor_that_can_start_no_child_ends(
     python.symlink_to(PYTHON)
     monkeypatch.setattr(sys, "executable", str(python))
     packages = sysconfig.get_path("purelib")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.environ.get("PYTHONPATH", os.getcwd()), packages]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([CHECKOUT, packages]))
     async with running_gateway(tmp_path, [room("shop", upstream=shop.address)], workers=1) as gateway:
         python.unlink()
         for child in gateway.children():

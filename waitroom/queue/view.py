@@ -68,7 +68,8 @@ class RoomView:
         wall_ms: The store's wall clock at the time of the snapshot; 0 if unknown.
         changes, newest_place: The number of changes counted, and the newest place.
         opened_changes, opened_place: The same at the beginning of the generation.
-        recovery: The recovery from a loss of data, if there is one.
+        lost_data: Whether the generation began after a loss of data.
+        recovery: The recovery from it, while it lasts.
     """
 
     generation: int
@@ -103,6 +104,7 @@ class RoomView:
     newest_place: int = 0
     opened_changes: int = 0
     opened_place: int = 0
+    lost_data: bool = False
     recovery: Recovery | None = None
 
     @property
@@ -171,6 +173,7 @@ def parse_view(reply: Any, known: RankIndex | None) -> RoomView:
         newest_place=int(fields["seq"]),
         opened_changes=int(fields.get("opened_changes", "0")),
         opened_place=int(fields.get("opened_seq", "0")),
+        lost_data=fields.get("lost_in") == fields["generation"],
         recovery=_recovery(fields),
     )
 

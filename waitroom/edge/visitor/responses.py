@@ -61,7 +61,8 @@ class Responder:
             return b""
         brought = context.request.fields.get(b"waitroom-shown")
         before = read_shown(gateway_tokens(context.client.cookies, room.shown_cookie_name, brought), status.place)
-        settling = 0 <= view.wall_ms - view.generation < SETTLING_MS  # a generation's number is its beginning
+        # A generation's number is its beginning.
+        settling = view.lost_data and 0 <= view.wall_ms - view.generation < SETTLING_MS
         shown = next_shown(before, status.place, view.generation, position, settling=settling)
         status.position, status.position_reason = shown.position, shown.reason
         if shown is before:

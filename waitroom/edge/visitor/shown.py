@@ -15,7 +15,7 @@ from typing import Final, Literal
 # Why a position rose: the visitor has another place, or the store lost data and visitors ahead have come back.
 PositionReason = Literal["", "new_place", "restored"]
 
-# After a new generation began, the visitors report for a while; the first of them are shown too small a position.
+# After a loss of data the visitors report for a while; the first of them are shown too small a position.
 SETTLING_MS: Final = 120_000
 _VALUE: Final = re.compile(rb"([0-9a-f]{1,16})\.([0-9a-f]{1,16})\.([0-9a-f]{1,8})(?:\.(new_place|restored))?")
 _REASONS: Final[dict[bytes | None, PositionReason]] = {None: "", b"new_place": "new_place", b"restored": "restored"}
@@ -68,7 +68,7 @@ def next_shown(before: Shown | None, place: int, generation: int, position: int,
         place: The visitor's place.
         generation: The generation of the view.
         position: The position by the view.
-        settling: Whether the generation began a short time ago.
+        settling: Whether the generation began a short time ago, after a loss of data.
     """
     if before is None:
         return Shown(place, generation, position)

@@ -129,10 +129,10 @@ def test_the_page_names_the_reason(world: World, language: str, reason: str) -> 
     assert (text == SCRIPT_MESSAGES[reason]) is (language == "en"), "it is translated"
 
 
-def test_while_visitors_report_to_a_new_generation_positions_may_rise(world: World) -> None:
+def test_while_visitors_report_after_a_loss_positions_may_rise(world: World) -> None:
     wall = 7 + SETTLING_MS
-    for at, reason in ((wall - 1, "restored"), (wall, None)):
-        world.view = replace(BUSY, wall_ms=at)
+    for at, lost, reason in ((wall - 1, True, "restored"), (wall, True, None), (wall - 1, False, None)):
+        world.view = replace(BUSY, wall_ms=at, lost_data=lost)
         got = told(call(world, "status", ticket(world), b"Cookie: %b=78.7.1" % SHOWN))
         assert got["position_reason"] == reason
 
