@@ -65,6 +65,7 @@ class Responder:
         settling = view.lost_data and 0 <= view.wall_ms - view.generation < SETTLING_MS
         shown = next_shown(before, status.place, view.generation, position, settling=settling)
         status.position, status.position_reason = shown.position, shown.reason
+        status.waiting = max(view.waiting, shown.position)
         if shown is before:
             return b""
         value = shown.value()

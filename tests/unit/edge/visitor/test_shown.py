@@ -97,6 +97,14 @@ def test_pages_and_programs_are_shown_no_rise_by_an_older_view(world: World) -> 
     assert b'data-position="%d"' % position in page.body
 
 
+def test_no_more_visitors_wait_than_the_shown_position_says(world: World) -> None:
+    """Before a view knows of the visitor, the position is all that there is."""
+    first = call(world, "status", ticket(world))
+    world.view = replace(OLDER, waiting=1)
+    again = told(call(world, "status", ticket(world), brought(first)))
+    assert again["waiting"] == again["position"] == told(first)["position"]
+
+
 def test_a_client_without_cookies_gets_the_same_by_a_header(world: World) -> None:
     first = call(world, "status", ticket(world), b"Waitroom-Shown:")
     world.view = OLDER
