@@ -76,7 +76,7 @@ def pids(processes: list[Process]) -> set[int]:
 
 
 async def served(inside: Visitor, waiting: Visitor) -> None:
-    """Who is inside shops on, and who waits is told of the place."""
+    """Visitors inside continue to shop, and waiting visitors see their position."""
     assert (await inside.navigate("/page")).status == 200
     assert (await waiting.status())["state"] == "waiting"
     assert (await waiting.navigate()).state in ("waiting", "held")

@@ -41,7 +41,7 @@ async def write(audit: Audit, *notes: str, outcome: str = "done") -> None:
 
 
 async def rehashed(redis: Redis, stream: str = STREAM, state: str = STATE, *, signatures: bool, who: bytes) -> None:
-    """Makes the chain anew with another name in it, as somebody can who has the store but not the key."""
+    """Rebuilds the chain with another name in it. This needs access to the store, but not the key."""
     entries = await redis.xrange(stream)
     hash_ = (await redis.hget(state, "trimmed_hash") or FIRST_HASH.encode()).decode()
     await redis.delete(stream)
@@ -55,7 +55,7 @@ async def rehashed(redis: Redis, stream: str = STREAM, state: str = STATE, *, si
         await redis.hdel(state, "key", "mac", "signed", "replaced")
 
 
-async def test_a_chain_made_anew_without_the_key_is_detected(redis_client: Redis) -> None:
+async def test_a_chain_rebuilt_without_the_key_is_detected(redis_client: Redis) -> None:
     audit = audit_of(redis_client)
     await write(audit, "one", "two", "three")
     assert (await audit.verify()).intact
@@ -88,7 +88,7 @@ async def test_what_a_gateway_has_seen_cannot_be_replaced(
     await again.observe()
     assert not (await again.verify()).intact
     # Nor by a huge number of dropped entries.
-    await write(again, "anew")
+    await write(again, "rewritten")
     await redis_client.hset(state, mapping={"added": 900, "trimmed": 899, "key": "another"})
     await write(again, "on top")
     await again.observe()

@@ -82,17 +82,17 @@ async def tamper(redis: Redis, which: int, how: str) -> None:
         fields[name] = fields[name][:-1] + (b"0" if fields[name][-1:] != b"0" else b"1")
     elif how == "unsigned":
         del fields[b"key"], fields[b"mac"]
-    else:  # alter an entry and make the chain anew, with the signatures as they are or without
+    else:  # alter an entry and rebuild the chain, with the old signatures or without any
         fields[b"entry"] = fields[b"entry"].replace(b'"address":"192.0.2.7"', b'"address":"192.0.2.8"')
-    if how.startswith("anew"):
+    if how.startswith("rebuild"):
         hash_ = await redis.hget(state, "trimmed_hash") or FIRST_HASH.encode()
         for _, one in entries:
             one[b"previous"], hash_ = hash_, chain_hash(hash_.decode(), one[b"entry"]).encode()
             one[b"hash"] = hash_
-            if how == "anew unsigned":
+            if how == "rebuild unsigned":
                 one[b"key"] = one[b"mac"] = b""
         await redis.hset(state, "hash", hash_)
-        if how == "anew unsigned":
+        if how == "rebuild unsigned":
             await redis.hdel(state, "key", "mac")
     await redis.delete(stream)
     for id_, one in entries:
@@ -106,7 +106,7 @@ WAYS = ("remove", "move", "alter entry", "alter previous", "alter hash", "alter 
 @given(
     acts=ACTS,
     which=st.integers(0, MOST_DONE + MOST_REFUSED),
-    how=st.sampled_from((*WAYS, "anew", "anew unsigned")),
+    how=st.sampled_from((*WAYS, "rebuild", "rebuild unsigned")),
     later=ACTS.map(lambda acts: acts[:3]),
 )
 def test_tampering_with_any_stored_entry_is_found(

@@ -556,7 +556,7 @@ class Line(RuleBasedStateMachine):
         assert waits[: len(known)] == known
 
     def _expected_view(self, newest: Newest) -> dict[str, object]:
-        """What a worker sees that has seen so much before; it reports to a store that is behind."""
+        """Reads a view as a worker that has seen this much before; the worker reports to a store that is behind."""
         if newest.generation and newest.generation != self.model.generation:
             self.model.recover(self.wall, newest)
         return self.model.view(self.wall)

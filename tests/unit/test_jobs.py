@@ -87,7 +87,7 @@ async def test_jobs_are_cancelled_even_while_they_fail() -> None:
     async def job() -> None:
         started.set()
         try:
-            await asyncio.sleep(600)
+            await asyncio.Event().wait()
         finally:
             raise OSError("in the middle of the end")
 

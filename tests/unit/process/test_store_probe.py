@@ -21,7 +21,7 @@ from waitroom.process.store_probe import StoreProbe
 @pytest.fixture
 def suspended() -> Iterator[int]:
     """A process that does nothing at all."""
-    process = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"])
+    process = subprocess.Popen([sys.executable, "-S", "-c", "import signal; signal.pause()"])
     process.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, process.pid, os.WSTOPPED)
     yield process.pid
