@@ -89,9 +89,13 @@ async def _run(name: str, slot: int, channel: int, listener: int, serve: Callabl
     logs.configure(settings.log_level, f"{name} {slot}")
 
     async def watch() -> None:
-        while line := await reader.readline():
-            messages.put_nowait(line)
-        stop.set()
+        try:
+            while line := await reader.readline():
+                messages.put_nowait(line)
+        except ConnectionError:
+            pass  # the supervisor ended without reading what we wrote: it was stuck
+        finally:
+            stop.set()
 
     async def show_life() -> None:
         while True:
