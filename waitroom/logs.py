@@ -29,8 +29,11 @@ def configure(level: str, process: str) -> None:
     """
     replace_standard_streams()
     colored = sys.stderr.isatty()
+    # By default, tracebacks on a terminal show local variables, which may be secrets.
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if colored else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if colored
+        else structlog.processors.JSONRenderer()
     )
     structlog.configure(
         processors=[

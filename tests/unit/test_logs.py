@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import subprocess
 import sys
 import textwrap
@@ -107,3 +108,23 @@ def test_lost_lines_are_counted_once_lines_can_be_written_again() -> None:
         rest = [json.loads(line) for line in read.read().decode().splitlines() if line.startswith("{")]
     shown = [(line["event"], line.get("count")) for line in rest if line["event"] != "one of many"]
     assert shown == [("after that", None), ("log lines lost", 1)]
+
+
+def test_a_traceback_shows_no_local_variables_on_a_terminal() -> None:
+    code = (
+        CONFIGURED
+        + """
+    def check(secret):
+        raise ValueError("refused")
+    try:
+        check("hunter" + "2")
+    except ValueError:
+        log.exception("failed")
+    """
+    )
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as terminal, os.fdopen(theirs, "wb") as stderr:
+        assert in_another_process(code, stderr.fileno()) == 0
+        shown = terminal.read(1 << 16)
+    assert b"hunter2" not in shown
+    assert b"ValueError: refused" in shown
