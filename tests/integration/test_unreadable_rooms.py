@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -144,7 +145,9 @@ async def test_another_room_is_not_affected(redis: Redis, store: QueueStore) -> 
     assert (await other.join(1)).admitted == 1
 
 
-@pytest.mark.parametrize("record", ["{", "[]", '"x"', '{"at_ms": "x"}', '{"at_ms": "1", "who": "a", "old": 1}'])
+@pytest.mark.parametrize(
+    "record", ["{", "[" * 100_000, "[]", '"x"', '{"at_ms": "x"}', '{"at_ms": "1", "who": "a", "old": 1}']
+)
 def test_a_record_of_the_last_change_that_cannot_be_read_is_none(record: str) -> None:
     assert LastChange.parse(record) is None
 
@@ -199,13 +202,20 @@ async def test_a_user_who_may_only_run_the_scripts_learns_what_failed(valkey: st
         await redis.execute_command("ACL", "DELUSER", "scripts")
 
 
+def unreadable(at_ms: float, note: str = "") -> str:
+    """An audit event like ours, but for a time or a text that can't be written into the audit log."""
+    by = audit_event(Actor("ada", Role.OPERATOR, "127.0.0.1", "api"), "change", note)
+    return json.dumps({"told": by, "at_ms": at_ms, "old": {}, "new": {}, "number": 1})
+
+
 async def test_unreadable_audit_events_and_samples_keep_nothing_else_from_being_written(
     redis: Redis, store: QueueStore
 ) -> None:
     other = QueueStore(redis, "tickets")
     await other.open(LIMITS)
     event = audit_event(Actor("ada", Role.OPERATOR, "127.0.0.1", "api"), "change", "")
-    await redis.rpush("waitroom:{shop}:notes", "rubbish", '{"told": 5}')
+    await redis.rpush("waitroom:{shop}:notes", "rubbish", '{"told": 5}', *map(unreadable, (1e20, 1e18, 1e17)))
+    await redis.rpush("waitroom:{shop}:notes", unreadable(1e12, note="\ud800"), "[" * 100_000)
     await redis.set("waitroom:{broken}:notes", "not a list")
     for one in (store, other):
         await one.change({"max_active": "9"}, expected=None, who="ada", audit_event=event)

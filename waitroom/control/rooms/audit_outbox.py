@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from waitroom.control.audit.chain import canonical
 from waitroom.control.audit.log import Audit
 from waitroom.control.auth.accounts import Actor
 from waitroom.errors import StoreUnavailable, UnreadableRoomError
@@ -26,7 +27,7 @@ errors = RateLimitedLog(log)
 FLUSH_SECONDS = 1.0
 LOGGED_BYTES = 300
 
-_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, RecursionError)
 
 
 def audit_event(actor: Actor, action: str, note: str, new: Mapping[str, object] | None = None) -> str:
@@ -108,4 +109,5 @@ def parse_audit_event(room: str, event: bytes) -> tuple[int, dict[str, Any]]:
         "note": by.get("note", ""),
         "outcome": "done",
     }
+    canonical(entry)  # fails for a text that isn't well-formed Unicode
     return int(stored["number"]), entry

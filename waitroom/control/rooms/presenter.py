@@ -46,7 +46,7 @@ class LastChange:
             at = datetime.fromtimestamp(int(stored["at_ms"]) / 1000, UTC).isoformat(timespec="seconds")
             change = cls(at.replace("+00:00", "Z"), stored["who"], stored["old"], stored["new"], stored["undoable"])
             change.summary()
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, RecursionError):
             return None
         return change
 
