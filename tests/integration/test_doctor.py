@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import errno
 import json
 import os
 from collections.abc import AsyncIterator
@@ -17,7 +20,7 @@ from waitroom.control.monitoring.gateways import GatewayInfo
 from waitroom.control.monitoring.store_watch import KEY, StoreWatch
 from waitroom.doctor.gather import gather_files, gather_store, gather_upstreams
 from waitroom.doctor.store_checks import check_store
-from waitroom.settings import RoomSettings, Settings
+from waitroom.settings import RoomSettings, Settings, Webhook
 from waitroom.store.connection import connect
 
 STRONG = "mJ8Zr2vLq0TfXw5yKc7uNb"
@@ -101,17 +104,80 @@ async def test_a_shop_that_is_not_there() -> None:
     assert one.failure
 
 
+async def test_a_shop_that_sends_a_line_without_end() -> None:
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"x" * (1 << 20))
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        room = RoomSettings(name="shop", upstream=f"http://127.0.0.1:{port}")
+        [one] = await gather_upstreams(Settings(rooms=(room,)))
+    assert one.failure == "its answer isn't HTTP"
+
+
+@pytest.mark.parametrize(
+    ("changes", "judged"),
+    [
+        ({"secrets": ()}, False),
+        ({"secrets": (), "redis_url": "redis://10.0.0.5:6379/0"}, False),
+        ({"secrets": (), "redis_url": "redis://:hunter2@10.0.0.5:6379/0"}, True),
+        ({"secrets": (), "audit_key": STRONG}, True),
+        ({"secrets": (), "accepted_audit_keys": (STRONG,)}, True),
+        ({"secrets": (), "webhooks": (Webhook("https://hooks.example/secret-path"),)}, True),
+        ({"secrets_file": "/etc/waitroom/secrets"}, False),
+        ({}, True),
+    ],
+)
+def test_a_settings_file_is_private_if_it_holds_secrets(tmp_path: Path, changes: dict[str, Any], judged: bool) -> None:
+    config = tmp_path / "waitroom.toml"
+    config.write_text("")
+    found = gather_files(settings(changes.pop("redis_url", None), data_dir=str(tmp_path / "data"), **changes), config)
+    assert (str(config) in found.modes) is judged
+
+
+def test_a_data_dir_that_only_the_gateways_user_may_enter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    private = tmp_path / "data"
+    private.mkdir()
+    stat = Path.stat
+
+    def refused(path: Path, **options: Any) -> os.stat_result:
+        if private in path.parents:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refused)
+    config = tmp_path / "waitroom.toml"
+    config.write_text(
+        f'data_dir = "{private}"\nadmin_listen = "0.0.0.0:8081"\n'
+        '[[rooms]]\nname = "shop"\nupstream = "http://127.0.0.1:3000"\n'
+    )
+    result = invoke("check-config", config)
+    assert result.exit_code == 0, result.output
+    assert "there are no users" not in result.output
+    assert gather_files(settings(None, data_dir=str(private / "waitroom")), config).has_accounts
+
+
 def test_private_files_that_others_can_read(tmp_path: Path) -> None:
     config = tmp_path / "waitroom.toml"
     config.write_text("")
     (tmp_path / "data").mkdir(mode=0o700)
-    for path, mode in ((tmp_path / "data" / "secret", 0o644), (config, 0o640)):
+    for path, mode in (
+        (tmp_path / "data" / "secret", 0o644),
+        (tmp_path / "data" / "audit_key", 0o644),
+        (tmp_path / "data" / "operator.token", 0o604),
+        (config, 0o640),
+    ):
         path.touch()
         os.chmod(path, mode)
     facts = gather_files(settings("redis://h", data_dir=str(tmp_path / "data")), config)
     assert facts.modes == {
         str(tmp_path / "data"): 0o700,
         str(tmp_path / "data" / "secret"): 0o644,
+        str(tmp_path / "data" / "audit_key"): 0o644,
+        str(tmp_path / "data" / "operator.token"): 0o604,
         str(config): 0o640,
     }
     assert facts.free_bytes

@@ -151,7 +151,9 @@ def run(
         ]
         lines.append(f"Visitors: [bold]{scheme}://{escape(browser_address(settings.listen))}[/bold]")
         lines.append(f"Dashboard: http://{escape(browser_address(settings.admin_listen))}")
-        out.print("\n".join(lines))  # in one piece, so that no other process's log comes between the lines
+        out.print(
+            "\n".join(lines), soft_wrap=True
+        )  # in one piece, so that no other process's log comes between the lines
 
     try:
         asyncio.run(Supervisor(settings, on_ready).run())
@@ -187,7 +189,7 @@ def demo(
 @app.command("check-config")
 def check_config(file: Annotated[Path, typer.Argument(help="Settings file (TOML).", metavar="FILE")]) -> None:
     """Check a settings file and list all its errors."""
-    from waitroom.control.auth.accounts import ACCOUNTS_FILE
+    from waitroom.control.auth.accounts import has_accounts
     from waitroom.doctor.settings_checks import check_settings
     from waitroom.net.tls import read_pair
 
@@ -198,8 +200,7 @@ def check_config(file: Annotated[Path, typer.Argument(help="Settings file (TOML)
             refused = f"[bold red]Browsers would reject {escape(settings.tls_certificate)}:[/bold red] {escape(flaw)}"
             err.print(refused, soft_wrap=True)
             raise typer.Exit(ExitCode.INVALID_INPUT)
-    accounts = (Path(settings.data_dir) / ACCOUNTS_FILE).exists()
-    for finding in check_settings(settings, has_accounts=accounts):
+    for finding in check_settings(settings, has_accounts=has_accounts(Path(settings.data_dir))):
         if finding.level != "note":
             warning = f"[yellow]Warning:[/yellow] {escape(finding.what)} {escape(finding.do)} ({finding.id})"
             err.print(warning, soft_wrap=True)

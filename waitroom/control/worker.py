@@ -13,18 +13,11 @@ import structlog
 from waitroom.control.api.routes import Api
 from waitroom.control.app import make_app
 from waitroom.control.audit.account_changes import CHECK_SECONDS as ACCOUNTS_SECONDS
-from waitroom.control.audit.account_changes import RECORDED_FILE, AccountWatcher
-from waitroom.control.audit.anchors import ANCHORS_FILE, Anchors
+from waitroom.control.audit.account_changes import AccountWatcher
+from waitroom.control.audit.anchors import Anchors
 from waitroom.control.audit.keys import load_keys
 from waitroom.control.audit.log import Audit
-from waitroom.control.auth.accounts import (
-    ACCOUNTS_FILE,
-    LOCAL_TOKEN_FILE,
-    Actor,
-    Role,
-    new_local_token,
-    write_local_token,
-)
+from waitroom.control.auth.accounts import Actor, Role, new_local_token, write_local_token
 from waitroom.control.auth.login import Login
 from waitroom.control.auth.login_store import LoginStore
 from waitroom.control.auth.middleware import Access
@@ -40,6 +33,7 @@ from waitroom.control.monitoring.gateways import GatewayInfo
 from waitroom.control.monitoring.history import History, record_history
 from waitroom.control.monitoring.readiness import WorkerReports
 from waitroom.control.monitoring.store_watch import ANNOUNCE_SECONDS, StoreWatch
+from waitroom.control.private_files import PRIVATE_FILES
 from waitroom.control.rooms.admission_loop import Admission
 from waitroom.control.rooms.audit_outbox import FLUSH_SECONDS, AuditOutbox
 from waitroom.control.rooms.operations import Change, Operations
@@ -51,7 +45,7 @@ from waitroom.metrics.recorder import METRICS_DIR
 from waitroom.metrics.upstream_window import UpstreamWindow
 from waitroom.net.forwarded import TrustedProxies
 from waitroom.process.child import Child, run_child
-from waitroom.process.data_dir import AUDIT_KEY_FILE, SECRET_FILE, protect_files
+from waitroom.process.data_dir import protect_files
 from waitroom.queue.store import QueueStore
 from waitroom.queue.view import RoomView
 from waitroom.settings import RoomSettings
@@ -65,9 +59,6 @@ LOCAL_TOKEN_SECONDS = 1.0
 STATS_SECONDS = 1.0  # as often as the edge workers write
 # No visitor waits for history and audit log, and for operators a short delay is better than an error.
 RECORDS_TIMEOUT_SECONDS = 2.0
-
-# Files of `data_dir` that grant access. A copy, such as a restored backup, may have other modes than the original.
-PRIVATE_FILES = (SECRET_FILE, AUDIT_KEY_FILE, ANCHORS_FILE, ACCOUNTS_FILE, RECORDED_FILE, LOCAL_TOKEN_FILE)
 
 
 async def serve(child: Child) -> None:

@@ -17,21 +17,23 @@ from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 
-from waitroom.control.auth.accounts import ACCOUNTS_FILE
+from waitroom.control.auth.accounts import has_accounts
 from waitroom.control.monitoring.gateways import ClockReading, GatewayInfo, with_other_secrets
 from waitroom.control.monitoring.readiness import is_serving
 from waitroom.control.monitoring.store_watch import ALIVE_MS, KEY
+from waitroom.control.private_files import PRIVATE_FILES
 from waitroom.doctor.facts import FileFacts, GatewayFacts, StoreFacts, UpstreamFacts
 from waitroom.errors import StoreUnavailable
+from waitroom.process.data_dir import SECRET_FILE
 from waitroom.process.embedded_store import EmbeddedStore
 from waitroom.settings import RoomSettings, Settings
+from waitroom.settings.store_url import has_password
 from waitroom.settings.validators import split_address
 from waitroom.store.connection import connect, store_errors
 from waitroom.store.errors import StoreErrorKind
 
 SECONDS: Final = 5.0
 PINGS: Final = 5
-SECRET_FILE: Final = "secret"  # noqa: S105 - a name, in data_dir
 _CONFIG: Final = ("save", "min-replicas-to-write")
 _WRITES: Final = "redis.call('TIME') return redis.call('HLEN', KEYS[1])"
 _INFO: Final = "return redis.call('INFO', 'server')"
@@ -43,7 +45,7 @@ def secrets_of(settings: Settings) -> tuple[str, ...]:
         return settings.secrets
     try:
         return ((Path(settings.data_dir) / SECRET_FILE).read_text().strip(),)
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return ()
 
 
@@ -90,10 +92,9 @@ async def gather_upstreams(settings: Settings) -> list[UpstreamFacts]:
 def gather_files(settings: Settings, config: Path | None) -> FileFacts:
     """Looks at files and limits."""
     data_dir = Path(settings.data_dir)
-    private = [data_dir, data_dir / SECRET_FILE, data_dir / ACCOUNTS_FILE]
+    private = [data_dir, *(data_dir / name for name in PRIVATE_FILES)]
     private += [Path(path) for path in (settings.secrets_file, settings.tls_key) if path is not None]
-    holds_secrets = (settings.secrets and settings.secrets_file is None) or settings.redis_url or settings.users
-    if config is not None and holds_secrets:
+    if config is not None and _holds_secrets(settings):
         private.append(config)
     modes = {}
     for path in private:
@@ -101,13 +102,25 @@ def gather_files(settings: Settings, config: Path | None) -> FileFacts:
             modes[str(path)] = stat.S_IMODE(path.stat().st_mode)
         except OSError:
             continue  # missing, or of another user: then nobody else can use it
-    existing = next((path for path in (data_dir, *data_dir.absolute().parents) if path.exists()), None)
+    existing = next((path for path in (data_dir, *data_dir.absolute().parents) if os.access(path, os.F_OK)), None)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return FileFacts(
         modes=modes,
         free_bytes=None if existing is None else shutil.disk_usage(existing).free,
         open_files=None if hard == resource.RLIM_INFINITY else hard,
-        has_accounts=os.access(data_dir / ACCOUNTS_FILE, os.F_OK),
+        has_accounts=has_accounts(data_dir),
+    )
+
+
+def _holds_secrets(settings: Settings) -> bool:
+    """Whether a settings file with these settings holds secrets, unless they come from the environment."""
+    return bool(
+        (settings.secrets and settings.secrets_file is None)
+        or settings.audit_key
+        or settings.accepted_audit_keys
+        or has_password(settings.redis_url or "")
+        or settings.users
+        or settings.webhooks
     )
 
 
@@ -176,8 +189,10 @@ async def _ask_upstream(room: RoomSettings, address: str) -> UpstreamFacts:
             reader, writer = await _open(room, address)
             writer.write(head.encode())
             line = await reader.readline()
-    except (OSError, TimeoutError, ssl.SSLError) as error:
+    except OSError as error:  # also a timeout or an error of TLS
         return UpstreamFacts(room.name, address, path, failure=_failure(error))
+    except ValueError:  # an endless line
+        line = b""
     finally:
         if writer is not None:
             writer.transport.abort()

@@ -255,6 +255,17 @@ def users_from_settings(settings: Iterable[UserSettings]) -> list[User]:
     return [User(one.name, Role(one.role), one.password_hash, one.totp_secret, in_settings=True) for one in settings]
 
 
+def has_accounts(data_dir: Path) -> bool:
+    """Whether users or tokens are stored in ``data_dir``; true also if only the gateway's user may know."""
+    try:
+        (data_dir / ACCOUNTS_FILE).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def new_local_token() -> str:
     """Returns a token for local access; it is valid until the next start."""
     return secrets.token_urlsafe(32)
