@@ -9,6 +9,7 @@ from typing import Final
 from waitroom.control.monitoring.gateways import MAX_NAMED, clock_differs, clock_text
 from waitroom.doctor.facts import StoreFacts
 from waitroom.doctor.findings import Finding
+from waitroom.store.eviction import SAFE_POLICY
 
 OLDEST_REDIS: Final = (6, 2)
 SLOW_SECONDS: Final = 0.02  # per call; a newcomer waits for two, and a call is given up after 0.3 s
@@ -72,8 +73,8 @@ def _check_server(store: StoreFacts) -> Iterator[Finding]:
 
 def _check_memory(store: StoreFacts) -> Iterator[Finding]:
     info = store.info
-    policy = info.get("maxmemory_policy", "noeviction")
-    if policy != "noeviction":
+    policy = info.get("maxmemory_policy", SAFE_POLICY)
+    if policy != SAFE_POLICY:
         yield Finding(
             "store-evicts",
             "error",

@@ -10,6 +10,7 @@ from waitroom.doctor.facts import FileFacts, GatewayFacts, UpstreamFacts
 from waitroom.doctor.findings import Finding
 from waitroom.process.open_files import OTHER_FILES
 from waitroom.settings import Settings
+from waitroom.store.eviction import EVICTION_HINT
 
 SLOW_SECONDS: Final = 2.0
 MIN_FREE_BYTES: Final = 256 << 20
@@ -24,7 +25,7 @@ def check_gateway(gateway: GatewayFacts, settings: Settings) -> Iterator[Finding
         what = f"The gateway runs, but nothing responds at listen, {settings.listen}."
         yield Finding("gateway-not-serving", "error", what, "See the gateway's log, and docs/runbook.md.")
     for room, hint in gateway.hints:
-        if hint.startswith(GATEWAY_HINTS):  # a finding of its own
+        if hint.startswith((*GATEWAY_HINTS, EVICTION_HINT)):  # a finding of its own
             continue
         do = "Do what the hint says; docs/operating.md explains it."
         yield Finding("room-hint", "warning", f'Room "{room}": {hint}', do)

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from waitroom.store.connection import store_errors
 
 SAFE_POLICY: Final = "noeviction"
+EVICTION_HINT: Final = "The store may delete keys of the queue"  # the beginning of the warning
 
 
 async def read_eviction_policy(redis: Redis) -> str | None:
@@ -28,7 +29,7 @@ def eviction_warning(policy: str | None) -> str:
     if policy is None or policy == SAFE_POLICY:
         return ""
     return (
-        f"The store may delete keys of the queue when its memory is full (maxmemory-policy is {policy}); each time, "
+        f"{EVICTION_HINT} when its memory is full (maxmemory-policy is {policy}); each time, "
         "admissions stop until visitors have reported. Set maxmemory-policy to noeviction, and give a cache that "
         "must evict a Redis of its own."
     )

@@ -12,6 +12,7 @@ from waitroom.doctor.facts import FileFacts, GatewayFacts, UpstreamFacts
 from waitroom.doctor.findings import Finding, exit_code, ordered
 from waitroom.doctor.system_checks import check_files, check_gateway, check_upstreams
 from waitroom.settings import RoomSettings, Settings
+from waitroom.store.eviction import eviction_warning
 
 ROOT = Path(__file__).parents[3]
 SETTINGS = Settings(rooms=(RoomSettings(name="shop", upstream="http://127.0.0.1:3000"),), client_connections=1000)
@@ -31,7 +32,7 @@ def test_the_gateway(gateway: GatewayFacts, ids: list[str]) -> None:
 
 
 def test_hints_that_are_findings_of_their_own_are_not_repeated() -> None:
-    hints = gateway_hints(ClockReading(9.0, 0.0), True, ["gw2"])
+    hints = [eviction_warning("allkeys-lru"), *gateway_hints(ClockReading(9.0, 0.0), True, ["gw2"])]
     gateway = GatewayFacts(admin=True, serving=True, hints=tuple(("shop", hint) for hint in hints))
     assert list(check_gateway(gateway, SETTINGS)) == []
 
