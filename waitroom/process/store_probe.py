@@ -1,7 +1,8 @@
 """Whether the embedded store shows a sign of life.
 
 A busy store is not a stuck one: it may load a long file, run a long script or wait for the disk. So any answer is a
-sign of life, errors included, and so is a change of its CPU time or its append-only file.
+sign of life, errors included, and so is a change of its CPU time or its append-only file. Without a free file
+descriptor none of these can be seen, and a store that only this process can't reach must not be replaced.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 from pathlib import Path
 
 from waitroom.process.append_only_file import FOLDER
+from waitroom.process.open_files import is_out_of_files
 
 ANSWER_SECONDS = 1.0
 
@@ -29,7 +31,7 @@ class StoreProbe:
         self._progress: tuple[str, frozenset[tuple[str, int, int]]] | None = None
 
     async def is_alive(self, pid: int) -> bool:
-        """Whether the process answers, or has done anything since the last call."""
+        """Whether the process answers, has done anything since the last call, or can't be asked for lack of files."""
         if await self._answers():
             return True
         before, self._progress = self._progress, (_cpu_time(pid), self._file_state())
@@ -42,8 +44,8 @@ class StoreProbe:
                 reader, writer = await asyncio.open_unix_connection(self._socket)
                 writer.write(b"PING\r\n")
                 return await reader.read(1) != b""
-        except (OSError, TimeoutError):
-            return False
+        except OSError as error:
+            return is_out_of_files(error)
         finally:
             if writer is not None:
                 writer.transport.abort()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from waitroom.errors import StartError
+from waitroom.jobs import Jobs
 from waitroom.process.child_process import RESTART_SECONDS, report
 from waitroom.process.embedded_store import EmbeddedStore
 from waitroom.process.liveness import LOOK_SECONDS
@@ -30,16 +31,14 @@ class StoreProcess:
 
     async def run(self) -> None:
         """Restarts the store whenever it ends, until cancelled."""
-        probing = asyncio.get_running_loop().create_task(self._probe_periodically())
-        try:
+        async with Jobs() as jobs:
+            jobs.every(LOOK_SECONDS, "store probe", self._probe_once)
             while True:
                 code = await self._store.wait()
                 self._ready = False
                 report("embedded store exited unexpectedly, restarting", exit_code=code)
                 await self._restart()
                 self._ready = self._alive = True
-        finally:
-            probing.cancel()
 
     def take_sign(self) -> bool | None:
         """Whether the store has shown a sign of life since the last call; None while it isn't ready."""
@@ -69,9 +68,7 @@ class StoreProcess:
             else:
                 return
 
-    async def _probe_periodically(self) -> None:
-        while True:
-            pid = self._store.pid
-            if pid is not None and await self._probe.is_alive(pid):
-                self._alive = True
-            await asyncio.sleep(LOOK_SECONDS)
+    async def _probe_once(self) -> None:
+        pid = self._store.pid
+        if pid is not None and await self._probe.is_alive(pid):
+            self._alive = True

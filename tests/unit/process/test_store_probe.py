@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -86,3 +87,17 @@ async def test_cpu_time_is_a_sign_of_life(tmp_path: Path, busy: int) -> None:
     probe = StoreProbe(tmp_path / "store.sock", tmp_path)
     await probe.is_alive(busy)
     await eventually(lambda: probe.is_alive(busy))
+
+
+async def test_without_a_file_descriptor_no_store_counts_as_stuck(tmp_path: Path, suspended: int) -> None:
+    """The supervisor, or the whole system, has none left: that is no reason to kill a store that serves."""
+    probe = StoreProbe(tmp_path / "store.sock", tmp_path)
+    await probe.is_alive(suspended)
+    assert not await probe.is_alive(suspended)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        found = [await probe.is_alive(suspended) for _ in range(3)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert found == [True] * 3
