@@ -112,9 +112,14 @@ class Acceptor:
         return True
 
     def pause(self) -> None:
-        """Accepts nothing for a moment, and closes idle connections to free their descriptors."""
-        self._server.evict_idle(ACCEPTS_PER_TURN)
-        if not self._closed and self._backoff is None:
+        """Accepts nothing for a moment, and closes idle connections to free their descriptors.
+
+        During a pause one connection is closed for each call: every request that lacks a descriptor calls again and
+        again, and shouldn't cost all others their connections.
+        """
+        paused = self._backoff is not None
+        self._server.evict_idle(1 if paused else ACCEPTS_PER_TURN)
+        if not self._closed and not paused:
             self._loop.remove_reader(self._listener)
             self._backoff = self._loop.call_later(ACCEPT_BACKOFF_SECONDS, self.open)
 

@@ -59,6 +59,8 @@ def test_acceptor_backs_off_without_descriptors(number):
 def test_acceptor_pauses_once_for_everything_that_lacks_descriptors():
     with World(view=QUIET) as world:
         watched: list[bool] = []
+        evicted: list[int] = []
+        world.edge.evict_idle = evicted.append  # type: ignore[method-assign]
         world.loop.add_reader = lambda *_: watched.append(True)  # type: ignore[method-assign]
         world.loop.remove_reader = lambda _: bool(watched and watched.pop())  # type: ignore[method-assign,assignment]
         listener: Any = Listener()
@@ -67,6 +69,7 @@ def test_acceptor_pauses_once_for_everything_that_lacks_descriptors():
         for _ in range(3):
             world.loop.do(acceptor.pause)
             assert not watched
+        assert evicted == [acceptor_module.ACCEPTS_PER_TURN, 1, 1], "no more than lack one"
         for _ in range(2):
             world.loop.now += ACCEPT_BACKOFF_SECONDS
             world.loop.settle()
