@@ -21,7 +21,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import structlog
 from redis.asyncio import Redis
@@ -63,6 +63,24 @@ MAX_ATTEMPTS = 50
 MAX_DROPPED = 100  # by one write
 PAGE_SIZE = 1000
 _GATEWAY = Actor("gateway", Role.ADMIN, "", "gateway")
+
+
+class Details(TypedDict, total=False):
+    """The details of an entry, besides the actor and the action.
+
+    Attributes:
+        room: The room's name, or "".
+        old: The changed values before.
+        new: The changed values after.
+        note: The reason, as the actor gave it.
+        outcome: ``done`` or ``refused``.
+    """
+
+    room: str
+    old: Mapping[str, object] | None
+    new: Mapping[str, object] | None
+    note: str
+    outcome: str
 
 
 class _List(NamedTuple):
@@ -110,48 +128,33 @@ class Audit:
         self._foreign_keys: set[str] = set()
         self._behind: set[str] = set()
 
-    async def record(self, actor: Actor, action: str, *, outcome: str = "done", note: str = "", **what: Any) -> None:
+    async def record(self, actor: Actor, action: str, **what: Unpack[Details]) -> None:
         """Appends an entry as `write` does, unless it is one of too many refused attempts of this actor.
 
         It never raises because of the store: the action is done. A failed write is logged.
         """
-        if outcome == "refused":
+        if what.get("outcome") == REFUSED:
             known = actor.name != "unknown" and action != "login"
             omitted = self._refusals.permit(actor.name, time.monotonic(), known=known)
             if omitted is None:
                 return
             if omitted:
-                note = f"{note} ({omitted} earlier refusals not recorded)".strip()
+                what["note"] = f"{what.get('note', '')} ({omitted} earlier refusals not recorded)".strip()
         try:
-            await self.write(actor, action, outcome=outcome, note=note, **what)
+            await self.write(actor, action, **what)
         except StoreUnavailable as error:
-            fields = {"who": actor.name, "address": actor.address, "action": action, "note": note, **what}
-            log.error("audit log write failed", cause=str(error), outcome=outcome, **fields)
+            fields = {"who": actor.name, "address": actor.address, "action": action, "outcome": DONE, **what}
+            log.error("audit log write failed", cause=str(error), **fields)
 
-    async def write(
-        self,
-        actor: Actor,
-        action: str,
-        *,
-        room: str = "",
-        old: Mapping[str, object] | None = None,
-        new: Mapping[str, object] | None = None,
-        note: str = "",
-        outcome: str = "done",
-    ) -> None:
+    async def write(self, actor: Actor, action: str, **what: Unpack[Details]) -> None:
         """Appends an entry. Raises `StoreUnavailable`.
 
         Args:
             actor: The actor.
             action: The action, such as ``login``.
-            room: The room's name, or "".
-            old: The changed values before.
-            new: The changed values after.
-            note: The reason, as the actor gave it.
-            outcome: ``done`` or ``refused``.
+            what: See `Details`.
         """
-        entry = _new_entry(actor, action, room=room, old=old, new=new, note=note, outcome=outcome)
-        await self._write(entry)
+        await self._write(_new_entry(actor, action, **what))
 
     async def append_once(self, entry: Mapping[str, object], *, source: str, number: int) -> None:
         """Appends an entry unless one of this source with this or a greater number exists. Raises `StoreUnavailable`.
@@ -164,7 +167,7 @@ class Audit:
         await self._write(entry, source, number)
 
     async def _write(self, entry: Mapping[str, object], source: str = "", number: int = 0) -> None:
-        where = _LISTS[REFUSED if entry["outcome"] == "refused" else DONE]
+        where = _LISTS[REFUSED if entry["outcome"] == REFUSED else DONE]
         async with self._writing:
             await self._chain(where, entry, source, number)
 
@@ -374,16 +377,7 @@ class Audit:
         return _decoded(state), found, more
 
 
-def _new_entry(
-    actor: Actor,
-    action: str,
-    *,
-    room: str = "",
-    old: Mapping[str, object] | None = None,
-    new: Mapping[str, object] | None = None,
-    note: str = "",
-    outcome: str = "done",
-) -> dict[str, object]:
+def _new_entry(actor: Actor, action: str, **what: Unpack[Details]) -> dict[str, object]:
     return {
         "at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "who": actor.name,
@@ -391,11 +385,11 @@ def _new_entry(
         "address": actor.address,
         "via": actor.via,
         "action": action,
-        "room": room,
-        "old": dict(old or {}),
-        "new": dict(new or {}),
-        "note": note,
-        "outcome": outcome,
+        "room": what.get("room", ""),
+        "old": dict(what.get("old") or {}),
+        "new": dict(what.get("new") or {}),
+        "note": what.get("note", ""),
+        "outcome": what.get("outcome", DONE),
     }
 
 
