@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
-from ipaddress import ip_address
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -287,14 +286,6 @@ def checked_token(token: str) -> str:
     if not _TOKEN.fullmatch(token):
         raise AdminError("the token contains invalid characters, such as spaces or line breaks")
     return token
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is always this machine."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _read_body(response: HTTPResponse, seconds: float) -> bytes:

@@ -18,7 +18,6 @@ from waitroom.cli.api_client import (
     NoResponseError,
     RejectedError,
     checked_token,
-    is_loopback,
 )
 from waitroom.cli.api_models import Room
 from waitroom.cli.console import (
@@ -33,6 +32,7 @@ from waitroom.cli.console import (
 )
 from waitroom.cli.formatting import describe_change
 from waitroom.control.auth.accounts import LOCAL_TOKEN_FILE
+from waitroom.net.authority import is_loopback
 from waitroom.settings.sources import closest_match
 
 # Without a settings file, any upstream will do to read the other settings from the environment.

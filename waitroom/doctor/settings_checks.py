@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from typing import Final
 from urllib.parse import urlsplit
 
 from waitroom.doctor.findings import Finding
+from waitroom.net.authority import is_loopback
 from waitroom.settings import BypassRule, RoomSettings, Settings
 from waitroom.settings.store_url import has_password, options_of
+from waitroom.settings.validators import split_address
 
 MIN_DISTINCT: Final = 8  # characters of a secret; 16 random hexadecimal digits have 8 or more in 99 of 100 cases
 _KNOWN: Final = ("password", "changeme", "change-me", "secret", "waitroom", "example", "1234567890", "qwerty")
@@ -63,7 +65,7 @@ def _check_secrets(settings: Settings) -> Iterator[Finding]:
 
 
 def _check_listeners(settings: Settings, has_accounts: bool) -> Iterator[Finding]:
-    if not _is_loopback(_host(settings.admin_listen)):
+    if not _is_local(settings.admin_listen):
         if not settings.users and not has_accounts:
             yield Finding(
                 "admin-without-users",
@@ -85,7 +87,7 @@ def _check_store_url(settings: Settings) -> Iterator[Finding]:
         return
     url = urlsplit(settings.redis_url)
     options = options_of(settings.redis_url)
-    if url.scheme != "unix" and not _is_loopback(url.hostname or ""):
+    if url.scheme != "unix" and not is_loopback(url.hostname or ""):
         if not has_password(settings.redis_url):
             yield Finding(
                 "redis-without-password",
@@ -118,7 +120,7 @@ def _check_proxies(settings: Settings) -> Iterator[Finding]:
             f"trusted_proxies contains {', '.join(wide)}, and with it visitors: each can claim any address.",
             "List only the addresses or networks of your proxies.",
         )
-    if not settings.trusted_proxies and _is_loopback(_host(settings.listen)):
+    if not settings.trusted_proxies and _is_local(settings.listen):
         yield Finding(
             "trusted-proxies-missing",
             "warning",
@@ -198,15 +200,10 @@ def _depends_on_presence(rule: BypassRule) -> bool:
     return bool(named) and not any("=" in name for name in named) and not rule.addresses and not rule.headers
 
 
-def _host(listen: str) -> str:
-    return listen.rpartition(":")[0].strip("[]")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _is_local(listen: str) -> bool:
+    """Whether only this machine can reach a listener."""
+    address = split_address(listen)
+    return address is not None and is_loopback(address.host)
 
 
 def _is_wide(network: str) -> bool:

@@ -49,3 +49,11 @@ def same_authority(one: bytes, other: bytes, default_port: int) -> bool:
         return False
     ports = [default_port if found.port is None else found.port for found in (first, second)]
     return ports[0] == ports[1]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is always this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -10,7 +10,6 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import ip_address
 from itertools import combinations, product
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from waitroom.errors import Problem
+from waitroom.net.authority import is_loopback
 from waitroom.settings.schema import Key, Shape, keys_of, plain_number, tables_of
 from waitroom.settings.sources import KeyPath, Source, closest_match
 from waitroom.settings.validators import WILDCARD_HOSTS, Address, split_address, upstream_address
@@ -276,14 +276,7 @@ def _reaches(upstream: Address, listener: Address) -> bool:
 
 
 def _same_host(one: str, other: str) -> bool:
-    return one == other or ("localhost" in {one, other} and _is_loopback(one) and _is_loopback(other))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return one == other or ("localhost" in {one, other} and is_loopback(one) and is_loopback(other))
 
 
 def _with_placeholders(data: dict[str, Any], rejected: frozenset[KeyPath]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from support.fake_admin_api import bob, raw_server
-from waitroom.cli.api_client import AdminClient, AdminError, NoResponseError, RejectedError, checked_token, is_loopback
+from waitroom.cli.api_client import AdminClient, AdminError, NoResponseError, RejectedError, checked_token
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
@@ -229,14 +229,6 @@ def test_a_truncated_export_is_an_error(end):
 def test_invalid_urls_are_refused(url):
     with pytest.raises(ValueError, match=r"isn't (a|the) URL|must be only"):
         AdminClient(url)
-
-
-@pytest.mark.parametrize(
-    ("host", "local"),
-    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("10.0.0.1", False), ("x", False)],
-)
-def test_loopback_hosts(host, local):
-    assert is_loopback(host) is local
 
 
 def test_history_diff_audit_and_verdict(there):

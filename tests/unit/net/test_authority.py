@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from waitroom.edge.http.message import MalformedError, Request, parse_request
-from waitroom.net.authority import Authority, parse_authority, same_authority
+from waitroom.net.authority import Authority, is_loopback, parse_authority, same_authority
 
 
 def request(target: bytes, host: bytes) -> Request:
@@ -117,3 +117,11 @@ def test_absolute_target_with_another_host(target, host):
 def test_same_authority_needs_both_to_be_valid():
     assert not same_authority(b"a@b", b"a@b", 80)
     assert not same_authority(b"", b"", 80)
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("10.0.0.1", False), ("x", False)],
+)
+def test_loopback_hosts(host: str, local: bool) -> None:
+    assert is_loopback(host) is local
