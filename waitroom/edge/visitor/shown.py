@@ -17,7 +17,7 @@ PositionReason = Literal["", "new_place", "restored"]
 
 # After a loss of data the visitors report for a while; the first of them are shown too small a position.
 SETTLING_MS: Final = 120_000
-_VALUE: Final = re.compile(rb"([0-9a-f]{1,16})\.([0-9a-f]{1,16})\.([0-9a-f]{1,8})(?:\.(new_place|restored))?")
+_VALUE: Final = re.compile(rb"([0-9]{1,16})\.([0-9]{1,16})\.([0-9]{1,9})(?:\.(new_place|restored))?")
 _REASONS: Final[dict[bytes | None, PositionReason]] = {None: "", b"new_place": "new_place", b"restored": "restored"}
 
 
@@ -43,8 +43,8 @@ class Shown:
 
     def value(self) -> str:
         """The form for the visitor."""
-        reason = f".{self.reason}" if self.reason else ""
-        return f"{self.place:x}.{self.generation:x}.{self.position:x}{reason}"
+        value = f"{self.place}.{self.generation}.{self.position}"
+        return f"{value}.{self.reason}" if self.reason else value
 
 
 def read_shown(values: Sequence[bytes], place: int) -> Shown | None:
@@ -54,7 +54,7 @@ def read_shown(values: Sequence[bytes], place: int) -> Shown | None:
         found = _VALUE.fullmatch(value)
         if found is None:
             continue
-        shown = Shown(int(found[1], 16), int(found[2], 16), max(1, int(found[3], 16)), _REASONS[found[4]])
+        shown = Shown(int(found[1]), int(found[2]), max(1, int(found[3])), _REASONS[found[4]])
         if best is None or (shown.place == place, -shown.position) > (best.place == place, -best.position):
             best = shown
     return best

@@ -69,9 +69,9 @@ def test_what_no_gateway_wrote_is_ignored(value: bytes) -> None:
 
 
 def test_of_several_values_the_smallest_of_the_place_counts() -> None:
-    values = [b"1.7.1", b"78.7.20", b"78.7.10", b"junk"]
+    values = [b"1.7.1", b"120.7.32", b"120.7.16", b"junk"]
     assert value(read_shown(values, PLACE)) == value(Shown(PLACE, 7, 16))
-    assert value(read_shown([b"78.7.0"], PLACE)) == value(Shown(PLACE, 7, 1)), "there is no position 0"
+    assert value(read_shown([b"120.7.0"], PLACE)) == value(Shown(PLACE, 7, 1)), "there is no position 0"
 
 
 @pytest.fixture
@@ -114,18 +114,18 @@ def test_a_client_without_cookies_gets_the_same_by_a_header(world: World) -> Non
 
 
 def test_a_claimed_position_changes_nothing_but_what_is_shown(world: World) -> None:
-    honest, forged = call(world, "status", ticket(world)), b"Cookie: %b=78.7.1" % SHOWN
+    honest, forged = call(world, "status", ticket(world)), b"Cookie: %b=120.7.1" % SHOWN
     got = told(call(world, "status", ticket(world), forged))
     assert got["position"] == 1
     assert got["eta_seconds"] == told(honest)["eta_seconds"]
     assert got["state"] == "waiting"
     world.store.fates[99] = Visited("waiting", 0)
-    assert call(world, "claim", ticket(world, 99), b"Cookie: %b=63.7.1" % SHOWN).status == 409
+    assert call(world, "claim", ticket(world, 99), b"Cookie: %b=99.7.1" % SHOWN).status == 409
 
 
 @pytest.mark.parametrize(("language", "reason"), [("en", "new_place"), ("de", "restored"), ("hi", "new_place")])
 def test_the_page_names_the_reason(world: World, language: str, reason: str) -> None:
-    shown = b"1.7.1" if reason == "new_place" else b"78.6.1"
+    shown = b"1.7.1" if reason == "new_place" else b"120.6.1"
     world.view = replace(BUSY, message="Back at noon")
     lines = (ticket(world), b"Cookie: %b=%b" % (SHOWN, shown), b"Accept-Language: " + language.encode())
     assert told(call(world, "status", *lines))["position_reason"] == reason
@@ -141,14 +141,14 @@ def test_while_visitors_report_after_a_loss_positions_may_rise(world: World) -> 
     wall = 7 + SETTLING_MS
     for at, lost, reason in ((wall - 1, True, "restored"), (wall, True, None), (wall - 1, False, None)):
         world.view = replace(BUSY, wall_ms=at, lost_data=lost)
-        got = told(call(world, "status", ticket(world), b"Cookie: %b=78.7.1" % SHOWN))
+        got = told(call(world, "status", ticket(world), b"Cookie: %b=120.7.1" % SHOWN))
         assert got["position_reason"] == reason
 
 
 def test_a_place_that_is_over_leaves_nothing(world: World) -> None:
-    left = call(world, "leave", ticket(world), b"Cookie: %b=78.7.1" % SHOWN)
+    left = call(world, "leave", ticket(world), b"Cookie: %b=120.7.1" % SHOWN)
     assert cookie(left, SHOWN) == b""
     world.store.fates[99] = Visited("admitted", 1000)
-    claimed = call(world, "claim", ticket(world, 99), b"Cookie: %b=63.7.1" % SHOWN)
+    claimed = call(world, "claim", ticket(world, 99), b"Cookie: %b=99.7.1" % SHOWN)
     assert cookie(claimed, SHOWN) == b""
     assert cookie(call(world, "claim", ticket(world, 99)), SHOWN) is None
