@@ -51,7 +51,7 @@ def place_socket(data_dir: Path, folder: Path | None) -> Path:
         remove_socket(path, data_dir)
         path = data_dir.absolute() / NAME
         if len(os.fsencode(path)) > LONGEST_PATH or not _is_private(data_dir):
-            link, path = path, Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX)) / NAME
+            link, path = path, _create_temporary() / NAME
             with contextlib.suppress(OSError):  # only the next start misses it
                 link.symlink_to(path)
     _check(path)
@@ -59,9 +59,13 @@ def place_socket(data_dir: Path, folder: Path | None) -> Path:
 
 
 def remove_socket(path: Path, data_dir: Path) -> None:
-    """Removes a socket, and the temporary directory that was made for it."""
+    """Removes a socket, and the temporary directory that was made for it.
+
+    Nothing else is removed: where others can write to ``data_dir`` they choose the path.
+    """
     with contextlib.suppress(OSError):
-        path.unlink(missing_ok=True)
+        if stat.S_ISSOCK(path.lstat().st_mode):
+            path.unlink()
     if path.parent.name.startswith(TEMPORARY_PREFIX) and path.parent != data_dir.absolute():
         with contextlib.suppress(OSError):
             path.parent.rmdir()
@@ -80,6 +84,16 @@ def _create_private(folder: Path) -> None:
         raise StartError(f"other users can write to store_socket_dir {str(folder)!r}: choose a separate directory")
 
 
+def _create_temporary() -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX))
+    except OSError as error:
+        raise StartError(
+            f"can't create a temporary directory for the store's socket: {error.strerror}: set store_socket_dir to a "
+            "directory that only the gateway's user can write to, such as /run/waitroom"
+        ) from error
+
+
 def _is_private(folder: Path) -> bool:
     """Whether only we and root can write to the directory."""
     state = folder.stat()
@@ -88,9 +102,8 @@ def _is_private(folder: Path) -> bool:
 
 def _check(path: Path) -> None:
     """Creates a socket as a test: the store would only exit. Raises `StartError`."""
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
     try:
+        path.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX) as probe:
             probe.bind(str(path))
         path.unlink()

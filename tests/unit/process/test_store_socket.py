@@ -88,3 +88,27 @@ def test_a_directory_without_sockets(tmp_path: Path, temporary: Path, monkeypatc
     monkeypatch.setattr("socket.socket.bind", refuse)
     with pytest.raises(StartError, match="Operation not permitted: set store_socket_dir"):
         place_socket(folder, None)
+
+
+def test_a_link_that_others_have_made_costs_no_file(tmp_path: Path, temporary: Path) -> None:
+    folder, file = temporary / "data", tmp_path / "file"
+    file.write_text("kept")
+    folder.mkdir()
+    folder.chmod(0o777)
+    (folder / "store.sock").symlink_to(file)
+
+    remove_socket(place_socket(folder, None), folder)
+
+    assert file.read_text() == "kept"
+
+
+def test_a_directory_in_place_of_the_socket(tmp_path: Path) -> None:
+    (tmp_path / "store.sock").mkdir()
+    with pytest.raises(StartError, match="Is a directory: set store_socket_dir"):
+        place_socket(tmp_path, None)
+
+
+def test_no_temporary_directory(tmp_path: Path, temporary: Path) -> None:
+    temporary.rmdir()
+    with pytest.raises(StartError, match="No such file or directory: set store_socket_dir"):
+        place_socket(long_folder(tmp_path), None)
