@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from waitroom.settings import validators
 from waitroom.settings.path_patterns import InvalidPatternError, PathPattern, Re2MissingError
@@ -24,9 +25,7 @@ def _path_regex(value: str) -> str:
             r'For example: "/orders/[0-9]+/paid". RE2 supports neither look-around nor backreferences.',
         ) from None
     except Re2MissingError:
-        raise validators.invalid_value(
-            "needs the package google-re2, which is not installed.", 'Run "pip install google-re2".'
-        ) from None
+        raise _re2_missing() from None
     if not value.startswith(("/", "(")):
         raise validators.invalid_value(
             'must begin with "/": the expression has to match the whole path.', rf'For example: "/.*{value}".'
@@ -34,13 +33,23 @@ def _path_regex(value: str) -> str:
     return value
 
 
+def _re2_missing() -> PydanticCustomError:
+    return validators.invalid_value(
+        "needs the package google-re2, which is not installed.", 'Run "pip install google-re2".'
+    )
+
+
 def _preset(value: str) -> str:
-    """Refuse the name of an unknown preset."""
+    """Refuse the name of an unknown preset, and a preset without RE2, which its paths need."""
     if value not in PRESETS:
         meant = closest_match(value.lower(), PRESETS)
         raise validators.invalid_value(
             f'unknown preset "{value}".', f"Did you mean {meant}?" if meant else f"Choose one of {', '.join(PRESETS)}."
         )
+    try:
+        PathPattern("/")
+    except Re2MissingError:
+        raise _re2_missing() from None
     return value
 
 

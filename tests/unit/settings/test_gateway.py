@@ -462,8 +462,9 @@ def test_a_rate_of_auto_may_come_from_the_environment_and_keeps_its_place(tmp_pa
     assert refused(tmp_path, text)[0].startswith('line 5, rooms[0] "shop".autopilot: ')
 
 
-def test_a_path_regex_without_re2_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("line", ['path_regex = "/orders/[0-9]+"', 'preset = "stripe"'])
+def test_a_rule_that_needs_re2_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
     monkeypatch.setitem(sys.modules, "re2", None)
-    (problem,) = refused(tmp_path, f'{ROOM}[[rooms.bypass]]\npath_regex = "/orders/[0-9]+"\n')
-    assert "path_regex: needs the package google-re2" in problem
+    (problem,) = refused(tmp_path, f"{ROOM}[[rooms.bypass]]\n{line}\n")
+    assert f"{line.split()[0]}: needs the package google-re2" in problem
     assert "pip install google-re2" in problem
