@@ -364,6 +364,32 @@ class Line(RuleBasedStateMachine):
         self.history.lost_key(name, self.wall)
         self._begin_again(before)
 
+    @rule(
+        what=st.sampled_from(["lose", "waiting", "active", "room"]),
+        crowd=st.integers(4, 12),
+        back=st.lists(st.integers(0, 30), min_size=1, max_size=6),
+        shop_empties=st.booleans(),
+        step_ms=STEP_MS,
+    )
+    def lose_a_queue(self, what: str, crowd: int, back: list[int], shop_empties: bool, step_ms: int) -> None:
+        """Workers know of a full room and a queue; then some of those who waited come back, and controllers tick."""
+        if self.history.memory.state is not RoomState.OPEN:
+            self._set_state(RoomState.OPEN)
+        self._join(crowd)
+        self._visit(list(self.history.contents.called), "claim")
+        waiting = list(self.history.contents.waiting)
+        if what == "lose":
+            self.disaster("lose", 0, True)
+        else:
+            self.lose_a_key(what, True)
+        if shop_empties:
+            inside = list(self.history.contents.active)[:1]
+            self._change_sessions([SessionChange("end", session, 0) for session in inside])
+        for place in self._pick(waiting, back):
+            self._visit([place], "look")
+            self.wall += step_ms
+            self._tick(5000)
+
     def _clock_is_right(self) -> None:
         """A server that has forgotten the newest places can tell only by its clock that they were given."""
         given = EPOCH_MS + self.history.greatest_place // PLACES_PER_MS + 1

@@ -98,7 +98,10 @@ class Newest:
         self.generation = view.generation
         self.changes = view.changes if newer else max(self.changes, view.changes)
         self.place = view.newest_place if newer else max(self.place, view.newest_place)
-        if not view.recovering:
+        if view.recovering:  # not all are back, but newcomers may have come
+            self.waiting = max(self.waiting, view.waiting + view.called)
+            self.active = max(self.active, view.active)
+        else:
             self.waiting, self.active = view.waiting + view.called, view.active
 
     def exceeds_start_of(self, view: RoomView) -> bool:
