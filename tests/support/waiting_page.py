@@ -145,8 +145,13 @@ async def asked(page: Page) -> int:
 
 
 async def poll(page: Page, seconds: float = 20) -> None:
-    """Let time pass until the next poll, and let it be answered."""
-    before = await asked(page)
+    """Let time pass until the next poll, and let it be answered.
+
+    The page schedules a poll when the one before has been answered, so that answer has to come before the time passes:
+    the clock of the page also runs by itself, and may have started another poll meanwhile.
+    """
+    async with asyncio.timeout(60):
+        before: int = await page.evaluate("whenAnswered(asked).then(() => asked)")
     await page.clock.run_for(int(seconds * 1000))
     async with asyncio.timeout(60):
         await page.evaluate("whenAnswered", before + 1)
