@@ -179,7 +179,8 @@ class Settings:
             "The keys for signing tickets and passes, newest first: the first one signs, all are accepted. Each has "
             f"at least {validators.SECRET_LENGTH} characters; `waitroom secret` generates one.",
             "Set it if several machines serve the same rooms. To rotate, put a new one first, and remove the oldest "
-            "once all sessions from before have ended.",
+            "once all sessions from before have ended; with several machines, first add the new one at the end of "
+            "the list on all of them.",
             example='["..."]',
             unset="generated at the first start",
             confidential=True,

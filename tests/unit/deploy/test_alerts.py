@@ -23,6 +23,9 @@ GATEWAY = {
     "up": "1x240",
     "waitroom_workers_wanted": "2x240",
     "waitroom_workers_alive": "2x240",
+    "waitroom_store_may_evict": "0x240",
+    "waitroom_gateways_with_other_secrets": "0x240",
+    "waitroom_clock_offset_seconds": "0.1x240",
 }
 ROOM = {
     "waitroom_store_up": "1x240",
@@ -36,6 +39,7 @@ ROOM = {
     'waitroom_room_state{state="paused"}': "0x240",
     "waitroom_admitted_total": "0+150x240",
     "waitroom_limit_overshoot_total": "3x240",
+    "waitroom_recoveries_total": "1x240",
     "waitroom_upstream_request_seconds_count": "0+1500x240",
     "waitroom_upstream_failures_total": "0+1x240",
     "waitroom_eta_error_seconds_count": "0+150x240",
@@ -136,6 +140,16 @@ CASES = {
     ),
     "more than max_active": Case("WaitroomOvershoot", {"waitroom_limit_overshoot_total": "3x90 5x150"}, True),
     "more than max_active long ago": Case("WaitroomOvershoot", {"waitroom_limit_overshoot_total": "3x20 5x220"}, False),
+    "the store lost data": Case("WaitroomStoreLostData", {"waitroom_recoveries_total": "1x90 2x150"}, True),
+    "the store lost data long ago": Case("WaitroomStoreLostData", {"waitroom_recoveries_total": "1x20 2x220"}, False),
+    "the store may evict": Case("WaitroomStoreMayEvict", {"waitroom_store_may_evict": "0x40 1x200"}, True, False),
+    "the store could evict": Case("WaitroomStoreMayEvict", {"waitroom_store_may_evict": "1x40 0x200"}, False),
+    "other secrets": Case("WaitroomSecretsDiffer", {"waitroom_gateways_with_other_secrets": "1x240"}, True, False),
+    "a rotation of secrets": Case(
+        "WaitroomSecretsDiffer", {"waitroom_gateways_with_other_secrets": "0x90 1x15 0x135"}, False
+    ),
+    "a clock 3 s behind": Case("WaitroomClockOff", {"waitroom_clock_offset_seconds": "-3x240"}, True, False),
+    "a clock 1 s behind": Case("WaitroomClockOff", {"waitroom_clock_offset_seconds": "-1x240"}, False),
 }
 
 
