@@ -70,6 +70,12 @@ def pids(processes: Sequence[Process]) -> set[int]:
     return {one.pid for one in processes}
 
 
+async def _all_alive(gateway: Gateway) -> bool:
+    workers = (await gateway.room("shop"))["workers"]
+    async with gateway.http.get(f"{gateway.admin}/metrics") as answer:
+        return workers == {"alive": 2, "wanted": 2} and "waitroom_workers_alive 2.0\n" in await answer.text()
+
+
 async def one_in_one_out(inside: Visitor, waiting: Visitor) -> None:
     """The queue moves."""
     await inside.call("leave")
@@ -110,6 +116,7 @@ async def test_the_disk_of_data_dir_is_full(tmp_path: Path, shop: Shop, redis: S
                     one.kill()
                 await gateway.replaced(part, count, old)
             await eventually(gateway.is_ready)
+            await eventually(lambda: _all_alive(gateway))
             await some_traffic(inside, waiting)
             await one_in_one_out(inside, waiting)
 

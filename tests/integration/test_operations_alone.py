@@ -44,7 +44,8 @@ class Desk:
 
     def __post_init__(self) -> None:
         settings = Settings(rooms=(self.settings,), workers=2)
-        rooms = Rooms(settings, [self.admission], UpstreamWindow(Path("/nowhere")), lambda _room: {"on": self.flying})
+        watch = UpstreamWindow(Path("/nowhere"))
+        rooms = Rooms(settings, [self.admission], watch, lambda: 2, lambda _room: {"on": self.flying})
         self.rooms = rooms
         self.operations = Operations(
             *(rooms, [self.admission], {"shop": self.store}, self.audit, SECRETS),

@@ -67,7 +67,7 @@ def make_app(
     app[COLLECTORS] = (
         QueueCollector(_Views(admissions)),
         EdgeCollector(folder),
-        ControlCollector(admissions, folder, settings.workers),
+        ControlCollector(admissions, workers.alive, settings.workers),
         *(() if store_watch is None else (ClockCollector(store_watch),)),
         *collectors,
     )

@@ -71,6 +71,7 @@ async def serve(child: Child) -> None:
     stores = {room.name: QueueStore(redis, room.name) for room in settings.rooms}
     health = StoreHealth(log)
     admissions = [Admission(room, stores[room.name], health) for room in settings.rooms]
+    workers = WorkerReports()
     watch = UpstreamWindow(Path(settings.data_dir) / METRICS_DIR)
     who = new_owner_id()
     decision_logs = {room.name: DecisionLog(redis, room.name, who) for room in settings.rooms}
@@ -81,6 +82,7 @@ async def serve(child: Child) -> None:
         settings,
         admissions,
         watch,
+        workers.alive,
         lambda room: controllers[room].described(),
         gateway_hints=lambda: [*evictions.hints(), *store_watch.hints()],
     )
@@ -95,7 +97,6 @@ async def serve(child: Child) -> None:
     access = Access(settings, LoginStore(redis, key=settings.secrets[0]), audit, local_token)
     account_watcher = AccountWatcher(Path(settings.data_dir), settings.users, audit)
     passwords = PasswordChecker()
-    workers = WorkerReports()
     policy = StoreCollector(lambda: evictions.policy)
     app = make_app(settings, admissions, access, workers, store_watch, policy)
     Login(access, passwords).install(app)

@@ -166,13 +166,13 @@ class ControlCollector(Collector):
 
     Args:
         rooms: Read at every scrape.
-        folder: The directory of the edge workers' files, which live workers keep updating.
+        alive: Returns how many edge workers serve; called at every scrape.
         workers: The configured number of workers.
     """
 
-    def __init__(self, rooms: Iterable[TickStatus], folder: Path, workers: int) -> None:
+    def __init__(self, rooms: Iterable[TickStatus], alive: Callable[[], int], workers: int) -> None:
         self._rooms = rooms
-        self._folder = folder
+        self._alive = alive
         self._workers = workers
 
     def collect(self) -> Iterator[Metric]:
@@ -196,7 +196,7 @@ class ControlCollector(Collector):
         wanted = GaugeMetricFamily("waitroom_workers_wanted", "Configured number of edge workers.")
         wanted.add_metric([], self._workers)
         alive = GaugeMetricFamily("waitroom_workers_alive", "Edge workers that are alive.")
-        alive.add_metric([], sum(worker.alive for worker in read_workers(self._folder, time.time())))
+        alive.add_metric([], self._alive())
         yield from (up, ticked, state, wanted, alive)
 
 

@@ -90,7 +90,6 @@ class UpstreamStats:
 @dataclass(frozen=True, slots=True)
 class _Snapshot:
     at: float
-    alive: int = 0
     rooms: dict[str, RoomMetrics] = field(default_factory=dict)
     observed: dict[str, Observations] = field(default_factory=dict)
 
@@ -122,17 +121,12 @@ class UpstreamWindow:
                 for room, dumped in worker.rooms.items():
                     if worker.alive:
                         observed[room] = observed.get(room, NO_OBSERVATIONS) | Observations.of(dumped)
-            seen = _Snapshot(now, sum(worker.alive for worker in workers), totals(workers), observed)
+            seen = _Snapshot(now, totals(workers), observed)
             snapshots = [snapshot for snapshot in self._snapshots if snapshot.at <= now - MIN_INTERVAL_SECONDS]
             # One more than the longest window needs, so that it is complete if a refresh is late.
             while len(snapshots) > 1 and snapshots[1].at <= now - MAX_WINDOW_SECONDS:
                 del snapshots[0]
             self._snapshots = (*snapshots, seen)
-
-    @property
-    def workers_alive(self) -> int:
-        """The number of edge workers with a recent file at the last refresh."""
-        return self._snapshots[-1].alive if self._snapshots else 0
 
     def observed(self, room: str) -> Observations:
         """Returns the observations for hints on a room, as of the last refresh."""

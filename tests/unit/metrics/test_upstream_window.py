@@ -12,7 +12,7 @@ import pytest
 from support.room_views import OPEN
 from waitroom.control.dashboard.presenter import room_texts
 from waitroom.control.monitoring.history import shop_json
-from waitroom.metrics.collectors import ControlCollector, EdgeCollector, exposition, read_workers, totals
+from waitroom.metrics.collectors import EdgeCollector, exposition, read_workers, totals
 from waitroom.metrics.recorder import MOST_SHARED_NAMED, EdgeMetrics
 from waitroom.metrics.upstream_window import NO_OBSERVATIONS, UpstreamStats, UpstreamWindow
 
@@ -49,10 +49,8 @@ def workers(tmp_path: Path) -> Workers:
 
 def test_stats_are_empty_before_the_first_refresh(workers: Workers) -> None:
     assert workers.watch.stats("shop", 10) == UpstreamStats()
-    assert workers.watch.workers_alive == 0
     workers.refresh(NOW)
     assert workers.watch.stats("shop", 10) == UpstreamStats()
-    assert workers.watch.workers_alive == 2
     assert workers.watch.stats("another", 10).p50_seconds is None
 
 
@@ -85,27 +83,24 @@ def test_only_the_requested_window_counts(workers: Workers) -> None:
     assert workers.watch.stats("shop", 60).requests_per_minute == pytest.approx(60 * 510 / 60)
 
 
-def test_a_worker_that_stops_writing_is_not_alive(workers: Workers) -> None:
+def test_requests_of_a_worker_that_stops_writing_are_not_in_flight(workers: Workers) -> None:
     workers.each[1].rooms["shop"].in_flight = 5
     workers.refresh(NOW)
-    assert workers.watch.workers_alive == 2
     workers.refresh(NOW + 4.9, writing=(0,))
-    assert workers.watch.workers_alive == 2
+    assert workers.watch.stats("shop", 10).in_flight == 5
     workers.refresh(NOW + 5.5, writing=(0,))
-    assert workers.watch.workers_alive == 1
     figures = workers.watch.stats("shop", 10)
     assert (figures.in_flight, figures.awaiting) == (0, 0)
 
 
 @pytest.mark.parametrize("age", [0.0, 2.5, 3.5, 4.5, 6.0, 60.0])
-def test_dashboard_and_metrics_agree_on_live_workers(workers: Workers, age: float) -> None:
+def test_dashboard_and_metrics_agree_on_requests_in_flight(workers: Workers, age: float) -> None:
     now = time.time()
     workers.each[1].rooms["shop"].in_flight = 5
     workers.refresh(now)
     os.utime(workers.folder / "edge-1.json", (now - age, now - age))
     workers.watch.refresh(now, now)
-    metrics = exposition(ControlCollector([], workers.folder, 2), EdgeCollector(workers.folder)).decode()
-    assert f"waitroom_workers_alive {workers.watch.workers_alive:.1f}\n" in metrics
+    metrics = exposition(EdgeCollector(workers.folder)).decode()
     in_flight = workers.watch.stats("shop", 10).in_flight
     assert f'waitroom_upstream_in_flight{{room="shop"}} {in_flight:.1f}\n' in metrics
 
@@ -116,7 +111,6 @@ def test_a_vanished_file_causes_no_wrong_stats(workers: Workers) -> None:
     (workers.folder / "edge-0.json").unlink()
     workers.refresh(NOW + 5, writing=(1,))
     assert workers.watch.stats("shop", 10).requests_per_minute == 0
-    assert workers.watch.workers_alive == 1
 
 
 def test_api_and_autopilot_read_the_same_latency(workers: Workers) -> None:

@@ -40,6 +40,12 @@ class WorkerReports:
         self._workers = decode_report(line)
         self._at = self._clock()
 
+    def alive(self) -> int:
+        """Returns how many workers serve."""
+        if self._clock() - self._at > MAX_REPORT_SECONDS:
+            return 0
+        return sum(worker.ready and worker.silent_seconds < MAX_SILENT_SECONDS for worker in self._workers)
+
     def problems(self) -> list[str]:
         """Returns what keeps the gateway from being ready, a sentence for each worker."""
         age = self._clock() - self._at

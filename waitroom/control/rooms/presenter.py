@@ -105,6 +105,7 @@ class Rooms:
         settings: The gateway's settings.
         admissions: The admission loops, in the order of the settings; they hold the latest views.
         watch: Provides the shop's figures.
+        workers_alive: Returns how many edge workers of this gateway serve.
         autopilot: Returns a room's autopilot in the API's format, or None if it has none.
         gateway_hints: Returns the hints on the gateway as a whole, which are shown with each room.
     """
@@ -114,6 +115,7 @@ class Rooms:
         settings: Settings,
         admissions: Sequence[Admission],
         watch: UpstreamWindow,
+        workers_alive: Callable[[], int],
         autopilot: Callable[[str], Mapping[str, Any] | None] = lambda _room: None,
         gateway_hints: Callable[[], Sequence[str]] = lambda: (),
     ) -> None:
@@ -121,6 +123,7 @@ class Rooms:
         self._workers = settings.workers
         self._admissions = {one.name: one for one in admissions}
         self._watch = watch
+        self._workers_alive = workers_alive
         self._autopilot = autopilot
         self._gateway_hints = gateway_hints
 
@@ -179,7 +182,7 @@ class Rooms:
             "session_seconds": view.session_ms / 1000,
             "claim_seconds": view.claim_ms / 1000,
             "shop": shop_json(self._watch.stats(name, STATS_SECONDS)),
-            "workers": {"alive": self._watch.workers_alive, "wanted": self._workers},
+            "workers": {"alive": self._workers_alive(), "wanted": self._workers},
             "recovery": recovery_json(view),
             "hints": [
                 *self._gateway_hints(),

@@ -35,6 +35,19 @@ def test_each_worker_that_does_not_serve_is_named() -> None:
     ]
 
 
+def test_workers_that_serve_are_counted() -> None:
+    now = [100.0]
+    reports = WorkerReports(lambda: now[0])
+    assert reports.alive() == 0
+    silent = WorkerStatus("edge 1", True, MAX_SILENT_SECONDS, 0)
+    ended = WorkerStatus("edge 2", False, 0.0, 1)
+    restarted = WorkerStatus("edge 3", True, 0.5, MIN_EXITS)
+    reports.record(encode_report([HEALTHY, silent, ended, restarted]))
+    assert reports.alive() == 2
+    now[0] += MAX_REPORT_SECONDS + 1
+    assert reports.alive() == 0
+
+
 def test_a_report_is_one_line() -> None:
     workers = (HEALTHY, WorkerStatus("edge 1", False, 2.5, 3))
     line = encode_report(workers)
