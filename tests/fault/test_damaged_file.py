@@ -38,7 +38,9 @@ async def killed(gateway: Gateway) -> Path:
     return max((gateway.data_dir / "appendonlydir").glob("*.incr.aof"))
 
 
-@pytest.mark.parametrize("damage", [zeros, rubbish, cut_short])
+@pytest.mark.parametrize(
+    "damage", [zeros, *(pytest.param(one, marks=pytest.mark.long) for one in (rubbish, cut_short))]
+)
 async def test_a_damaged_end_is_set_aside_and_the_gateway_starts(
     tmp_path: Path, shop: Shop, damage: Callable[[bytes], bytes]
 ) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from support.admin_app import Diary, Gone, settings_in
 from waitroom.control import listener
@@ -58,6 +59,10 @@ class Served:
         return client
 
 
+async def read_body(request: web.Request) -> web.Response:
+    return web.Response(body=await request.read())
+
+
 @pytest.fixture
 def settings() -> dict[str, object]:
     return {}
@@ -67,6 +72,7 @@ def settings() -> dict[str, object]:
 async def served(tmp_path: Path, settings: dict[str, object]) -> AsyncIterator[Served]:
     given = settings_in(tmp_path, **settings)
     app = make_app(given, [], Access(given, Gone(), Diary(), "a token"), WorkerReports())
+    app.router.add_post("/metrics", read_body)
     with socket.create_server(("127.0.0.1", 0)) as bound:
         admin = AdminListener(app, TrustedProxies(given.trusted_proxies), shutdown_seconds=1.0)
         await admin.start(bound)
@@ -144,15 +150,20 @@ async def test_idle_connections_make_room_for_new_ones(served: Served, monkeypat
         assert (await client.ask()).startswith(b"HTTP/1.1 200 OK")
 
 
-async def test_connections_with_requests_in_progress_stay(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connections_with_requests_in_progress_stay(
+    served: Served, deadlines: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deadlines()
     monkeypatch.setattr(served.listener.connections, "_most_each", 1)
     busy = await served.connect()
-    body = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
-    busy.writer.write(body)
-    assert await busy.reader.readline() == b"HTTP/1.1 100 Continue\r\n"
+    head = b"POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
+    busy.writer.write(head)
+    assert await busy.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
     for _ in range(2):
         assert await (await served.connect()).ended() == b""
     assert (await (await served.connect("127.0.0.2")).ask()).startswith(b"HTTP/1.1 200 OK")
+    busy.writer.write(b"body")
+    assert (await busy.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
 
 
 @pytest.mark.parametrize("settings", [{"trusted_proxies": ("127.0.0.1",)}])
