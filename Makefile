@@ -27,7 +27,7 @@ PATH_TESTS := tests/unit tests/property/test_edge_fuzz.py tests/integration/test
 	tests/integration/test_streams.py tests/integration/test_to_the_shop.py tests/differential
 
 # Tests that try many more examples in `make test-long`; see tests/support/examples.py.
-PROPERTIES := tests/property tests/differential/test_nginx_random.py tests/unit/edge/rooms/test_router.py
+PROPERTIES := tests/property tests/api tests/differential/test_nginx_random.py tests/unit/edge/rooms/test_router.py
 
 # Tests start Python thousands of times; without the cache, each start would compile the source again.
 unexport PYTHONDONTWRITEBYTECODE

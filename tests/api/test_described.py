@@ -10,11 +10,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from support.examples import examples
 from support.gateway_process import room, running_gateway
 
 HERE = Path(__file__).parent
 RUN_SECONDS = 1200.0  # ten times what it takes alone on a slow machine: only a hang ends it
-EXAMPLES = 15
+EXAMPLES = examples(8, long=100)
 SEED = 20261125  # what is wrong must be found by whoever brings it, not by chance by the next
 
 
