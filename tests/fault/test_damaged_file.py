@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from support.gateway_process import Gateway, eventually, room, running_gateway
+from support.faults import killed
+from support.gateway_process import eventually, room, running_gateway
 from support.upstreams.server import Shop
 from support.visitor_client import Visitor
 
@@ -28,14 +28,6 @@ def rubbish(content: bytes) -> bytes:
 
 def cut_short(content: bytes) -> bytes:
     return content[:-7]
-
-
-async def killed(gateway: Gateway) -> Path:
-    """Kills everything as a power cut does; returns the file that the store was writing to."""
-    assert gateway.process is not None
-    gateway.process.kill()
-    assert await gateway.ended() == -signal.SIGKILL
-    return max((gateway.data_dir / "appendonlydir").glob("*.incr.aof"))
 
 
 @pytest.mark.parametrize(

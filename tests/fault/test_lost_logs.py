@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from support.faults import reader_that_dies
 from support.gateway_process import Gateway, Process, eventually, needs, room, running_gateway
 from support.redis_server import SystemRedis, system_redis
 from support.upstreams.server import Shop
@@ -37,16 +38,6 @@ def full_disk() -> Iterator[tuple[int, Callable[[], None]]]:
         yield descriptor, lambda: None
     finally:
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def reader_that_dies() -> Iterator[tuple[int, Callable[[], None]]]:
-    reader, writer = os.pipe()
-    with os.fdopen(reader) as file:
-        try:
-            yield writer, file.close
-        finally:
-            os.close(writer)
 
 
 @contextlib.contextmanager

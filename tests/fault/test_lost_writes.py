@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from support.faults import emptied, evicted, flushed, rolled_back
 from support.gateway_process import Gateway, eventually, room, running_gateway
 from support.redis_server import SystemRedis, system_redis
 from support.upstreams.server import Shop
@@ -139,17 +140,6 @@ async def recovering(gateway: Gateway) -> dict[str, Any]:
     return found
 
 
-async def emptied(redis: SystemRedis, gateway: Gateway) -> None:
-    await redis.kill()
-    redis.forget()
-    await redis.start()
-
-
-async def flushed(redis: SystemRedis, gateway: Gateway) -> None:
-    async with gateway.store() as client:
-        await client.flushall()
-
-
 def deleted(*names: str) -> Callable[[SystemRedis, Gateway], Awaitable[None]]:
     async def delete(redis: SystemRedis, gateway: Gateway) -> None:
         async with gateway.store() as client:
@@ -255,15 +245,11 @@ async def test_what_a_rollback_holds_of_visitors_who_left_runs_out(
     """As after a failover to a replica that lagged."""
     async with sale(tmp_path, shop, redis, recovery_seconds=5) as full:
         gateway = full.gateway
-        file = redis.folder / "appendonlydir"
-        shutil.copytree(file, tmp_path / "older")
+        shutil.copytree(redis.file, tmp_path / "older")
         left = {visitor.pass_.session for visitor in full.inside[-3:]}
         await full.are_called_in_order(list(full.waiting[:3]))
         inside = {visitor.pass_.session for visitor in full.inside}
-        await redis.kill()
-        shutil.rmtree(file)
-        shutil.copytree(tmp_path / "older", file)
-        await redis.start()
+        await rolled_back(redis, tmp_path / "older")
         await recovering(gateway)
         await full.report(full.waiting)
         await eventually(lambda: _holds(gateway, inside))
@@ -288,19 +274,7 @@ async def _holds(gateway: Gateway, sessions: set[int]) -> bool:
 async def test_a_store_that_evicts_lets_nobody_in_and_says_so(tmp_path: Path, shop: Shop, redis: SystemRedis) -> None:
     async with sale(tmp_path, shop, redis, waiting=3, recovery_seconds=600) as full:
         gateway = full.gateway
-        keys = [f"waitroom:{{sale}}:{KEYS[name]}" for name in ("room", "waiting", "active")]
-        async with gateway.store() as client:
-            used = int((await client.info("memory"))["used_memory"])
-            await client.config_set("maxmemory-policy", "allkeys-random")
-            await client.config_set("maxmemory", used + 500_000)
-            # The shop's cache, until one of the room's keys has gone for it.
-            for number in range(100_000):
-                if number % 20 == 0 and await client.exists(*keys) < len(keys):
-                    break
-                await client.set(f"cache:{number}", bytes(10_000))
-            else:
-                pytest.fail("nothing was evicted")
-            await client.config_set("maxmemory", 0)
+        await evicted(gateway, "sale")
         recovery = await recovering(gateway)
         assert recovery["seconds_left"] > 0
         newcomers = [Visitor(gateway, "sale") for _ in range(6)]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import resource
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from support.faults import many_files
 from support.gateway_process import Gateway, eventually, needs, room, running_gateway
 from support.upstreams.server import Shop
 from support.visitor_client import NAVIGATE, Visitor, Wire
@@ -55,17 +55,6 @@ class Browser:
     async def close(self) -> None:
         self._wire = None
         await self._stack.aclose()
-
-
-@contextlib.contextmanager
-def many_files() -> Iterator[None]:
-    """Enough for all the browsers in this process."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @contextlib.asynccontextmanager

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import subprocess
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from support.gateway_process import Gateway, Process, eventually, needs, room, running_gateway
+from support.faults import fill, small_disk
+from support.gateway_process import Gateway, Process, eventually, room, running_gateway
 from support.redis_server import SystemRedis, system_redis
 from support.upstreams.server import Shop
 from support.visitor_client import Visitor
@@ -20,7 +19,6 @@ from waitroom.control.auth.accounts import LOCAL_TOKEN_FILE
 
 pytestmark = pytest.mark.slow
 
-DISK_BYTES = 1 << 20
 FAILED = "background job failed"
 
 
@@ -28,31 +26,6 @@ FAILED = "background job failed"
 async def redis(tmp_path: Path) -> AsyncIterator[SystemRedis]:
     async with system_redis(tmp_path / "redis") as redis:
         yield redis
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of its own; where this user may not mount one, the test is skipped, or fails where CI is set."""
-    folder.mkdir()
-    options = f"size={DISK_BYTES},mode=0700"
-    command = [needs("mount"), "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-    mounted = subprocess.run(command, check=False, capture_output=True)
-    if mounted.returncode:
-        assert not os.environ.get("CI"), mounted.stderr
-        pytest.skip(f"can't mount a file system: {mounted.stderr.decode()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run([needs("umount"), "--lazy", str(folder)], check=True)
-
-
-def fill(folder: Path) -> Path:
-    """A file that takes all that is left; call it again, since a worker may have been replacing its file."""
-    path = folder / "full"
-    with path.open("ab", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(4096))
-    return path
 
 
 async def some_traffic(inside: Visitor, waiting: Visitor) -> None:

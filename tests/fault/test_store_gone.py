@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from support.faults import emptied, flushed
 from support.gateway_process import Gateway, eventually, room, running_gateway
 from support.redis_server import SystemRedis, system_redis
 from support.upstreams.server import Shop, response
@@ -172,18 +173,7 @@ async def test_a_store_that_starts_after_the_gateway(tmp_path: Path, shop: Shop,
         await gateway.close()
 
 
-async def flushed(redis: SystemRedis, gateway: Gateway) -> None:
-    async with gateway.store() as client:
-        await client.flushall()
-
-
-async def another_server(redis: SystemRedis, gateway: Gateway) -> None:
-    await redis.kill()
-    redis.forget()
-    await redis.start()
-
-
-@pytest.mark.parametrize("empty", [flushed, another_server])
+@pytest.mark.parametrize("empty", [flushed, emptied])
 async def test_a_store_that_comes_back_empty(
     tmp_path: Path, shop: Shop, redis: SystemRedis, empty: Callable[[SystemRedis, Gateway], Awaitable[None]]
 ) -> None:

@@ -27,6 +27,11 @@ class SystemRedis:
     def url(self) -> str:
         return f"unix://{self.folder}/redis.sock"
 
+    @property
+    def file(self) -> Path:
+        """The folder of its append-only file."""
+        return self.folder / "appendonlydir"
+
     async def start(self) -> None:
         """Starts it over what its folder holds, and waits until it answers."""
         os.makedirs(self.folder, exist_ok=True)
@@ -64,9 +69,15 @@ class SystemRedis:
             self.process.kill()
         await self.process.wait()
 
+    async def stop(self) -> None:
+        """Ends it as an administrator does; all its data is in its file then."""
+        assert self.process is not None
+        self.process.terminate()
+        await self.process.wait()
+
     def forget(self) -> None:
         """Removes its file, as if it ran on another machine from now on."""
-        shutil.rmtree(self.folder / "appendonlydir", ignore_errors=True)
+        shutil.rmtree(self.file, ignore_errors=True)
 
 
 @contextlib.asynccontextmanager
