@@ -152,7 +152,7 @@ class BusyRoom:
     Attributes:
         entries: When each waiting visitor entered, and the place.
         called_at: When the store was first seen to have called each place, or admitted it.
-        most: The most slots that the store was seen to have taken at one moment.
+        most: The most visitors who were seen inside or called at one moment.
         overtaken: Places that waited while a later one was called.
         samples: How often the store was read.
     """
@@ -190,11 +190,14 @@ class BusyRoom:
         """Notes that a waiting visitor has a pass."""
         self.entries.append((time.monotonic(), visitor.place))
 
-    async def entry(self, after: float) -> float:
-        """When the first visitor entered who was called after that moment."""
+    async def next_entry(self) -> float:
+        """When the first visitor entered of those who are called from now on."""
+        before = self.samples
+        await eventually(lambda: self.samples >= before + 2)  # one of them has begun since
+        known = set(self.called_at)
 
         def find() -> float | None:
-            return next((at for at, place in self.entries if self.called_at.get(place, 0) > after), None)
+            return next((at for at, place in self.entries if place not in known), None)
 
         found = await eventually(find, seconds=180)
         assert found is not None
@@ -248,13 +251,17 @@ class BusyRoom:
     def _look(self, active: set[int], called: set[int], *_: set[int]) -> None:
         self.samples += 1
         taken = active | called
-        self.most = max(self.most, len(active) + len(called))
+        # Visitors inside count although the store has lost them, and those who left don't though it has them again.
+        waiting, inside, gone = (
+            {one.place for one in self.visitors if one.step == step} for step in ("waiting", "inside", "gone")
+        )
+        self.most = max(self.most, len((taken | inside) - gone))
         now = time.monotonic()
         for place in taken - self.called_at.keys():
             self.called_at[place] = now
         last = max(taken, default=0)
-        line = {visitor.place for visitor in self.visitors if visitor.step == "waiting"} - self.called_at.keys()
-        self.overtaken.update(place for place in line if place < last)
+        queue = waiting - self.called_at.keys()
+        self.overtaken.update(place for place in queue if place < last)
 
 
 @contextlib.asynccontextmanager
