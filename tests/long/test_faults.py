@@ -299,7 +299,7 @@ EMBEDDED = [
     Fault("full disk, 5 s", disk_is_full, prepare=on_a_small_disk),
     Fault("the metrics folder is removed", metrics_are_removed),
     Fault("the reader of the log is gone", breaks, prepare=logs_to_a_pipe),
-    Fault("no file descriptors, 5 s", files_run_out, prepare=has_few_files),
+    Fault("1,600 connections at `ulimit -n 1024`, 5 s", files_run_out, prepare=has_few_files),
     Fault("the shop is down, 5 s", shop_is_down),
 ]
 OWN_REDIS = [
