@@ -21,7 +21,7 @@ from websockets.asyncio.client import connect
 from support.gateway_process import Gateway
 from support.visitor_client import NAVIGATE, Visitor
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 120
 BROKEN = (OSError, asyncio.IncompleteReadError, TimeoutError)
 
 

@@ -32,9 +32,10 @@ SECRET = "the secret that signs in these tests"
 OLD_SECRET = "the secret that signed before that one"
 MARK = "GATEWAY_UNDER_TEST"
 START_SECONDS = 120.0
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 120.0
 LOOK_SECONDS = 0.05
 STORE_SECONDS = 10.0
+PATIENCE_SECONDS = 120.0  # of a client with a busy machine
 
 Found = TypeVar("Found")
 
@@ -165,7 +166,7 @@ class Gateway:
             self._http = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(force_close=True, limit=0),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=30),
+                timeout=aiohttp.ClientTimeout(total=PATIENCE_SECONDS),
                 auto_decompress=False,
             )
         return self._http
