@@ -8,7 +8,7 @@ from typing import Any
 from support.edge_world import World, get
 from support.http_reader import Message
 
-CALLS = {"status": b"GET", "join": b"POST", "claim": b"POST", "leave": b"POST", "check": b"GET", "wait": b"GET"}
+CALLS = {"status": b"GET", "join": b"POST", "claim": b"POST", "leave": b"POST", "wait": b"GET"}
 MEMBERS = [
     *("room", "state", "position", "waiting", "eta_seconds", "poll_after", "claim_by"),
     *("position_reason", "message", "remaining", "updated_at"),

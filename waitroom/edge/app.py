@@ -29,7 +29,7 @@ from waitroom.edge.pages.renderer import Pages
 from waitroom.edge.proxy.exchange import Exchange
 from waitroom.edge.proxy.forward import RoomForward
 from waitroom.edge.proxy.in_flight import CountedForward, InFlightLimiter
-from waitroom.edge.rooms.bypass import Bypass
+from waitroom.edge.rooms.bypass import Bypass, Refusal
 from waitroom.edge.rooms.preflight import NoResponseError
 from waitroom.edge.rooms.room import JoinResult, Room
 from waitroom.edge.rooms.router import Route, Router
@@ -37,8 +37,10 @@ from waitroom.edge.rooms.session import Session
 from waitroom.edge.upstream.connector import UpstreamUnavailableError
 from waitroom.edge.visitor.arrivals import Arrivals
 from waitroom.edge.visitor.context import RequestContext
-from waitroom.edge.visitor.endpoints import CHECK, Endpoints, Handler
+from waitroom.edge.visitor.endpoints import Endpoints, Handler
 from waitroom.edge.visitor.flow import Admitted, Outcome, Rejected, VisitorFlow
+from waitroom.edge.visitor.forward_auth import ForwardAuth
+from waitroom.edge.visitor.original_request import is_check
 from waitroom.edge.visitor.responses import Responder
 from waitroom.gate import Action, Kind, decide
 from waitroom.net.forwarded import TrustedProxies, plain_address
@@ -108,6 +110,7 @@ class Edge(Server):
         self._path_log = TokenBucket(PATH_LOGS_PER_SECOND, PATH_LOG_BURST)
         self._flow = VisitorFlow(Arrivals(workers, clock))
         self._endpoints = Endpoints(self._responder, self._flow, router, rooms, self.admit_or_wait)
+        self._forward_auth = ForwardAuth(self._responder, router, rooms, self.admit_or_wait)
 
     # The interface for connections: see `Server`.
 
@@ -198,19 +201,19 @@ class Edge(Server):
 
     def _resolve_handler(self, request: Request) -> Handler:
         """The handler of all requests that have a head like this one."""
+        if is_check(request.target):  # it may be about another host, and about any path
+            return self._forward_auth.resolve_handler(request)
         route = self._router.route(request.fields.get(b"host", b""), request.path)
-        if route is None and request.path != CHECK:
+        if route is None:
             return lambda client, _: client.fail(421)
-        if route is not None and route.refused:
+        if route.refused:
             return partial(self._refuse_path, route)
-        if route is None or route.reserved:
+        if route.reserved:
             return self._endpoints.resolve_handler(request, route)
         room = self.rooms[route.room]
         if not route.gated:
             return lambda client, request: self.forward(client, request, room, None, "uncovered")
-        rules = [
-            room.bypass[index] for index, entries in route.bypass if room.bypass[index].matches_head(request, entries)
-        ]
+        rules = room.bypass.matching(route.bypass, request)
         if rules:
             return lambda client, request: self._bypass(client, request, room, rules)
         return lambda client, request: self.admit_or_wait(RequestContext(client, request, room))
@@ -224,22 +227,14 @@ class Edge(Server):
         client.fail(400)
 
     def _bypass(self, client: Client, request: Request, room: Room, rules: Sequence[Bypass]) -> None:
-        """Applies the first of the rules for this head that matches the visitor too and isn't a dry run."""
-        address = client.visitor
-        for rule in rules:
-            if not rule.matches_visitor(address, client.cookies):
-                continue
-            refusal = rule.take(address, self._loop.time())
-            if rule.dry_run:
-                room.count("bypass_draft" if refusal is None else "bypass_draft_capped")
-            elif refusal is not None:
-                room.count("bypass_capped")
-                client.fail(refusal.status, b"Retry-After: %d\r\n" % max(1, ceil(refusal.wait_seconds)))
-                return
-            else:
-                self.forward(client, request, room, None, "bypass")
-                return
-        self.admit_or_wait(RequestContext(client, request, room))
+        """Handles a request whose head matches bypass rules."""
+        found = room.bypass.apply(rules, client.visitor, client.cookies, room.clock.steady())
+        if found == "pass":
+            self.forward(client, request, room, None, "bypass")
+        elif isinstance(found, Refusal):
+            client.fail(found.status, b"Retry-After: %d\r\n" % max(1, ceil(found.wait_seconds)))
+        else:
+            self.admit_or_wait(RequestContext(client, request, room))
 
     def admit_or_wait(self, context: RequestContext) -> None:
         """Asks the gate, and carries out its decision."""
@@ -255,9 +250,13 @@ class Edge(Server):
             without_pass=room.settings.without_pass,
             now=context.now,
         )
+        if context.check is None or self._forward_auth.proceeds(context, action):
+            self._carry_out(context, action)
+
+    def _carry_out(self, context: RequestContext, action: Action) -> None:
         match action:
             case Action.FORWARD:
-                self._forward_or_redirect(context, session, "admitted")
+                self._forward_or_redirect(context, context.session, "admitted")
             case Action.PASS_THROUGH:
                 self._forward_or_redirect(context, None, "transit")
             case Action.WAIT:
@@ -279,7 +278,7 @@ class Edge(Server):
             case Action.REJECT:
                 self._render(context, Rejected(RoomState.CLOSED))
             case Action.DEFER:
-                room.count("prefetch")
+                context.room.count("prefetch")
                 self._responder.respond_to_prefetch(context)
             case Action.REFUSE:
                 self._refuse(context)
@@ -324,27 +323,25 @@ class Edge(Server):
         outcome: ForwardOutcome,
         cookies: bytes,
     ) -> None:
-        throttle, tunnel = session.throttle, request.upgrade is not None
-        if throttle is None:  # the session fell below its limits before this request began to wait
+        turn = await room.wait_turn(session, request)
+        if turn == "again":
             self.forward(client, request, room, session, outcome, cookies)
-            return
-        if not await throttle.wait(tunnel=tunnel):
-            room.count("session_limited")
-            retry_after = throttle.retry_seconds(room.clock.steady())
+        elif turn == "limited":
+            retry_after = room.sessions.retry_seconds(session, room.clock.steady())
             client.fail(429, b"%bRetry-After: %d\r\n" % (cookies, retry_after))
-        elif not session.allows(request, room.clock.unix()):
-            room.sessions.finish(session, tunnel=tunnel)
+        elif turn == "ended":
             self.handle(client, request)  # the pass is found to be no longer valid
         else:
-            throttle.take_over(tunnel=tunnel)
             forward = RoomForward(room, session, client, request, outcome, room.clock.steady(), cookies)
             client.forward(Exchange(client, request, room.pool, forward))
 
     def _forward_or_redirect(
         self, context: RequestContext, session: Session | None, outcome: ForwardOutcome, headers: bytes = b""
     ) -> None:
-        """Forwards an admitted request to the shop, or redirects its visitor to their destination."""
-        if context.destination is None:
+        """Forwards a request that may proceed, tells the proxy that asked, or redirects the visitor."""
+        if context.check is not None:
+            self._forward_auth.allow(context, session, outcome, headers)
+        elif context.destination is None:
             self.forward(context.client, context.request, context.room, session, outcome, headers)
         else:
             location = b"Location: %b\r\nCache-Control: no-store\r\n" % context.destination
@@ -352,7 +349,9 @@ class Edge(Server):
 
     def _without_pass(self, context: RequestContext) -> None:
         room = context.room
-        if room.view is not None and room.without_pass.take(room.view, self._clock.steady()):
+        if context.destination is not None:
+            self._refuse(context)  # without a pass it would come back
+        elif room.view is not None and room.without_pass.take(room.view, self._clock.steady()):
             self._forward_or_redirect(context, None, "without_pass")
         else:
             self._refuse(context)
@@ -363,12 +362,15 @@ class Edge(Server):
         kind = room.without_pass.log_refused(request.method, request.path, self._clock.steady())
         if kind is not None:
             room.record_refused(kind, context.now)
-        if context.kind is Kind.EMBEDDED:
+        if context.kind is Kind.EMBEDDED and context.check is None:
             context.client.fail(503)
         else:
             self._responder.respond(context, self._responder.status(room, "unknown"))
 
     def _preflight(self, context: RequestContext) -> None:
+        if context.check is not None:
+            self._forward_auth.allow_preflight(context)
+            return
         response = context.room.preflights.find(context.request)
         if response is not None:
             context.room.count("preflight_cached")
@@ -415,8 +417,11 @@ class Edge(Server):
         if admitted is None:
             context.session = None
             self.admit_or_wait(context)
-        else:
+        elif context.check is None:
             self._render(context, admitted)
+        else:
+            headers = context.pass_cookie(admitted.session, admitted.value)
+            self._forward_auth.allow(context, admitted.session, "admitted", headers)
 
     def _wait(self, context: RequestContext) -> None:
         room, ticket = context.room, context.ticket
@@ -436,6 +441,10 @@ class Edge(Server):
     def _render(self, context: RequestContext, outcome: Outcome) -> None:
         """Admits the visitor if the outcome says so, or else responds with the outcome."""
         if isinstance(outcome, Admitted):
+            is_new = context.ticket is None and context.session is None
+            if context.check is not None or (context.destination is not None and is_new):
+                self._forward_auth.redirect_admitted(context, outcome)
+                return
             headers = context.pass_headers(outcome.session, outcome.value)
             self._forward_or_redirect(context, outcome.session, "admitted", headers)
         else:

@@ -15,5 +15,5 @@ RequestOutcome = (
     | Literal["buffers_full", "busy", "failed", "gone", "idle", "session_ended"]
     | Literal["claim", "held", "join", "join_limited", "leave", "queued", "status", "turned_away", "waiting"]
     | Literal["bypass_capped", "bypass_draft", "bypass_draft_capped", "prefetch", "refused", "session_limited"]
-    | Literal["preflight", "preflight_cached", "preflight_refused", "too_many_at_once"]
+    | Literal["preflight", "preflight_cached", "preflight_refused", "sent_to_wait", "too_many_at_once"]
 )

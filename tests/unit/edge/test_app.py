@@ -421,7 +421,7 @@ def test_the_first_matching_rule_applies():
         for method in (b"GET", b"POST"):
             world.client().send(get(b"/webhooks/pay", method=method))
             world.shop.wire.send(OK)
-        assert [rule.budget.left(world.loop.time()) for rule in world.room.bypass] == [1.0, 1.0]
+        assert [rule.budget.left(world.loop.time()) for rule in world.room.bypass.rules] == [1.0, 1.0]
 
 
 def test_the_budget_of_a_bypass():

@@ -32,6 +32,7 @@ READ_AHEAD: Final = 65536
 RETRY_HEADER: Final = b"Retry-After: 5\r\n"
 STATUS_LINES: Final = {
     400: b"400 Bad Request",
+    403: b"403 Forbidden",
     404: b"404 Not Found",
     405: b"405 Method Not Allowed",
     408: b"408 Request Timeout",

@@ -49,6 +49,7 @@ _REQUEST_READ = frozenset(
         *(b"access-control-request-method", b"access-control-request-headers"),
         *(b"waitroom-ticket", b"waitroom-pass", b"waitroom-arrival", b"waitroom-shown", b"user-agent"),
         *(b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded"),
+        *(b"x-forwarded-method", b"x-original-method", b"x-original-url"),
     )
 )
 _NEGOTIATION_FIELDS = frozenset(

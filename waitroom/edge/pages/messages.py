@@ -142,6 +142,8 @@ SCRIPT_MESSAGES: dict[str, str] = {
 }
 """Texts that the waiting page's script shows on its own, or that explain why a position rose."""
 
+COOKIES_MESSAGE = Message(ERROR_MESSAGES[400].heading, SCRIPT_MESSAGES["cookies"])
+
 
 def error_message(status: int) -> Message:
     """Return the message for an HTTP error status; for one without its own, that of its class."""

@@ -19,7 +19,15 @@ from markupsafe import escape
 
 from waitroom.edge.pages.custom_template import CustomTemplate
 from waitroom.edge.pages.i18n import DEFAULT_LANGUAGE, Languages
-from waitroom.edge.pages.messages import LEFT_MESSAGE, ROOM_MESSAGES, SCRIPT_MESSAGES, Message, PageKind, error_message
+from waitroom.edge.pages.messages import (
+    COOKIES_MESSAGE,
+    LEFT_MESSAGE,
+    ROOM_MESSAGES,
+    SCRIPT_MESSAGES,
+    Message,
+    PageKind,
+    error_message,
+)
 from waitroom.edge.pages.segments import CompiledPage, compile_slots
 from waitroom.edge.pages.templates import Slot, environment, inspect, policy
 from waitroom.errors import Problem, SettingsError
@@ -212,6 +220,10 @@ class Pages:
         _ = self._languages.by_code[language].gettext
         message = error_message(status)
         return f"{_(message.heading)}. {_(message.lead)}"
+
+    def cookies_page(self, language: str, request_id: str) -> bytes:
+        """Return the page for someone whose browser keeps no cookies, UTF-8."""
+        return self._plain(COOKIES_MESSAGE, False, language, request_id)
 
     def left_page(self, language: str, request_id: str) -> bytes:
         """Return the page for someone who gave up their place or session, UTF-8."""

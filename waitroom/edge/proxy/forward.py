@@ -19,8 +19,6 @@ from waitroom.edge.rooms.session import Session
 from waitroom.edge.rooms.sessions import Tunnel
 
 MAX_LOGGED_COMMAND_BYTES: Final = 64
-# A pass is renewed after this share of its life: often enough to outlast a pause, rarely enough to be cheap.
-RENEW_SHARE: Final = 0.2
 
 
 class SessionTunnel(Tunnel):
@@ -84,15 +82,7 @@ class RoomForward(ExchangeHooks):
         self.upstream_headers = b"%bX-Request-Id: %b\r\n" % (room.room_header, client.request_id.encode())
         if session is not None:
             self.upstream_headers += b"Waitroom-Session: %x\r\n" % session.id
-            unix = room.clock.unix()
-            if room.sessions.begin(session, unix, request.upgrade is not None):
-                room.neighbours.record(neighbourhood(client.visitor), int(unix))
-            peer = client.peer
-            # For most requests it is the same as for the previous one, which is cheaper to check than the address.
-            source: str | bytes | None = peer.address if not peer.trusted else _forwarded_source(request)
-            if source is not session.source and source != session.source:
-                session.source = source
-                room.sessions.record_network(session, neighbourhood(peer.client_info(request).address), unix)
+            room.begin_request(client, request, session)
         room.metrics.in_flight += 1
         room.metrics.awaiting += 1
 
@@ -132,7 +122,7 @@ class RoomForward(ExchangeHooks):
         if session.over:
             headers, private = self._end_session_headers(session, now, private)
             return self._secured(response, headers), private
-        if response.uncacheable and session.expires_at - now < (1 - RENEW_SHARE) * self._session_seconds():
+        if response.uncacheable and room.pass_is_due(session, now):
             renew = True
         if not renew:
             return self._secured(response, self.cookie_headers), private
@@ -175,10 +165,6 @@ class RoomForward(ExchangeHooks):
                 room.sessions.close_tunnel(session, self._tunnel)
             room.sessions.finish(session, self._request.upgrade is not None)
 
-    def _session_seconds(self) -> int:
-        room = self._room
-        return room.settings.session_seconds if room.view is None else room.view.session_ms // 1000
-
     def _pass_cookie(self, value: str, max_age: int) -> HeaderBlock:
         return set_cookie(
             self._room.pass_cookie, value, secure=self._client.peer.is_secure(self._request), max_age=max_age
@@ -218,9 +204,3 @@ class RoomForward(ExchangeHooks):
                     shown = repr(command[:MAX_LOGGED_COMMAND_BYTES])
                     room.pool.log.warning("ignoring unknown Waitroom-Command", room=room.name, command=shown)
         return renew
-
-
-def _forwarded_source(request: Request) -> bytes | None:
-    """The header in which a trusted proxy names the source of a request."""
-    fields = request.fields
-    return fields.get(b"x-forwarded-for") or fields.get(b"forwarded")

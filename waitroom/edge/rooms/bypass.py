@@ -11,11 +11,12 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import unquote_to_bytes
 
 from waitroom.budgets import NeighbourhoodBudget, TokenBucket, neighbourhood
 from waitroom.edge.http.message import Request
+from waitroom.edge.outcomes import RequestOutcome
 from waitroom.net.forwarded import TrustedProxies
 from waitroom.settings import BypassRule
 from waitroom.settings.path_patterns import PathPattern
@@ -119,6 +120,52 @@ class Bypass:
         if not self.budget.take(now):
             return Refusal(503, self.budget.wait_seconds(now))
         return None
+
+
+class BypassRules:
+    """The rules of one room in one worker.
+
+    Args:
+        rules: The rules, in the order of the settings.
+        workers: How many workers share their budgets.
+        count: Counts a request by its outcome.
+    """
+
+    def __init__(self, rules: Sequence[BypassRule], workers: int, count: Callable[[RequestOutcome], None]) -> None:
+        self.rules = [Bypass(rule, workers) for rule in rules]
+        self._count = count
+
+    def matching(self, by_path: Sequence[tuple[int, tuple[PresetEntry, ...]]], request: Request) -> Sequence[Bypass]:
+        """The rules for all requests with a head like this one; ``by_path`` are those that the path fits."""
+        rules = self.rules
+        return [rules[index] for index, entries in by_path if rules[index].matches_head(request, entries)]
+
+    def apply(
+        self, rules: Sequence[Bypass], address: str, cookies: Sequence[bytes], now: float
+    ) -> Literal["pass", "none"] | Refusal:
+        """Applies the first of these rules that matches the visitor too and isn't a dry run.
+
+        Args:
+            rules: Those that match the head.
+            address: The visitor's address.
+            cookies: The values of the Cookie headers.
+            now: The steady clock's time in seconds.
+
+        Returns:
+            ``pass`` if a rule lets the request pass, ``none`` if there is no such rule, or the refusal of its budget.
+        """
+        for rule in rules:
+            if not rule.matches_visitor(address, cookies):
+                continue
+            refusal = rule.take(address, now)
+            if rule.dry_run:
+                self._count("bypass_draft" if refusal is None else "bypass_draft_capped")
+            elif refusal is not None:
+                self._count("bypass_capped")
+                return refusal
+            else:
+                return "pass"
+        return "none"
 
 
 def is_within(prefix: bytes, path: bytes) -> bool:

@@ -141,6 +141,21 @@ class Preflights:
             task.add_done_callback(lambda done: self._fetched(key, done))
         return await asyncio.shield(task)
 
+    def take(self, where: str, *, open_: bool, now: float) -> bool:
+        """Whether a budget allows one request to the shop.
+
+        Args:
+            where: The visitor's neighbourhood.
+            open_: See `fetch`.
+            now: The Unix time.
+        """
+        steady = self._time()
+        if self._neighbours.active(where, now):
+            return self._session_budget.take(where, steady)
+        if not open_ or self._budget.left(steady) < 1.0 or not self._by_neighbourhood.take(where, steady):
+            return False
+        return self._budget.take(steady)
+
     async def close(self) -> None:
         """Cancels the pending requests to the shop."""
         tasks = list(self._fetching.values())
@@ -150,7 +165,7 @@ class Preflights:
 
     async def _allowed(self, request: Request, key: Key, where: str, *, open_: bool, now: float) -> bool:
         """Waits, for a short time, until a budget allows a request to the shop, or until it is no longer needed."""
-        if self._take(where, open_=open_, now=now):
+        if self.take(where, open_=open_, now=now):
             return True
         if self._waiting >= MAX_WAITING:
             return False
@@ -159,19 +174,11 @@ class Preflights:
             ends = self._time() + self._wait_seconds
             while self._time() < ends:
                 await asyncio.sleep(RETRY_SECONDS)
-                if key in self._fetching or self.find(request) is not None or self._take(where, open_=open_, now=now):
+                if key in self._fetching or self.find(request) is not None or self.take(where, open_=open_, now=now):
                     return True
         finally:
             self._waiting -= 1
         return False
-
-    def _take(self, where: str, *, open_: bool, now: float) -> bool:
-        steady = self._time()
-        if self._neighbours.active(where, now):
-            return self._session_budget.take(where, steady)
-        if not open_ or self._budget.left(steady) < 1.0 or not self._by_neighbourhood.take(where, steady):
-            return False
-        return self._budget.take(steady)
 
     async def _fetch(self, request: Request, peer: Peer, where: str, key: Key) -> PreflightResponse:
         try:

@@ -8,7 +8,7 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Literal
 
 import structlog
 
@@ -18,7 +18,7 @@ from waitroom.edge.client.interfaces import Client
 from waitroom.edge.http.message import Request, Response
 from waitroom.edge.outcomes import RequestOutcome
 from waitroom.edge.rooms.batcher import Batcher
-from waitroom.edge.rooms.bypass import Bypass
+from waitroom.edge.rooms.bypass import BypassRules
 from waitroom.edge.rooms.joins import JoinLimiter
 from waitroom.edge.rooms.neighbours import Neighbours
 from waitroom.edge.rooms.preflight import Preflights
@@ -51,8 +51,14 @@ MAX_REFUSED_KINDS = 20
 # Verified tickets kept in a worker: at most about 25 MB, however many visitors wait.
 MAX_CACHED_TICKETS = 65536
 _BOUND_TO: Final = {"none": 0, "agent": BOUND_TO_AGENT, "network": BOUND_TO_NETWORK}
+# A pass is renewed after this share of its life: often enough to outlast a pause, rarely enough to be cheap.
+RENEW_SHARE: Final = 0.2
 # Sessions that begin while the store is unavailable get numbers above all places.
 OFFLINE_SESSIONS = 1 << 62
+
+# The turn of a request beyond its session's limits: it may proceed; it has to ask the limits again, as they no longer
+# apply; it waited for too long; its session has ended meanwhile.
+Turn = Literal["now", "again", "limited", "ended"]
 
 
 class JoinResult:
@@ -109,7 +115,7 @@ class Room:
         self._refreshed_at = 0.0
         self._reported_in = 0  # the generation to which the live sessions were reported
         self.store_up = False
-        self.bypass = [Bypass(rule, workers) for rule in settings.bypass]
+        self.bypass = BypassRules(settings.bypass, workers, self.count)
         self.join_limiter = JoinLimiter(settings.join_rate, workers)
         self.without_pass = WithoutPassBudget(settings, workers)
         self.neighbours = Neighbours(tokens.digest_key, settings.session_seconds)
@@ -209,6 +215,37 @@ class Room:
         self._send_operations()
 
     # From memory.
+
+    def begin_request(self, client: Client, request: Request, session: Session) -> None:
+        """Starts a request of a session; `Sessions.finish` ends it."""
+        now = self.clock.unix()
+        if self.sessions.begin(session, now, request.upgrade is not None):
+            self.neighbours.record(neighbourhood(client.visitor), int(now))
+        peer = client.peer
+        # For most requests it is the same as for the previous one, which is cheaper to check than the address.
+        source: str | bytes | None = peer.address if not peer.trusted else _forwarded_source(request)
+        if source is not session.source and source != session.source:
+            session.source = source
+            self.sessions.record_network(session, neighbourhood(peer.client_info(request).address), now)
+
+    async def wait_turn(self, session: Session, request: Request) -> Turn:
+        """Waits until the limits of a session allow a request; see `Turn`."""
+        throttle, tunnel = session.throttle, request.upgrade is not None
+        if throttle is None:
+            return "again"
+        if not await throttle.wait(tunnel=tunnel):
+            self.count("session_limited")
+            return "limited"
+        if not session.allows(request, self.clock.unix()):
+            self.sessions.finish(session, tunnel=tunnel)
+            return "ended"
+        throttle.take_over(tunnel=tunnel)
+        return "now"
+
+    def pass_is_due(self, session: Session, now: float) -> bool:
+        """Whether a session's pass has to be renewed at the Unix time ``now``."""
+        lasts = self.settings.session_seconds if self.view is None else self.view.session_ms // 1000
+        return session.expires_at - now < (1 - RENEW_SHARE) * lasts
 
     def read_ticket(self, value: bytes) -> Ticket | None:
         """The ticket, or None if it isn't one of ours. It is verified once, then cached."""
@@ -449,3 +486,9 @@ class Room:
         except StoreUnavailable as error:
             self.store_failed(error)
             raise
+
+
+def _forwarded_source(request: Request) -> bytes | None:
+    """The header in which a trusted proxy names the source of a request."""
+    fields = request.fields
+    return fields.get(b"x-forwarded-for") or fields.get(b"forwarded")

@@ -107,6 +107,10 @@ class Sessions:
         """A pass for a released session, valid until its grace ends."""
         return self._tokens.sign_pass(Pass(session.id, session.expires_at, session.ends_at, 0, session.binding))
 
+    def retry_seconds(self, session: Session, now: float) -> int:
+        """The number of seconds after which a client beyond the session's limits may retry."""
+        return 1 if session.throttle is None else session.throttle.retry_seconds(now)
+
     # Requests in flight.
 
     def allow_request(self, session: Session, now: float, tunnel: bool) -> bool:

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 from waitroom.budgets import neighbourhood
 from waitroom.edge.client.interfaces import Client
 from waitroom.edge.http.headers import gateway_tokens, set_cookie
@@ -15,6 +17,14 @@ from waitroom.queue.store import Visited
 from waitroom.tokens import TICKET_SECONDS, Ticket, binding_kind
 
 
+class CheckAnswer(Enum):
+    """How another proxy wants a forward-auth check answered for requests that may not proceed."""
+
+    STATUS = "status"  # 401 with the waiting page's address
+    REDIRECT = "redirect"  # navigations are redirected to the waiting page
+    PAGE = "page"  # the waiting page itself, for proxies that hand it on
+
+
 class RequestContext:
     """One request to a room, and its visitor's tokens.
 
@@ -24,12 +34,21 @@ class RequestContext:
         ticket: A valid ticket, which may be too old.
         now: Unix time in seconds.
         destination: The visitor's destination, once admitted, instead of the shop; None forwards the request.
+        check: How to answer the proxy that asks about the request; None for a request that was sent to us.
     """
 
-    __slots__ = ("client", "destination", "kind", "now", "request", "room", "session", "ticket")
+    __slots__ = ("check", "client", "destination", "kind", "now", "request", "room", "session", "ticket")
 
-    def __init__(self, client: Client, request: Request, room: Room, destination: bytes | None = None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        request: Request,
+        room: Room,
+        destination: bytes | None = None,
+        check: CheckAnswer | None = None,
+    ) -> None:
         self.destination = destination
+        self.check = check
         self.client = client
         self.request = request
         self.room = room
@@ -111,8 +130,12 @@ class RequestContext:
     def pass_headers(self, session: Session, value: str) -> bytes:
         """Header lines that give the visitor the pass, and remove the used ticket."""
         self.room.neighbours.record(neighbourhood(self.client.visitor), int(self.now))
-        headers = self.cookie(self.room.pass_cookie, value, session.ends_at - int(self.now))
+        headers = self.pass_cookie(session, value)
         return headers + self.cookie(self.room.ticket_cookie, "", 0) + self.forget_shown()
+
+    def pass_cookie(self, session: Session, value: str) -> bytes:
+        """A Set-Cookie line with the pass of a session."""
+        return self.cookie(self.room.pass_cookie, value, session.ends_at - int(self.now))
 
     def forget_shown(self) -> bytes:
         """Header lines that remove the shown position, if the visitor has one: it belongs to a place that is over."""

@@ -15,6 +15,7 @@ from waitroom.edge.rooms.router import Route, Router
 from waitroom.edge.rooms.session import Session
 from waitroom.edge.visitor.context import RequestContext, kind_of
 from waitroom.edge.visitor.flow import Admitted, Delayed, Outcome, Queued, TicketStatus, VisitorFlow
+from waitroom.edge.visitor.original_request import OriginalRequestError, read_original
 from waitroom.edge.visitor.responses import JSON_HEADERS, OK, TOO_MANY, UNAVAILABLE, Responder
 from waitroom.edge.visitor.status import VisitorStatus
 from waitroom.errors import StoreUnavailable
@@ -27,8 +28,8 @@ Handler = Callable[[Client, Request], None]
 CREATED = b"201 Created"
 CONFLICT = b"409 Conflict"
 
-CHECK = b"/.waitroom/check"
 CLAIM = b"/.waitroom/claim"
+WAIT = b"/.waitroom/wait"
 # A page with extended time admits the visitor by itself this long before its end: a hidden tab has one timer a minute.
 _ENTER_EARLY_SECONDS: Final = 75
 _READS, _WRITES = (b"GET", b"HEAD"), (b"POST",)
@@ -40,7 +41,7 @@ class Endpoints:
     Args:
         responder: Renders responses.
         flow: The visitor flow.
-        router: Finds the room of a forward-auth request.
+        router: Knows the hosts of the rooms.
         rooms: The rooms by name.
         admit_or_wait: Handles a navigation, for the waiting page's own address.
     """
@@ -63,16 +64,15 @@ class Endpoints:
             b"/.waitroom/join": (_WRITES, lambda context: context.client.spawn(self._join(context))),
             CLAIM: (_WRITES, lambda context: context.client.spawn(self._claim(context))),
             b"/.waitroom/leave": (_WRITES, lambda context: context.client.spawn(self._leave(context))),
-            CHECK: (_READS, self._check),
-            b"/.waitroom/wait": (_READS, self._wait),
+            WAIT: (_READS, self._wait),
         }
 
-    def resolve_handler(self, request: Request, route: Route | None) -> Handler:
-        """The handler of requests under the reserved prefix that have a head like this one.
+    def resolve_handler(self, request: Request, route: Route) -> Handler:
+        """The handler of requests under the reserved prefix, checks aside, that have a head like this one.
 
         Args:
             request: One of them.
-            route: The route of its host and path; None only for `CHECK`, which may be about another host.
+            route: The route of its host and path.
         """
         methods, handler = self._handlers.get(request.path, ((), None))
         if handler is None:
@@ -83,25 +83,29 @@ class Endpoints:
             return self._refusing(b"405 Method Not Allowed", 405, b"Allow: %b\r\n" % b", ".join(methods))
         if request.method == b"POST" and _is_cross_site(request):
             return self._refusing(b"403 Forbidden", 403)
-        name = _query(request).get("room")
-        if name is None and request.path == CHECK:
-            route = self._router.route(*_checked_host_and_path(request))
-            if route is not None and route.refused:
-                # nginx's auth_request only knows 401 and 403; it would treat a 400 as an internal error.
-                return self._refusing(b"403 Forbidden", 403)
-            if route is not None and not route.gated:
-                return _allow
-        if name is None:
-            name = None if route is None else route.room
-        if name is None:
-            return _failing(421)
+        query = _query(request)
+        if request.path == WAIT and "room" not in query:
+            return self._wait_in_place(request, route)
+        name = query.get("room", route.room)
         if name not in self._rooms:
             return _failing(404)
         room, handle = self._rooms[name], handler
-        # A check admits nobody, and its Host may be the gateway's own.
-        if request.path == CHECK or self._router.serves(name, request.fields.get(b"host", b"")):
+        if self._router.serves(name, request.fields.get(b"host", b"")):
             return lambda client, request: handle(RequestContext(client, request, room))
         return lambda client, request: self._handle_from_proxy(RequestContext(client, request, room), handle)
+
+    def _wait_in_place(self, request: Request, route: Route) -> Handler:
+        """The handler of the waiting page that a proxy may serve in place of the shop's page, as after a check."""
+        here, there = self._rooms[route.room], None
+        try:
+            original = read_original(request)
+            there = self._router.route(original.fields[b"host"], original.path)
+        except OriginalRequestError:
+            pass  # the page is at its own address
+        room = here if there is None else self._rooms[there.room]
+        return lambda client, request: self._wait(
+            RequestContext(client, request, room if client.peer.trusted else here)
+        )
 
     def _handle_from_proxy(self, context: RequestContext, handle: Callable[[RequestContext], None]) -> None:
         """Handles a request for a room of another host: only if a trusted proxy says that it was sent to that host.
@@ -227,25 +231,17 @@ class Endpoints:
         headers += context.forget_shown()
         self._responder.respond_left(context, headers)
 
-    def _check(self, context: RequestContext) -> None:
-        """Forward-auth: another proxy asks whether one of its requests may proceed."""
-        room, session = context.room, context.session
-        if session is not None and _is_admitted(context):
-            room.sessions.begin(session, context.now)
-            room.sessions.finish(session)
-            headers = b"Waitroom-Room: %b\r\nWaitroom-Session: %x\r\n" % (room.name.encode(), session.id)
-            context.client.respond(b"204 No Content", headers + b"Cache-Control: no-store\r\n", b"")
-            return
-        uri = _checked_target(context.request)
-        address = f"/.waitroom/wait?room={room.name}&to={quote(uri, safe='/')}".encode()
-        headers = b"Location: %b\r\n" % address + JSON_HEADERS
-        context.client.respond(b"401 Unauthorized", headers, b'{"waiting_page":"%b"}' % address)
-
     def _wait(self, context: RequestContext) -> None:
         """The waiting page at its own address; an admitted visitor is redirected to ``to``, a path of this host."""
-        to = _query(context.request).get("to", "/")
+        query = _query(context.request)
+        to = query.get("to")
+        if to is None:
+            to = _served_in_place(context)
         context.destination = quote(to, safe="/?&=%:;,@!$'()*+~-._").encode() if _is_local_path(to) else b"/"
-        self._admit_or_wait(context)
+        if query.get("entered") == "1" and context.session is None and context.ticket is None:
+            self._responder.respond_without_cookies(context)
+        else:
+            self._admit_or_wait(context)
 
     def _respond_admitted(self, context: RequestContext, status_line: bytes, session: Session, value: str) -> None:
         """Returns a pass, in a cookie, a header and the body: the client uses the form it can store."""
@@ -274,10 +270,6 @@ def _failing(status: int) -> Handler:
     return lambda client, _: client.fail(status)
 
 
-def _allow(client: Client, _: Request) -> None:
-    client.respond(b"204 No Content", b"Cache-Control: no-store\r\n", b"")
-
-
 def _is_admitted(context: RequestContext) -> bool:
     return context.session is not None and not context.session.over and context.now < context.session.expires_at
 
@@ -286,15 +278,14 @@ def _ticket_headers(context: RequestContext, ticket: str) -> bytes:
     return context.ticket_cookie(ticket) + b"Waitroom-Ticket: %b\r\n" % ticket.encode()
 
 
-def _checked_target(request: Request) -> bytes:
-    """The target of a forward-auth request."""
-    return request.fields.get(b"x-forwarded-uri") or request.fields.get(b"x-original-uri") or b"/"
-
-
-def _checked_host_and_path(request: Request) -> tuple[bytes, bytes]:
-    """The host and path of a forward-auth request."""
-    host = request.fields.get(b"x-forwarded-host") or request.fields.get(b"host", b"")
-    return host, _checked_target(request).partition(b"?")[0]
+def _served_in_place(context: RequestContext) -> str:
+    """The address at which a proxy serves the waiting page in place of the shop's, as after a check."""
+    if context.client.peer.trusted:
+        try:
+            return read_original(context.request).target.decode("latin-1")
+        except OriginalRequestError:
+            pass  # the page is at its own address
+    return "/"
 
 
 def _query(request: Request) -> dict[str, str]:

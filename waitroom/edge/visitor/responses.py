@@ -7,13 +7,14 @@ from __future__ import annotations
 import json
 import random
 from typing import Final
+from urllib.parse import quote
 
 from waitroom.edge.http.headers import gateway_tokens
 from waitroom.edge.http.message import Request, peek_head
 from waitroom.edge.pages.messages import PageKind
 from waitroom.edge.pages.renderer import Pages, PageValues
 from waitroom.edge.rooms.room import Room
-from waitroom.edge.visitor.context import RequestContext, kind_of
+from waitroom.edge.visitor.context import CheckAnswer, RequestContext, kind_of
 from waitroom.edge.visitor.flow import Delayed, Held, Outcome, Queued, Rejected, TicketStatus
 from waitroom.edge.visitor.shown import SETTLING_MS, next_shown, read_shown
 from waitroom.edge.visitor.status import VisitorState, VisitorStatus, build_status
@@ -24,8 +25,14 @@ from waitroom.tokens import Ticket
 
 JSON_HEADERS: Final = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
 OK: Final = b"200 OK"
+FOUND: Final = b"302 Found"
+UNAUTHORIZED: Final = b"401 Unauthorized"
+FORBIDDEN: Final = b"403 Forbidden"
 TOO_MANY: Final = b"429 Too Many Requests"
 UNAVAILABLE: Final = b"503 Service Unavailable"
+
+# nginx's buffer for the whole head of an answer to its check is 4 KB by default.
+MAX_SHORT_ADDRESS_BYTES: Final = 1024
 
 
 class Responder:
@@ -46,12 +53,35 @@ class Responder:
 
     def respond(self, context: RequestContext, status: VisitorStatus, headers: bytes = b"") -> None:
         """Responds to a request that has to wait with the status, as the page or as JSON."""
+        if context.check is not None and context.check is not CheckAnswer.PAGE:
+            self._respond_to_proxy(context, status)
+            return
         headers += self.hold_position(context, status) + b"Retry-After: %d\r\n" % status.poll_after
         status_line = UNAVAILABLE if context.room.settings.waiting_status == 503 else OK
+        if context.check is not None:  # some proxies drop the body of a 503
+            status_line = TOO_MANY
         if context.kind is Kind.NAVIGATION and status.kind is not None:
             context.client.respond(status_line, headers + self.page_headers, self._room_page(context, status))
         else:
             context.client.respond(status_line, headers + JSON_HEADERS, status.json(context.room.name))
+
+    def _respond_to_proxy(self, context: RequestContext, status: VisitorStatus) -> None:
+        """Answers a check of a request that may not proceed, for a proxy that leads its visitor to the waiting page."""
+        room, target = context.room, context.request.target
+        retry = b"Retry-After: %d\r\n" % status.poll_after
+        if context.check is CheckAnswer.STATUS:
+            address = wait_address(room.name, target)
+            if len(address) > MAX_SHORT_ADDRESS_BYTES:
+                address = wait_address(room.name, None)
+            headers = b"Location: %b\r\n" % address + retry + JSON_HEADERS
+            context.client.respond(UNAUTHORIZED, headers, b'{"waiting_page":"%b"}' % address)
+        elif context.kind is Kind.NAVIGATION:
+            host = context.client.peer.client_info(context.request).host
+            scheme = b"https" if context.secure else b"http"
+            location = b"Location: %b://%b%b\r\n" % (scheme, host, wait_address(room.name, target))
+            context.client.respond(FOUND, location + b"Cache-Control: no-store\r\n", b"")
+        else:
+            context.client.respond(TOO_MANY, retry + JSON_HEADERS, status.json(room.name))
 
     def hold_position(self, context: RequestContext, status: VisitorStatus) -> bytes:
         """Keeps the shown position from rising without a reason; returns the header lines that remember it."""
@@ -89,8 +119,19 @@ class Responder:
 
     def respond_to_prefetch(self, context: RequestContext) -> None:
         """Answers a prefetch so that no cache stores the response and the browser asks again on the click."""
-        body = self.status(context.room, "unknown").json(context.room.name)
-        context.client.respond(UNAVAILABLE, JSON_HEADERS, body)
+        status = self.status(context.room, "unknown")
+        if context.check is None:
+            context.client.respond(UNAVAILABLE, JSON_HEADERS, status.json(context.room.name))
+        else:
+            self.respond(context, status)
+
+    def respond_without_cookies(self, context: RequestContext) -> None:
+        """Tells a visitor whose browser keeps no cookies why nothing else will happen."""
+        if context.kind is Kind.NAVIGATION:
+            body = self._pages.cookies_page(self._language(context.request), context.client.request_id)
+            context.client.respond(FORBIDDEN, self.page_headers, body)
+        else:
+            context.client.fail(403)
 
     def respond_left(self, context: RequestContext, headers: bytes) -> None:
         """Responds to a visitor who gave up the place or the session."""
@@ -192,3 +233,14 @@ class Responder:
 
     def _language(self, request: Request) -> str:
         return self._pages.language(request.fields.get(b"accept-language"))
+
+
+def wait_address(room: str, target: bytes | None) -> bytes:
+    """The address of the waiting page, as a path.
+
+    Args:
+        room: The name of the room.
+        target: Where the visitor goes once admitted; None leaves that to the proxy.
+    """
+    address = f"/.waitroom/wait?room={room}"
+    return address.encode() if target is None else f"{address}&to={quote(target, safe='/')}".encode()

@@ -57,7 +57,7 @@ def test_the_room_of_the_host_and_of_the_path():
             assert told(world.ask(request))["room"] == name
 
 
-@pytest.mark.parametrize("name", [name for name in CALLS if name != "check"])
+@pytest.mark.parametrize("name", CALLS)
 def test_a_host_names_only_rooms_of_its_own(name):
     rooms = (
         room_settings("a", hosts=("a.example",)),
