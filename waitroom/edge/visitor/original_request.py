@@ -19,7 +19,7 @@ from waitroom.gate import classify
 from waitroom.net.authority import parse_authority, same_authority
 
 CHECK: Final = b"/.waitroom/check"
-_ANSWER: Final = b"?answer="
+_ANSWERS: Final = (b"?answer=", b";answer=")
 # A request whose method no header names may be any: it is a page if it looks like one, and never safe.
 UNKNOWN_METHOD: Final = b"UNKNOWN"
 
@@ -55,20 +55,20 @@ class OriginalRequestError(WaitroomError):
 
 def is_check(target: bytes) -> bool:
     """Whether a request's target is a check, perhaps with the original path behind it."""
-    return target.startswith(CHECK) and target[len(CHECK) : len(CHECK) + 1] in (b"", b"/", b"?")
+    return target.startswith(CHECK) and target[len(CHECK) : len(CHECK) + 1] in (b"", b"/", b"?", b";")
 
 
 def split_check(target: bytes) -> tuple[bytes, bytes | None]:
     """Splits a check's target into its query and the original target behind it, None if there is none.
 
     Proxies that append the original path make ``/.waitroom/check/sale?x=1`` of ``/sale?x=1``, and with the way of
-    answering in the configured prefix ``/.waitroom/check?answer=page/sale?x=1``. The query of the former is the
-    visitor's.
+    answering in the configured prefix ``/.waitroom/check?answer=page/sale?x=1``, or with a semicolon where the prefix
+    may have no query. The query of the first is the visitor's.
     """
     rest = target[len(CHECK) :]
     if rest[:1] == b"/":
         return b"", rest
-    if rest.startswith(_ANSWER):
+    if rest.startswith(_ANSWERS):
         at = rest.find(b"/")
         end = rest.find(b"&")
         if at >= 0 and (end < 0 or at < end):

@@ -132,6 +132,8 @@ def test_the_path_behind_a_check_agrees_with_the_headers() -> None:
         (b"/.waitroom/check/", (b"", b"/")),
         (b"/.waitroom/check/a?answer=redirect", (b"", b"/a?answer=redirect")),
         (b"/.waitroom/check?answer=page/", (b"answer=page", b"/")),
+        (b"/.waitroom/check;answer=page", (b"answer=page", None)),
+        (b"/.waitroom/check;answer=page/a?b&c=/d", (b"answer=page", b"/a?b&c=/d")),
         (b"/.waitroom/check?answer=page/a?b&c=/d", (b"answer=page", b"/a?b&c=/d")),
     ],
 )
