@@ -17,6 +17,7 @@ from waitroom.edge.proxy.exchange import ExchangeHooks, FailureText
 from waitroom.edge.rooms.room import Room
 from waitroom.edge.rooms.session import Session
 from waitroom.edge.rooms.sessions import Tunnel
+from waitroom.shop_commands import ShopCommand, parse_command
 
 MAX_LOGGED_COMMAND_BYTES: Final = 64
 
@@ -174,33 +175,33 @@ class RoomForward(ExchangeHooks):
         """Carries out the shop's commands; True if the pass must be renewed for one."""
         room, session = self._room, self._session
         renew = False
-        for command in commands.split(b","):
-            name, _, value = command.strip().partition(b"=")
-            number = int(value) if value.isdigit() and len(value) < 10 else None
-            match name, number:
-                case b"", _:
-                    pass
-                case b"sold-out", _:
-                    room.set_sold_out()
-                case b"remaining", int():
-                    room.set_remaining(number)
-                case b"release", _ if session is not None and not session.over:
-                    room.release(session, now)
-                    renew = True
-                case b"hold", int() if session is not None and not session.over:
-                    until = min(int(now) + number, session.hard_end + room.settings.session_max_seconds)
-                    session.ends_at = max(session.ends_at, until)
-                    session.expires_at = max(session.expires_at, until)
-                    room.sessions.enqueue(session, "hold", max(0, round((until - now) * 1000)))
-                    renew = True
-                case b"extend", int() if session is not None and not session.over:
-                    until = min(int(now) + number, session.ends_at)
-                    session.expires_at = max(session.expires_at, until)
-                    room.sessions.enqueue(session, "extend", max(0, round((until - now) * 1000)))
-                    renew = True
-                case (b"release", _) | (b"hold" | b"extend", int()):
-                    pass  # of no session, as on a bypassed webhook, or of one that is over
-                case _:
-                    shown = repr(command[:MAX_LOGGED_COMMAND_BYTES])
-                    room.pool.log.warning("ignoring unknown Waitroom-Command", room=room.name, command=shown)
+        for part in commands.split(b","):
+            text = part.strip()
+            if not text:
+                continue
+            command = parse_command(text)
+            if command is None:
+                shown = repr(text[:MAX_LOGGED_COMMAND_BYTES])
+                room.pool.log.warning("ignoring unknown Waitroom-Command", room=room.name, command=shown)
+            elif command.name == "sold-out":
+                room.set_sold_out()
+            elif command.name == "remaining":
+                room.set_remaining(command.number)
+            elif session is not None and not session.over:  # a bypassed webhook has none
+                self._command_session(session, command, now)
+                renew = True
         return renew
+
+    def _command_session(self, session: Session, command: ShopCommand, now: float) -> None:
+        room, until = self._room, int(now) + command.number
+        if command.name == "release":
+            room.release(session, now)
+        elif command.name == "hold":
+            until = min(until, session.hard_end + room.settings.session_max_seconds)
+            session.ends_at = max(session.ends_at, until)
+            session.expires_at = max(session.expires_at, until)
+            room.sessions.enqueue(session, "hold", max(0, round((until - now) * 1000)))
+        else:
+            until = min(until, session.ends_at)
+            session.expires_at = max(session.expires_at, until)
+            room.sessions.enqueue(session, "extend", max(0, round((until - now) * 1000)))
