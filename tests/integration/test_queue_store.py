@@ -14,7 +14,7 @@ import pytest
 from waitroom.process.embedded_store import EmbeddedStore
 from waitroom.queue.constants import CHUNK, SETTLE_MS
 from waitroom.queue.fields import Limits
-from waitroom.queue.store import QueueStore, RoomNotOpen, SessionChange, Visit
+from waitroom.queue.store import ApiCommand, QueueStore, RoomNotOpen, SessionChange, Visit
 from waitroom.queue.view import RoomState
 from waitroom.store.connection import connect
 
@@ -22,6 +22,7 @@ pytestmark = pytest.mark.slow
 
 SERVER_SECONDS = 10.0
 NOON = 1_790_000_000_000
+COMMANDS: tuple[ApiCommand, ...] = ("api_release", "api_hold", "api_extend")
 LIMITS = Limits(600, 5, 900, 180, 180, 3600)
 
 
@@ -283,3 +284,51 @@ async def test_an_ended_session_is_not_counted_as_released(store: QueueStore, wa
     await store.change_sessions([SessionChange("release", released, 60_000)])
     totals = (await store.view()).totals
     assert (totals.get("left:ended"), totals.get("left:released")) == (1, 1)
+
+
+async def test_a_command_by_a_number_concerns_only_who_is_inside(store: QueueStore, server: Server) -> None:
+    await store.open(replace(LIMITS, max_active=1))
+    inside = (await store.join(1)).first_place
+    waiting = (await store.join(1)).first_place
+    never = waiting + 1000
+    for session in (waiting, never, 0, (1 << 64) - 1):
+        for operation in COMMANDS:
+            assert not await store.command_session(SessionChange(operation, session, 900_000), "{}")
+    view = await store.view()
+    assert (view.active, view.waiting, view.released, view.prolonged) == (1, 1, (), ())
+    assert await store.command_session(SessionChange("api_release", inside, 0))
+    server.now += 1_000
+    assert (await store.tick()).called == 1
+    for operation in COMMANDS:
+        assert not await store.command_session(SessionChange(operation, waiting, 900_000)), "a call is no session"
+    assert (await store.view()).called == 1
+    assert await store.audit_events() == []
+
+
+async def test_workers_learn_of_the_newest_end_once(store: QueueStore) -> None:
+    await store.open(LIMITS)
+    session = (await store.join(1)).first_place
+    view = await store.view()
+    for seconds in (1800, 3600):
+        assert await store.command_session(SessionChange("api_hold", session, seconds * 1000))
+    view = await store.view(view)
+    assert view.prolonged == ((session, 3_600_000),)
+    view = await store.view(view)
+    assert view.prolonged == ()
+    assert await store.command_session(SessionChange("api_extend", session, 10_000))
+    assert await store.command_session(SessionChange("api_release", session, 0))
+    view = await store.view(view)
+    assert (view.prolonged, view.released) == ((), (session,)), "it is over"
+
+
+async def test_an_audited_command_is_recorded_once_with_its_effect(
+    store: QueueStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the first reply was lost and the call is repeated."""
+    await store.open(LIMITS)
+    session = (await store.join(1)).first_place
+    monkeypatch.setattr("waitroom.queue.store.secrets.token_hex", lambda _: "the same call")
+    for _ in range(2):
+        assert await store.command_session(SessionChange("api_hold", session, 900_000), '{"who": "otto"}')
+    (event,) = await store.audit_events()
+    assert b"otto" in event

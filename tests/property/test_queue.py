@@ -165,7 +165,13 @@ class Line(RuleBasedStateMachine):
         for session in self._pick(self.history.ever_inside, [pick]):
             self._leave(session, pass_ms, has_pass=True)
 
-    @rule(picks=PICKS, operation=st.sampled_from(["keep", "resume", "hold", "extend", "end", "release"]), ms=MS)
+    @rule(
+        picks=PICKS,
+        operation=st.sampled_from(
+            ["keep", "resume", "hold", "extend", "end", "release", "api_release", "api_hold", "api_extend"]
+        ),
+        ms=MS,
+    )
     def change_sessions(self, picks: list[int], operation: SessionOperation, ms: int) -> None:
         sessions = self._pick(self.history.ever_inside, picks)
         self._change_sessions([SessionChange(operation, session, ms) for session in sessions])
@@ -592,6 +598,7 @@ class Line(RuleBasedStateMachine):
         same = known is not None and known.generation == view.generation
         ends, read = self.model.ends(self.wall, int(known.ends_read) if known is not None and same else 0)
         assert (view.ended, view.released, view.ends_read) == (ends["ended"], ends["released"], str(read))
+        assert view.prolonged == ends["prolonged"]
 
     async def _read(self) -> tuple[int, Contents]:
         """The room's time, and who is where."""

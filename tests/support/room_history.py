@@ -308,8 +308,13 @@ class History:
     def sessions_changed(self, changes: Sequence[SessionChange], alive: Sequence[bool], after: Contents) -> None:
         adopted = set()
         memory = self.memory
-        for change, answer in zip(changes, alive, strict=True):
-            session = change.session
+        for asked, answer in zip(changes, alive, strict=True):
+            change, session = asked, asked.session
+            if asked.operation in ("api_release", "api_hold", "api_extend"):
+                self._check_command(asked, answer)
+                if session not in memory.inside_until or not answer:
+                    continue
+                change = self._by_pass(asked)
             if change.operation in ("end", "release"):
                 self._reports(session)
                 self._gives_up(session, change.ms)
@@ -342,6 +347,25 @@ class History:
                 memory.held_until[session] = max(memory.held_until.get(session, 0), memory.clock + ms)
             self._goes_in(session, ms)
         self._check(after, len(adopted))
+
+    def _check_command(self, change: SessionChange, answer: int) -> None:
+        """A number proves nothing: a command by it concerns only who is inside, and a release may be repeated."""
+        session = change.session
+        if session not in self.memory.inside_until:
+            known = change.operation == "api_release" and session in self.memory.ended
+            assert answer == known, f"session {session} is not inside"
+        elif change.operation != "api_release":
+            assert answer == (not self._worn_out(session))
+        else:
+            assert answer
+
+    def _by_pass(self, change: SessionChange) -> SessionChange:
+        """The same command by the response header, whose worker knows by a pass how long others may last."""
+        longest = round(self.memory.limits.session_max_seconds * 1000)
+        if change.operation == "api_release":
+            left = self.memory.hard_end.get(change.session, self.memory.clock + longest) - self.memory.clock
+            return SessionChange("release", change.session, max(0, left + longest))
+        return SessionChange("hold" if change.operation == "api_hold" else "extend", change.session, change.ms)
 
     def left(self, place: int, pass_ms: int, answer: bool, after: Contents, *, has_pass: bool, young: bool) -> None:
         """``young``: of this generation, so that the store knows all that became of the place."""

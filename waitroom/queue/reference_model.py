@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
+from typing import Any
 
 from waitroom.errors import RoomNotOpen
 from waitroom.queue.constants import (
@@ -357,12 +358,21 @@ class QueueModel:
             "recovery": None if self.recovery is None else self.recovery.in_view(self.clock),
         }
 
-    def ends(self, now: int, read: int) -> tuple[dict[str, tuple[int, ...]], int]:
-        """The sessions that a view lists as ended and released, and the new read position; ``read`` is the old one."""
+    def ends(self, now: int, read: int) -> tuple[dict[str, tuple[Any, ...]], int]:
+        """The sessions that a view lists as ended, released and prolonged, and the new read position.
+
+        ``read`` is the old one.
+        """
         self._look(now)
         read = max(read, (self.clock - FEED_MS) * 1000)
         news = sorted((number, kind, session) for (kind, session), number in self.feed.items() if number > read)
-        found = {kind: tuple(end[2] for end in news if end[1] == kind) for kind in ("ended", "released")}
+        found: dict[str, tuple[Any, ...]] = {
+            kind: tuple(end[2] for end in news if end[1] == kind) for kind in ("ended", "released")
+        }
+        prolonged = [end[2] for end in news if end[1] == "prolonged" and end[2] in self.active]
+        found["prolonged"] = tuple(
+            (session, max(0, self.active[session] - SLOT_MARGIN_MS - self.clock)) for session in prolonged
+        )
         return found, max([read, *(end[0] for end in news)])
 
     # Operators' changes.
@@ -594,6 +604,8 @@ class QueueModel:
 
     def _change_session(self, change: SessionChange) -> int:
         session, ms = change.session, change.ms
+        if change.operation in ("api_release", "api_hold", "api_extend"):
+            return self._command_session(change)
         keeps = change.operation in ("keep", "resume")
         if change.operation in ("end", "release"):
             self._leave_queue(session)
@@ -629,6 +641,20 @@ class QueueModel:
         self.active[session] = int(max(self.active.get(session, -inf), self._slot_end(ms)))
         return max(1, int(until - self.clock)) if change.operation == "resume" else 1
 
+    def _command_session(self, change: SessionChange) -> int:
+        """A command by the API, which names the session instead of showing its pass."""
+        session, releases = change.session, change.operation == "api_release"
+        if session not in self.active:
+            return int(releases and session in self.ended)
+        if releases:
+            pass_ms = self.hard_ends.get(session, self._hard_end()) + self._limit("session_max_ms") - self.clock
+            return self._change_session(SessionChange("release", session, max(0, pass_ms)))
+        if session in self.hard_ends and self._session_left(session) <= 0:
+            return 0
+        self._change_session(SessionChange("hold" if change.operation == "api_hold" else "extend", session, change.ms))
+        self._list("prolonged", session)
+        return 1
+
     def _leave_queue(self, place: int) -> bool:
         in_queue = place in self.waiting or place in self.called or place in self.away
         if place in self.waiting:
@@ -642,9 +668,13 @@ class QueueModel:
     def _end_session(self, session: int, pass_ms: int, kind: str) -> bool:
         self._claim_lost_place(session)
         self.ended[session] = max(self.clock + pass_ms, self.active.get(session, 0) - SLOT_MARGIN_MS)
-        self.feed[kind, session] = max(self.clock * 1000, max(self.feed.values(), default=0) + 1)
+        self._list(kind, session)
         self.hard_ends.pop(session, None)
         return self.active.pop(session, None) is not None
+
+    def _list(self, kind: str, session: int) -> None:
+        """Lists a session for the workers."""
+        self.feed[kind, session] = max(self.clock * 1000, max(self.feed.values(), default=0) + 1)
 
 
 def _take_expired(until: dict[int, int], clock: int) -> list[int]:

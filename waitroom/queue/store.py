@@ -65,7 +65,8 @@ SCRIPTS = (
 )
 
 Fate = Literal["waiting", "called", "admitted", "unknown"]
-SessionOperation = Literal["keep", "resume", "hold", "extend", "end", "release", "restore"]
+ApiCommand = Literal["api_release", "api_hold", "api_extend"]
+SessionOperation = Literal["keep", "resume", "hold", "extend", "end", "release", "restore"] | ApiCommand
 Called = Literal["called", "admitted", "unknown", "not_open", "full", "too_many"]
 
 
@@ -359,7 +360,20 @@ class QueueStore:
         arguments: list[str | int] = []
         for change in changes:
             arguments += (change.operation, change.session, change.ms)
-        return list(await self._run("session", *arguments))
+        return list(await self._run("session", "", "", *arguments))
+
+    async def command_session(self, change: SessionChange, audit_event: str = "") -> bool:
+        """Executes a command by the API; False if no such session is active.
+
+        A session that was released or ended recently counts as released.
+
+        Args:
+            change: The command, an operation that begins with ``api_``.
+            audit_event: As for `change`.
+        """
+        key = secrets.token_hex(8) if audit_event else ""  # without an event, a repetition changes nothing
+        (done,) = await self._run("session", audit_event, key, change.operation, change.session, change.ms)
+        return bool(done)
 
     async def leave(self, place: int, pass_ms: int, *, has_pass: bool = False) -> bool:
         """Gives up a place or its session.

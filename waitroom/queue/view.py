@@ -64,6 +64,7 @@ class RoomView:
         ended: Sessions ended since the previous view, by an operator or by their visitors, on any worker; without a
             previous view, those of the last 30 s. At most a thousand, the rest next time.
         released: The same for sessions that the shop released.
+        prolonged: The same for sessions whose end the shop has moved by the API, each with the milliseconds left.
         ends_read: The position up to which the ended sessions have been read, for the next view.
         wall_ms: The store's wall clock at the time of the snapshot; 0 if unknown.
         changes, newest_place: The number of changes counted, and the newest place.
@@ -98,6 +99,7 @@ class RoomView:
     throughput: Throughput
     ended: tuple[int, ...] = ()
     released: tuple[int, ...] = ()
+    prolonged: tuple[tuple[int, int], ...] = ()
     ends_read: str = ""
     wall_ms: int = 0
     changes: int = 0
@@ -167,6 +169,7 @@ def parse_view(reply: Any, known: RankIndex | None) -> RoomView:
         ),
         ended=_sessions(ends, b"ended:"),
         released=_sessions(ends, b"released:"),
+        prolonged=_prolonged(ends),
         ends_read=ends_read.decode(),
         wall_ms=int(fields["wall"]),
         changes=int(fields.get("changes", "0")),
@@ -200,3 +203,8 @@ def _number(text: str) -> float:
 
 def _sessions(ends: Any, kind: bytes) -> tuple[int, ...]:
     return tuple([int(end[len(kind) :]) for end in ends if end.startswith(kind)])
+
+
+def _prolonged(ends: Any) -> tuple[tuple[int, int], ...]:
+    found = [end.split(b":") for end in ends if end.startswith(b"prolonged:")]
+    return tuple([(int(session), int(left_ms)) for _, session, left_ms in found])

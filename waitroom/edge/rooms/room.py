@@ -245,7 +245,7 @@ class Room:
     def pass_is_due(self, session: Session, now: float) -> bool:
         """Whether a session's pass has to be renewed at the Unix time ``now``."""
         lasts = self.settings.session_seconds if self.view is None else self.view.session_ms // 1000
-        return session.expires_at - now < (1 - RENEW_SHARE) * lasts
+        return session.prolonged or session.expires_at - now < (1 - RENEW_SHARE) * lasts
 
     def read_ticket(self, value: bytes) -> Ticket | None:
         """The ticket, or None if it isn't one of ours. It is verified once, then cached."""
@@ -361,6 +361,8 @@ class Room:
             self.sessions.apply_ends(view.ended, view.released, self.clock.unix(), grace)
         if view.wall_ms:
             self.clock.observe(view.wall_ms / 1000, sent, self._refreshed_at)
+        if view.prolonged:
+            self.sessions.prolong(view.prolonged, self.clock.unix())
         self.viewed_at = datetime.fromtimestamp(self.clock.unix(), UTC)
         self.store_up = True
         self._health.answered(self.name)

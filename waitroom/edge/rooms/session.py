@@ -56,6 +56,7 @@ class Session:
         network: The first neighbourhood it was seen from.
         networks: The neighbourhoods it was seen from recently, and when, once there are several.
         confirming: Whether the store has been asked if the session has really reached its end.
+        prolonged: Whether a command by the API has moved its end, which no pass has yet.
     """
 
     id: int
@@ -76,6 +77,7 @@ class Session:
     network: str = ""
     networks: dict[str, float] | None = None
     confirming: bool = False
+    prolonged: bool = False
 
     def allows(self, request: Request, now: float) -> bool:
         """Whether an admitted request may still begin: it has waited, and the session may have ended since."""

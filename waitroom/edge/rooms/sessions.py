@@ -99,6 +99,7 @@ class Sessions:
             ends_at = known.ends_at
             expires_at = min(max(expires_at, known.expires_at), ends_at)
             held = ends_at - known.hard_end
+            known.prolonged = False
         found = Pass(id_, expires_at, ends_at, held, binding)
         value = self._tokens.sign_pass(found)
         return self._cache_pass(value.encode(), found, certain=True), value
@@ -181,6 +182,19 @@ class Sessions:
                 self._close(id_, now, now + grace_seconds if grace_seconds else 0.0)
         for id_ in ended:
             self._close(id_, now, 0.0)
+
+    def prolong(self, prolonged: Iterable[tuple[int, int]], now: float) -> None:
+        """Applies new ends from the view, in milliseconds from now: their passes are renewed with the next response.
+
+        Sessions not seen here need nothing: a pass past its end makes the worker ask the store, which knows.
+        """
+        for id_, left_ms in prolonged:
+            session = self._by_id.get(id_)
+            if session is not None and not session.over:
+                until = int(now + left_ms / 1000)
+                session.expires_at = max(session.expires_at, until)
+                session.ends_at = max(session.ends_at, until)
+                session.prolonged = True
 
     def recheck_all(self) -> None:
         """Makes the next request of each session ask the store: the views may have left out ends."""

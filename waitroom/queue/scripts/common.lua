@@ -385,6 +385,13 @@ local function current_place(place)
   return redis.call('HGET', MOVED, place) or place
 end
 
+-- Lists a session for the workers: as `ended`, as `released` (by the shop), or as `prolonged`, whose new end the view
+-- adds. The numbers grow with the room's clock, so that they give both the order and the age.
+local function list_session(room, kind, session)
+  local newest = tonumber(redis.call('ZRANGE', FEED, -1, -1, 'WITHSCORES')[2] or 0)
+  redis.call('ZADD', FEED, to_string(math.max(room.clock * 1000, newest + 1)), kind .. ':' .. session)
+end
+
 -- Ends a session for good: for `pass_ms`, a pass for it that is still in circulation admits nobody. It is listed for
 -- the workers as `kind`, 'ended' or 'released' (by the shop). Returns whether it had a slot, as 1 or 0.
 local function end_session(room, session, pass_ms, kind)
@@ -393,9 +400,7 @@ local function end_session(room, session, pass_ms, kind)
   -- Because of a hold its pass may last longer than the caller knows.
   local pass_until = math.max(room.clock + pass_ms, slot_until - SLOT_MARGIN_MS)
   redis.call('ZADD', ENDED, to_string(pass_until), session)
-  -- The numbers grow with the room's clock, so that they give both the order and the age.
-  local newest = tonumber(redis.call('ZRANGE', FEED, -1, -1, 'WITHSCORES')[2] or 0)
-  redis.call('ZADD', FEED, to_string(math.max(room.clock * 1000, newest + 1)), kind .. ':' .. session)
+  list_session(room, kind, session)
   redis.call('ZREM', HARD_ENDS, session)
   return redis.call('ZREM', ACTIVE, session)
 end

@@ -1,5 +1,5 @@
 -- Keeps and ends sessions.
--- ARGV: for each, the operation, the session and milliseconds, whose meaning depends on the operation:
+-- ARGV: the audit event of the commands by the API, JSON, '' for none; idempotency key, '' for none; for each session the operation, the session and milliseconds, whose meaning depends on the operation:
 --   keep    activity under a valid pass; the time left until the session's hard end, in case the store lost it
 --   resume  as keep, for an expired pass: kept only if the session still has its slot. 0 ms if by the caller's clock
 --           the session has ended: only the room's clock decides that
@@ -8,12 +8,20 @@
 --   restore a worker reports a live session to a store of a new generation; the time left of its pass
 --   end     the session is over; how long a pass for it may remain in circulation
 --   release the same, by the shop
--- Returns for each 0 if the session is over; else, for resume, the ms left until its end, and 1 for the others.
+--   api_release, api_hold, api_extend   the same as without api_, for a session that the shop names: a number proves
+--           nothing, so the session must have its slot. The workers learn of them from the view. A release has no ms
+-- Returns for each 0 if the session is over, or unknown to a command by the API (a repeated release is done); else, for resume, the ms left until its end, and 1 for the others.
 -- A session with a valid pass but no slot gets one even in a full room, because no admitted visitor is thrown out:
 -- the store lost its slot, or the visitor was admitted without the store. It is counted as an overshoot.
+local audit_event, idempotency_key = ARGV[3], ARGV[4]
+
 local room = load_room()
 if not room then
   return false
+end
+local cached = idempotency_key ~= '' and cached_reply(idempotency_key)
+if cached then
+  return cached
 end
 local overshoots, adopted = 0, 0
 local endings = { ended = 0, released = 0 }
@@ -81,15 +89,40 @@ local function prolong(operation, session, ms)
   return 1
 end
 
+-- Executes a command by the API: release, hold or extend. Returns as this script does.
+local function execute(command, session, ms)
+  local slot_end = tonumber(redis.call('ZSCORE', ACTIVE, session))
+  if not slot_end then
+    return command == 'release' and redis.call('ZSCORE', ENDED, session) and 1 or 0
+  end
+  local hard_end = tonumber(redis.call('ZSCORE', HARD_ENDS, session)) or room.clock + room.session_max_ms
+  if command == 'release' then
+    -- A hold that the caller doesn't know of may have moved the end of a pass.
+    finish(session, math.max(0, hard_end + room.session_max_ms - room.clock), 'released')
+  elseif is_over(hard_end, slot_end) then
+    return 0
+  else
+    prolong(command, session, ms)
+    list_session(room, 'prolonged', session)
+  end
+  if audit_event ~= '' then
+    enqueue_audit_event(room, audit_event, {}, {})
+  end
+  return 1
+end
+
 local results = {}
-for i = FIRST, #ARGV, 3 do
+for i = FIRST + 2, #ARGV, 3 do
   local operation, session, ms = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
+  local command = string.match(operation, '^api_(.*)')
   if operation == 'end' then
     finish(session, ms, 'ended')
     results[#results + 1] = 1
   elseif operation == 'release' then
     finish(session, ms, 'released')
     results[#results + 1] = 1
+  elseif command then
+    results[#results + 1] = execute(command, session, ms)
   else
     results[#results + 1] = prolong(operation, session, ms)
   end
@@ -99,4 +132,7 @@ count('left:ended', endings.ended)
 count('left:released', endings.released)
 count_change(room, adopted + endings.ended + endings.released > 0)
 save_room(room)
+if idempotency_key ~= '' then
+  reply(idempotency_key, results)
+end
 return results

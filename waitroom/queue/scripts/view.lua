@@ -5,7 +5,8 @@
 -- The rank index maps ranks to places: exact at the head, then at growing distances; its last pair is the next
 -- newcomer's. The first caller to find it older than RANK_INDEX_MS rebuilds it.
 -- Returns {the room's fields and values, waiting, called, away, active, stamp, rank index or '' if the caller has it,
--- the next ended sessions as KIND:SESSION, the number of the last of them}.
+-- the next listed sessions as KIND:SESSION, the number of the last of them}. A prolonged session has the ms left until
+-- its end besides; one that is over since then is left out.
 local known_stamp, ends_read, ends_generation = ARGV[3], ARGV[4], ARGV[5]
 
 local seen_changes, seen_generation = tonumber(ARGV[6]), ARGV[7]
@@ -47,7 +48,16 @@ local function rank_index()
   return to_string(stamp), index
 end
 
--- Returns the sessions that ended since the caller's last view, and the number of the last of them.
+local function describe(entry)
+  local session = string.match(entry, '^prolonged:(.*)')
+  if not session then
+    return entry
+  end
+  local slot_end = tonumber(redis.call('ZSCORE', ACTIVE, session))
+  return slot_end and entry .. ':' .. to_string(math.max(0, slot_end - SLOT_MARGIN_MS - room.clock))
+end
+
+-- Returns the sessions that ended or were prolonged since the caller's last view, and the number of the last of them.
 local function ended_sessions()
   local read = (room.clock - FEED_MS) * 1000
   if ends_generation == to_string(room.generation) then
@@ -57,7 +67,7 @@ local function ended_sessions()
     MAX_LISTED_ENDS)
   local ended = {}
   for i = 1, #listed, 2 do
-    ended[#ended + 1] = listed[i]
+    ended[#ended + 1] = describe(listed[i])
     read = tonumber(listed[i + 1])
   end
   return ended, to_string(read)
