@@ -66,6 +66,13 @@ async def test_changes_are_audited_once_whether_or_not_the_gateway_runs(redis_cl
     assert not any(one.sha256 in kept for one in file.read().tokens.values())
 
 
+async def test_the_rooms_of_a_shop_s_token_are_audited(redis_client: Redis, tmp_path: Path) -> None:
+    file, watcher = AccountsFile(tmp_path), AccountWatcher(tmp_path, (), Audit(redis_client, KEYS))
+    file.add_token("till", Role.SHOP, ["vip", "sale"])
+    await watcher.check()
+    assert await told(redis_client) == [({}, {"token:till": "shop of sale, vip"})]
+
+
 async def test_changes_are_audited_when_the_log_is_available_again(redis_client: Redis, tmp_path: Path) -> None:
     AccountsFile(tmp_path).add_user(User("anna", Role.OPERATOR, QUICK.hash(WORDS)))
     watcher = AccountWatcher(tmp_path, (), Audit(redis_client, KEYS))

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from waitroom.cli.console import ExitCode, err, out
-from waitroom.control.auth.accounts import Accounts, AccountsError, AccountsFile, Role, User, users_from_settings
+from waitroom.control.auth.accounts import (
+    Accounts,
+    AccountsError,
+    AccountsFile,
+    Role,
+    User,
+    UserRole,
+    users_from_settings,
+)
 from waitroom.control.auth.passwords import (
     MAX_LENGTH,
     hash_password,
@@ -51,7 +59,15 @@ Config = Annotated[Path | None, typer.Option("--config", "-c", help="The gateway
 DataDir = Annotated[str | None, typer.Option("--data-dir", help="The gateway's data_dir.", metavar="FOLDER")]
 Name = Annotated[str, typer.Argument(help="The user's name.")]
 TokenName = Annotated[str, typer.Argument(help="The token's name, such as that of the program that uses it.")]
-RoleOption = Annotated[Role, typer.Option("--role", help="viewer (read only), operator (also changes) or admin.")]
+RoleOption = Annotated[UserRole, typer.Option("--role", help="viewer (read only), operator (also changes) or admin.")]
+TokenRole = Annotated[
+    Role,
+    typer.Option("--role", help="viewer (read only), operator (also changes), admin, or shop (commands by --room)."),
+]
+Rooms = Annotated[
+    list[str] | None,
+    typer.Option("--room", help="A room of the role shop; repeat it for several.", metavar="ROOM"),
+]
 
 
 @user_app.command("add")
@@ -61,12 +77,11 @@ def add_user(name: Name, role: RoleOption, config: Config = None, data_dir: Data
         try:
             validators.user_name(name)
         except PydanticCustomError as error:
-            context = error.context or {}
-            _fail(f"{context['what']} {context['fix']}")
+            _fail_invalid(error)
         file, named = _accounts(config, data_dir)
         if name in named:
             _fail(f'User "{name}" already exists in the settings file.')
-        file.add_user(User(name, role, hash_password(_new_password())))
+        file.add_user(User(name, Role(role), hash_password(_new_password())))
         out.print(f"Added {name} ({role}) to {escape(str(file.path.absolute()))}", soft_wrap=True)
 
 
@@ -109,14 +124,14 @@ def change_password(name: Name, config: Config = None, data_dir: DataDir = None)
 @user_app.command("role")
 def change_role(
     name: Name,
-    role: Annotated[Role, typer.Argument(help="viewer, operator or admin.")],
+    role: Annotated[UserRole, typer.Argument(help="viewer, operator or admin.")],
     config: Config = None,
     data_dir: DataDir = None,
 ) -> None:
     """Change a user's role and end all their sessions."""
     with _errors_reported():
         file = _file_with(name, config, data_dir)
-        file.change_user(name, lambda user: dataclasses.replace(user, role=role))
+        file.change_user(name, lambda user: dataclasses.replace(user, role=Role(role)))
         out.print(f"{name} is now {role}; {OVER}")
 
 
@@ -143,11 +158,20 @@ def print_hash() -> None:
 
 
 @token_app.command("add")
-def add_token(name: TokenName, role: RoleOption, config: Config = None, data_dir: DataDir = None) -> None:
-    """Create a token and print it once; only its hash is stored."""
+def add_token(
+    name: TokenName, role: TokenRole, room: Rooms = None, config: Config = None, data_dir: DataDir = None
+) -> None:
+    """Create a token and print it once; only its hash is stored.
+
+    A token of the role shop may only send session commands and the stock of its rooms, for shops behind forward-auth.
+    """
+    rooms = room or []
     with _errors_reported():
-        token = _accounts(config, data_dir)[0].add_token(name, role)
-    err.print(f"Token {name} ({role}), shown only once:", soft_wrap=True)
+        settings = _settings(config, data_dir)
+        _check_rooms(rooms, settings)
+        token = AccountsFile(Path(settings.data_dir)).add_token(name, role, rooms)
+    limit = f" for {', '.join(rooms)}" if rooms else ""
+    err.print(f"Token {name} ({role}{limit}), shown only once:", soft_wrap=True)
     typer.echo(token)
 
 
@@ -167,10 +191,13 @@ def list_tokens(config: Config = None, data_dir: DataDir = None) -> None:
         if not accounts.tokens:
             out.print("No tokens")
             return
-        table = Table("name", "role", "created", box=None)
+        table = Table("name", "role", "rooms", "created", box=None)
         for one in sorted(accounts.tokens.values(), key=lambda one: one.name):
             table.add_row(
-                one.name, one.role, datetime.fromtimestamp(one.created_at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+                one.name,
+                one.role,
+                ", ".join(one.rooms) or "all",
+                datetime.fromtimestamp(one.created_at, UTC).strftime("%Y-%m-%d %H:%M UTC"),
             )
         out.print(table)
 
@@ -197,13 +224,34 @@ def _shared_secret(name: str) -> str:
 
 def _accounts(config: Path | None, data_dir: str | None) -> tuple[AccountsFile, dict[str, User]]:
     """Returns the accounts file, and the users that the settings define."""
-    if config is not None:
-        settings = load_settings(config, os.environ, {"data_dir": data_dir})
-    else:
-        # Without a settings file no room is needed here; `waitroom run` would have been given an upstream.
-        folder = data_dir or os.environ.get("WAITROOM_DATA_DIR", "").strip() or Settings(rooms=()).data_dir
-        settings = Settings(rooms=(), data_dir=folder)
+    settings = _settings(config, data_dir)
     return AccountsFile(Path(settings.data_dir)), {user.name: user for user in users_from_settings(settings.users)}
+
+
+def _settings(config: Path | None, data_dir: str | None) -> Settings:
+    """Returns the settings; without a settings file they have no rooms."""
+    if config is not None:
+        return load_settings(config, os.environ, {"data_dir": data_dir})
+    # Without a settings file no room is needed here; `waitroom run` would have been given an upstream.
+    folder = data_dir or os.environ.get("WAITROOM_DATA_DIR", "").strip() or Settings(rooms=()).data_dir
+    return Settings(rooms=(), data_dir=folder)
+
+
+def _check_rooms(rooms: Sequence[str], settings: Settings) -> None:
+    """Refuses invalid names, and rooms that the settings file doesn't have, if there is one."""
+    known = [room.name for room in settings.rooms]
+    for one in rooms:
+        try:
+            validators.room_name(one)
+        except PydanticCustomError as error:
+            _fail_invalid(error)
+        if known and one not in known:
+            _fail(f'Unknown room "{one}". The settings file has: {", ".join(known)}.')
+
+
+def _fail_invalid(error: PydanticCustomError) -> NoReturn:
+    context = error.context or {}
+    _fail(f"{context['what']} {context['fix']}")
 
 
 def _must_be_in_file(name: str, named: dict[str, User]) -> None:

@@ -223,3 +223,38 @@ def test_a_token_is_shown_once_and_stored_as_a_digest(run, file):
     assert run("token", "remove", "ci").exit_code == 0
     assert run("token", "remove", "ci").exit_code == 2
     assert file.read().tokens == {}
+
+
+def test_a_shop_s_token_names_its_rooms(run, file, tmp_path):
+    config = tmp_path / "waitroom.toml"
+    config.write_text(SETTINGS)
+    add_shop = ("token", "add", "till", "--role", "shop")
+    result = run(*add_shop, "--room", "sale", "--room", "vip", "--config", config)
+    assert result.exit_code == 2
+    assert 'Unknown room "vip". The settings file has: sale.' in result.output
+    for arguments in ((), ("--room", "Sale"), ("--room", "")):
+        assert run(*add_shop, *arguments).exit_code == 2
+    assert run("token", "add", "ci", "--role", "viewer", "--room", "sale").exit_code == 2
+    assert not file.path.exists()
+    result = run(*add_shop, "--room", "sale", "--config", config)
+    assert result.exit_code == 0
+    assert "(shop for sale)" in result.stderr
+    found = file.read().find_token(result.stdout.strip())
+    assert (found.role, found.rooms) == (Role.SHOP, ("sale",))
+    # Without the settings file nobody knows the rooms.
+    assert run("token", "add", "other", "--role", "shop", "--room", "b", "--room", "a").exit_code == 0
+    run("token", "add", "ci", "--role", "viewer")
+    lines = [line.split()[:4] for line in run("token", "list").output.splitlines()]
+    assert lines[0] == ["name", "role", "rooms", "created"]
+    assert [line[:3] for line in lines[1:]] == [
+        ["ci", "viewer", "all"],
+        ["other", "shop", "a,"],
+        ["till", "shop", "sale"],
+    ]
+
+
+def test_no_user_has_the_role_shop(run, file):
+    assert run("user", "add", "anna", "--role", "shop", stdin=f"{WORDS}\n").exit_code == 2
+    add(run)
+    assert run("user", "role", "anna", "shop").exit_code == 2
+    assert file.read().users["anna"].role is Role.OPERATOR

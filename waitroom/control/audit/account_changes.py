@@ -15,7 +15,15 @@ from pathlib import Path
 import structlog
 
 from waitroom.control.audit.log import Audit
-from waitroom.control.auth.accounts import AccountRegistry, Accounts, AccountsError, Actor, Role, write_private
+from waitroom.control.auth.accounts import (
+    AccountRegistry,
+    Accounts,
+    AccountsError,
+    Actor,
+    ApiToken,
+    Role,
+    write_private,
+)
 from waitroom.errors import StoreUnavailable
 from waitroom.settings import UserSettings
 
@@ -78,8 +86,12 @@ class AccountWatcher:
 def snapshot(accounts: Accounts) -> Snapshot:
     """Returns the state to compare. Tokens are prefixed, so that their names cannot collide with users'."""
     users = {name: (str(user.role), user.session_version) for name, user in accounts.users.items()}
-    tokens = {f"token:{name}": (str(token.role), _digest(token.sha256)) for name, token in accounts.tokens.items()}
+    tokens = {f"token:{name}": (_role(token), _digest(token.sha256)) for name, token in accounts.tokens.items()}
     return {**users, **tokens}
+
+
+def _role(token: ApiToken) -> str:
+    return f"{token.role} of {', '.join(token.rooms)}" if token.rooms else str(token.role)
 
 
 def difference(accounts: Snapshot, others: Snapshot) -> dict[str, str]:

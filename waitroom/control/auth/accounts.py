@@ -11,11 +11,11 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic import dataclasses as checked
@@ -38,16 +38,27 @@ class AccountsError(WaitroomError):
 
 
 class Role(StrEnum):
-    """The permissions of an account; each role includes those before it."""
+    """The permissions of an account.
+
+    Each role of people and programs that operate rooms includes those before it. ``shop`` is for the tokens of shops
+    only: it has none of these permissions, and is limited to `Actor.rooms`.
+    """
 
     VIEWER = "viewer"
     OPERATOR = "operator"
     ADMIN = "admin"
+    SHOP = "shop"
 
     def includes(self, required: Role) -> bool:
         """Whether this role includes the permissions of ``required``."""
+        if Role.SHOP in (self, required):
+            return self is required
         ranks = list(Role)
         return ranks.index(self) >= ranks.index(required)
+
+
+UserRole = Literal["viewer", "operator", "admin"]
+"""The roles of users."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +70,14 @@ class Actor:
         role: The actor's role.
         address: The client's address, as reported by trusted proxies.
         via: ``dashboard``, ``api``, ``cli`` or ``autopilot``.
+        rooms: The rooms that the role `Role.SHOP` is limited to; empty for others.
     """
 
     name: str
     role: Role
     address: str
     via: str
+    rooms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +99,20 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class ApiToken:
-    """An API token. ``created_at``: Unix time in seconds."""
+    """An API token.
+
+    Attributes:
+        name, role: Those of its `Actor`.
+        sha256: The digest of the token.
+        created_at: Unix time in seconds.
+        rooms: The rooms that the role `Role.SHOP` is limited to; empty for others. They need not exist.
+    """
 
     name: str
     role: Role
     sha256: str = field(repr=False)
     created_at: int = 0
+    rooms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +141,7 @@ _STRICT = ConfigDict(extra="forbid")
 
 @checked.dataclass(frozen=True, config=_STRICT)
 class _StoredUser:
-    role: Role
+    role: UserRole
     password_hash: str
     totp_secret: str | None = None
 
@@ -130,6 +151,7 @@ class _StoredToken:
     role: Role
     sha256: str
     created_at: int
+    rooms: list[str] = field(default_factory=list)
 
 
 @checked.dataclass(frozen=True, config=_STRICT)
@@ -164,8 +186,11 @@ class AccountsFile:
             pass  # the error would quote the file's contents
         else:
             return Accounts(
-                {n: User(n, one.role, one.password_hash, one.totp_secret) for n, one in stored.users.items()},
-                {n: ApiToken(n, one.role, one.sha256, one.created_at) for n, one in stored.tokens.items()},
+                {n: User(n, Role(one.role), one.password_hash, one.totp_secret) for n, one in stored.users.items()},
+                {
+                    n: ApiToken(n, one.role, one.sha256, one.created_at, tuple(one.rooms))
+                    for n, one in stored.tokens.items()
+                },
             )
         raise AccountsError(f"{self.path} is corrupt: restore a copy, or delete it and add the users again.")
 
@@ -194,8 +219,18 @@ class AccountsFile:
         """Removes a user. Raises `AccountsError`."""
         self._change(lambda accounts: Accounts(_without(accounts.users, name, "user"), accounts.tokens))
 
-    def add_token(self, name: str, role: Role) -> str:
-        """Creates and returns a token, which is stored only as a digest. Raises `AccountsError`."""
+    def add_token(self, name: str, role: Role, rooms: Sequence[str] = ()) -> str:
+        """Creates and returns a token, which is stored only as a digest. Raises `AccountsError`.
+
+        Args:
+            name: Its name.
+            role: Its role.
+            rooms: The rooms that the role `Role.SHOP` is limited to, at least one; none for other roles.
+        """
+        if role is Role.SHOP and not rooms:
+            raise AccountsError("A token with the role shop needs a room: add --room ROOM, once for each room.")
+        if role is not Role.SHOP and rooms:
+            raise AccountsError(f"The role {role} is valid for all rooms: omit --room, or use --role shop.")
         if not _TOKEN_NAME.fullmatch(name):
             raise AccountsError(f'"{name}" is not a valid token name: use 1 to 64 of a-z, 0-9, ".", "_", "@" and "-".')
         token = TOKEN_PREFIX + secrets.token_urlsafe(32)
@@ -203,7 +238,7 @@ class AccountsFile:
         def add(accounts: Accounts) -> Accounts:
             if name in accounts.tokens:
                 raise AccountsError(f'The token "{name}" already exists: remove it first, or choose another name.')
-            one = ApiToken(name, role, token_digest(token), int(time.time()))
+            one = ApiToken(name, role, token_digest(token), int(time.time()), tuple(sorted(set(rooms))))
             return Accounts(accounts.users, {**accounts.tokens, name: one})
 
         self._change(add)
@@ -223,7 +258,9 @@ class AccountsFile:
                     for one in accounts.users.values()
                 },
                 "tokens": {
+                    # Earlier versions refuse a file with a field that they don't know.
                     one.name: {"role": one.role, "sha256": one.sha256, "created_at": one.created_at}
+                    | ({"rooms": one.rooms} if one.rooms else {})
                     for one in accounts.tokens.values()
                 },
             }

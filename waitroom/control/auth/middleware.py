@@ -2,7 +2,7 @@
 
 A request is authenticated by a bearer token, by the session cookie of a logged-in user (`waitroom.control.auth.login`)
 or, while no user is configured, by coming from this machine. Requests without permission are rejected: viewers may only
-read, and changes require the operator role.
+read, changes require the operator role, and shops have two endpoints for the rooms of their token.
 """
 
 from __future__ import annotations
@@ -38,6 +38,10 @@ LOGOUT = "/logout"
 API = "/api/"
 # Programs request these, and they disclose nothing about anybody.
 PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/metrics", LOGIN})
+# The only endpoints of the role shop, with POST: paths as the router has them.
+COMMANDS_PATH = f"{API}v1/rooms/{{room}}/sessions/{{session}}"
+STOCK_PATH = f"{API}v1/rooms/{{room}}/stock"
+SHOP_PATHS = frozenset({COMMANDS_PATH, STOCK_PATH})
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 PAGE_HEADERS = {
@@ -89,6 +93,21 @@ class RefusedError(WaitroomError):
         self.detail = detail
         self.actor = actor
         self.retry_after = retry_after
+
+
+def _require_permission(request: web.Request, actor: Actor) -> None:
+    """Raises `RefusedError` if the actor may not make this request, whether or not its path and its room exist."""
+    if actor.role is Role.SHOP:
+        resource = request.match_info.route.resource
+        permitted = resource is not None and resource.canonical in SHOP_PATHS and request.method == "POST"
+        if not permitted or request.match_info["room"] not in actor.rooms:
+            detail = (
+                "The role shop is limited to session commands and stock of the rooms that its token was created for: "
+                "POST rooms/{room}/sessions/{session} and rooms/{room}/stock."
+            )
+            raise RefusedError(403, "Insufficient role", detail, actor=actor)
+    elif request.path != LOGOUT:
+        _require_role(actor, Role.VIEWER if request.method in SAFE_METHODS else Role.OPERATOR)
 
 
 def _require_role(actor: Actor, required: Role) -> None:
@@ -189,8 +208,7 @@ class Access:
                 actor = await self._actor(request, self.request_source(request))
                 request[ACTOR] = actor
                 self._check_content_type(request)
-                if request.path != LOGOUT:
-                    _require_role(actor, Role.VIEWER if request.method in SAFE_METHODS else Role.OPERATOR)
+                _require_permission(request, actor)
             return await handler(request)
         except RefusedError as refused:
             return await self._refusal_response(request, refused)
@@ -223,7 +241,7 @@ class Access:
                 return Actor("local", Role.ADMIN, source.address, "cli")
             found: ApiToken | None = (await self.accounts()).find_token(token)
             if found is not None:
-                return Actor(f"token:{found.name}", found.role, source.address, "api")
+                return Actor(f"token:{found.name}", found.role, source.address, "api", found.rooms)
         unknown = Actor("unknown", Role.VIEWER, source.address, "api")
         raise RefusedError(401, "Invalid token", "The token is unknown, or it was removed.", actor=unknown)
 

@@ -39,7 +39,10 @@ def file(tmp_path: Path) -> AccountsFile:
 @pytest.mark.parametrize("least", list(Role))
 def test_each_role_includes_the_ones_before(role: Role, least: Role) -> None:
     order = ["viewer", "operator", "admin"]
-    assert role.includes(least) == (order.index(role) >= order.index(least))
+    if role in order and least in order:
+        assert role.includes(least) == (order.index(role) >= order.index(least))
+    else:
+        assert role.includes(least) == (role is least), "a shop's permissions are its own"
 
 
 @pytest.mark.parametrize(
@@ -100,6 +103,29 @@ def test_invalid_token_names_are_refused(file: AccountsFile, name: str) -> None:
         file.add_token(name, Role.VIEWER)
 
 
+def test_a_shop_s_token_is_limited_to_rooms(file: AccountsFile) -> None:
+    file.add_token("till", Role.SHOP, ["vip", "sale", "vip"])
+    assert file.read().tokens["till"].rooms == ("sale", "vip")
+    with pytest.raises(AccountsError, match="--room"):
+        file.add_token("other", Role.SHOP)
+    for role in (Role.VIEWER, Role.OPERATOR, Role.ADMIN):
+        with pytest.raises(AccountsError, match="all rooms"):
+            file.add_token("other", role, ["sale"])
+    assert list(file.read().tokens) == ["till"]
+
+
+def test_tokens_of_the_previous_version_are_valid_and_it_can_read_the_file(file: AccountsFile) -> None:
+    stored = {"role": "operator", "sha256": token_digest("wrt_old"), "created_at": 1}
+    file.path.parent.mkdir()
+    file.path.write_text(json.dumps({"users": {}, "tokens": {"ci": stored}}))
+    found = file.read().find_token("wrt_old")
+    assert found == ApiToken("ci", Role.OPERATOR, stored["sha256"], 1, ())
+    file.add_token("look", Role.VIEWER)
+    written = json.loads(file.path.read_text())["tokens"]
+    assert written["ci"] == stored
+    assert written["look"].keys() == stored.keys(), "the previous version refuses a file with unknown fields"
+
+
 def test_unknown_accounts_can_be_neither_changed_nor_removed(file: AccountsFile) -> None:
     file.add_user(ANNA)
     for change in (
@@ -120,6 +146,7 @@ def test_unknown_accounts_can_be_neither_changed_nor_removed(file: AccountsFile)
         "{",
         "[]",
         '{"users": {"anna": {"role": "god", "password_hash": "secret-words"}}}',
+        '{"users": {"anna": {"role": "shop", "password_hash": "secret-words"}}}',
         '{"users": {"anna": {"role": "admin"}}}',
         '{"users": {"anna": {"role": "admin", "password_hash": "x", "is": "secret-words"}}}',
         '{"tokens": {"ci": {"role": "admin", "sha256": 5, "created_at": 1}}}',
