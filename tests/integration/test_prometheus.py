@@ -65,6 +65,7 @@ BESIDES = {
     "waitroom_recovering": "gauge",
     "waitroom_recoveries": "counter",
     "waitroom_store_may_evict": "gauge",
+    "waitroom_api_commands": "counter",
 }
 OF_THE_GATEWAY = {
     *("waitroom_workers_wanted", "waitroom_workers_alive"),

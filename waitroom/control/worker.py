@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import structlog
+from aiohttp import web
 
 from waitroom.control.api.routes import Api
 from waitroom.control.app import make_app
@@ -24,7 +26,7 @@ from waitroom.control.auth.middleware import Access
 from waitroom.control.auth.passwords import PasswordChecker
 from waitroom.control.autopilot.runner import Controllers, RoomController, refresh_window
 from waitroom.control.autopilot.state import DecisionLog, new_owner_id
-from waitroom.control.dashboard.feed import Feed, add_feed
+from waitroom.control.dashboard.feed import Feed, Room, add_feed
 from waitroom.control.dashboard.pages import add_dashboard
 from waitroom.control.listener import AdminListener
 from waitroom.control.monitoring.eviction_watch import CHECK_SECONDS as EVICTION_SECONDS
@@ -38,9 +40,10 @@ from waitroom.control.rooms.admission_loop import Admission
 from waitroom.control.rooms.audit_outbox import FLUSH_SECONDS, AuditOutbox
 from waitroom.control.rooms.operations import Change, Operations
 from waitroom.control.rooms.presenter import Rooms
+from waitroom.control.rooms.shop_api import ShopApi
 from waitroom.control.webhooks.watcher import Webhooks
 from waitroom.jobs import Jobs
-from waitroom.metrics.collectors import StoreCollector
+from waitroom.metrics.collectors import ShopCommandCollector, StoreCollector
 from waitroom.metrics.recorder import METRICS_DIR
 from waitroom.metrics.upstream_window import UpstreamWindow
 from waitroom.net.forwarded import TrustedProxies
@@ -98,11 +101,11 @@ async def serve(child: Child) -> None:
     account_watcher = AccountWatcher(Path(settings.data_dir), settings.users, audit)
     passwords = PasswordChecker()
     policy = StoreCollector(lambda: evictions.policy)
-    app = make_app(settings, admissions, access, workers, store_watch, policy)
-    Login(access, passwords).install(app)
-    Api(rooms, operations, history, audit, decision_logs).add_to(app)
-    add_feed(app, feed, access.still_allowed)
-    add_dashboard(app, rooms.described)
+    shop_api = ShopApi(stores, audit)
+    commands = ShopCommandCollector(shop_api.counts)
+    app = make_app(settings, admissions, access, workers, store_watch, policy, commands)
+    api = Api(rooms, operations, shop_api, history, audit, decision_logs)
+    add_endpoints(app, access, Login(access, passwords), api, feed, rooms.described)
     listener = AdminListener(app, TrustedProxies(settings.trusted_proxies), shutdown_seconds=SHUTDOWN_SECONDS)
     try:
         await listener.start(child.listener)
@@ -138,6 +141,21 @@ async def serve(child: Child) -> None:
         await redis.aclose()
         await records.aclose()
         passwords.close()
+
+
+def add_endpoints(
+    app: web.Application,
+    access: Access,
+    login: Login,
+    api: Api,
+    feed: Feed,
+    described: Callable[[], Sequence[Room]],
+) -> None:
+    """Adds everything that the admin listener serves besides what `make_app` adds."""
+    login.install(app)
+    api.add_to(app)
+    add_feed(app, feed, access.still_allowed)
+    add_dashboard(app, described)
 
 
 async def _receive_reports(child: Child, workers: WorkerReports) -> None:

@@ -265,6 +265,26 @@ class StoreCollector(Collector):
         yield evicts
 
 
+class ShopCommandCollector(Collector):
+    """The commands of the shops by the API, at one gateway.
+
+    Args:
+        counts: Returns the numbers by room, command and outcome; read at every scrape.
+    """
+
+    def __init__(self, counts: Callable[[], Iterable[tuple[tuple[str, str, str], int]]]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        """See `Collector.collect`."""
+        commands = CounterMetricFamily(
+            "waitroom_api_commands", "Commands of the shop by the API.", labels=["room", "command", "outcome"]
+        )
+        for labels, count in self._counts():
+            commands.add_metric(labels, count)
+        yield commands
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerFile:
     """The content of one edge worker's file: whether it is recent, and the counts by room."""

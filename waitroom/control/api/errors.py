@@ -9,6 +9,7 @@ from aiohttp import web
 
 from waitroom.control.http import RequestError, problem
 from waitroom.control.rooms.operations import InvalidChangeError, RoomStateError, StaleVersionError
+from waitroom.control.rooms.shop_api import UnknownSessionError
 from waitroom.errors import StoreUnavailable
 
 
@@ -26,6 +27,8 @@ def problem_responses(handler: Callable[[web.Request], Awaitable[web.StreamRespo
         except RoomStateError as error:
             kind, title = "urn:waitroom:problem:not-possible", "Conflict with the state of the room"
             return problem(409, str(error), kind=kind, title=title)
+        except UnknownSessionError as error:
+            return problem(404, str(error), kind="urn:waitroom:problem:unknown-session", title="Unknown session")
         except StoreUnavailable as error:
             kind, title = "urn:waitroom:problem:store", "Store unavailable"
             detail = f"{error}. Read the room before you retry a change: it may have been applied."

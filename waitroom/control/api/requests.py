@@ -12,7 +12,16 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from aiohttp import web
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    ValidationError,
+    create_model,
+    field_validator,
+)
 
 from waitroom.control.autopilot.state import KEPT_DECISIONS
 from waitroom.control.http import RequestError, read_body
@@ -21,6 +30,7 @@ from waitroom.control.rooms.operations import SESSION, Change, InvalidChangeErro
 from waitroom.queue.fields import NUMBER, OPERATOR_FIELDS, STATE, TEXT, WHOLE
 from waitroom.queue.fields import Field as RoomField
 from waitroom.queue.view import RoomState
+from waitroom.shop_commands import MAX_DIGITS, MAX_NUMBER, SESSION_COMMANDS, ShopCommand, parse_command
 
 MAX_BODY_BYTES = 16 << 10
 MAX_ENTRIES = 1000
@@ -71,19 +81,22 @@ class _Input(BaseModel):
 
 
 class Body(_Input):
-    """The fields of every body. An ``optional`` body may be left out."""
+    """A body. An ``optional`` one may be left out."""
 
     optional: ClassVar[bool] = False
+
+
+class _NotedBody(Body):
     note: str = Field("", description="a string")
 
 
-class UndoBody(Body):
+class UndoBody(_NotedBody):
     """The body of an undo."""
 
     optional: ClassVar[bool] = True
 
 
-class _ChangeBody(Body):
+class _ChangeBody(_NotedBody):
     def change(self) -> Change:
         """Returns the change that the body describes."""
         return Change(**self.model_dump(exclude={"note"}))
@@ -114,18 +127,53 @@ ChangeBody = create_model(
 )
 
 
-class AdmitBody(Body):
+def _session_field() -> Any:
+    return Field(
+        pattern=f"^(?:{SESSION.pattern})$", description="a session as in Waitroom-Session: 1 to 16 of 0-9 and a-f"
+    )
+
+
+class AdmitBody(_NotedBody):
     """The body of an admission."""
 
     ticket: str = Field(description="a string")
 
 
-class EndSessionBody(Body):
+class EndSessionBody(_NotedBody):
     """The body of an end of a session."""
 
-    session: str = Field(
-        pattern=f"^(?:{SESSION.pattern})$", description="a session as in Waitroom-Session: 1 to 16 of 0-9 and a-f"
+    session: str = _session_field()
+
+
+def _command(value: object) -> ShopCommand:
+    """Reads a session command as in the header ``Waitroom-Command``."""
+    command = parse_command(value.encode("ascii", "replace")) if isinstance(value, str) else None
+    if command is None or command.name not in SESSION_COMMANDS:
+        raise ValueError
+    return command
+
+
+class CommandBody(Body):
+    """The body of a session command."""
+
+    command: Annotated[InstanceOf[ShopCommand], BeforeValidator(_command)] = Field(
+        description=f"release, hold=SECONDS or extend=SECONDS, with 1 to {MAX_DIGITS} digits"
     )
+
+
+class StockBody(Body):
+    """The body of a report of the stock."""
+
+    remaining: Annotated[int, BeforeValidator(_integer)] = Field(
+        ge=0, le=MAX_NUMBER, description=f"an integer from 0 to {MAX_NUMBER:,}"
+    )
+
+
+class SessionPath(_Input):
+    """The session in a path."""
+
+    kind: ClassVar[str] = "parameter"
+    session: str = _session_field()
 
 
 class Query(_Input):

@@ -18,10 +18,13 @@ from waitroom.control.api.requests import (
     AuditQuery,
     ChangeBody,
     ChangeQuery,
+    CommandBody,
     DecisionsQuery,
     EndSessionBody,
     HistoryQuery,
     Query,
+    SessionPath,
+    StockBody,
     UndoBody,
     parse,
     read_json,
@@ -30,12 +33,13 @@ from waitroom.control.api.requests import (
 )
 from waitroom.control.audit.log import Audit
 from waitroom.control.auth.accounts import Actor
-from waitroom.control.auth.middleware import ACTOR
+from waitroom.control.auth.middleware import ACTOR, COMMANDS_PATH, STOCK_PATH
 from waitroom.control.autopilot.state import DecisionLog
 from waitroom.control.http import NO_STORE, RequestError, problem
 from waitroom.control.monitoring.history import History
 from waitroom.control.rooms.operations import Change, InvalidChangeError, Operations, StaleVersionError, record_refusal
 from waitroom.control.rooms.presenter import Rooms
+from waitroom.control.rooms.shop_api import ACTION, STOCK_ACTION, ShopApi
 from waitroom.errors import StoreUnavailable
 from waitroom.queue.fields import limits_of
 
@@ -50,6 +54,7 @@ class Api:
     Args:
         rooms: The state of the rooms.
         operations: Changes to the rooms.
+        shop_api: Commands of the shops.
         history: The rooms' last hours.
         audit: The audit log.
         decision_logs: The autopilot's decisions, by room.
@@ -59,12 +64,14 @@ class Api:
         self,
         rooms: Rooms,
         operations: Operations,
+        shop_api: ShopApi,
         history: History,
         audit: Audit,
         decision_logs: Mapping[str, DecisionLog],
     ) -> None:
         self._rooms = rooms
         self._operations = operations
+        self._shop_api = shop_api
         self._history = history
         self._audit = audit
         self._decision_logs = decision_logs
@@ -80,6 +87,8 @@ class Api:
         add("POST", f"{BASE}/rooms/{{room}}/undo", problem_responses(self._undo_change))
         add("POST", f"{BASE}/rooms/{{room}}/admit", problem_responses(self._admit_ticket))
         add("POST", f"{BASE}/rooms/{{room}}/end-session", problem_responses(self._end_session))
+        add("POST", COMMANDS_PATH, problem_responses(self._command_session))
+        add("POST", STOCK_PATH, problem_responses(self._report_stock))
         add("GET", f"{BASE}/rooms/{{room}}/history", problem_responses(self._get_history))
         add("GET", f"{BASE}/rooms/{{room}}/diff", problem_responses(self._get_diff))
         add("GET", f"{BASE}/rooms/{{room}}/decisions", problem_responses(self._list_decisions))
@@ -168,6 +177,31 @@ class Api:
         body = await self._body(request, "end_session", room, EndSessionBody)
         await self._operations.end_session(room, int(body.session, 16), actor=_actor(request), note=body.note)
         return web.Response(status=204, headers=NO_STORE)
+
+    # Commands of the shops.
+
+    async def _command_session(self, request: web.Request) -> web.Response:
+        room = self._room_name(request)
+        read_query(request, Query)
+        session = parse(SessionPath, {"session": request.match_info["session"]}).session
+        body = await self._shop_body(request, ACTION, room, CommandBody)
+        await self._shop_api.command_session(room, int(session, 16), body.command, actor=_actor(request))
+        return web.Response(status=204, headers=NO_STORE)
+
+    async def _report_stock(self, request: web.Request) -> web.Response:
+        room = self._room_name(request)
+        read_query(request, Query)
+        body = await self._shop_body(request, STOCK_ACTION, room, StockBody)
+        await self._shop_api.report_stock(room, body.remaining, actor=_actor(request))
+        return web.Response(status=204, headers=NO_STORE)
+
+    async def _shop_body(self, request: web.Request, action: str, room: str, model: type[AnyBody]) -> AnyBody:
+        body = await read_json(request)
+        try:
+            return parse(model, body)
+        except InvalidChangeError as error:
+            await self._shop_api.refuse_invalid(room, action, error, body, actor=_actor(request))
+            raise
 
     # Audit log.
 

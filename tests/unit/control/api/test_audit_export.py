@@ -38,7 +38,7 @@ async def exported(log: Log) -> tuple[int, bytes, BaseException | None]:
     """Returns the status, the received body, and the error that ended it."""
     nothing: Any = None
     app = web.Application()
-    Api(nothing, nothing, nothing, log, {}).add_to(app)  # type: ignore[arg-type]
+    Api(nothing, nothing, nothing, nothing, log, {}).add_to(app)  # type: ignore[arg-type]
     body, ended = b"", None
     async with (
         TestServer(app) as server,

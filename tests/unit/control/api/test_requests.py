@@ -12,16 +12,20 @@ from waitroom.control.api.requests import (
     AuditQuery,
     ChangeBody,
     ChangeQuery,
+    CommandBody,
     DecisionsQuery,
     EndSessionBody,
     HistoryQuery,
     Query,
+    SessionPath,
+    StockBody,
     UndoBody,
     parse,
     read_query,
 )
 from waitroom.control.rooms.operations import Change, InvalidChangeError, check
 from waitroom.queue.view import RoomState
+from waitroom.shop_commands import ShopCommand
 
 RATE = "Must be a number of visitors per minute."
 INTEGER = "Must be an integer number of visitors."
@@ -158,3 +162,62 @@ def test_invalid_queries_are_refused(model: Any, text: str, name: str, expected:
     with pytest.raises(InvalidChangeError) as refused:
         query(model, text)
     assert refused.value.problems == {name: expected}
+
+
+@pytest.mark.parametrize(
+    ("text", "command"),
+    [
+        ("release", ShopCommand("release", 0)),
+        ("hold=900", ShopCommand("hold", 900)),
+        ("extend=0", ShopCommand("extend", 0)),
+    ],
+)
+def test_a_session_command_is_that_of_the_header(text: str, command: ShopCommand) -> None:
+    assert parse(CommandBody, {"command": text}).command == command
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(
+            "",
+            "hold",
+            "hold=-1",
+            "hold=9999999999",
+            "release ",
+            "remaining=5",
+            "sold-out",
+            "fly",
+            "h\u00f6ld=5",
+            "\ud800",
+        ),
+        *(None, 5, True, ["release"], {"name": "release", "number": 0}, ["hold", 900]),
+    ],
+)
+def test_other_commands_are_refused(value: object) -> None:
+    assert problems(CommandBody, {"command": value}) == {
+        "command": "Must be release, hold=SECONDS or extend=SECONDS, with 1 to 9 digits."
+    }
+
+
+def test_a_command_is_required_and_alone() -> None:
+    assert list(problems(CommandBody, {})) == ["command"]
+    assert problems(CommandBody, {"command": "release", "note": "why"}) == {
+        "note": "Unknown field. Known fields: command."
+    }
+
+
+@pytest.mark.parametrize(("value", "remaining"), [(0, 0), (1200, 1200), (1200.0, 1200), (999_999_999, 999_999_999)])
+def test_the_stock_is_a_whole_number(value: object, remaining: int) -> None:
+    assert parse(StockBody, {"remaining": value}).remaining == remaining
+
+
+@pytest.mark.parametrize("value", [-1, 10**9, 1e300, 1.5, "5", True, None, [1]])
+def test_other_stock_is_refused(value: object) -> None:
+    assert problems(StockBody, {"remaining": value}) == {"remaining": "Must be an integer from 0 to 999,999,999."}
+
+
+@pytest.mark.parametrize("text", ["", "A", "5A", "0x5", "g", "1" * 17, "5 ", "-5", "5\n"])
+def test_a_session_in_a_path_is_hexadecimal(text: str) -> None:
+    assert "Waitroom-Session" in problems(SessionPath, {"session": text})["session"]
+    assert parse(SessionPath, {"session": "5af"}).session == "5af"
