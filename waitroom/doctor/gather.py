@@ -23,6 +23,7 @@ from waitroom.control.monitoring.readiness import is_serving
 from waitroom.control.monitoring.store_watch import ALIVE_MS, KEY
 from waitroom.control.private_files import PRIVATE_FILES
 from waitroom.doctor.facts import FileFacts, GatewayFacts, StoreFacts, UpstreamFacts
+from waitroom.edge.rooms.proofs import Proofs
 from waitroom.errors import StoreUnavailable
 from waitroom.process.data_dir import SECRET_FILE
 from waitroom.process.embedded_store import EmbeddedStore
@@ -121,6 +122,7 @@ def _holds_secrets(settings: Settings) -> bool:
         or has_password(settings.redis_url or "")
         or settings.users
         or settings.webhooks
+        or any(room.shop_secret for room in settings.rooms)
     )
 
 
@@ -181,13 +183,14 @@ async def _ask_upstream(room: RoomSettings, address: str) -> UpstreamFacts:
     path = room.health_path or "/"
     host = next((host for host in room.hosts if not host.startswith("*")), urlsplit(address).netloc or "localhost")
     method = "GET" if room.health_path else "HEAD"
-    head = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: waitroom-doctor\r\nConnection: close\r\n\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: waitroom-doctor\r\nConnection: close\r\n"
+    proof = Proofs(room.shop_secret, room.name).header(None, "health", time.time())
     started = time.monotonic()
     writer: asyncio.StreamWriter | None = None
     try:
         async with asyncio.timeout(SECONDS):
             reader, writer = await _open(room, address)
-            writer.write(head.encode())
+            writer.write(head.encode() + proof + b"\r\n")
             line = await reader.readline()
     except OSError as error:  # also a timeout or an error of TLS
         return UpstreamFacts(room.name, address, path, failure=_failure(error))

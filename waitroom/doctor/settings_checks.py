@@ -132,6 +132,14 @@ def _check_proxies(settings: Settings) -> Iterator[Finding]:
 
 def _check_room(room: RoomSettings) -> Iterator[Finding]:
     where = f'Room "{room.name}"'
+    if room.shop_secret is not None and is_weak(room.shop_secret):
+        yield Finding(
+            "weak-shop-secret",
+            "warning",
+            f"{where} has a shop_secret that can be guessed: whoever does can send the shop requests that bypass the "
+            "gateway.",
+            "Generate one with `waitroom secret`, and replace it as docs/shop.md describes.",
+        )
     for number, rule in enumerate(room.bypass, 1):
         yield from _check_bypass(where, number, rule)
     if room.without_pass == "all":  # noqa: S105 - a setting's value

@@ -82,7 +82,8 @@ async def serve(child: Child) -> None:
                 files = NeighbourFiles(Path(settings.data_dir) / METRICS_DIR, name, child.slot)
                 jobs.every(NEIGHBOURS_SECONDS, f"neighbours of {name}", partial(_share_neighbours, room, files))
             if room.settings.health_path is not None:
-                checks = HealthChecks(room.settings, room.pool, random.Random())  # noqa: S311 - spreads load, no secret
+                proof = partial(room.proof, "health")
+                checks = HealthChecks(room.settings, room.pool, proof, random.Random())  # noqa: S311 - spreads load
                 checks.start(jobs)
         async with _listening(child, edge, jobs):
             await child.ready()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
@@ -124,6 +124,18 @@ class RoomSettings:
             unset="learned: three times the healthy latency, and at least 0.1 s more",
         ),
     ] = None
+    shop_secret: Annotated[
+        Annotated[StrictStr, AfterValidator(validators.shop_secret)] | None,
+        About(
+            "The key that signs Waitroom-Proof, a header by which the shop recognizes the gateway's requests: at least "
+            f"{validators.SHOP_SECRET_LENGTH} characters; `waitroom secret` generates one.",
+            "Set it, and the same in the shop, to let the shop refuse requests that bypass the gateway. docs/shop.md "
+            "explains how.",
+            example='"..."',
+            unset="requests carry no proof",
+            confidential=True,
+        ),
+    ] = field(default=None, repr=False)
     failure_header: Annotated[
         Annotated[StrictStr, AfterValidator(validators.header_line)] | None,
         About(

@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
 SECRET_LENGTH = 16
+SHOP_SECRET_LENGTH = 32  # the least for HS256: RFC 7518, section 3.2
 SOCKET_DIRECTORY_BYTES = 75  # of about 104 for the path of a Unix socket
 MIN_FAILURE_TEXT, MAX_FAILURE_TEXT = 4, 200  # characters
 WILDCARD_HOSTS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not listened on
@@ -30,6 +31,7 @@ _ARGON2 = re.compile(
     r"\$(?P<salt>[A-Za-z0-9+/]{11,86})\$(?P<hash>[A-Za-z0-9+/]{22,171})"
 )
 _BASE32 = re.compile(r"[A-Z2-7]{26,128}")
+_SHOP_SECRET = re.compile(rf"[A-Za-z0-9._~+/=-]{{{SHOP_SECRET_LENGTH},}}")
 _USER_NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
 # The events of webhooks; docs/webhooks.md defines when each occurs.
 WEBHOOK_EVENTS = (
@@ -321,6 +323,16 @@ def signing_secret(value: str) -> str:
     if len(value) < SECRET_LENGTH:
         raise invalid_value(
             f"must have at least {SECRET_LENGTH} characters.",
+            "Generate one with: waitroom secret",
+        )
+    return value
+
+
+def shop_secret(value: str) -> str:
+    """Refuse a secret that libraries for JSON Web Tokens refuse or read differently. It is not quoted."""
+    if not _SHOP_SECRET.fullmatch(value):
+        raise invalid_value(
+            f"must have at least {SHOP_SECRET_LENGTH} characters, all of them letters, digits or -._~+/=",
             "Generate one with: waitroom secret",
         )
     return value

@@ -101,6 +101,7 @@ def test_every_key_is_read() -> None:
                 autopilot_floor=20,
                 autopilot_ceiling=900.5,
                 autopilot_latency_seconds=0.4,
+                shop_secret="a-secret-of-the-shop-0123456789-abcdefgh",
                 failure_header="x-order-status:failed",
                 failure_text='"success": false',
                 session_seconds=60,

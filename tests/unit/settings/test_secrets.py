@@ -42,6 +42,8 @@ LONG_SECRET = "hunter2-hunter2-hunter2"
         (f'webhooks = [{{url = "http://me:{LONG_SECRET}@hook"}}]', {}),
         (f'webhooks = [{{url = "hook/{LONG_SECRET}"}}]', {}),
         (f'webhooks = [{{url = ["http://hook/{LONG_SECRET}"]}}]', {}),
+        ("", {"WAITROOM_SHOP_SECRET": LONG_SECRET}),
+        ("workers = 0", {"WAITROOM_ROOMS_SHOP_SHOP_SECRET": f"{LONG_SECRET} {LONG_SECRET}"}),
     ],
 )
 def test_no_error_shows_a_secret(tmp_path: Path, text: str, env: dict[str, str]) -> None:
@@ -56,7 +58,10 @@ def test_no_error_shows_a_secret(tmp_path: Path, text: str, env: dict[str, str])
 def test_no_repr_shows_a_secret(tmp_path: Path) -> None:
     hook = f'{{url = "https://hook/{SECRET}", secret = "{LONG_SECRET}"}}'
     text = f'secrets = ["{LONG_SECRET}"]\nredis_url = "redis://:{SECRET}@10.0.0.5:6379/0"\nwebhooks = [{hook}]\n'
-    assert SECRET not in repr(load(tmp_path, text + ROOM))
+    shop_secret = f"{LONG_SECRET}-{LONG_SECRET}"
+    settings = load(tmp_path, text + ROOM, {"WAITROOM_SHOP_SECRET": shop_secret})
+    assert settings.rooms[0].shop_secret == shop_secret
+    assert SECRET not in repr(settings)
 
 
 def test_a_secrets_file_gives_the_secrets_in_its_order() -> None:

@@ -18,8 +18,17 @@ from waitroom.edge.rooms.room import Room
 from waitroom.edge.rooms.session import Session
 from waitroom.edge.rooms.sessions import Tunnel
 from waitroom.shop_commands import ShopCommand, parse_command
+from waitroom.shop.proof import Via
 
 MAX_LOGGED_COMMAND_BYTES: Final = 64
+# How requests counted under an outcome reach the shop. Only those with a session are admitted.
+_VIA: Final[dict[ForwardOutcome, Via]] = {
+    "admitted": "session",
+    "bypass": "bypass",
+    "transit": "without_pass",
+    "uncovered": "uncovered",
+    "without_pass": "without_pass",
+}
 
 
 class SessionTunnel(Tunnel):
@@ -50,8 +59,8 @@ class RoomForward(ExchangeHooks):
 
     __slots__ = (
         *("_buffering", "_client", "_failed", "_outcome", "_request", "_response_started", "_room", "_session"),
-        *("_started", "_tunnel", "cookie_headers", "failure_text", "first_byte_seconds", "has_pass", "idle_seconds"),
-        *("neighbourhood", "upstream_headers"),
+        *("_started", "_tunnel", "_unproven", "cookie_headers", "failure_text", "first_byte_seconds", "has_pass"),
+        *("idle_seconds", "neighbourhood", "upstream_headers"),
     )
 
     def __init__(
@@ -80,10 +89,13 @@ class RoomForward(ExchangeHooks):
         self._tunnel: Tunnel | None = None
         self.first_byte_seconds = room.settings.upstream_first_byte_seconds
         self.idle_seconds = room.settings.upstream_idle_seconds
-        self.upstream_headers = b"%bX-Request-Id: %b\r\n" % (room.room_header, client.request_id.encode())
+        self._unproven = b"%bX-Request-Id: %b\r\n" % (room.room_header, client.request_id.encode())
         if session is not None:
-            self.upstream_headers += b"Waitroom-Session: %x\r\n" % session.id
+            self._unproven += b"Waitroom-Session: %x\r\n" % session.id
             room.begin_request(client, request, session)
+        self.upstream_headers = self._unproven
+        if room.proofs.enabled:
+            self._add_proof()
         room.metrics.in_flight += 1
         room.metrics.awaiting += 1
 
@@ -99,7 +111,14 @@ class RoomForward(ExchangeHooks):
     def may_begin(self) -> bool:
         """See `ExchangeHooks.may_begin`."""
         session = self._session
+        if self._room.proofs.enabled:  # the request may have waited for longer than a proof is valid
+            self._add_proof()
         return session is None or session.allows(self._request, self._room.clock.unix())
+
+    def _add_proof(self) -> None:
+        room = self._room
+        proof = room.proofs.header(self._session, _VIA[self._outcome], room.clock.unix())
+        self.upstream_headers = self._unproven + proof
 
     def on_response(self, response: Response) -> tuple[HeaderBlock, bool]:
         """See `ExchangeHooks.on_response`."""

@@ -16,6 +16,7 @@ from typing import Final
 
 from waitroom.bounded import put
 from waitroom.budgets import NeighbourhoodBudget, TokenBucket, neighbourhood
+from waitroom.edge.http.fields import HeaderBlock
 from waitroom.edge.http.headers import Peer, forwarding_headers
 from waitroom.edge.http.message import MalformedError, Request, Response
 from waitroom.edge.rooms.neighbours import Neighbours
@@ -69,6 +70,7 @@ class Preflights:
         settings: The room's settings.
         pool: The connections to the shop.
         neighbours: The neighbourhoods with active sessions.
+        proof: Makes the header of `Proofs` for a preflight.
         workers: How many workers share the budgets.
         time: The steady time.
     """
@@ -78,12 +80,14 @@ class Preflights:
         settings: RoomSettings,
         pool: UpstreamPool,
         neighbours: Neighbours,
+        proof: Callable[[], HeaderBlock],
         workers: int,
         time: Callable[[], float],
     ) -> None:
         self._pool = pool
         self._room_header = b"Waitroom-Room: %b\r\n" % settings.name.encode()
         self._neighbours = neighbours
+        self._proof = proof
         self._time = time
         self._wait_seconds = settings.upstream_wait_seconds
         self._response_seconds = min(settings.upstream_first_byte_seconds, MAX_RESPONSE_SECONDS)
@@ -184,7 +188,8 @@ class Preflights:
         try:
             async with asyncio.timeout(self._response_seconds + self._wait_seconds):
                 connection = await self._pool.acquire(False, where)
-                exchange = _PreflightExchange(connection, self._pool, self._room_header)
+                headers = self._room_header + self._proof()
+                exchange = _PreflightExchange(connection, self._pool, headers)
                 try:
                     exchange.send(request, peer)
                     received = await exchange.response
@@ -206,11 +211,11 @@ class Preflights:
 class _PreflightExchange(UpstreamListener):
     """One preflight on a connection to the shop."""
 
-    def __init__(self, connection: UpstreamConnection, pool: UpstreamPool, room_header: bytes) -> None:
+    def __init__(self, connection: UpstreamConnection, pool: UpstreamPool, headers: HeaderBlock) -> None:
         self.response: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._connection = connection
         self._pool = pool
-        self._room_header = room_header
+        self._headers = headers
         self._buffer = b""
         self._reusable = False
         connection.listener = self
@@ -222,7 +227,7 @@ class _PreflightExchange(UpstreamListener):
         for name, lower in zip(_REQUEST_NAMES, _REQUEST_FIELDS, strict=True):
             if lower in fields:
                 lines += b"%b: %b\r\n" % (name, fields[lower])
-        self._connection.transport.write(lines + self._room_header + forwarding_headers(request, peer) + b"\r\n")
+        self._connection.transport.write(lines + self._headers + forwarding_headers(request, peer) + b"\r\n")
 
     def end(self) -> None:
         """Returns the connection to the pool."""

@@ -8,6 +8,7 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final, Literal
 
 import structlog
@@ -15,6 +16,7 @@ import structlog
 from waitroom.bounded import put
 from waitroom.budgets import TokenBucket, neighbourhood
 from waitroom.edge.client.interfaces import Client
+from waitroom.edge.http.fields import HeaderBlock
 from waitroom.edge.http.message import Request, Response
 from waitroom.edge.outcomes import RequestOutcome
 from waitroom.edge.rooms.batcher import Batcher
@@ -22,6 +24,7 @@ from waitroom.edge.rooms.bypass import BypassRules
 from waitroom.edge.rooms.joins import JoinLimiter
 from waitroom.edge.rooms.neighbours import Neighbours
 from waitroom.edge.rooms.preflight import Preflights
+from waitroom.edge.rooms.proofs import Proofs
 from waitroom.edge.rooms.session import Session, SessionLimits
 from waitroom.edge.rooms.sessions import Sessions
 from waitroom.edge.rooms.without_pass_budget import WithoutPassBudget
@@ -35,6 +38,7 @@ from waitroom.queue.positions import Forecast
 from waitroom.queue.store import Joined, QueueStore, SessionChange, Visit, Visited
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.settings import RoomSettings
+from waitroom.shop.proof import Via
 from waitroom.store.health import StoreHealth
 from waitroom.timing import Clock
 from waitroom.tokens import BOUND_TO_AGENT, BOUND_TO_NETWORK, Ticket, Tokens
@@ -119,7 +123,10 @@ class Room:
         self.join_limiter = JoinLimiter(settings.join_rate, workers)
         self.without_pass = WithoutPassBudget(settings, workers)
         self.neighbours = Neighbours(tokens.digest_key, settings.session_seconds)
-        self.preflights = Preflights(settings, pool, self.neighbours, workers, clock.steady)
+        self.proofs = Proofs(settings.shop_secret, settings.name)
+        self.preflights = Preflights(
+            settings, pool, self.neighbours, partial(self.proof, "preflight"), workers, clock.steady
+        )
         self._workers = workers
         self._offline = TokenBucket(settings.rate_per_minute / 60 / workers)
         self.arrival_cookie = f"waitroom_arrival_{settings.name}"
@@ -151,6 +158,10 @@ class Room:
     def count(self, outcome: RequestOutcome) -> None:
         """Counts a request by its outcome."""
         self.metrics.requests[outcome] += 1
+
+    def proof(self, via: Via) -> HeaderBlock:
+        """The header of `Proofs` for a request that the gateway sends by itself, or for several visitors."""
+        return self.proofs.header(None, via, self.clock.unix())
 
     def has_failure_header(self, response: Response) -> bool:
         """Whether the shop reports a failed request in the room's ``failure_header``."""

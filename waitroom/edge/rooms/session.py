@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from waitroom.budgets import TokenBucket
+from waitroom.edge.http.fields import HeaderBlock
 from waitroom.edge.http.message import Request
 
 BURST_SECONDS: Final = 2.0
@@ -57,6 +58,7 @@ class Session:
         networks: The neighbourhoods it was seen from recently, and when, once there are several.
         confirming: Whether the store has been asked if the session has really reached its end.
         prolonged: Whether a command by the API has moved its end, which no pass has yet.
+        proof, proven_at: The newest header of `Proofs`, and when it was made, Unix time; 0 for never.
     """
 
     id: int
@@ -78,6 +80,8 @@ class Session:
     networks: dict[str, float] | None = None
     confirming: bool = False
     prolonged: bool = False
+    proof: HeaderBlock = b""
+    proven_at: float = 0.0
 
     def allows(self, request: Request, now: float) -> bool:
         """Whether an admitted request may still begin: it has waited, and the session may have ended since."""

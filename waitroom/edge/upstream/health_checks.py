@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from functools import partial
 from typing import cast
 
+from waitroom.edge.http.fields import HeaderBlock
 from waitroom.edge.http.message import MalformedError, parse_response
 from waitroom.edge.upstream.connector import UpstreamUnavailableError
 from waitroom.edge.upstream.pool import UpstreamPool
@@ -24,15 +26,19 @@ class HealthChecks:
     Args:
         room: The room; it has a `health_path`.
         pool: Gets the results.
+        proof: Makes the header of `Proofs` for a check.
         randomness: Randomizes the intervals.
     """
 
-    def __init__(self, room: RoomSettings, pool: UpstreamPool, randomness: random.Random) -> None:
+    def __init__(
+        self, room: RoomSettings, pool: UpstreamPool, proof: Callable[[], HeaderBlock], randomness: random.Random
+    ) -> None:
         assert room.health_path is not None
         self._path = room.health_path.encode()
         self._host = next((host.encode() for host in room.hosts if not host.startswith("*")), None)
         self._seconds = room.health_seconds
         self._pool = pool
+        self._proof = proof
         self._randomness = randomness
 
     def start(self, jobs: Jobs) -> None:
@@ -51,12 +57,12 @@ class HealthChecks:
     async def _check(self, index: int) -> str | None:
         """The problem with an address, or an empty text; None if this machine couldn't check it."""
         address = self._pool.addresses[index]
-        host = self._host or address.authority
-        request = b"GET %b HTTP/1.1\r\nHost: %b\r\nUser-Agent: waitroom\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+        head = b"GET %b HTTP/1.1\r\nHost: %b\r\nUser-Agent: waitroom\r\nAccept: */*\r\nConnection: close\r\n%b\r\n"
+        request = head % (self._path, self._host or address.authority, self._proof())
         check: _HealthCheck | None = None
         try:
             async with asyncio.timeout(self._seconds):
-                check = await self._pool.connector.connect(address, lambda: _HealthCheck(request % (self._path, host)))
+                check = await self._pool.connector.connect(address, lambda: _HealthCheck(request))
                 status = await check.status
         except UpstreamUnavailableError as error:
             return None if error.cause == "files" else str(error)
