@@ -21,6 +21,8 @@ from aiohttp import web
 from jinja2 import Environment, PackageLoader
 
 from waitroom.drill.shop.database import Database, DatabaseThread, Pool, PoolExhaustedError
+from waitroom.shop.proof import HEADER as PROOF_HEADER
+from waitroom.shop.proof import InvalidProofError, ProofVerifier, refusal
 
 COMMAND_HEADER = "Waitroom-Command"
 ROOM_HEADER = "Waitroom-Room"
@@ -35,6 +37,8 @@ _LOOPBACK = frozenset({"127.0.0.1", "::1"})
 _MOST_CONNECTIONS = 10_000
 _FORM_BYTES = 16 * 1024
 _NO_STORE = {"Cache-Control": "no-store"}
+# For operators of drills, who ask the shop directly.
+_OPERATORS_PATHS = ("/stats", "/capacity")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -58,10 +62,15 @@ class Load:
 
 @dataclass(slots=True)
 class Shop:
-    """The shop's pages over its database and its pool."""
+    """The shop's pages over its database and its pool.
+
+    Attributes:
+        verifier: Refuses requests that bypass the gateway; None to accept all.
+    """
 
     database: DatabaseThread
     pool: Pool
+    verifier: ProofVerifier | None = None
     load: Load = field(default_factory=Load)
     pages: Environment = field(
         default_factory=lambda: Environment(
@@ -74,7 +83,7 @@ class Shop:
 
     def application(self) -> web.Application:
         """Build the shop as an aiohttp application."""
-        app = web.Application(middlewares=[self._count], client_max_size=_FORM_BYTES)
+        app = web.Application(middlewares=[self._require_proof, self._count], client_max_size=_FORM_BYTES)
         app.add_routes(
             [
                 web.get("/", self.product),
@@ -212,6 +221,16 @@ class Shop:
         return web.Response(text=text, status=status, content_type="text/html", headers=_NO_STORE)
 
     @web.middleware
+    async def _require_proof(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        verifier = self.verifier
+        if verifier is not None and not verifier.leaves_alone(request.path):
+            try:
+                verifier.verify(request.headers.getall(PROOF_HEADER, []))
+            except InvalidProofError as error:
+                return web.Response(status=403, body=refusal(error), content_type="text/plain", headers=_NO_STORE)
+        return await handler(request)
+
+    @web.middleware
     async def _count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path in {"/stats", "/favicon.svg", "/capacity"}:
             return await handler(request)
@@ -259,7 +278,16 @@ def _wrong_fields(buyer: str, email: str) -> dict[str, str]:
     return wrong
 
 
-async def serve(host: str, port: int, *, stock: int, capacity: int, query_seconds: float, data: Path) -> None:
+async def serve(
+    host: str,
+    port: int,
+    *,
+    stock: int,
+    capacity: int,
+    query_seconds: float,
+    data: Path,
+    verifier: ProofVerifier | None = None,
+) -> None:
     """Run the shop until SIGTERM or SIGINT, and print a line to standard output when it is ready.
 
     Args:
@@ -269,6 +297,7 @@ async def serve(host: str, port: int, *, stock: int, capacity: int, query_second
         capacity: Connections in the database pool.
         query_seconds: The duration of a query in an idle database.
         data: The database file.
+        verifier: Refuses requests that bypass the gateway; None to accept all.
 
     Raises:
         OSError: The port is taken.
@@ -288,7 +317,8 @@ async def serve(host: str, port: int, *, stock: int, capacity: int, query_second
     async with AsyncExitStack() as stack:
         stack.push_async_callback(database.close)
         await database.open(data, stock)
-        runner = web.AppRunner(Shop(database, pool).application(), access_log=None, shutdown_timeout=_STOP_SECONDS)
+        shop = Shop(database, pool, verifier)
+        runner = web.AppRunner(shop.application(), access_log=None, shutdown_timeout=_STOP_SECONDS)
         stack.push_async_callback(runner.cleanup)
         await runner.setup()
         await web.TCPSite(runner, host, port, backlog=1024).start()
@@ -312,12 +342,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--query-seconds", type=float, default=QUERY_SECONDS, help="duration of a query in an idle database"
     )
     parser.add_argument("--data", type=Path, required=True, help="the database file")
+    parser.add_argument("--room", help="the gateway's room; the shop then accepts only the gateway's requests")
+    parser.add_argument("--secrets-file", type=Path, help="the room's shop_secret, one on each line during a rotation")
     given = parser.parse_args(arguments)
     if given.stock < 0 or given.capacity < 1:
         parser.error("--stock must be at least 0 and --capacity at least 1")
     if not 0 <= given.query_seconds <= CONNECTION_WAIT_SECONDS:
         parser.error(f"--query-seconds must be between 0 and {CONNECTION_WAIT_SECONDS:g}")
+    if (given.room is None) != (given.secrets_file is None):
+        parser.error("--room and --secrets-file must be given together")
     try:
+        verifier = None
+        if given.room is not None:
+            secrets_ = given.secrets_file.read_text("ascii").split()
+            verifier = ProofVerifier(room=given.room, secrets=secrets_, leave_alone=_OPERATORS_PATHS)
         asyncio.run(
             serve(
                 given.host,
@@ -326,9 +364,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 capacity=given.capacity,
                 query_seconds=given.query_seconds,
                 data=given.data,
+                verifier=verifier,
             )
         )
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, ValueError, sqlite3.Error) as error:
         print(f"the shop can't start: {error}", file=sys.stderr)  # noqa: T201 - it has no logger
         return 1
     return 0
