@@ -7,24 +7,30 @@ import contextlib
 import gzip
 import hashlib
 import json
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from urllib.parse import urlencode
 
 import aiohttp
 import httpx
+import jwt
 import pytest
 import pytest_asyncio
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from support.gateway_process import Gateway, eventually, needs, room
 from support.ports import free_port
-from support.third_party import Client, Got, clients, gunicorn, nginx, uvicorn
+from support.third_party import Client, Got, clients, gunicorn, nginx, running, uvicorn
 from support.visitor_client import Visitor
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
-PORTS = {name: free_port() for name in ("uvicorn", "gunicorn", "nginx")}
-ROOMS = [room(name, upstream=f"http://127.0.0.1:{port}") for name, port in PORTS.items()]
+SHOP_SECRET = "a-secret-of-the-shops-0123456789-abcdefgh"
+PORTS = {name: free_port() for name in ("uvicorn", "gunicorn", "nginx", "demo")}
+ROOMS = [room(name, upstream=f"http://127.0.0.1:{port}", shop_secret=SHOP_SECRET) for name, port in PORTS.items()]
+ROOMS[-1] |= {"bypass": [{"paths": ["/favicon.svg"]}], "paths": ["/basket"], "health_path": "/", "health_seconds": 0.5}
 SETTINGS = {"workers": 1}
 EVERY_BYTE = bytes(range(256)) * 8192
 STREAM = b"".join(b"%04d\n" % number * 50 for number in range(1000))
@@ -36,9 +42,20 @@ every_app = pytest.mark.parametrize("server", ["uvicorn", "gunicorn"])
 @pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
 async def servers(folder: Path) -> AsyncIterator[None]:
     async with contextlib.AsyncExitStack() as stack:
-        for start in (uvicorn, gunicorn, nginx):
-            await stack.enter_async_context(start(PORTS[start.__name__], folder))
+        await stack.enter_async_context(uvicorn(PORTS["uvicorn"], folder, SHOP_SECRET))
+        await stack.enter_async_context(gunicorn(PORTS["gunicorn"], folder, SHOP_SECRET))
+        await stack.enter_async_context(nginx(PORTS["nginx"], folder))
+        await stack.enter_async_context(demo_shop(PORTS["demo"], folder))
         yield
+
+
+def demo_shop(port: int, folder: Path) -> contextlib.AbstractAsyncContextManager[None]:
+    home = folder / "demo"
+    home.mkdir()
+    (home / "secrets").write_text(f"another-{SHOP_SECRET}\n{SHOP_SECRET}\n")
+    options = ("--port", str(port), "--data", str(home / "shop.sqlite"), "--room", "demo")
+    command = (sys.executable, "-m", "waitroom.drill.shop.app", *options, "--secrets-file", str(home / "secrets"))
+    return running(command, port, home)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -334,3 +351,58 @@ async def test_wrk_sees_no_errors(goes_in: GoesIn, tmp_path: Path, pipelined: bo
     assert "Socket errors" not in said, said
     assert "Non-2xx" not in said, said
     assert int(said.partition(" requests in ")[0].split()[-1]) > 100, said
+
+
+async def directly(server: str, path: str = "/", method: str = "GET", **headers: str) -> tuple[int, str]:
+    """What the shop itself answers at its own port."""
+    url = f"http://127.0.0.1:{PORTS[server]}{path}"
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with aiohttp.ClientSession() as http, http.request(method, url, headers=named) as answer:
+        return answer.status, await answer.text()
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "gunicorn", "demo"])
+async def test_a_shop_refuses_requests_that_bypass_the_gateway(server: str) -> None:
+    for method, path in (("GET", "/"), ("POST", "/basket"), ("GET", "/favicon.svg"), ("OPTIONS", "/")):
+        status, text = await directly(server, path, method)
+        assert (status, text) == (403, "Refused: the request didn't come through the waiting room (no proof).\n")
+    forged = jwt.encode({"iss": "waitroom", "aud": server, "via": "session"}, "x" * 32, "HS256")
+    status, text = await directly(server, Waitroom_Proof=forged, Waitroom_Session="5a", Waitroom_Room=server)
+    assert (status, "signed with another secret" in text) == (403, True)
+    for garbage in (jwt.encode({}, None, "none"), "x" * 4000, "a.b.c"):
+        assert (await directly(server, Waitroom_Proof=garbage))[0] == 403
+    assert (await directly(server, method="HEAD")) == (403, "")
+
+
+@every_app
+async def test_a_shop_leaves_paths_alone(server: str) -> None:
+    assert (await directly(server, "/open"))[0] == 200
+    assert (await directly(server, "/open/x"))[0] == 403
+
+
+async def test_a_shop_refuses_websockets_that_bypass_the_gateway(gateway: Gateway) -> None:
+    with pytest.raises(InvalidStatus) as caught:
+        await connect(f"ws://127.0.0.1:{PORTS['uvicorn']}/chat", proxy=None)
+    assert caught.value.response.status_code == 403
+    pass_ = (await Visitor(gateway, "uvicorn").call("join")).json["pass"]
+    url, headers = f"ws://uvicorn.test:{gateway.port}/chat", {"Waitroom-Pass": pass_}
+    async with connect(url, host="127.0.0.1", port=gateway.port, proxy=None, additional_headers=headers) as socket:
+        await socket.send("hello")
+        assert await socket.recv() == "hello"
+
+
+async def test_all_requests_of_the_gateway_reach_a_shop_that_requires_proofs(gateway: Gateway) -> None:
+    visitor = Visitor(gateway, "demo")
+    assert (await visitor.goes_in("/basket")).status == 200
+    assert (await visitor.navigate("/checkout")).status in (200, 303)
+    stranger = Visitor(gateway, "demo")
+    for path in ("/favicon.svg", "/", "/basket"):  # bypassed, not covered, and without a pass
+        assert (await stranger.fetch(path, Accept="*/*")).status == 200, path
+    before = json.loads((await directly("demo", "/stats"))[1])["requests"]
+
+    async def checked() -> bool:
+        """Health checks arrive too: the shop counts only what it accepts."""
+        return json.loads((await directly("demo", "/stats"))[1])["requests"] > before
+
+    await eventually(checked)
+    assert "upstream unhealthy" not in gateway.log

@@ -60,16 +60,22 @@ async def running(command: Sequence[str], port: int, folder: Path, **environment
     assert "Traceback" not in log.read_text(), log.read_text()
 
 
-def uvicorn(port: int, folder: Path) -> contextlib.AbstractAsyncContextManager[None]:
+def uvicorn(port: int, folder: Path, secret: str = "") -> contextlib.AbstractAsyncContextManager[None]:
+    """If there is a secret, only for requests with a proof for the room ``uvicorn``."""
     options = ("--port", str(port), "--app-dir", str(UPSTREAMS), "--log-level", "warning")
-    return running((sys.executable, "-m", "uvicorn", *options, "asgi:app"), port, folder / "uvicorn")
+    app = ("--factory", "asgi:guarded") if secret else ("asgi:app",)
+    return running((sys.executable, "-m", "uvicorn", *options, *app), port, folder / "uvicorn", SHOP_SECRET=secret)
 
 
-def gunicorn(port: int, folder: Path) -> contextlib.AbstractAsyncContextManager[None]:
-    """With its default worker, that serves one request at a time and closes behind it."""
+def gunicorn(port: int, folder: Path, secret: str = "") -> contextlib.AbstractAsyncContextManager[None]:
+    """With its default worker, that serves one request at a time and closes behind it.
+
+    If there is a secret, only for requests with a proof for the room ``gunicorn``.
+    """
     options = ("--bind", f"127.0.0.1:{port}", "--worker-class", "sync", "--workers", "2", "--chdir", str(UPSTREAMS))
-    command = (sys.executable, "-m", "gunicorn", *options, "--no-control-socket", "wsgi:app")
-    return running(command, port, folder / "gunicorn")
+    app = "wsgi:guarded()" if secret else "wsgi:app"
+    command = (sys.executable, "-m", "gunicorn", *options, "--no-control-socket", app)
+    return running(command, port, folder / "gunicorn", SHOP_SECRET=secret)
 
 
 def nginx(port: int, folder: Path) -> contextlib.AbstractAsyncContextManager[None]:

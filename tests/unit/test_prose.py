@@ -39,6 +39,7 @@ COVERED = [
     "docs/reliability.md",
     "docs/runbook.md",
     "docs/settings.md",
+    "docs/shop.md",
     "docs/testing.md",
     "docs/threat-model.md",
     "docs/upgrading.md",

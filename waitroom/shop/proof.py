@@ -18,7 +18,7 @@ ALGORITHM: Final = "HS256"
 ISSUER: Final = "waitroom"
 LIFETIME_SECONDS: Final = 120
 LEEWAY_SECONDS: Final = 5
-# The output of SHA-256: RFC 7518, section 3.2, requires at least as much, and libraries refuse shorter keys.
+# As long as the output of SHA-256, which RFC 7518, section 3.2, requires. Some libraries refuse shorter keys.
 MIN_SECRET_LENGTH: Final = 32
 MAX_PROOF_LENGTH: Final = 4096
 
@@ -27,9 +27,9 @@ MAX_PROOF_LENGTH: Final = 4096
 Via = Literal["session", "bypass", "uncovered", "without_pass", "preflight", "health"]
 VIAS: Final[tuple[Via, ...]] = get_args(Via)
 
-# Three parts in base64url, the last of the length of an HMAC-SHA256: what looks different isn't decoded at all.
+# Three parts in base64url, the last of the length of an HMAC-SHA256. Nothing else is decoded at all.
 _FORM = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{43}", re.ASCII)
-# What the gateway accepts as shop_secret.
+# The form of a shop_secret in the gateway's settings.
 _SECRET = re.compile(rf"[A-Za-z0-9._~+/=-]{{{MIN_SECRET_LENGTH},}}")
 # Paths that a server may read in another way than as they are written.
 _AMBIGUOUS = re.compile(r"//|/\.\.?(?:[/;]|\Z)|[\\%]")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any
+
+from waitroom.shop import ASGIMiddleware
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -25,6 +28,11 @@ async def app(scope: Message, receive: Receive, send: Send) -> None:
     else:
         pages = {"/stream": _stream, "/events": _events, "/next": _next, "/endless": _endless}
         await pages.get(scope["path"], _echo)(scope, receive, send)
+
+
+def guarded() -> ASGIMiddleware:
+    """The shop behind the middleware."""
+    return ASGIMiddleware(app, room="uvicorn", secrets=[os.environ["SHOP_SECRET"]], leave_alone=["/open"])
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

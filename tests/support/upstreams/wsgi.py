@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import parse_qs
+
+from waitroom.shop import WSGIMiddleware
 
 Environ = dict[str, Any]
 Start = Callable[[str, list[tuple[str, str]]], object]
@@ -17,6 +20,11 @@ def app(environ: Environ, start: Start) -> Iterable[bytes]:
     """Everything."""
     pages = {"/form": _form, "/stream": _stream}
     return pages.get(environ["PATH_INFO"], _echo)(environ, start)
+
+
+def guarded() -> WSGIMiddleware:
+    """The shop behind the middleware."""
+    return WSGIMiddleware(app, room="gunicorn", secrets=[os.environ["SHOP_SECRET"]], leave_alone=["/open"])
 
 
 def _form(environ: Environ, start: Start) -> Iterable[bytes]:
