@@ -16,11 +16,13 @@ from redis.asyncio import Redis
 
 from support.cli_runner import invoke
 from support.ports import free_port
+from support.upstreams.server import running_shop
 from waitroom.control.monitoring.gateways import GatewayInfo
 from waitroom.control.monitoring.store_watch import KEY, StoreWatch
 from waitroom.doctor.gather import gather_files, gather_store, gather_upstreams
 from waitroom.doctor.store_checks import check_store
 from waitroom.settings import RoomSettings, Settings, Webhook
+from waitroom.shop import ProofVerifier
 from waitroom.store.connection import connect
 
 STRONG = "mJ8Zr2vLq0TfXw5yKc7uNb"
@@ -28,7 +30,7 @@ STRONG = "mJ8Zr2vLq0TfXw5yKc7uNb"
 
 def settings(url: str | None, **changes: Any) -> Settings:
     rooms = (RoomSettings(name="shop", upstream=f"http://127.0.0.1:{free_port()}"),)
-    return Settings(rooms=rooms, **{"redis_url": url, "secrets": (STRONG,), **changes})
+    return Settings(**{"rooms": rooms, "redis_url": url, "secrets": (STRONG,), **changes})
 
 
 async def found(url: str | None, **changes: Any) -> list[str]:
@@ -118,6 +120,15 @@ async def test_a_shop_that_sends_a_line_without_end() -> None:
     assert one.failure == "its answer isn't HTTP"
 
 
+async def test_a_shop_that_requires_a_proof() -> None:
+    async with running_shop() as shop:
+        room = RoomSettings(name="sale", upstream=shop.address, shop_secret=STRONG + STRONG[::-1])
+        [one] = await gather_upstreams(Settings(rooms=(room,)))
+    assert one.status == 200
+    verifier = ProofVerifier(room="sale", secrets=[STRONG + STRONG[::-1]], via=["health"])
+    assert verifier.verify(shop.last("/").all("Waitroom-Proof"))
+
+
 @pytest.mark.parametrize(
     ("changes", "judged"),
     [
@@ -127,6 +138,7 @@ async def test_a_shop_that_sends_a_line_without_end() -> None:
         ({"secrets": (), "audit_key": STRONG}, True),
         ({"secrets": (), "accepted_audit_keys": (STRONG,)}, True),
         ({"secrets": (), "webhooks": (Webhook("https://hooks.example/secret-path"),)}, True),
+        ({"secrets": (), "rooms": (RoomSettings(name="shop", upstream="http://a:1", shop_secret=STRONG * 2),)}, True),
         ({"secrets_file": "/etc/waitroom/secrets"}, False),
         ({}, True),
     ],

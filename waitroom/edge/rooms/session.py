@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from waitroom.budgets import TokenBucket
@@ -80,7 +80,7 @@ class Session:
     networks: dict[str, float] | None = None
     confirming: bool = False
     prolonged: bool = False
-    proof: HeaderBlock = b""
+    proof: HeaderBlock = field(default=b"", repr=False)
     proven_at: float = 0.0
 
     def allows(self, request: Request, now: float) -> bool:
