@@ -17,6 +17,7 @@ from waitroom.drill.load.crowd import Crowd, Plan
 from waitroom.drill.load.visitor import Outcome, VisitorProfile
 from waitroom.drill.processes import ChildProcesses, ProcessFailedError
 from waitroom.drill.shop.app import Shop
+from waitroom.drill.shop.app import main as shop_main
 from waitroom.drill.shop.database import DatabaseThread, Pool
 
 FAKE_GATEWAY = Path(__file__).parents[1] / "support" / "fake_gateway.py"
@@ -481,3 +482,17 @@ async def test_the_shops_capacity_can_be_changed_only_directly(browser, shop):
         async with browser.post(f"{shop}/capacity?connections={wrong}") as answer:
             assert answer.status == 400
     assert (await stats(browser, shop))["capacity"] == 3
+
+
+def test_the_shop_refuses_to_start_with_a_secret_that_is_none(tmp_path, capsys):
+    secrets = tmp_path / "secrets"
+    secrets.write_text("hunter2\n")
+    options = ["--data", str(tmp_path / "shop.sqlite"), "--room", "shop"]
+    assert shop_main([*options, "--secrets-file", str(secrets)]) == 1
+    error = capsys.readouterr().err
+    assert "the shop can't start: secret 1 must have at least 32 characters" in error
+    assert "hunter2" not in error
+    assert shop_main([*options, "--secrets-file", str(tmp_path / "missing")]) == 1
+    with pytest.raises(SystemExit):
+        shop_main(options)
+    assert "must be given together" in capsys.readouterr().err
