@@ -107,7 +107,7 @@ def echo(message: Message) -> bytes:
 
 OURS = {
     *(b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id"),
-    *(b"waitroom-room", b"waitroom-session", b"waitroom-ticket", b"waitroom-pass"),
+    *(b"waitroom-room", b"waitroom-session", b"waitroom-ticket", b"waitroom-pass", b"waitroom-proof"),
 }
 HOPS = {
     *(b"connection", b"keep-alive", b"proxy-connection", b"te", b"upgrade", b"expect", b"proxy-authorization"),

@@ -14,21 +14,13 @@ from waitroom.edge.http.headers import set_cookie
 from waitroom.edge.http.message import Request, Response
 from waitroom.edge.outcomes import ExchangeOutcome, ForwardOutcome
 from waitroom.edge.proxy.exchange import ExchangeHooks, FailureText
+from waitroom.edge.rooms.proofs import VIA
 from waitroom.edge.rooms.room import Room
 from waitroom.edge.rooms.session import Session
 from waitroom.edge.rooms.sessions import Tunnel
 from waitroom.shop_commands import ShopCommand, parse_command
-from waitroom.shop.proof import Via
 
 MAX_LOGGED_COMMAND_BYTES: Final = 64
-# How requests counted under an outcome reach the shop. Only those with a session are admitted.
-_VIA: Final[dict[ForwardOutcome, Via]] = {
-    "admitted": "session",
-    "bypass": "bypass",
-    "transit": "without_pass",
-    "uncovered": "uncovered",
-    "without_pass": "without_pass",
-}
 
 
 class SessionTunnel(Tunnel):
@@ -117,7 +109,7 @@ class RoomForward(ExchangeHooks):
 
     def _add_proof(self) -> None:
         room = self._room
-        proof = room.proofs.header(self._session, _VIA[self._outcome], room.clock.unix())
+        proof = room.proofs.header(self._session, VIA[self._outcome], room.clock.unix())
         self.upstream_headers = self._unproven + proof
 
     def on_response(self, response: Response) -> tuple[HeaderBlock, bool]:

@@ -9,11 +9,20 @@ from typing import Final
 import jwt
 
 from waitroom.edge.http.fields import HeaderBlock
+from waitroom.edge.outcomes import ForwardOutcome
 from waitroom.edge.rooms.session import Session
 from waitroom.shop.proof import ALGORITHM, HEADER, ISSUER, LIFETIME_SECONDS, Via
 
 # Half of a proof's life: the other half is for requests on their way, and for clocks that differ.
 REUSE_SECONDS: Final = 60.0
+# How requests counted under an outcome reach the shop. Only those with a session are admitted.
+VIA: Final[dict[ForwardOutcome, Via]] = {
+    "admitted": "session",
+    "bypass": "bypass",
+    "transit": "without_pass",
+    "uncovered": "uncovered",
+    "without_pass": "without_pass",
+}
 
 
 class Proofs:

@@ -20,6 +20,7 @@ from waitroom.edge.http.fields import HeaderBlock
 from waitroom.edge.http.message import Request
 from waitroom.edge.outcomes import ForwardOutcome
 from waitroom.edge.rooms.bypass import Refusal
+from waitroom.edge.rooms.proofs import VIA
 from waitroom.edge.rooms.room import Room
 from waitroom.edge.rooms.router import Router
 from waitroom.edge.rooms.session import Session
@@ -152,7 +153,7 @@ class ForwardAuth:
         room = context.room
         if session is None:
             room.count(outcome)
-            _respond(context, room.room_header)
+            _respond(context, room.room_header + room.proof(VIA[outcome]))
         elif room.sessions.allow_request(session, room.clock.steady(), False):
             self._allow_now(context, session, outcome, headers)
         else:
@@ -182,6 +183,7 @@ class ForwardAuth:
             _, value = context.start_session(session.id, session.ends_at)
             headers = context.pass_cookie(session, value)
         room.count(outcome)
+        headers += room.proofs.header(session, "session", now)
         _respond(context, b"%bWaitroom-Session: %x\r\n%b" % (room.room_header, session.id, headers))
 
     def redirect_admitted(self, context: RequestContext, admitted: Admitted) -> None:
@@ -201,7 +203,7 @@ class ForwardAuth:
         open_ = room.view is not None and room.view.state in (RoomState.OPEN, RoomState.PAUSED)
         if room.preflights.take(neighbourhood(context.client.visitor), open_=open_, now=context.now):
             room.count("preflight")
-            _respond(context, room.room_header)
+            _respond(context, room.room_header + room.proof("preflight"))
         else:
             room.count("preflight_refused")
             self._responder.respond(context, self._responder.status(room, "unknown"))

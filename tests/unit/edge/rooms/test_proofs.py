@@ -183,3 +183,36 @@ def test_rooms_sign_with_their_own_secrets() -> None:
         assert claims(a)["aud"] == "shop"
         with pytest.raises(jwt.InvalidSignatureError):
             claims(b)
+
+
+CHECK = b"/.waitroom/check"
+PREFLIGHT = (b"Origin: https://a.example", b"Access-Control-Request-Method: PUT")
+
+
+@pytest.mark.parametrize(
+    ("view", "uri", "lines", "via"),
+    [
+        (BUSY, b"/sale/", (b"X-Forwarded-Method: GET",), "session"),
+        (BUSY, b"/hooks/pay", (b"X-Forwarded-Method: POST",), "bypass"),
+        (BUSY, b"/about", (b"X-Forwarded-Method: GET",), "uncovered"),
+        (QUIET, b"/sale/a.png", (b"X-Forwarded-Method: GET",), "without_pass"),
+        (PASSTHROUGH, b"/sale/a.png", (b"X-Forwarded-Method: GET",), "without_pass"),
+        (QUIET, b"/sale/a", (b"X-Forwarded-Method: OPTIONS", *PREFLIGHT), "preflight"),
+    ],
+)
+def test_the_answer_to_a_check_carries_the_proof(view: Any, uri: bytes, lines: tuple[bytes, ...], via: str) -> None:
+    settings: dict[str, Any] = {"shop_secret": SECRET, "paths": ("/sale/", "/hooks/"), "bypass": (RULE,)}
+    with World(view=view, trusted=("203.0.113.9",), **settings) as world:
+        cookies = (world.inside(),) if via == "session" else ()
+        got = world.ask(get(CHECK, b"X-Forwarded-Uri: " + uri, *lines, *cookies))
+        assert got.status == 200
+        assert proof(got)["via"] == via
+        assert proof(got).get("sub") == ("5a" if via == "session" else None)
+
+
+def test_a_refused_check_carries_no_proof() -> None:
+    with World(view=BUSY, trusted=("203.0.113.9",), shop_secret=SECRET) as world:
+        for answer in (b"status", b"redirect", b"page"):
+            got = world.ask(get(CHECK + b"?answer=" + answer, b"X-Forwarded-Uri: /", PAGE))
+            assert got.status != 200
+            assert b"Waitroom-Proof" not in got
