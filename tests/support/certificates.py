@@ -10,7 +10,7 @@ from support.gateway_process import needs
 NAME = "shop.test"
 
 
-def make_pair(folder: Path, name: str, *, expired: bool = False) -> tuple[Path, Path]:
+def make_pair(folder: Path, name: str, *, expired: bool = False, host: str = NAME) -> tuple[Path, Path]:
     """A self-signed certificate and its key, in files of their own."""
     openssl = needs("openssl")
     certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
@@ -18,7 +18,7 @@ def make_pair(folder: Path, name: str, *, expired: bool = False) -> tuple[Path, 
     def run(*arguments: str) -> None:
         subprocess.run([openssl, *arguments], cwd=folder, check=True, capture_output=True, timeout=30)
 
-    subject = ["-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{NAME}"]
+    subject = ["-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{host}"]
     new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", str(key), *subject]
     if not expired:
         run("req", "-x509", *new, "-days", "30", "-out", str(certificate))

@@ -66,8 +66,12 @@ async def eventually(
 
 
 def needs(program: str) -> str:
-    """The path of a program of the system's. Without it the test is skipped, or fails where CI is set."""
-    path = shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+    """The path of a program of the system's, or of a Python package's.
+
+    Without it the test is skipped, or fails where CI is set.
+    """
+    folders = (str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath), "/usr/sbin")
+    path = shutil.which(program, path=":".join(folders))
     if path is None:
         assert not os.environ.get("CI"), f"{program} is missing: install it"
         pytest.skip(f"{program} is missing")

@@ -1,0 +1,365 @@
+"""The same promises behind every proxy, in each of its modes, with the files in deploy/."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import pytest
+import pytest_asyncio
+
+from support.admin_client import Operator
+from support.gateway_process import Gateway, eventually
+from support.proxies import FRONTS, HOST, Behind, Front, Proxies, Proxy
+from support.upstreams.server import Seen, Shop, response
+from support.visitor_client import Answer, Wire
+from waitroom.queue.store import QueueStore
+from waitroom.tokens import Pass
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+
+ROOMS = [
+    {
+        "name": "shop",
+        "paths": ["/shop/"],
+        "rate_per_minute": 600_000,
+        "max_active": 10_000,
+        "without_pass_per_second": 100.0,
+        "bypass": [{"exact_paths": ["/shop/hook"], "methods": ["POST"]}],
+    },
+    {"name": "full", "paths": ["/full/"], "rate_per_minute": 600_000, "max_active": 1},
+]
+MEGABYTE = 1_000_000
+REDIRECTS = (301, 302, 303, 307, 308)
+MOST_HOPS = 6
+# Which proxies can remove single cookies, and drop headers that some shops take for others.
+KEEPS_COOKIES = ("traefik",)
+
+
+@pytest.fixture(params=FRONTS, ids=str)
+def front(request: pytest.FixtureRequest) -> Front:
+    return request.param
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def proxy(proxies: Proxies, front: Front) -> Proxy:
+    return await proxies.get(front)
+
+
+Comes = Callable[[str], Behind]
+
+
+@pytest.fixture
+def comes(gateway: Gateway, proxies: Proxies, proxy: Proxy) -> Comes:
+    """A new visitor of a room."""
+    return lambda room: Behind(gateway, room, host=HOST, http=proxies.http, proxy=proxy)
+
+
+async def follow(visitor: Behind, path: str, *, cookies: bool = True) -> Answer:
+    """Navigates as a browser does, redirects included; a client without cookies forgets them at each hop."""
+    for _ in range(MOST_HOPS):
+        answer = await visitor.navigate(path)
+        if not cookies:
+            visitor.cookies.clear()
+        if answer.status not in REDIRECTS:
+            return answer
+        path = _target(answer.headers["Location"])
+    raise AssertionError(f"still redirected: {path}")
+
+
+def _target(location: str) -> str:
+    parts = urlsplit(location)
+    return parts.path + (f"?{parts.query}" if parts.query else "")
+
+
+async def enter(visitor: Behind, path: str) -> Answer:
+    """Comes to a room with a free slot: is in the shop at once, at the address that was asked for."""
+    answer = await follow(visitor, path)
+    assert answer.status == 200, answer
+    assert answer.body == b"<p>The shop.\n"
+    assert visitor.pass_cookie in visitor.cookies
+    return answer
+
+
+async def enter_in_turn(visitor: Behind, path: str) -> None:
+    await eventually(lambda: enter(visitor, path))
+
+
+@asynccontextmanager
+async def inside(visitor: Behind, path: str) -> AsyncIterator[Behind]:
+    """The visitor in the shop, who leaves in the end."""
+    await enter_in_turn(visitor, path)
+    try:
+        yield visitor
+    finally:
+        await visitor.call("leave")
+
+
+def assert_refused(answer: Answer) -> None:
+    """A refusal for a program: JSON, and not a redirect that would lose a body."""
+    assert answer.status in (401, 429, 503), answer
+    assert answer.json
+
+
+def all_of(shop: Shop, path: str) -> list[Seen]:
+    return [one for one in shop.seen if one.path == path]
+
+
+async def test_a_newcomer_waits_is_called_and_goes_in(comes: Comes, front: Front, shop: Shop) -> None:
+    first, second = comes("full"), comes("full")
+    path = f"/full/{front}"
+    async with inside(first, f"{path}/first"):
+        waiting = await second.navigate(f"{path}?a=b&c=%20d")
+        assert waiting.status == (429 if front.asks and front.name != "nginx" else 503)
+        assert (waiting.is_page, waiting.state, waiting.page_position) == (True, "waiting", 1)
+        assert int(waiting.headers["Retry-After"]) > 0
+        assert "no-store" in waiting.headers["Cache-Control"]
+        place = second.ticket.place
+        assert (await second.navigate(path)).state == "waiting"
+        assert second.ticket.place == place
+        assert (await second.status())["state"] == "waiting"
+        assert_refused(await second.fetch(f"{path}/data"))
+        assert not [one for one in shop.seen if one.path.startswith(path) and "first" not in one.path]
+    await second.state("called")
+    async with inside(second, f"{path}?a=b&c=%20d"):
+        assert shop.last(path).target == f"{path}?a=b&c=%20d"
+
+
+async def test_every_kind_of_request_of_a_shopper(comes: Comes, front: Front, shop: Shop) -> None:
+    path = f"/shop/{front}/kinds"
+    visitor = comes("shop")
+    await enter(visitor, f"{path}/in")
+    visitor.cookies |= {"basket": "7", "after": "8"}
+    session = f"{visitor.pass_.session:x}"
+    shop.answers[path] = response(
+        b"fine\n", "Cache-Control: no-store", "Waitroom-Command: remaining=5", "Set-Cookie: a=1", "Set-Cookie: b=2"
+    )
+    body = bytes(range(250)) * (MEGABYTE // 250)
+
+    for method, sent in (("GET", None), ("POST", body), ("PUT", b"x"), ("DELETE", None), ("HEAD", None)):
+        answer = await visitor.fetch(f"{path}?x=%C3%A4&y=a+b", method, sent)
+        assert answer.status == 200, (method, answer)
+        assert answer.body == (b"" if method == "HEAD" else b"fine\n")
+        assert [line.partition(";")[0] for line in answer.cookie_lines if "waitroom" not in line] == ["a=1", "b=2"]
+        assert "Waitroom-Command" not in answer.headers
+        seen = shop.last(path)
+        assert (seen.method, seen.target, seen.body) == (method, f"{path}?x=%C3%A4&y=a+b", sent or b"")
+        assert (seen.one("Waitroom-Session"), seen.one("Waitroom-Room")) == (session, "shop")
+        assert (seen.one("Host"), seen.one("X-Forwarded-Host")) == (HOST, HOST)
+        assert seen.one("X-Forwarded-Proto") == "https"
+        # Envoy has its machine's address for a visitor on the same machine.
+        assert set((seen.one("X-Forwarded-For") or "").split(", ")) == {"127.0.0.1"} or front.name == "envoy"
+        cookies = {one.strip() for one in (seen.one("Cookie") or "").split(";")}
+        assert {"basket=7", "after=8"} <= cookies
+        assert not any(one.startswith("waitroom_") for one in cookies) or (front.asks and front.name in KEEPS_COOKIES)
+
+
+async def test_a_long_address(comes: Comes, front: Front, shop: Shop) -> None:
+    """Campaign parameters, or a search in a script that takes nine bytes for a character."""
+    path = f"/full/{front}/long"
+    query = "q=" + "%E0%A4%95" * 660
+    first, second = comes("full"), comes("full")
+    async with inside(first, f"{path}?{query}"):
+        assert shop.last(path).target == f"{path}?{query}"
+        assert (await second.navigate(f"{path}?{query}&second=1")).state == "waiting"
+    await second.state("called")
+    async with inside(second, f"{path}?{query}&second=1"):
+        assert shop.last(path).target == f"{path}?{query}&second=1"
+
+
+async def test_preflights_and_webhooks_need_no_pass(comes: Comes, front: Front, shop: Shop) -> None:
+    stranger = comes("shop")
+    path = f"/shop/{front}/preflight"
+    shop.answers[path] = response(b"", "Access-Control-Allow-Methods: PUT", "Access-Control-Max-Age: 60")
+    asks = {"Origin": "https://app.example", "Access_Control_Request_Method": "PUT"}
+
+    async def allowed() -> bool:
+        answer = await stranger.fetch(path, "OPTIONS", **asks)
+        assert answer.status in (200, 204), answer
+        return answer.headers["Access-Control-Allow-Methods"] == "PUT"
+
+    await eventually(allowed, every=0.5)  # a budget for all proxies together
+    assert shop.last(path).session is None
+
+    answer = await stranger.fetch("/shop/hook", "POST", b"paid=1", X_From=str(front))
+    assert answer.status == 200
+    seen = shop.last("/shop/hook")
+    assert (seen.one("X-From"), seen.method, seen.body) == (str(front), "POST", b"paid=1")
+    assert not seen.session
+    assert not stranger.cookies
+    assert_refused(await stranger.fetch(f"/shop/{front}/order", "POST", b"x=1"))
+    assert not all_of(shop, f"/shop/{front}/order")
+
+
+FORGED = {
+    "X-Forwarded-Uri": "/free",
+    "X-Original-URI": "/free",
+    "X-Original-URL": "/free",
+    "X-Rewrite-URL": "/free",
+    "X-Forwarded-Method": "OPTIONS",
+    "X-Original-Method": "OPTIONS",
+    "X-Forwarded-For": "6.6.6.6",
+    "Forwarded": "for=6.6.6.6;host=free.example",
+    "X-Forwarded-Proto": "http",
+    "Waitroom-Session": "deadbeef",
+    "Waitroom-Room": "vip",
+    "Waitroom-Proof": "e30.e30.",
+    "Waitroom-Anything": "x",
+    "Waitroom_Session": "deadbeef",
+}
+
+
+async def test_forged_headers_and_foreign_passes_are_worth_nothing(
+    comes: Comes, front: Front, shop: Shop, gateway: Gateway
+) -> None:
+    path = f"/shop/{front}/forged"
+    stranger, other, visitor = comes("shop"), comes("full"), comes("shop")
+    async with inside(other, f"/full/{front}/other"):
+        foreign = other.cookies[other.pass_cookie]
+    await enter(visitor, f"/shop/{front}/in")
+    good = visitor.cookies[visitor.pass_cookie]
+    forged = gateway.tokens("shop", "a secret of somebody else's").sign_pass(visitor.pass_)
+    for headers in (
+        *({name: value} for name, value in FORGED.items()),
+        *({"Waitroom-Pass": value} for value in (foreign, forged, good[:-1], "")),
+        *({"Cookie": f"{visitor.pass_cookie}={value}"} for value in (foreign, forged, good[:-1], "")),
+    ):
+        answer = await stranger.request("POST", path, {"Accept": "*/*", **headers}, b"x=1")
+        assert answer.status in (400, 401, 403, 429, 503), (headers, answer)
+        assert not stranger.cookies
+    assert not all_of(shop, path)
+
+    for name, value in FORGED.items():
+        answer = await visitor.request("POST", path, {"Accept": "*/*", name: value}, b"x=1")
+        assert answer.status == 200, (name, answer)
+        seen = shop.seen.pop()
+        assert seen.path == path
+        assert seen.session == f"{visitor.pass_.session:x}"
+        assert value not in [one for _, one in seen.headers], name
+
+
+async def test_the_check_is_not_for_visitors(comes: Comes, front: Front) -> None:
+    visitor = comes("shop")
+    await enter(visitor, f"/shop/{front}/in")
+    for path in (
+        *("/.waitroom/check", "/.waitroom/check?answer=page", "/.waitroom/check/shop/x", "/.waitroom/%63heck"),
+        *("/.waitroom/./check", "/x/../.waitroom/check", "//.waitroom/check", "/.waitroom//check"),
+    ):
+        answer = await visitor.fetch(path, X_Forwarded_Uri="/shop/x", X_Forwarded_Method="GET")
+        assert answer.status in (*REDIRECTS, 400, 404), (path, answer)
+        assert "Waitroom-Session" not in answer.headers
+
+
+async def test_a_websocket_needs_a_pass(comes: Comes, front: Front, shop: Shop, proxies: Proxies) -> None:
+    path = f"/shop/{front}/socket"
+    visitor = comes("shop")
+    await enter(visitor, f"/shop/{front}/in")
+
+    async def echo(_: Seen, writer: asyncio.StreamWriter) -> None:
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nhello"
+        )
+
+    shop.answers[path] = echo
+    head = (
+        f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    )
+    assert visitor.proxy is not None
+    for cookie, status in ((f"Cookie: {visitor.pass_cookie}={visitor.cookies[visitor.pass_cookie]}\r\n", 101), ("", 0)):
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", visitor.proxy.port, ssl=proxies.tls, server_hostname=HOST
+        )
+        wire = Wire(reader, writer)
+        try:
+            await wire.send(f"{head}{cookie}\r\n".encode())
+            got, _ = await wire.head()
+            if status:
+                assert got == status
+                assert await reader.readexactly(5) == b"hello"
+                assert shop.last(path).session == f"{visitor.pass_.session:x}"
+            else:
+                assert got in (401, 429, 503)
+                assert len(all_of(shop, path)) == 1
+        finally:
+            writer.transport.abort()
+
+
+async def test_a_pass_older_than_its_end_is_good_while_the_session_lasts(
+    comes: Comes, front: Front, shop: Shop, gateway: Gateway
+) -> None:
+    """As where the proxy loses renewed passes: the order of somebody active must not be lost."""
+    path = f"/shop/{front}/old"
+    shop.answers[path] = response(b"fine\n", "Cache-Control: private, no-store")
+    async with gateway.store() as redis:
+        session = (await QueueStore(redis, "shop").join(1)).first_place
+    now = int(time.time())
+    old = Pass(session, now - 5, now + 3600)
+    visitor = comes("shop")
+    visitor.cookies[visitor.pass_cookie] = gateway.tokens("shop").sign_pass(old)
+    answer = await visitor.navigate(path, "POST", b"order=1")
+    assert answer.status == 200, answer
+    assert (shop.last(path).body, shop.last(path).session) == (b"order=1", f"{session:x}")
+    assert visitor.pass_.session == session
+    assert visitor.pass_.expires_at > now, "renewed"
+
+
+async def test_a_session_ended_by_an_operator_is_out(comes: Comes, front: Front, shop: Shop, gateway: Gateway) -> None:
+    path = f"/shop/{front}/ended"
+    visitor = comes("shop")
+    await enter(visitor, path)
+    operator = Operator(gateway, "shop")
+    assert (await operator.end_session(f"{visitor.pass_.session:x}")).status == 204
+
+    async def refused() -> bool:
+        answer = await visitor.fetch(path, "POST", b"x=1")
+        assert answer.status in (401, 429, 503), answer
+        return True
+
+    await eventually(refused, seconds=10)
+    reached = len(shop.seen)
+    assert_refused(await visitor.fetch(path, "POST", b"x=1"))
+    assert len(shop.seen) == reached
+
+
+async def test_a_client_without_cookies_comes_to_an_end(comes: Comes, front: Front, gateway: Gateway) -> None:
+    client = comes("shop")
+    joined = await gateway.total("shop")
+    answer = await follow(client, f"/shop/{front}/without-cookies", cookies=False)
+    assert answer.status not in REDIRECTS
+    assert await gateway.total("shop") - joined <= 1
+
+
+async def test_without_the_gateway_the_shop_gets_nothing(
+    comes: Comes, front: Front, shop: Shop, gateway: Gateway
+) -> None:
+    visitor = comes("shop")
+    if gateway.process is not None and gateway.process.returncode is None:
+        await gateway.stop()
+    reached = len(shop.seen)
+    for answer in (
+        await visitor.navigate(f"/shop/{front}/down"),
+        await visitor.fetch(f"/shop/{front}/down", "POST", b"x=1"),
+        await visitor.navigate("/free"),
+    ):
+        assert answer.status == DOWN[front.name, front.mode], answer
+    assert len(shop.seen) == reached
+
+
+# The status while the gateway is down, as the comments in the files and the docs say.
+DOWN = {
+    ("nginx", "plain"): 502,
+    ("nginx", "forward-auth"): 500,
+    ("haproxy", "plain"): 503,
+    ("haproxy", "forward-auth"): 503,
+    ("caddy", "plain"): 502,
+    ("caddy", "forward-auth"): 502,
+    ("traefik", "plain"): 502,
+    ("traefik", "forward-auth"): 500,
+    ("envoy", "plain"): 503,
+    ("envoy", "forward-auth"): 503,
+}
