@@ -209,7 +209,10 @@ FORGED = {
     "Waitroom-Proof": "e30.e30.",
     "Waitroom-Anything": "x",
     "Waitroom_Session": "deadbeef",
+    "X_Forwarded_For": "6.6.6.6",
 }
+# Some spellings of a covered path; a proxy may take them for addresses of the gateway.
+SPELLED = ("/.waitroom/../{}", "/.waitroom/%2e%2e/{}", "/.waitroom/..%2f{}", "/.waitroom/x/..;/../{}", "/.waitroom/check/../../{}")
 
 
 async def test_forged_headers_and_foreign_passes_are_worth_nothing(
@@ -230,7 +233,9 @@ async def test_forged_headers_and_foreign_passes_are_worth_nothing(
         answer = await stranger.request("POST", path, {"Accept": "*/*", **headers}, b"x=1")
         assert answer.status in (400, 401, 403, 429, 503), (headers, answer)
         assert not stranger.cookies
-    assert not all_of(shop, path)
+    for spelled in SPELLED:
+        await stranger.fetch(spelled.format(path[1:]), "POST", b"x=1")
+    assert not [one for one in shop.seen if one.path.endswith(path[1:])]
 
     for name, value in FORGED.items():
         answer = await visitor.request("POST", path, {"Accept": "*/*", name: value}, b"x=1")
@@ -249,7 +254,7 @@ async def test_the_check_is_not_for_visitors(comes: Comes, front: Front) -> None
         *("/.waitroom/./check", "/x/../.waitroom/check", "//.waitroom/check", "/.waitroom//check"),
     ):
         answer = await visitor.fetch(path, X_Forwarded_Uri="/shop/x", X_Forwarded_Method="GET")
-        assert answer.status in (*REDIRECTS, 400, 404), (path, answer)
+        assert answer.status in (*REDIRECTS, 400, 404) or answer.body == b"<p>The shop.\n", (path, answer)
         assert "Waitroom-Session" not in answer.headers
 
 

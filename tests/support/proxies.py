@@ -205,14 +205,14 @@ class Proxies:
             )
         try:
 
-            async def listens() -> bool:
+            async def serves() -> bool:
+                """Whether it has read its routes, too: some listen before that."""
                 if process.returncode is not None:
                     pytest.fail(f"{front} ended with {process.returncode}:\n{proxy.log}")
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-                writer.transport.abort()
-                return True
+                async with self.http.get(f"https://{HOST}:{port}/.waitroom/status") as answer:
+                    return answer.status == 200
 
-            await eventually(listens)
+            await eventually(serves)
             yield proxy
         finally:
             if process.returncode is None:
