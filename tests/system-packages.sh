@@ -4,7 +4,7 @@
 set -eu
 
 missing=""
-for pair in chromium:chromium redis-server:redis-server nginx:nginx curl:curl openssl:openssl haproxy:haproxy wrk:wrk \
+for pair in chromium:chromium redis-server:redis-server nginx:nginx curl:curl openssl:openssl haproxy:haproxy caddy:caddy wrk:wrk \
         cc:build-essential promtool:prometheus php:php-cli systemd-analyze:systemd; do
     command -v "${pair%%:*}" >/dev/null 2>&1 || [ -x "/usr/sbin/${pair%%:*}" ] || missing="$missing ${pair##*:}"
 done
