@@ -11,7 +11,7 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import nan
@@ -78,6 +78,7 @@ class Bench:
             parts: Mapping[str, Callable[[], None]] = {
                 "memory": lambda: self._memory(shop, nginx),
                 "admitted": lambda: self._admitted(shop, nginx, haproxy),
+                "forward-auth": lambda: self._forward_auth(shop, nginx),
                 "waiting": lambda: self._waiting(shop, nginx, haproxy),
                 "length": lambda: self._length(shop),
                 "drip": lambda: self._drip(shop, nginx),
@@ -90,9 +91,18 @@ class Bench:
 
     @contextmanager
     def _waitroom(
-        self, name: str, shop: Server, *, max_active: int = 1, workers: int = 1, pinned: bool = True
+        self,
+        name: str,
+        shop: Server,
+        *,
+        max_active: int = 1,
+        workers: int = 1,
+        pinned: bool = True,
+        trusted_proxies: Sequence[str] = (),
     ) -> Iterator[Gateway]:
-        with self._field.waitroom(name, shop, max_active=max_active, workers=workers, pinned=pinned) as gateway:
+        with self._field.waitroom(
+            name, shop, max_active=max_active, workers=workers, pinned=pinned, trusted_proxies=trusted_proxies
+        ) as gateway:
             yield gateway
             self.warnings += [f"{name}: {line}" for line in gateway.warnings()]
 
@@ -140,6 +150,17 @@ class Bench:
                 )
             per_second = LOAD_SHARE * median(sample.figures.per_second for sample in samples["Waitroom"])
             self._added_latency(per_second, Workload(work.path, NAVIGATION, passes[:1]), shop, nginx, haproxy, gateway)
+
+    def _forward_auth(self, shop: Server, nginx: Server) -> None:
+        """Admitted requests through nginx that asks Waitroom, against nginx alone; CPU time of all processes."""
+        with (
+            self._waitroom("asked", shop, max_active=ADMITTED + 10, trusted_proxies=("127.0.0.1",)) as gateway,
+            self._field.nginx_asking(shop, gateway) as asking,
+        ):
+            work = Workload("/concerts/autumn/", NAVIGATION, [self._admit(gateway) for _ in range(ADMITTED)])
+            samples = self._interleave({"nginx": (nginx, work), "Waitroom": (asking, work)})
+            what = "admitted request, nginx with auth_request, CPU of all processes"
+            self._compare_with_nginx("forward-auth", what, samples, 0.2, 0.3)
 
     def _admit(self, gateway: Gateway) -> str:
         """Sends a newcomer's navigation to a room with free slots; returns the pass."""

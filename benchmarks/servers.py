@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -159,6 +160,30 @@ class Testbed:
             yield server
 
     @contextlib.contextmanager
+    def nginx_asking(self, shop: Server, gateway: Gateway) -> Iterator[Server]:
+        """Debian's nginx in front of the shop, which asks Waitroom about each request, as in deploy/nginx.
+
+        The CPU time of all processes counts: nginx, the edge workers, the control process and the store.
+        """
+        location = f"""proxy_http_version 1.1; proxy_set_header Connection "";
+        location / {{ auth_request /.waitroom/check; auth_request_set $session $upstream_http_waitroom_session;
+            proxy_set_header Connection ""; proxy_set_header Host $host; proxy_set_header Waitroom-Session $session;
+            proxy_max_temp_file_size 0; proxy_pass http://shop; }}
+        location /.waitroom/check {{ internal; proxy_pass http://waitroom; proxy_pass_request_body off;
+            proxy_set_header Content-Length ""; proxy_set_header Connection ""; proxy_set_header Host $host;
+            proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Proto $scheme;
+            proxy_set_header X-Forwarded-Host $host; proxy_set_header X-Forwarded-Method $request_method;
+            proxy_set_header X-Forwarded-Uri $request_uri; }}
+        location = /.waitroom/status {{ default_type application/json; return 200 '{STATUS}'; }}"""
+        upstreams = "".join(
+            f"upstream {name} {{ server 127.0.0.1:{port}; keepalive 128; keepalive_requests 1000000000; }}"
+            for name, port in (("shop", shop.port), ("waitroom", gateway.port))
+        )
+        with self._nginx("nginx-asking", free_port(), location, self.tested, upstreams) as server:
+            pids = (*server.pids, *gateway.pids, *gateway.control, *gateway.store)
+            yield Server("nginx asking Waitroom", server.port, pids)
+
+    @contextlib.contextmanager
     def haproxy(self, shop: Server) -> Iterator[Server]:
         """Debian's HAProxy in front of the shop, also with a static response."""
         port = free_port()
@@ -187,7 +212,14 @@ backend shop
 
     @contextlib.contextmanager
     def waitroom(
-        self, name: str, shop: Server, *, max_active: int = 1, workers: int = 1, pinned: bool = True
+        self,
+        name: str,
+        shop: Server,
+        *,
+        max_active: int = 1,
+        workers: int = 1,
+        pinned: bool = True,
+        trusted_proxies: Sequence[str] = (),
     ) -> Iterator[Gateway]:
         """Waitroom with a room that nobody leaves and, once it is full, nobody enters.
 
@@ -204,6 +236,7 @@ data_dir = "{home / "data"}"
 secrets = ["{SECRET}"]
 client_connections_per_address = 20000
 grace_seconds = 2
+trusted_proxies = {json.dumps(trusted_proxies)}
 
 [[rooms]]
 name = "{ROOM}"

@@ -212,7 +212,13 @@ FORGED = {
     "X_Forwarded_For": "6.6.6.6",
 }
 # Some spellings of a covered path; a proxy may take them for addresses of the gateway.
-SPELLED = ("/.waitroom/../{}", "/.waitroom/%2e%2e/{}", "/.waitroom/..%2f{}", "/.waitroom/x/..;/../{}", "/.waitroom/check/../../{}")
+SPELLED = (
+    "/.waitroom/../{}",
+    "/.waitroom/%2e%2e/{}",
+    "/.waitroom/..%2f{}",
+    "/.waitroom/x/..;/../{}",
+    "/.waitroom/check/../../{}",
+)
 
 
 async def test_forged_headers_and_foreign_passes_are_worth_nothing(
