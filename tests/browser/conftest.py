@@ -24,7 +24,7 @@ expect.set_options(timeout=PATIENCE_MS)
 
 HERE = Path(__file__).parent
 # Rooms of a gateway under test are told apart by their hosts.
-ARGUMENTS = ["--no-sandbox", "--host-resolver-rules=MAP *.test 127.0.0.1"]
+ARGUMENTS = ["--no-sandbox", "--host-resolver-rules=MAP *.test 127.0.0.1,MAP shop.example 127.0.0.1"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,14 +6,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
 
 from support.admin_client import Operator
 from support.gateway_process import Gateway, eventually
-from support.proxies import FRONTS, HOST, Behind, Front, Proxies, Proxy
+from support.proxies import FRONTS, HOST, REDIRECTS, Behind, Front, Proxies, Proxy
 from support.upstreams.server import Seen, Shop, response
 from support.visitor_client import Answer, Wire
 from waitroom.queue.store import QueueStore
@@ -34,8 +33,6 @@ ROOMS = [
     {"name": "short", "paths": ["/short/"], "rate_per_minute": 600_000, "max_active": 1000, "session_seconds": 60},
 ]
 MEGABYTE = 1_000_000
-REDIRECTS = (301, 302, 303, 307, 308)
-MOST_HOPS = 6
 # The proxies that can't remove single cookies, or headers by a part of their names.
 KEEPS_COOKIES = ("traefik",)
 KEEPS_UNKNOWN = ("nginx",)
@@ -61,40 +58,10 @@ def comes(gateway: Gateway, proxies: Proxies, proxy: Proxy) -> Comes:
     return lambda room: Behind(gateway, room, host=HOST, http=proxies.http, proxy=proxy)
 
 
-async def follow(visitor: Behind, path: str, *, cookies: bool = True) -> Answer:
-    """Navigates as a browser does, redirects included; a client without cookies forgets them at each hop."""
-    for _ in range(MOST_HOPS):
-        answer = await visitor.navigate(path)
-        if not cookies:
-            visitor.cookies.clear()
-        if answer.status not in REDIRECTS:
-            return answer
-        path = _target(answer.headers["Location"])
-    raise AssertionError(f"still redirected: {path}")
-
-
-def _target(location: str) -> str:
-    parts = urlsplit(location)
-    return parts.path + (f"?{parts.query}" if parts.query else "")
-
-
-async def enter(visitor: Behind, path: str) -> Answer:
-    """Comes to a room with a free slot: is in the shop at once, at the address that was asked for."""
-    answer = await follow(visitor, path)
-    assert answer.status == 200, answer
-    assert answer.body == b"<p>The shop.\n"
-    assert visitor.pass_cookie in visitor.cookies
-    return answer
-
-
-async def enter_in_turn(visitor: Behind, path: str) -> None:
-    await eventually(lambda: enter(visitor, path))
-
-
 @asynccontextmanager
 async def inside(visitor: Behind, path: str) -> AsyncIterator[Behind]:
     """The visitor in the shop, who leaves in the end."""
-    await enter_in_turn(visitor, path)
+    await visitor.is_let_in(path)
     try:
         yield visitor
     finally:
@@ -134,7 +101,9 @@ async def test_a_newcomer_waits_is_called_and_goes_in(comes: Comes, front: Front
 async def test_every_kind_of_request_of_a_shopper(comes: Comes, front: Front, shop: Shop) -> None:
     path = f"/shop/{front}/kinds"
     visitor = comes("shop")
-    await enter(visitor, f"{path}/in")
+    await visitor.is_let_in(f"{path}/in")
+    removes_cookies = not front.asks or front.name not in KEEPS_COOKIES
+    assert shop.last(f"{path}/in").one("Cookie") is None or not removes_cookies
     visitor.cookies |= {"basket": "7", "after": "8"}
     session = f"{visitor.pass_.session:x}"
     shop.answers[path] = response(
@@ -157,7 +126,7 @@ async def test_every_kind_of_request_of_a_shopper(comes: Comes, front: Front, sh
         assert set((seen.one("X-Forwarded-For") or "").split(", ")) == {"127.0.0.1"} or front.name == "envoy"
         cookies = {one.strip() for one in (seen.one("Cookie") or "").split(";")}
         assert {"basket=7", "after=8"} <= cookies
-        assert not any(one.startswith("waitroom_") for one in cookies) or (front.asks and front.name in KEEPS_COOKIES)
+        assert not any(one.startswith("waitroom_") for one in cookies) or not removes_cookies
 
 
 async def test_a_long_address(comes: Comes, front: Front, shop: Shop) -> None:
@@ -213,6 +182,7 @@ FORGED = {
     "Waitroom-Anything": "x",
     "Waitroom_Session": "deadbeef",
     "X_Forwarded_For": "6.6.6.6",
+    "X_Original_URL": "/free",
 }
 # Some spellings of a covered path; a proxy may take them for addresses of the gateway.
 SPELLED = (
@@ -231,7 +201,7 @@ async def test_forged_headers_and_foreign_passes_are_worth_nothing(
     stranger, other, visitor = comes("shop"), comes("full"), comes("shop")
     async with inside(other, f"/full/{front}/other"):
         foreign = other.cookies[other.pass_cookie]
-    await enter(visitor, f"/shop/{front}/in")
+    await visitor.is_let_in(f"/shop/{front}/in")
     good = visitor.cookies[visitor.pass_cookie]
     forged = gateway.tokens("shop", "a secret of somebody else's").sign_pass(visitor.pass_)
     for headers in (
@@ -259,7 +229,7 @@ async def test_forged_headers_and_foreign_passes_are_worth_nothing(
 
 async def test_the_check_is_not_for_visitors(comes: Comes, front: Front) -> None:
     visitor = comes("shop")
-    await enter(visitor, f"/shop/{front}/in")
+    await visitor.is_let_in(f"/shop/{front}/in")
     for path in (
         *("/.waitroom/check", "/.waitroom/check?answer=page", "/.waitroom/check/shop/x", "/.waitroom/%63heck"),
         *("/.waitroom/./check", "/x/../.waitroom/check", "//.waitroom/check", "/.waitroom//check"),
@@ -272,7 +242,7 @@ async def test_the_check_is_not_for_visitors(comes: Comes, front: Front) -> None
 async def test_a_websocket_needs_a_pass(comes: Comes, front: Front, shop: Shop, proxies: Proxies) -> None:
     path = f"/shop/{front}/socket"
     visitor = comes("shop")
-    await enter(visitor, f"/shop/{front}/in")
+    await visitor.is_let_in(f"/shop/{front}/in")
 
     async def echo(_: Seen, writer: asyncio.StreamWriter) -> None:
         writer.write(
@@ -325,33 +295,31 @@ async def test_a_pass_older_than_its_end_is_good_while_the_session_lasts(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("keeps", [True, False], ids=["keeps passes", "loses passes"])
-async def test_active_shoppers_stay_for_ten_session_lengths(
-    gateway: Gateway, proxies: Proxies, shop: Shop, keeps: bool
-) -> None:
-    """A fetch every few seconds, and an order now and then; behind all proxies at the same time."""
+async def test_active_shoppers_stay_for_ten_session_lengths(gateway: Gateway, proxies: Proxies, shop: Shop) -> None:
+    """A fetch every few seconds and an order now and then, behind all proxies, also where renewed passes are lost."""
 
-    async def shops(front: Front) -> None:
+    async def goes_shopping(front: Front, keeps_passes: bool) -> None:
         visitor = Behind(gateway, "short", host=HOST, http=proxies.http, proxy=await proxies.get(front))
-        path = f"/short/{front}/{keeps}"
-        await enter(visitor, path)
-        cookies = dict(visitor.cookies)
-        session = visitor.pass_.session
-        end = time.monotonic() + 60 * SESSION_LENGTHS
-        number = 0
+        path = f"/short/{front}/{keeps_passes}"
+        await visitor.is_let_in(path)
+        first, session = dict(visitor.cookies), visitor.pass_.session
+        end, number = time.monotonic() + 60 * SESSION_LENGTHS, 0
         while time.monotonic() < end:
             await asyncio.sleep(FETCH_SECONDS)  # the time itself is what is tested
             number += 1
-            visitor.cookies = visitor.cookies if keeps else dict(cookies)
+            visitor.cookies = visitor.cookies if keeps_passes else dict(first)
             body = b"order=%d" % number if number % 5 == 0 else None
             answer = await visitor.fetch(path, "GET" if body is None else "POST", body)
-            assert answer.status == 200, (front, number, answer)
+            assert answer.status == 200, (front, keeps_passes, number, answer)
             seen = shop.last(path)
-            assert (seen.session, seen.body) == (f"{session:x}", body or b""), (front, number)
+            assert (seen.session, seen.body) == (f"{session:x}", body or b""), (front, keeps_passes, number)
 
+    for front in FRONTS:
+        await proxies.get(front)
     async with asyncio.TaskGroup() as tasks:
         for front in FRONTS:
-            tasks.create_task(shops(front))
+            for keeps_passes in (True, False):
+                tasks.create_task(goes_shopping(front, keeps_passes))
 
 
 async def test_nginx_buffers_the_whole_body_before_it_forwards_a_request(
@@ -377,7 +345,7 @@ async def test_nginx_buffers_the_whole_body_before_it_forwards_a_request(
 async def test_a_session_ended_by_an_operator_is_out(comes: Comes, front: Front, shop: Shop, gateway: Gateway) -> None:
     path = f"/shop/{front}/ended"
     visitor = comes("shop")
-    await enter(visitor, path)
+    await visitor.is_let_in(path)
     operator = Operator(gateway, "shop")
     assert (await operator.end_session(f"{visitor.pass_.session:x}")).status == 204
 
@@ -395,7 +363,7 @@ async def test_a_session_ended_by_an_operator_is_out(comes: Comes, front: Front,
 async def test_a_client_without_cookies_comes_to_an_end(comes: Comes, front: Front, gateway: Gateway) -> None:
     client = comes("shop")
     joined = await gateway.total("shop")
-    answer = await follow(client, f"/shop/{front}/without-cookies", cookies=False)
+    answer = await client.follow(f"/shop/{front}/without-cookies", keeps_cookies=False)
     assert answer.status not in REDIRECTS
     assert await gateway.total("shop") - joined <= 1
 

@@ -9,6 +9,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -19,13 +20,15 @@ from support.gateway_process import Gateway, eventually, needs
 from support.nginx import nginx_command
 from support.ports import free_port
 from support.upstreams.server import Shop
-from support.visitor_client import Visitor
+from support.visitor_client import Answer, Visitor
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 HOST = "shop.example"
 # Waitroom, and the shop.
 GATEWAY, SHOP = "127.0.0.1:8080", "127.0.0.1:3000"
 
+REDIRECTS = (301, 302, 303, 307, 308)
+MOST_HOPS = 6
 END_SECONDS = 5.0  # then it is killed
 
 # In order: the folder, the addresses and paths to replace. Returns the command.
@@ -249,7 +252,7 @@ async def running_proxies(folder: Path, gateway: Gateway, shop: Shop) -> AsyncIt
 
 @dataclass
 class Behind(Visitor):
-    """A visitor whom a proxy meets first."""
+    """A visitor whom a proxy meets first, with a browser that follows redirects."""
 
     proxy: Proxy | None = None
 
@@ -257,3 +260,26 @@ class Behind(Visitor):
     def origin(self) -> str:
         assert self.proxy is not None
         return f"https://{HOST}:{self.proxy.port}"
+
+    async def follow(self, path: str, *, keeps_cookies: bool = True) -> Answer:
+        """Goes to a page, and wherever that leads.
+
+        Raises:
+            AssertionError: it leads on and on.
+        """
+        for _ in range(MOST_HOPS):
+            answer = await self.navigate(path)
+            if not keeps_cookies:
+                self.cookies.clear()
+            if answer.status not in REDIRECTS:
+                return answer
+            parts = urlsplit(answer.headers["Location"])
+            path = parts.path + (f"?{parts.query}" if parts.query else "")
+        raise AssertionError(f"still redirected: {path}")
+
+    async def goes_in(self, path: str = "/") -> Answer:
+        """Comes once and is let in, at the address that was asked for."""
+        answer = await self.follow(path)
+        assert answer.status == 200, answer
+        assert self.pass_cookie in self.cookies
+        return answer
