@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -16,14 +17,17 @@ from support.proxies import FRONTS, HOST, REDIRECTS, Behind, Front, Proxies, Pro
 from support.upstreams.server import Seen, Shop, response
 from support.visitor_client import Answer, Wire
 from waitroom.queue.store import QueueStore
+from waitroom.shop import ProofVerifier
 from waitroom.tokens import Pass
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
+SECRET = "shared-by-the-gateway-and-the-shop-of-these-tests"
 ROOMS = [
     {
         "name": "shop",
         "paths": ["/shop/"],
+        "shop_secret": SECRET,
         "rate_per_minute": 600_000,
         "max_active": 10_000,
         "without_pass_per_second": 100.0,
@@ -78,6 +82,11 @@ def all_of(shop: Shop, path: str) -> list[Seen]:
     return [one for one in shop.seen if one.path == path]
 
 
+def proven(seen: Seen) -> dict[str, Any]:
+    """The claims of the proof that reached the shop."""
+    return ProofVerifier(room="shop", secrets=[SECRET]).verify(seen.all("Waitroom-Proof"))
+
+
 async def test_a_newcomer_waits_is_called_and_goes_in(comes: Comes, front: Front, shop: Shop) -> None:
     first, second = comes("full"), comes("full")
     path = f"/full/{front}"
@@ -120,6 +129,7 @@ async def test_every_kind_of_request_of_a_shopper(comes: Comes, front: Front, sh
         seen = shop.last(path)
         assert (seen.method, seen.target, seen.body) == (method, f"{path}?x=%C3%A4&y=a+b", sent or b"")
         assert (seen.one("Waitroom-Session"), seen.one("Waitroom-Room")) == (session, "shop")
+        assert proven(seen)["sub"] == session
         assert (seen.one("Host"), seen.one("X-Forwarded-Host")) == (HOST, HOST)
         assert seen.one("X-Forwarded-Proto") == "https"
         # Envoy has its machine's address for a visitor on the same machine.
@@ -161,6 +171,7 @@ async def test_preflights_and_webhooks_need_no_pass(comes: Comes, front: Front, 
     seen = shop.last("/shop/hook")
     assert (seen.one("X-From"), seen.method, seen.body) == (str(front), "POST", b"paid=1")
     assert not seen.session
+    assert proven(seen)["via"] == "bypass"
     assert not stranger.cookies
     assert_refused(await stranger.fetch(f"/shop/{front}/order", "POST", b"x=1"))
     assert not all_of(shop, f"/shop/{front}/order")
@@ -223,7 +234,7 @@ async def test_forged_headers_and_foreign_passes_are_worth_nothing(
         assert answer.status == 200, (name, answer)
         seen = shop.seen.pop()
         assert seen.path == path
-        assert seen.session == f"{visitor.pass_.session:x}"
+        assert seen.session == proven(seen)["sub"] == f"{visitor.pass_.session:x}"
         assert value not in [one for _, one in seen.headers], name
 
 
