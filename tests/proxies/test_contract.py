@@ -40,6 +40,8 @@ MEGABYTE = 1_000_000
 # The proxies that can't remove single cookies, or headers by a part of their names.
 KEEPS_COOKIES = ("traefik",)
 KEEPS_UNKNOWN = ("nginx",)
+# Those that renew passes on every response, whatever it says about caches.
+RENEWS_ON_ALL = ("traefik",)
 SESSION_LENGTHS, FETCH_SECONDS = 10, 5.0
 
 
@@ -243,6 +245,7 @@ async def test_the_check_is_not_for_visitors(comes: Comes, front: Front) -> None
     await visitor.is_let_in(f"/shop/{front}/in")
     for path in (
         *("/.waitroom/check", "/.waitroom/check?answer=page", "/.waitroom/check/shop/x", "/.waitroom/%63heck"),
+        *("/.waitroom/check;answer=page", "/.waitroom/check;answer=page/shop/x"),
         *("/.waitroom/./check", "/x/../.waitroom/check", "//.waitroom/check", "/.waitroom//check"),
     ):
         answer = await visitor.fetch(path, X_Forwarded_Uri="/shop/x", X_Forwarded_Method="GET")
@@ -286,23 +289,41 @@ async def test_a_websocket_needs_a_pass(comes: Comes, front: Front, shop: Shop, 
             writer.transport.abort()
 
 
+async def with_an_old_pass(visitor: Behind) -> int:
+    """Gives a visitor a pass older than its end, of a session that lasts and that the worker doesn't know."""
+    async with visitor.gateway.store() as redis:
+        session = (await QueueStore(redis, visitor.room).join(1)).first_place
+    now = int(time.time())
+    old = visitor.gateway.tokens(visitor.room).sign_pass(Pass(session, now - 5, now + 3600))
+    visitor.cookies[visitor.pass_cookie] = old
+    return session
+
+
 async def test_a_pass_older_than_its_end_is_good_while_the_session_lasts(
-    comes: Comes, front: Front, shop: Shop, gateway: Gateway
+    comes: Comes, front: Front, shop: Shop
 ) -> None:
     """As where the proxy loses renewed passes: the order of somebody active must not be lost."""
     path = f"/shop/{front}/old"
     shop.answers[path] = response(b"fine\n", "Cache-Control: private, no-store")
-    async with gateway.store() as redis:
-        session = (await QueueStore(redis, "shop").join(1)).first_place
-    now = int(time.time())
-    old = Pass(session, now - 5, now + 3600)
     visitor = comes("shop")
-    visitor.cookies[visitor.pass_cookie] = gateway.tokens("shop").sign_pass(old)
+    session = await with_an_old_pass(visitor)
     answer = await visitor.navigate(path, "POST", b"order=1")
     assert answer.status == 200, answer
     assert (shop.last(path).body, shop.last(path).session) == (b"order=1", f"{session:x}")
     assert visitor.pass_.session == session
-    assert visitor.pass_.expires_at > now, "renewed"
+    assert visitor.pass_.expires_at > time.time(), "renewed"
+
+
+async def test_no_cache_may_store_a_response_with_a_renewed_pass(comes: Comes, front: Front, shop: Shop) -> None:
+    path = f"/shop/{front}/cached"
+    for lines in (("Cache-Control: max-age=60",), (), ("Cache-Control: private", "CDN-Cache-Control: max-age=60")):
+        shop.answers[path] = response(b"fine\n", *lines)
+        visitor = comes("shop")
+        session = await with_an_old_pass(visitor)
+        answer = await visitor.navigate(path)
+        assert (answer.status, shop.last(path).session) == (200, f"{session:x}")
+        stored = "no-store" not in answer.headers.get("Cache-Control", "") or "CDN-Cache-Control" in answer.headers
+        assert not (answer.cookie_lines and stored) or (front.asks and front.name in RENEWS_ON_ALL), (lines, answer)
 
 
 @pytest.mark.long
