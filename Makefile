@@ -70,9 +70,9 @@ test: $(VENV)/.installed system ## run all tests: unit, property, integration, f
 	@$(MAKE) --no-print-directory -j2 test-alone $(COMPILED)/.installed
 	@$(MAKE) --no-print-directory test-compiled
 
-test-long: $(VENV)/.installed system ## run the tests that take minutes: slow attacks, turns in real time (20 minutes or more)
+test-long: $(VENV)/.installed system ## run the tests that take minutes: slow attacks, turns in real time (half an hour or more)
 	ATTACK_APPS=1000 $(BIN)/pytest -q -k app tests/attack/test_normal_life.py
-	$(BIN)/pytest -q -s -m long tests/long tests/attack tests/fault tests/integration
+	$(BIN)/pytest -q -s -m long tests/long tests/attack tests/fault tests/integration tests/proxies
 	$(BIN)/pytest -q $(PARALLEL) --hypothesis-profile=long $(PROPERTIES)
 
 test-quick: $(VENV)/.installed

@@ -41,9 +41,9 @@ end
 local function remove_cookies(txn, headers)
     local lines = values(headers["cookie"])
     txn.http:req_del_header("cookie")
-    for _, line in ipairs(lines) do
+    for _, cookies in ipairs(lines) do
         local kept = {}
-        for cookie in line:gmatch("[^;]+") do
+        for cookie in cookies:gmatch("[^;]+") do
             cookie = cookie:gsub("^%s+", "")
             if cookie ~= "" and not is_ours(cookie) then
                 kept[#kept + 1] = cookie

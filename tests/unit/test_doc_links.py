@@ -13,7 +13,7 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     ROOT / "CHANGELOG.md",
     ROOT / "SECURITY.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
 # Other files name pages from the root, as in "docs/runbook.md#store-down".
 OTHERS = [
@@ -38,7 +38,7 @@ def broken(link: str, folder: Path, page: Path) -> bool:
     return not target.exists() or (bool(anchor) and anchor not in anchors(target))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_of_a_page_lead_to_a_heading(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text(encoding="utf-8"))
     assert not [link for link in links if broken(link, page.parent, page)]
@@ -48,7 +48,9 @@ def test_pages_that_other_files_name_exist() -> None:
     named = [
         (path, link)
         for path in OTHERS
-        for link in re.findall(r"\bdocs/[a-z-]+\.md(?:#[\w-]+)?", path.read_text(encoding="utf-8", errors="ignore"))
+        for link in re.findall(
+            r"\bdocs/(?:[a-z-]+/)?[a-z-]+\.md(?:#[\w-]+)?", path.read_text(encoding="utf-8", errors="ignore")
+        )
     ]
     assert named
     assert not [(path, link) for path, link in named if broken(link, ROOT, path)]
