@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import ssl
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -200,6 +201,8 @@ class Proxies:
         proxy = Proxy(front, port, folder)
         with (folder / "log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
+                # Tied to this process, so that it ends even where a test run is killed.
+                *(sys.executable, "-m", "waitroom.process.pdeathsig", str(os.getpid())),
                 *STARTS[front.name](folder, front.mode, replaced),
                 stdout=log,
                 stderr=log,
