@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 from waitroom.edge.http.fields import Field
 from waitroom.edge.http.message import MalformedError, Request
@@ -28,6 +29,7 @@ _REFUSED_METHODS: Final = (b"CONNECT", b"TRACE")
 _TARGET = re.compile(rb"/[\x21\x22\x24-\x7e\x80-\xff]*\Z")
 _URL = re.compile(rb"(https?)://([^/?#]*)(.*)\Z", re.DOTALL)
 _SCHEMES: Final = {b"http": b"http", b"https": b"https", b"ws": b"http", b"wss": b"https"}
+_SEPARATOR: Final = re.compile(rb"[/\\]")
 _DEFAULT_PORTS: Final = {b"http": 80, b"https": 443}
 
 # Headers of the check itself, and those from which the original request is read.
@@ -76,6 +78,26 @@ def split_check(target: bytes) -> tuple[bytes, bytes | None]:
     return rest[1:], None
 
 
+def _leads_out(behind: bytes) -> bool:
+    """Whether a path behind the check's address leads out of it, if a proxy resolves dot segments.
+
+    Such a proxy keeps visitors from the check by the resolved path, but may send us the path as the visitor sent it.
+    """
+    path = behind.partition(b"?")[0]
+    once = unquote_to_bytes(path)
+    for one in (path, once, unquote_to_bytes(once)):
+        depth = 0
+        for segment in _SEPARATOR.split(one):
+            name = segment.partition(b";")[0]
+            if name == b"..":
+                depth -= 1
+            elif name not in (b"", b"."):
+                depth += 1
+            if depth < 0:
+                return True
+    return False
+
+
 def read_original(check: Request) -> Request:
     """The original request of a check, for decisions only: it has no body, and is never forwarded.
 
@@ -84,6 +106,8 @@ def read_original(check: Request) -> Request:
     """
     fields = check.fields
     _, behind = split_check(check.target)
+    if behind is not None and _leads_out(behind):
+        raise OriginalRequestError("the path leads out of the check")
     url = _read_url(fields.get(b"x-original-url"))
     target = _read_target(fields, behind, url)
     method = _read_method(fields, None if behind is None else check.method)

@@ -6,6 +6,7 @@ import pytest
 
 from waitroom.edge.http.message import Request, parse_request
 from waitroom.edge.visitor.original_request import (
+    CHECK,
     UNKNOWN_METHOD,
     OriginalRequestError,
     is_check,
@@ -164,3 +165,25 @@ def test_a_body_stays_with_the_proxy() -> None:
     original = read_original(given)
     assert (original.content_length, original.has_body) == (None, True)
     assert not read_original(check(b"X-Forwarded-Uri: /", b"X-Forwarded-Method: GET")).has_body
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        *(b"/../status", b"/..", b"//../x", b"/a/../../x", b"/%2e%2e/x", b"/..%2fx", b"/a%2f..%2f..%2fx", b"/%252e./x"),
+        *(b"/..;/x", b"/\\..\\x", b"/./../x", b"/a;v=1/..;v=2/../x"),
+    ],
+)
+@pytest.mark.parametrize(
+    "prefix", [b"/.waitroom/check", b"/.waitroom/check;answer=page", b"/.waitroom/check?answer=page"]
+)
+def test_a_path_that_leaves_the_check_may_be_a_visitors(prefix: bytes, behind: bytes) -> None:
+    """A proxy that resolves dot segments takes it for another address of ours, which visitors may reach."""
+    with pytest.raises(OriginalRequestError) as caught:
+        read_original(check(target=prefix + behind))
+    assert caught.value.reason == "the path leads out of the check"
+
+
+@pytest.mark.parametrize("behind", [b"/a/../b", b"/a/..", b"/a?to=/../..", b"/..a/b", b"/a/b/../../c", b"/..."])
+def test_other_dots_behind_the_check(behind: bytes) -> None:
+    assert read_original(check(target=CHECK + behind)).target == behind
