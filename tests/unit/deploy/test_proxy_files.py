@@ -42,12 +42,18 @@ def test_every_file_is_in_the_table_of_proxies() -> None:
 def test_apisix_asks_and_hands_on() -> None:
     (config,) = documents("apisix/apisix.yaml")
     routes = {route["id"]: route for route in config["routes"]}
-    auth = routes["shop"]["plugins"]["forward-auth"]
+    (plugins,) = config["plugin_configs"]
+    auth = plugins["plugins"]["forward-auth"]
     assert lower(auth["request_headers"]) >= READ
     assert lower(auth["upstream_headers"]) == GIVEN
     assert {"content-type", "location", "retry-after", "set-cookie"} <= lower(auth["client_headers"])
     assert auth["status_on_error"] >= 500
-    assert routes["waitroom-check"]["priority"] > routes["waitroom"]["priority"] > routes["shop"].get("priority", 0)
+    assert routes["waitroom-check"]["priority"] > routes["waitroom"]["priority"] > routes["shop-websockets"]["priority"]
+    for name in ("shop", "shop-websockets"):
+        assert routes[name]["plugin_config_id"] == plugins["id"]
+    # A tunnel of HTTP/2 would carry requests past the check.
+    assert [route["id"] for route in config["routes"] if route.get("enable_websocket")] == ["shop-websockets"]
+    assert routes["shop-websockets"]["vars"] == [["http_upgrade", "~~", "(?i)^websocket$"]]
     upstreams = {one["id"] for one in config["upstreams"]}
     assert {route["upstream_id"] for route in config["routes"] if "upstream_id" in route} == upstreams
 
