@@ -65,6 +65,17 @@ def test_the_gateway_api_asks_and_hands_on() -> None:
     assert AUTH_PATH.fullmatch(auth["http"]["path"])
     assert lower(auth["http"]["allowedHeaders"]) >= READ
     assert lower(auth["http"]["allowedResponseHeaders"]) == GIVEN
+    # Those that move a request to another path, method or host, as in the plain mode.
+    (plain,) = documents("kubernetes/plain.yaml")
+    removed = [
+        set(one["requestHeaderModifier"]["remove"])
+        for spec in (plain["spec"], route["spec"])
+        for rule in spec["rules"]
+        for one in rule.get("filters", ())
+        if one["type"] == "RequestHeaderModifier"
+    ]
+    assert len(removed) == 3
+    assert all(one == removed[0] for one in removed)
 
 
 def test_istio_asks_and_hands_on() -> None:
@@ -78,3 +89,7 @@ def test_istio_asks_and_hands_on() -> None:
     assert lower(auth["headersToUpstreamOnAllow"]) == GIVEN
     assert {"content-type", "location", "retry-after", "set-cookie"} <= lower(auth["headersToDownstreamOnDeny"])
     assert auth["failOpen"] is False
+    # The routes match a Host header with any port; the policy compares the whole header.
+    (operation,) = [rule["operation"] for rule in policy["rules"][0]["to"]]
+    hosts = documents("istio/authorization-policy.yaml")[1]["spec"]["hosts"]
+    assert set(operation["hosts"]) == {name for host in hosts for name in (host, f"{host}:*")}
