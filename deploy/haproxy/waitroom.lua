@@ -3,7 +3,7 @@
 local WAITROOM = "http://127.0.0.1:8080"
 local TIMEOUT_MS = 5000
 
-local COOKIES = { "^waitroom_ticket_", "^waitroom_pass_", "^waitroom_shown_" }
+local COOKIES = { "^waitroom_arrival_", "^waitroom_ticket_", "^waitroom_pass_", "^waitroom_shown_" }
 
 -- Headers of this connection and of the body, which stays here. The check gets the other headers as they are.
 local NOT_FOR_CHECK = {}
