@@ -156,8 +156,7 @@ class Request:
         wanted = self.fields.get(b"upgrade")
         if wanted is None or b"upgrade" not in self.connection or self.http10 or self.has_body:
             return None
-        protocols = options(wanted)
-        if not protocols or self.method != b"GET" or any(one.startswith(_HTTP_PROTOCOLS) for one in protocols):
+        if not options(wanted) or self.method != b"GET" or carries_http(wanted):
             return None
         return wanted
 
@@ -310,6 +309,11 @@ class Response:
 def options(value: bytes) -> frozenset[bytes]:
     """The lower-case members of a comma-separated list."""
     return frozenset(part for piece in value.lower().split(b",") if (part := piece.strip(b" \t")))
+
+
+def carries_http(upgrade: bytes) -> bool:
+    """Whether an Upgrade header names a protocol that carries HTTP."""
+    return any(one.startswith(_HTTP_PROTOCOLS) for one in options(upgrade))
 
 
 def peek_head(head: bytes) -> tuple[bytes, dict[bytes, bytes]]:

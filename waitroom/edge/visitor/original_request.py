@@ -14,7 +14,7 @@ from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from waitroom.edge.http.fields import Field
-from waitroom.edge.http.message import MalformedError, Request
+from waitroom.edge.http.message import MalformedError, Request, carries_http
 from waitroom.errors import WaitroomError
 from waitroom.gate import classify
 from waitroom.net.authority import parse_authority, same_authority
@@ -108,6 +108,8 @@ def read_original(check: Request) -> Request:
     _, behind = split_check(check.target)
     if behind is not None and _leads_out(behind):
         raise OriginalRequestError("the path leads out of the check")
+    if carries_http(fields.get(b"upgrade", b"")):  # requests in such a tunnel would reach the shop without a check
+        raise OriginalRequestError("Upgrade names a protocol that carries HTTP")
     url = _read_url(fields.get(b"x-original-url"))
     target = _read_target(fields, behind, url)
     method = _read_method(fields, None if behind is None else check.method)

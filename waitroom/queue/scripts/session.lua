@@ -1,5 +1,6 @@
 -- Keeps and ends sessions.
--- ARGV: the audit event of the commands by the API, JSON, '' for none; idempotency key, '' for none; for each session the operation, the session and milliseconds, whose meaning depends on the operation:
+-- ARGV: the audit event of the commands by the API, JSON, '' for none; idempotency key, '' for none; for each session
+-- the operation, the session and milliseconds, whose meaning depends on the operation:
 --   keep    activity under a valid pass; the time left until the session's hard end, in case the store lost it
 --   resume  as keep, for an expired pass: kept only if the session still has its slot. 0 ms if by the caller's clock
 --           the session has ended: only the room's clock decides that
@@ -10,7 +11,8 @@
 --   release the same, by the shop
 --   api_release, api_hold, api_extend   the same as without api_, for a session that the shop names: a number proves
 --           nothing, so the session must have its slot. The workers learn of them from the view. A release has no ms
--- Returns for each 0 if the session is over, or unknown to a command by the API (a repeated release is done); else, for resume, the ms left until its end, and 1 for the others.
+-- Returns for each 0 if the session is over, or unknown to a command by the API (a repeated release is done); else, for
+-- resume, the ms left until its end, and 1 for the others.
 -- A session with a valid pass but no slot gets one even in a full room, because no admitted visitor is thrown out:
 -- the store lost its slot, or the visitor was admitted without the store. It is counted as an overshoot.
 local audit_event, idempotency_key = ARGV[3], ARGV[4]

@@ -184,6 +184,13 @@ def test_a_path_that_leaves_the_check_may_be_a_visitors(prefix: bytes, behind: b
     assert caught.value.reason == "the path leads out of the check"
 
 
+@pytest.mark.parametrize("protocol", [b"h2c", b"H2C", b"websocket, h2c", b"TLS/1.2, HTTP/1.1", b"HTTP/2.0"])
+def test_a_tunnel_of_http_would_carry_requests_past_the_check(protocol: bytes) -> None:
+    with pytest.raises(OriginalRequestError) as caught:
+        read_original(check(*TRAEFIK, b"Upgrade: " + protocol))
+    assert caught.value.reason == "Upgrade names a protocol that carries HTTP"
+
+
 @pytest.mark.parametrize("behind", [b"/a/../b", b"/a/..", b"/a?to=/../..", b"/..a/b", b"/a/b/../../c", b"/..."])
 def test_other_dots_behind_the_check(behind: bytes) -> None:
     assert read_original(check(target=CHECK + behind)).target == behind
