@@ -96,16 +96,23 @@ class Endpoints:
 
     def _wait_in_place(self, request: Request, route: Route) -> Handler:
         """The handler of the waiting page that a proxy may serve in place of the shop's page, as after a check."""
-        here, there = self._rooms[route.room], None
+        here, there, is_page = self._rooms[route.room], None, True
         try:
             original = read_original(request)
             there = self._router.route(original.fields[b"host"], original.path)
+            is_page = kind_of(original) is Kind.NAVIGATION
         except OriginalRequestError:
             pass  # the page is at its own address
         room = here if there is None else self._rooms[there.room]
-        return lambda client, request: self._wait(
-            RequestContext(client, request, room if client.peer.trusted else here)
-        )
+
+        def wait(client: Client, request: Request) -> None:
+            trusted = client.peer.trusted
+            context = RequestContext(client, request, room if trusted else here)
+            if trusted and not is_page and context.kind is Kind.NAVIGATION:
+                context.kind = Kind.OTHER  # such as HEAD: the proxy asks with GET, but it takes no place
+            self._wait(context)
+
+        return wait
 
     def _handle_from_proxy(self, context: RequestContext, handle: Callable[[RequestContext], None]) -> None:
         """Handles a request for a room of another host: only if a trusted proxy says that it was sent to that host.

@@ -392,3 +392,15 @@ def test_the_original_path_behind_the_check(world: World) -> None:
     got = world.ask(get(b"/.waitroom/check?answer=page/sale?x=1", PAGE))
     assert got.status == 429
     assert b'data-state="waiting"' in got.body
+
+
+@pytest.mark.parametrize("method", [b"HEAD", b"PUT", b"DELETE", b"OPTIONS"])
+def test_a_page_served_in_place_of_what_is_no_page_takes_no_place(method: bytes) -> None:
+    """Proxies ask for the page with GET, whatever the visitor's method was."""
+    with behind_proxy(view=QUIET) as world:
+        lines = (PAGE, b"X-Forwarded-Uri: /sale", b"X-Forwarded-Method: " + method)
+        got = world.ask(get(b"/.waitroom/wait", *lines))
+        assert (got.status, got[b"Content-Type"]) == (503, b"application/json")
+        assert not world.store.named("join")
+        assert not got.all(b"Set-Cookie")
+        assert world.shop.attempts == 0
