@@ -5,10 +5,11 @@ local TIMEOUT_MS = 5000
 
 local COOKIES = { "^waitroom_arrival_", "^waitroom_ticket_", "^waitroom_pass_", "^waitroom_shown_" }
 
--- Headers of this connection and of the body, which stays here. The check gets the other headers as they are.
+-- Headers of this connection and of the body, which stays here. The check gets the other headers as they are: also
+-- Upgrade, because a handshake needs a pass.
 local NOT_FOR_CHECK = {}
 for _, name in ipairs({
-    "connection", "keep-alive", "te", "trailer", "transfer-encoding", "content-length", "expect", "upgrade",
+    "connection", "keep-alive", "te", "trailer", "transfer-encoding", "content-length", "expect",
     "proxy-connection",
 }) do
     NOT_FOR_CHECK[name] = true
