@@ -99,13 +99,15 @@ def _leads_out(behind: bytes) -> bool:
 
 
 def read_original(check: Request) -> Request:
-    """The original request of a check, for decisions only: it has no body, and is never forwarded.
+    """The original request of a check, or of a page that a proxy serves in place of the shop's.
+
+    It is for decisions only: it has no body, and is never forwarded.
 
     Raises:
         OriginalRequestError: It can't be read for certain.
     """
     fields = check.fields
-    _, behind = split_check(check.target)
+    behind = split_check(check.target)[1] if is_check(check.target) else None
     if behind is not None and _leads_out(behind):
         raise OriginalRequestError("the path leads out of the check")
     if carries_http(fields.get(b"upgrade", b"")):  # requests in such a tunnel would reach the shop without a check

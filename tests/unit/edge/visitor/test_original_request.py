@@ -194,3 +194,10 @@ def test_a_tunnel_of_http_would_carry_requests_past_the_check(protocol: bytes) -
 @pytest.mark.parametrize("behind", [b"/a/../b", b"/a/..", b"/a?to=/../..", b"/..a/b", b"/a/b/../../c", b"/..."])
 def test_other_dots_behind_the_check(behind: bytes) -> None:
     assert read_original(check(target=CHECK + behind)).target == behind
+
+
+def test_only_a_check_has_a_path_behind_it() -> None:
+    """The waiting page that a proxy serves in place is read the same way, and its query is the visitor's."""
+    with pytest.raises(OriginalRequestError) as caught:
+        read_original(check(target=b"/.waitroom/wait?/elsewhere"))
+    assert caught.value.reason == "X-Forwarded-Uri is missing"
