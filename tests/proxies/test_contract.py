@@ -261,12 +261,14 @@ async def test_the_check_is_not_for_visitors(comes: Comes, front: Front) -> None
         assert "Waitroom-Session" not in answer.headers
 
 
+@pytest.mark.parametrize("front", [one for one in FRONTS if one.asks], ids=str, indirect=True)
 async def test_the_host_of_the_check_is_the_one_that_the_proxy_serves(
     front: Front, proxy: Proxy, proxies: Proxies, shop: Shop
 ) -> None:
-    """A visitor names this host in the request line, and in Host another one where the path needs no pass."""
-    if not front.asks:
-        pytest.skip("Waitroom itself decides by Host")
+    """A visitor names this host in the request line, and in Host another one where the path needs no pass.
+
+    In front of the shop Waitroom itself decides by Host.
+    """
     path = f"/shop/{front}/hosts"
     for scheme in ("http", "https"):
         side = await asyncio.open_connection("127.0.0.1", proxy.port, ssl=proxies.tls, server_hostname=HOST)
