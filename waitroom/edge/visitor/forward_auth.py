@@ -78,8 +78,8 @@ class ForwardAuth:
 
     def _resolve(self, original: Request, answer: CheckAnswer, named: list[str] | None) -> Handler:
         route = self._router.route(original.fields[b"host"], original.path)
-        if route is not None and route.refused:
-            return partial(_fail, 403)
+        if route is not None and (route.refused or (route.reserved and not route.gated)):
+            return partial(_fail, 403)  # our own addresses are never the shop's
         name = named[0] if named else None if route is None else route.room
         if name is None or name not in self._rooms:
             return partial(_fail, 403 if name is None else 404)

@@ -190,7 +190,7 @@ def _read_host(fields: dict[bytes, bytes], url: tuple[bytes, bytes, bytes] | Non
     if not named:
         named = [("Host", fields.get(b"host", b""))]
     for name, value in named:
-        if parse_authority(value) is None:
+        if parse_authority(value) is None or b"," in value:
             raise OriginalRequestError(f"{name} isn't one host")
     port = _DEFAULT_PORTS.get(url[0], 80) if url is not None else 80
     for name, value in named[1:]:

@@ -364,6 +364,7 @@ def test_the_room_is_that_of_the_original_host_and_path() -> None:
         asked = [
             (b"a.example", b"/sale/x", 401, b"a"),
             (b"a.example", b"/other", 200, None),
+            (b"a.example", b"/.waitroom/status", 403, None),
             (b"a.example", b"/other/../sale", 401, b"a"),
             (b"a.example", b"/SALE", 401, b"a"),
             (b"a.example", b"/%73ale", 401, b"a"),

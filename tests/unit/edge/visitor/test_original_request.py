@@ -89,6 +89,7 @@ def test_every_proxys_headers_are_read(request_: Request, found: tuple[bytes, by
         ((b"X-Original-URL: http://a/b", b"X-Original-URL: http://a/b"), "X-Original-URL isn't one path"),
         ((b"X-Original-URL: http://e@vil/a",), "X-Original-URL isn't one host"),
         ((b"X-Forwarded-Uri: /a", b"X-Forwarded-Host: a, b"), "X-Forwarded-Host isn't one host"),
+        ((b"X-Forwarded-Uri: /a", b"X-Forwarded-Host: a,b"), "X-Forwarded-Host isn't one host"),
         ((b"X-Forwarded-Uri: /a", b"X-Forwarded-Host: a@b"), "X-Forwarded-Host isn't one host"),
         (
             (b"X-Forwarded-Host: a.example", b"X-Original-URL: http://b.example/a"),
