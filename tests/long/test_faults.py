@@ -1,4 +1,4 @@
-"""What visitors of a full room meet while something is broken, as a table for docs/reliability.md.
+"""The experience of visitors in a full room during faults, as a table for docs/reliability.md.
 
 Forty visitors are inside a room of forty slots and shop, two hundred wait and poll, and now and then one leaves. Each
 fault lasts a moment or five seconds. Times are only printed; what is asserted is what visitors are promised.

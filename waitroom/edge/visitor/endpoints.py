@@ -96,23 +96,31 @@ class Endpoints:
 
     def _wait_in_place(self, request: Request, route: Route) -> Handler:
         """The handler of the waiting page that a proxy may serve in place of the shop's page, as after a check."""
-        here, there, is_page = self._rooms[route.room], None, True
-        try:
-            original = read_original(request)
-            there = self._router.route(original.fields[b"host"], original.path)
-            is_page = kind_of(original) is Kind.NAVIGATION
-        except OriginalRequestError:
-            pass  # the page is at its own address
+        here, original = self._rooms[route.room], self._replaced_by_page(request)
+        there = None if original is None else self._router.route(original.fields[b"host"], original.path)
         room = here if there is None else self._rooms[there.room]
 
         def wait(client: Client, request: Request) -> None:
             trusted = client.peer.trusted
             context = RequestContext(client, request, room if trusted else here)
+            is_page = original is None or kind_of(original) is Kind.NAVIGATION
             if trusted and not is_page and context.kind is Kind.NAVIGATION:
                 context.kind = Kind.OTHER  # such as HEAD: the proxy asks with GET, but it takes no place
             self._wait(context)
 
         return wait
+
+    def _replaced_by_page(self, request: Request) -> Request | None:
+        """The request in whose place a proxy serves the waiting page; None for the page at its own address.
+
+        Some proxies name the address of every request, so of that one too.
+        """
+        try:
+            original = read_original(request)
+        except OriginalRequestError:
+            return None
+        route = self._router.route(original.fields[b"host"], original.path)
+        return None if route is not None and route.reserved else original
 
     def _handle_from_proxy(self, context: RequestContext, handle: Callable[[RequestContext], None]) -> None:
         """Handles a request for a room of another host: only if a trusted proxy says that it was sent to that host.
@@ -243,7 +251,8 @@ class Endpoints:
         query = _query(context.request)
         to = query.get("to")
         if to is None:
-            to = _served_in_place(context)
+            original = self._replaced_by_page(context.request) if context.client.peer.trusted else None
+            to = "/" if original is None else original.target.decode("latin-1")
         context.destination = quote(to, safe="/?&=%:;,@!$'()*+~-._").encode() if _is_local_path(to) else b"/"
         if query.get("entered") == "1" and context.session is None and context.ticket is None:
             self._responder.respond_without_cookies(context)
@@ -283,16 +292,6 @@ def _is_admitted(context: RequestContext) -> bool:
 
 def _ticket_headers(context: RequestContext, ticket: str) -> bytes:
     return context.ticket_cookie(ticket) + b"Waitroom-Ticket: %b\r\n" % ticket.encode()
-
-
-def _served_in_place(context: RequestContext) -> str:
-    """The address at which a proxy serves the waiting page in place of the shop's, as after a check."""
-    if context.client.peer.trusted:
-        try:
-            return read_original(context.request).target.decode("latin-1")
-        except OriginalRequestError:
-            pass  # the page is at its own address
-    return "/"
 
 
 def _query(request: Request) -> dict[str, str]:

@@ -315,6 +315,14 @@ def test_a_page_served_in_place_knows_where_its_visitor_wants_to_go() -> None:
         assert cookie(got, b"waitroom_pass_b")
 
 
+@pytest.mark.parametrize("query", [b"", b"?room=shop"])
+@pytest.mark.parametrize("uri", [b"/.waitroom/wait?room=shop", b"/.waitroom/wait", b"//.waitroom/%77ait"])
+def test_a_page_at_its_own_address_does_not_lead_back_to_itself(world: World, query: bytes, uri: bytes) -> None:
+    """Some proxies name the address of every request, not only of those that they serve in place."""
+    got = world.ask(get(b"/.waitroom/wait" + query, PAGE, world.inside(), b"X-Original-URI: " + uri))
+    assert (got.status, got[b"Location"]) == (303, b"/")
+
+
 def test_a_visitors_own_header_leads_the_waiting_page_nowhere() -> None:
     with World(view=QUIET) as world:
         had = world.inside()
