@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -77,11 +78,11 @@ def test_another_kind_of_connection_is_no_way_in() -> None:
 
 
 @pytest.mark.parametrize(
-    ("proofs", "status"), [((proof(), proof()), 403), ((proof(room="other"),), 403), (("\xff" * 65_536,), 403)]
+    "proofs", [lambda: (proof(), proof()), lambda: (proof(room="other"),), lambda: ("\xff" * 65_536,)]
 )
-def test_bad_proofs(proofs: tuple[str, ...], status: int) -> None:
-    reached, (start, _) = asked(http("/", *proofs))
-    assert (reached, start["status"]) == ([], status)
+def test_bad_proofs(proofs: Callable[[], tuple[str, ...]]) -> None:
+    reached, (start, _) = asked(http("/", *proofs()))
+    assert (reached, start["status"]) == ([], 403)
 
 
 def test_bytes_that_are_no_text_are_refused() -> None:
