@@ -107,6 +107,7 @@ class QueueStub:
             generation=1,
             clock_ms=1,
             state=RoomState.OPEN,
+            own_state=RoomState.OPEN,
             method="fifo",
             high_water_mark=FIRST_PLACE,
             waiting=WAITING,

@@ -172,7 +172,9 @@ def is_void(ticket: Ticket, view: RoomView | None, now: float) -> bool:
 
 def needs_lookup(ticket: Ticket, view: RoomView | None) -> bool:
     """Whether a ticket needs a store lookup: it may have been called, or is of another generation."""
-    if view is None or ticket.place <= view.high_water_mark or ticket.generation != view.generation:
+    if view is None or ticket.generation != view.generation:
+        return True
+    if view.draws.rank(ticket.place) <= view.high_water_mark:
         return True
     return ticket.place in view.invited
 

@@ -235,7 +235,7 @@ async def test_a_real_restart_keeps_the_queue(tmp_path: Path) -> None:
     try:
         async with connect(embedded.url, timeout_seconds=SERVER_SECONDS) as redis:
             store = QueueStore(redis, "shop")
-            old = await store.open(LIMITS, await store.run_id())
+            old = await store.open(LIMITS, run_id=await store.run_id())
             before = await store.join(10)
         await embedded.stop()
         await embedded.start()

@@ -469,7 +469,7 @@ class Line(RuleBasedStateMachine):
 
     def _open(self, limits: Limits) -> None:
         generation, after = self._do(
-            lambda store: store.open(limits, self.run_id),
+            lambda store: store.open(limits, run_id=self.run_id),
             lambda: self.model.open(self.wall, limits, self.stores[-1].newest),
         )
         self.newest_generation = max(self.newest_generation, generation)

@@ -45,6 +45,7 @@ QUIET = RoomView(
     generation=7,
     clock_ms=0,
     state=RoomState.OPEN,
+    own_state=RoomState.OPEN,
     method="fifo",
     high_water_mark=100,
     waiting=0,

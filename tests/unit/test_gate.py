@@ -17,6 +17,7 @@ QUIET = RoomView(
     generation=1,
     clock_ms=0,
     state=RoomState.OPEN,
+    own_state=RoomState.OPEN,
     method="fifo",
     high_water_mark=100,
     waiting=0,

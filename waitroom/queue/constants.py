@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 # The version of the format of a room's data. Raise it only for a change that older versions would misread: they refuse
-# rooms of a newer version. A room without the field is of version 0.
-SCHEMA: Final = 1
+# rooms of a newer version. A room without the field is of version 0. Version 2 has events; a room without any stays at
+# 1, so that a gateway of an earlier version can serve it.
+SCHEMA: Final = 2
+SCHEMA_WITHOUT_EVENTS: Final = 1
 
 # Clocks.
 MAX_STEP_MS: Final = 10_000  # most that one reading adds to the room's clock: an outage or a jump ages nobody
@@ -35,6 +37,13 @@ MAX_INVITED: Final = 100  # places called out of order whose visitors haven't co
 MAX_RANGES: Final = 1_000  # ranges of places issued in older generations
 MAX_AUDIT_EVENTS: Final = 1_000  # in the outbox; people cause them, and it is emptied every second
 REPLY_KEPT_MS: Final = 10_000  # much longer than a caller retries
+
+# Events.
+SHUFFLE_SPAN: Final = 2**26  # ranks of a shuffled prequeue; newcomers after the start get places behind them
+MAX_DRAWS: Final = 4  # shuffled prequeues whose places may still be in the queue
+MAX_EVENTS: Final = 64  # of a room, ended ones included
+EVENT_RETENTION_MS: Final = 90 * 24 * 3600 * 1000
+RISE_AFTER_ZERO_MS: Final = 2_000  # a response of the shop that reports units sooner was under way before the zero
 
 # Positions.
 RANK_INDEX_MS: Final = 1_000  # age at which the rank index is rebuilt

@@ -89,7 +89,7 @@ MAX_ACTIVE: Final = Field("max_active", "max_active", WHOLE, ("file", "operator"
 METHOD: Final = Field("method", "method", TEXT, ("file",))
 STATE: Final = Field("state", "state", TEXT, ("operator", "shop"), "open")
 MESSAGE: Final = Field("message", "message", TEXT, ("operator", "shop"), "", in_scripts=False)
-REMAINING: Final = Field("remaining", "remaining", TEXT, ("shop",), "", in_scripts=False)
+REMAINING: Final = Field("remaining", "remaining", TEXT, ("shop",), "")
 DRAINING: Final = Field("draining", "draining", FLAG, ("operator",), in_scripts=False)
 AUTOPILOT: Final = Field("autopilot", "autopilot", SWITCH, ("operator",), in_scripts=False)
 
@@ -124,6 +124,22 @@ FIELDS: Final[tuple[Field, ...]] = (
     Field("generation", "generation", WHOLE, (), "0"),
     Field("base", "base", WHOLE, (), "0"),
     Field("run_id", "run_id", TEXT, (), ""),
+    # Events: the current one, what it does to the room, and when its next phase begins (the wall clock, 0 for never).
+    Field("event", "event", TEXT, (), ""),
+    Field("event_phase", "event_phase", TEXT, (), ""),
+    Field("event_before", "event_before", TEXT, (), ""),
+    Field("event_due", "event_due", WHOLE, (), "0"),
+    Field("draws", "draws", TEXT, (), ""),
+    # Places up to it aren't restored after a loss; the newest place when the last event ended.
+    Field("void_place", "void_place", WHOLE, (), "0"),
+    Field("ended_place", "ended_place", WHOLE, (), "0"),
+    # What set the state, if not a person or the shop: `stock` or `schedule`; the state before the stock did.
+    Field("state_by", "state_by", TEXT, (), ""),
+    Field("state_before", "state_before", TEXT, (), ""),
+    # Stock: the room's clock when it ran out, and when units came back, with the units sold by then; 0 for never.
+    Field("stock_zero_at", "stock_zero_at", WHOLE, (), "0"),
+    Field("reopened_at", "reopened_at", WHOLE, (), "0"),
+    Field("reopened_sold", "reopened_sold", WHOLE, (), "0"),
     # Loss of data: how often visitors were moved, which keys exist, and when a recovery ends (0 for none).
     Field("changes", "changes", WHOLE, (), "0"),
     Field("key_stamp", "key_stamp", WHOLE),

@@ -18,7 +18,8 @@ from redis.asyncio import Redis
 from waitroom.errors import RoomNotOpen, StoreUnavailable, UnreadableRoomError
 from waitroom.queue import constants
 from waitroom.queue.constants import CHUNK
-from waitroom.queue.fields import FIELDS, LIMITS, MESSAGE, RATE, REMAINING, STATE, Limits, from_hash
+from waitroom.queue.fields import AUTOPILOT, FIELDS, LIMITS, MESSAGE, RATE, STATE, Limits, from_hash
+from waitroom.queue.schedule import Event, EventRecord, encode_event, parse_record
 from waitroom.queue.stored_data import field_problem, type_problem
 from waitroom.queue.view import RoomState, RoomView, parse_view
 from waitroom.store.connection import call_twice
@@ -42,7 +43,7 @@ KEYS = {
     for name in (
         *("room", "waiting", "called", "away", "missed", "active", "ended", "rank_index", "seen"),
         *("issued_ranges", "recovered", "audit_outbox"),
-        *("turns", "moved", "moved_until", "hard_ends", "feed", "reported"),
+        *("turns", "moved", "moved_until", "hard_ends", "feed", "reported", "events", "event_stats"),
     )
 }
 
@@ -56,17 +57,21 @@ _CONSTANTS: dict[str, Constant] = {
         *("lost_in", "settled_at", "expected_waiting", "expected_active", "reported_waiting", "reported_active"),
         *("sweep_called", "sweep_active"),
     ],
+    # An event may override them, and operators' changes of them end with the event.
+    "EVENT_LIMITS": [*(field.stored for field in LIMITS), AUTOPILOT.stored],
     "NEW_ROOM": [part for field in FIELDS if field.initial is not None for part in (field.stored, field.initial)],
 }
 
 SCRIPTS = (
     *("open", "recover", "join", "tick", "visit", "seen", "session", "leave", "view"),
-    *("set", "change", "call_out_of_order", "end"),
+    *("set", "stock", "change", "change_event", "call_out_of_order", "end"),
 )
 
 Fate = Literal["waiting", "called", "admitted", "unknown"]
 ApiCommand = Literal["api_release", "api_hold", "api_extend"]
 SessionOperation = Literal["keep", "resume", "hold", "extend", "end", "release", "restore"] | ApiCommand
+EventAction = Literal["set", "start", "end", "cancel"]
+EventRefusal = Literal["unknown", "ended", "not_started", "started", "busy", "too_many"]
 Called = Literal["called", "admitted", "unknown", "not_open", "full", "too_many"]
 
 
@@ -80,6 +85,7 @@ class Newest:
         place: The newest place.
         waiting: How many visitors waited or were called; -1 if unknown.
         active: How many sessions were active; -1 if unknown.
+        draws: The shuffled prequeues, as in `waitroom.queue.schedule.Draws`.
     """
 
     generation: int = 0
@@ -87,6 +93,7 @@ class Newest:
     place: int = 0
     waiting: int = -1
     active: int = -1
+    draws: str = ""
 
     def add_place(self, generation: int, place: int) -> None:
         """Takes in a place that the store has just issued."""
@@ -99,6 +106,7 @@ class Newest:
         self.generation = view.generation
         self.changes = view.changes if newer else max(self.changes, view.changes)
         self.place = view.newest_place if newer else max(self.place, view.newest_place)
+        self.draws = view.draws.text
         if view.recovering:  # not all are back, but newcomers may have come
             self.waiting = max(self.waiting, view.waiting + view.called)
             self.active = max(self.active, view.active)
@@ -111,9 +119,9 @@ class Newest:
             return False
         return self.changes > view.opened_changes or self.place > view.opened_place
 
-    def arguments(self) -> tuple[int, ...]:
+    def arguments(self) -> tuple[int | str, ...]:
         """The arguments of the scripts."""
-        return self.generation, self.changes, self.place, self.waiting, self.active
+        return self.generation, self.changes, self.place, self.waiting, self.active, self.draws
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +148,8 @@ class Visit:
         claim: Whether to exchange a called ticket for a session.
         more: Whether to give a called visitor the time to claim the turn once more; a second request adds no time.
         notify: Whether the visitor sees the reply; a called visitor's time to claim the turn then starts.
+        waited_seconds: How long the visitor has waited; counted when a claim succeeds.
+        promised_seconds: The wait shown at first; 0 if it was unknown.
     """
 
     place: int
@@ -147,6 +157,8 @@ class Visit:
     claim: bool
     more: bool = False
     notify: bool = True
+    waited_seconds: int = 0
+    promised_seconds: int = 0
 
     @property
     def purpose(self) -> str:
@@ -322,10 +334,20 @@ class QueueStore:
         info = await call_twice(lambda: self._redis.info("server"))
         return str(info["run_id"])
 
-    async def open(self, limits: Limits, run_id: str = "") -> int:
-        """Opens the room or resumes it; returns its generation. ``run_id`` is the server's; "" looks it up."""
+    async def open(self, limits: Limits, events: Mapping[str, str] | None = None, run_id: str = "") -> int:
+        """Opens the room or resumes it.
+
+        Args:
+            limits: The limits in the settings file.
+            events: Its events by name, each as from `waitroom.queue.schedule.encode_event`.
+            run_id: The server's run id; "" looks it up.
+
+        Returns:
+            The generation.
+        """
         pairs = [part for pair in limits.fields().items() for part in pair]
-        return int(await self._run("open", _FILE, *self.newest.arguments(), *pairs, run_id=run_id))
+        definitions = json.dumps(list((events or {}).values()))
+        return int(await self._run("open", _FILE, *self.newest.arguments(), definitions, *pairs, run_id=run_id))
 
     async def join(self, count: int) -> Joined:
         """Gives ``count`` newcomers their places, in one step."""
@@ -339,6 +361,7 @@ class QueueStore:
         arguments: list[str | int] = []
         for visit in visits:
             arguments += (visit.place, visit.generation, visit.purpose)
+            arguments += (visit.waited_seconds, visit.promised_seconds)
         replies = await self._run("visit", *arguments)
         return [Visited(fate.decode(), left, moved_to) for fate, left, moved_to in replies]
 
@@ -399,9 +422,53 @@ class QueueStore:
         changes = {STATE.stored: str(state)}
         await self.set_limits(changes if message is None else {**changes, MESSAGE.stored: message})
 
-    async def set_remaining(self, remaining: int) -> None:
-        """Stores the number of units left, as reported by the shop."""
-        await self.set_limits({REMAINING.stored: str(remaining)})
+    async def set_remaining(self, remaining: int, *, age_ms: int = 0, by_api: bool = False) -> None:
+        """Takes in the number of units left, as reported by the shop. At zero the room sells out by itself.
+
+        Args:
+            remaining: The units left.
+            age_ms: How many milliseconds ago the shop reported them.
+            by_api: Whether the report came by the API. One that came with a response may have been under way for a
+                while; it doesn't raise the number from zero within two seconds.
+        """
+        await self._run("stock", remaining, age_ms, "1" if by_api else "", _SHOP)
+
+    async def events(self) -> list[EventRecord]:
+        """The events of the room, by start: those to come and in progress, and those that ended in the last 90 days."""
+        found: Any = await self._ask(lambda: self._redis.hvals(self.keys["events"]))
+        records = await self._parsed(lambda: [parse_record(text.decode()) for text in found])
+        return sorted(records, key=lambda record: (record.event.start_ms, record.event.name))
+
+    async def change_event(
+        self,
+        action: EventAction,
+        name: str,
+        *,
+        expected: int | None,
+        who: str,
+        audit_event: str,
+        definition: tuple[Event, str] | None = None,
+    ) -> Changed | EventRefusal:
+        """Changes an event if the room's version is the expected one; None skips the check.
+
+        Args:
+            action: What to do; see ``scripts/change_event.lua``.
+            name: The event's name.
+            expected: The version the change was based on.
+            who: The actor recorded with the change.
+            audit_event: As for `change`.
+            definition: For ``set``, the event and its seed; see `waitroom.queue.schedule.shuffle_seed`.
+
+        Returns:
+            The result, without old values; or why it can't be done.
+        """
+        version = "" if expected is None else expected
+        text = "" if definition is None else encode_event(*definition)
+        reply = await self._run("change_event", version, secrets.token_hex(8), who, audit_event, action, name, text)
+        if reply[0] == 2:
+            refusal: EventRefusal = reply[1].decode()
+            return refusal
+        return Changed(bool(reply[0]), int(reply[1]), {})
 
     async def limits(self) -> Limits:
         """The limits in force. Raises `RoomNotOpen` if the room was never opened."""
@@ -493,6 +560,8 @@ class QueueStore:
 @cache
 def _scripts() -> dict[str, str]:
     return {
-        name: load_script("waitroom.queue", name, prelude="common", keys=list(KEYS), constants=_CONSTANTS)
+        name: load_script(
+            "waitroom.queue", name, preludes=("common", "schedule"), keys=list(KEYS), constants=_CONSTANTS
+        )
         for name in SCRIPTS
     }

@@ -29,10 +29,13 @@ KEY_TYPES: Final = {
     "hard_ends": "zset",
     "feed": "zset",
     "reported": "set",
+    "events": "hash",
+    "event_stats": "hash",
 }
 LONGEST_VALUE: Final = 60
 
-_ALLOWED: Final = {STATE.stored: tuple(RoomState), METHOD.stored: get_args(Method)}
+_SET_STATES: Final = tuple(state for state in RoomState if state is not RoomState.PREQUEUE)
+_ALLOWED: Final = {STATE.stored: _SET_STATES, METHOD.stored: get_args(Method)}
 
 
 def type_problem(name: str, key: str, type_: str) -> str:

@@ -12,12 +12,14 @@ from typing import Any
 
 from waitroom.queue.fields import AUTOPILOT, Field
 from waitroom.queue.positions import RankIndex, Throughput
+from waitroom.queue.schedule import UNSHUFFLED, Draws, EventRecord, parse_record
 
 
 class RoomState(StrEnum):
-    """The room's state, as set by an operator or the shop."""
+    """The state of a room. Operators and the shop set all but ``prequeue``, which an event causes."""
 
     OPEN = "open"
+    PREQUEUE = "prequeue"
     PAUSED = "paused"
     CLOSED = "closed"
     SOLD_OUT = "sold_out"
@@ -47,7 +49,11 @@ class RoomView:
     Attributes:
         generation: The generation of the store's data; a ticket of another one must be looked up.
         clock_ms: The room's own clock at the time of the snapshot.
-        high_water_mark: The greatest place that a tick has called or skipped; tickets up to it must be looked up.
+        state: The state in force.
+        own_state: The state that was set; the current event may close the room or open its prequeue instead.
+        state_by: ``stock`` or ``schedule`` if one of these set it; "" if a person or the shop did.
+        high_water_mark: The greatest rank (see ``draws``) that a tick has called or skipped; tickets up to it must be
+            looked up.
         waiting, called, away, active: The number of visitors in each state.
         rate_per_minute, max_active: The limits in force.
         session_ms, claim_ms: The sliding session lifetime and the time to claim a turn, in force.
@@ -71,11 +77,15 @@ class RoomView:
         opened_changes, opened_place: The same at the beginning of the generation.
         lost_data: Whether the generation began after a loss of data.
         recovery: The recovery from it, while it lasts.
+        event: The running event, else the next, else the last one; None if the room has none.
+        events_version: Incremented by every change of an event.
+        draws: The order of places.
     """
 
     generation: int
     clock_ms: int
     state: RoomState
+    own_state: RoomState
     method: str
     high_water_mark: int
     waiting: int
@@ -108,6 +118,21 @@ class RoomView:
     opened_place: int = 0
     lost_data: bool = False
     recovery: Recovery | None = None
+    event: EventRecord | None = None
+    events_version: int = 0
+    draws: Draws = UNSHUFFLED
+    state_by: str = ""
+
+    def position(self, place: int) -> int | None:
+        """The number of visitors ahead of a place, plus one; None while its prequeue is shuffled and hasn't ended."""
+        if self.draws.is_open(place):
+            return None
+        return self.rank_index.position(self.draws.rank(place))
+
+    @property
+    def sold(self) -> int:
+        """Units sold since the room's first day, as reported by the shop, less those that came back."""
+        return self.totals.get("sold", 0) - self.totals.get("units_returned", 0)
 
     @property
     def recovering(self) -> bool:
@@ -131,15 +156,16 @@ def parse_view(reply: Any, known: RankIndex | None) -> RoomView:
     Raises:
         ValueError, KeyError: A field is malformed or missing.
     """
-    pairs, waiting, called, away, active, stamp, body, ends, ends_read = reply
+    pairs, waiting, called, away, active, stamp, body, ends, ends_read, state_text, event = reply
     fields = {pairs[i].decode(): pairs[i + 1].decode() for i in range(0, len(pairs), 2)}
     stamp = stamp.decode()
-    state = RoomState(fields["state"])
+    state = RoomState(state_text.decode())
     rank_index = known if known is not None and known.stamp == stamp else RankIndex.parse(stamp, body)
     return RoomView(
         generation=int(fields["generation"]),
         clock_ms=int(fields["clock"]),
         state=state,
+        own_state=RoomState(fields["state"]),
         method=fields["method"],
         high_water_mark=int(fields["head"]),
         waiting=waiting,
@@ -178,6 +204,10 @@ def parse_view(reply: Any, known: RankIndex | None) -> RoomView:
         opened_place=int(fields.get("opened_seq", "0")),
         lost_data=fields.get("lost_in") == fields["generation"],
         recovery=_recovery(fields),
+        event=parse_record(event.decode()) if event else None,
+        events_version=int(fields.get("events_version", "0")),
+        draws=Draws(fields.get("draws", "")),
+        state_by=fields.get("state_by", ""),
     )
 
 

@@ -14,7 +14,7 @@ def load_script(
     package: str,
     name: str,
     *,
-    prelude: str = "",
+    preludes: Sequence[str] = (),
     keys: Sequence[str] = (),
     constants: Mapping[str, Constant] | None = None,
 ) -> str:
@@ -23,11 +23,11 @@ def load_script(
     Args:
         package: The package's full name.
         name: The script's name.
-        prelude: A script in the same folder to prepend, with shared functions.
+        preludes: Scripts in the same folder to prepend in this order, with shared functions.
         keys: The names of the script's keys, in the order of ``KEYS``: each becomes a local in upper case.
         constants: Values by name. Those that the text names become locals; a set becomes a table of ``true`` by member.
     """
-    text = (_read(package, prelude) if prelude else "") + _read(package, name)
+    text = "".join(_read(package, one) for one in (*preludes, name))
     lines = [f"local {', '.join(keys).upper()} = unpack(KEYS)\n"] if keys else []
     for constant, value in (constants or {}).items():
         if re.search(rf"\b{constant}\b", text):

@@ -19,18 +19,18 @@ def before(text: str) -> list[str]:
 
 
 def test_keys_become_locals_in_order():
-    text = load_script(PACKAGE, "seen", prelude="common", keys=["room", "hard_ends"])
+    text = load_script(PACKAGE, "seen", preludes=["common"], keys=["room", "hard_ends"])
     assert before(text) == ["local ROOM, HARD_ENDS = unpack(KEYS)"]
 
 
 def test_constants_become_locals_where_they_are_named():
     constants = {"CHUNK": 65_536, "TEXT_FIELDS": frozenset({"state", "run_id"}), "PIECE": 100, "EXACT": 64}
-    text = load_script(PACKAGE, "seen", prelude="common", constants=constants)
+    text = load_script(PACKAGE, "seen", preludes=["common"], constants=constants)
     assert before(text) == [
         "local CHUNK = 65536",
         "local TEXT_FIELDS = { ['run_id'] = true, ['state'] = true }",
     ]
-    assert before(load_script(PACKAGE, "view", prelude="common", constants={"NEW_ROOM": ["state"]})) == []
+    assert before(load_script(PACKAGE, "view", preludes=["common"], constants={"NEW_ROOM": ["state"]})) == []
 
 
 def test_lists_and_numbers_keep_their_form():
@@ -45,7 +45,7 @@ def test_text_that_would_need_quoting_is_refused():
 
 def test_every_constant_and_key_is_used_by_a_script():
     """Otherwise nobody would notice one that is named differently here and there."""
-    texts = [load_script(PACKAGE, name, prelude="common") for name in SCRIPTS]
+    texts = [load_script(PACKAGE, name, preludes=["common", "schedule"]) for name in SCRIPTS]
     used = {word for text in texts for word in re.findall(r"\b[A-Z][A-Z_]+\b", text)}
     assert {key.upper() for key in KEYS} <= used
     assert {name for name in vars(constants) if name.isupper()} <= used

@@ -13,7 +13,7 @@ from waitroom.control.monitoring.hints import hints
 from waitroom.control.monitoring.history import Sample, shop_json
 from waitroom.control.rooms.admission_loop import Admission
 from waitroom.metrics.upstream_window import STATS_SECONDS, UpstreamWindow
-from waitroom.queue.fields import OPERATOR_FIELDS, OPERATOR_NUMBERS, from_hash, to_hash
+from waitroom.queue.fields import OPERATOR_FIELDS, OPERATOR_NUMBERS, STATE, from_hash, to_hash
 from waitroom.queue.positions import Forecast
 from waitroom.queue.view import RoomState, RoomView, values_of
 from waitroom.settings import RoomSettings, Settings
@@ -52,7 +52,7 @@ class LastChange:
 
     def stands(self, view: RoomView) -> bool:
         """Whether it can be undone and is still in effect; otherwise an undo would revert somebody else's change."""
-        now = to_hash(values_of(view, OPERATOR_FIELDS))
+        now = to_hash({**values_of(view, OPERATOR_FIELDS), STATE.name: view.own_state})
         return self.undoable and all(now.get(name) == value for name, value in self.new.items())
 
     def json(self) -> dict[str, str]:

@@ -86,7 +86,7 @@ class ShopApi:
         store = self._stores[room]
         try:
             async with self._slot():
-                await store.set_remaining(remaining)
+                await store.set_remaining(remaining, by_api=True)
         except StoreUnavailable as error:
             await self._refused(actor, STOCK_ACTION, room, STOCK_ACTION, error, {"remaining": remaining})
             raise

@@ -171,7 +171,7 @@ class Responder:
         start = None
         if ticket is not None and fate == "waiting":
             if position is None and view is not None:
-                position = view.rank_index.position(ticket.place)
+                position = view.position(ticket.place)
             start = max(ticket.start_position, position or 0)
         eta = room.expected_wait(position) if position is not None else None
         found = build_status(

@@ -17,12 +17,13 @@ from waitroom.queue.view import RoomState, RoomView
 
 HELD_POLL_SECONDS: Final = 12
 
-# The contract's states of a visitor. "prequeue" comes with scheduled events.
+# The contract's states of a visitor.
 VisitorState = Literal["waiting", "prequeue", "paused", "called", "admitted", "sold_out", "closed", "unknown"]
 
 # For visitors in the queue: the page and the state, by the room's state.
 _STATUS_BY_ROOM_STATE: Final[dict[RoomState, tuple[PageKind, VisitorState]]] = {
     RoomState.OPEN: (PageKind.WAITING, "waiting"),
+    RoomState.PREQUEUE: (PageKind.PREQUEUE, "prequeue"),
     RoomState.PAUSED: (PageKind.PAUSED, "paused"),
     RoomState.CLOSED: (PageKind.CLOSED, "closed"),
     RoomState.SOLD_OUT: (PageKind.SOLD_OUT, "sold_out"),

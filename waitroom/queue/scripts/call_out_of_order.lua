@@ -18,7 +18,7 @@ local function invited_places()
   local invited = {}
   for one in string.gmatch(redis.call('HGET', ROOM, 'invited') or '', '%d+') do
     local expected = redis.call('ZSCORE', CALLED, one) or redis.call('ZSCORE', AWAY, one)
-    if expected and tonumber(one) > room.head then
+    if expected and rank_of(room, tonumber(one)) > room.head then
       invited[#invited + 1] = one
     end
   end
@@ -41,7 +41,7 @@ local function admit()
   if room.method ~= 'passthrough' and vacant_slots(room) <= 0 then
     return 'full'
   end
-  if tonumber(place) > room.head then
+  if rank_of(room, tonumber(place)) > room.head then
     local invited = invited_places()
     if #invited >= MAX_INVITED then
       return 'too_many'

@@ -39,7 +39,37 @@ local function server_run_id()
 end
 
 local function accepts_claims(room)
-  return room.state == 'open' or room.state == 'paused'
+  return room.state == 'open' or room.state == 'paused' or room.state == 'prequeue'
+end
+
+-- The room's state: the one that was set, unless the current event closes the room or opens its prequeue.
+local function effective_state(room)
+  if room.own_state ~= 'closed' and room.own_state ~= 'sold_out' then
+    if room.event_phase == 'scheduled' and room.event_before == 'closed' then
+      return 'closed'
+    end
+    if room.event_phase == 'prequeue' then
+      return 'prequeue'
+    end
+  end
+  return room.own_state
+end
+
+-- Fills in the fields of rooms that were stored before these fields existed.
+local function fill_in(room)
+  room.told_ms = room.told_ms or math.min(90000, room.claim_ms)
+  room.session_max_ms = room.session_max_ms or 14400000
+  room.blocked_ms = room.blocked_ms or 0
+  room.recovery_ms = room.recovery_ms or 30000
+  room.changes = room.changes or 0
+  room.resume_at = room.resume_at or 0
+  for _, field in ipairs({ 'event', 'event_phase', 'event_before', 'draws', 'state_by', 'state_before' }) do
+    room[field] = room[field] or ''
+  end
+  for _, field in ipairs({ 'event_due', 'void_place', 'ended_place', 'stock_zero_at', 'reopened_at',
+    'reopened_sold' }) do
+    room[field] = room[field] or 0
+  end
 end
 
 -- How many of the keys that say where visitors are exist, and how many of the other keys that only scripts change.
@@ -86,30 +116,15 @@ local function read_room()
   room.wall = wall
   room.clock = room.clock + step
   room.tokens = math.min(room.tokens + step * room.rate / 60000, burst(room.rate))
-  -- Rooms stored before these fields existed.
-  room.told_ms = room.told_ms or math.min(90000, room.claim_ms)
-  room.session_max_ms = room.session_max_ms or 14400000
-  room.blocked_ms = room.blocked_ms or 0
-  room.recovery_ms = room.recovery_ms or 30000
-  room.changes = room.changes or 0
-  room.resume_at = room.resume_at or 0
+  fill_in(room)
+  room.own_state = room.state
+  room.state = effective_state(room)
   -- Turns run by a clock of their own, which stops while nobody can claim one.
   if not accepts_claims(room) then
     room.blocked_ms = room.blocked_ms + step
   end
   room.turn_clock = room.clock - room.blocked_ms
   return room
-end
-
--- Returns the room as of now, or nil if it must be opened: it must be once for every run of the server. A server that
--- was started or promoted may have lost its last writes, and would issue the same places again. A missing key means the
--- same.
-local function load_room()
-  local room = read_room()
-  if room and room.intact and room.run_id == server_run_id() then
-    return room
-  end
-  return nil
 end
 
 -- Writes back what every reading of the clock changes, and the given pairs. The last step of a script: it records which
@@ -157,8 +172,8 @@ local function enqueue_audit_event(room, audit_event, old, new)
 end
 
 -- Sets fields of the hash to the pairs of field and value in ARGV, from index `from` on. Returns the old and the new
--- values of those that changed, and the old values of all in order. The field `uncounted` is set, but is no change.
-local function set_fields(from, uncounted)
+-- values of those that changed, and the old values of all in order. A state that is set so is lifted by nothing else.
+local function set_fields(from)
   local old, new, before = {}, {}, {}
   for i = from, #ARGV, 2 do
     local field, value = ARGV[i], ARGV[i + 1]
@@ -166,9 +181,10 @@ local function set_fields(from, uncounted)
     before[#before + 1] = current
     if current ~= value then
       redis.call('HSET', ROOM, field, value)
-      if field ~= uncounted then
-        old[field], new[field] = current, value
-      end
+      old[field], new[field] = current, value
+    end
+    if field == 'state' then
+      redis.call('HSET', ROOM, 'state_by', '')
     end
   end
   return old, new, before
@@ -236,6 +252,24 @@ local function vacant_slots(room)
   return room.max_active - taken_slots() - reserved_slots(room)
 end
 
+local function units_sold()
+  local totals = redis.call('HMGET', ROOM, 'total:sold', 'total:units_returned')
+  return (tonumber(totals[1]) or 0) - (tonumber(totals[2]) or 0)
+end
+
+-- Once units have come back to a sold-out room: how many visitors may come for them, so that nobody else is called for
+-- what others will buy. Those who were admitted since then count until they leave, less the units sold since.
+local function slots_by_stock(room)
+  local remaining = tonumber(room.remaining)
+  if room.reopened_at == 0 or not remaining then
+    return math.huge
+  end
+  local since = '(' .. to_string(room.reopened_at + room.session_max_ms)
+  local inside = redis.call('ZCOUNT', HARD_ENDS, since, '+inf')
+  local buyers = math.max(0, inside - math.max(0, units_sold() - room.reopened_sold))
+  return math.max(0, remaining - redis.call('ZCARD', CALLED) - buyers)
+end
+
 local function reported_key(chunk)
   return REPORTED .. ':' .. chunk
 end
@@ -299,12 +333,54 @@ local function free_slots(room)
   if room.method == 'passthrough' then
     return math.huge
   end
-  return may_call(room) and math.max(0, math.min(math.floor(room.tokens + 1e-9), vacant_slots(room))) or 0
+  if not may_call(room) then
+    return 0
+  end
+  return math.max(0, math.min(math.floor(room.tokens + 1e-9), vacant_slots(room), slots_by_stock(room)))
 end
 
 local function take_tokens(room, tokens)
   if room.method ~= 'passthrough' then
     room.tokens = room.tokens - tokens
+  end
+end
+
+-- The number that orders the queue: the place, unless the place was given in a shuffled prequeue. `draws` lists these
+-- as FIRST:LAST:SEED, the places after FIRST up to LAST; an open one has no LAST.
+local function rank_of(room, place)
+  if room.draws == '' then
+    return place
+  end
+  if not room.draw_list then
+    room.draw_list = {}
+    for first, last, seed in string.gmatch(room.draws, '(%d+):(%d*):(%x+)') do
+      room.draw_list[#room.draw_list + 1] = { tonumber(first), tonumber(last) or math.huge, seed }
+    end
+  end
+  for _, draw in ipairs(room.draw_list) do
+    if place > draw[1] and place <= draw[2] then
+      local digest = redis.sha1hex(draw[3] .. ':' .. to_string(place))
+      return draw[1] + 1 + tonumber(string.sub(digest, 1, 8), 16) % SHUFFLE_SPAN
+    end
+  end
+  return place
+end
+
+-- The rank of the last place that was given, or of the last one of an open shuffle.
+local function last_rank(room)
+  local first = string.match(room.draws, '(%d+)::%x+$')
+  return first and tonumber(first) + SHUFFLE_SPAN or room.seq
+end
+
+-- Puts places, which are strings, into the queue.
+local function add_waiting(room, places)
+  for from = 1, #places, BATCH do
+    local entries = {}
+    for i = from, math.min(from + BATCH - 1, #places) do
+      entries[#entries + 1] = to_string(rank_of(room, tonumber(places[i])))
+      entries[#entries + 1] = places[i]
+    end
+    redis.call('ZADD', WAITING, unpack(entries))
   end
 end
 
@@ -353,7 +429,7 @@ end
 -- what survived neither issued it nor has recovered it. So each place is recovered once, and nobody has two turns.
 -- A place that was lost with the beginning of this generation shows, soon after it, that there was a loss.
 local function claim_lost_place(room, place)
-  if place > room.base then
+  if place > room.base or place <= room.void_place then
     return false
   end
   local issued_after = redis.call('ZRANGEBYSCORE', ISSUED_RANGES, to_string(place), '+inf', 'LIMIT', 0, 1)[1]

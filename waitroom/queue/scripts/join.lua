@@ -1,6 +1,7 @@
 -- Gives places to newcomers.
 -- ARGV: how many; idempotency key.
--- The first ones are admitted immediately, but only if nobody waits; the others wait, marked as seen now.
+-- The first ones are admitted immediately, but only if nobody waits; the others wait, marked as seen now. A passthrough
+-- room admits everybody, and counts those whom its limits would have let wait.
 -- Returns {generation, first place, how many were admitted, how many wait now, state, the room's clock}. The first
 -- place is 0 if the room accepts nobody.
 local wanted, idempotency_key = tonumber(ARGV[3]), ARGV[4]
@@ -23,6 +24,12 @@ local admitted = 0
 if room.state == 'open' and waiting == 0 then
   admitted = math.min(wanted, free_slots(room))
   take_tokens(room, admitted)
+  if room.method == 'passthrough' then
+    local by_rate = math.max(0, wanted - math.floor(room.tokens + 1e-9))
+    room.tokens = room.tokens - (wanted - by_rate)
+    count('over:rate', by_rate)
+    count('over:max_active', math.max(0, math.min(wanted, wanted - vacant_slots(room))))
+  end
 end
 local first = room.seq + 1
 local slot_until = to_string(room.clock + math.min(room.session_ms, room.session_max_ms) + SLOT_MARGIN_MS)
@@ -37,13 +44,12 @@ for i = 0, wanted - 1 do
     hard_ends[#hard_ends + 1] = place
   else
     entries[#entries + 1] = place
-    entries[#entries + 1] = place
     places[#places + 1] = first + i
   end
 end
 in_batches('ZADD', ACTIVE, slots)
 in_batches('ZADD', HARD_ENDS, hard_ends)
-in_batches('ZADD', WAITING, entries)
+add_waiting(room, entries)
 mark_seen(room, places)
 count_change(room, wanted > 0)
 count('joined', wanted)

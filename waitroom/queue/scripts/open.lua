@@ -1,7 +1,9 @@
 -- Opens the room or resumes it; idempotent.
 -- ARGV: the audit event of values that the settings file changed, JSON with `who`; what the caller has seen of the room,
--- as in recover.lua; then pairs of a limit's field and its value in the settings file.
--- A limit takes the file's value if that has changed since it was last read; otherwise a change made at run time stays.
+-- as in recover.lua; the definitions of the events in the settings file, JSON; then pairs of a limit's field and its
+-- value in the settings file.
+-- A limit or an event takes the file's value if that has changed since it was last read; otherwise a change made at run
+-- time stays. While an event runs, a new limit of the file counts from its end on if the event overrides the limit.
 -- A room of an older version is upgraded.
 -- Returns the generation. It changes with the server's run id, because a server that was started or promoted may have
 -- lost its last writes; tickets of an older generation are looked up before they are accepted. It also changes if a key
@@ -9,6 +11,9 @@
 local audit_event = ARGV[3]
 local seen_changes, seen_place, seen_waiting, seen_active =
   tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local seen_draws, file_events = ARGV[9], cjson.decode(ARGV[10])
+
+local known = read_room()
 
 local function create_room()
   local wall = to_string(wall_clock())
@@ -18,17 +23,77 @@ end
 -- Returns the old and the new values of the limits that the file changed.
 local function read_file()
   local old, new = {}, {}
-  for i = 9, #ARGV, 2 do
+  local stored = redis.call('HGET', ROOM, 'before_event')
+  local before = stored and cjson.decode(stored)
+  local event = before and read_event(redis.call('HGET', ROOM, 'event')) or { limits = {} }
+  for i = 11, #ARGV, 2 do
     local field, value = ARGV[i], ARGV[i + 1]
     if redis.call('HGET', ROOM, 'file:' .. field) ~= value then
       local current = redis.call('HGET', ROOM, field)
-      if current and current ~= value then -- the first value of a limit is no change
-        old[field], new[field] = current, value
+      if before then
+        before[field] = value
       end
-      redis.call('HSET', ROOM, 'file:' .. field, value, field, value)
+      if not event.limits[field] then
+        if current and current ~= value then -- the first value of a limit is no change
+          old[field], new[field] = current, value
+        end
+        redis.call('HSET', ROOM, field, value)
+      end
+      redis.call('HSET', ROOM, 'file:' .. field, value)
     end
   end
+  if before then
+    redis.call('HSET', ROOM, 'before_event', cjson.encode(before))
+  end
   return old, new
+end
+
+-- Takes in the events of the settings file. Those that it no longer has are removed, unless they are in progress.
+local function read_events(room, audit_event)
+  local changed, listed = false, {}
+  for _, text in ipairs(file_events) do
+    local definition = cjson.decode(text)
+    local digest = redis.sha1hex(text)
+    local event = read_event(definition.name)
+    listed[definition.name] = true
+    if not event or event.digest ~= digest then
+      local changes = { old = {}, new = {} }
+      event = define_event(room, definition, 'file', changes)
+      event.source, event.digest = 'file', digest
+      write_event(event)
+      changed = true
+      if known then
+        record_change(room, cjson.decode(audit_event).who, false, changes.old, changes.new)
+        enqueue_audit_event(room, audit_event, changes.old, changes.new)
+      end
+    end
+  end
+  for _, text in ipairs(redis.call('HVALS', EVENTS)) do
+    local event = cjson.decode(text)
+    if event.source == 'file' and event.phase == 'scheduled' and not listed[event.name] then
+      redis.call('HDEL', EVENTS, event.name)
+      changed = true
+    end
+  end
+  if changed or room.event ~= '' and redis.call('HEXISTS', EVENTS, room.event) == 0 then
+    redis.call('HINCRBY', ROOM, 'events_version', 1)
+    choose_event(room)
+  end
+end
+
+-- A room that the store has lost is as the last event left it.
+local function resume_after_events(room)
+  local last
+  for _, text in ipairs(redis.call('HVALS', EVENTS)) do
+    local event = cjson.decode(text)
+    if event.phase == 'ended' and (not last or event.ended_at > last.ended_at) then
+      last = event
+    end
+  end
+  if last then
+    apply_after(room, last, { old = {}, new = {} }, last.ended_at)
+    room.state = effective_state(room)
+  end
 end
 
 local function begin_generation(room, run_id, fates_lost)
@@ -50,7 +115,6 @@ local function begin_generation(room, run_id, fates_lost)
   redis.call('DEL', RANK_INDEX)
 end
 
-local known = read_room()
 local fates, others = existing_keys()
 local lost = known and not known.intact or not known and fates + others > 0
 local fates_lost = known and known.fates_lost
@@ -83,8 +147,15 @@ if room.run_id ~= run_id or lost or behind then
     room.resume_at = known and room.clock + SETTLE_MS or 0
   end
 end
-if (room.schema or 0) < SCHEMA then
-  redis.call('HSET', ROOM, 'schema', to_string(SCHEMA))
+restore_draws(room, seen_draws)
+read_events(room, audit_event)
+if not known then
+  resume_after_events(room)
+end
+run_schedule(room)
+local schema = (redis.call('EXISTS', EVENTS) == 1 or room.draws ~= '') and SCHEMA or SCHEMA_WITHOUT_EVENTS
+if room.schema ~= schema then
+  redis.call('HSET', ROOM, 'schema', to_string(schema))
 end
 save_room(room)
 return to_string(room.generation)

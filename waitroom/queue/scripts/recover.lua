@@ -1,6 +1,6 @@
 -- Tells the store what a worker has seen of the room in an older generation.
 -- ARGV: the generation; how many changes it had counted; the newest place; how many waited or were called, and how many
--- were inside.
+-- were inside; the shuffled ranges, as in `draws`.
 -- The recovery begins if the current generation began with less.
 -- Returns 1 if it did, else 0.
 local generation, changes, place = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -17,6 +17,7 @@ if generation < room.generation and opened[1] and
   lost = 1
   room.changes = math.max(room.changes, changes)
   begin_recovery(room, waiting, active)
+  restore_draws(room, ARGV[8])
 end
 save_room(room)
 return lost

@@ -95,14 +95,14 @@ local function find_present_in_chunk(places, from, to, chunk, present)
   end
 end
 
--- Returns which of some places, in order, have a present visitor, by index.
+-- Returns which of some places have a present visitor, by index. Most are in ascending order.
 local function find_present(places)
   local present = {}
   local from = 1
   while from <= #places do
     local chunk = math.floor(places[from] / CHUNK)
     local to = from
-    while to < #places and math.floor(places[to + 1] / CHUNK) == chunk do
+    while to < #places and places[to + 1] > places[to] and math.floor(places[to + 1] / CHUNK) == chunk do
       to = to + 1
     end
     find_present_in_chunk(places, from, to, chunk, present)
@@ -111,7 +111,7 @@ local function find_present(places)
   return present
 end
 
-local high_water_mark = room.head -- the greatest place that was ever called or skipped
+local high_water_mark = room.head -- the greatest rank that was ever called or skipped
 
 -- Calls present visitors from the front. Returns how many were called and how many were skipped.
 local function call_visitors()
@@ -146,9 +146,11 @@ local function call_visitors()
       list[#list + 1] = until_ms
       list[#list + 1] = place
       gone[#gone + 1] = place
-      high_water_mark = math.max(high_water_mark, places[i])
     end
     rank = rank + #piece
+  end
+  if #gone > 0 then
+    high_water_mark = math.max(high_water_mark, rank_of(room, tonumber(gone[#gone])))
   end
   in_batches('ZREM', WAITING, gone)
   in_batches('ZADD', CALLED, called)
@@ -158,6 +160,22 @@ local function call_visitors()
     stopped_early = 1
   end
   return #called / 2, #skipped / 2
+end
+
+-- Nothing is left for visitors who were called and haven't entered: they get their places back, and have missed no turn.
+local function return_called()
+  if room.state ~= 'sold_out' or room.state_by ~= 'stock' then
+    return 0
+  end
+  local called = redis.call('ZRANGE', CALLED, 0, BATCH - 1)
+  in_batches('ZREM', CALLED, called)
+  in_batches('HDEL', TURNS, called)
+  add_waiting(room, called)
+  room.freed = room.freed + #called
+  if #called == BATCH then
+    stopped_early = 1
+  end
+  return #called
 end
 
 -- How fast slots become free: slots per slot-millisecond, over about two turnovers of the full shop.
@@ -246,8 +264,12 @@ local ended = expire_sessions()
 local missed, dropped = expire_turns()
 delete_old_marks()
 local swept = end_recovery()
+local given_back = return_called()
 local called, skipped = call_visitors()
-count_change(room, called + skipped + ended + missed + dropped > 0)
+count_change(room, called + skipped + ended + missed + dropped + given_back > 0)
+raise_event_peak(room, 'peak_waiting', redis.call('ZCARD', WAITING) + redis.call('ZCARD', AWAY))
+raise_event_peak(room, 'peak_active', redis.call('ZCARD', ACTIVE))
+raise_event_peak(room, 'overshoot', taken_slots() - room.max_active)
 measure_released_slots(room.freed + ended + missed, taken)
 room.freed = 0
 measure_presence(called, called + skipped)

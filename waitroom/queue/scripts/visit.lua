@@ -1,5 +1,6 @@
 -- Looks up tickets whose turn may have come, or whose generation is an older one.
--- ARGV: for each, the place, the generation and the purpose:
+-- ARGV: for each, the place, the generation, the purpose, how long the visitor has waited, and how long the page said
+-- at first, both in seconds:
 --   peek    the visitor doesn't see the reply
 --   notify  the visitor sees the reply
 --   claim   a called visitor enters
@@ -19,23 +20,32 @@ local seen = {}
 local admitted, returned = 0, 0
 local seq = room.seq
 
-local function enter(member)
+-- Classes of times whose bounds grow by a fifth: the number of the class of some seconds.
+local function class_of(seconds)
+  return to_string(math.floor(math.log(seconds + 1) / math.log(1.2)))
+end
+
+local function enter(member, waited, promised)
   redis.call('ZREM', CALLED, member)
   redis.call('SREM', MISSED, member)
   redis.call('HDEL', TURNS, member)
   redis.call('ZADD', ACTIVE, slot_until, member)
   redis.call('ZADD', HARD_ENDS, to_string(room.clock + room.session_max_ms), member)
   admitted = admitted + 1
+  count_event(room, 'wait:' .. class_of(waited), 1)
+  if promised > 0 then
+    count_event(room, 'eta:' .. class_of(math.abs(waited - promised)), 1)
+  end
   return 'admitted', room.session_max_ms
 end
 
-local function visit_called(member, claim_by, purpose)
+local function visit_called(member, claim_by, purpose, waited, promised)
   report(room, tonumber(member), 'waiting')
   if not accepts_claims(room) or purpose == 'peek' then
     return 'called', math.max(0, claim_by - room.turn_clock)
   end
   if purpose == 'claim' then
-    return enter(member)
+    return enter(member, waited, promised)
   end
   local turn = redis.call('HGET', TURNS, member)
   if not turn then
@@ -78,25 +88,25 @@ end
 local function come_back(place, member)
   returned = returned + 1
   if redis.call('HDEL', TURNS, member) == 0 then
-    redis.call('ZADD', WAITING, member, member)
+    add_waiting(room, { member })
     return visit_waiting(place)
   end
   seq = seq + 1
   local new = to_string(seq)
   redis.call('SREM', MISSED, member)
   redis.call('SADD', MISSED, new)
-  redis.call('ZADD', WAITING, new, new)
+  add_waiting(room, { new })
   redis.call('HSET', MOVED, member, new)
   redis.call('ZADD', MOVED_UNTIL, keep_until, member)
   visit_waiting(seq)
   return 'waiting', 0, seq
 end
 
-local function visit(place, generation, purpose) -- calls itself once, for the new place
+local function visit(place, generation, purpose, waited, promised) -- calls itself once, for the new place
   local member = to_string(place)
   local claim_by = redis.call('ZSCORE', CALLED, member)
   if claim_by then
-    return visit_called(member, tonumber(claim_by), purpose)
+    return visit_called(member, tonumber(claim_by), purpose, waited, promised)
   end
   local slot_end = redis.call('ZSCORE', ACTIVE, member)
   if slot_end then
@@ -111,11 +121,11 @@ local function visit(place, generation, purpose) -- calls itself once, for the n
   local new = redis.call('HGET', MOVED, member)
   if new then
     redis.call('ZADD', MOVED_UNTIL, keep_until, member)
-    local state, left = visit(tonumber(new), room.generation, purpose)
+    local state, left = visit(tonumber(new), room.generation, purpose, waited, promised)
     return state, left, state ~= 'unknown' and tonumber(new) or 0
   end
   if generation ~= room.generation and claim_lost_place(room, place) then
-    redis.call('ZADD', WAITING, member, member)
+    add_waiting(room, { member })
     returned = returned + 1
     return visit_waiting(place)
   end
@@ -123,9 +133,9 @@ local function visit(place, generation, purpose) -- calls itself once, for the n
 end
 
 local results = {}
-for i = FIRST, #ARGV, 3 do
-  local place, generation, purpose = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), ARGV[i + 2]
-  local state, left, new = visit(place, generation, purpose)
+for i = FIRST, #ARGV, 5 do
+  local state, left, new = visit(tonumber(ARGV[i]), tonumber(ARGV[i + 1]), ARGV[i + 2], tonumber(ARGV[i + 3]),
+    tonumber(ARGV[i + 4]))
   results[#results + 1] = { state, left, new or 0 }
 end
 mark_seen(room, seen)

@@ -1,0 +1,400 @@
+"""Events and stock, step by step, on a real store whose clock is set by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from waitroom.queue.fields import Limits
+from waitroom.queue.schedule import Event, EventRecord, Phase, encode_event, shuffle_seed
+from waitroom.queue.store import QueueStore, Visit
+from waitroom.queue.view import RoomState, RoomView
+from waitroom.store.connection import connect
+
+pytestmark = pytest.mark.slow
+
+NOON = 1_790_000_000_000
+MINUTE = 60_000
+HOUR = 60 * MINUTE
+LIMITS = Limits(600, 5, 900, 180, 180, 3600)
+SALE = Event("sale", "The sale", NOON + HOUR, NOON + HOUR // 2, NOON + 2 * HOUR)
+SEED = shuffle_seed("secret", "shop", "sale", SALE.start_ms)
+AUDIT = json.dumps({"who": "ada", "via": "api", "action": "event"})
+
+
+@dataclass
+class Shop:
+    """A room on a server whose clock and run id are set by hand."""
+
+    store: QueueStore
+    now: int = NOON
+    run_id: str = "first"
+    events: tuple[Event, ...] = (SALE,)
+    limits: Limits = LIMITS
+
+    async def open(self, *events: Event) -> int:
+        self.events = events or self.events
+        return await self.store.open(self.limits, {event.name: encode_event(event, SEED) for event in self.events})
+
+    async def at(self, when: int) -> RoomView:
+        """The view at a time; the room's clock gets there in small steps, as with a controller."""
+        self.now = when
+        return await self.store.view()
+
+    async def event(self, name: str = "sale") -> EventRecord:
+        return next(one for one in await self.store.events() if one.event.name == name)
+
+    async def tick(self, seconds: int = 1) -> int:
+        """Ticks for some seconds; how many were called."""
+        called = 0
+        for _ in range(seconds):
+            self.now += 1000
+            called += (await self.store.tick()).called
+        return called
+
+    async def act(self, action: Any, name: str = "sale", **more: Any) -> Any:
+        return await self.store.change_event(action, name, expected=None, who="ada", audit_event=AUDIT, **more)
+
+
+@pytest.fixture
+async def shop(valkey: str) -> AsyncIterator[Shop]:
+    async with connect(valkey, timeout_seconds=10) as redis:
+        store = QueueStore(redis, "shop", clock=lambda: shop.now, run_id=lambda: shop.run_id)
+        shop = Shop(store)
+        yield shop
+
+
+async def test_the_phases_set_the_state_and_each_begins_once(shop: Shop) -> None:
+    await shop.open()
+    seen = []
+    for when in (NOON, NOON + HOUR // 2 - 1, NOON + HOUR // 2, NOON + HOUR, NOON + 2 * HOUR - 1, NOON + 2 * HOUR):
+        view = await shop.at(when)
+        assert view.event is not None
+        seen.append((str(view.state), str(view.event.phase)))
+    assert seen == [
+        ("closed", "scheduled"),
+        ("closed", "scheduled"),
+        ("prequeue", "prequeue"),
+        ("open", "running"),
+        ("open", "running"),
+        ("open", "ended"),
+    ]
+    events = [json.loads(event) for event in await shop.store.audit_events()]
+    assert [event["new"]["event_phase"] for event in events] == ["prequeue", "running", "ended"]
+    assert json.loads(events[0]["told"])["who"] == "the schedule"
+    record = await shop.event()
+    assert (record.prequeue_at_ms, record.started_ms, record.ended_ms) == (
+        NOON + HOUR // 2,
+        NOON + HOUR,
+        NOON + 2 * HOUR,
+    )
+
+
+async def test_no_clock_takes_a_phase_back(shop: Shop) -> None:
+    await shop.open()
+    version = (await shop.at(NOON + HOUR)).version
+    view = await shop.at(NOON)
+    assert (view.state, view.version) == (RoomState.OPEN, version)
+    shop.run_id = "second"
+    await shop.open()
+    assert (await shop.at(NOON)).version == version
+    assert (await shop.at(NOON + HOUR)).version == version
+
+
+async def test_the_join_at_the_start_decides_by_the_clock_of_the_store(shop: Shop) -> None:
+    """No controller has ticked since the prequeue opened."""
+    await shop.open()
+    shop.now = NOON + HOUR - 1
+    assert (await shop.store.join(1)).state is RoomState.PREQUEUE
+    shop.now += 1
+    assert (await shop.store.join(1)).state is RoomState.OPEN
+
+
+async def test_nobody_is_called_before_the_start_and_all_in_order_after(shop: Shop) -> None:
+    await shop.open()
+    shop.now = NOON + HOUR // 2
+    joined = await shop.store.join(20)
+    assert (joined.admitted, joined.waiting) == (0, 20)
+    assert await shop.tick(5) == 0
+    shop.now = NOON + HOUR
+    places = range(joined.first_place, joined.first_place + 20)
+    await shop.store.seen(places)
+    assert await shop.tick() == 5
+    visits = await shop.store.visit([Visit(place, joined.generation, claim=False) for place in places])
+    assert [one.fate for one in visits] == ["called"] * 5 + ["waiting"] * 15
+
+
+async def test_a_shuffled_prequeue_has_one_place_for_each_and_latecomers_behind(shop: Shop) -> None:
+    shop.limits = replace(LIMITS, max_active=1000, rate_per_minute=60_000)
+    await shop.open(replace(SALE, method="random"))
+    shop.now = NOON + HOUR // 2
+    early = await shop.store.join(200)
+    view = await shop.store.view()
+    assert view.position(early.first_place) is None
+    view = await shop.at(NOON + HOUR)
+    late = await shop.store.join(10)
+    shop.now += 2000
+    view = await shop.store.view()
+    places = list(range(early.first_place, early.first_place + 200))
+    ranks = [view.draws.rank(place) for place in places]
+    assert len(set(ranks)) == 200
+    assert sorted(ranks) != ranks
+    newcomers = list(range(late.first_place, late.first_place + 10))
+    assert max(ranks) < min(newcomers)
+    assert [view.draws.rank(place) for place in newcomers] == newcomers
+    ordered = sorted(places, key=view.draws.rank)
+    assert [view.position(place) for place in ordered[:64]] == list(range(1, 65))
+    shop.limits = replace(shop.limits, max_active=50)
+    await shop.open()
+    await shop.store.seen([*places, *newcomers])
+    await shop.tick()
+    visits = await shop.store.visit([Visit(place, early.generation, claim=False) for place in ordered])
+    assert [one.fate for one in visits] == ["called"] * 50 + ["waiting"] * 150
+    view = await shop.store.view()
+    assert view.high_water_mark == view.draws.rank(ordered[49])
+
+
+async def test_who_waited_before_a_shuffled_prequeue_stays_ahead(shop: Shop) -> None:
+    shop.limits = replace(LIMITS, max_active=1)
+    await shop.open(replace(SALE, method="random", before="open"))
+    before = await shop.store.join(4)
+    assert before.admitted == 1
+    shop.now = NOON + HOUR // 2
+    await shop.store.join(50)
+    shop.now = NOON + HOUR
+    view = await shop.store.view()
+    assert [view.position(before.first_place + i) for i in (1, 2, 3)] == [1, 2, 3]
+
+
+async def test_the_limits_of_an_event_end_with_it_and_so_do_operators_changes(shop: Shop) -> None:
+    await shop.open(replace(SALE, limits={"rate_per_minute": 1200.0, "autopilot": False}, units=7))
+    view = await shop.at(NOON + HOUR)
+    assert (view.rate_per_minute, view.max_active, view.remaining, view.autopilot) == (1200, 5, 7, False)
+    await shop.store.change({"rate": "60.0", "max_active": "9"}, expected=None, who="ada")
+    shop.limits = replace(LIMITS, rate_per_minute=500, claim_seconds=240)
+    await shop.open()  # a new settings file counts at once, unless the event overrides the limit
+    view = await shop.store.view()
+    assert (view.rate_per_minute, view.max_active, view.claim_ms) == (60, 9, 240_000)
+    view = await shop.at(NOON + 2 * HOUR)
+    assert (view.rate_per_minute, view.max_active, view.claim_ms, view.autopilot) == (500, 5, 240_000, None)
+
+
+async def test_the_start_and_the_end_throw_nobody_out(shop: Shop) -> None:
+    await shop.open(replace(SALE, before="open", after="closed", limits={"max_active": 1, "session_seconds": 60}))
+    shop.now += 1000  # the tokens of a second
+    joined = await shop.store.join(5)
+    assert joined.admitted == 5
+    for when in (NOON + HOUR // 2, NOON + HOUR, NOON + 2 * HOUR):
+        view = await shop.at(when)
+        assert view.active == 5
+
+
+async def test_places_of_an_ended_event_are_void(shop: Shop) -> None:
+    await shop.open(replace(SALE, after="closed"))
+    shop.now = NOON + HOUR // 2
+    joined = await shop.store.join(20)
+    view = await shop.at(NOON + 2 * HOUR)
+    assert (view.state, view.waiting, view.called) == (RoomState.CLOSED, 0, 0)
+    shop.run_id = "second"
+    await shop.open()
+    [visited] = await shop.store.visit([Visit(joined.first_place, joined.generation, claim=True)])
+    assert visited.fate == "unknown"
+
+
+async def test_a_lost_place_of_the_last_event_is_not_restored_in_the_next(shop: Shop) -> None:
+    later = replace(SALE, name="later", start_ms=NOON + 4 * HOUR, prequeue_ms=NOON + 3 * HOUR, end_ms=NOON + 5 * HOUR)
+    await shop.open(SALE, later)
+    shop.now = NOON + HOUR // 2
+    joined = await shop.store.join(20)
+    await shop.at(NOON + 2 * HOUR)
+    await shop.store._redis.flushall()
+    shop.run_id, shop.now = "second", NOON + 3 * HOUR
+    await shop.open()
+    newcomer = await shop.store.join(1)
+    assert newcomer.state is RoomState.PREQUEUE
+    [visited] = await shop.store.visit([Visit(joined.first_place, joined.generation, claim=True)])
+    assert visited.fate == "unknown"
+
+
+@pytest.mark.parametrize("gone", [False, True])
+async def test_a_lost_store_keeps_phase_and_draw(shop: Shop, gone: bool) -> None:
+    shop.limits = replace(LIMITS, max_active=1)
+    await shop.open(replace(SALE, method="random"))
+    shop.now = NOON + HOUR // 2
+    joined = await shop.store.join(30)
+    view = await shop.at(NOON + HOUR)
+    order = sorted(range(joined.first_place, joined.first_place + 30), key=view.draws.rank)
+    if gone:
+        await shop.store._redis.flushall()
+    shop.run_id, shop.now = "second", shop.now + 1000
+    await shop.open()
+    view = await shop.store.view()
+    assert (view.state, view.event and view.event.phase) == (RoomState.OPEN, Phase.RUNNING)
+    await shop.store.visit([Visit(place, joined.generation, claim=False) for place in reversed(order)])
+    shop.now += 2000
+    view = await shop.store.view()
+    assert [view.position(place) for place in order] == list(range(1, 31))
+
+
+async def test_a_lost_store_stays_closed_after_the_last_event(shop: Shop) -> None:
+    await shop.open(replace(SALE, after="sold_out"))
+    await shop.at(NOON + 2 * HOUR)
+    await shop.store._redis.flushall()
+    shop.now += HOUR
+    await shop.open()
+    view = await shop.store.view()
+    assert (view.state, view.state_by) == (RoomState.SOLD_OUT, "schedule")
+    assert await shop.store.audit_events() == []
+
+
+async def test_operators_start_end_and_cancel(shop: Shop) -> None:
+    later = replace(SALE, name="later", start_ms=NOON + 4 * HOUR, prequeue_ms=None, end_ms=None)
+    await shop.open(SALE, later)
+    assert await shop.act("end") == "not_started"
+    assert (await shop.act("start")).done
+    view = await shop.store.view()
+    assert view.event is not None
+    assert (view.state, view.event.phase, view.event.event.start_ms) == (RoomState.OPEN, Phase.RUNNING, NOON)
+    assert await shop.act("start") == "started"
+    assert await shop.act("start", "later") == "busy"
+    assert await shop.act("cancel") == "started"
+    assert (await shop.act("end")).done
+    assert (await shop.event()).phase is Phase.ENDED
+    assert await shop.act("end") == "ended"
+    assert (await shop.act("cancel", "later")).done
+    view = await shop.store.view()
+    assert view.state is RoomState.CLOSED  # it kept the room closed; an operator opens it
+    assert (await shop.event("later")).cancelled
+    await shop.open()
+    assert (await shop.event("later")).cancelled, "the file hasn't changed"
+    assert await shop.act("start", "unknown") == "unknown"
+
+
+async def test_an_operator_moves_an_event_and_the_file_only_undoes_that_if_it_changes(shop: Shop) -> None:
+    await shop.open()
+    moved = replace(SALE, start_ms=SALE.start_ms + HOUR, end_ms=NOON + 3 * HOUR)
+    assert (await shop.act("set", definition=(moved, SEED))).done
+    await shop.open()
+    assert (await shop.event()).event == moved
+    await shop.open(replace(SALE, title="Another title"))
+    assert (await shop.event()).event == replace(SALE, title="Another title")
+
+
+async def test_a_change_that_is_based_on_an_older_version_is_refused(shop: Shop) -> None:
+    await shop.open()
+    await shop.store.change({"message": "hello"}, expected=None, who="ada")
+    done = await shop.store.change_event("start", "sale", expected=0, who="ada", audit_event=AUDIT)
+    assert not isinstance(done, str)
+    assert (done.done, done.version) == (False, 1)
+    assert (await shop.event()).phase is Phase.SCHEDULED
+
+
+async def test_events_that_the_file_no_longer_has_are_removed_unless_in_progress(shop: Shop) -> None:
+    later = replace(SALE, name="later", start_ms=NOON + 4 * HOUR, prequeue_ms=None)
+    await shop.open(SALE, replace(later, end_ms=None))
+    await shop.at(NOON + HOUR)
+    await shop.store.open(LIMITS, {})
+    assert [one.event.name for one in await shop.store.events()] == ["sale"]
+    view = await shop.at(NOON + 2 * HOUR)
+    assert view.state is RoomState.OPEN
+
+
+async def test_what_an_event_did_is_recorded(shop: Shop) -> None:
+    await shop.open(replace(SALE, units=10))
+    shop.now = NOON + HOUR // 2
+    joined = await shop.store.join(20)
+    shop.now = NOON + HOUR
+    await shop.store.seen(range(joined.first_place, joined.first_place + 20))
+    assert await shop.tick() == 5
+    claims = [Visit(joined.first_place + i, joined.generation, True, True, True, 100, 90) for i in range(5)]
+    await shop.store.visit(claims)
+    await shop.store.set_remaining(6)
+    await shop.tick()
+    await shop.at(NOON + 2 * HOUR)
+    record = await shop.event()
+    assert (record.totals["admitted"], record.totals["sold"]) == (5, 4)
+    waits = {name: number for name, number in record.stats.items() if name.startswith("wait:")}
+    assert sum(waits.values()) == 5
+    assert record.stats["peak_active"] == 5
+    assert record.stats["peak_waiting"] >= 15
+
+
+async def test_stock_sells_out_and_reopens_for_the_next(shop: Shop) -> None:
+    shop.limits = replace(LIMITS, rate_per_minute=60_000)
+    await shop.store.open(shop.limits)
+    shop.now += 1000
+    joined = await shop.store.join(20)
+    assert joined.admitted == 5
+    places = list(range(joined.first_place, joined.first_place + 20))
+    await shop.store.set_remaining(3)
+    await shop.store.set_remaining(0)
+    view = await shop.store.view()
+    assert (view.state, view.state_by, view.sold) == (RoomState.SOLD_OUT, "stock", 3)
+    shop.now += 1000
+    await shop.store.set_remaining(1)
+    assert (await shop.store.view()).state is RoomState.SOLD_OUT, "the response was under way before"
+    shop.now += 1000
+    await shop.store.set_remaining(1)
+    assert (await shop.store.view()).state is RoomState.OPEN
+    for session in places[:2]:
+        await shop.store.leave(session, 0, has_pass=True)
+    await shop.store.seen(places)
+    assert await shop.tick() == 1, "one unit, one visitor"
+    visits = await shop.store.visit([Visit(place, joined.generation, claim=True) for place in places[5:]])
+    assert [one.fate for one in visits] == ["admitted"] + ["waiting"] * 14
+    await shop.store.seen(places)
+    assert await shop.tick() == 0
+    await shop.store.leave(places[5], 0, has_pass=True)
+    await shop.store.seen(places)
+    assert await shop.tick() == 1, "the first one left without it"
+
+
+async def test_called_visitors_of_a_sold_out_room_get_their_places_back(shop: Shop) -> None:
+    await shop.store.open(replace(LIMITS, max_active=2))
+    joined = await shop.store.join(4)
+    places = list(range(joined.first_place, joined.first_place + 4))
+    assert joined.admitted == 1
+    await shop.store.seen(places)
+    assert await shop.tick() == 1
+    await shop.store.set_remaining(1)
+    await shop.store.set_remaining(0)
+    await shop.tick()
+    view = await shop.store.view()
+    assert (view.waiting, view.called, view.away) == (3, 0, 0)
+    await shop.store.set_remaining(5, by_api=True)
+    await shop.store.seen(places)
+    await shop.tick()
+    [visited] = await shop.store.visit([Visit(places[1], joined.generation, claim=False)])
+    assert visited.fate == "called"
+
+
+@pytest.mark.parametrize("state", [RoomState.SOLD_OUT, RoomState.CLOSED])
+async def test_stock_lifts_no_state_that_was_set(shop: Shop, state: RoomState) -> None:
+    await shop.store.open(LIMITS)
+    await shop.store.set_remaining(1)
+    await shop.store.set_remaining(0)
+    await shop.store.set_state(state)
+    await shop.store.set_remaining(9, by_api=True)
+    assert (await shop.store.view()).state is state
+
+
+async def test_stock_of_a_sale_that_has_not_started_closes_nothing(shop: Shop) -> None:
+    await shop.open(replace(SALE, units=5))
+    shop.now = NOON + HOUR // 2
+    await shop.store.set_remaining(0)
+    assert (await shop.store.view()).state is RoomState.PREQUEUE
+    view = await shop.at(NOON + HOUR)
+    assert (view.state, view.remaining) == (RoomState.OPEN, 5)
+
+
+async def test_the_next_event_opens_a_sold_out_room_but_not_a_closed_one(shop: Shop) -> None:
+    later = replace(SALE, name="later", start_ms=NOON + 4 * HOUR, prequeue_ms=None, end_ms=NOON + 5 * HOUR)
+    await shop.open(replace(SALE, after="sold_out"), later)
+    await shop.at(NOON + 2 * HOUR)
+    assert (await shop.at(NOON + 4 * HOUR)).state is RoomState.OPEN
+    await shop.store.set_state(RoomState.CLOSED)
+    assert (await shop.at(NOON + 5 * HOUR)).state is RoomState.CLOSED

@@ -1,0 +1,64 @@
+-- Takes in the shop's report of the units that are left.
+-- ARGV: the units; how many ms ago the shop reported them; '1' if by the API, '' if with a response; the audit event,
+-- JSON with `who`.
+-- At zero the room sells out by itself, unless it is closed or no sale is running yet. Units that come back open it
+-- again, but only if the stock had sold it out: a state that a person or the shop has set stays. A report that rises
+-- from zero too soon after it came with a response that was under way before.
+-- The report itself is no change of the room; what it does to the state is.
+-- Returns 1.
+local units, age_ms, by_api, audit_event = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1', ARGV[6]
+
+local room = load_room()
+if not room then
+  return false
+end
+local before = tonumber(room.remaining)
+
+local function is_outdated()
+  return before == 0 and units > 0 and not by_api and room.clock - age_ms - room.stock_zero_at < RISE_AFTER_ZERO_MS
+end
+
+local function count_units()
+  if before then
+    count('sold', before - units)
+    count('units_returned', units - before)
+  end
+end
+
+local function record(changes)
+  record_change(room, cjson.decode(audit_event).who, false, changes.old, changes.new)
+  enqueue_audit_event(room, audit_event, changes.old, changes.new)
+end
+
+local function sell_out()
+  set_number(room, 'stock_zero_at', room.clock)
+  local sells = room.event_phase ~= 'scheduled' and room.event_phase ~= 'prequeue'
+  if sells and (room.own_state == 'open' or room.own_state == 'paused') then
+    local changes = { old = {}, new = {} }
+    redis.call('HSET', ROOM, 'state_before', room.own_state)
+    set_state(room, changes, 'sold_out', 'stock')
+    record(changes)
+  end
+end
+
+local function reopen()
+  if room.own_state == 'sold_out' and room.state_by == 'stock' then
+    local changes = { old = {}, new = {} }
+    set_state(room, changes, room.state_before == 'paused' and 'paused' or 'open', '')
+    set_number(room, 'reopened_at', room.clock)
+    set_number(room, 'reopened_sold', units_sold())
+    record(changes)
+  end
+end
+
+if not is_outdated() then
+  count_units()
+  redis.call('HSET', ROOM, 'remaining', to_string(units))
+  if units == 0 and before ~= 0 then
+    sell_out()
+  elseif units > 0 then
+    reopen()
+  end
+end
+save_room(room)
+return 1
