@@ -18,8 +18,9 @@ from waitroom.control.monitoring.history import History, Sample, record_history
 from waitroom.control.rooms.admission_loop import Admission
 from waitroom.control.rooms.audit_outbox import AuditOutbox, audit_event
 from waitroom.control.rooms.presenter import LastChange
-from waitroom.queue.constants import SCHEMA
+from waitroom.queue.constants import SCHEMA, SCHEMA_WITHOUT_EVENTS
 from waitroom.queue.fields import Limits
+from waitroom.queue.schedule import Event, encode_event
 from waitroom.queue.store import QueueStore, UnreadableRoomError, Visit
 from waitroom.settings import RoomSettings
 from waitroom.store.connection import connect
@@ -174,7 +175,15 @@ async def test_a_room_of_an_older_version_is_upgraded(redis: Redis, store: Queue
     await redis.hdel(ROOM, "schema")
     assert await error_of(store) == ""
     assert await store.open(LIMITS) == (await store.view()).generation
+    assert await redis.hget(ROOM, "schema") == str(SCHEMA_WITHOUT_EVENTS).encode(), "earlier versions can still read it"
+
+
+async def test_a_room_with_events_is_refused_by_versions_that_know_none(redis: Redis, store: QueueStore) -> None:
+    event = Event("sale", "", start_ms=4_000_000_000_000)
+    await store.open(LIMITS, {"sale": encode_event(event, "ab")})
     assert await redis.hget(ROOM, "schema") == str(SCHEMA).encode()
+    await store.open(LIMITS)
+    assert await redis.hget(ROOM, "schema") == str(SCHEMA_WITHOUT_EVENTS).encode()
 
 
 async def test_a_start_reads_the_settings_file_into_an_open_room(redis: Redis, store: QueueStore) -> None:

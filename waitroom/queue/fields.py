@@ -133,7 +133,7 @@ FIELDS: Final[tuple[Field, ...]] = (
     # Places up to it aren't restored after a loss; the newest place when the last event ended.
     Field("void_place", "void_place", WHOLE, (), "0"),
     Field("ended_place", "ended_place", WHOLE, (), "0"),
-    # What set the state, if not a person or the shop: `stock` or `schedule`; the state before the stock did.
+    # The cause of the state, if no person or shop has set it: `stock` or `schedule`; the state before the stock did.
     Field("state_by", "state_by", TEXT, (), ""),
     Field("state_before", "state_before", TEXT, (), ""),
     # Stock: the room's clock when it ran out, and when units came back, with the units sold by then; 0 for never.

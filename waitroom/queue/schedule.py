@@ -84,7 +84,7 @@ class EventRecord:
         cancelled: Whether an operator cancelled it before it started.
         prequeue_at_ms, started_ms, ended_ms: When the phases began; None for those it hasn't reached or had.
         begin: The room's totals at the start.
-        totals: What the totals have grown by, from start to end; empty before the end.
+        totals: The growth of the totals from start to end; empty before the end.
         stats: Figures gathered while it ran, by name; see ``count_event`` in ``scripts/schedule.lua``.
     """
 
@@ -178,7 +178,7 @@ class EventConflict:
         name: The event's name.
         field: The field to change: ``prequeue_start``, ``start`` or ``end``.
         what: The problem.
-        fix: What to do about it.
+        fix: The remedy.
     """
 
     name: str

@@ -452,7 +452,7 @@ class QueueStore:
         """Changes an event if the room's version is the expected one; None skips the check.
 
         Args:
-            action: What to do; see ``scripts/change_event.lua``.
+            action: The change; see ``scripts/change_event.lua``.
             name: The event's name.
             expected: The version the change was based on.
             who: The actor recorded with the change.

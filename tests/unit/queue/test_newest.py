@@ -24,7 +24,7 @@ def newest_after(*views: RoomView) -> Newest:
 def test_a_view_is_taken_as_it_is() -> None:
     assert newest_after(VIEW).arguments() == (7, 20, 150, 52, 10, "")
     fewer = replace(VIEW, waiting=5, called=0, active=1)
-    assert newest_after(VIEW, fewer).arguments() == (7, 20, 150, 5, 1)
+    assert newest_after(VIEW, fewer).arguments() == (7, 20, 150, 5, 1, "")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 -- Events: the steps from one phase to the next. Shared by all scripts, after common.lua.
 -- The event that counts now is named in the room's fields; it is the running one, else the next, else the last. The
 -- first script that runs after a phase was due takes the step, whichever client calls it, so it is taken exactly once.
--- A phase that was reached is recorded, and no clock takes it back.
+-- A phase that was reached is recorded, and no clock that goes back undoes it.
 
 local SCHEDULE = '{"who":"the schedule","via":"schedule","action":"event"}'
 
@@ -316,8 +316,8 @@ local function text_of(value)
   return type(value) == 'number' and to_string(value) or value
 end
 
--- Gives an event another definition, from the settings file or an operator. What it does to the room while it runs is
--- changed immediately.
+-- Gives an event another definition, from the settings file or an operator. The limits of a running event change
+-- immediately.
 local function redefine_event(room, event, definition, changes)
   if event.phase == 'running' and room.event == event.name then
     local before = cjson.decode(redis.call('HGET', ROOM, 'before_event') or '{}')
