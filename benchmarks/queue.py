@@ -1,23 +1,16 @@
 """Benchmarks the queue with 100,000 and 1,000,000 waiting visitors, on its own server; fails if a target is missed.
 
-python benchmarks/queue.py [--server /usr/bin/redis-server] [--waiting 100000 --waiting 1000000]
+python -m benchmarks.queue [--server /usr/bin/redis-server] [--waiting 100000 --waiting 1000000] [--prequeue 100]
 """
-
-# ruff: noqa: E402 - the path must be set before anything is imported
 
 from __future__ import annotations
 
-import os
-import sys
-
-# When run as a script, this folder comes first, and this file would shadow the standard library's ``queue`` module.
-sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != os.path.dirname(os.path.abspath(__file__))]
-
 import argparse
 import asyncio
+import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +18,14 @@ from statistics import median
 from typing import Any
 from unittest.mock import patch
 
-from redis.asyncio import Redis
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.event_start import SIZES as PREQUEUE_SIZES
+from benchmarks.event_start import StartFigures, measure_start
+from benchmarks.queue_room import Room
 from waitroom.process.embedded_store import EmbeddedStore
 from waitroom.queue.fields import Limits
-from waitroom.queue.store import QueueStore
 from waitroom.store.connection import connect
 
 SIZES = (100_000, 1_000_000)
@@ -39,7 +33,6 @@ SMALLEST = 20_000
 TICKED = 100  # visitors called by one tick
 ROUNDS = 9
 WINDOW_MS = 15_000
-VIEW_INTERVAL_MS = 10_000
 AWAY_SECONDS = 180
 LIMITS = Limits(
     rate_per_minute=TICKED * 60,
@@ -78,7 +71,7 @@ class Row:
     """A row of the table: the figure, its unit, the target in words, and whether a figure meets it."""
 
     what: str
-    of: Callable[[Figures], float]
+    of: Callable[[Any], float]
     shape: str = "{:,.0f}"
     target: str = ""
     meets: Callable[[float], bool] = lambda _figure: True
@@ -105,43 +98,6 @@ ROWS = (
     Row("view with a new rank index, ms", lambda f: f.view_ms, "{:.2f}", size_independent=True),
     Row("last-seen mark, us", lambda f: f.seen_us, "{:.2f}"),
 )
-
-
-class Room:
-    """The room under test, with a manual clock."""
-
-    def __init__(self, redis: Redis) -> None:
-        self.redis = redis
-        self.now = int(time.time() * 1000)
-        self.store = QueueStore(redis, "bench", clock=lambda: self.now)
-
-    async def used_memory(self) -> int:
-        """Returns the server's memory in bytes."""
-        return int((await self.redis.info("memory"))["used_memory"])
-
-    async def cpu_seconds(self) -> float:
-        """Returns the CPU time of this process and of the server."""
-        info = await self.redis.info("cpu")
-        return time.process_time() + float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
-
-    async def server_ms(self, ask: Callable[[], Awaitable[Any]]) -> float:
-        """Returns the server's time in the scripts that ``ask`` calls."""
-
-        async def spent() -> float:
-            stats = await self.redis.info("commandstats")
-            return float(stats.get("cmdstat_evalsha", {"usec": 0})["usec"]) / 1000
-
-        before = await spent()
-        await ask()
-        return await spent() - before
-
-    async def wait(self, ms: int) -> None:
-        """Advances the room's time."""
-        while ms > 0:
-            step = min(ms, VIEW_INTERVAL_MS)
-            self.now += step
-            ms -= step
-            await self.store.view()
 
 
 async def measure(url: str, waiting: int) -> Figures:
@@ -224,22 +180,38 @@ async def measure_skipping(room: Room) -> dict[str, float]:
     return {"step_over_ms": median(times), "skipped": median(counts)}
 
 
-async def run(sizes: Sequence[int], server: str | None) -> list[Figures]:
+async def run(
+    sizes: Sequence[int], prequeues: Sequence[int], server: str | None
+) -> tuple[list[Figures], list[StartFigures]]:
     """Measures every size on its own server: the bundled one, or the one at ``server``."""
     chosen = patch("waitroom.process.embedded_store.get_binary_path", return_value=server) if server else nullcontext()
     with tempfile.TemporaryDirectory(prefix="waitroom-bench-") as folder, chosen:
         store = EmbeddedStore(Path(folder))
         await store.start()
         try:
-            return [await measure(store.url, size) for size in sizes]
+            figures = [await measure(store.url, size) for size in sizes]
+            async with connect(store.url, timeout_seconds=30) as redis:
+                starts = [await measure_start(Room(redis), size) for size in prequeues]
+            return figures, starts
         finally:
             await store.stop()
 
 
-def missed_targets(figures: Sequence[Figures]) -> list[str]:
+START_ROWS = (
+    Row("bytes per visitor", lambda f: f.bytes_per_visitor, "{:.1f}"),
+    Row("script that starts the event, ms", lambda f: f.start_ms, "{:.2f}", "<= 10", lambda n: n <= 10),
+    Row("scripts until the first call, ms", lambda f: f.first_called_ms, "{:.2f}", "<= 10", lambda n: n <= 10),
+    Row("longest script after the start, ms", lambda f: f.longest_ms, "{:.2f}", "<= 10", lambda n: n <= 10),
+    Row("longest tick, half of them gone, ms", lambda f: f.skipping_ms, "{:.2f}", "<= 10", lambda n: n <= 10),
+    Row("memory that the start takes, KiB", lambda f: f.grown_bytes / 1024),
+    Row("script that ends the event, ms", lambda f: f.end_ms, "{:.2f}", "<= 10", lambda n: n <= 10),
+)
+
+
+def missed_targets(rows: Sequence[Row], figures: Sequence[Any]) -> list[str]:
     """Returns the missed targets, in words."""
     found = []
-    for row in ROWS:
+    for row in rows:
         values = [row.of(figure) for figure in figures]
         for figure, value in zip(figures, values, strict=True):
             if not row.meets(value):
@@ -249,15 +221,15 @@ def missed_targets(figures: Sequence[Figures]) -> list[str]:
     return found
 
 
-def print_results(console: Console, figures: Sequence[Figures], server: str) -> None:
-    """Prints the table."""
-    table = Table(title=f"The queue on {server}")
+def print_results(console: Console, title: str, rows: Sequence[Row], figures: Sequence[Any]) -> None:
+    """Prints a table."""
+    table = Table(title=title)
     table.add_column("waiting")
     for figure in figures:
         table.add_column(f"{figure.waiting:,}", justify="right")
     table.add_column("ratio", justify="right")
     table.add_column("target")
-    for row in ROWS:
+    for row in rows:
         values = [row.of(figure) for figure in figures]
         ratio = f"{values[-1] / values[0]:.2f}" if len(values) > 1 and values[0] else ""
         table.add_row(row.what, *(row.shape.format(value) for value in values), ratio, row.target)
@@ -268,13 +240,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measures the queue and compares the figures with the targets.")
     parser.add_argument("--server", help="a redis-server or valkey-server to use instead of the bundled one")
     parser.add_argument("--waiting", type=int, action="append", help="a queue length; may be repeated")
+    parser.add_argument("--prequeue", type=int, action="append", help="a number in the prequeue; may be repeated")
     options = parser.parse_args()
     if any(size < SMALLEST for size in options.waiting or ()):
         parser.error(f"at least {SMALLEST:,} waiting visitors are needed for all measurements")
     console = Console()
-    figures = asyncio.run(run(options.waiting or SIZES, options.server))
-    print_results(console, figures, options.server or "the embedded Valkey")
-    missed = missed_targets(figures)
+    prequeues = options.prequeue or PREQUEUE_SIZES
+    figures, starts = asyncio.run(run(options.waiting or SIZES, prequeues, options.server))
+    server = options.server or "the embedded Valkey"
+    print_results(console, f"The queue on {server}", ROWS, figures)
+    print_results(console, f"A shuffled prequeue on {server}", START_ROWS, starts)
+    missed = missed_targets(ROWS, figures) + missed_targets(START_ROWS, starts)
     for miss in missed:
         console.print(f"missed: {miss}")
     return 1 if missed else 0
