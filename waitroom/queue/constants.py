@@ -18,6 +18,7 @@ PLACES_PER_MS: Final = 100  # more than anyone joins, so that a later generation
 # Presence.
 WINDOW_MS: Final = 15_000  # the time that one bitmap of presence marks covers
 CHUNK: Final = 65_536  # places per bitmap: 8 KiB
+FAR_MARKS: Final = 256  # bits: marks that are further apart on average are read one by one
 
 # Sessions.
 SLOT_MARGIN_MS: Final = 30_000  # how much longer a slot lasts than its pass
@@ -32,6 +33,7 @@ OTHER_KEYS: Final = 11  # more than there are other keys
 
 # Bounds of the scripts' work.
 BATCH: Final = 1_000  # members in one command, well under Lua's limit for unpack
+SHUFFLED_LOOK_UP: Final = 4  # the cost of looking up the presence of one visitor in a shuffled prequeue
 PIECE: Final = 100  # waiting visitors whose presence is looked up together
 MAX_INVITED: Final = 100  # places called out of order whose visitors haven't come yet
 MAX_RANGES: Final = 1_000  # ranges of places issued in older generations

@@ -63,12 +63,11 @@ local function fill_in(room)
   room.recovery_ms = room.recovery_ms or 30000
   room.changes = room.changes or 0
   room.resume_at = room.resume_at or 0
-  for _, field in ipairs({ 'event', 'event_phase', 'event_before', 'draws', 'state_by', 'state_before' }) do
-    room[field] = room[field] or ''
-  end
-  for _, field in ipairs({ 'event_due', 'void_place', 'ended_place', 'stock_zero_at', 'reopened_at',
-    'reopened_sold' }) do
-    room[field] = room[field] or 0
+  if not room.event_due then
+    room.event, room.event_phase, room.event_before, room.event_due = '', '', '', 0
+    room.draws, room.void_place, room.ended_place = '', 0, 0
+    room.state_by, room.state_before = '', ''
+    room.stock_zero_at, room.reopened_at, room.reopened_sold = 0, 0, 0
   end
 end
 
@@ -345,6 +344,13 @@ local function take_tokens(room, tokens)
   end
 end
 
+-- Applies a command to members (or to pairs of score and member) in batches that fit Lua's stack.
+local function in_batches(command, key, list)
+  for from = 1, #list, BATCH do
+    redis.call(command, key, unpack(list, from, math.min(from + BATCH - 1, #list)))
+  end
+end
+
 -- The number that orders the queue: the place, unless the place was given in a shuffled prequeue. `draws` lists these
 -- as FIRST:LAST:SEED, the places after FIRST up to LAST; an open one has no LAST.
 local function rank_of(room, place)
@@ -374,14 +380,12 @@ end
 
 -- Puts places, which are strings, into the queue.
 local function add_waiting(room, places)
-  for from = 1, #places, BATCH do
-    local entries = {}
-    for i = from, math.min(from + BATCH - 1, #places) do
-      entries[#entries + 1] = to_string(rank_of(room, tonumber(places[i])))
-      entries[#entries + 1] = places[i]
-    end
-    redis.call('ZADD', WAITING, unpack(entries))
+  local entries, shuffled = {}, room.draws ~= ''
+  for i, place in ipairs(places) do
+    entries[2 * i - 1] = shuffled and to_string(rank_of(room, tonumber(place))) or place
+    entries[2 * i] = place
   end
+  in_batches('ZADD', WAITING, entries)
 end
 
 -- The bitmap of the places of a chunk that were seen in a window: its name in SEEN, and its key. `chunk` is a string.
@@ -479,11 +483,4 @@ local function end_session(room, session, pass_ms, kind)
   list_session(room, kind, session)
   redis.call('ZREM', HARD_ENDS, session)
   return redis.call('ZREM', ACTIVE, session)
-end
-
--- Applies a command to members (or to pairs of score and member) in batches that fit Lua's stack.
-local function in_batches(command, key, list)
-  for from = 1, #list, BATCH do
-    redis.call(command, key, unpack(list, from, math.min(from + BATCH - 1, #list)))
-  end
 end

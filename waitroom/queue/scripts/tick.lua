@@ -1,6 +1,7 @@
 -- One admission tick: removes what has expired, then calls the first present visitors, as many as rate and slots allow.
 -- Absent ones are skipped and keep their place.
--- ARGV: the most waiting visitors to look at.
+-- ARGV: the most waiting visitors to look at. One with a shuffled place counts SHUFFLED_LOOK_UP times, because the marks
+-- of neighbours in the queue are far apart then.
 -- No tick walks the queue: every loop is bounded by that number or by BATCH.
 -- Returns {called, skipped, ended sessions, missed turns, dropped places, 1 if more is due immediately}.
 local look_ups = tonumber(ARGV[3])
@@ -71,42 +72,78 @@ local function delete_old_marks()
   end
 end
 
--- Sets present[i] for each of places[from] to places[to], which share a chunk, whose visitor is present. Their marks
--- are read together, one window at a time.
-local function find_present_in_chunk(places, from, to, chunk, present)
-  local first_byte = math.floor(places[from] % CHUNK / 8)
-  local last_byte = math.floor(places[to] % CHUNK / 8)
-  local missing = to - from + 1
-  for window = newest, oldest, -1 do
-    local marks = redis.call('GETRANGE', seen_key(seen_bitmap(window, to_string(chunk))), first_byte, last_byte)
-    for i = from, marks == '' and 0 or to do
-      if not present[i] then
-        local offset = places[i] % CHUNK
-        local byte = string.byte(marks, math.floor(offset / 8) - first_byte + 1) or 0
-        if math.floor(byte / 2 ^ (7 - offset % 8)) % 2 == 1 then
-          present[i] = true
-          missing = missing - 1
-        end
-      end
+local bitmaps = {}
+for _, bitmap in ipairs(redis.call('ZRANGEBYSCORE', SEEN, to_string(oldest), '+inf')) do
+  bitmaps[bitmap] = true
+end
+
+-- Marks that lie close together are read in one piece, and others one by one; both return those of `group`, the indexes
+-- of places in one chunk, that have no mark.
+local function without_near_marks(places, group, key, first, last, present)
+  local first_byte = math.floor(first / 8)
+  local marks = redis.call('GETRANGE', key, first_byte, math.floor(last / 8))
+  local missing = {}
+  for _, i in ipairs(group) do
+    local offset = places[i] % CHUNK
+    local byte = string.byte(marks, math.floor(offset / 8) - first_byte + 1) or 0
+    if math.floor(byte / 2 ^ (7 - offset % 8)) % 2 == 1 then
+      present[i] = true
+    else
+      missing[#missing + 1] = i
     end
-    if missing == 0 then
+  end
+  return missing
+end
+
+local function without_far_marks(places, group, key, present)
+  local reads = { key }
+  for n, i in ipairs(group) do
+    reads[3 * n - 1], reads[3 * n], reads[3 * n + 1] = 'GET', 'u1', places[i] % CHUNK
+  end
+  local marks = redis.call('BITFIELD', unpack(reads))
+  local missing = {}
+  for n, i in ipairs(group) do
+    if marks[n] == 1 then
+      present[i] = true
+    else
+      missing[#missing + 1] = i
+    end
+  end
+  return missing
+end
+
+-- Sets present[i] for each of the places with indexes `group`, all in one chunk, whose visitor is present. Their marks
+-- are read together, one window at a time.
+local function find_present_in_chunk(places, group, chunk, present)
+  local first, last = CHUNK, 0
+  for _, i in ipairs(group) do
+    first, last = math.min(first, places[i] % CHUNK), math.max(last, places[i] % CHUNK)
+  end
+  local near = last - first < FAR_MARKS * #group
+  for window = newest, oldest, -1 do
+    local bitmap = seen_bitmap(window, to_string(chunk))
+    if bitmaps[bitmap] and near then
+      group = without_near_marks(places, group, seen_key(bitmap), first, last, present)
+    elseif bitmaps[bitmap] then
+      group = without_far_marks(places, group, seen_key(bitmap), present)
+    end
+    if #group == 0 then
       return
     end
   end
 end
 
--- Returns which of some places have a present visitor, by index. Most are in ascending order.
+-- Returns which of some places have a present visitor, by index.
 local function find_present(places)
-  local present = {}
-  local from = 1
-  while from <= #places do
-    local chunk = math.floor(places[from] / CHUNK)
-    local to = from
-    while to < #places and places[to + 1] > places[to] and math.floor(places[to + 1] / CHUNK) == chunk do
-      to = to + 1
-    end
-    find_present_in_chunk(places, from, to, chunk, present)
-    from = to + 1
+  local groups, present = {}, {}
+  for i, place in ipairs(places) do
+    local chunk = math.floor(place / CHUNK)
+    local group = groups[chunk] or {}
+    groups[chunk] = group
+    group[#group + 1] = i
+  end
+  for chunk, group in pairs(groups) do
+    find_present_in_chunk(places, group, chunk, present)
   end
   return present
 end
@@ -135,10 +172,10 @@ local function call_visitors()
     end
     local present = find_present(places)
     for i, place in ipairs(piece) do
-      if #called / 2 >= wanted then
+      if #called / 2 >= wanted or look_ups <= 0 then
         break
       end
-      look_ups = look_ups - 1
+      look_ups = look_ups - (rank_of(room, places[i]) == places[i] and 1 or SHUFFLED_LOOK_UP)
       local list, until_ms = called, claim_by
       if not present[i] then
         list, until_ms = skipped, keep_until
