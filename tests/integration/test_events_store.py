@@ -251,6 +251,17 @@ async def test_a_lost_store_stays_closed_after_the_last_event(shop: Shop) -> Non
     assert await shop.store.audit_events() == []
 
 
+async def test_a_lost_record_of_a_running_event_keeps_the_limits_to_put_back(shop: Shop) -> None:
+    await shop.open(replace(SALE, limits={"max_active": 50}))
+    await shop.at(NOON + HOUR)
+    await shop.store._redis.delete(shop.store.keys["events"])
+    shop.now += 1000
+    await shop.open()
+    view = await shop.store.view()
+    assert (view.state, view.max_active) == (RoomState.OPEN, 50)
+    assert (await shop.at(NOON + 2 * HOUR)).max_active == 5
+
+
 async def test_operators_start_end_and_cancel(shop: Shop) -> None:
     later = replace(SALE, name="later", start_ms=NOON + 4 * HOUR, prequeue_ms=None, end_ms=None)
     await shop.open(SALE, later)

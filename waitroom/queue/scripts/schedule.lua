@@ -134,7 +134,7 @@ local function start_event(room, event, changes)
   for _, field in ipairs(EVENT_LIMITS) do
     before[field] = redis.call('HGET', ROOM, field) or ''
   end
-  redis.call('HSET', ROOM, 'before_event', cjson.encode(before))
+  redis.call('HSETNX', ROOM, 'before_event', cjson.encode(before)) -- a lost record of the event starts it once more
   for field, value in pairs(event.limits) do
     set_field(room, changes, field, value)
   end
