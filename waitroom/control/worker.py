@@ -49,6 +49,7 @@ from waitroom.metrics.upstream_window import UpstreamWindow
 from waitroom.net.forwarded import TrustedProxies
 from waitroom.process.child import Child, run_child
 from waitroom.process.data_dir import protect_files
+from waitroom.queue.schedule import file_events
 from waitroom.queue.store import QueueStore
 from waitroom.queue.view import RoomView
 from waitroom.settings import RoomSettings
@@ -73,7 +74,9 @@ async def serve(child: Child) -> None:
     records = connect(settings.redis_url, timeout_seconds=RECORDS_TIMEOUT_SECONDS)
     stores = {room.name: QueueStore(redis, room.name) for room in settings.rooms}
     health = StoreHealth(log)
-    admissions = [Admission(room, stores[room.name], health) for room in settings.rooms]
+    admissions = [
+        Admission(room, stores[room.name], health, file_events(room, settings.secrets[0])) for room in settings.rooms
+    ]
     workers = WorkerReports()
     watch = UpstreamWindow(Path(settings.data_dir) / METRICS_DIR)
     who = new_owner_id()

@@ -26,6 +26,7 @@ from waitroom.net.forwarded import TrustedProxies
 from waitroom.net.tls import CertificatePair
 from waitroom.process.child import Child, run_child
 from waitroom.process.open_files import connection_limit, files_needed, raise_limit
+from waitroom.queue.schedule import file_events
 from waitroom.queue.store import QueueStore
 from waitroom.settings import Settings
 from waitroom.store.connection import connect
@@ -59,6 +60,7 @@ async def serve(child: Child) -> None:
             settings.workers,
             clock,
             health,
+            file_events(room, settings.secrets[0]),
         )
         for room in settings.rooms
     }

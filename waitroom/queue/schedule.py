@@ -11,14 +11,17 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import pairwise
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
+from waitroom.event_times import find_conflicts as find_conflicts
 from waitroom.queue.constants import SHUFFLE_SPAN
-from waitroom.queue.fields import from_hash, to_hash
+from waitroom.queue.fields import AUTOPILOT, LIMITS, METHOD, from_hash, to_hash
+
+if TYPE_CHECKING:
+    from waitroom.settings import EventSettings, RoomSettings
 
 QueueOrder = Literal["fifo", "random"]
 Before = Literal["closed", "open"]
@@ -171,63 +174,6 @@ def _whole_numbers(found: Any) -> dict[str, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class EventConflict:
-    """Why an event can't be scheduled as it is.
-
-    Attributes:
-        name: The event's name.
-        field: The field to change: ``prequeue_start``, ``start`` or ``end``.
-        what: The problem.
-        fix: The remedy.
-    """
-
-    name: str
-    field: str
-    what: str
-    fix: str
-
-
-def find_conflicts(events: Sequence[Event]) -> list[EventConflict]:
-    """Finds events whose times contradict each other. Cancelled and ended events must be left out."""
-    found = []
-    for event in events:
-        if event.prequeue_ms is not None and event.prequeue_ms >= event.start_ms:
-            found.append(
-                EventConflict(
-                    event.name, "prequeue_start", "is not before start.", "Open the prequeue earlier, or leave it out."
-                )
-            )
-        if event.end_ms is not None and event.end_ms <= event.start_ms:
-            found.append(
-                EventConflict(event.name, "end", "is not after start.", "End the event later, or leave it out.")
-            )
-    if found:
-        return found
-    ordered = sorted(events, key=lambda event: (event.opens_ms, event.start_ms))
-    for earlier, later in pairwise(ordered):
-        if earlier.end_ms is None:
-            found.append(
-                EventConflict(
-                    earlier.name,
-                    "end",
-                    f'is missing, but the event "{later.name}" follows.',
-                    "Set an end; only the last event may have none.",
-                )
-            )
-        elif earlier.end_ms > later.opens_ms:
-            field_name = "start" if later.prequeue_ms is None else "prequeue_start"
-            found.append(
-                EventConflict(
-                    later.name,
-                    field_name,
-                    f'is before the end of the event "{earlier.name}".',
-                    "Events of a room must not overlap. Begin it later, or end the other one earlier.",
-                )
-            )
-    return found
-
-
-@dataclass(frozen=True, slots=True)
 class Segment:
     """A part of a room's timeline in which nothing changes by the schedule.
 
@@ -276,6 +222,42 @@ def shuffle_seed(secret: str, room: str, event: str, start_ms: int) -> str:
     """The seed that shuffles the prequeue of an event: 64 hexadecimal digits. Nobody can know it without the secret."""
     message = f"waitroom prequeue shuffle\n{room}\n{event}\n{start_ms}".encode()
     return hmac.new(secret.encode(), message, hashlib.sha256).hexdigest()
+
+
+def event_of(settings: EventSettings) -> Event:
+    """An event as the settings define it. A rate of its own switches the autopilot off for its duration."""
+    limits = {
+        field.name: value
+        for field in (*LIMITS, AUTOPILOT)
+        if field is not METHOD and (value := getattr(settings, field.name)) is not None
+    }
+    if "rate_per_minute" in limits:
+        limits.setdefault(AUTOPILOT.name, False)
+    return Event(
+        settings.name,
+        settings.title,
+        settings.start_ms,
+        settings.prequeue_ms,
+        settings.end_ms,
+        settings.method,
+        settings.before,
+        settings.after,
+        settings.units,
+        limits,
+    )
+
+
+def file_events(room: RoomSettings, secret: str) -> dict[str, str]:
+    """The events in a room's settings by name, as `waitroom.queue.store.QueueStore.open` takes them.
+
+    Args:
+        room: The settings.
+        secret: The newest secret of the gateway; it makes the order of shuffled prequeues unpredictable.
+    """
+    events = [event_of(event) for event in room.events]
+    return {
+        event.name: encode_event(event, shuffle_seed(secret, room.name, event.name, event.start_ms)) for event in events
+    }
 
 
 class Draws:

@@ -43,7 +43,7 @@ units and contradictions are rejected. Times are numbers of seconds.
 
 - Write a room's name in capitals, with `_` instead of `-`.
 - Separate the items of a list by commas: `WAITROOM_TRUSTED_PROXIES=127.0.0.1,10.0.0.0/8`; also several upstreams.
-- Write `bypass` as in TOML: `WAITROOM_BYPASS='[{{paths = ["/webhooks/"], methods = ["POST"]}}]'`.
+- Write `bypass` and `events` as in TOML: `WAITROOM_BYPASS='[{{paths = ["/webhooks/"], methods = ["POST"]}}]'`.
 - Empty variables are ignored.
 - Unknown variables that start with `WAITROOM_` are rejected. Those that Kubernetes sets for a service called waitroom
   (`WAITROOM_SERVICE_HOST`, `WAITROOM_PORT=tcp://...` and so on) are ignored.
@@ -55,6 +55,11 @@ _HEADINGS = {
     "rooms.bypass": (
         "[[rooms.bypass]]",
         "Rules of the preceding room, any number of them. See docs/bypass.md.",
+    ),
+    "rooms.events": (
+        "[[rooms.events]]",
+        "Scheduled sales of the preceding room, at most 64. See docs/events.md. Keys without a default that are "
+        "limits of the room override them while the event runs.",
     ),
     "users": (
         "[[users]]",

@@ -7,11 +7,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
-from waitroom.settings import validators
+from waitroom.settings import bounds, validators
 from waitroom.settings.bypass import BypassRule
+from waitroom.settings.event import EventSettings
 from waitroom.settings.schema import CONFIG, About, StrictBool, StrictFloat, StrictInt, StrictStr
-
-_HIDDEN_TAB = "Browsers let a hidden tab poll only once a minute, and the longest polling interval is 30 s."
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,7 @@ class RoomSettings:
     ] = ()
     rate_per_minute: Annotated[
         StrictFloat,
-        Field(gt=0, le=10_000_000),
+        bounds.RATE,
         About(
             "The number of new visitors admitted per minute, spread evenly.",
             "Start with the rate that the shop sustained in a load test, and tune it during the sale.",
@@ -74,7 +73,7 @@ class RoomSettings:
     ] = 600.0
     max_active: Annotated[
         StrictInt,
-        Field(ge=1, le=10_000_000),
+        bounds.MAX_ACTIVE,
         About(
             "The maximum number of admitted visitors in the shop, including those who were called and have not "
             "entered yet.",
@@ -159,18 +158,18 @@ class RoomSettings:
     ] = None
     session_seconds: Annotated[
         StrictInt,
-        Field(ge=60, le=86_400),
+        bounds.SESSION,
         About(
             "How long an admitted visitor may be idle before the slot goes to the next visitor. Every request "
             "extends the session.",
             "Raise it if visitors read or fill in forms for a long time; lower it to free slots sooner.",
             "seconds",
-            reason="Below one minute, a visitor who reads a page would lose the session.",
+            reason=bounds.SESSION_REASON,
         ),
     ] = 900
     session_max_seconds: Annotated[
         StrictInt,
-        Field(ge=60, le=604_800),
+        bounds.SESSION_MAX,
         About(
             "The maximum length of a session, even of an active visitor. At least session_seconds.",
             "Lower it if some visitors stay for hours while others wait.",
@@ -218,24 +217,24 @@ class RoomSettings:
     ] = "none"
     claim_seconds: Annotated[
         StrictInt,
-        Field(ge=90, le=86_400),
+        bounds.HIDDEN_TAB,
         About(
             "How long a slot is reserved for a called visitor.",
             "Raise it if visitors wait for a long time and look away; a reserved slot is empty until then.",
             "seconds",
-            reason=_HIDDEN_TAB,
+            reason=bounds.HIDDEN_TAB_REASON,
         ),
     ] = 180
     claim_after_told_seconds: Annotated[
         StrictInt,
-        Field(ge=90, le=86_400),
+        bounds.HIDDEN_TAB,
         About(
             "How long a slot is reserved for a visitor whose browser or app has been notified of the turn. At most "
             "claim_seconds. One click on the page doubles it once. A visitor who was notified and doesn't come may "
             "return once, at the end of the queue.",
             "Raise it if visitors need longer to return to the page; a reserved slot is empty until then.",
             "seconds",
-            reason=_HIDDEN_TAB,
+            reason=bounds.HIDDEN_TAB_REASON,
         ),
     ] = 90
     join_rate: Annotated[
@@ -252,17 +251,17 @@ class RoomSettings:
     ] = 50.0
     away_after_seconds: Annotated[
         StrictInt,
-        Field(ge=90, le=86_400),
+        bounds.HIDDEN_TAB,
         About(
             "How long a waiting visitor may be silent before counting as away and being skipped.",
             "Raise it if many visitors use phones that sleep.",
             "seconds",
-            reason=_HIDDEN_TAB,
+            reason=bounds.HIDDEN_TAB_REASON,
         ),
     ] = 180
     keep_place_seconds: Annotated[
         StrictInt,
-        Field(ge=90, le=604_800),
+        bounds.KEEP_PLACE,
         About(
             "How long the place of an away visitor is kept. At least away_after_seconds.",
             "Raise it for queues that last for hours.",
@@ -271,7 +270,7 @@ class RoomSettings:
     ] = 3600
     recovery_seconds: Annotated[
         StrictInt,
-        Field(ge=0, le=3600),
+        bounds.RECOVERY,
         About(
             "How long nobody is called after the store has lost data, so that those who waited or were inside report "
             "first. Calls resume sooner once nine tenths of those known to wait have reported.",
@@ -379,6 +378,15 @@ class RoomSettings:
             "Add one for every system that calls the shop by itself.",
             example='[{paths = ["/webhooks/"]}]',
             unset="no rules",
+        ),
+    ] = ()
+    events: Annotated[
+        tuple[EventSettings, ...],
+        About(
+            "Scheduled sales, one [[rooms.events]] table each, at most 64. See docs/events.md.",
+            "Add one for each sale that begins at a known time.",
+            example='[{name = "sale", start = 2026-12-12T11:00:00+07:00}]',
+            unset="no events",
         ),
     ] = ()
     upstream_ca_file: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from functools import cache
 from types import NoneType
@@ -52,6 +53,7 @@ class Shape(StrEnum):
     NUMBER = "a number"
     BOOLEAN = "true or false"
     TEXT = "text"
+    TIME = "a date and time with a zone"
     CHOICE = "one of a few words"
     LIST = "a list"
     TABLES = "a list of tables"
@@ -145,7 +147,7 @@ def _shape(kind: Any) -> Shape:
     if tuple[str, ...] in get_args(kind):
         return Shape.ONE_OR_MORE
     bare = next((part for part in get_args(kind) if part is not NoneType), kind)
-    return {bool: Shape.BOOLEAN, int: Shape.INTEGER, float: Shape.NUMBER, str: Shape.TEXT}[bare]
+    return {bool: Shape.BOOLEAN, int: Shape.INTEGER, float: Shape.NUMBER, str: Shape.TEXT, datetime: Shape.TIME}[bare]
 
 
 def _bound(metadata: tuple[object, ...], *names: str) -> float | None:

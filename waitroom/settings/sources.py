@@ -300,18 +300,26 @@ def _apply_flags(
 
 
 def _expand_auto(source: Source) -> None:
-    """Expand ``rate_per_minute = "auto"`` to the switch that it stands for."""
+    """Expand ``rate_per_minute = "auto"`` to the switch that it stands for, in rooms and in their events."""
     for index, room in enumerate(source.rooms()):
-        if room.get("rate_per_minute") != "auto":
-            continue
-        rate, switch = (("rooms", index, name) for name in ("rate_per_minute", "autopilot"))
-        if room.get("autopilot") is False:
-            what, fix = 'is "auto", but autopilot is false.', "Remove one of them."
-            source.problems.append(source.problem(rate, what, fix))
-        elif rate in source.provenance:
-            source.provenance.setdefault(switch, source.provenance[rate])
-        del room["rate_per_minute"]
-        room.setdefault("autopilot", True)
+        _expand_auto_of(source, room, ("rooms", index))
+        events = room.get("events")
+        for number, event in enumerate(events if isinstance(events, list) else []):
+            if isinstance(event, dict):
+                _expand_auto_of(source, event, ("rooms", index, "events", number))
+
+
+def _expand_auto_of(source: Source, table: dict[str, Any], path: KeyPath) -> None:
+    if table.get("rate_per_minute") != "auto":
+        return
+    rate, switch = ((*path, name) for name in ("rate_per_minute", "autopilot"))
+    if table.get("autopilot") is False:
+        what, fix = 'is "auto", but autopilot is false.', "Remove one of them."
+        source.problems.append(source.problem(rate, what, fix))
+    elif rate in source.provenance:
+        source.provenance.setdefault(switch, source.provenance[rate])
+    del table["rate_per_minute"]
+    table.setdefault("autopilot", True)
 
 
 def _parse_text(key: Key, text: str) -> object:
@@ -336,5 +344,5 @@ def _parse_text(key: Key, text: str) -> object:
                 return text
         case Shape.BOOLEAN:
             return {"true": True, "false": False}.get(text, text)
-        case Shape.TEXT:
+        case Shape.TEXT | Shape.TIME:
             return text

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from waitroom import event_times
 from waitroom.errors import Problem
 from waitroom.net.authority import is_loopback
+from waitroom.settings.event import MAX_EVENTS
 from waitroom.settings.schema import Key, Shape, keys_of, plain_number, tables_of
 from waitroom.settings.sources import KeyPath, Source, closest_match
 from waitroom.settings.validators import WILDCARD_HOSTS, Address, split_address, upstream_address
@@ -33,6 +35,12 @@ _FACTORS: dict[str, dict[str, float]] = {
 }
 _SHOWN_LENGTH = 40
 _PLACEHOLDER_UPSTREAM = "http://missing.invalid:80"
+# The first of each two must be at least the second.
+_LONG_AND_SHORT = (
+    ("session_max_seconds", "session_seconds"),
+    ("keep_place_seconds", "away_after_seconds"),
+    ("claim_seconds", "claim_after_told_seconds"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +113,7 @@ def find_conflicts(settings: Settings, source: Source, rejected: frozenset[KeyPa
         found.extend(_upstream_tls_conflicts(index, room))
         found.extend(_bypass_conflicts(index, room, source))
         found.extend(_autopilot_conflicts(index, room, source))
+        found.extend(_event_conflicts(index, room))
     return [
         source.problem(one.key, one.what, one.fix)
         for one in found
@@ -143,11 +152,7 @@ def _covers(room: RoomSettings, host: str, path: str) -> bool:
 
 
 def _time_conflicts(index: int, room: RoomSettings, source: Source) -> Iterator[_Conflict]:
-    for long, short in (
-        ("session_max_seconds", "session_seconds"),
-        ("keep_place_seconds", "away_after_seconds"),
-        ("claim_seconds", "claim_after_told_seconds"),
-    ):
+    for long, short in _LONG_AND_SHORT:
         longest, shortest = getattr(room, long), getattr(room, short)
         if longest < shortest:
             keys: tuple[KeyPath, ...] = (("rooms", index, long), ("rooms", index, short))
@@ -170,14 +175,54 @@ def _autopilot_conflicts(index: int, room: RoomSettings, source: Source) -> Iter
             f"Raise autopilot_ceiling to at least {low}, or lower autopilot_floor.",
             (floor, ceiling),
         )
-    if room.autopilot and room.method == "passthrough":
+    if room.autopilot and room.method != "fifo":
         switch: KeyPath = ("rooms", index, "autopilot")
         yield _Conflict(
             switch,
-            'is on, but method is "passthrough", which has no rate.',
+            f'is on, but method is "{room.method}", which has no rate.',
             'Turn it off, or set method = "fifo".',
             (switch, ("rooms", index, "method")),
         )
+
+
+def _event_conflicts(index: int, room: RoomSettings) -> Iterator[_Conflict]:
+    events: KeyPath = ("rooms", index, "events")
+    if room.events and room.method != "fifo":
+        yield _Conflict(
+            (*events, 0),
+            f'needs a queue, but the method of the room is "{room.method}".',
+            'Set method = "fifo" in the room, or remove its events.',
+            (events, ("rooms", index, "method")),
+        )
+    if len(room.events) > MAX_EVENTS:
+        fix = "Remove those that have ended; reports don't depend on the file."
+        yield _Conflict((*events, MAX_EVENTS), f"is one more than {MAX_EVENTS} events.", fix, (events,))
+    numbers: dict[str, int] = {}
+    for number, event in enumerate(room.events):
+        if event.name in numbers:
+            what = f"events[{numbers[event.name]}] of the room has the same name."
+            yield _Conflict((*events, number, "name"), what, "Rename one of them.", (events,))
+        numbers.setdefault(event.name, number)
+    for conflict in event_times.find_conflicts(room.events):
+        yield _Conflict((*events, numbers[conflict.name], conflict.field), conflict.what, conflict.fix, (events,))
+    for number in range(len(room.events)):
+        yield from _event_time_conflicts(index, room, number)
+
+
+def _event_time_conflicts(index: int, room: RoomSettings, number: int) -> Iterator[_Conflict]:
+    """Find limits of an event that contradict each other, or those that it inherits."""
+    event = room.events[number]
+    here: KeyPath = ("rooms", index, "events", number)
+    for long, short in _LONG_AND_SHORT:
+        own = [name for name in (long, short) if getattr(event, name) is not None]
+        longest, shortest = (getattr(event if name in own else room, name) for name in (long, short))
+        if own and longest < shortest:
+            yield _Conflict(
+                (*here, own[0]),
+                f"{long} ({longest}) is less than {short} ({shortest}) while the event runs.",
+                f"Set {long} of the event to at least {shortest}, or {short} to at most {longest}.",
+                (here[:3], *(("rooms", index, name) for name in (long, short) if name not in own)),
+            )
 
 
 def _upstream_tls_conflicts(index: int, room: RoomSettings) -> Iterator[_Conflict]:

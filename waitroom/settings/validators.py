@@ -39,7 +39,7 @@ WEBHOOK_EVENTS = (
     *("store_lost", "store_back"),
 )
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _HOST_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]*")
 _PATH_FORBIDDEN = re.compile(r"[?#\s\x00-\x1f\x7f]")
@@ -73,7 +73,7 @@ def invalid_value(what: str, fix: str) -> PydanticCustomError:
 
 def room_name(value: str) -> str:
     """Refuse a name that is not valid in a cookie's name."""
-    if not _NAME.fullmatch(value):
+    if not NAME.fullmatch(value):
         raise invalid_value(
             f'invalid name "{value}": it becomes part of cookie names.',
             "Use 1 to 32 of a-z, 0-9, _ and -, beginning with a letter or digit.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from support.settings_texts import ROOM, TWO_ROOMS, UPSTREAM, load, refused
 from waitroom.errors import SettingsError
 from waitroom.settings import (
     BypassRule,
+    EventSettings,
     RoomSettings,
     Settings,
     UserSettings,
@@ -155,6 +157,35 @@ def test_every_key_is_read() -> None:
                     BypassRule(preset="stripe"),
                 ),
             ),
+            RoomSettings(
+                name="launch",
+                upstream="http://127.0.0.1:3000",
+                hosts=("launch.example.com",),
+                events=(
+                    EventSettings(
+                        name="redmi-1s",
+                        title="Redmi 1s",
+                        prequeue_start=datetime(2026, 12, 12, 3, 30, tzinfo=UTC),
+                        start=datetime(2026, 12, 12, 4, tzinfo=UTC),
+                        end=datetime(2026, 12, 12, 6, 0, 0, 500_000, tzinfo=UTC),
+                        method="random",
+                        before="open",
+                        after="sold_out",
+                        units=5000,
+                        rate_per_minute=1200.0,
+                        autopilot=True,
+                        max_active=500,
+                        session_seconds=300,
+                        session_max_seconds=900,
+                        claim_seconds=120,
+                        claim_after_told_seconds=100,
+                        away_after_seconds=95,
+                        keep_place_seconds=1800,
+                        recovery_seconds=20,
+                    ),
+                    EventSettings(name="redmi-2", start=datetime(2027, 1, 2, 4, tzinfo=UTC)),
+                ),
+            ),
         ),
         webhooks=(
             Webhook(
@@ -170,8 +201,8 @@ def test_every_key_is_read() -> None:
 
 def test_the_file_with_everything_has_every_key() -> None:
     text = (FILES / "good/everything.toml").read_text(encoding="utf-8")
-    for table in (Settings, RoomSettings, BypassRule, UserSettings, Webhook):
-        for name in keys_of(table).keys() - {"rooms", "bypass", "users", "webhooks", "secrets_file"}:
+    for table in (Settings, RoomSettings, BypassRule, EventSettings, UserSettings, Webhook):
+        for name in keys_of(table).keys() - {"rooms", "bypass", "events", "users", "webhooks", "secrets_file"}:
             assert re.search(rf"^{name} = ", text, re.MULTILINE), name
 
 
@@ -181,7 +212,7 @@ def test_integers_become_floats_where_floats_are_declared() -> None:
     assert isinstance(room.upstream_connect_seconds, float)
 
 
-@pytest.mark.parametrize("table", [Settings, RoomSettings, BypassRule, UserSettings, Webhook])
+@pytest.mark.parametrize("table", [Settings, RoomSettings, BypassRule, EventSettings, UserSettings, Webhook])
 def test_settings_are_frozen_and_slotted(table: type) -> None:
     assert "__slots__" in vars(table)
     assert vars(table)["__dataclass_params__"].frozen

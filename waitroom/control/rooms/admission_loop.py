@@ -27,6 +27,12 @@ MOST_TICKS_IN_A_ROW = 20
 class Admission:
     """Ticks one room. Any number of these may run anywhere: the store keeps their sum correct.
 
+    Args:
+        settings: The room's settings.
+        store: Its queue.
+        health: Logs the store's failures, for all rooms of the process.
+        events: The events in the settings, from `waitroom.queue.schedule.file_events`.
+
     Attributes:
         view: The latest view of the room, None before the first.
         store_up: Whether the store answered the last time.
@@ -34,7 +40,13 @@ class Admission:
         ticked_at: The Unix time of the last successful tick; None before the first.
     """
 
-    def __init__(self, settings: RoomSettings, store: QueueStore, health: StoreHealth | None = None) -> None:
+    def __init__(
+        self,
+        settings: RoomSettings,
+        store: QueueStore,
+        health: StoreHealth | None = None,
+        events: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = settings.name
         self.view: RoomView | None = None
         self.store_up = False
@@ -44,6 +56,7 @@ class Admission:
         self._opened = False
         self.ticked_at: float | None = None
         self._limits = limits_of(settings)
+        self._events = events
         self._store = store
         self._ticks = 0
         self._refreshing = asyncio.Lock()
@@ -101,7 +114,7 @@ class Admission:
 
     async def _open(self) -> None:
         """Opens the room, at the start also one that is open: it may be of an older version or settings file."""
-        generation = await self._store.open(self._limits)
+        generation = await self._store.open(self._limits, self._events)
         self._opened = True
         log.info("room opened", room=self.name, generation=generation)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final, Literal
@@ -89,6 +89,7 @@ class Room:
         workers: The number of workers that share the bypass rules' caps.
         clock: The clocks.
         health: Logs the store's failures, for all rooms of the process.
+        events: The events in the settings, from `waitroom.queue.schedule.file_events`.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Room:
         workers: int,
         clock: Clock,
         health: StoreHealth | None = None,
+        events: Mapping[str, str] | None = None,
     ) -> None:
         self.clock = clock
         self.settings = settings
@@ -144,6 +146,7 @@ class Room:
         self._store = store
         self._health = StoreHealth(log) if health is None else health
         self._limits = limits_of(settings)
+        self._events = events
         self._seen: set[int] = set()
         self._tickets: dict[bytes, Ticket] = {}
         self._forecast: Forecast | None = None
@@ -358,7 +361,7 @@ class Room:
             try:
                 view = await self._store.view(self.view)
             except RoomNotOpen:
-                await self._store.open(self._limits)
+                await self._store.open(self._limits, self._events)
                 view = await self._store.view()
         except StoreUnavailable as error:
             self.store_failed(error)
