@@ -305,6 +305,40 @@ async def test_a_lost_hard_end_is_restored(shop: Shop) -> None:
     assert await shop.visit(place, claim=True) == Visited("admitted", 1_000_000)
 
 
+# The method reject.
+
+
+async def test_a_room_that_rejects_admits_nobody_and_throws_nobody_out(shop: Shop) -> None:
+    called, waiting = await called_one(shop)
+    await shop.open(replace(ONE_SLOT, max_active=2))
+    await shop.wait(1, 1)
+    assert (await shop.visit(waiting, claim=True)).fate == "admitted"
+    behind = await shop.join()
+    inside = waiting
+
+    await shop.open(replace(LIMITS, method="reject"))
+
+    view = await shop.store.view()
+    assert (view.state, view.own_state, view.method) == (RoomState.CLOSED, RoomState.OPEN, "reject")
+    joined = await shop.store.join(1)
+    assert (joined.first_place, joined.state) == (0, RoomState.CLOSED)
+    await shop.wait(20)
+    assert [(await shop.visit(place, claim=True)).fate for place in (called, behind)] == ["called", "waiting"]
+    assert await shop.store.call_out_of_order(behind, "{}") == "not_open"
+    assert await shop.session("keep", inside, 900_000)
+    await shop.store.set_state(RoomState.PAUSED)
+    assert (await shop.store.view()).state is RoomState.CLOSED
+    await shop.store.set_state(RoomState.SOLD_OUT)
+    assert (await shop.store.view()).state is RoomState.SOLD_OUT
+    await shop.store.set_state(RoomState.OPEN)
+
+    await shop.open(LIMITS)
+    assert (await shop.store.view()).state is RoomState.OPEN
+    assert (await shop.visit(called, claim=True)).fate == "admitted"
+    await shop.wait(1, 1)
+    assert (await shop.visit(behind)).fate == "called"
+
+
 # How workers learn of ends.
 
 

@@ -57,7 +57,7 @@ CHANGES = st.one_of(
     st.tuples(st.just("recovery_seconds"), RECOVERIES),
     st.tuples(st.just("away_after_seconds"), AWAYS),
     st.tuples(st.just("keep_place_seconds"), KEEPS),
-    st.tuples(st.just("method"), st.sampled_from(["fifo", "passthrough"])),
+    st.tuples(st.just("method"), st.sampled_from(["fifo", "passthrough", "reject"])),
 )
 TOLD = '{"who": "ada", "via": "api", "action": "admit"}'
 READ = """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -31,6 +31,7 @@ from waitroom.metrics.recorder import RoomMetrics
 from waitroom.net.forwarded import TrustedProxies
 from waitroom.queue.fields import Limits
 from waitroom.queue.positions import RankIndex, Throughput
+from waitroom.queue.schedule import file_events
 from waitroom.queue.store import Joined, SessionChange, Visit, Visited
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.settings import RoomSettings
@@ -106,8 +107,8 @@ class FakeStore:
         await self._called("view", None)
         return self.view_
 
-    async def open(self, limits: Limits, run_id: str = "") -> int:
-        await self._called("open", limits)
+    async def open(self, limits: Limits, events: Mapping[str, str] | None = None, run_id: str = "") -> int:
+        await self._called("open", limits, events)
         return self.view_.generation
 
     async def join(self, count: int) -> Joined:
@@ -251,7 +252,8 @@ class World:
             wait_seconds=settings.upstream_wait_seconds,
         )
         store: Any = FakeStore(self.loop)
-        return Room(settings, Tokens([SECRET], settings.name), store, pool, RoomMetrics(), 1, self._clock)
+        tokens, events = Tokens([SECRET], settings.name), file_events(settings, SECRET)
+        return Room(settings, tokens, store, pool, RoomMetrics(), 1, self._clock, None, events)
 
     @property
     def view(self) -> RoomView | None:

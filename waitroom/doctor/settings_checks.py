@@ -156,6 +156,13 @@ def _check_room(room: RoomSettings) -> Iterator[Finding]:
             f'{where} has on_store_error = "admit": while the store is away, max_active is not checked.',
             'Keep it if an overshoot is better than a closed shop; otherwise use "hold".',
         )
+    if room.method == "reject":
+        yield Finding(
+            "method-reject",
+            "note",
+            f'{where} has method = "reject": it stays closed, also if an operator opens it.',
+            'Keep it until the shop may be visited; then use "fifo".',
+        )
     if room.claim_seconds > room.session_seconds:
         yield Finding(
             "claim-longer-than-session",

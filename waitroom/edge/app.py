@@ -246,7 +246,7 @@ class Edge(Server):
             context.ticket,
             room.view,
             store_up=room.store_up,
-            on_store_error=room.settings.on_store_error,
+            on_store_error=room.on_store_error,
             without_pass=room.settings.without_pass,
             now=context.now,
         )

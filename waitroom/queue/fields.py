@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # `waitroom --version` imports this module, and the settings 
     from waitroom.settings import RoomSettings
     from waitroom.settings.schema import Key
 
-Method = Literal["fifo", "passthrough"]
+Method = Literal["fifo", "passthrough", "reject"]
 Source = Literal["file", "operator", "shop"]
 
 

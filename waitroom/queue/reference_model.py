@@ -67,7 +67,7 @@ class QueueModel:
         self.tokens = 1.0
         self.limits: dict[str, str] = {}
         self.file_limits: dict[str, str] = {}
-        self.state = RoomState.OPEN
+        self.own_state = RoomState.OPEN
         self.message = ""
         self.remaining = ""
         self.draining = ""
@@ -377,7 +377,15 @@ class QueueModel:
 
     # Operators' changes.
 
+    @property
+    def state(self) -> RoomState:
+        """The state in force: the one that was set, unless the method closes the room."""
+        closes = self.limits.get("method") == "reject" and self.own_state is not RoomState.SOLD_OUT
+        return RoomState.CLOSED if closes else self.own_state
+
     def _field(self, name: str) -> str:
+        if name == "state":
+            return str(self.own_state)
         return self.limits[name] if name in self.limits else str(getattr(self, name))
 
     def _set(self, changes: Mapping[str, str]) -> None:
@@ -386,7 +394,7 @@ class QueueModel:
             if name in self.limits:
                 self.limits[name] = value
             elif name == "state":
-                self.state = RoomState(value)
+                self.own_state = RoomState(value)
             else:
                 setattr(self, name, value)
 

@@ -13,6 +13,16 @@ from waitroom.settings.event import EventSettings
 from waitroom.settings.schema import CONFIG, About, StrictBool, StrictFloat, StrictInt, StrictStr
 
 
+def _room_method(value: object) -> object:
+    """Refuse the order of a prequeue, with a hint; see `EventSettings.method`."""
+    if value == "random":
+        raise validators.invalid_value(
+            'can\'t be "random": only the prequeue of an event is shuffled.',
+            'Use "fifo", and set method = "random" below [[rooms.events]].',
+        )
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class RoomSettings:
     """One waiting room: the hosts and paths it covers, one upstream, its limits, one queue."""
@@ -280,10 +290,13 @@ class RoomSettings:
         ),
     ] = 30
     method: Annotated[
-        Literal["fifo", "passthrough"],
+        Annotated[Literal["fifo", "passthrough", "reject"], BeforeValidator(_room_method)],
         About(
-            "The queueing method: fifo admits in order of arrival; passthrough admits everybody and only counts.",
-            "Use passthrough to observe traffic before a sale, or to remove the queue without a new deployment.",
+            "The queueing method: fifo admits in order of arrival; passthrough admits everybody and only counts, also "
+            "those whom the limits would have let wait; reject admits nobody: visitors see that the shop is closed, "
+            "and those inside finish.",
+            "Use passthrough to observe traffic before a sale, or to remove the queue without a new deployment. Use "
+            "reject to keep a room closed, whatever its state.",
         ),
     ] = "fifo"
     on_store_error: Annotated[

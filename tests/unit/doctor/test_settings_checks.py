@@ -58,6 +58,7 @@ def test_secrets_that_cannot(secret: str) -> None:
         ({"room": {"shop_secret": STRONG * 2}}, ["weak-shop-secret"]),
         ({"room": {"shop_secret": STRONG + STRONG[::-1]}}, []),
         ({"room": {"on_store_error": "admit"}}, ["on-store-error-admit"]),
+        ({"room": {"method": "reject"}}, ["method-reject"]),
         ({"room": {"session_seconds": 60}}, ["claim-longer-than-session"]),
         ({"room": {"session_max_seconds": 900}}, ["session-hardly-slides"]),
         ({"room": {"away_after_seconds": 60, "keep_place_seconds": 60}}, ["away-too-soon"]),

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 
 from support.asyncio_fakes import Wire
-from support.edge_world import BUSY, OK, PAGE, QUIET, World, answer, at_shop, get, sent
+from support.edge_world import BUSY, OK, PAGE, QUIET, SECRET, World, answer, at_shop, get, sent
 from support.http_reader import Message, read_requests, read_responses
 from waitroom.edge.rooms import room as room_module
+from waitroom.queue.schedule import file_events
 from waitroom.queue.store import RoomNotOpen, SessionChange
+from waitroom.settings import EventSettings
 from waitroom.tokens import Tokens
 
 JSON = b"Accept: application/json"
@@ -85,6 +88,19 @@ def test_newcomers_when_the_store_fails(broken, setting, line):
         assert world.room.store_up is (broken == "just now" and not asked)
 
 
+@pytest.mark.parametrize("setting", ["hold", "close", "admit"])
+@pytest.mark.parametrize("broken", ["before", "just now", "never seen"])
+def test_a_room_that_rejects_everybody_stays_closed_when_the_store_fails(broken, setting):
+    view = None if broken == "never seen" else BUSY
+    with World(view=view, store_up=broken == "just now", on_store_error=setting, method="reject") as world:
+        world.store.broken = "all"
+        got = world.ask(get(b"/a", PAGE))
+        assert got.status == 503
+        assert b'data-state="closed"' in got.body
+        assert world.ask(get(b"/a", JSON)).status == 503
+        assert world.shop.attempts == 0
+
+
 def test_offline_sessions_are_distinct():
     with World(store_up=False, on_store_error="admit") as world:
         seen = set()
@@ -145,7 +161,17 @@ def test_visitors_with_an_expired_pass_when_the_store_call_fails(world):
     assert given(world, got, "pass"), "so that the store isn't asked again and again"
 
 
-def test_a_room_that_is_not_open_is_opened(world):
+def test_a_room_that_is_not_open_is_opened_with_its_events():
+    sale = EventSettings("sale", datetime(2026, 12, 12, 4, tzinfo=UTC))
+    with World(events=(sale,)) as world:
+        opened = opens(world)
+        assert opened == [(world.room._limits, file_events(world.room.settings, SECRET))]
+        assert list(opened[0][1]) == ["sale"]
+        assert world.room.store_up
+
+
+def opens(world):
+    """Refreshes the view of a room that isn't open; what it is opened with."""
     opened = []
 
     async def view(known: object = None) -> object:
@@ -153,14 +179,13 @@ def test_a_room_that_is_not_open_is_opened(world):
             raise RoomNotOpen("not open")
         return BUSY
 
-    async def open_(limits: object) -> int:
-        opened.append(limits)
+    async def open_(*given: object) -> int:
+        opened.append(given)
         return 7
 
     world.store.view, world.store.open = view, open_
     world.loop.wait(world.room.refresh())
-    assert opened == [world.room._limits]
-    assert world.room.store_up
+    return opened
 
 
 def test_a_recovered_store_is_used_again():

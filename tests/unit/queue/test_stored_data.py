@@ -30,7 +30,7 @@ def test_every_key_has_a_type_except_those_made_of_a_prefix():
     ("field", "value", "words"),
     [
         ("state", "bogus", "not one of open, paused, closed, sold_out"),
-        ("method", "random", "not one of fifo, passthrough"),
+        ("method", "random", "not one of fifo, passthrough, reject"),
         ("rate", "", "not a number"),
         ("rate", "-0.5", "out of bounds"),
         ("tokens", "-0.5", ""),

@@ -117,7 +117,8 @@ def summary(room: Mapping[str, Any]) -> str:
     if room["state"] == "paused":
         return f"No admissions; everyone keeps their place. {waiting.capitalize()}."
     if room["state"] == "closed":
-        return f"Visitors are told that it is closed. {visitors(room['active'])} in the shop may finish."
+        reason = ": the room's method is reject" if room.get("method") == "reject" else ""
+        return f"Visitors are told that it is closed{reason}. {visitors(room['active'])} in the shop may finish."
     if room["state"] == "sold_out":
         return f"Visitors are told that it is sold out. {visitors(room['active'])} in the shop may finish."
     if room.get("method") == "passthrough":
@@ -127,6 +128,13 @@ def summary(room: Mapping[str, Any]) -> str:
     if room["active"] + room["called"] >= room["max_active"]:
         return f"Full: the next visitor is admitted when one leaves. {waiting.capitalize()}."
     return f"{waiting.capitalize()}; up to {pace} are admitted."
+
+
+def _opening(room: Mapping[str, Any], waiting: str) -> str:
+    if room.get("method") == "reject":
+        return "Nothing changes for visitors: the room's method is reject, so it stays closed."
+    pace = rate(room["rate_per_minute"])
+    return f"The queue opens again: {waiting} in the queue are called at {pace} per minute, and newcomers are accepted."
 
 
 def confirmations(room: Mapping[str, Any]) -> dict[str, str]:
@@ -143,8 +151,7 @@ def confirmations(room: Mapping[str, Any]) -> dict[str, str]:
         f"removed. {waiting} in the queue keep their places and are told that it is paused.{turn}",
         "close": f"{waiting} in the queue are told that it is closed{over}",
         "sold_out": f"{waiting} in the queue are told that it is sold out{over}",
-        "open": f"The queue opens again: {waiting} in the queue are called at {rate(room['rate_per_minute'])} per "
-        "minute, and newcomers are accepted.",
+        "open": _opening(room, waiting),
         "undo": _undo(undo, room["last_change"]) if undo else "There is nothing to undo.",
     }
 

@@ -80,7 +80,7 @@ def _in_words(value: object) -> str:
 
 def wait_of_newcomer(view: RoomView, *, store_up: bool) -> tuple[int, int] | None:
     """Returns the wait in seconds that a visitor who joined now would see, minimum and maximum."""
-    if view.state is not RoomState.OPEN or not store_up or view.method == "passthrough" or view.rate_per_minute <= 0:
+    if view.state is not RoomState.OPEN or not store_up or view.method != "fifo" or view.rate_per_minute <= 0:
         return None
     return Forecast(view.rate_per_minute, view.throughput, view.free_slots).wait(view.waiting + 1)
 

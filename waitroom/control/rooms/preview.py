@@ -58,7 +58,7 @@ def preview_of(before: RoomView, after: RoomView, *, autopilot_off: bool = False
 
 def waits(view: RoomView) -> Waits:
     """Returns the waits of a room; all None if it admits nobody."""
-    if view.state is not RoomState.OPEN or view.rate_per_minute <= 0 or view.method == "passthrough":
+    if view.state is not RoomState.OPEN or view.rate_per_minute <= 0 or view.method != "fifo":
         return Waits(None, None)
     forecast = Forecast(view.rate_per_minute, view.throughput, view.free_slots)
     middle = forecast.wait((view.waiting + 1) // 2) if view.waiting else None
@@ -66,6 +66,8 @@ def waits(view: RoomView) -> Waits:
 
 
 def _summary(before: RoomView, after: RoomView, now: Waits, later: Waits) -> str:
+    if after.method == "reject":
+        return "This room admits nobody, whatever its state and its limits: its method is reject."
     if after.state is RoomState.PAUSED:
         if after.draining:
             return f"Admissions stop. The drain ends when {_people(before.active)} in the shop have left."

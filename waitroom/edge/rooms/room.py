@@ -30,7 +30,7 @@ from waitroom.edge.rooms.sessions import Sessions
 from waitroom.edge.rooms.without_pass_budget import WithoutPassBudget
 from waitroom.edge.upstream.pool import UpstreamPool
 from waitroom.errors import InvalidTokenError, RoomNotOpen, StoreUnavailable
-from waitroom.gate import needs_lookup
+from waitroom.gate import StoreErrorPolicy, needs_lookup
 from waitroom.jobs import Jobs
 from waitroom.metrics.recorder import RoomMetrics
 from waitroom.queue.fields import limits_of
@@ -157,6 +157,11 @@ class Room:
         self._sending_ends: asyncio.Task[None] | None = None
         self._joins: Batcher[None, JoinResult] = Batcher(self._join_batch)
         self._visits: Batcher[Visit, Visited] = Batcher(self._visit_batch)
+
+    @property
+    def on_store_error(self) -> StoreErrorPolicy:
+        """The response to newcomers while the store is unavailable; a room that rejects everybody stays closed."""
+        return "close" if self.settings.method == "reject" else self.settings.on_store_error
 
     def count(self, outcome: RequestOutcome) -> None:
         """Counts a request by its outcome."""

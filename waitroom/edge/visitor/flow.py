@@ -167,7 +167,7 @@ class VisitorFlow:
 
     def on_store_error(self, context: RequestContext) -> Outcome:
         """The outcome for a newcomer while the store is unavailable: the room's ``on_store_error``."""
-        match context.room.settings.on_store_error:
+        match context.room.on_store_error:
             case "admit":
                 return self.admit_offline(context)
             case "hold":

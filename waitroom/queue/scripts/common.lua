@@ -42,9 +42,13 @@ local function accepts_claims(room)
   return room.state == 'open' or room.state == 'paused' or room.state == 'prequeue'
 end
 
--- The room's state: the one that was set, unless the current event closes the room or opens its prequeue.
+-- The room's state: the one that was set, unless the room's method or the current event closes it, or the event opens
+-- its prequeue.
 local function effective_state(room)
   if room.own_state ~= 'closed' and room.own_state ~= 'sold_out' then
+    if room.method == 'reject' then
+      return 'closed'
+    end
     if room.event_phase == 'scheduled' and room.event_before == 'closed' then
       return 'closed'
     end

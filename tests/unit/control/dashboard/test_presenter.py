@@ -46,6 +46,10 @@ def test_ended_sessions_are_listed_apart():
             *("Draining", "notice", "No admissions. 1 visitor in the shop may finish; no visitors waiting."),
         ),
         ({"state": "closed"}, "Closed", "quiet", "Visitors are told that it is closed. 90 visitors in the shop may"),
+        (
+            {"state": "closed", "method": "reject"},
+            *("Closed", "quiet", "Visitors are told that it is closed: the room's method is reject. 90 visitors"),
+        ),
         ({"state": "sold_out"}, "Sold out", "quiet", "Visitors are told that it is sold out. 90 visitors in the shop"),
     ],
 )
@@ -53,6 +57,11 @@ def test_each_state_has_a_name_a_tone_and_a_sentence(values, state, tone, says):
     now = texts(**values)
     assert (now["state"], now["tone"]) == (state, tone)
     assert now["says"].startswith(says)
+
+
+def test_opening_a_room_that_rejects_everybody_says_that_nothing_changes():
+    assert texts(state="closed", method="reject")["asks"]["open"].startswith("Nothing changes for visitors")
+    assert texts(state="closed")["asks"]["open"].startswith("The queue opens again")
 
 
 def test_a_room_without_a_view_is_unknown():

@@ -50,6 +50,13 @@ def test_a_rate_above_the_turnover_changes_nothing_and_warns() -> None:
     )
 
 
+def test_a_room_that_rejects_everybody_stays_closed() -> None:
+    rejecting = replace(FULL, method="reject", state=RoomState.CLOSED)
+    found = preview(rejecting, state=RoomState.OPEN)
+    assert (found.after.newcomer, found.now.newcomer) == (None, None)
+    assert found.summary == "This room admits nobody, whatever its state and its limits: its method is reject."
+
+
 def test_more_slots_shorten_the_wait() -> None:
     found = preview(max_active=200)
     assert found.now.newcomer is not None
