@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -47,7 +48,7 @@ async def _examine(settings: Settings, config: Path | None) -> list[Finding]:
         *check_store(store),
         *check_upstreams(upstreams),
         *check_files(files, settings),
-        *check_settings(settings, has_accounts=files.has_accounts),
+        *check_settings(settings, has_accounts=files.has_accounts, now=datetime.now(UTC)),
     ]
 
 

@@ -188,7 +188,10 @@ def demo(
 
 @app.command("check-config")
 def check_config(file: Annotated[Path, typer.Argument(help="Settings file (TOML).", metavar="FILE")]) -> None:
-    """Check a settings file and list all its errors."""
+    """Check a settings file: list all its errors, or else unwise settings and the timeline of events."""
+    from datetime import UTC, datetime
+
+    from waitroom.cli.timeline import timeline_lines
     from waitroom.control.auth.accounts import has_accounts
     from waitroom.doctor.settings_checks import check_settings
     from waitroom.net.tls import read_pair
@@ -200,13 +203,16 @@ def check_config(file: Annotated[Path, typer.Argument(help="Settings file (TOML)
             refused = f"[bold red]Browsers would reject {escape(settings.tls_certificate)}:[/bold red] {escape(flaw)}"
             err.print(refused, soft_wrap=True)
             raise typer.Exit(ExitCode.INVALID_INPUT)
-    for finding in check_settings(settings, has_accounts=has_accounts(Path(settings.data_dir))):
+    now = datetime.now(UTC)
+    for finding in check_settings(settings, has_accounts=has_accounts(Path(settings.data_dir)), now=now):
         if finding.level != "note":
             warning = f"[yellow]Warning:[/yellow] {escape(finding.what)} {escape(finding.do)} ({finding.id})"
             err.print(warning, soft_wrap=True)
     rooms = ", ".join(room.name for room in settings.rooms)
     count = f"{len(settings.rooms)} room{'s'[: len(settings.rooms) != 1]}"
     out.print(f"{escape(str(file))} is valid: {count} ({rooms})", soft_wrap=True)
+    for line in (line for room in settings.rooms for line in timeline_lines(room, now)):
+        out.print(escape(line), soft_wrap=True, highlight=False)
 
 
 @app.command()

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from ipaddress import ip_network
 from typing import Final
 from urllib.parse import urlsplit
 
 from waitroom.doctor.findings import Finding
 from waitroom.net.authority import is_loopback
-from waitroom.settings import BypassRule, RoomSettings, Settings
+from waitroom.settings import BypassRule, EventSettings, RoomSettings, Settings
+from waitroom.settings.schema import plain_number
 from waitroom.settings.store_url import has_password, options_of
 from waitroom.settings.validators import split_address
 
 MIN_DISTINCT: Final = 8  # characters of a secret; 16 random hexadecimal digits have 8 or more in 99 of 100 cases
 _KNOWN: Final = ("password", "changeme", "change-me", "secret", "waitroom", "example", "1234567890", "qwerty")
 WIDEST_IPV4, WIDEST_IPV6 = 8, 16
+MIN_PREQUEUE_SECONDS: Final = 60
 HIDDEN_TAB_SECONDS: Final = 75  # a browser gives a hidden tab one timer a minute
 
 
-def check_settings(settings: Settings, *, has_accounts: bool) -> Iterator[Finding]:
+def check_settings(settings: Settings, *, has_accounts: bool, now: datetime) -> Iterator[Finding]:
     """Judges the settings.
 
     Args:
         settings: Valid settings.
         has_accounts: Whether the admin listener has users or tokens besides those in the settings.
+        now: The time.
     """
     yield from _check_secrets(settings)
     yield from _check_listeners(settings, has_accounts)
@@ -32,6 +36,8 @@ def check_settings(settings: Settings, *, has_accounts: bool) -> Iterator[Findin
     yield from _check_proxies(settings)
     for room in settings.rooms:
         yield from _check_room(room)
+        for event in room.events:
+            yield from _check_event(room, event, now)
 
 
 def is_weak(secret: str) -> bool:
@@ -185,6 +191,63 @@ def _check_room(room: RoomSettings) -> Iterator[Finding]:
             "warning",
             f"{where}: away_after_seconds is {room.away_after_seconds}, but a hidden tab polls once a minute.",
             f"Use {HIDDEN_TAB_SECONDS} or more; 180 is the default.",
+        )
+
+
+def _check_event(room: RoomSettings, event: EventSettings, now: datetime) -> Iterator[Finding]:
+    where = f'Room "{room.name}", event "{event.name}"'
+    if event.end is not None and event.end <= now:
+        yield Finding(
+            "event-over",
+            "note",
+            f"{where} ended on {event.end:%Y-%m-%d}.",
+            "Check the year, or remove the event: its report doesn't depend on the file.",
+        )
+    if event.prequeue_start is not None:
+        yield from _check_prequeue(where, event, event.prequeue_start)
+    if event.units is None:
+        yield Finding(
+            "event-without-units",
+            "note",
+            f"{where} has no units: unless the shop reports its stock, nobody sees how much is left.",
+            "Set units, and report the stock as docs/shop.md describes.",
+        )
+    yield from _check_event_rate(room, event, where)
+
+
+def _check_prequeue(where: str, event: EventSettings, opens: datetime) -> Iterator[Finding]:
+    seconds = (event.start - opens).total_seconds()
+    if seconds < MIN_PREQUEUE_SECONDS:
+        yield Finding(
+            "event-prequeue-short",
+            "warning",
+            f"{where} opens its prequeue {seconds:g} s before the start: most visitors come after it.",
+            "Open it 15 to 60 minutes before the start.",
+        )
+    if event.before == "open" and event.method == "random":
+        yield Finding(
+            "event-open-before-shuffle",
+            "warning",
+            f'{where} has before = "open" and method = "random": visitors who join before the prequeue opens and '
+            "still wait then are ahead of everybody in it.",
+            'Use before = "closed", unless the room sells something else before.',
+        )
+
+
+def _check_event_rate(room: RoomSettings, event: EventSettings, where: str) -> Iterator[Finding]:
+    """Finds an event that ends before as many visitors can be admitted as there are units."""
+    by_autopilot = event.autopilot or (event.autopilot is None and event.rate_per_minute is None and room.autopilot)
+    if event.end is None or event.units is None or by_autopilot:
+        return
+    rate = room.rate_per_minute if event.rate_per_minute is None else event.rate_per_minute
+    admitted = rate * (event.end - event.start).total_seconds() / 60
+    if admitted < event.units:
+        yield Finding(
+            "event-rate-below-units",
+            "warning",
+            f"{where} admits at most {admitted:,.0f} visitors ({plain_number(rate)} per minute until its end), fewer "
+            f"than its {event.units:,} units.",
+            "Raise rate_per_minute of the event, or end it later.",
         )
 
 

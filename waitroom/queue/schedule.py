@@ -205,8 +205,9 @@ def timeline(events: Iterable[Event], limits: Mapping[str, Any]) -> list[Segment
     reached: int | None = None
     state_between = "open"
     for event in sorted(events, key=lambda event: event.opens_ms):
-        state = state_between if event.before == "open" else "closed"
-        segments.append(Segment(reached, event.opens_ms, event.name, Phase.SCHEDULED, state, limits))
+        state = "closed" if event.before == "closed" and state_between != "sold_out" else state_between
+        if reached != event.opens_ms:
+            segments.append(Segment(reached, event.opens_ms, event.name, Phase.SCHEDULED, state, limits))
         if event.prequeue_ms is not None:
             segments.append(Segment(event.prequeue_ms, event.start_ms, event.name, Phase.PREQUEUE, "prequeue", limits))
         segments.append(

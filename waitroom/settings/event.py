@@ -68,7 +68,8 @@ def event_time(value: object) -> datetime:
     return value
 
 
-def _milliseconds(time: datetime) -> int:
+def milliseconds(time: datetime) -> int:
+    """Return a time as milliseconds of Unix time."""
     return round(time.timestamp() * 1000)
 
 
@@ -279,19 +280,19 @@ class EventSettings:
     @property
     def start_ms(self) -> int:
         """The start, in milliseconds of Unix time."""
-        return _milliseconds(self.start)
+        return milliseconds(self.start)
 
     @property
     def prequeue_ms(self) -> int | None:
         """When the prequeue opens; None without one."""
-        return None if self.prequeue_start is None else _milliseconds(self.prequeue_start)
+        return None if self.prequeue_start is None else milliseconds(self.prequeue_start)
 
     @property
     def end_ms(self) -> int | None:
         """The end; None if an operator ends it."""
-        return None if self.end is None else _milliseconds(self.end)
+        return None if self.end is None else milliseconds(self.end)
 
     @property
     def opens_ms(self) -> int:
         """When the event first lets visitors join."""
-        return self.start_ms if self.prequeue_start is None else _milliseconds(self.prequeue_start)
+        return self.start_ms if self.prequeue_start is None else milliseconds(self.prequeue_start)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from waitroom.doctor.settings_checks import check_settings, is_weak
-from waitroom.settings import BypassRule, RoomSettings, Settings
+from waitroom.settings import BypassRule, EventSettings, RoomSettings, Settings
 
 STRONG = "mJ8Zr2vLq0TfXw5yKc7uNb"
+NOW = datetime(2026, 12, 1, tzinfo=UTC)
+START = datetime(2026, 12, 12, 4, tzinfo=UTC)
 
 
 def found(*, has_accounts: bool = False, room: dict[str, Any] | None = None, **settings: Any) -> list[str]:
     rooms = (RoomSettings(name="shop", upstream="http://127.0.0.1:3000", **(room or {})),)
     whole = Settings(rooms=rooms, **{"secrets": (STRONG,), **settings})
-    return [finding.id for finding in check_settings(whole, has_accounts=has_accounts)]
+    return [finding.id for finding in check_settings(whole, has_accounts=has_accounts, now=NOW)]
 
 
 def test_the_defaults_are_wise() -> None:
@@ -73,6 +76,46 @@ def test_unwise_settings(settings: dict[str, Any], ids: list[str]) -> None:
     assert found(**{"listen": "0.0.0.0:8080", **settings}) == ids
 
 
+def sale(**settings: Any) -> dict[str, Any]:
+    """A wise event, but for these settings."""
+    wise = {"start": START, "end": START + timedelta(hours=2), "units": 5000}
+    return {"events": (EventSettings("sale", **{**wise, **settings}),)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "ids"),
+    [
+        ({}, []),
+        ({"end": None}, []),
+        ({"units": None}, ["event-without-units"]),
+        ({"prequeue_start": START - timedelta(seconds=60)}, []),
+        ({"prequeue_start": START - timedelta(seconds=59)}, ["event-prequeue-short"]),
+        ({"prequeue_start": START - timedelta(hours=1), "before": "open"}, []),
+        ({"prequeue_start": START - timedelta(hours=1), "method": "random"}, []),
+        (
+            {"prequeue_start": START - timedelta(hours=1), "before": "open", "method": "random"},
+            ["event-open-before-shuffle"],
+        ),
+        ({"units": 72_000}, []),
+        ({"units": 72_001}, ["event-rate-below-units"]),
+        ({"units": 72_001, "end": None}, []),
+        ({"units": 72_001, "autopilot": True}, []),
+        ({"rate_per_minute": 41.0}, ["event-rate-below-units"]),
+        ({"rate_per_minute": 42.0}, []),
+        ({"start": NOW - timedelta(hours=1), "end": NOW + timedelta(hours=1)}, []),
+        ({"start": NOW - timedelta(hours=2), "end": NOW}, ["event-over"]),
+    ],
+)
+def test_unwise_events(settings: dict[str, Any], ids: list[str]) -> None:
+    assert found(listen="0.0.0.0:8080", room=sale(**settings)) == ids
+
+
+def test_the_autopilot_of_the_room_has_no_rate_to_check() -> None:
+    assert found(listen="0.0.0.0:8080", room={**sale(units=72_001), "autopilot": True}) == []
+    room = {**sale(units=72_001, rate_per_minute=600.0), "autopilot": True}
+    assert found(listen="0.0.0.0:8080", room=room) == ["event-rate-below-units"]
+
+
 def test_findings_quote_no_secrets() -> None:
     weak, password = "hunter2hunter2hunter2", "hunter2"
     whole = Settings(
@@ -81,7 +124,7 @@ def test_findings_quote_no_secrets() -> None:
         redis_url=f"redis://:{password}@10.0.0.5?db=1",
         admin_listen="0.0.0.0:8081",
     )
-    for finding in check_settings(whole, has_accounts=False):
+    for finding in check_settings(whole, has_accounts=False, now=NOW):
         assert password not in finding.what + finding.do
         assert finding.what.endswith(".")
         assert finding.do.endswith(".")
