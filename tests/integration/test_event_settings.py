@@ -41,8 +41,14 @@ async def limits(gateway: Gateway) -> tuple[float, int]:
 
 async def test_a_sale_from_the_file(tmp_path: Path, shop: Shop) -> None:
     sale: dict[str, Any] = {
-        **{"name": "sale", "prequeue_start": after(30), "start": after(90), "end": after(150)},
-        **{"max_active": 2, "rate_per_minute": 600_000, "after": "sold_out", "units": 5},
+        "name": "sale",
+        "prequeue_start": after(30),
+        "start": after(90),
+        "end": after(150),
+        "max_active": 2,
+        "rate_per_minute": 600_000,
+        "after": "sold_out",
+        "units": 5,
     }
     rooms = [
         room("sale", upstream=shop.address, max_active=1, rate_per_minute=1, events=[sale]),

@@ -56,7 +56,8 @@ class RoomView:
             looked up.
         waiting, called, away, active: The number of visitors in each state.
         rate_per_minute, max_active: The limits in force.
-        session_ms, claim_ms: The sliding session lifetime and the time to claim a turn, in force.
+        session_ms, session_max_ms, claim_ms: The sliding session lifetime, the maximum length of a session and the time
+            to claim a turn, in force.
         remaining: Units left as reported by the shop, or None.
         version: Incremented by every change of limits, state or message; a change may name the one it was based on.
         draining: Whether the room is paused and ends when the last visitor inside has left.
@@ -122,6 +123,7 @@ class RoomView:
     events_version: int = 0
     draws: Draws = UNSHUFFLED
     state_by: str = ""
+    session_max_ms: int = 14_400_000
 
     def position(self, place: int) -> int | None:
         """The number of visitors ahead of a place, plus one; None while its prequeue is shuffled and hasn't ended."""
@@ -208,6 +210,7 @@ def parse_view(reply: Any, known: RankIndex | None) -> RoomView:
         events_version=int(fields.get("events_version", "0")),
         draws=Draws(fields.get("draws", "")),
         state_by=fields.get("state_by", ""),
+        session_max_ms=int(fields.get("session_max_ms", "14400000")),
     )
 
 

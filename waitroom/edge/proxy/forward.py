@@ -208,7 +208,7 @@ class RoomForward(ExchangeHooks):
         if command.name == "release":
             room.release(session, now)
         elif command.name == "hold":
-            until = min(until, session.hard_end + room.settings.session_max_seconds)
+            until = min(until, session.hard_end + room.session_max_seconds)
             session.ends_at = max(session.ends_at, until)
             session.expires_at = max(session.expires_at, until)
             room.sessions.enqueue(session, "hold", max(0, round((until - now) * 1000)))

@@ -23,6 +23,10 @@ class EndedSessions:
         self._ended: dict[int, tuple[float, float]] = {}  # by number: until when, and when its grace ends
         self._forgot_until = 0.0
 
+    def raise_seconds(self, seconds: float) -> None:
+        """Remembers sessions that end from now on for longer."""
+        self._seconds = max(self._seconds, seconds)
+
     def __contains__(self, session: int) -> bool:
         return session in self._ended
 
@@ -47,7 +51,7 @@ class EndedSessions:
         return now >= self._forgot_until
 
     def forget(self, now: float) -> None:
-        """Forgets sessions whose passes have all expired. All are kept equally long, so the oldest come first."""
+        """Forgets sessions whose passes have all expired. None is kept for less time than one before it."""
         while self._ended:
             session = next(iter(self._ended))
             if self._ended[session][0] > now:

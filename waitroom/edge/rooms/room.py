@@ -159,6 +159,11 @@ class Room:
         self._visits: Batcher[Visit, Visited] = Batcher(self._visit_batch)
 
     @property
+    def session_max_seconds(self) -> int:
+        """The maximum length of a session that starts now; an event may set another one than the settings."""
+        return self.settings.session_max_seconds if self.view is None else self.view.session_max_ms // 1000
+
+    @property
     def on_store_error(self) -> StoreErrorPolicy:
         """The response to newcomers while the store is unavailable; a room that rejects everybody stays closed."""
         return "close" if self.settings.method == "reject" else self.settings.on_store_error
@@ -220,7 +225,7 @@ class Room:
         """Gives up a place, or a session whose pass was presented. Raises `StoreUnavailable`."""
         self._require_store()
         try:
-            left = await self._store.leave(place, self.settings.session_max_seconds * 1000, has_pass=has_pass)
+            left = await self._store.leave(place, self.sessions.max_seconds * 1000, has_pass=has_pass)
         except StoreUnavailable as error:
             self.store_failed(error)
             raise
@@ -312,7 +317,7 @@ class Room:
         """
         lasts = self.view.session_ms // 1000 if self.view is not None else self.settings.session_seconds
         if ends_at is None:
-            ends_at = int(now) + self.settings.session_max_seconds
+            ends_at = int(now) + self.session_max_seconds
         expires_at = min(int(now) + lasts, ends_at)
         return self.sessions.issue_pass(id_, expires_at=expires_at, ends_at=ends_at, binding=binding)
 
@@ -375,6 +380,7 @@ class Room:
         if self.view is not None and self._refreshed_at - last_refresh > MAX_VIEW_GAP_SECONDS:
             self.sessions.recheck_all()
         generation, self.view = self._reported_in, view
+        self.sessions.raise_max_seconds(self.session_max_seconds)
         if view.ended or view.released:
             grace = self.settings.release_grace_seconds
             self.sessions.apply_ends(view.ended, view.released, self.clock.unix(), grace)

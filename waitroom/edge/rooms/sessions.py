@@ -48,6 +48,9 @@ class Sessions:
         tokens: The room's tokens.
         limits: The limits of each session.
         max_seconds: The maximum duration of a session, and by how much holds may extend it.
+
+    Attributes:
+        max_seconds: The greatest of these that was in force: sessions of an event may outlast it.
     """
 
     def __init__(self, tokens: Tokens, limits: SessionLimits | None = None, max_seconds: int = 14_400) -> None:
@@ -55,7 +58,7 @@ class Sessions:
         self._limits = limits or SessionLimits()
         self._in_flight = self._limits.in_flight
         self._per_second = self._limits.per_second
-        self._max_seconds = max_seconds
+        self.max_seconds = max_seconds
         self._by_pass: dict[bytes, Session] = {}
         self._by_id: dict[int, Session] = {}
         self._bindings: dict[bytes, int] = {}  # for passes that have one
@@ -66,6 +69,12 @@ class Sessions:
         self._ended = EndedSessions(2 * max_seconds)
         self._ends_known = True
         self._many_networks: dict[int, Session] = {}
+
+    def raise_max_seconds(self, max_seconds: int) -> None:
+        """Takes in the maximum duration in force, if it is greater than any before."""
+        if max_seconds > self.max_seconds:
+            self.max_seconds = max_seconds
+            self._ended.raise_seconds(2 * max_seconds)
 
     # Sessions by pass.
 
@@ -318,7 +327,7 @@ class Sessions:
 
     def _pass_ms(self, session: Session, now: float) -> int:
         """How long a pass for it may still be presented: another worker may have granted it a hold."""
-        return max(0, round((session.hard_end + self._max_seconds - now) * 1000))
+        return max(0, round((session.hard_end + self.max_seconds - now) * 1000))
 
     def _close(self, id_: int, now: float, grace_until: float) -> None:
         self._ended.add(id_, now, grace_until)

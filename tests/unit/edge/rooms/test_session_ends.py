@@ -27,9 +27,9 @@ def world() -> Iterator[World]:
         yield world
 
 
-def look(world: World, **ends: tuple[int, ...]) -> None:
+def look(world: World, session_max_ms: int = BUSY.session_max_ms, **ends: tuple[int, ...]) -> None:
     """The worker's next look at the room tells of these ends."""
-    world.store.view_ = replace(BUSY, **ends)
+    world.store.view_ = replace(BUSY, session_max_ms=session_max_ms, **ends)
     world.loop.wait(world.room.refresh())
     world.store.view_ = BUSY
 
@@ -423,3 +423,24 @@ def test_a_waiting_request_is_refused_if_its_session_ends():
         look(world, ended=(90,))
         shop.send(OK)
         assert answer(later).status == 503
+
+
+# The maximum length of sessions while an event runs, and afterwards.
+
+
+def test_the_maximum_length_of_an_event_counts_for_its_sessions_and_outlasts_it(world):
+    now = int(world.unix_time())
+    for number, seconds in ((7, 600), (8, 30_000), (9, 14_400)):
+        look(world, session_max_ms=seconds * 1000)
+        session, _ = world.room.start_session(number, now, binding=0)
+        assert session.ends_at - now == seconds
+    world.loop.wait(world.room.leave(8, has_pass=True))
+    assert world.store.named("leave") == [(8, 30_000_000, True)], "a pass of the event may last longer"
+
+
+def test_an_ended_session_of_an_event_is_remembered_for_as_long_as_its_pass_lasts(world):
+    look(world, session_max_ms=30_000_000)
+    look(world, ended=(90,), session_max_ms=14_400_000)
+    world.pass_time(30_000 - 1)
+    world.room.sweep()
+    assert 90 in world.room.sessions._ended
