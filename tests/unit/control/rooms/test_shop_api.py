@@ -42,7 +42,8 @@ class Store:
         await self._call(change, audit_event)
         return change.session == 0x5A
 
-    async def set_remaining(self, remaining: int) -> None:
+    async def set_remaining(self, remaining: int, *, by_api: bool = False) -> None:
+        assert by_api
         await self._call(remaining)
 
     async def _call(self, *call: Any) -> None:
