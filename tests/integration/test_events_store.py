@@ -409,3 +409,82 @@ async def test_the_next_event_opens_a_sold_out_room_but_not_a_closed_one(shop: S
     assert (await shop.at(NOON + 4 * HOUR)).state is RoomState.OPEN
     await shop.store.set_state(RoomState.CLOSED)
     assert (await shop.at(NOON + 5 * HOUR)).state is RoomState.CLOSED
+
+
+async def end_sessions(shop: Shop, count: int) -> None:
+    for _ in range(count):
+        joined = await shop.store.join(1)
+        assert joined.admitted == 1
+        await shop.store.leave(joined.first_place, 0, has_pass=True)
+        shop.now += 100
+
+
+async def test_what_visitors_buy_is_measured_from_the_first_report(shop: Shop) -> None:
+    shop.limits = replace(LIMITS, rate_per_minute=60_000)
+    await shop.store.open(shop.limits)
+    await end_sessions(shop, 5)
+    assert (await shop.store.view()).stock_began is None
+    await shop.store.set_remaining(100)
+    await end_sessions(shop, 3)
+    await shop.store.set_remaining(98)
+    view = await shop.store.view()
+    assert (view.stock_began, view.sold, view.sessions_ended) == ((0, 5), 2, 8)
+
+
+async def test_each_event_measures_what_visitors_buy_from_its_start(shop: Shop) -> None:
+    shop.limits = replace(LIMITS, rate_per_minute=60_000)
+    await shop.open(replace(SALE, before="open", units=50))
+    await shop.store.set_remaining(100)
+    await end_sessions(shop, 4)
+    await shop.store.set_remaining(93)
+    assert (await shop.store.view()).stock_began == (0, 0)
+    view = await shop.at(NOON + HOUR)
+    assert (view.stock_began, view.remaining) == ((7, 4), 50)
+    await shop.store.set_remaining(49)
+    assert (await shop.store.view()).stock_began == (7, 4)
+
+
+async def test_a_room_of_an_earlier_version_is_measured_from_its_next_report(shop: Shop) -> None:
+    """It has a number of units, and nothing says since when."""
+    await shop.store.open(LIMITS)
+    await shop.store.set_remaining(100)
+    await shop.store._redis.hdel(shop.store.keys["room"], "stock_began_sold", "stock_began_ended")  # type: ignore[misc]
+    assert (await shop.store.view()).stock_began is None
+    await shop.store.set_remaining(90)
+    assert (await shop.store.view()).stock_began == (0, 0)
+
+
+async def test_units_come_back_by_when_they_and_the_zero_were_read(shop: Shop) -> None:
+    """Both arrive together, after the store was away."""
+    await shop.store.open(LIMITS)
+    await shop.store.set_remaining(1)
+    shop.now += 10_000
+    await shop.store.set_remaining(0, age_ms=9000)
+    assert (await shop.store.view()).state is RoomState.SOLD_OUT
+    await shop.store.set_remaining(2, age_ms=7001)
+    assert (await shop.store.view()).state is RoomState.SOLD_OUT
+    await shop.store.set_remaining(2, age_ms=7000)
+    assert (await shop.store.view()).state is RoomState.OPEN
+
+
+async def test_sold_out_by_the_shop_ends_a_sale_and_none_that_has_not_begun(shop: Shop) -> None:
+    await shop.open(SALE)
+    await shop.store.report_sold_out()
+    assert (await shop.store.view()).own_state is RoomState.OPEN, "scheduled"
+    shop.now = NOON + HOUR // 2
+    await shop.store.report_sold_out()
+    assert (await shop.at(NOON + HOUR)).state is RoomState.OPEN
+    await shop.store.set_state(RoomState.CLOSED)
+    await shop.store.report_sold_out()
+    assert (await shop.store.view()).state is RoomState.CLOSED
+    await shop.store.set_state(RoomState.PAUSED)
+    await shop.store.report_sold_out()
+    assert (await shop.store.view()).state is RoomState.SOLD_OUT
+
+
+async def test_sold_out_by_the_shop_stays_after_the_stock_said_so(shop: Shop) -> None:
+    await shop.store.open(LIMITS)
+    await shop.store.set_remaining(0)
+    await shop.store.report_sold_out()
+    await shop.store.set_remaining(3, by_api=True)
+    assert (await shop.store.view()).state is RoomState.SOLD_OUT

@@ -140,6 +140,9 @@ FIELDS: Final[tuple[Field, ...]] = (
     Field("stock_zero_at", "stock_zero_at", WHOLE, (), "0"),
     Field("reopened_at", "reopened_at", WHOLE, (), "0"),
     Field("reopened_sold", "reopened_sold", WHOLE, (), "0"),
+    # The totals when the stock began: units sold and sessions ended.
+    Field("stock_began_sold", "stock_began_sold", WHOLE, in_scripts=False),
+    Field("stock_began_ended", "stock_began_ended", WHOLE, in_scripts=False),
     # Loss of data: how often visitors were moved, which keys exist, and when a recovery ends (0 for none).
     Field("changes", "changes", WHOLE, (), "0"),
     Field("key_stamp", "key_stamp", WHOLE),

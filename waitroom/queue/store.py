@@ -415,12 +415,16 @@ class QueueStore:
 
     async def set_limits(self, changes: Mapping[str, str]) -> None:
         """Changes fields of `Limits.fields` while the room is open, on behalf of the shop."""
-        await self._run("set", _SHOP, *(part for pair in changes.items() for part in pair))
+        await self._run("set", _SHOP, "", *(part for pair in changes.items() for part in pair))
 
     async def set_state(self, state: RoomState, message: str | None = None) -> None:
         """Opens, pauses, closes or sells out the room for the shop, optionally with a message to waiting visitors."""
         changes = {STATE.stored: str(state)}
         await self.set_limits(changes if message is None else {**changes, MESSAGE.stored: message})
+
+    async def report_sold_out(self) -> None:
+        """Sells out the room for the shop, unless no sale is running: before its event, or in a closed room."""
+        await self._run("set", _SHOP, "1", STATE.stored, str(RoomState.SOLD_OUT))
 
     async def set_remaining(self, remaining: int, *, age_ms: int = 0, by_api: bool = False) -> None:
         """Takes in the number of units left, as reported by the shop. At zero the room sells out by itself.

@@ -81,6 +81,8 @@ class RoomView:
         event: The running event, else the next, else the last one; None if the room has none.
         events_version: Incremented by every change of an event.
         draws: The order of places.
+        stock_began: The units sold (see `sold`) and the sessions ended when the stock began: at the start of the event
+            or, without one, at the first report; None if the shop has reported none.
     """
 
     generation: int
@@ -124,6 +126,7 @@ class RoomView:
     draws: Draws = UNSHUFFLED
     state_by: str = ""
     session_max_ms: int = 14_400_000
+    stock_began: tuple[int, int] | None = None
 
     def position(self, place: int) -> int | None:
         """The number of visitors ahead of a place, plus one; None while its prequeue is shuffled and hasn't ended."""
@@ -135,6 +138,11 @@ class RoomView:
     def sold(self) -> int:
         """Units sold since the room's first day, as reported by the shop, less those that came back."""
         return self.totals.get("sold", 0) - self.totals.get("units_returned", 0)
+
+    @property
+    def sessions_ended(self) -> int:
+        """Sessions that have ended since the room's first day."""
+        return sum([self.totals.get(f"left:{how}", 0) for how in ("ended", "expired", "released")])
 
     @property
     def recovering(self) -> bool:
@@ -211,7 +219,14 @@ def parse_view(reply: Any, known: RankIndex | None) -> RoomView:
         draws=Draws(fields.get("draws", "")),
         state_by=fields.get("state_by", ""),
         session_max_ms=int(fields.get("session_max_ms", "14400000")),
+        stock_began=_stock_began(fields),
     )
+
+
+def _stock_began(fields: dict[str, str]) -> tuple[int, int] | None:
+    if "stock_began_sold" not in fields:
+        return None
+    return int(fields["stock_began_sold"]), int(fields["stock_began_ended"])
 
 
 def _recovery(fields: dict[str, str]) -> Recovery | None:

@@ -260,6 +260,20 @@ local function units_sold()
   return (tonumber(totals[1]) or 0) - (tonumber(totals[2]) or 0)
 end
 
+local function sessions_ended()
+  local sum = 0
+  for _, total in ipairs(redis.call('HMGET', ROOM, 'total:left:ended', 'total:left:expired', 'total:left:released')) do
+    sum = sum + (tonumber(total) or 0)
+  end
+  return sum
+end
+
+-- What visitors buy is measured from now on; see waitroom/queue/stock.py.
+local function begin_stock()
+  redis.call('HSET', ROOM, 'stock_began_sold', to_string(units_sold()),
+    'stock_began_ended', to_string(sessions_ended()))
+end
+
 -- Once units have come back to a sold-out room: how many visitors may come for them, so that nobody else is called for
 -- what others will buy. Those who were admitted since then count until they leave, less the units sold since.
 local function slots_by_stock(room)

@@ -31,7 +31,7 @@ local function record(changes)
 end
 
 local function sell_out()
-  set_number(room, 'stock_zero_at', room.clock)
+  set_number(room, 'stock_zero_at', room.clock - age_ms)
   local sells = room.event_phase ~= 'scheduled' and room.event_phase ~= 'prequeue'
   if sells and (room.own_state == 'open' or room.own_state == 'paused') then
     local changes = { old = {}, new = {} }
@@ -51,6 +51,9 @@ local function reopen()
   end
 end
 
+if not before or redis.call('HEXISTS', ROOM, 'stock_began_sold') == 0 then
+  begin_stock()
+end
 if not is_outdated() then
   count_units()
   redis.call('HSET', ROOM, 'remaining', to_string(units))
