@@ -81,6 +81,7 @@ class FakeStore:
 
     Attributes:
         calls: The names and arguments of all calls.
+        ages: The ages of the shop's reports of units, in milliseconds.
         view_: What `view` answers.
         fates: What `visit` answers, by place; ``waiting`` for others.
         admits: How many of the next newcomers go in at once.
@@ -101,6 +102,7 @@ class FakeStore:
     left: dict[int, int] = field(default_factory=dict)
     broken: set[str] | Literal["all"] = field(default_factory=set)
     calls: list[tuple[str, Any]] = field(default_factory=list)
+    ages: list[int] = field(default_factory=list)
     _held: dict[str, asyncio.Future[None]] = field(default_factory=dict)
 
     async def view(self, known: RoomView | None = None) -> RoomView:
@@ -139,7 +141,11 @@ class FakeStore:
     async def set_state(self, state: RoomState, message: str | None = None) -> None:
         await self._called("set_state", state)
 
-    async def set_remaining(self, remaining: int) -> None:
+    async def report_sold_out(self) -> None:
+        await self._called("report_sold_out", None)
+
+    async def set_remaining(self, remaining: int, *, age_ms: int = 0) -> None:
+        self.ages.append(age_ms)
         await self._called("set_remaining", remaining)
 
     def hold(self, name: str) -> None:

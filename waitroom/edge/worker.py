@@ -61,6 +61,7 @@ async def serve(child: Child) -> None:
             clock,
             health,
             file_events(room, settings.secrets[0]),
+            settings.polls_per_second,
         )
         for room in settings.rooms
     }

@@ -347,6 +347,17 @@ class Settings:
             "seconds",
         ),
     ] = 60.0
+    polls_per_second: Annotated[
+        StrictInt,
+        Field(ge=10, le=1_000_000),
+        About(
+            "How many polls of waiting visitors a worker is to answer in a second when the stock is about to run out. "
+            "Visitors then poll every 10 s, or less often if so many wait that this limit would be exceeded, so that "
+            "they soon learn that everything is sold.",
+            "Measure what a worker can answer on this machine before raising it.",
+            "polls per second and worker",
+        ),
+    ] = 5000
     users: Annotated[
         tuple[UserSettings, ...],
         About(

@@ -86,6 +86,7 @@ def test_every_key_is_read() -> None:
         client_body_buffer_total_bytes=65536,
         client_idle_seconds=7.0,
         client_write_seconds=8.0,
+        polls_per_second=2000,
         webhook_proxy_from_environment=True,
         users=(
             UserSettings("anna", "operator", HASH, "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"),

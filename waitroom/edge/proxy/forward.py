@@ -195,12 +195,13 @@ class RoomForward(ExchangeHooks):
                 shown = repr(text[:MAX_LOGGED_COMMAND_BYTES])
                 room.pool.log.warning("ignoring unknown Waitroom-Command", room=room.name, command=shown)
             elif command.name == "sold-out":
-                room.set_sold_out()
+                room.stock.report_sold_out(room.view)
             elif command.name == "remaining":
-                room.set_remaining(command.number)
+                room.stock.report_remaining(command.number)
             elif session is not None and not session.over:  # a bypassed webhook has none
                 self._command_session(session, command, now)
                 renew = True
+        room.send_urgent_stock()
         return renew
 
     def _command_session(self, session: Session, command: ShopCommand, now: float) -> None:

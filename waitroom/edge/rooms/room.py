@@ -27,6 +27,7 @@ from waitroom.edge.rooms.preflight import Preflights
 from waitroom.edge.rooms.proofs import Proofs
 from waitroom.edge.rooms.session import Session, SessionLimits
 from waitroom.edge.rooms.sessions import Sessions
+from waitroom.edge.rooms.stock import Stock
 from waitroom.edge.rooms.without_pass_budget import WithoutPassBudget
 from waitroom.edge.upstream.pool import UpstreamPool
 from waitroom.errors import InvalidTokenError, RoomNotOpen, StoreUnavailable
@@ -90,6 +91,7 @@ class Room:
         clock: The clocks.
         health: Logs the store's failures, for all rooms of the process.
         events: The events in the settings, from `waitroom.queue.schedule.file_events`.
+        polls_per_second: The gateway's setting, for one worker.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Room:
         clock: Clock,
         health: StoreHealth | None = None,
         events: Mapping[str, str] | None = None,
+        polls_per_second: int = 5000,
     ) -> None:
         self.clock = clock
         self.settings = settings
@@ -151,10 +154,10 @@ class Room:
         self._tickets: dict[bytes, Ticket] = {}
         self._forecast: Forecast | None = None
         self._forecast_of: RoomView | None = None
-        self._sold_out_pending = False
-        self._pending_remaining: int | None = None
+        self.stock = Stock(store, polls_per_second * workers, clock.steady)
         self._jobs = Jobs(clock.steady)
         self._sending_ends: asyncio.Task[None] | None = None
+        self._sending_stock: asyncio.Task[None] | None = None
         self._joins: Batcher[None, JoinResult] = Batcher(self._join_batch)
         self._visits: Batcher[Visit, Visited] = Batcher(self._visit_batch)
 
@@ -353,14 +356,10 @@ class Room:
         """Records a kind of request that was refused for lack of a pass, for a hint to operators."""
         put(self.metrics.refused, kind, now, MAX_REFUSED_KINDS)
 
-    def set_remaining(self, remaining: int) -> None:
-        """Records the number of units left, as reported by the shop."""
-        self._pending_remaining = remaining
-
-    def set_sold_out(self) -> None:
-        """Records that nothing is left, as reported by the shop."""
-        if self.view is not None and self.view.state in (RoomState.OPEN, RoomState.PAUSED):
-            self._sold_out_pending = True
+    def send_urgent_stock(self) -> None:
+        """Sends the store what the shop has reported about its stock if that can't wait for the next flush."""
+        if self._sending_stock is None and self.stock.urgent:
+            self._sending_stock = self._jobs.start("reports of the stock", self._send_stock)
 
     # Periodic tasks of the worker.
 
@@ -389,6 +388,7 @@ class Room:
         if view.prolonged:
             self.sessions.prolong(view.prolonged, self.clock.unix())
         self.viewed_at = datetime.fromtimestamp(self.clock.unix(), UTC)
+        self.stock.observe(view)
         self.store_up = True
         self._health.answered(self.name)
         if generation != view.generation:
@@ -413,7 +413,7 @@ class Room:
             changes = self.sessions.take_pending(self.clock.unix())
             if changes:
                 await self._send_changes(changes)
-            await self._send_stock()
+            await self.stock.send()
         except StoreUnavailable as error:
             self._seen |= seen
             self.store_failed(error)
@@ -430,8 +430,9 @@ class Room:
 
     async def close(self) -> None:
         """Sends all pending updates, and ends."""
-        if self._sending_ends is not None:
-            await asyncio.wait([self._sending_ends])
+        sending = [task for task in (self._sending_ends, self._sending_stock) if task is not None]
+        if sending:
+            await asyncio.wait(sending)
         await self._jobs.close()
         await self.flush()
         await self._joins.close()
@@ -479,14 +480,13 @@ class Room:
             self.sessions.acknowledge(piece, alive, self.clock.unix())
 
     async def _send_stock(self) -> None:
-        if self._sold_out_pending:
-            await self._store.set_state(RoomState.SOLD_OUT)
-            self._sold_out_pending = False
-        if self._pending_remaining is not None:
-            remaining = self._pending_remaining
-            await self._store.set_remaining(remaining)
-            if self._pending_remaining == remaining:
-                self._pending_remaining = None
+        try:
+            while self.store_up and self.stock.urgent:
+                await self.stock.send()
+        except StoreUnavailable as error:
+            self.store_failed(error)  # the flush tries again
+        finally:
+            self._sending_stock = None
 
     async def _join_batch(self, questions: Sequence[None]) -> Sequence[JoinResult]:
         self._require_store()  # it may have failed the calls before this one

@@ -48,6 +48,7 @@ class VisitorStatus:
         updated_at: The time of these numbers; aware.
         place: The place of a waiting visitor, or 0.
         position_reason: Why the position is larger than one shown before; empty if it isn't.
+        likely_sold_out: Whether nothing is likely to be left when the turn comes; None if that is unknown.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class VisitorStatus:
         self.updated_at = updated_at
         self.place = place
         self.position_reason = position_reason
+        self.likely_sold_out: bool | None = None
 
     def json(self, room: str) -> bytes:
         """The body of ``/.waitroom/status``."""
@@ -110,6 +112,7 @@ def build_status(
     claim_left_ms: int = 0,
     store_up: bool,
     jitter: float,
+    poll_seconds: float | None = None,
 ) -> VisitorStatus:
     """Builds a visitor's status.
 
@@ -123,6 +126,7 @@ def build_status(
         claim_left_ms: How long a called visitor has left.
         store_up: Whether the view is fresh.
         jitter: Uniform in [0, 1), so that visitors don't poll in step.
+        poll_seconds: The longest time between polls as the stock nears its end; None before that.
     """
     state: VisitorState = fate
     kind: PageKind | None = None
@@ -138,8 +142,12 @@ def build_status(
                 kind = PageKind.HELD
                 after = round(HELD_POLL_SECONDS * (0.5 + jitter / 2))
         else:
-            after = round(LONGEST_POLL_SECONDS * (0.5 + jitter / 2))
+            # Units that come back are for the first in the queue, and they have minutes to claim their turn.
+            least = 0.9 if view is not None and view.state_by == "stock" else 0.5
+            after = round(LONGEST_POLL_SECONDS * (least + (1 - least) * jitter))
             eta = None
+        if poll_seconds is not None and store_up and state in ("waiting", "paused"):
+            after = min(after, round(poll_seconds * (0.9 + 0.2 * jitter)))
     else:
         position = start_position = eta = None
         if fate == "called":

@@ -202,14 +202,18 @@ def test_remaining(world):
 
 @pytest.mark.parametrize(
     ("state", "sets"),
-    [(RoomState.OPEN, True), (RoomState.PAUSED, True), (RoomState.CLOSED, False), (RoomState.SOLD_OUT, False)],
+    [
+        *((RoomState.OPEN, True), (RoomState.PAUSED, True)),
+        *((RoomState.PREQUEUE, False), (RoomState.CLOSED, False), (RoomState.SOLD_OUT, False)),
+    ],
 )
 def test_sold_out(world, state, sets):
-    """Not in a room that an operator has closed."""
+    """Not before a sale, nor in a room that an operator has closed."""
     world.view = replace(BUSY, state=state)
     told(world, b"Waitroom-Command: sold-out")
+    assert len(world.store.named("report_sold_out")) == sets, "at once"
     changes(world)
-    assert world.store.named("set_state") == ([RoomState.SOLD_OUT] if sets else [])
+    assert world.store.named("report_sold_out") == []
 
 
 @pytest.mark.parametrize(
@@ -222,9 +226,9 @@ def test_sold_out(world, state, sets):
 def test_several_commands(world, lines):
     got = told(world, *lines)
     assert b"Waitroom-Command" not in got
+    assert world.store.calls == [("report_sold_out", None), ("set_remaining", 0)], "the stock doesn't lift the first"
     assert SessionChange("hold", 90, 100_000) in changes(world)
-    assert world.store.named("set_remaining") == [0]
-    assert world.store.named("set_state") == [RoomState.SOLD_OUT]
+    assert world.store.named("report_sold_out") == world.store.named("set_remaining") == []
     assert world.logs == []
 
 
@@ -240,7 +244,7 @@ def test_unknown_commands_are_logged_and_ignored(world, value):
     assert b"Waitroom-Command" not in got
     assert b"Set-Cookie" not in got
     assert [change.operation for change in changes(world)] == ["keep"]
-    assert world.store.named("set_remaining") == world.store.named("set_state") == []
+    assert world.store.named("set_remaining") == world.store.named("report_sold_out") == []
     assert [entry["log_level"] for entry in world.logs] == ["warning"]
 
 
@@ -278,12 +282,14 @@ def test_commands_in_interim_responses_and_trailers_are_ignored(world):
 
 
 def test_commands_are_retried_after_a_store_failure(world):
+    world.store.broken = {"change_sessions", "report_sold_out", "set_remaining"}
     told(world, b"Waitroom-Command: remaining=5, hold=100, sold-out")
-    world.store.broken = {"change_sessions"}
+    assert not world.room.store_up
+    world.room.store_up = True
     assert changes(world) != []
     assert not world.room.store_up
     world.store.broken = set()
     world.loop.wait(world.room.refresh())
     assert SessionChange("hold", 90, 100_000) in changes(world)
     assert world.store.named("set_remaining") == [5]
-    assert world.store.named("set_state") == [RoomState.SOLD_OUT]
+    assert len(world.store.named("report_sold_out")) == 1
