@@ -17,7 +17,14 @@ from waitroom.control.auth.middleware import Access
 from waitroom.control.monitoring.readiness import WorkerReports, is_serving
 from waitroom.control.monitoring.store_watch import StoreWatch
 from waitroom.control.rooms.admission_loop import Admission
-from waitroom.metrics.collectors import ClockCollector, ControlCollector, EdgeCollector, QueueCollector, exposition
+from waitroom.metrics.collectors import (
+    ClockCollector,
+    ControlCollector,
+    EdgeCollector,
+    QueueCollector,
+    StockCollector,
+    exposition,
+)
 from waitroom.metrics.recorder import METRICS_DIR
 from waitroom.net.authority import parse_authority
 from waitroom.queue.view import RoomView
@@ -66,6 +73,7 @@ def make_app(
     folder = Path(settings.data_dir) / METRICS_DIR
     app[COLLECTORS] = (
         QueueCollector(_Views(admissions)),
+        StockCollector(admissions),
         EdgeCollector(folder),
         ControlCollector(admissions, workers.alive, settings.workers),
         *(() if store_watch is None else (ClockCollector(store_watch),)),

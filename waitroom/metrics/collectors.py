@@ -21,6 +21,7 @@ from prometheus_client.utils import floatToGoString
 
 from waitroom.logs import RateLimitedLog
 from waitroom.metrics.recorder import DISTRIBUTIONS, Distribution, RoomMetrics, read_counts
+from waitroom.queue.stock import SellingPace
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.store.eviction import SAFE_POLICY
 
@@ -150,6 +151,50 @@ class QueueCollector(Collector):
             for reason, total in {**dict.fromkeys(_REASONS, 0), **gone}.items():
                 left.add_metric([room, reason], total)
         return (joined, admitted, left, overshoot, recoveries)
+
+
+class StockStatus(Protocol):
+    """The stock of a room, see `waitroom.control.rooms.admission_loop.Admission`."""
+
+    name: str
+    view: RoomView | None
+    selling: SellingPace
+
+
+class StockCollector(Collector):
+    """The stock of the rooms whose shop reports it.
+
+    Args:
+        rooms: Read at every scrape.
+    """
+
+    def __init__(self, rooms: Iterable[StockStatus]) -> None:
+        self._rooms = rooms
+
+    def collect(self) -> Iterator[Metric]:
+        """See `Collector.collect`."""
+        remaining = GaugeMetricFamily(
+            "waitroom_units_remaining", "Units left, as reported by the shop.", labels=["room"]
+        )
+        left = GaugeMetricFamily(
+            "waitroom_stock_left_seconds", "How long the units left last at the current pace.", labels=["room"]
+        )
+        sold = CounterMetricFamily("waitroom_units_sold", "Units sold, as reported by the shop.", labels=["room"])
+        returned = CounterMetricFamily(
+            "waitroom_units_returned", "Units that came back or were added to the stock.", labels=["room"]
+        )
+        for room in self._rooms:
+            view = room.view
+            if view is None:
+                continue
+            sold.add_metric([room.name], view.totals.get("sold", 0))
+            returned.add_metric([room.name], view.totals.get("units_returned", 0))
+            if view.remaining is not None:
+                remaining.add_metric([room.name], view.remaining)
+            seconds = room.selling.seconds_left(view.remaining)
+            if seconds is not None:
+                left.add_metric([room.name], seconds)
+        yield from (remaining, left, sold, returned)
 
 
 class TickStatus(Protocol):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.edge_world import BUSY
-from waitroom.metrics.collectors import QueueCollector, exposition
+from waitroom.metrics.collectors import QueueCollector, StockCollector, exposition
+from waitroom.queue.stock import SellingPace
 from waitroom.queue.view import RoomView
 
 VIEW = replace(
@@ -64,3 +65,37 @@ def test_rooms_have_metrics_of_their_own() -> None:
 
 def test_a_room_that_nobody_has_seen_yet_exports_nothing() -> None:
     assert samples({}) == {}
+
+
+@dataclass
+class Room:
+    name: str
+    view: RoomView | None
+    selling: SellingPace = field(default_factory=SellingPace)
+
+
+def stock_samples(*rooms: Room) -> dict[tuple[str, str], float]:
+    families = text_string_to_metric_families(exposition(StockCollector(rooms)).decode())
+    samples = (sample for family in families for sample in family.samples)
+    return {(one.name, one.labels["room"]): one.value for one in samples if not one.name.endswith("_created")}
+
+
+def test_the_stock_of_a_room_and_how_long_it_lasts() -> None:
+    room = Room("shop", None)
+    for second in range(11):
+        totals = {"sold": 500 + 2 * second, "units_returned": 5}
+        room.view = replace(VIEW, clock_ms=1000 * second, remaining=120 - 2 * second, totals=totals)
+        room.selling.observe(room.view)
+    assert stock_samples(room, Room("new", None)) == {
+        ("waitroom_units_remaining", "shop"): 100,
+        ("waitroom_stock_left_seconds", "shop"): 50,
+        ("waitroom_units_sold_total", "shop"): 520,
+        ("waitroom_units_returned_total", "shop"): 5,
+    }
+
+
+def test_a_shop_that_reports_no_stock_has_only_the_totals() -> None:
+    assert stock_samples(Room("shop", VIEW)) == {
+        ("waitroom_units_sold_total", "shop"): 0,
+        ("waitroom_units_returned_total", "shop"): 0,
+    }

@@ -87,7 +87,7 @@ def room_texts(room: Mapping[str, Any]) -> dict[str, Any]:
         "joined": rate(room.get("joined_per_minute")),
         "newcomer": wait_text(wait, room),
         "left": departures(room.get("left_per_minute") or {}),
-        "remaining": NOTHING if room.get("remaining") is None else count(room["remaining"]),
+        "remaining": stock_text(room),
         "total_joined": count(room["totals"].get("joined", 0)),
         "total_admitted": count(room["totals"].get("admitted", 0)),
         "message": room.get("message") or "",
@@ -257,6 +257,16 @@ def latency(seconds: float | None) -> str:
     if seconds is None:
         return NOTHING
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def stock_text(room: Mapping[str, Any]) -> str:
+    """Formats the units left, such as ``1,200 of 5,000 (714 sold/min)``."""
+    if room.get("remaining") is None:
+        return NOTHING
+    stock = room.get("stock") or {}
+    units, pace = stock.get("units"), stock.get("sold_per_minute")
+    text = count(room["remaining"]) if units is None else f"{count(room['remaining'])} of {count(units)}"
+    return text if pace is None else f"{text} ({rate(pace)} sold/min)"
 
 
 def wait_text(wait: Sequence[float] | None, room: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import structlog
 
 from waitroom.errors import RoomNotOpen, StoreUnavailable
 from waitroom.queue.fields import limits_of
+from waitroom.queue.stock import SellingPace
 from waitroom.queue.store import QueueStore
 from waitroom.queue.view import RoomView
 from waitroom.settings import RoomSettings
@@ -38,6 +39,7 @@ class Admission:
         store_up: Whether the store answered the last time.
         store_problem: Why it didn't, for an operator; "" if it did or wasn't called yet.
         ticked_at: The Unix time of the last successful tick; None before the first.
+        selling: How fast the room sells.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Admission:
         self._was_ready = False
         self._opened = False
         self.ticked_at: float | None = None
+        self.selling = SellingPace()
         self._limits = limits_of(settings)
         self._events = events
         self._store = store
@@ -110,6 +113,7 @@ class Admission:
             view = await self._store.view(self.view)
             _log_recovery(self.name, self.view, view)
             self.view = view
+            self.selling.observe(view)
         return view
 
     async def _open(self) -> None:

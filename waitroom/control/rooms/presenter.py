@@ -12,6 +12,7 @@ from typing import Any
 from waitroom.control.monitoring.hints import hints
 from waitroom.control.monitoring.history import Sample, shop_json
 from waitroom.control.rooms.admission_loop import Admission
+from waitroom.control.rooms.stock_presenter import stock_json
 from waitroom.metrics.upstream_window import STATS_SECONDS, UpstreamWindow
 from waitroom.queue.fields import OPERATOR_FIELDS, OPERATOR_NUMBERS, STATE, from_hash, to_hash
 from waitroom.queue.positions import Forecast
@@ -170,6 +171,7 @@ class Rooms:
             **values_of(view, OPERATOR_NUMBERS),
             "message": view.message,
             "remaining": view.remaining,
+            "stock": stock_json(view, admission.selling),
             "totals": view.totals,
             "admitted_per_minute": _rounded(admission.per_minute("admitted")),
             "joined_per_minute": _rounded(admission.per_minute("joined")),

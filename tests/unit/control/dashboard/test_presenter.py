@@ -27,6 +27,21 @@ def test_figures_are_formatted():
     assert now["needs"] == []
 
 
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({}, presenter.NOTHING),
+        ({"remaining": 1200}, "1,200"),
+        ({"remaining": 0, "stock": {"units": None, "sold_per_minute": None}}, "0"),
+        ({"remaining": 1200, "stock": {"units": 5000, "sold_per_minute": None}}, "1,200 of 5,000"),
+        ({"remaining": 1200, "stock": {"units": 5000, "sold_per_minute": 714.2}}, "1,200 of 5,000 (714 sold/min)"),
+        ({"remaining": 7, "stock": {"units": None, "sold_per_minute": 2.5}}, "7 (2.5 sold/min)"),
+    ],
+)
+def test_the_units_left(values, text):
+    assert texts(**values)["remaining"] == text
+
+
 def test_ended_sessions_are_listed_apart():
     now = texts(left_per_minute={"ended": 3.0})
     assert now["left"] == [["ended by an operator", "3"]]
