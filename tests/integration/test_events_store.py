@@ -402,6 +402,16 @@ async def test_stock_of_a_sale_that_has_not_started_closes_nothing(shop: Shop) -
     assert (view.state, view.remaining) == (RoomState.OPEN, 5)
 
 
+async def test_a_room_that_is_open_until_its_next_event_sells_out_by_its_stock(shop: Shop) -> None:
+    """As without an event; the event opens it again."""
+    await shop.open(replace(SALE, before="open", prequeue_ms=None, units=5))
+    await shop.store.set_remaining(1)
+    await shop.store.set_remaining(0)
+    assert (await shop.store.view()).state is RoomState.SOLD_OUT
+    view = await shop.at(NOON + HOUR)
+    assert (view.state, view.remaining) == (RoomState.OPEN, 5)
+
+
 async def test_the_next_event_opens_a_sold_out_room_but_not_a_closed_one(shop: Shop) -> None:
     later = replace(SALE, name="later", start_ms=NOON + 4 * HOUR, prequeue_ms=None, end_ms=NOON + 5 * HOUR)
     await shop.open(replace(SALE, after="sold_out"), later)

@@ -32,8 +32,7 @@ end
 
 local function sell_out()
   set_number(room, 'stock_zero_at', room.clock - age_ms)
-  local sells = room.event_phase ~= 'scheduled' and room.event_phase ~= 'prequeue'
-  if sells and (room.own_state == 'open' or room.own_state == 'paused') then
+  if room.state == 'open' or room.state == 'paused' then
     local changes = { old = {}, new = {} }
     redis.call('HSET', ROOM, 'state_before', room.own_state)
     set_state(room, changes, 'sold_out', 'stock')
