@@ -103,7 +103,7 @@ async def test_a_purchase_from_the_product_to_the_confirmation(shop, browser):
         assert 'action="/checkout"' in await checkout.text()
     async with browser.post(f"{shop}/checkout", data={"buyer": "<Ada>", "email": "ada@example.com"}) as confirmed:
         assert confirmed.url.path == "/orders/1"
-        assert confirmed.headers["Waitroom-Command"] == "release"
+        assert confirmed.headers["Waitroom-Command"] == "release, remaining=99"
         assert "Thank you, &lt;Ada&gt;." in await confirmed.text()
     data = await stats(browser, shop)
     assert (data["orders"], data["stock"], data["failures"], data["in_flight"]) == (1, 99, 0, 0)
@@ -147,10 +147,10 @@ async def test_every_page_says_when_all_is_sold(tmp_path, browser):
     async with shop_serving(tmp_path / "shop.sqlite", stock=1) as (_, origin):
         await order(browser, origin)
         late = await order(browser, origin)
-        assert late.headers["Waitroom-Command"] == "sold-out"
+        assert late.headers["Waitroom-Command"] == "remaining=0"
         assert 'data-page="sold_out"' in await late.text()
         async with browser.get(origin) as product:
-            assert product.headers["Waitroom-Command"] == "sold-out"
+            assert product.headers["Waitroom-Command"] == "remaining=0"
             assert 'action="/basket"' not in await product.text()
         assert (await stats(browser, origin))["orders"] == 1
 

@@ -108,7 +108,7 @@ class Gateway:
             for name in ("Location", "Set-Cookie"):
                 for value in got.headers.getall(name, []):
                     answer.headers.add(name, value)
-            if got.headers.get("Waitroom-Command") == "release":
+            if got.headers.get("Waitroom-Command", "").startswith("release"):
                 self.inside.discard(request.cookies.get(PASS, ""))
         return answer
 

@@ -155,11 +155,13 @@ class Shop:
         """Show the confirmation, only to the visitor who ordered. The visit is over, so the slot is free."""
         number, session = int(request.match_info["number"]), _session(request) or ""
         async with self.pool.connection():
-            order = await self.database.run(lambda database: database.order(number, session))
+            order, stock = await self.database.run(
+                lambda database: (database.order(number, session), database.stock())
+            )
         if order is None:
             raise web.HTTPNotFound
         answer = self._page("order", order=order)
-        answer.headers[COMMAND_HEADER] = "release"
+        answer.headers[COMMAND_HEADER] = f"release, remaining={stock}"
         return answer
 
     async def icon(self, request: web.Request) -> web.StreamResponse:
@@ -213,7 +215,7 @@ class Shop:
 
     def _stock_page(self, stock: int) -> web.Response:
         answer = self._page("product", label="product" if stock else "sold_out", stock=stock)
-        answer.headers[COMMAND_HEADER] = f"remaining={stock}" if stock else "sold-out"
+        answer.headers[COMMAND_HEADER] = f"remaining={stock}"
         return answer
 
     def _page(self, name: str, *, status: int = 200, label: str | None = None, **values: object) -> web.Response:
