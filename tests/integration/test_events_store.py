@@ -458,7 +458,7 @@ async def test_a_room_of_an_earlier_version_is_measured_from_its_next_report(sho
     """It has a number of units, and nothing says since when."""
     await shop.store.open(LIMITS)
     await shop.store.set_remaining(100)
-    await shop.store._redis.hdel(shop.store.keys["room"], "stock_began_sold", "stock_began_ended")  # type: ignore[misc]
+    await shop.store._redis.hdel(shop.store.keys["room"], "stock_began_at", "stock_began_sold", "stock_began_ended")  # type: ignore[misc]
     assert (await shop.store.view()).stock_began is None
     await shop.store.set_remaining(90)
     assert (await shop.store.view()).stock_began == (0, 0)
@@ -497,4 +497,61 @@ async def test_sold_out_by_the_shop_stays_after_the_stock_said_so(shop: Shop) ->
     await shop.store.set_remaining(0)
     await shop.store.report_sold_out()
     await shop.store.set_remaining(3, by_api=True)
+    assert (await shop.store.view()).state is RoomState.SOLD_OUT
+
+
+async def test_reports_of_several_workers_count_by_when_they_were_read(shop: Shop) -> None:
+    await shop.store.open(LIMITS)
+    shop.now += 10_000
+    for units, age_ms in ((9, 5000), (7, 3000), (8, 4000), (6, 3000), (5, 3001)):
+        await shop.store.set_remaining(units, age_ms=age_ms)
+    view = await shop.store.view()
+    assert (view.remaining, view.totals["sold"], view.totals.get("units_returned", 0)) == (6, 3, 0)
+
+
+@pytest.mark.parametrize(("age_ms", "state"), [(5000, RoomState.SOLD_OUT), (5001, RoomState.OPEN)])
+async def test_a_zero_counts_unless_units_were_left_two_seconds_later(
+    shop: Shop, age_ms: int, state: RoomState
+) -> None:
+    """Its worker couldn't reach the store any earlier."""
+    await shop.store.open(LIMITS)
+    await shop.store.set_remaining(9)
+    shop.now += 10_000
+    await shop.store.set_remaining(3, age_ms=3001)
+    await shop.store.set_remaining(0, age_ms=age_ms)
+    assert (await shop.store.view()).state is state
+
+
+async def test_reports_from_before_the_start_of_an_event_say_nothing_of_it(shop: Shop) -> None:
+    await shop.open(replace(SALE, before="open", units=5))
+    await shop.at(NOON + HOUR)
+    shop.now += 2000
+    await shop.store.set_remaining(0, age_ms=2001)
+    await shop.store.report_sold_out(age_ms=2001)
+    await shop.store.set_remaining(7, age_ms=2001)
+    view = await shop.store.view()
+    assert (view.state, view.remaining) == (RoomState.OPEN, 5)
+    await shop.store.set_remaining(0, age_ms=1999)
+    assert (await shop.store.view()).state is RoomState.SOLD_OUT
+
+
+async def test_no_report_is_outdated_by_an_outage_or_a_clock_that_was_set_back(shop: Shop) -> None:
+    """The room's clock leaves out most of an outage, and the reports are as old as it was."""
+    await shop.store.open(LIMITS)
+    await shop.store.set_remaining(9)
+    shop.now += MINUTE
+    await shop.store.set_remaining(0, age_ms=40_000)
+    assert (await shop.store.view()).state is RoomState.SOLD_OUT
+    shop.now += MINUTE
+    await shop.store.set_remaining(2, age_ms=50_000)
+    assert (await shop.store.view()).state is RoomState.OPEN
+    shop.now -= HOUR
+    await shop.store.set_remaining(1, age_ms=500)
+    await shop.store.set_remaining(0, age_ms=400)
+    assert (await shop.store.view()).state is RoomState.SOLD_OUT
+    shop.now -= HOUR
+    await shop.store.set_remaining(1, age_ms=500)
+    assert (await shop.store.view()).state is RoomState.OPEN
+    shop.now -= HOUR
+    await shop.store.report_sold_out(age_ms=500)
     assert (await shop.store.view()).state is RoomState.SOLD_OUT

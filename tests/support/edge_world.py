@@ -141,8 +141,8 @@ class FakeStore:
     async def set_state(self, state: RoomState, message: str | None = None) -> None:
         await self._called("set_state", state)
 
-    async def report_sold_out(self) -> None:
-        await self._called("report_sold_out", None)
+    async def report_sold_out(self, *, age_ms: int = 0) -> None:
+        await self._called("report_sold_out", age_ms)
 
     async def set_remaining(self, remaining: int, *, age_ms: int = 0) -> None:
         self.ages.append(age_ms)

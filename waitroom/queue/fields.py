@@ -136,11 +136,14 @@ FIELDS: Final[tuple[Field, ...]] = (
     # The cause of the state, if no person or shop has set it: `stock` or `schedule`; the state before the stock did.
     Field("state_by", "state_by", TEXT, (), ""),
     Field("state_before", "state_before", TEXT, (), ""),
-    # Stock: the room's clock when it ran out, and when units came back, with the units sold by then; 0 for never.
+    # Stock: when the zero was read from the shop, by the wall clock, as for all reports; when units came back, by the
+    # room's clock, and the units sold by then. 0 for never.
     Field("stock_zero_at", "stock_zero_at", WHOLE, (), "0"),
     Field("reopened_at", "reopened_at", WHOLE, (), "0"),
     Field("reopened_sold", "reopened_sold", WHOLE, (), "0"),
-    # The totals when the stock began: units sold and sessions ended.
+    # When the stock began and when its newest report was read; the totals when it began: units sold, sessions ended.
+    Field("stock_began_at", "stock_began_at", WHOLE, in_scripts=False),
+    Field("stock_read_at", "stock_read_at", WHOLE, in_scripts=False),
     Field("stock_began_sold", "stock_began_sold", WHOLE, in_scripts=False),
     Field("stock_began_ended", "stock_began_ended", WHOLE, in_scripts=False),
     # Loss of data: how often visitors were moved, which keys exist, and when a recovery ends (0 for none).

@@ -422,9 +422,13 @@ class QueueStore:
         changes = {STATE.stored: str(state)}
         await self.set_limits(changes if message is None else {**changes, MESSAGE.stored: message})
 
-    async def report_sold_out(self) -> None:
-        """Sells out the room for the shop, unless no sale is running: before its event, or in a closed room."""
-        await self._run("set", _SHOP, "1", STATE.stored, str(RoomState.SOLD_OUT))
+    async def report_sold_out(self, *, age_ms: int = 0) -> None:
+        """Sells out the room for the shop, unless nothing was on sale: before an event, or in a closed room.
+
+        Args:
+            age_ms: How many milliseconds ago the shop said so.
+        """
+        await self._run("set", _SHOP, age_ms, STATE.stored, str(RoomState.SOLD_OUT))
 
     async def set_remaining(self, remaining: int, *, age_ms: int = 0, by_api: bool = False) -> None:
         """Takes in the number of units left, as reported by the shop. At zero the room sells out by itself.

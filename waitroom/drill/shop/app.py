@@ -155,9 +155,7 @@ class Shop:
         """Show the confirmation, only to the visitor who ordered. The visit is over, so the slot is free."""
         number, session = int(request.match_info["number"]), _session(request) or ""
         async with self.pool.connection():
-            order, stock = await self.database.run(
-                lambda database: (database.order(number, session), database.stock())
-            )
+            order, stock = await self.database.run(lambda database: (database.order(number, session), database.stock()))
         if order is None:
             raise web.HTTPNotFound
         answer = self._page("order", order=order)

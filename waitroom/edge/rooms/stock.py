@@ -93,7 +93,7 @@ class Stock:
         self._polls_per_second = polls_per_second
         self._steady = steady
         self._reports = StockReports()
-        self._sold_out = False
+        self._sold_out_at: float | None = None
         self._sending = asyncio.Lock()
         self._pace = SellingPace()
         self._measured: RoomView | None = None
@@ -135,22 +135,25 @@ class Stock:
     def report_sold_out(self, view: RoomView | None) -> None:
         """Records that nothing is left; it doesn't count before a sale, nor in a closed room."""
         if view is not None and (view.state in (RoomState.OPEN, RoomState.PAUSED) or view.state_by == "stock"):
-            self._sold_out = True
+            self._sold_out_at = self._steady()
 
     @property
     def urgent(self) -> bool:
         """Whether a report must not wait for the next flush."""
-        return self._sold_out or self._reports.urgent
+        return self._sold_out_at is not None or self._reports.urgent
 
     async def send(self) -> None:
         """Sends the store what the shop has reported, in order. Raises `StoreUnavailable`, and then keeps the rest."""
         async with self._sending:
-            if self._sold_out:
-                await self._store.report_sold_out()
-                self._sold_out = False
+            if self._sold_out_at is not None:
+                await self._store.report_sold_out(age_ms=self._age_ms(self._sold_out_at))
+                self._sold_out_at = None
             for _ in range(2):
                 report = self._reports.first()
                 if report is None:
                     return
-                await self._store.set_remaining(report.units, age_ms=round((self._steady() - report.read_at) * 1000))
+                await self._store.set_remaining(report.units, age_ms=self._age_ms(report.read_at))
                 self._reports.acknowledge(report)
+
+    def _age_ms(self, read_at: float) -> int:
+        return round((self._steady() - read_at) * 1000)

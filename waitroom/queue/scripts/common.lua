@@ -268,10 +268,11 @@ local function sessions_ended()
   return sum
 end
 
--- What visitors buy is measured from now on; see waitroom/queue/stock.py.
-local function begin_stock()
-  redis.call('HSET', ROOM, 'stock_began_sold', to_string(units_sold()),
-    'stock_began_ended', to_string(sessions_ended()))
+-- From now on visitors' purchases are measured (see waitroom/queue/stock.py), and reports count that were read from the
+-- shop since then.
+local function begin_stock(began_at)
+  redis.call('HSET', ROOM, 'stock_began_at', to_string(began_at), 'stock_read_at', to_string(began_at),
+    'stock_began_sold', to_string(units_sold()), 'stock_began_ended', to_string(sessions_ended()))
 end
 
 -- Once units have come back to a sold-out room: how many visitors may come for them, so that nobody else is called for

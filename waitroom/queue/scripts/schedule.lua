@@ -144,7 +144,7 @@ local function start_event(room, event, changes)
     set_field(room, changes, 'remaining', '')
   end
   set_number(room, 'reopened_at', 0)
-  begin_stock()
+  begin_stock(room.wall)
   redis.call('DEL', EVENT_STATS)
   event.begin = totals()
   event.started_at = room.wall

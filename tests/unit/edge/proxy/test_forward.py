@@ -226,7 +226,7 @@ def test_sold_out(world, state, sets):
 def test_several_commands(world, lines):
     got = told(world, *lines)
     assert b"Waitroom-Command" not in got
-    assert world.store.calls == [("report_sold_out", None), ("set_remaining", 0)], "the stock doesn't lift the first"
+    assert world.store.calls == [("report_sold_out", 0), ("set_remaining", 0)], "the stock doesn't lift the first"
     assert SessionChange("hold", 90, 100_000) in changes(world)
     assert world.store.named("report_sold_out") == world.store.named("set_remaining") == []
     assert world.logs == []
