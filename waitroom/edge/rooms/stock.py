@@ -113,10 +113,14 @@ class Stock:
         first = self._sold_out_from
         return None if first is None else 0 < first <= position
 
-    def poll_seconds(self, view: RoomView) -> float | None:
-        """The longest time between polls as the stock nears its end; None before that."""
+    def shorten_poll(self, view: RoomView, seconds: int, jitter: float) -> int:
+        """Seconds until the next poll, where ``seconds`` is as usual: fewer as the stock nears its end.
+
+        ``jitter`` is uniform in [0, 1), so that visitors don't poll in step.
+        """
         self._measure(view)
-        return self._poll_seconds
+        longest = self._poll_seconds
+        return seconds if longest is None else min(seconds, round(longest * (0.9 + 0.2 * jitter)))
 
     def _measure(self, view: RoomView) -> None:
         if view is self._measured:

@@ -184,12 +184,13 @@ class Responder:
             claim_left_ms=claim_left_ms,
             store_up=room.store_up,
             jitter=self._spread.random(),
-            poll_seconds=None if view is None else room.stock.poll_seconds(view),
         )
         if ticket is not None and fate == "waiting":
             found.place = ticket.place
             if position is not None and view is not None:
                 found.likely_sold_out = room.stock.likely_sold_out(view, position)
+                if room.store_up:
+                    found.poll_after = room.stock.shorten_poll(view, found.poll_after, self._spread.random())
         if kind is not None:
             found.kind = kind
         if state is not None:

@@ -112,7 +112,6 @@ def build_status(
     claim_left_ms: int = 0,
     store_up: bool,
     jitter: float,
-    poll_seconds: float | None = None,
 ) -> VisitorStatus:
     """Builds a visitor's status.
 
@@ -126,7 +125,6 @@ def build_status(
         claim_left_ms: How long a called visitor has left.
         store_up: Whether the view is fresh.
         jitter: Uniform in [0, 1), so that visitors don't poll in step.
-        poll_seconds: The longest time between polls as the stock nears its end; None before that.
     """
     state: VisitorState = fate
     kind: PageKind | None = None
@@ -142,12 +140,8 @@ def build_status(
                 kind = PageKind.HELD
                 after = round(HELD_POLL_SECONDS * (0.5 + jitter / 2))
         else:
-            # Units that come back are for the first in the queue, and they have minutes to claim their turn.
-            least = 0.9 if view is not None and view.state_by == "stock" else 0.5
-            after = round(LONGEST_POLL_SECONDS * (least + (1 - least) * jitter))
+            after = round(LONGEST_POLL_SECONDS * (0.5 + jitter / 2))
             eta = None
-        if poll_seconds is not None and store_up and state in ("waiting", "paused"):
-            after = min(after, round(poll_seconds * (0.9 + 0.2 * jitter)))
     else:
         position = start_position = eta = None
         if fate == "called":

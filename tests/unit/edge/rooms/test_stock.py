@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.edge_world import BUSY, World
 from waitroom.edge.rooms.stock import StockReports
 from waitroom.queue.constants import RISE_AFTER_ZERO_MS
-from waitroom.queue.positions import LONGEST_POLL_SECONDS, RankIndex, Throughput
+from waitroom.queue.positions import RankIndex, Throughput
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.tokens import Ticket
 
@@ -201,8 +201,3 @@ def test_all_polls_come_within_the_interval_that_the_workers_can_answer(waiting:
     assert sum(1 / pause for pause in behind) <= 5000 * 1.02
     # Those who poll together once, as at the start of the sale, don't stay together.
     assert max(Counter(behind).values()) < 0.7 * waiting
-
-
-def test_a_room_sold_out_by_its_stock_is_polled_every_30_seconds(world: World) -> None:
-    world.view = replace(STOCK, remaining=0, state=RoomState.SOLD_OUT, state_by="stock")
-    assert {status_at(world, 20)[1] for _ in range(200)} == {27, 28, 29, LONGEST_POLL_SECONDS}
