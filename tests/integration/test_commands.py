@@ -21,6 +21,7 @@ ROOMS = [
     room("extend", session_seconds=60, session_max_seconds=600),
     room("remaining", **FULL),
     room("sold", **FULL),
+    room("gone", **FULL),
     room("told", **FULL),
     room("odd", bypass=[{"paths": ["/hook/"]}]),
 ]
@@ -148,6 +149,24 @@ async def test_sold_out_is_shown_to_everybody_and_ends_no_session(gateway: Gatew
     assert (await newcomer.call("join")).status == 503
     assert (await inside.navigate()).status == 200
     assert await gateway.total("sold") == 2
+
+
+async def test_the_last_unit_sells_the_room_out_until_units_come_back(gateway: Gateway, shop: Shop) -> None:
+    shop.answers["/last"] = response(b"done", "Waitroom-Command: remaining=1")
+    shop.answers["/none"] = response(b"done", "Waitroom-Command: remaining=0")
+    inside = await filled(gateway, "gone")
+    other = Visitor(gateway, "gone")
+    await other.waits()
+
+    await inside.navigate("/last")
+    await inside.navigate("/none")
+
+    await other.state("sold_out")
+    assert (await inside.navigate()).status == 200
+    async with gateway.http.post(f"{gateway.admin}/api/v1/rooms/gone/stock", json={"remaining": 1}) as answer:
+        assert answer.status == 204
+    await other.state("waiting")
+    assert await gateway.members("gone", "active")
 
 
 async def test_sold_out_is_attributed_to_the_shop(gateway: Gateway, shop: Shop) -> None:

@@ -305,16 +305,16 @@ async def test_the_stock_by_the_api_is_shown_on_all_workers(gateway: Gateway, ti
     await filled(gateway, "stock")
     waiting = Visitor(gateway, "stock")
     await waiting.waits()
-    for remaining in (1200, 0):
+    for remaining, state in ((1200, "waiting"), (0, "sold_out"), (1, "waiting")):
         assert (await till.post("stock/stock", {"remaining": remaining}))[0] == 204
 
-        async def shown(remaining: int = remaining) -> bool:
+        async def shown(remaining: int = remaining, state: str = state) -> bool:
             found = [await waiting.status() for _ in range(EVERY_EDGE)]
-            assert {status["state"] for status in found} == {"waiting"}, "as by the header, 0 closes nothing"
-            return {status["remaining"] for status in found} == {remaining}
+            return {(status["remaining"], status["state"]) for status in found} == {(remaining, state)}
 
         await eventually(shown, seconds=SECONDS)
-    assert (await gateway.room("stock"))["remaining"] == 0
+    stock = (await gateway.room("stock"))["stock"]
+    assert (stock["remaining"], stock["sold"], stock["units"]) == (1, 1199, None)
 
 
 async def _is_free(gateway: Gateway, name: str) -> bool:

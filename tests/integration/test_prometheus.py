@@ -66,6 +66,9 @@ BESIDES = {
     "waitroom_recoveries": "counter",
     "waitroom_store_may_evict": "gauge",
     "waitroom_api_commands": "counter",
+    "waitroom_units_remaining": "gauge",
+    "waitroom_units_sold": "counter",
+    "waitroom_units_returned": "counter",
 }
 OF_THE_GATEWAY = {
     *("waitroom_workers_wanted", "waitroom_workers_alive"),
@@ -81,14 +84,17 @@ async def exposed(gateway: Gateway) -> str:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def busy(gateway: Gateway) -> Gateway:
-    """The gateway with one visitor inside and one in the line, all of which the workers have written down."""
+    """The gateway with one visitor inside, one in the line and some stock, all of which is in its metrics."""
     await filled(gateway, "sale")
+    async with gateway.http.post(f"{gateway.admin}/api/v1/rooms/sale/stock", json={"remaining": 500}) as answer:
+        assert answer.status == 204
     assert (await Visitor(gateway, "sale").navigate()).status == 503
 
     async def told() -> bool:
         metrics = await gateway.metrics()
         return (
             metrics["waitroom_waiting_visitors",] == 1
+            and metrics.get(("waitroom_units_remaining",)) == 500
             and metrics["waitroom_upstream_request_seconds_count",] >= 1
             and ("waitroom_requests_total", "queued") in metrics
         )
@@ -122,7 +128,7 @@ async def test_a_room_is_in_one_state(busy: Gateway) -> None:
     metrics = await busy.metrics()
 
     states = {name[1]: value for name, value in metrics.items() if name[0] == "waitroom_room_state"}
-    assert states == {"open": 1, "paused": 0, "closed": 0, "sold_out": 0}
+    assert states == {"open": 1, "prequeue": 0, "paused": 0, "closed": 0, "sold_out": 0}
 
 
 async def test_promtool_accepts_the_metrics(busy: Gateway) -> None:

@@ -194,7 +194,7 @@ class StockCollector(Collector):
             seconds = room.selling.seconds_left(view.remaining)
             if seconds is not None:
                 left.add_metric([room.name], seconds)
-        yield from (remaining, left, sold, returned)
+        yield from (family for family in (remaining, left, sold, returned) if family.samples)
 
 
 class TickStatus(Protocol):
