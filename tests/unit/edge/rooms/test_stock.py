@@ -156,6 +156,12 @@ def test_a_visitor_learns_whether_those_ahead_are_likely_to_take_everything(worl
     assert [status_at(world, position)[0] for position in (1, 140, 142, 5000)] == [False, False, True, True]
 
 
+def test_it_is_known_that_the_stock_lasts_for_all(world: World) -> None:
+    """Nobody has bought anything."""
+    world.view = replace(STOCK, totals={"left:released": 1000})
+    assert status_at(world, 5000)[0] is False
+
+
 @pytest.mark.parametrize(
     "view",
     [
