@@ -14,7 +14,8 @@ from waitroom.control.audit.log import Audit
 from waitroom.control.auth.accounts import Actor, Role
 from waitroom.control.rooms.admission_loop import Admission
 from waitroom.control.rooms.audit_outbox import AuditOutbox
-from waitroom.control.rooms.operations import Change, InvalidChangeError, Operations, RoomStateError, StaleVersionError
+from waitroom.control.rooms.changes import InvalidChangeError, RoomStateError, StaleVersionError
+from waitroom.control.rooms.operations import Change, Operations
 from waitroom.control.rooms.presenter import Rooms
 from waitroom.errors import StoreUnavailable
 from waitroom.metrics.upstream_window import UpstreamWindow

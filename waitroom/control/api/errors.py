@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from waitroom.control.http import RequestError, problem
-from waitroom.control.rooms.operations import InvalidChangeError, RoomStateError, StaleVersionError
+from waitroom.control.rooms.changes import InvalidChangeError, RoomStateError, StaleVersionError
 from waitroom.control.rooms.shop_api import UnknownSessionError
 from waitroom.errors import StoreUnavailable
 

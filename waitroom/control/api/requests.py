@@ -26,7 +26,8 @@ from pydantic import (
 from waitroom.control.autopilot.state import KEPT_DECISIONS
 from waitroom.control.http import RequestError, read_body
 from waitroom.control.monitoring.history import RETENTION_SECONDS
-from waitroom.control.rooms.operations import SESSION, Change, InvalidChangeError
+from waitroom.control.rooms.changes import InvalidChangeError
+from waitroom.control.rooms.operations import SESSION, Change
 from waitroom.queue.fields import NUMBER, OPERATOR_FIELDS, STATE, TEXT, WHOLE
 from waitroom.queue.fields import Field as RoomField
 from waitroom.queue.view import RoomState

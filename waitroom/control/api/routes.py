@@ -37,7 +37,8 @@ from waitroom.control.auth.middleware import ACTOR, COMMANDS_PATH, STOCK_PATH
 from waitroom.control.autopilot.state import DecisionLog
 from waitroom.control.http import NO_STORE, RequestError, problem
 from waitroom.control.monitoring.history import History
-from waitroom.control.rooms.operations import Change, InvalidChangeError, Operations, StaleVersionError, record_refusal
+from waitroom.control.rooms.changes import InvalidChangeError, StaleVersionError, record_refusal
+from waitroom.control.rooms.operations import Change, Operations
 from waitroom.control.rooms.presenter import Rooms
 from waitroom.control.rooms.shop_api import ACTION, STOCK_ACTION, ShopApi
 from waitroom.errors import StoreUnavailable

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from waitroom import __version__
 from waitroom.control.auth.middleware import ACTOR
 from waitroom.control.dashboard.presenter import room_texts
-from waitroom.control.rooms.operations import LONGEST_TEXT
+from waitroom.control.rooms.changes import LONGEST_TEXT
 from waitroom.queue.fields import OPERATOR_NUMBERS, WHOLE
 from waitroom.resources import resource_path
 

@@ -5,37 +5,33 @@ Every operation and every refusal is recorded in the audit log.
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-import structlog
-
 from waitroom.control.audit.log import Audit
 from waitroom.control.auth.accounts import Actor
 from waitroom.control.rooms.admission_loop import Admission
-from waitroom.control.rooms.audit_outbox import AuditOutbox, audit_event
+from waitroom.control.rooms.audit_outbox import audit_event
+from waitroom.control.rooms.changes import (
+    InvalidChangeError,
+    RoomChanges,
+    RoomStateError,
+    StaleVersionError,
+    check_note,
+    text_problem,
+)
 from waitroom.control.rooms.presenter import LastChange, Rooms
 from waitroom.control.rooms.preview import Preview, changed_view, preview_of
-from waitroom.errors import InvalidTokenError, StoreUnavailable, WaitroomError
+from waitroom.errors import InvalidTokenError, StoreUnavailable
 from waitroom.queue.fields import AUTOPILOT, DRAINING, OPERATOR_NUMBERS, RATE, STATE, Limits, to_hash
 from waitroom.queue.store import Called, QueueStore, Visit
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.tokens import TICKET_SECONDS, Tokens
 
-log = structlog.get_logger()
-
-LONGEST_TEXT = 500
-# Of unusable input, in the audit log.
-LONGEST_VALUE_KEPT = 200
-MOST_VALUES_KEPT = 20
-LARGEST_NUMBER_KEPT = 10_000_000
-
 TICKET = re.compile(r"[0-9a-f]{1,16}(\.[A-Za-z0-9_.-]{1,239})?")
 SESSION = re.compile(r"[0-9a-f]{1,16}")
-_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
 
 _NOT_CALLED: dict[Called, str] = {
     "unknown": "No visitor with this ticket is waiting in this room.",
@@ -71,26 +67,6 @@ class Change:
         return {name: value for name, value in values.items() if value is not None}
 
 
-class StaleVersionError(WaitroomError):
-    """Somebody else changed the room meanwhile. ``version`` is the current one."""
-
-    def __init__(self, version: int) -> None:
-        self.version = version
-        super().__init__(f"The room has changed; its version is now {version}. Read it again, then decide.")
-
-
-class InvalidChangeError(WaitroomError):
-    """The change is invalid. ``problems`` has a message for each field: what is wrong, and how to fix it."""
-
-    def __init__(self, problems: Mapping[str, str]) -> None:
-        self.problems = dict(problems)
-        super().__init__(" ".join(f"{name}: {what}" for name, what in self.problems.items()))
-
-
-class RoomStateError(WaitroomError):
-    """The room's state doesn't allow the operation, such as admitting a visitor to a full room."""
-
-
 class Operations:
     """Carries out operations on the rooms of one gateway.
 
@@ -116,12 +92,9 @@ class Operations:
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._rooms = rooms
-        self._admissions = {one.name: one for one in admissions}
         self._stores = stores
-        self._audit = audit
-        self._outbox = AuditOutbox(audit, stores)
+        self._changes = RoomChanges(admissions, stores, audit, changed)
         self._tokens = {name: Tokens(secrets, name) for name in stores}
-        self._changed = changed
 
     async def change(self, room: str, change: Change, *, expected: int | None, actor: Actor, note: str = "") -> int:
         """Changes a room in one step; returns its new version, or the current one if nothing had to change.
@@ -134,14 +107,14 @@ class Operations:
             note: The reason.
         """
         store = self._stores[room]
-        async with _Refusal(self._audit, actor, "change", room, change.values(), note):
+        async with self._changes.refusals(actor, "change", room, change.values(), note):
             check(change, note, actor)
             wanted = self._fields(room, change, actor)
             event = audit_event(actor, "change", note) if self._is_audited(room, change, actor) else ""
             done = await store.change(wanted, expected=expected, who=_recorded_name(actor), audit_event=event)
             if not done.done:
                 raise StaleVersionError(done.version)
-        await self._done(room)
+        await self._changes.done(room)
         return done.version
 
     def preview(self, room: str, change: Change) -> Preview:
@@ -160,7 +133,7 @@ class Operations:
     async def undo(self, room: str, *, expected: int, actor: Actor, note: str = "") -> int:
         """Reverts the fields of the last change to their previous values; returns the new version."""
         store = self._stores[room]
-        async with _Refusal(self._audit, actor, "undo", room, {}, note):
+        async with self._changes.refusals(actor, "undo", room, {}, note):
             check_note(note)
             view = await self.refresh(room)
             if view.version != expected:
@@ -178,14 +151,14 @@ class Operations:
             done = await store.change(last.old, expected=expected, who=actor.name, undoable=False, audit_event=event)
             if not done.done:
                 raise StaleVersionError(done.version)
-        await self._done(room)
+        await self._changes.done(room)
         return done.version
 
     async def admit(self, room: str, ticket: str, *, actor: Actor, note: str = "") -> None:
         """Calls a ticket now, ahead of the queue. Its number, the part before the first dot, is enough."""
         store = self._stores[room]
         number = ticket.partition(".")[0][:16]
-        async with _Refusal(self._audit, actor, "admit", room, {"ticket": number}, note):
+        async with self._changes.refusals(actor, "admit", room, {"ticket": number}, note):
             check_note(note)
             if not TICKET.fullmatch(ticket):
                 raise InvalidChangeError({"ticket": "Invalid ticket. Send the visitor's ticket, or its number."})
@@ -195,19 +168,19 @@ class Operations:
             called = await store.call_out_of_order(place, audit_event(actor, "admit", note, {"ticket": number}))
             if called in _NOT_CALLED:
                 raise RoomStateError(_NOT_CALLED[called])
-        await self._done(room)
+        await self._changes.done(room)
 
     async def end_session(self, room: str, session: int, *, actor: Actor, note: str = "") -> None:
         """Ends a visitor's active session, given its number."""
         store = self._stores[room]
         named = {"session": f"{session:x}"}
-        async with _Refusal(self._audit, actor, "end_session", room, named, note):
+        async with self._changes.refusals(actor, "end_session", room, named, note):
             check_note(note)
             pass_seconds = max(self._rooms.settings(room).session_max_seconds, TICKET_SECONDS)
             event = audit_event(actor, "end_session", note, named)
             if not await store.end_session(session, pass_seconds * 1000, event):
                 raise RoomStateError("No active visitor has this session.")
-        await self._done(room)
+        await self._changes.done(room)
 
     async def running(self, room: str) -> Limits:
         """Returns the limits in force."""
@@ -215,7 +188,7 @@ class Operations:
 
     async def refresh(self, room: str) -> RoomView:
         """Returns the current state of the room."""
-        return await self._admissions[room].refresh()
+        return await self._changes.refresh(room)
 
     def _fields(self, room: str, change: Change, actor: Actor) -> dict[str, str]:
         """Returns the fields to set in the room's hash."""
@@ -244,61 +217,6 @@ class Operations:
         view = self._rooms.view(room)
         return actor.via != "autopilot" or change.rate_per_minute == 0 or view is None or view.rate_per_minute == 0
 
-    async def _done(self, room: str) -> None:
-        """Records the operation and shows its result: here immediately, elsewhere at the next refresh."""
-        try:
-            await self._outbox.flush(room)
-        except StoreUnavailable as error:  # the change is made all the same, and the next process to come records it
-            log.warning("audit log write delayed", room=room, cause=str(error))
-        with contextlib.suppress(StoreUnavailable):  # the next tick retries
-            await self.refresh(room)
-        self._changed()
-
-
-class _Refusal:
-    """Records refusals raised inside the block, and their reasons."""
-
-    def __init__(
-        self, audit: Audit, actor: Actor, action: str, room: str, wanted: Mapping[str, object], note: str
-    ) -> None:
-        self._audit = audit
-        self._actor = actor
-        self._action = action
-        self._room = room
-        self._wanted = wanted
-        self._note = note
-
-    async def __aenter__(self) -> None:
-        pass
-
-    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        logged = self._actor.via != "autopilot"  # which decides again immediately, and would crowd out all others
-        if logged and isinstance(error, (StaleVersionError, InvalidChangeError, RoomStateError, StoreUnavailable)):
-            await record_refusal(self._audit, self._actor, self._action, self._room, error, self._wanted, self._note)
-
-
-async def record_refusal(
-    audit: Audit,
-    actor: Actor,
-    action: str,
-    room: str,
-    error: WaitroomError,
-    wanted: Mapping[str, object],
-    note: str = "",
-) -> None:
-    """Records a refused request, truncated so that the entry is sure to be short."""
-    short = {str(_short(name)): _short(value) for name, value in list(wanted.items())[:MOST_VALUES_KEPT]}
-    because = str(error)[: 2 * LONGEST_TEXT].encode(errors="replace").decode()
-    await audit.record(
-        actor, action, room=room, new={**short, "because": because}, note=str(_short(note)), outcome="refused"
-    )
-
-
-def _short(value: object) -> object:
-    if isinstance(value, bool | None) or (isinstance(value, float | int) and abs(value) <= LARGEST_NUMBER_KEPT):
-        return value
-    return str(value)[:LONGEST_VALUE_KEPT].encode(errors="replace").decode()
-
 
 def check(change: Change, note: str, actor: Actor | None) -> None:
     """Raises `InvalidChangeError` with all problems."""
@@ -319,25 +237,6 @@ def check(change: Change, note: str, actor: Actor | None) -> None:
         problems["note"] = problem
     if problems:
         raise InvalidChangeError(problems)
-
-
-def check_note(note: str) -> None:
-    """Raises `InvalidChangeError` if a note is too long or not text."""
-    if problem := text_problem(note):
-        raise InvalidChangeError({"note": problem})
-
-
-def text_problem(text: str) -> str:
-    """Returns the problem with a message or note, or ""."""
-    if len(text) > LONGEST_TEXT:
-        return f"Must have at most {LONGEST_TEXT} characters; it has {len(text):,}."
-    if _CONTROL.search(text):
-        return "Must not contain control characters except line feeds."
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return "Must be well-formed Unicode."
-    return ""
 
 
 def _recorded_name(actor: Actor) -> str:

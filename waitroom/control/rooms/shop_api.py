@@ -17,7 +17,7 @@ import structlog
 from waitroom.control.audit.log import Audit
 from waitroom.control.auth.accounts import Actor, Role
 from waitroom.control.rooms.audit_outbox import audit_event
-from waitroom.control.rooms.operations import InvalidChangeError, record_refusal
+from waitroom.control.rooms.changes import InvalidChangeError, record_refusal
 from waitroom.errors import StoreUnavailable, WaitroomError
 from waitroom.logs import RateLimitedLog
 from waitroom.queue.store import ApiCommand, QueueStore, SessionChange

@@ -11,7 +11,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from waitroom.control.api.errors import api_problems, problem_responses, stale_version
 from waitroom.control.http import PROBLEM, RequestError
-from waitroom.control.rooms.operations import InvalidChangeError, RoomStateError, StaleVersionError
+from waitroom.control.rooms.changes import InvalidChangeError, RoomStateError, StaleVersionError
 from waitroom.errors import StoreUnavailable
 
 

@@ -23,7 +23,8 @@ from waitroom.control.api.requests import (
     parse,
     read_query,
 )
-from waitroom.control.rooms.operations import Change, InvalidChangeError, check
+from waitroom.control.rooms.changes import InvalidChangeError
+from waitroom.control.rooms.operations import Change, check
 from waitroom.queue.view import RoomState
 from waitroom.shop_commands import ShopCommand
 

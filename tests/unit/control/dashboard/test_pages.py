@@ -16,7 +16,8 @@ from support.room_views import CHANGE, OPEN
 from waitroom.control.auth.accounts import Actor, Role
 from waitroom.control.auth.middleware import ACTOR
 from waitroom.control.dashboard.pages import Assets, add_dashboard
-from waitroom.control.rooms.operations import Change, InvalidChangeError, check
+from waitroom.control.rooms.changes import InvalidChangeError
+from waitroom.control.rooms.operations import Change, check
 
 SHOP = {**OPEN, "upstream": "http://127.0.0.1:3000", "last_change": CHANGE}
 NEVER_SEEN = {"name": "vinyl", "upstream": "http://127.0.0.1:3001", "store_up": False}

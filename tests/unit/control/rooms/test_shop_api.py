@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from waitroom.control.auth.accounts import Actor, Role
 from waitroom.control.rooms import shop_api
-from waitroom.control.rooms.operations import InvalidChangeError
+from waitroom.control.rooms.changes import InvalidChangeError
 from waitroom.control.rooms.shop_api import MAX_CONCURRENT, ShopApi, UnknownSessionError
 from waitroom.errors import StoreUnavailable
 from waitroom.logs import RateLimitedLog
