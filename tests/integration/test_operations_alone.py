@@ -49,7 +49,7 @@ class Desk:
         rooms = Rooms(settings, [self.admission], watch, lambda: 2, lambda _room: {"on": self.flying})
         self.rooms = rooms
         self.operations = Operations(
-            *(rooms, [self.admission], {"shop": self.store}, self.audit, SECRETS),
+            *(rooms, {"shop": self.store}, self.audit, SECRETS),
             changed=lambda: self.notifications.append(None),
         )
 
@@ -79,9 +79,9 @@ async def test_a_rate_set_by_hand_switches_the_autopilot_off(desk: Desk) -> None
     desk.flying = True
     assert desk.operations.preview("shop", Change(rate_per_minute=50.0)).warnings[0].startswith("The autopilot")
     await desk.change(rate_per_minute=50.0)
-    assert (await desk.operations.refresh("shop")).autopilot is False
+    assert (await desk.rooms.refresh("shop")).autopilot is False
     await desk.change(rate_per_minute=70.0, autopilot=True)
-    assert (await desk.operations.refresh("shop")).autopilot is True
+    assert (await desk.rooms.refresh("shop")).autopilot is True
 
 
 async def test_changes_by_the_autopilot_keep_versions_and_undo(
@@ -91,12 +91,12 @@ async def test_changes_by_the_autopilot_keep_versions_and_undo(
     await desk.change(max_active=9)
     version = await desk.change(PILOT, rate_per_minute=0.0)
     assert version == 1
-    view = await desk.operations.refresh("shop")
+    view = await desk.rooms.refresh("shop")
     assert (view.autopilot, view.rate_per_minute) == (None, 0.0)
     assert desk.rooms.one("shop")["last_change"]["what"] == "max_active 2 → 9"
     assert desk.rooms.one("shop")["wait_seconds"]["newcomer"] is None
     await desk.operations.undo("shop", expected=version, actor=ADA)
-    view = await desk.operations.refresh("shop")
+    view = await desk.rooms.refresh("shop")
     assert (view.max_active, view.rate_per_minute) == (2, 0.0)
     with pytest.raises(InvalidChangeError):
         await desk.change(rate_per_minute=0.0)
@@ -107,7 +107,7 @@ async def test_changes_by_the_shop_and_the_file_are_attributed_and_keep_undo(
 ) -> None:
     await desk.change(rate_per_minute=90.0)
     await desk.store.set_state(RoomState.SOLD_OUT)
-    view = await desk.operations.refresh("shop")
+    view = await desk.rooms.refresh("shop")
 
     room = desk.rooms.one("shop")
     last, undo = room["last_change"], room["undo"]
@@ -120,7 +120,7 @@ async def test_changes_by_the_shop_and_the_file_are_attributed_and_keep_undo(
     assert (room["rate_per_minute"], room["state"], room["undo"]) == (60.0, "sold_out", None)
     limits = limits_of(replace(desk.settings, session_seconds=1200.0, session_max_seconds=9000.0, max_active=3))
     await desk.store.open(limits)
-    view = await desk.operations.refresh("shop")
+    view = await desk.rooms.refresh("shop")
     last = desk.rooms.one("shop")["last_change"]
     assert (last["who"], last["undoable"]) == ("the settings file", False)
     changed = ["max_active 2 → 3", "session_max_seconds 14400 → 9000", "session_seconds 900 → 1200"]

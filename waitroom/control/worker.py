@@ -95,7 +95,7 @@ async def serve(child: Child) -> None:
     keys = load_keys(Path(settings.data_dir), settings.audit_key, settings.accepted_audit_keys)
     audit, history = Audit(records, keys, Anchors(Path(settings.data_dir))), History(records)
     feed = Feed(rooms.described)
-    operations = Operations(rooms, admissions, stores, audit, settings.secrets, changed=feed.notify)
+    operations = Operations(rooms, stores, audit, settings.secrets, changed=feed.notify)
     for room, admission in zip(settings.rooms, admissions, strict=True):
         controllers[room.name] = _controller(room, admission, decision_logs[room.name], operations)
     autopilots = Controllers(list(controllers.values()), watch)

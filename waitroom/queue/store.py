@@ -478,6 +478,16 @@ class QueueStore:
             return refusal
         return Changed(bool(reply[0]), int(reply[1]), {})
 
+    async def limits_without_event(self) -> dict[str, Any]:
+        """The limits and ``autopilot`` by public name, as they are without the running event and will be after it."""
+        stored = [*(field.stored for field in LIMITS), AUTOPILOT.stored]
+        found = await self._ask(lambda: self._redis.hmget(self.keys["room"], [*stored, "before_event"]))
+        texts = {name: text.decode() for name, text in zip(stored, found[:-1], strict=True) if text is not None}
+        if RATE.stored not in texts:
+            raise RoomNotOpen("the room was never opened")
+        before: dict[str, str] = await self._parsed(lambda: json.loads(found[-1] or "{}"))
+        return await self._parsed(lambda: from_hash(texts | before))
+
     async def limits(self) -> Limits:
         """The limits in force. Raises `RoomNotOpen` if the room was never opened."""
         stored = [field.stored for field in LIMITS]

@@ -12,7 +12,7 @@ from typing import Any
 
 from waitroom.queue.fields import AUTOPILOT, Field
 from waitroom.queue.positions import RankIndex, Throughput
-from waitroom.queue.schedule import UNSHUFFLED, Draws, EventRecord, parse_record
+from waitroom.queue.schedule import UNSHUFFLED, Draws, EventRecord, Phase, parse_record
 
 
 class RoomState(StrEnum):
@@ -153,6 +153,16 @@ class RoomView:
     def free_slots(self) -> int:
         """Free slots; negative while more are in use than the limit now allows."""
         return self.max_active - self.active - self.called
+
+
+def state_in_force(own_state: RoomState, event: EventRecord | None) -> RoomState:
+    """The state of a room with this state of its own and this current event; see ``effective_state`` in the scripts."""
+    if event is not None and own_state not in (RoomState.CLOSED, RoomState.SOLD_OUT):
+        if event.phase is Phase.SCHEDULED and event.event.before == "closed":
+            return RoomState.CLOSED
+        if event.phase is Phase.PREQUEUE:
+            return RoomState.PREQUEUE
+    return own_state
 
 
 def values_of(view: RoomView, fields: Iterable[Field]) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from waitroom.control.api.errors import problem_responses, stale_version
+from waitroom.control.api.endpoints import BASE, RoomEndpoints, actor_of, json_response
+from waitroom.control.api.errors import problem_responses
 from waitroom.control.api.requests import (
     AdmitBody,
     AnyBody,
@@ -32,12 +33,11 @@ from waitroom.control.api.requests import (
     read_version,
 )
 from waitroom.control.audit.log import Audit
-from waitroom.control.auth.accounts import Actor
-from waitroom.control.auth.middleware import ACTOR, COMMANDS_PATH, STOCK_PATH
+from waitroom.control.auth.middleware import COMMANDS_PATH, STOCK_PATH
 from waitroom.control.autopilot.state import DecisionLog
-from waitroom.control.http import NO_STORE, RequestError, problem
+from waitroom.control.http import NO_STORE
 from waitroom.control.monitoring.history import History
-from waitroom.control.rooms.changes import InvalidChangeError, StaleVersionError, record_refusal
+from waitroom.control.rooms.changes import InvalidChangeError, StaleVersionError
 from waitroom.control.rooms.operations import Change, Operations
 from waitroom.control.rooms.presenter import Rooms
 from waitroom.control.rooms.shop_api import ACTION, STOCK_ACTION, ShopApi
@@ -46,10 +46,8 @@ from waitroom.queue.fields import limits_of
 
 log = structlog.get_logger()
 
-BASE = "/api/v1"
 
-
-class Api:
+class Api(RoomEndpoints):
     """Serves the rooms of one gateway.
 
     Args:
@@ -70,11 +68,10 @@ class Api:
         audit: Audit,
         decision_logs: Mapping[str, DecisionLog],
     ) -> None:
-        self._rooms = rooms
+        super().__init__(rooms, audit)
         self._operations = operations
         self._shop_api = shop_api
         self._history = history
-        self._audit = audit
         self._decision_logs = decision_logs
         self._description = (files("waitroom.control.api") / "openapi.yaml").read_text(encoding="utf-8")
 
@@ -105,7 +102,7 @@ class Api:
 
     async def _list_rooms(self, request: web.Request) -> web.Response:
         read_query(request, Query)
-        return _json_response({"rooms": self._rooms.described()})
+        return json_response({"rooms": self._rooms.described()})
 
     async def _get_room(self, request: web.Request) -> web.Response:
         read_query(request, Query)
@@ -122,7 +119,7 @@ class Api:
         room = self._room_name(request)
         file = dataclasses.asdict(limits_of(self._rooms.settings(room)))
         running = dataclasses.asdict(await self._operations.running(room))
-        return _json_response(
+        return json_response(
             {"file": file, "running": running, "differs": [name for name in file if file[name] != running[name]]}
         )
 
@@ -130,7 +127,7 @@ class Api:
         room = self._room_name(request)
         query = read_query(request, DecisionsQuery)
         decisions = await self._decision_logs[room].decisions(query.count)
-        return _json_response({"decisions": [decision.described() for decision in decisions]})
+        return json_response({"decisions": [decision.described() for decision in decisions]})
 
     # Changes.
 
@@ -142,17 +139,17 @@ class Api:
         try:
             if dry_run:
                 return await self._preview(room, body.change(), expected)
-            actor = _actor(request)
+            actor = actor_of(request)
             await self._operations.change(room, body.change(), expected=expected, actor=actor, note=body.note)
         except StaleVersionError as error:
             return await self._stale_version(room, error)
         return self._room_response(room)
 
     async def _preview(self, room: str, change: Change, expected: int) -> web.Response:
-        view = await self._operations.refresh(room)
+        view = await self._rooms.refresh(room)
         if view.version != expected:
             raise StaleVersionError(view.version)
-        return _json_response({"effect": self._operations.preview(room, change).json()}, {"ETag": f'"{view.version}"'})
+        return json_response({"effect": self._operations.preview(room, change).json()}, {"ETag": f'"{view.version}"'})
 
     async def _undo_change(self, request: web.Request) -> web.Response:
         room = self._room_name(request)
@@ -160,7 +157,7 @@ class Api:
         expected = read_version(request)
         body = await self._body(request, "undo", room, UndoBody)
         try:
-            await self._operations.undo(room, expected=expected, actor=_actor(request), note=body.note)
+            await self._operations.undo(room, expected=expected, actor=actor_of(request), note=body.note)
         except StaleVersionError as error:
             return await self._stale_version(room, error)
         return self._room_response(room)
@@ -169,14 +166,14 @@ class Api:
         room = self._room_name(request)
         read_query(request, Query)
         body = await self._body(request, "admit", room, AdmitBody)
-        await self._operations.admit(room, body.ticket, actor=_actor(request), note=body.note)
+        await self._operations.admit(room, body.ticket, actor=actor_of(request), note=body.note)
         return web.Response(status=204, headers=NO_STORE)
 
     async def _end_session(self, request: web.Request) -> web.Response:
         room = self._room_name(request)
         read_query(request, Query)
         body = await self._body(request, "end_session", room, EndSessionBody)
-        await self._operations.end_session(room, int(body.session, 16), actor=_actor(request), note=body.note)
+        await self._operations.end_session(room, int(body.session, 16), actor=actor_of(request), note=body.note)
         return web.Response(status=204, headers=NO_STORE)
 
     # Commands of the shops.
@@ -186,14 +183,14 @@ class Api:
         read_query(request, Query)
         session = parse(SessionPath, {"session": request.match_info["session"]}).session
         body = await self._shop_body(request, ACTION, room, CommandBody)
-        await self._shop_api.command_session(room, int(session, 16), body.command, actor=_actor(request))
+        await self._shop_api.command_session(room, int(session, 16), body.command, actor=actor_of(request))
         return web.Response(status=204, headers=NO_STORE)
 
     async def _report_stock(self, request: web.Request) -> web.Response:
         room = self._room_name(request)
         read_query(request, Query)
         body = await self._shop_body(request, STOCK_ACTION, room, StockBody)
-        await self._shop_api.report_stock(room, body.remaining, actor=_actor(request))
+        await self._shop_api.report_stock(room, body.remaining, actor=actor_of(request))
         return web.Response(status=204, headers=NO_STORE)
 
     async def _shop_body(self, request: web.Request, action: str, room: str, model: type[AnyBody]) -> AnyBody:
@@ -201,7 +198,7 @@ class Api:
         try:
             return parse(model, body)
         except InvalidChangeError as error:
-            await self._shop_api.refuse_invalid(room, action, error, body, actor=_actor(request))
+            await self._shop_api.refuse_invalid(room, action, error, body, actor=actor_of(request))
             raise
 
     # Audit log.
@@ -209,7 +206,7 @@ class Api:
     async def _list_entries(self, request: web.Request) -> web.Response:
         query = read_query(request, AuditQuery)
         entries = await self._audit.read(before=query.before, count=query.count)
-        return _json_response({"entries": [entry.json() for entry in entries]})
+        return json_response({"entries": [entry.json() for entry in entries]})
 
     async def _export_audit(self, request: web.Request) -> web.StreamResponse:
         read_query(request, Query)
@@ -234,44 +231,7 @@ class Api:
 
     async def _verify_audit(self, request: web.Request) -> web.Response:
         read_query(request, Query)
-        return _json_response(dataclasses.asdict(await self._audit.verify()))
-
-    # Shared by the handlers.
-
-    def _room_name(self, request: web.Request) -> str:
-        room = request.match_info["room"]
-        if room not in self._rooms:
-            raise RequestError(404, "Unknown room. GET /api/v1/rooms lists all rooms.")
-        return room
-
-    async def _body(self, request: web.Request, action: str | None, room: str, model: type[AnyBody]) -> AnyBody:
-        """Returns a request's body; a refusal is recorded as one of ``action``, unless that is None."""
-        body = {} if model.optional and not request.body_exists else await read_json(request)
-        try:
-            return parse(model, body)
-        except InvalidChangeError as error:
-            if action is not None:
-                await record_refusal(self._audit, _actor(request), action, room, error, body)
-            raise
-
-    def _room_response(self, room: str) -> web.Response:
-        described = self._rooms.one(room)
-        return _json_response(described, {"ETag": f'"{described["version"]}"'} if "version" in described else {})
-
-    async def _stale_version(self, room: str, error: StaleVersionError) -> web.Response:
-        try:
-            await self._operations.refresh(room)
-        except StoreUnavailable:
-            return problem(412, str(error))
-        return stale_version(error, self._rooms.one(room))
-
-
-def _actor(request: web.Request) -> Actor:
-    return request[ACTOR]
-
-
-def _json_response(body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> web.Response:
-    return web.json_response(body, headers={**NO_STORE, **(headers or {})})
+        return json_response(dataclasses.asdict(await self._audit.verify()))
 
 
 def _json_line(entry: Mapping[str, Any]) -> bytes:

@@ -16,9 +16,9 @@ import structlog
 from waitroom.control.audit.chain import canonical
 from waitroom.control.audit.log import Audit
 from waitroom.control.auth.accounts import Actor
+from waitroom.control.rooms.event_presenter import recorded_values
 from waitroom.errors import StoreUnavailable, UnreadableRoomError
 from waitroom.logs import RateLimitedLog
-from waitroom.queue.fields import from_hash
 from waitroom.queue.store import QueueStore
 
 log = structlog.get_logger()
@@ -104,8 +104,8 @@ def parse_audit_event(room: str, event: bytes) -> tuple[int, dict[str, Any]]:
         "via": by["via"],
         "action": by["action"],
         "room": room,
-        "old": from_hash(stored["old"]),
-        "new": {**by.get("new", {}), **from_hash(stored["new"])},
+        "old": recorded_values(stored["old"]),
+        "new": {**by.get("new", {}), **recorded_values(stored["new"])},
         "note": by.get("note", ""),
         "outcome": "done",
     }

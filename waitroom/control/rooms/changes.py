@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import structlog
 
 from waitroom.control.audit.log import Audit
 from waitroom.control.auth.accounts import Actor
-from waitroom.control.rooms.admission_loop import Admission
 from waitroom.control.rooms.audit_outbox import AuditOutbox
+from waitroom.control.rooms.presenter import Rooms
 from waitroom.errors import StoreUnavailable, WaitroomError
 from waitroom.queue.store import QueueStore
-from waitroom.queue.view import RoomView
 
 log = structlog.get_logger()
 
@@ -24,6 +23,7 @@ LONGEST_VALUE_KEPT = 200
 MOST_VALUES_KEPT = 20
 LARGEST_NUMBER_KEPT = 10_000_000
 
+LONGEST_NAME_SHOWN = 40
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
 
 
@@ -47,11 +47,18 @@ class RoomStateError(WaitroomError):
     """The room's state doesn't allow the operation, such as admitting a visitor to a full room."""
 
 
+class UnknownEventError(WaitroomError):
+    """The room has no event of this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f'The room has no event "{name[:LONGEST_NAME_SHOWN]}".')
+
+
 class RoomChanges:
     """The steps around a change of a room that all operations share.
 
     Args:
-        admissions: The admission loops, by room.
+        rooms: The state of the rooms.
         stores: The stores, by room.
         audit: The audit log.
         changed: Called after each change, to notify listeners.
@@ -59,12 +66,12 @@ class RoomChanges:
 
     def __init__(
         self,
-        admissions: Sequence[Admission],
+        rooms: Rooms,
         stores: Mapping[str, QueueStore],
         audit: Audit,
         changed: Callable[[], None],
     ) -> None:
-        self._admissions = {one.name: one for one in admissions}
+        self._rooms = rooms
         self._audit = audit
         self._outbox = AuditOutbox(audit, stores)
         self._changed = changed
@@ -73,10 +80,6 @@ class RoomChanges:
         """Returns a context that records refusals of an operation; see `Refusals`."""
         return Refusals(self._audit, actor, action, room, wanted, note)
 
-    async def refresh(self, room: str) -> RoomView:
-        """Returns the current state of the room."""
-        return await self._admissions[room].refresh()
-
     async def done(self, room: str) -> None:
         """Records the operation and shows its result: here immediately, elsewhere at the next refresh."""
         try:
@@ -84,8 +87,11 @@ class RoomChanges:
         except StoreUnavailable as error:  # the change is made all the same, and the next process to come records it
             log.warning("audit log write delayed", room=room, cause=str(error))
         with contextlib.suppress(StoreUnavailable):  # the next tick retries
-            await self.refresh(room)
+            await self._rooms.refresh(room)
         self._changed()
+
+
+_RECORDED = (StaleVersionError, InvalidChangeError, RoomStateError, UnknownEventError, StoreUnavailable)
 
 
 class Refusals:
@@ -106,7 +112,7 @@ class Refusals:
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         logged = self._actor.via != "autopilot"  # which decides again immediately, and would crowd out all others
-        if logged and isinstance(error, (StaleVersionError, InvalidChangeError, RoomStateError, StoreUnavailable)):
+        if logged and isinstance(error, _RECORDED):
             await record_refusal(self._audit, self._actor, self._action, self._room, error, self._wanted, self._note)
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from waitroom.control.audit.log import Audit
 from waitroom.control.auth.accounts import Actor
-from waitroom.control.rooms.admission_loop import Admission
 from waitroom.control.rooms.audit_outbox import audit_event
 from waitroom.control.rooms.changes import (
     InvalidChangeError,
@@ -27,7 +26,7 @@ from waitroom.control.rooms.preview import Preview, changed_view, preview_of
 from waitroom.errors import InvalidTokenError, StoreUnavailable
 from waitroom.queue.fields import AUTOPILOT, DRAINING, OPERATOR_NUMBERS, RATE, STATE, Limits, to_hash
 from waitroom.queue.store import Called, QueueStore, Visit
-from waitroom.queue.view import RoomState, RoomView
+from waitroom.queue.view import RoomState
 from waitroom.tokens import TICKET_SECONDS, Tokens
 
 TICKET = re.compile(r"[0-9a-f]{1,16}(\.[A-Za-z0-9_.-]{1,239})?")
@@ -75,7 +74,6 @@ class Operations:
 
     Args:
         rooms: The state of the rooms.
-        admissions: The admission loops, by room.
         stores: The stores, by room.
         audit: The audit log.
         secrets: Signing keys of the tickets, newest first.
@@ -85,7 +83,6 @@ class Operations:
     def __init__(
         self,
         rooms: Rooms,
-        admissions: Sequence[Admission],
         stores: Mapping[str, QueueStore],
         audit: Audit,
         secrets: Sequence[str],
@@ -93,7 +90,7 @@ class Operations:
     ) -> None:
         self._rooms = rooms
         self._stores = stores
-        self._changes = RoomChanges(admissions, stores, audit, changed)
+        self._changes = RoomChanges(rooms, stores, audit, changed)
         self._tokens = {name: Tokens(secrets, name) for name in stores}
 
     async def change(self, room: str, change: Change, *, expected: int | None, actor: Actor, note: str = "") -> int:
@@ -135,7 +132,7 @@ class Operations:
         store = self._stores[room]
         async with self._changes.refusals(actor, "undo", room, {}, note):
             check_note(note)
-            view = await self.refresh(room)
+            view = await self._rooms.refresh(room)
             if view.version != expected:
                 raise StaleVersionError(view.version)
             last = LastChange.parse(view.operator_change)
@@ -186,10 +183,6 @@ class Operations:
         """Returns the limits in force."""
         return await self._stores[room].limits()
 
-    async def refresh(self, room: str) -> RoomView:
-        """Returns the current state of the room."""
-        return await self._changes.refresh(room)
-
     def _fields(self, room: str, change: Change, actor: Actor) -> dict[str, str]:
         """Returns the fields to set in the room's hash."""
         found = to_hash(change.values())
@@ -229,6 +222,8 @@ def check(change: Change, note: str, actor: Actor | None) -> None:
         held = field is RATE and number == 0 and actor is not None and actor.via == "autopilot"
         if number is not None and not held and (problem := field.problem(number)):
             problems[field.name] = f"{problem} To stop admissions, pause the room."
+    if change.state is RoomState.PREQUEUE:
+        problems["state"] = "Must be open, paused, closed or sold_out. Events open prequeues."
     if change.message is not None and (problem := text_problem(change.message)):
         problems["message"] = problem
     if change.draining and change.state not in (None, RoomState.PAUSED):

@@ -13,8 +13,9 @@ from waitroom.control.monitoring.hints import hints
 from waitroom.control.monitoring.history import Sample, shop_json
 from waitroom.control.rooms.admission_loop import Admission
 from waitroom.control.rooms.stock_presenter import stock_json
+from waitroom.control.rooms.event_presenter import event_actions, event_json, recorded_values
 from waitroom.metrics.upstream_window import STATS_SECONDS, UpstreamWindow
-from waitroom.queue.fields import OPERATOR_FIELDS, OPERATOR_NUMBERS, STATE, from_hash, to_hash
+from waitroom.queue.fields import AUTOPILOT, OPERATOR_FIELDS, OPERATOR_NUMBERS, STATE, to_hash
 from waitroom.queue.positions import Forecast
 from waitroom.queue.view import RoomState, RoomView, values_of
 from waitroom.settings import RoomSettings, Settings
@@ -62,18 +63,22 @@ class LastChange:
 
     def summary(self) -> str:
         """Describes the change in words."""
-        old, new = from_hash(self.old), from_hash(self.new)
-        return ", ".join(f"{name} {_in_words(old[name])} → {_in_words(new[name])}" for name in new)
+        old, new = recorded_values(self.old), recorded_values(self.new)
+        event, phase = new.pop("event", None), new.pop("event_phase", None)
+        changes = [f"{name} {_in_words(name, old[name])} → {_in_words(name, new[name])}" for name in new]
+        if event is None:
+            return ", ".join(changes)
+        return f"event {event}: {', '.join([*([] if phase is None else [phase]), *changes]) or 'changed'}"
 
 
-def _in_words(value: object) -> str:
+def _in_words(name: str, value: object) -> str:
     match value:
         case bool():
             return "on" if value else "off"
         case float():
             return f"{value:g}"
         case None:
-            return "as in the settings file"
+            return "as in the settings file" if name == AUTOPILOT.name else "none"
         case str() if " " in value or not value:
             return f'"{value}"'
     return str(value)
@@ -139,6 +144,10 @@ class Rooms:
         """Returns the latest view of a room, None before the first. Raises `KeyError`."""
         return self._admissions[room].view
 
+    async def refresh(self, room: str) -> RoomView:
+        """Returns the current state of a room. Raises `KeyError` and `StoreUnavailable`."""
+        return await self._admissions[room].refresh()
+
     def autopilot_on(self, room: str) -> bool:
         """Whether the autopilot sets a room's rate now. Raises `KeyError`."""
         autopilot = self._autopilot(room)
@@ -191,6 +200,9 @@ class Rooms:
                 *hints(self._settings[name], self._watch.observed(name), time.time()),
             ],
             "autopilot": self._autopilot(name),
+            "event": None if view.event is None else event_json(view.event),
+            "event_actions": event_actions(view.event),
+            "events_version": view.events_version,
             "last_change": None if last is None else {**last.json(), "undoable": last.stands(view)},
             "undo": undo.json() if undo is not None and undo.stands(view) else None,
         }

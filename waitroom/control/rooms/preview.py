@@ -53,7 +53,9 @@ def preview_of(before: RoomView, after: RoomView, *, autopilot_off: bool = False
         autopilot_off: Whether the change would switch the autopilot off.
     """
     now, later = waits(before), waits(after)
-    return Preview(now, later, _summary(before, after, now, later), _warnings(before, after, autopilot_off))
+    return Preview(
+        now, later, _summary(before, after, now, later), warnings_of(before, after, autopilot_off=autopilot_off)
+    )
 
 
 def waits(view: RoomView) -> Waits:
@@ -70,13 +72,11 @@ def _summary(before: RoomView, after: RoomView, now: Waits, later: Waits) -> str
         return "This room admits nobody, whatever its state and its limits: its method is reject."
     if after.state is RoomState.PAUSED:
         if after.draining:
-            return f"Admissions stop. The drain ends when {_people(before.active)} in the shop have left."
-        return f"Admissions stop. {_people(before.waiting)} waiting and {_people(before.active)} in the shop stay."
+            return f"Admissions stop. The drain ends when {people(before.active)} in the shop have left."
+        return f"Admissions stop. {people(before.waiting)} waiting and {people(before.active)} in the shop stay."
     if after.state in (RoomState.CLOSED, RoomState.SOLD_OUT):
         told = "closed" if after.state is RoomState.CLOSED else "sold out"
-        return (
-            f"{_people(before.waiting)} waiting are told that it is {told}; {_people(before.active)} in the shop stay."
-        )
+        return f"{people(before.waiting)} waiting are told that it is {told}; {people(before.active)} in the shop stay."
     if after.method == "passthrough":
         return "This room has no queue, whatever its limits."
     if later.newcomer is None:
@@ -91,7 +91,8 @@ def _summary(before: RoomView, after: RoomView, now: Waits, later: Waits) -> str
     return f"{would} instead of {short_wait(*now.newcomer)}."
 
 
-def _warnings(before: RoomView, after: RoomView, autopilot_off: bool) -> tuple[str, ...]:
+def warnings_of(before: RoomView, after: RoomView, *, autopilot_off: bool) -> tuple[str, ...]:
+    """Returns warnings of a change, from the room before and after it."""
     found = []
     if autopilot_off:
         found.append("The autopilot is switched off: the rate stays as you set it.")
@@ -113,9 +114,10 @@ def _warnings(before: RoomView, after: RoomView, autopilot_off: bool) -> tuple[s
                 "limit, not the rate."
             )
     if after.state in (RoomState.CLOSED, RoomState.SOLD_OUT) and before.called and before.state is not after.state:
-        found.append(f"{_people(before.called)} already called can't enter while this lasts.")
+        found.append(f"{people(before.called)} already called can't enter while this lasts.")
     return tuple(found)
 
 
-def _people(count: int) -> str:
+def people(count: int) -> str:
+    """Returns a number of visitors in words."""
     return "1 visitor" if count == 1 else f"{count:,} visitors"
