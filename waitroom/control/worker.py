@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 from aiohttp import web
 
+from waitroom.control.api.event_routes import EventApi
 from waitroom.control.api.routes import Api
 from waitroom.control.app import make_app
 from waitroom.control.audit.account_changes import CHECK_SECONDS as ACCOUNTS_SECONDS
@@ -38,6 +39,7 @@ from waitroom.control.monitoring.store_watch import ANNOUNCE_SECONDS, StoreWatch
 from waitroom.control.private_files import PRIVATE_FILES
 from waitroom.control.rooms.admission_loop import Admission
 from waitroom.control.rooms.audit_outbox import FLUSH_SECONDS, AuditOutbox
+from waitroom.control.rooms.event_operations import EventOperations
 from waitroom.control.rooms.operations import Change, Operations
 from waitroom.control.rooms.presenter import Rooms
 from waitroom.control.rooms.shop_api import ShopApi
@@ -96,6 +98,7 @@ async def serve(child: Child) -> None:
     audit, history = Audit(records, keys, Anchors(Path(settings.data_dir))), History(records)
     feed = Feed(rooms.described)
     operations = Operations(rooms, stores, audit, settings.secrets, changed=feed.notify)
+    event_operations = EventOperations(rooms, stores, audit, settings.secrets, changed=feed.notify)
     for room, admission in zip(settings.rooms, admissions, strict=True):
         controllers[room.name] = _controller(room, admission, decision_logs[room.name], operations)
     autopilots = Controllers(list(controllers.values()), watch)
@@ -108,7 +111,8 @@ async def serve(child: Child) -> None:
     commands = ShopCommandCollector(shop_api.counts)
     app = make_app(settings, admissions, access, workers, store_watch, policy, commands)
     api = Api(rooms, operations, shop_api, history, audit, decision_logs)
-    add_endpoints(app, access, Login(access, passwords), api, feed, rooms.described)
+    event_api = EventApi(rooms, event_operations, audit)
+    add_endpoints(app, access, Login(access, passwords), api, event_api, feed, rooms.described)
     listener = AdminListener(app, TrustedProxies(settings.trusted_proxies), shutdown_seconds=SHUTDOWN_SECONDS)
     try:
         await listener.start(child.listener)
@@ -151,12 +155,14 @@ def add_endpoints(
     access: Access,
     login: Login,
     api: Api,
+    event_api: EventApi,
     feed: Feed,
     described: Callable[[], Sequence[Room]],
 ) -> None:
     """Adds everything that the admin listener serves besides what `make_app` adds."""
     login.install(app)
     api.add_to(app)
+    event_api.add_to(app)
     add_feed(app, feed, access.still_allowed)
     add_dashboard(app, described)
 

@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from waitroom.control.http import RequestError, problem
-from waitroom.control.rooms.changes import InvalidChangeError, RoomStateError, StaleVersionError
+from waitroom.control.rooms.changes import InvalidChangeError, RoomStateError, StaleVersionError, UnknownEventError
 from waitroom.control.rooms.shop_api import UnknownSessionError
 from waitroom.errors import StoreUnavailable
 
@@ -29,6 +29,8 @@ def problem_responses(handler: Callable[[web.Request], Awaitable[web.StreamRespo
             return problem(409, str(error), kind=kind, title=title)
         except UnknownSessionError as error:
             return problem(404, str(error), kind="urn:waitroom:problem:unknown-session", title="Unknown session")
+        except UnknownEventError as error:
+            return problem(404, str(error), kind="urn:waitroom:problem:unknown-event", title="Unknown event")
         except StoreUnavailable as error:
             kind, title = "urn:waitroom:problem:store", "Store unavailable"
             detail = f"{error}. Read the room before you retry a change: it may have been applied."

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, TypeVar
+from datetime import datetime
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from aiohttp import web
 from pydantic import (
@@ -19,6 +20,7 @@ from pydantic import (
     Field,
     InstanceOf,
     ValidationError,
+    ValidationInfo,
     create_model,
     field_validator,
 )
@@ -27,8 +29,10 @@ from waitroom.control.autopilot.state import KEPT_DECISIONS
 from waitroom.control.http import RequestError, read_body
 from waitroom.control.monitoring.history import RETENTION_SECONDS
 from waitroom.control.rooms.changes import InvalidChangeError
+from waitroom.control.rooms.event_changes import EVENT_FIELDS, EventChange
+from waitroom.control.rooms.event_presenter import AUTO, EVENT_LIMITS
 from waitroom.control.rooms.operations import SESSION, Change
-from waitroom.queue.fields import NUMBER, OPERATOR_FIELDS, STATE, TEXT, WHOLE
+from waitroom.queue.fields import NUMBER, OPERATOR_FIELDS, RATE, STATE, TEXT, WHOLE
 from waitroom.queue.fields import Field as RoomField
 from waitroom.queue.view import RoomState
 from waitroom.shop_commands import MAX_DIGITS, MAX_NUMBER, SESSION_COMMANDS, ShopCommand, parse_command
@@ -68,15 +72,19 @@ def _boolean(value: object) -> bool:
 
 
 class _Input(BaseModel):
-    """A body or a query: strict types, no unknown names, no null. Descriptions complete "Must be ..."."""
+    """A body or a query: strict types, no unknown names. Descriptions complete "Must be ...".
+
+    ``nullable`` are the names of fields that may be null.
+    """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
     kind: ClassVar[str] = "field"
+    nullable: ClassVar[frozenset[str]] = frozenset()
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_null(cls, value: object) -> object:
-        if value is None:
+    def _no_null(cls, value: object, info: ValidationInfo) -> object:
+        if value is None and info.field_name not in cls.nullable:
             raise ValueError
         return value
 
@@ -132,6 +140,75 @@ def _session_field() -> Any:
     return Field(
         pattern=f"^(?:{SESSION.pattern})$", description="a session as in Waitroom-Session: 1 to 16 of 0-9 and a-f"
     )
+
+
+_TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+_FIRST_YEAR, _LAST_YEAR = 2000, 9000
+
+
+def _time_ms(value: object) -> int | None:
+    """Reads a time as in the settings file, with its zone; returns a Unix time in milliseconds."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or not _TIME.fullmatch(value):
+        raise ValueError
+    moment = datetime.fromisoformat(value.upper())
+    if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+        raise ValueError
+    return round(moment.timestamp() * 1000)
+
+
+_Time = Annotated[int | None, BeforeValidator(_time_ms)]
+_A_TIME = "a time with its zone, such as 2026-12-12T11:00:00+07:00"
+
+
+class _EventBody(_NotedBody):
+    """The body of a change of an event: keys as in the settings file, and null for none."""
+
+    title: str | None = Field(None, description="a string")
+    prequeue_start: _Time = Field(None, description=_A_TIME)
+    start: _Time = Field(None, description=_A_TIME)
+    end: _Time = Field(None, description=_A_TIME)
+    method: Literal["fifo", "random"] | None = Field(None, description="fifo or random")
+    before: Literal["closed", "open"] | None = Field(None, description="closed or open")
+    after: Literal["open", "closed", "sold_out"] | None = Field(None, description="open, closed or sold_out")
+    units: Annotated[int | None, BeforeValidator(_integer)] = Field(None, description="an integer number of units")
+
+    nullable: ClassVar[frozenset[str]] = frozenset(EVENT_FIELDS) - {"start"}
+
+    def change(self) -> EventChange:
+        """Returns the change that the body describes."""
+        return EventChange(self.model_dump(exclude={"note"}, exclude_unset=True))
+
+
+def _rate(value: object) -> object:
+    return value if value == AUTO else _float(value)
+
+
+def _limit(field: RoomField) -> Any:
+    """Returns the type and the default of a limit of an event."""
+    unit = field.setting.about.unit
+    if field is RATE:
+        rate = Annotated[float | Literal["auto"] | None, BeforeValidator(_rate)]
+        return rate, Field(None, description=f"a number of {unit}, or auto")
+    whole = Annotated[int | None, BeforeValidator(_integer)]
+    return whole, Field(None, description=f"an integer number of {unit}")
+
+
+EventBody = create_model(
+    "EventBody",
+    __doc__=_EventBody.__doc__,
+    __base__=_EventBody,
+    **{field.name: _limit(field) for field in EVENT_LIMITS},
+)
+
+
+class MoveBody(_NotedBody):
+    """The body of a start, an end or a cancellation of an event."""
+
+    optional: ClassVar[bool] = True
 
 
 class AdmitBody(_NotedBody):

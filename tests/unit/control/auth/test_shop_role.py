@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from support.admin_app import Diary, Gone, settings_in
+from waitroom.control.api.event_routes import EventApi
 from waitroom.control.api.routes import Api
 from waitroom.control.app import make_app
 from waitroom.control.auth.accounts import AccountsFile, Actor, Role
@@ -30,7 +31,7 @@ PERMITTED = {
     ("POST", "/api/v1/rooms/{room}/stock"): {"remaining": 5},
 }
 # What stands for the parts of a path; "gone" is a room of the token that doesn't exist.
-PARTS = {"{session}": "5a", "{version}": "1", "{name}": "admin.css"}
+PARTS = {"{session}": "5a", "{event}": "sale", "{version}": "1", "{name}": "admin.css"}
 
 
 class Commands:
@@ -60,7 +61,9 @@ class Listener:
         access = Access(settings, Gone(), self.diary, "the local token")
         self.app = make_app(settings, [], access, WorkerReports())
         api = Api(rooms, nothing, self.commands, nothing, nothing, {})  # type: ignore[arg-type]
-        add_endpoints(self.app, access, Login(access, self.passwords), api, Feed(list), list)
+        add_endpoints(
+            self.app, access, Login(access, self.passwords), api, EventApi(rooms, nothing, nothing), Feed(list), list
+        )
         # What is added to a path of the shop's later isn't the shop's by that.
         self.app.router.add_get("/api/v1/rooms/{room}/stock", _answer)
         self.token = AccountsFile(folder).add_token("till", Role.SHOP, ["sale", "vip", "gone"])
