@@ -68,7 +68,7 @@ class EventApi(RoomEndpoints):
             )
         except StaleVersionError as error:
             return await self._stale_version(room, error)
-        return await self._event_response(room, name, status=201 if is_new else 200)
+        return await self._changed_response(room, name, status=201 if is_new else 200)
 
     async def _move_event(self, move: EventMove, request: web.Request) -> web.Response:
         room, name = self._room_name(request), request.match_info["event"]
@@ -82,7 +82,11 @@ class EventApi(RoomEndpoints):
             await operations.move(move, room, name, expected=expected, actor=actor_of(request), note=body.note)
         except StaleVersionError as error:
             return await self._stale_version(room, error)
-        return await self._event_response(room, name)
+        return await self._changed_response(room, name)
+
+    async def _changed_response(self, room: str, name: str, status: int = 200) -> web.Response:
+        await self._rooms.refresh(room)  # the view may be from before the change if the store has just failed
+        return await self._event_response(room, name, status)
 
     async def _event_response(self, room: str, name: str, status: int = 200) -> web.Response:
         found = await self._operations.events(room)

@@ -12,6 +12,7 @@ from waitroom.settings.schema import plain_number
 
 AUTO = "auto"
 """The rate of a room or an event whose autopilot sets it."""
+NOTHING = "none"
 EVENT_LIMITS = tuple(field for field in LIMITS if field.format.number)
 """The limits of a room that an event may override."""
 
@@ -31,6 +32,14 @@ def time_json(ms: int | None) -> str | None:
     if ms is None:
         return None
     return datetime.fromtimestamp(ms // 1000, UTC).isoformat().replace("+00:00", "Z")
+
+
+def moment(ms: int | None) -> str:
+    """Returns a Unix time in milliseconds for people."""
+    if ms is None:
+        return NOTHING
+    when = datetime.fromtimestamp(ms // 1000, UTC)
+    return when.strftime("%Y-%m-%d %H:%M:%S UTC" if when.second else "%Y-%m-%d %H:%M UTC")
 
 
 def recorded_values(fields: Mapping[str, str]) -> dict[str, Any]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
-from waitroom.control.rooms.event_presenter import AUTO, EVENT_LIMITS, limits_json
+from waitroom.control.rooms.event_presenter import AUTO, EVENT_LIMITS, NOTHING, limits_json, moment
 from waitroom.control.rooms.preview import Preview, changed_view, people, waits, warnings_of
 from waitroom.queue.fields import AUTOPILOT, MAX_ACTIVE, RATE
 from waitroom.queue.schedule import Event, EventRecord, Phase, phase_at
@@ -17,7 +16,6 @@ from waitroom.queue.view import RoomState, RoomView, state_in_force
 _HELD = {RoomState.PAUSED: "paused", RoomState.CLOSED: "closed", RoomState.SOLD_OUT: "sold out"}
 _TIMES = (("prequeue_start", "prequeue_ms"), ("start", "start_ms"), ("end", "end_ms"))
 _OTHERS = ("title", "method", "before", "after", "units")
-_NOTHING = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,7 @@ def preview_set(room: EventRoom, event: Event, current: EventRecord | None) -> P
 def preview_start(room: EventRoom, record: EventRecord) -> Preview:
     """Previews that an event starts now."""
     event, view = record.event, room.view
-    until = "It runs until you end it." if event.end_ms is None else f"It ends at {_moment(event.end_ms)}."
+    until = "It runs until you end it." if event.end_ms is None else f"It ends at {moment(event.end_ms)}."
     sentences = [f'The event "{event.name}" starts now. {until}']
     if record.phase is Phase.SCHEDULED and event.prequeue_ms is not None:
         sentences.append("Its prequeue is left out.")
@@ -88,7 +86,7 @@ def preview_start(room: EventRoom, record: EventRecord) -> Preview:
 def preview_end(room: EventRoom, record: EventRecord) -> Preview:
     """Previews that the running event ends now."""
     event, view = record.event, room.view
-    planned = "" if event.end_ms is None else f", not at {_moment(event.end_ms)}"
+    planned = "" if event.end_ms is None else f", not at {moment(event.end_ms)}"
     sentences = [f'The event "{event.name}" ends now{planned}.']
     warnings = []
     own_state = RoomState(event.after)
@@ -128,7 +126,7 @@ def preview_cancel(room: EventRoom, record: EventRecord) -> Preview:
         if following is not None:
             warnings.append(
                 f'A closed room stays closed: open it before the event "{following.event.name}", '
-                f"at {_moment(following.event.opens_ms)}."
+                f"at {moment(following.event.opens_ms)}."
             )
     else:
         sentences.append("Nothing changes for visitors now.")
@@ -188,15 +186,15 @@ def _is_lifted(view: RoomView, record: EventRecord) -> bool:
 
 
 def _plan(event: Event) -> str:
-    parts = [] if event.prequeue_ms is None else [f"prequeue from {_moment(event.prequeue_ms)}"]
-    parts.append(f"start at {_moment(event.start_ms)}")
-    parts.append("no end" if event.end_ms is None else f"end at {_moment(event.end_ms)}")
+    parts = [] if event.prequeue_ms is None else [f"prequeue from {moment(event.prequeue_ms)}"]
+    parts.append(f"start at {moment(event.start_ms)}")
+    parts.append("no end" if event.end_ms is None else f"end at {moment(event.end_ms)}")
     return f'New event "{event.name}": {", ".join(parts)}.'
 
 
 def _differences(before: Event, after: Event) -> str:
     changes = [
-        f"{name} {_moment(was)} → {_moment(now)}"
+        f"{name} {moment(was)} → {moment(now)}"
         for name, attribute in _TIMES
         if (was := getattr(before, attribute)) != (now := getattr(after, attribute))
     ]
@@ -259,14 +257,7 @@ def _following(record: EventRecord) -> str:
     event = record.event
     opens = "start" if event.prequeue_ms is None else "prequeue"
     closed = ", and keeps the room closed until then" if event.before == "closed" else ""
-    return f'The event "{event.name}" follows, with its {opens} at {_moment(event.opens_ms)}{closed}.'
-
-
-def _moment(ms: int | None) -> str:
-    if ms is None:
-        return _NOTHING
-    when = datetime.fromtimestamp(ms // 1000, UTC)
-    return when.strftime("%Y-%m-%d %H:%M:%S UTC" if when.second else "%Y-%m-%d %H:%M UTC")
+    return f'The event "{event.name}" follows, with its {opens} at {moment(event.opens_ms)}{closed}.'
 
 
 def _duration(seconds: float) -> str:
@@ -278,5 +269,5 @@ def _duration(seconds: float) -> str:
 
 def _value(value: object) -> str:
     if value is None or value == "":
-        return _NOTHING
+        return NOTHING
     return f"{value:,.10g}" if isinstance(value, float | int) else str(value)

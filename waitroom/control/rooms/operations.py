@@ -21,6 +21,7 @@ from waitroom.control.rooms.changes import (
     check_note,
     text_problem,
 )
+from waitroom.control.rooms.event_effects import event_effects
 from waitroom.control.rooms.presenter import LastChange, Rooms
 from waitroom.control.rooms.preview import Preview, changed_view, preview_of
 from waitroom.errors import InvalidTokenError, StoreUnavailable
@@ -125,7 +126,7 @@ class Operations:
         off = self._rooms.autopilot_on(room) and (
             change.autopilot is False or (change.rate_per_minute is not None and change.autopilot is None)
         )
-        return preview_of(view, after, autopilot_off=off)
+        return preview_of(view, after, autopilot_off=off, schedule=event_effects(view, after, values))
 
     async def undo(self, room: str, *, expected: int, actor: Actor, note: str = "") -> int:
         """Reverts the fields of the last change to their previous values; returns the new version."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from waitroom.queue.fields import STATE
 from waitroom.queue.positions import Forecast
-from waitroom.queue.view import RoomState, RoomView
+from waitroom.queue.view import RoomState, RoomView, state_in_force
 from waitroom.wait_range import short_wait
 
 Wait = tuple[int, int] | None
@@ -39,23 +40,31 @@ class Preview:
 
 
 def changed_view(view: RoomView, values: Mapping[str, Any]) -> RoomView:
-    """Returns the room as it would be right after a change of some fields, given by name."""
+    """Returns the room as it would be right after a change of some fields, given by name.
+
+    A new state is the room's own: an event may keep the room closed or in its prequeue all the same.
+    """
     after = replace(view, **values)
+    if STATE.name in values:
+        own_state = values[STATE.name]
+        after = replace(after, own_state=own_state, state=state_in_force(own_state, view.event))
     return replace(after, throughput=replace(after.throughput, slots=after.max_active))
 
 
-def preview_of(before: RoomView, after: RoomView, *, autopilot_off: bool = False) -> Preview:
+def preview_of(
+    before: RoomView, after: RoomView, *, autopilot_off: bool = False, schedule: Sequence[str] = ()
+) -> Preview:
     """Compares a room before and after a change.
 
     Args:
         before: The current state.
         after: The state after the change, see `changed_view`.
         autopilot_off: Whether the change would switch the autopilot off.
+        schedule: Sentences on how the room's event limits the effect; see `waitroom.control.rooms.event_effects`.
     """
     now, later = waits(before), waits(after)
-    return Preview(
-        now, later, _summary(before, after, now, later), warnings_of(before, after, autopilot_off=autopilot_off)
-    )
+    warnings = warnings_of(before, after, autopilot_off=autopilot_off)
+    return Preview(now, later, " ".join([_summary(before, after, now, later), *schedule]), warnings)
 
 
 def waits(view: RoomView) -> Waits:
@@ -74,8 +83,12 @@ def _summary(before: RoomView, after: RoomView, now: Waits, later: Waits) -> str
         if after.draining:
             return f"Admissions stop. The drain ends when {people(before.active)} in the shop have left."
         return f"Admissions stop. {people(before.waiting)} waiting and {people(before.active)} in the shop stay."
+    if after.state is RoomState.PREQUEUE:
+        return "The prequeue stays open." if before.state is after.state else "The prequeue opens."
     if after.state in (RoomState.CLOSED, RoomState.SOLD_OUT):
         told = "closed" if after.state is RoomState.CLOSED else "sold out"
+        if before.state is after.state:
+            return f"The room stays {told}."
         return f"{people(before.waiting)} waiting are told that it is {told}; {people(before.active)} in the shop stay."
     if after.method == "passthrough":
         return "This room has no queue, whatever its limits."
