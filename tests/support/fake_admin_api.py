@@ -53,6 +53,36 @@ ROOM: dict[str, Any] = {
     "last_change": {"at": AT, "who": "ann", "what": "rate_per_minute 200 → 300", "undoable": True},
     "undo": {"at": AT, "who": "ann", "what": "rate_per_minute 200 → 300"},
 }
+EVENT: dict[str, Any] = {
+    "name": "drop",
+    "title": "The drop",
+    "phase": "scheduled",
+    "source": "file",
+    "cancelled": False,
+    "prequeue_start": "2036-12-12T03:30:00Z",
+    "start": "2036-12-12T04:00:00Z",
+    "end": "2036-12-12T06:00:00Z",
+    "method": "random",
+    "before": "closed",
+    "after": "open",
+    "units": 5000,
+    "limits": {"rate_per_minute": 600, "max_active": 800},
+    "prequeue_opened_at": None,
+    "started_at": None,
+    "ended_at": None,
+}
+TIMELINE = [
+    {
+        "from": None,
+        "to": "2036-12-12T03:30:00Z",
+        "event": "drop",
+        "phase": "scheduled",
+        "state": "closed",
+        "limits": {"rate_per_minute": "auto", "max_active": 400},
+    },
+    {"from": "2036-12-12T06:00:00Z", "to": None, "event": "drop", "phase": "ended", "state": "sold_out", "limits": {}},
+]
+MOVED = {"start": "running", "end": "ended", "cancel": "ended"}
 LIMITS = {
     "rate_per_minute": 200,
     "max_active": 800,
@@ -155,6 +185,7 @@ class StandIn:
         ]
     )
     free_slots: int = 0
+    events: dict[str, dict[str, Any]] = field(default_factory=lambda: {"drop": copy.deepcopy(EVENT)})
 
     def problem(self, status: int, detail: str, **more: Any) -> web.Response:
         body = {"type": "about:blank", "title": f"Status {status}", "status": status, "detail": detail, **more}
@@ -212,6 +243,11 @@ class StandIn:
             case ["PATCH"]:
                 self.meanwhile(room)
                 return self._stale(asked, room) or self._change(room, asked.body)
+            case ["GET", "events"]:
+                version, events = room["version"], list(self.events.values())
+                return self._tagged(room, {"version": version, "events": events, "timeline": TIMELINE})
+            case ["PUT" | "POST", "events", event, *move]:
+                return self._of_event(asked, room, event, *move)
             case ["POST", "undo"]:
                 self.meanwhile(room)
                 return self._stale(asked, room) or self._change(room, {"rate_per_minute": 200})
@@ -220,6 +256,23 @@ class StandIn:
             case ["POST", "end-session"]:
                 return web.Response(status=204)
         return self.problem(404, "There is nothing here.")
+
+    def _of_event(self, asked: Asked, room: dict[str, Any], name: str, move: str = "") -> web.StreamResponse:
+        if asked.query.get("dry_run") == "true":
+            effect = {"now": {}, "after": {}, "summary": "The event says so.", "warnings": self.warnings}
+            return self._stale(asked, room) or web.json_response({"effect": effect})
+        self.meanwhile(room)
+        stale = self._stale(asked, room)
+        if stale is not None:
+            return stale
+        room["version"] += 1
+        event = self.events.setdefault(name, {**EVENT, "name": name})
+        limits = {key: value for key, value in asked.body.items() if key not in EVENT and key != "note"}
+        event |= {key: value for key, value in asked.body.items() if key in EVENT}
+        event["limits"] = event["limits"] | limits
+        if move:
+            event |= {"phase": MOVED[move], "cancelled": move == "cancel"}
+        return self._tagged(room, event)
 
     def _stale(self, asked: Asked, room: dict[str, Any]) -> web.StreamResponse | None:
         tag = asked.headers.get("If-Match")
@@ -240,7 +293,10 @@ class StandIn:
         return self._room(room)
 
     def _room(self, room: dict[str, Any]) -> web.StreamResponse:
-        return web.json_response(room, headers={"ETag": f'"{room["version"]}"'} if "version" in room else {})
+        return self._tagged(room, room)
+
+    def _tagged(self, room: dict[str, Any], body: dict[str, Any]) -> web.StreamResponse:
+        return web.json_response(body, headers={"ETag": f'"{room["version"]}"'} if "version" in room else {})
 
     def _audit(self, asked: Asked) -> web.StreamResponse:
         newest = self.entries[::-1]

@@ -18,7 +18,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from pydantic import TypeAdapter, ValidationError
 
 from waitroom import __version__
-from waitroom.cli.api_models import AuditPage, Decisions, Diff, DryRun, History, Room, Rooms, Verdict
+from waitroom.cli.api_models import AuditPage, Decisions, Diff, DryRun, Event, Events, History, Room, Rooms, Verdict
 from waitroom.errors import WaitroomError
 
 TIMEOUT_SECONDS = 5.0
@@ -31,6 +31,7 @@ JSON_LINES = ("application/jsonl", "application/x-ndjson", "application/json-lin
 
 _ROOMS, _ROOM, _DRY_RUN = TypeAdapter(Rooms), TypeAdapter(Room), TypeAdapter(DryRun)
 _DECISIONS = TypeAdapter(Decisions)
+_EVENT, _EVENTS = TypeAdapter(Event), TypeAdapter(Events)
 _HISTORY, _DIFF, _AUDIT, _VERDICT = (
     TypeAdapter(History),
     TypeAdapter(Diff),
@@ -161,6 +162,10 @@ class AdminClient:
             if rest:
                 yield rest + b"\n"
 
+    def events(self, name: str) -> ApiResponse[Events]:
+        """Returns the events and the timeline of a room."""
+        return self._request_json(_EVENTS, "GET", _path(name, "events"))
+
     # Changes.
 
     def change(self, name: str, change: Mapping[str, object], tag: str) -> ApiResponse[Room]:
@@ -174,6 +179,24 @@ class AdminClient:
     def undo(self, name: str, note: str, tag: str) -> ApiResponse[Room]:
         """Undoes the last change of a room if ``tag`` is still its version."""
         return self._request_json(_ROOM, "POST", _path(name, "undo"), body=_with_note({}, note), tag=tag)
+
+    def set_event(self, name: str, event: str, values: Mapping[str, object], note: str, tag: str) -> ApiResponse[Event]:
+        """Schedules or changes an event if ``tag`` is still the room's version; returns the new state."""
+        return self._request_json(_EVENT, "PUT", _path(name, "events", event), body=_with_note(values, note), tag=tag)
+
+    def move_event(self, name: str, event: str, move: str, note: str, tag: str) -> ApiResponse[Event]:
+        """Starts, ends or cancels an event if ``tag`` is still the room's version."""
+        return self._request_json(
+            _EVENT, "POST", _path(name, "events", event, move), body=_with_note({}, note), tag=tag
+        )
+
+    def preview_event(
+        self, name: str, event: str, move: str, values: Mapping[str, object], tag: str
+    ) -> ApiResponse[DryRun]:
+        """Previews a change of an event, without making it; ``move`` as for `move_event`, "" for `set_event`."""
+        method, path = ("POST", (event, move)) if move else ("PUT", (event,))
+        query = {"dry_run": "true"}
+        return self._request_json(_DRY_RUN, method, _path(name, "events", *path), query=query, body=values, tag=tag)
 
     def admit(self, name: str, ticket: str, note: str) -> None:
         """Calls the visitor who holds a ticket."""
@@ -310,7 +333,7 @@ def _chunks(response: HTTPResponse) -> Iterator[bytes]:
 
 
 def _path(room: str, *more: str) -> str:
-    return "/".join(("/rooms", quote(room, safe=""), *more))
+    return "/".join(("/rooms", *(quote(part, safe="") for part in (room, *more))))
 
 
 def _with_note(body: Mapping[str, object], note: str) -> dict[str, object]:

@@ -61,8 +61,54 @@ class WaitSeconds:
 
 
 @dataclass(frozen=True, slots=True)
+class Event:
+    """A scheduled event. Times are RFC 3339; a rate of ``auto`` is the autopilot's."""
+
+    name: str
+    title: str = ""
+    phase: str = ""
+    source: str = ""
+    cancelled: bool = False
+    prequeue_start: str | None = None
+    start: str | None = None
+    end: str | None = None
+    method: str = ""
+    before: str = ""
+    after: str = ""
+    units: int | None = None
+    limits: dict[str, float | str] = field(default_factory=dict)
+    ended_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A part of a room's timeline, with the limits in force in it."""
+
+    to: str | None = None
+    event: str | None = None
+    phase: str = ""
+    state: str = ""
+    limits: dict[str, float | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """The events of a room, by start, and its timeline from now on."""
+
+    events: tuple[Event, ...]
+    timeline: tuple[Segment, ...] = ()
+
+    def find(self, name: str) -> Event | None:
+        """Returns an event, or None."""
+        return next((event for event in self.events if event.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
 class Room:
-    """One room. ``state`` is None until the gateway has seen it in its store. ``undo`` is what an undo reverts."""
+    """One room. ``state`` is None until the gateway has seen it in its store. ``undo`` is what an undo reverts.
+
+    ``event`` is the event in progress, else the next one, else the last one.
+    """
 
     name: str
     store_up: bool = False
@@ -86,6 +132,7 @@ class Room:
     autopilot: Autopilot | None = None
     last_change: LastChange | None = None
     undo: LastChange | None = None
+    event: Event | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from waitroom.cli.console import CommandError, ExitCode
 from waitroom.queue.fields import AUTOPILOT, OPERATOR_NUMBERS, RATE, WHOLE
@@ -33,21 +33,7 @@ def parse(pairs: Iterable[str]) -> dict[str, object]:
     Raises:
         CommandError: With all problems, and how to fix them.
     """
-    change: dict[str, object] = {}
-    problems: list[str] = []
-    for pair in pairs:
-        given, equals, text = pair.partition("=")
-        name, text = given.strip().replace("-", "_"), text.strip()
-        if name not in SETTABLE:
-            problems.append(f"{given} {_unknown(name)}")
-        elif not equals:
-            problems.append(f"{name} has no value: write {name}=VALUE")
-        elif name in change:
-            problems.append(f"{name} is given twice")
-        else:
-            change[name] = _value(name, text)
-            if change[name] is None:
-                problems.append(f"{name}={text}: {_expected(name)}")
+    change, problems = read_pairs(pairs, SETTABLE, _unknown, _value, _expected)
     if change.get("rate_per_minute") == AUTO:
         del change["rate_per_minute"]
         if not change.setdefault("autopilot", True):
@@ -57,6 +43,40 @@ def parse(pairs: Iterable[str]) -> dict[str, object]:
     if problems:
         raise CommandError(ExitCode.INVALID_INPUT, "Invalid change", "; ".join(problems))
     return change
+
+
+def read_pairs(
+    pairs: Iterable[str],
+    names: Collection[str],
+    unknown: Callable[[str], str],
+    read: Callable[[str, str], object],
+    expected: Callable[[str], str],
+) -> tuple[dict[str, object], list[str]]:
+    """Reads pairs of a name and a value; returns the values by name, and all problems.
+
+    Args:
+        pairs: The arguments.
+        names: The known names.
+        unknown: Returns the message about an unknown name.
+        read: Returns a value in its type, given its name and text; None if it is invalid.
+        expected: Returns the message about an invalid value.
+    """
+    values: dict[str, object] = {}
+    problems: list[str] = []
+    for pair in pairs:
+        given, equals, text = pair.partition("=")
+        name, text = given.strip().replace("-", "_"), text.strip()
+        if name not in names:
+            problems.append(f"{given} {unknown(name)}")
+        elif not equals:
+            problems.append(f"{name} has no value: write {name}=VALUE")
+        elif name in values:
+            problems.append(f"{name} is given twice")
+        else:
+            values[name] = read(name, text)
+            if values[name] is None:
+                problems.append(f"{name}={text}: {expected(name)}")
+    return values, problems
 
 
 def _expected(name: str) -> str:

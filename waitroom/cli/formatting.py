@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, tzinfo
 
-from waitroom.cli.api_models import LastChange, Span
+from waitroom.cli.api_models import Event, LastChange, Span
 from waitroom.wait_range import short_wait
 
 UNKNOWN = "-"
+_STEPS = {"scheduled": ("starts", "start"), "prequeue": ("starts", "start"), "running": ("ends", "end")}
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -48,6 +49,41 @@ def format_time(at: str | float | None, pattern: str = "%d %b %H:%M:%S", zone: t
         return when.astimezone(zone).strftime(pattern)
     except (ValueError, OverflowError, OSError):
         return str(at)
+
+
+def format_countdown(seconds: float) -> str:
+    """Formats the time until an event, such as ``40 s``, ``25 min``, ``3 h 20 min`` or ``12 d 4 h``."""
+    left = max(0, round(seconds))
+    for unit, size, part, part_size in (("d", 86_400, "h", 3600), ("h", 3600, "min", 60)):
+        if left >= size:
+            return f"{left // size:,} {unit} {left % size // part_size} {part}"
+    return f"{left // 60} min" if left >= 60 else f"{left} s"
+
+
+def _seconds_until(at: str | None, now: float) -> float | None:
+    """Returns the seconds from ``now`` until a time (RFC 3339); None if there is none."""
+    try:
+        return None if at is None else datetime.fromisoformat(at).timestamp() - now
+    except (ValueError, OverflowError):
+        return None
+
+
+def next_step(event: Event, now: float) -> tuple[str, str] | None:
+    """Returns what an event does next, and when; None if nothing is planned."""
+    what, at = _STEPS.get(event.phase, ("", ""))
+    if event.phase == "scheduled" and event.prequeue_start is not None:
+        what, at = "prequeue opens", "prequeue_start"
+    when = getattr(event, at) if at else None
+    left = _seconds_until(when, now)
+    return None if when is None or left is None else (f"{what} in {format_countdown(left)}", when)
+
+
+def describe_event(event: Event, now: float) -> str:
+    """Formats the phase of an event, such as ``event sale: prequeue, starts in 25 min (12 Dec 11:00:00)``."""
+    if event.phase == "ended":
+        return f"event {event.name}: ended {format_time(event.ended_at)}"
+    step = next_step(event, now)
+    return f"event {event.name}: {event.phase}" + ("" if step is None else f", {step[0]} ({format_time(step[1])})")
 
 
 def describe_change(change: LastChange) -> str:

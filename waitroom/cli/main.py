@@ -34,6 +34,8 @@ ELSEWHERE = {
     "drain": "waitroom.cli.operations:drain",
     "admit": "waitroom.cli.operations:admit",
     "end-session": "waitroom.cli.operations:end_session",
+    "events": "waitroom.cli.events:events",
+    "event": "waitroom.cli.events:event_app",
     "undo": "waitroom.cli.operations:undo",
     "history": "waitroom.cli.queries:history",
     "decisions": "waitroom.cli.queries:decisions",

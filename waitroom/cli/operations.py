@@ -165,7 +165,7 @@ def undo(
         why = "nothing was changed" if last is None else f"the last change can't be undone: {describe_change(last)}"
         raise CommandError(ExitCode.FAILURE, "Nothing to undo", why)
     print_line(f"Undoing: {describe_change(undone)}")
-    _confirm(f"Undo this change of {room}?", yes=yes)
+    confirm(f"Undo this change of {room}?", yes=yes)
     _print_result(seen.value, client.undo(room, note, seen.tag).value)
 
 
@@ -203,7 +203,7 @@ def end_session(
     The slot goes to the next visitor.
     """
     client = gateway(config, admin, token_file)
-    _confirm(f"End session {session} in {room}, even if its visitor is active?", yes=yes)
+    confirm(f"End session {session} in {room}, even if its visitor is active?", yes=yes)
     with explain_unknown_room(client, room):
         client.end_session(room, session, note)
     print_line(f"Done: session {session} has ended.")
@@ -237,13 +237,13 @@ def apply_change(
     warned = False
     if change.keys() != {"message"}:  # which doesn't affect any wait
         preview = client.preview(name, change, seen.tag).value.effect
-        _print_preview(preview)
+        print_preview(preview)
         warned = bool(preview.warnings)
     if dry_run:
         print_line("Dry run: nothing was changed.")
         return None
     if question is not None or warned:
-        _confirm(question(seen.value) if question is not None else f"Change {name} anyway?", yes=yes)
+        confirm(question(seen.value) if question is not None else f"Change {name} anyway?", yes=yes)
     after = client.change(name, {**change, **({"note": note} if note else {})}, seen.tag).value
     _print_result(seen.value, after)
     return after
@@ -288,13 +288,14 @@ def _current_room(client: AdminClient, name: str) -> ApiResponse[Room]:
     return seen
 
 
-def _confirm(question: str, *, yes: bool) -> None:
+def confirm(question: str, *, yes: bool) -> None:
     """Asks the user. Without a terminal, the command itself is the confirmation."""
     if not yes and is_interactive() and not typer.confirm(question):
         raise CommandError(ExitCode.FAILURE, "Cancelled", "nothing was changed")
 
 
-def _print_preview(preview: Effect) -> None:
+def print_preview(preview: Effect) -> None:
+    """Prints the effect of a change."""
     print_line(preview.summary)
     for who, label in (("newcomer", "newcomers"), ("middle", "the middle of the queue")):
         now, after = preview.now.get(who), preview.after.get(who)

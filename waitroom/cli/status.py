@@ -23,6 +23,7 @@ from waitroom.cli.console import PIPE_COLUMNS, ConfigFile, out, print_renderable
 from waitroom.cli.formatting import (
     UNKNOWN,
     describe_change,
+    describe_event,
     format_latency,
     format_number,
     format_time,
@@ -33,7 +34,7 @@ from waitroom.cli.gateway import AdminUrl, AsJson, TokenFile, gateway
 
 REFRESH_SECONDS = 1.0
 
-_STYLES = {"open": "green", "paused": "yellow", "closed": "red", "sold_out": "red"}
+_STYLES = {"open": "green", "prequeue": "yellow", "paused": "yellow", "closed": "red", "sold_out": "red"}
 
 
 @dataclass(slots=True)
@@ -190,6 +191,8 @@ def _remarks(room: Room) -> Iterator[Text]:
         yield Text(f"{name}: {sanitize(room.store_problem)}", "red")
     if room.message:
         yield Text(f"{name}: message to waiting visitors: {sanitize(room.message)}")
+    if room.event is not None:
+        yield Text(f"{name}: {sanitize(describe_event(room.event, time.time()))}")
     if room.remaining is not None:
         yield Text(f"{name}: {format_number(room.remaining)} left in stock")
     if room.autopilot is not None and room.autopilot.on:

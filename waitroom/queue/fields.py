@@ -165,6 +165,8 @@ FIELDS: Final[tuple[Field, ...]] = (
 _BY_STORED = {field.stored: field for field in FIELDS}
 LIMITS: Final = tuple(field for field in FIELDS if "file" in field.changed_by)
 """The fields that a settings file sets; see `Limits`."""
+EVENT_LIMITS: Final = tuple(field for field in LIMITS if field.format.number)
+"""The limits that an event may override, besides ``autopilot``."""
 OPERATOR_FIELDS: Final = tuple(field for field in FIELDS if "operator" in field.changed_by)
 """The fields that operators change while the room is open."""
 OPERATOR_NUMBERS: Final = tuple(field for field in OPERATOR_FIELDS if field.format.number)

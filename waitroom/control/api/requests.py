@@ -30,9 +30,9 @@ from waitroom.control.http import RequestError, read_body
 from waitroom.control.monitoring.history import RETENTION_SECONDS
 from waitroom.control.rooms.changes import InvalidChangeError
 from waitroom.control.rooms.event_changes import EVENT_FIELDS, EventChange
-from waitroom.control.rooms.event_presenter import AUTO, EVENT_LIMITS
+from waitroom.control.rooms.event_presenter import AUTO
 from waitroom.control.rooms.operations import SESSION, Change
-from waitroom.queue.fields import NUMBER, OPERATOR_FIELDS, RATE, STATE, TEXT, WHOLE
+from waitroom.queue.fields import EVENT_LIMITS, NUMBER, OPERATOR_FIELDS, RATE, STATE, TEXT, WHOLE
 from waitroom.queue.fields import Field as RoomField
 from waitroom.queue.view import RoomState
 from waitroom.shop_commands import MAX_DIGITS, MAX_NUMBER, SESSION_COMMANDS, ShopCommand, parse_command

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from waitroom.control.rooms.changes import InvalidChangeError, text_problem
-from waitroom.control.rooms.event_presenter import AUTO, EVENT_LIMITS, time_json
-from waitroom.queue.fields import AUTOPILOT, RATE, Limits
+from waitroom.control.rooms.event_presenter import AUTO, time_json
+from waitroom.queue.fields import AUTOPILOT, EVENT_LIMITS, RATE, Limits
 from waitroom.queue.schedule import Event, EventConflict, EventRecord, Phase, find_conflicts
 
 EVENT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")

@@ -6,15 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from waitroom.queue.fields import AUTOPILOT, LIMITS, RATE, from_hash
+from waitroom.queue.fields import AUTOPILOT, EVENT_LIMITS, RATE, from_hash
 from waitroom.queue.schedule import EventRecord, Phase, timeline
 from waitroom.settings.schema import plain_number
 
 AUTO = "auto"
 """The rate of a room or an event whose autopilot sets it."""
 NOTHING = "none"
-EVENT_LIMITS = tuple(field for field in LIMITS if field.format.number)
-"""The limits of a room that an event may override."""
 
 # The fields of an event that the store has under other names or in other units than the settings.
 _STORED_TIMES = {"prequeue": "prequeue_start", "start": "start", "end": "end"}

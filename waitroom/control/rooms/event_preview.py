@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from waitroom.control.rooms.event_presenter import AUTO, EVENT_LIMITS, NOTHING, limits_json, moment
+from waitroom.control.rooms.event_presenter import AUTO, NOTHING, limits_json, moment
 from waitroom.control.rooms.preview import Preview, changed_view, people, waits, warnings_of
-from waitroom.queue.fields import AUTOPILOT, MAX_ACTIVE, RATE
+from waitroom.queue.fields import AUTOPILOT, EVENT_LIMITS, MAX_ACTIVE, RATE
 from waitroom.queue.schedule import Event, EventRecord, Phase, phase_at
 from waitroom.queue.view import RoomState, RoomView, state_in_force
 
