@@ -14,8 +14,13 @@ from redis.asyncio import Redis
 from support.edge_world import QUIET
 from waitroom.control.webhooks.sender import Event
 from waitroom.control.webhooks.watcher import CLAIM_SECONDS, FAILING_SECONDS, Webhooks
+from waitroom.errors import StoreUnavailable
+from waitroom.queue.schedule import Event as Sale
+from waitroom.queue.schedule import EventRecord, Phase
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.store.connection import connect
+
+NOON = 1_790_000_000_000
 
 
 @dataclass
@@ -67,8 +72,21 @@ class Control:
     def __init__(self, store: Redis) -> None:
         self.seen, self.shop, self.way = Seen(), Watch(), Broken(store)
         self.now = 1000.0
+        self.records: list[EventRecord] = []
         way: Any = self.way
-        self._webhooks = Webhooks([], [self.seen], way, self.shop, lambda: self.now)
+        self._webhooks = Webhooks([], [self.seen], way, self.shop, lambda: self.now, records=self._records)
+
+    async def _records(self, _room: str) -> list[EventRecord]:
+        if self.way.broken:
+            raise StoreUnavailable("gone")
+        return self.records
+
+    def reaches(self, *records: EventRecord, minutes: int = 0) -> None:
+        """The room's events, as they are so many minutes after noon."""
+        assert self.seen.view is not None
+        self.records = list(records)
+        version = self.seen.view.events_version + 1
+        self.seen.view = replace(self.seen.view, events_version=version, wall_ms=NOON + minutes * 60_000)
 
     def becomes(self, state: RoomState) -> None:
         assert self.seen.view is not None
@@ -202,3 +220,67 @@ async def test_the_state_in_the_store_is_bounded(store: Redis) -> None:
     assert left.pop("waitroom:{sale}:told") == -1
     assert len(left) == 10
     assert all(0 < seconds <= CLAIM_SECONDS for seconds in left.values())
+
+
+def sale(prequeue: int | None = None, started: int | None = None, ended: int | None = None) -> EventRecord:
+    """An event whose phases began so many minutes after noon."""
+    times = [None if one is None else NOON + one * 60_000 for one in (prequeue, started, ended)]
+    reached = sum(one is not None for one in times)
+    totals = {} if ended is None else {"admitted": 40, "sold": 7}
+    event = Sale("drop", "The drop", NOON + 60_000, NOON, NOON + 120_000, units=9)
+    return EventRecord(event, list(Phase)[reached], "file", False, *times, {}, totals, {})
+
+
+async def test_the_phases_of_an_event_are_told_once_by_one_of_several(store: Redis) -> None:
+    controls = [Control(store) for _ in range(3)]
+    events: list[Event] = []
+    for at, record in enumerate((sale(), sale(0), sale(0, 1), sale(0, 1, 2))):
+        for control in controls:
+            control.reaches(record, minutes=at)
+        events += await told(3, *controls)
+    assert names(events) == ["prequeue_opened", "event_started", "event_ended"]
+    assert len({event.id for event in events}) == 3
+    bodies = [json.loads(event.body)["data"]["event"] for event in events]
+    assert {(body["name"], body["title"], body["units"]) for body in bodies} == {("drop", "The drop", 9)}
+    assert ["totals" in body for body in bodies] == [False, False, True]
+    assert bodies[2]["totals"] == {"admitted": 40, "sold": 7}
+
+
+async def test_phases_reached_while_no_control_process_ran_are_told_by_the_next(store: Redis) -> None:
+    first = Control(store)
+    first.reaches(sale(0))
+    assert names(await told(3, first)) == ["prequeue_opened"]
+    restarted = Control(store)
+    restarted.reaches(sale(0, 1, 2), minutes=10)
+    assert names(await told(3, restarted)) == ["event_started", "event_ended"]
+    assert await told(3, first) == []
+
+
+async def test_phases_of_long_ago_and_cancelled_events_are_not_told(store: Redis) -> None:
+    control = Control(store)
+    control.reaches(sale(0, 1, 2), minutes=90)
+    assert await told(3, control) == []
+    control.reaches(replace(sale(), cancelled=True, phase=Phase.ENDED, ended_ms=NOON))
+    assert await told(3, control) == []
+
+
+async def test_a_phase_is_told_when_the_store_is_back(store: Redis) -> None:
+    control = Control(store)
+    control.reaches(sale(0))
+    control.way.broken = True
+    assert await told(3, control) == []
+    control.way.broken = False
+    assert names(await told(3, control)) == ["prequeue_opened"]
+
+
+async def test_a_claim_whose_reply_was_lost_is_told_all_the_same(store: Redis, monkeypatch: Any) -> None:
+    control, taken = Control(store), store.set
+
+    async def lose_reply(*arguments: Any, **more: Any) -> None:
+        monkeypatch.undo()
+        await taken(*arguments, **more)
+        raise ConnectionError
+
+    monkeypatch.setattr(store, "set", lose_reply)
+    control.reaches(sale(0))
+    assert names(await told(3, control)) == ["prequeue_opened"]

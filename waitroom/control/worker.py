@@ -134,6 +134,7 @@ async def serve(child: Child) -> None:
                     admissions,
                     redis,
                     watch,
+                    records=event_operations.records,
                     proxy_from_environment=settings.webhook_proxy_from_environment,
                 )
                 jobs.run("webhooks", webhooks.run)

@@ -36,7 +36,7 @@ _USER_NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
 # The events of webhooks; docs/webhooks.md defines when each occurs.
 WEBHOOK_EVENTS = (
     *("queue_formed", "queue_empty", "paused", "resumed", "sold_out", "shop_failing", "shop_well"),
-    *("store_lost", "store_back"),
+    *("store_lost", "store_back", "prequeue_opened", "event_started", "event_ended"),
 )
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")

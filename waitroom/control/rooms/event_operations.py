@@ -121,6 +121,10 @@ class EventOperations:
             known = self._known[room] = (stamp, await self._stores[room].events())
         return RoomEvents(view, known[1])
 
+    async def records(self, room: str) -> Sequence[EventRecord]:
+        """Returns the events as of the room's latest view."""
+        return (await self.events(room)).records
+
     async def described(self, room: str) -> dict[str, Any]:
         """Returns the events and the timeline of a room in the API's format."""
         found = await self.events(room)

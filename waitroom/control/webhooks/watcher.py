@@ -7,21 +7,26 @@ that only one of several control processes sends it. While the store is lost all
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
 from redis.asyncio import Redis
 
+from waitroom.control.rooms.event_presenter import event_json
 from waitroom.control.webhooks.conditions import CONDITIONS, Condition, EdgeDetector, Observation
+from waitroom.control.webhooks.milestones import RECENT_MS, Milestone, recent_milestones
 from waitroom.control.webhooks.sender import Event, RetryPolicy, Sender, http_session
 from waitroom.errors import StoreUnavailable
 from waitroom.logs import RateLimitedLog
 from waitroom.metrics.collectors import TickStatus
 from waitroom.queue.fields import OPERATOR_NUMBERS
-from waitroom.queue.view import values_of
+from waitroom.queue.schedule import EventRecord
+from waitroom.queue.view import RoomView, values_of
 from waitroom.settings import Webhook
 from waitroom.store.connection import call_twice, store_errors
 
@@ -107,6 +112,53 @@ class ReportedState:
         return count
 
 
+class ReportedMilestones:
+    """The milestones of a room's events that were reported. Claimed in the store, so that each is reported once.
+
+    Args:
+        redis: The store.
+        room: The room's name.
+        records: Returns the room's events.
+    """
+
+    def __init__(self, redis: Redis, room: str, records: Callable[[], Awaitable[Sequence[EventRecord]]]) -> None:
+        self._redis = redis
+        self._key = f"waitroom:{{{room}}}:told:event"
+        self._records = records
+        self._owner = secrets.token_hex(8)
+        self._seen: tuple[int, int] | None = None
+        self._decided: set[str] = set()
+
+    async def due(self, view: RoomView) -> list[Milestone]:
+        """Returns the milestones for this process to report. Raises `StoreUnavailable`; the next call retries."""
+        stamp = view.generation, view.events_version
+        if stamp == self._seen:
+            return []
+        found = recent_milestones(await self._records(), view.wall_ms)
+        self._decided &= {one.key for one in found}
+        due = []
+        try:
+            for one in found:
+                if one.key not in self._decided and await self._claim(one):
+                    due.append(one)
+                self._decided.add(one.key)
+            self._seen = stamp
+        except StoreUnavailable:
+            if not due:
+                raise
+        return due
+
+    async def _claim(self, milestone: Milestone) -> bool:
+        key = f"{self._key}:{milestone.key}"
+
+        async def claim() -> Any:
+            # A claim that was made and whose reply was lost is still this process's own.
+            won = await self._redis.set(key, self._owner, nx=True, px=2 * RECENT_MS)
+            return won or await self._redis.get(key) == self._owner.encode()
+
+        return bool(await call_twice(claim))
+
+
 class Webhooks:
     """Observes the rooms once a second, and sends events on changes to the webhooks.
 
@@ -116,6 +168,7 @@ class Webhooks:
         redis: The store.
         shop: The shops' figures; None if nothing collects them.
         clock: Returns the monotonic time in seconds.
+        records: Returns the events of a room.
     """
 
     def __init__(
@@ -126,6 +179,7 @@ class Webhooks:
         shop: UpstreamWindow | None,
         clock: Callable[[], float] = time.monotonic,
         *,
+        records: Callable[[str], Awaitable[Sequence[EventRecord]]],
         proxy_from_environment: bool = False,
     ) -> None:
         self._webhooks = webhooks
@@ -133,6 +187,9 @@ class Webhooks:
         self._rooms = rooms
         self._reported = {room.name: ReportedState(redis, room.name) for room in rooms}
         self._detectors = {room.name: EdgeDetector() for room in rooms}
+        self._milestones = {
+            room.name: ReportedMilestones(redis, room.name, partial(records, room.name)) for room in rooms
+        }
         self._shop = shop
         self._clock = clock
 
@@ -179,7 +236,22 @@ class Webhooks:
                 generation = 0 if room.view is None else room.view.generation
                 id_ = f"{room.name}-{condition.name}-{generation}-{count}"
                 events.append(Event.make(id_, name, room.name, datetime.now(UTC), _data(room, seen)))
-        return events
+        return events + await self._of_milestones(room, seen)
+
+    async def _of_milestones(self, room: TickStatus, seen: Observation) -> list[Event]:
+        if room.view is None or not room.store_up:
+            return []
+        try:
+            due = await self._milestones[room.name].due(room.view)
+        except StoreUnavailable:
+            return []  # the ticks report it
+        return [
+            Event.make(
+                *(f"{room.name}-{one.key}", one.name, room.name, datetime.now(UTC)),
+                {**_data(room, seen), "event": _event_data(one)},
+            )
+            for one in due
+        ]
 
     def _observation(self, room: TickStatus, *, failing_elsewhere: bool) -> Observation:
         figures = None if self._shop is None else self._shop.stats(room.name, STATS_SECONDS)
@@ -192,6 +264,11 @@ class Webhooks:
             failures_per_minute=0.0 if figures is None else figures.failures_per_minute,
             failing_elsewhere=failing_elsewhere,
         )
+
+
+def _event_data(milestone: Milestone) -> dict[str, object]:
+    data = event_json(milestone.record)
+    return data if milestone.name != "event_ended" else {**data, "totals": dict(milestone.record.totals)}
 
 
 def _data(room: TickStatus, seen: Observation) -> dict[str, object]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from waitroom.control.webhooks.conditions import CONDITIONS, EdgeDetector, Observation
+from waitroom.control.webhooks.milestones import MILESTONES
 from waitroom.queue.view import RoomState
 from waitroom.settings.validators import WEBHOOK_EVENTS
 
@@ -62,7 +63,7 @@ def test_conditions_are_reported_once_at_their_start_and_end(
 
 def test_every_event_of_the_settings_exists() -> None:
     events = [event for condition in CONDITIONS for event in (condition.begins, condition.ends) if event]
-    assert sorted(events) == sorted(WEBHOOK_EVENTS)
+    assert sorted([*events, *MILESTONES]) == sorted(WEBHOOK_EVENTS)
 
 
 @pytest.mark.parametrize(("seen", "most"), [(QUEUE, 5), (PAUSED, 2), (SOLD_OUT, 2), (FAILING, 5), (LOST, 5)])
