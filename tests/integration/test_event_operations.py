@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -141,10 +141,13 @@ async def test_contradictions_are_refused_and_recorded(desk: Desk) -> None:
     assert set(await problems(desk.set(prequeue_start=NOON + 2 * HOUR))) == {"prequeue_start"}
     found = await problems(desk.set(rate_per_minute=0, claim_seconds=5, title="x" * 101, units=0))
     assert set(found) == {"rate_per_minute", "claim_seconds", "title", "units"}
-    assert "must not exceed" in (await problems(desk.set(session_seconds=86_400)))["session_seconds"]
+    found = await problems(desk.set(session_seconds=86_400))
+    assert found == {"session_seconds": "Must be at most session_max_seconds, which is 14400 while the event runs."}
+    assert set(await problems(desk.set(title="two\nlines"))) == {"title"}
+    assert set(await problems(desk.set(keep_place_seconds=90))) == {"keep_place_seconds"}
     assert (await desk.event()).event == SALE
     refused = [entry for entry in await desk.entries() if entry["outcome"] == "refused"]
-    assert len(refused) == 11
+    assert len(refused) == 13
     assert {entry["action"] for entry in refused} == {"set_event"}
 
 
@@ -236,6 +239,13 @@ async def test_no_more_events_than_a_room_holds(desk: Desk) -> None:
     await desk.open(*(Event(f"e{n}", "", NOON + n * HOUR, None, NOON + (n + 1) * HOUR) for n in range(1, 65)))
     with pytest.raises(RoomStateError, match="64 events"):
         await desk.set("more", start=NOON + 99 * HOUR)
+
+
+async def test_a_room_without_a_queue_has_no_events(desk: Desk) -> None:
+    await desk.open()
+    desk.rooms._settings["shop"] = replace(desk.rooms.settings("shop"), method="passthrough")
+    with pytest.raises(RoomStateError, match="needs a queue"):
+        await desk.set(start=NOON + HOUR)
 
 
 async def test_no_operator_sets_the_state_prequeue(desk: Desk) -> None:

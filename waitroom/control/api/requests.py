@@ -145,7 +145,7 @@ def _session_field() -> Any:
 _TIME = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
-_FIRST_YEAR, _LAST_YEAR = 2000, 9000
+_FIRST_YEAR, _LAST_YEAR = 2000, 2999
 
 
 def _time_ms(value: object) -> int | None:

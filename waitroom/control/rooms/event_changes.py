@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from waitroom.control.rooms.changes import InvalidChangeError, text_problem
+from waitroom.control.rooms.changes import InvalidChangeError
 from waitroom.control.rooms.event_presenter import AUTO, time_json
 from waitroom.queue.fields import AUTOPILOT, EVENT_LIMITS, RATE, Limits
-from waitroom.queue.schedule import Event, EventConflict, EventRecord, Phase, find_conflicts
+from waitroom.queue.schedule import Event, EventRecord, Phase, find_conflicts
 
 EVENT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 LONGEST_TITLE = 100
-MOST_UNITS = 999_999_999
+MOST_UNITS = 1_000_000_000
 
 # The names of an event's fields in the settings, and here.
 _ATTRIBUTES = {
@@ -31,6 +31,13 @@ _TIMES = ("prequeue_start", "start", "end")
 _LIMITS = {field.name: field for field in EVENT_LIMITS}
 EVENT_FIELDS = (*_ATTRIBUTES, *_LIMITS)
 """The names of everything that a change of an event may set."""
+
+# As in the settings file: the first of two limits is at least the second.
+_LONG_AND_SHORT = (
+    ("session_max_seconds", "session_seconds"),
+    ("keep_place_seconds", "away_after_seconds"),
+    ("claim_seconds", "claim_after_told_seconds"),
+)
 
 # Fields that are fixed once a phase is reached, and why.
 _OPENED = "Can't be changed: the prequeue has opened."
@@ -117,16 +124,13 @@ def conflict_problems(event: Event, others: Iterable[Event]) -> dict[str, str]:
     problems: dict[str, str] = {}
     for conflict in find_conflicts([*others, event]):
         if conflict.name == event.name:
-            problems.setdefault(conflict.field, _sentence(conflict))
+            what = f"{conflict.what[0].upper()}{conflict.what[1:]}"
+            problems.setdefault(conflict.field, f"{what} {conflict.fix}")
         else:
             problems.setdefault(
                 "start", f'The {conflict.field} of the event "{conflict.name}" {conflict.what} {conflict.fix}'
             )
     return problems
-
-
-def _sentence(conflict: EventConflict) -> str:
-    return f"{conflict.what[0].upper()}{conflict.what[1:]} {conflict.fix}"
 
 
 def _planned(event: Event, current: EventRecord | None) -> Event:
@@ -177,10 +181,8 @@ def _field_problems(event: Event, change: EventChange) -> dict[str, str]:
     problems = {}
     if len(event.title) > LONGEST_TITLE:
         problems["title"] = f"Must have at most {LONGEST_TITLE} characters; it has {len(event.title):,}."
-    elif "\n" in event.title:
-        problems["title"] = "Must be one line."
-    elif problem := text_problem(event.title):
-        problems["title"] = problem
+    elif not event.title.isprintable():
+        problems["title"] = "Must be one line without control characters."
     if event.units is not None and not 1 <= event.units <= MOST_UNITS:
         problems["units"] = f"Must be from 1 to {MOST_UNITS:,}."
     for name, field in _LIMITS.items():
@@ -208,8 +210,11 @@ def _limit_problems(event: Event, room: Limits) -> dict[str, str]:
         return float(event.limits.get(name, getattr(room, name)))
 
     problems = {}
-    for name, most in (("claim_after_told_seconds", "claim_seconds"), ("session_seconds", "session_max_seconds")):
-        if value(name) > value(most):
-            at_fault = name if name in event.limits else most
-            problems[at_fault] = f"{name} ({value(name):g}) must not exceed {most} ({value(most):g}) during the event."
+    for long, short in _LONG_AND_SHORT:
+        if value(long) >= value(short):
+            continue
+        if long in event.limits:
+            problems[long] = f"Must be at least {short}, which is {value(short):g} while the event runs."
+        elif short in event.limits:
+            problems[short] = f"Must be at most {long}, which is {value(long):g} while the event runs."
     return problems

@@ -235,6 +235,11 @@ class EventOperations:
         self, room: str, name: str, change: EventChange, found: RoomEvents
     ) -> tuple[Event, EventRecord | None]:
         limits = limits_of(self._rooms.settings(room))
+        if limits.method != "fifo":
+            raise RoomStateError(
+                f'An event needs a queue, but the method of the room is "{limits.method}". '
+                'Set method = "fifo" in the settings file.'
+            )
         return changed_event(name, change, found.records, limits, found.view.wall_ms)
 
     async def _event_room(self, room: str, found: RoomEvents) -> EventRoom:
