@@ -29,6 +29,7 @@ ROOMS = [
     room("end", max_active=1),
     room("undo", rate_per_minute=300),
     room("raced", rate_per_minute=300),
+    room("event", rate_per_minute=300, max_active=1),
 ]
 SETTINGS = {"workers": 1}
 
@@ -243,3 +244,42 @@ async def test_the_audit_log_is_exported_and_a_removed_entry_is_detected(gateway
     ended = await run(gateway, "audit", "verify")
     assert ended.code == ExitCode.FAILURE
     assert entries[-1]["id"] in ended.err
+
+
+async def test_an_event_is_scheduled_started_extended_and_ended(gateway: Gateway) -> None:
+    values = ("start=2096-12-12T11:00:00+07:00", "end=2096-12-12T13:00:00+07:00", "rate_per_minute=600", "max_active=2")
+    said = await good(gateway, "event", "set", "event", "drop", *values, "after=sold_out", "--note", "the big one")
+    assert 'New event "drop": start at 2096-12-12 04:00 UTC, end at 2096-12-12 06:00 UTC. The room closes now' in said
+    assert "While it runs: rate_per_minute 300 → 600, max_active 1 → 2." in said
+    early = Visitor(gateway, "event")
+
+    async def is_closed() -> bool:
+        return (await early.navigate()).state == "closed"
+
+    await eventually(is_closed)
+
+    said = await good(gateway, "event", "start", "event", "drop")
+
+    assert "Done: phase scheduled -> running" in said
+    visitors = [Visitor(gateway, "event") for _ in range(3)]
+    for visitor in visitors[:2]:
+        await visitor.is_let_in()
+    await takes_a_place(visitors[2])
+    assert "end " in await good(gateway, "event", "set", "event", "drop", "end=2096-12-12T14:00:00+07:00")
+    listed = json.loads(await good(gateway, "events", "event", "--json"))
+    assert [(one["from"], one["state"], one["limits"]["rate_per_minute"]) for one in listed["timeline"]] == [
+        (None, "open", 600),
+        ("2096-12-12T07:00:00Z", "sold_out", 300),
+    ]
+
+    said = await good(gateway, "event", "end", "event", "drop")
+
+    assert "Warning: 1 visitor waiting or called lose their places." in said
+    found = await gateway.room("event")
+    assert (found["state"], found["max_active"], found["active"], found["waiting"]) == ("sold_out", 1, 2, 0)
+    async with gateway.http.get(f"{gateway.admin}/api/v1/audit") as answer:
+        entries = [entry for entry in (await answer.json())["entries"] if entry["room"] == "event"]
+    assert [entry["action"] for entry in entries] == [
+        *("event", "end_event", "set_event", "event", "start_event", "set_event"),
+    ]
+    assert (entries[-1]["note"], entries[-1]["new"]["start"]) == ("the big one", "2096-12-12T04:00:00Z")
