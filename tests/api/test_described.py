@@ -48,5 +48,7 @@ async def test_schemathesis_finds_no_errors(tmp_path: Path) -> None:
         assert asking.returncode == 0, said.decode()
         # It has changed things, not only been refused.
         assert (await gateway.room("shop"))["version"] > 3
+        async with gateway.http.get(f"{url}/rooms/shop/events") as answer:
+            assert [event["name"] for event in (await answer.json())["events"]] == ["sale"]
         async with gateway.http.get(f"{url}/audit/verify", timeout=aiohttp.ClientTimeout(total=10)) as answer:
             assert (await answer.json())["intact"]
