@@ -249,7 +249,8 @@ async def test_the_audit_log_is_exported_and_a_removed_entry_is_detected(gateway
 async def test_an_event_is_scheduled_started_extended_and_ended(gateway: Gateway) -> None:
     values = ("start=2096-12-12T11:00:00+07:00", "end=2096-12-12T13:00:00+07:00", "rate_per_minute=600", "max_active=2")
     said = await good(gateway, "event", "set", "event", "drop", *values, "after=sold_out", "--note", "the big one")
-    assert 'New event "drop": start at 2096-12-12 04:00 UTC, end at 2096-12-12 06:00 UTC. The room closes now' in said
+    assert 'New event "drop": start at 2096-12-12 04:00 UTC, end at 2096-12-12 06:00 UTC.' in said
+    assert "Warning: The room closes now" in said
     assert "While it runs: rate_per_minute 300 → 600, max_active 1 → 2." in said
     early = Visitor(gateway, "event")
 

@@ -46,10 +46,11 @@ def preview_set(room: EventRoom, event: Event, current: EventRecord | None) -> P
     warnings = []
     record = _record_after(event, current, room.now_ms)
     after = _after_set(room, record)
-    if after.state is not room.view.state:
+    if after.state is RoomState.CLOSED and room.view.state is not RoomState.CLOSED:
+        waiting = f" {people(room.view.waiting)} waiting are told so." if room.view.waiting else ""
+        warnings.append(f"The room closes now, until the event lets visitors in.{waiting}")
+    elif after.state is not room.view.state:
         sentences.append(_state_change(room.view, after))
-        if after.state is RoomState.CLOSED and room.view.waiting:
-            warnings.append(f"{people(room.view.waiting)} waiting are told that the room is closed.")
     if record.phase is Phase.RUNNING:
         sentences += _limit_sentence(room.in_force, {**room.limits, **event.limits}, "Immediately")
     else:
@@ -113,13 +114,15 @@ def preview_end(room: EventRoom, record: EventRecord) -> Preview:
 
 def preview_cancel(room: EventRoom, record: EventRecord) -> Preview:
     """Previews that an event won't take place."""
-    view, following = room.view, _next_after(room, record)
+    view = room.view
     is_current = view.event is not None and view.event.event.name == record.event.name
+    following = _next_after(room, record) if is_current else None
     sentences = [f'The event "{record.event.name}" doesn\'t take place.']
     warnings = []
-    own_state = view.own_state
-    if is_current and view.state is not view.own_state:
-        own_state = RoomState.CLOSED
+    keeps_closed = is_current and view.state is not view.own_state
+    own_state = RoomState.CLOSED if keeps_closed else view.own_state
+    state = state_in_force(own_state, following if is_current else view.event)
+    if keeps_closed:
         sentences.append("The room stays closed until you open it.")
         if view.waiting:
             warnings.append(f"{people(view.waiting)} waiting keep their places and are told that the room is closed.")
@@ -128,12 +131,12 @@ def preview_cancel(room: EventRoom, record: EventRecord) -> Preview:
                 f'A closed room stays closed: open it before the event "{following.event.name}", '
                 f"at {moment(following.event.opens_ms)}."
             )
-    else:
+    elif state is view.state:
         sentences.append("Nothing changes for visitors now.")
+    else:
+        warnings.append(f"The room is {_HELD.get(state, str(state))} now.")
     if following is not None:
         sentences.append(_following(following))
-    current = following if is_current else view.event
-    state = state_in_force(own_state, None if current is record else current)
     return _preview(room, replace(view, own_state=own_state, state=state), sentences, warnings)
 
 
@@ -211,8 +214,6 @@ def _differences(before: Event, after: Event) -> str:
 def _state_change(before: RoomView, after: RoomView) -> str:
     if after.state is RoomState.PREQUEUE:
         return "The prequeue opens now."
-    if after.state is RoomState.CLOSED:
-        return "The room closes now, until the event lets visitors in."
     return "The room opens now." if before.state is RoomState.CLOSED else f"The room is {after.state} now."
 
 

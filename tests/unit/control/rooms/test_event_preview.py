@@ -159,8 +159,10 @@ def test_a_cancellation_leaves_the_room_closed_if_the_event_kept_it_so() -> None
         "12 visitors waiting keep their places and are told that the room is closed.",
         'A closed room stays closed: open it before the event "later", at 2026-09-21 23:13 UTC.',
     )
-    assert "Nothing changes for visitors now." in preview_cancel(room(prequeue, later), later).summary
+    found = preview_cancel(room(prequeue, later), later)
+    assert found.summary == 'The event "later" doesn\'t take place. Nothing changes for visitors now.'
     open_before = record(replace(EVENT, before="open"))
+    assert preview_cancel(room(open_before, later), open_before).warnings == ("The room is closed now.",)
     assert "Nothing changes for visitors now." in preview_cancel(room(open_before), open_before).summary
 
 
@@ -168,12 +170,10 @@ def test_a_new_event_that_closes_the_room_warns() -> None:
     found = preview_set(room(None, waiting=5), EVENT, None)
     assert found.summary == (
         'New event "sale": prequeue from 2026-09-21 14:43 UTC, start at 2026-09-21 15:13 UTC, end at 2026-09-21 16:13 '
-        "UTC. The room closes now, until the event lets visitors in. "
-        "While it runs: rate_per_minute 300 → 600, max_active 400 → 800."
+        "UTC. While it runs: rate_per_minute 300 → 600, max_active 400 → 800."
     )
-    assert found.warnings == ("5 visitors waiting are told that the room is closed.",)
+    assert found.warnings == ("The room closes now, until the event lets visitors in. 5 visitors waiting are told so.",)
     open_before = preview_set(room(None, waiting=5), replace(EVENT, before="open", after="closed"), None)
-    assert "closes now" not in open_before.summary
     assert open_before.summary.endswith("At its end, visitors who still wait lose their places.")
     assert open_before.warnings == ()
 
