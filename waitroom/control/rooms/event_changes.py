@@ -72,11 +72,6 @@ def is_planned(record: EventRecord) -> bool:
     return record.phase is not Phase.ENDED
 
 
-def plan_of(record: EventRecord) -> Event:
-    """Returns an event as far as its times can still contradict those of others."""
-    return replace(record.event, prequeue_ms=None) if record.phase is Phase.RUNNING else record.event
-
-
 def changed_event(
     name: str, change: EventChange, records: Iterable[EventRecord], limits: Limits, now_ms: int
 ) -> tuple[Event, EventRecord | None]:
@@ -112,8 +107,8 @@ def changed_event(
         if moment is not None and not unchanged and moment <= now_ms:
             problems.setdefault(field, f"Must be in the future: it is {time_json(now_ms)} now.")
     if not problems:
-        others = [plan_of(one) for one in known if is_planned(one) and one is not current]
-        problems = conflict_problems(_planned(event, current), others)
+        others = [one.event for one in known if is_planned(one) and one is not current]
+        problems = conflict_problems(event, others)
     if problems:
         raise InvalidChangeError(problems)
     return event, current
@@ -131,10 +126,6 @@ def conflict_problems(event: Event, others: Iterable[Event]) -> dict[str, str]:
                 "start", f'The {conflict.field} of the event "{conflict.name}" {conflict.what} {conflict.fix}'
             )
     return problems
-
-
-def _planned(event: Event, current: EventRecord | None) -> Event:
-    return event if current is None else plan_of(replace(current, event=event))
 
 
 def _apply(name: str, change: EventChange, current: EventRecord | None, stored: EventRecord | None) -> Event:

@@ -25,7 +25,6 @@ from waitroom.control.rooms.event_changes import (
     changed_event,
     conflict_problems,
     is_planned,
-    plan_of,
 )
 from waitroom.control.rooms.event_presenter import events_json
 from waitroom.control.rooms.event_preview import (
@@ -273,6 +272,6 @@ def _check_start(found: RoomEvents, record: EventRecord) -> None:
     if any(one.phase is not Phase.SCHEDULED for one in others):
         raise RoomStateError(_REFUSALS["busy"])
     started = dataclasses.replace(record.event, start_ms=found.view.wall_ms, prequeue_ms=None)
-    problems = conflict_problems(started, [plan_of(one) for one in others])
+    problems = conflict_problems(started, [one.event for one in others])
     if problems:
         raise RoomStateError(" ".join(problems.values()))
