@@ -12,8 +12,8 @@ from typing import Any
 from waitroom.control.monitoring.hints import hints
 from waitroom.control.monitoring.history import Sample, shop_json
 from waitroom.control.rooms.admission_loop import Admission
-from waitroom.control.rooms.stock_presenter import stock_json
 from waitroom.control.rooms.event_presenter import event_actions, event_json, recorded_values
+from waitroom.control.rooms.stock_presenter import stock_json
 from waitroom.metrics.upstream_window import STATS_SECONDS, UpstreamWindow
 from waitroom.queue.fields import AUTOPILOT, OPERATOR_FIELDS, OPERATOR_NUMBERS, STATE, to_hash
 from waitroom.queue.positions import Forecast
