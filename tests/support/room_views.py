@@ -37,3 +37,21 @@ OPEN: dict[str, Any] = {
     "undo": None,
 }
 CHANGE = {"at": "2026-09-21T14:12:40Z", "who": "ada", "what": "rate_per_minute 30 → 60", "undoable": True}
+EVENT: dict[str, Any] = {
+    "name": "redmi-1s",
+    "title": "Redmi 1s",
+    "phase": "running",
+    "source": "file",
+    "cancelled": False,
+    "prequeue_start": "2026-12-12T03:30:00Z",
+    "start": "2026-12-12T04:00:00Z",
+    "end": "2026-12-12T06:00:00Z",
+    "method": "random",
+    "before": "closed",
+    "after": "open",
+    "units": 5000,
+    "limits": {"rate_per_minute": 600.0, "max_active": 2000},
+    "prequeue_opened_at": "2026-12-12T03:30:00Z",
+    "started_at": "2026-12-12T04:00:01Z",
+    "ended_at": None,
+}

@@ -18,7 +18,19 @@ from urllib.parse import quote, urlencode, urlsplit
 from pydantic import TypeAdapter, ValidationError
 
 from waitroom import __version__
-from waitroom.cli.api_models import AuditPage, Decisions, Diff, DryRun, Event, Events, History, Room, Rooms, Verdict
+from waitroom.cli.api_models import (
+    AuditPage,
+    Decisions,
+    Diff,
+    DryRun,
+    Event,
+    Events,
+    History,
+    Room,
+    Rooms,
+    SaleLink,
+    Verdict,
+)
 from waitroom.errors import WaitroomError
 
 TIMEOUT_SECONDS = 5.0
@@ -30,7 +42,7 @@ JSON = "application/json"
 JSON_LINES = ("application/jsonl", "application/x-ndjson", "application/json-lines")
 
 _ROOMS, _ROOM, _DRY_RUN = TypeAdapter(Rooms), TypeAdapter(Room), TypeAdapter(DryRun)
-_DECISIONS = TypeAdapter(Decisions)
+_DECISIONS, _SALE_LINK = TypeAdapter(Decisions), TypeAdapter(SaleLink)
 _EVENT, _EVENTS = TypeAdapter(Event), TypeAdapter(Events)
 _HISTORY, _DIFF, _AUDIT, _VERDICT = (
     TypeAdapter(History),
@@ -206,6 +218,16 @@ class AdminClient:
         """Ends a session, given its id at the shop."""
         self._send(_path(name, "end-session"), _with_note({"session": session}, note))
 
+    def create_sale_link(self, name: str, hours: int, note: str) -> ApiResponse[SaleLink]:
+        """Creates a link to the room's sale page."""
+        return self._request_json(
+            _SALE_LINK, "POST", _path(name, "sale-links"), body=_with_note({"hours": hours}, note)
+        )
+
+    def revoke_sale_links(self, name: str) -> None:
+        """Revokes all links to the room's sale page."""
+        self._send(_path(name, "sale-links"), method="DELETE")
+
     # Transport.
 
     def _request_json(
@@ -233,8 +255,8 @@ class AdminClient:
                 where = ".".join(str(part) for part in first["loc"])
                 raise self._not_a_gateway(f"invalid {where or 'response'}: {first['msg']}") from None
 
-    def _send(self, path: str, body: Mapping[str, object]) -> None:
-        with self._open("POST", path, body=body) as response:
+    def _send(self, path: str, body: Mapping[str, object] | None = None, *, method: str = "POST") -> None:
+        with self._open(method, path, body=body) as response:
             if response.status != 204:
                 self._check_response(response, (JSON,))
 

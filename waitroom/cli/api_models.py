@@ -239,3 +239,11 @@ class Verdict:
 
     intact: bool
     summary: str
+
+
+@dataclass(frozen=True, slots=True)
+class SaleLink:
+    """A link to a sale page: its path on the admin listener, and when it expires."""
+
+    path: str
+    expires_at: str

@@ -40,6 +40,7 @@ ELSEWHERE = {
     "history": "waitroom.cli.queries:history",
     "decisions": "waitroom.cli.queries:decisions",
     "diff": "waitroom.cli.queries:diff",
+    "sale-link": "waitroom.cli.sale_link:sale_link",
     "user": "waitroom.cli.accounts:user_app",
     "token": "waitroom.cli.accounts:token_app",
     "audit": "waitroom.cli.queries:audit_app",

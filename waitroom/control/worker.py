@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import structlog
 from aiohttp import web
 
 from waitroom.control.api.event_routes import EventApi
 from waitroom.control.api.routes import Api
+from waitroom.control.api.sale_links import SaleLinkApi
 from waitroom.control.app import make_app
 from waitroom.control.audit.account_changes import CHECK_SECONDS as ACCOUNTS_SECONDS
 from waitroom.control.audit.account_changes import AccountWatcher
@@ -25,10 +27,13 @@ from waitroom.control.auth.login import Login
 from waitroom.control.auth.login_store import LoginStore
 from waitroom.control.auth.middleware import Access
 from waitroom.control.auth.passwords import PasswordChecker
+from waitroom.control.auth.sale_links import SaleLinks
 from waitroom.control.autopilot.runner import Controllers, RoomController, refresh_window
 from waitroom.control.autopilot.state import DecisionLog, new_owner_id
 from waitroom.control.dashboard.feed import Feed, Room, add_feed
 from waitroom.control.dashboard.pages import add_dashboard
+from waitroom.control.dashboard.sale import SalePages
+from waitroom.control.dashboard.sale_presenter import WAIT_SHARE, sale_texts
 from waitroom.control.listener import AdminListener
 from waitroom.control.monitoring.eviction_watch import CHECK_SECONDS as EVICTION_SECONDS
 from waitroom.control.monitoring.eviction_watch import EvictionWatch
@@ -96,7 +101,7 @@ async def serve(child: Child) -> None:
     )
     keys = load_keys(Path(settings.data_dir), settings.audit_key, settings.accepted_audit_keys)
     audit, history = Audit(records, keys, Anchors(Path(settings.data_dir))), History(records)
-    feed = Feed(rooms.described)
+    feed = Feed(rooms.described, store_clock=store_watch.now)
     operations = Operations(rooms, stores, audit, settings.secrets, changed=feed.notify)
     event_operations = EventOperations(rooms, stores, audit, settings.secrets, changed=feed.notify)
     for room, admission in zip(settings.rooms, admissions, strict=True):
@@ -112,7 +117,9 @@ async def serve(child: Child) -> None:
     app = make_app(settings, admissions, access, workers, store_watch, policy, commands)
     api = Api(rooms, operations, shop_api, history, audit, decision_logs)
     event_api = EventApi(rooms, event_operations, audit)
-    add_endpoints(app, access, Login(access, passwords), api, event_api, feed, rooms.described)
+    links = SaleLinks(redis, settings.secrets)
+    sale = (SaleLinkApi(stores, links, audit), SalePages(partial(_sale_figures, rooms, store_watch.now), links.check))
+    add_endpoints(app, access, Login(access, passwords), api, event_api, feed, rooms.described, sale)
     listener = AdminListener(app, TrustedProxies(settings.trusted_proxies), shutdown_seconds=SHUTDOWN_SECONDS)
     try:
         await listener.start(child.listener)
@@ -159,13 +166,20 @@ def add_endpoints(
     event_api: EventApi,
     feed: Feed,
     described: Callable[[], Sequence[Room]],
+    sale: tuple[SaleLinkApi, SalePages],
 ) -> None:
     """Adds everything that the admin listener serves besides what `make_app` adds."""
     login.install(app)
     api.add_to(app)
     event_api.add_to(app)
+    for routes in sale:
+        routes.add_to(app)
     add_feed(app, feed, access.still_allowed)
     add_dashboard(app, described)
+
+
+def _sale_figures(rooms: Rooms, clock: Callable[[], float], room: str) -> dict[str, Any]:
+    return sale_texts(rooms.one(room), rooms.sold(room), rooms.recent_wait(room, WAIT_SHARE), clock())
 
 
 async def _receive_reports(child: Child, workers: WorkerReports) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from waitroom.metrics.collectors import read_workers, totals
-from waitroom.metrics.recorder import UPSTREAM_BOUNDS, RoomMetrics
+from waitroom.metrics.recorder import DISTRIBUTIONS, UPSTREAM_BOUNDS, RoomMetrics
 
 MAX_WINDOW_SECONDS = 60.0
 # Several callers may refresh: of two snapshots closer than this the later one counts, or one write would make a peak.
@@ -158,6 +158,15 @@ class UpstreamWindow:
             in_flight=now.in_flight,
             awaiting=now.awaiting,
         )
+
+    def wait_seconds(self, room: str, share: float) -> float | None:
+        """Returns the quantile of the waits of visitors admitted within the window; None if there were none."""
+        snapshots = [snapshot.rooms[room] for snapshot in self._snapshots if room in snapshot.rooms]
+        if not snapshots:
+            return None
+        before, now = snapshots[0].wait_seconds.counts, snapshots[-1].wait_seconds.counts
+        counts = [max(0, new - old) for new, old in zip(now, before, strict=True)]
+        return quantile(DISTRIBUTIONS["wait_seconds"], counts, share)
 
 
 def quantile(bounds: Sequence[float], counts: Sequence[float], share: float) -> float | None:

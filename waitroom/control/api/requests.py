@@ -50,7 +50,7 @@ def _float(value: object) -> object:
     return float("inf") if isinstance(value, int) and abs(value) > _MAX_EXACT else value
 
 
-def _integer(value: object) -> object:
+def as_integer(value: object) -> object:
     """Accepts 3.0 as 3, as JSON makes no difference between them."""
     if not isinstance(value, float):
         return value
@@ -119,7 +119,7 @@ def _value(field: RoomField) -> tuple[Any, str]:
     if field.format is NUMBER:
         return Annotated[float, BeforeValidator(_float)], f"a number of {field.setting.about.unit}"
     if field.format is WHOLE:
-        return Annotated[int, BeforeValidator(_integer)], f"an integer number of {field.setting.about.unit}"
+        return Annotated[int, BeforeValidator(as_integer)], f"an integer number of {field.setting.about.unit}"
     return (str, "a string") if field.format is TEXT else (bool, "true or false")
 
 
@@ -242,7 +242,7 @@ class CommandBody(Body):
 class StockBody(Body):
     """The body of a report of the stock."""
 
-    remaining: Annotated[int, BeforeValidator(_integer)] = Field(
+    remaining: Annotated[int, BeforeValidator(as_integer)] = Field(
         ge=0, le=MAX_NUMBER, description=f"an integer from 0 to {MAX_NUMBER:,}"
     )
 

@@ -2,7 +2,8 @@
 
 A request is authenticated by a bearer token, by the session cookie of a logged-in user (`waitroom.control.auth.login`)
 or, while no user is configured, by coming from this machine. Requests without permission are rejected: viewers may only
-read, changes require the operator role, and shops have two endpoints for the rooms of their token.
+read, changes require the operator role, and shops have two endpoints for the rooms of their token. Sale pages are open
+here: they check the token in their path themselves.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from waitroom.control.auth.accounts import AccountRegistry, Accounts, AccountsError, Actor, ApiToken, Role
 from waitroom.control.auth.login_store import LoginStore
 from waitroom.control.auth.request_source import SAFE_METHODS, RequestSource, is_same_origin, request_source
+from waitroom.control.auth.sale_links import SALE_PATHS
 from waitroom.control.auth.session_cookie import COOKIE, AdminCookies, AdminSession
 from waitroom.control.http import problem
 from waitroom.errors import InvalidTokenError, StoreUnavailable, WaitroomError
@@ -93,6 +95,13 @@ class RefusedError(WaitroomError):
         self.detail = detail
         self.actor = actor
         self.retry_after = retry_after
+
+
+def _is_public(request: web.Request) -> bool:
+    """Whether no authentication is required: public paths, and sale pages, which check their tokens."""
+    resource = request.match_info.route.resource
+    is_sale = resource is not None and resource.canonical in SALE_PATHS and request.method in SAFE_METHODS
+    return is_sale or request.path in PUBLIC_PATHS
 
 
 def _require_permission(request: web.Request, actor: Actor) -> None:
@@ -204,7 +213,7 @@ class Access:
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            if request.path not in PUBLIC_PATHS:
+            if not _is_public(request):
                 actor = await self._actor(request, self.request_source(request))
                 request[ACTOR] = actor
                 self._check_content_type(request)

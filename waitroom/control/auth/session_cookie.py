@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from itsdangerous import BadData, URLSafeSerializer
 
@@ -21,7 +21,16 @@ MAX_COOKIE_LENGTH = 1024
 
 _COOKIE = re.compile(r"[A-Za-z0-9._-]+")
 
-Content = TypeVar("Content", "AdminSession", "Device")
+
+class Expiring(Protocol):
+    """The content of a signed value; ``ends_at`` is Unix time in seconds."""
+
+    @property
+    def ends_at(self) -> int:
+        """When it expires."""
+
+
+Content = TypeVar("Content", bound=Expiring)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +73,7 @@ class AdminCookies:
     """
 
     def __init__(self, secrets: Sequence[str]) -> None:
-        self._serializer = _serializer(secrets, "waitroom.admin-session.1")
+        self._serializer = signed_serializer(secrets, "waitroom.admin-session.1")
 
     def sign(self, session: AdminSession) -> str:
         """Returns the cookie's value."""
@@ -72,7 +81,7 @@ class AdminCookies:
 
     def read(self, value: str, now: float) -> AdminSession:
         """Returns the session in a cookie, at the Unix time ``now``. Raises `InvalidTokenError`."""
-        return _read(self._serializer, AdminSession, value, now)
+        return read_signed(self._serializer, AdminSession, value, now)
 
 
 class DeviceCookies:
@@ -83,7 +92,7 @@ class DeviceCookies:
     """
 
     def __init__(self, secrets: Sequence[str]) -> None:
-        self._serializer = _serializer(secrets, "waitroom.admin-device.1")
+        self._serializer = signed_serializer(secrets, "waitroom.admin-device.1")
 
     def sign(self, device: Device) -> str:
         """Returns the cookie's value."""
@@ -91,10 +100,11 @@ class DeviceCookies:
 
     def read(self, value: str, now: float) -> Device:
         """Returns the device in a cookie, at the Unix time ``now``. Raises `InvalidTokenError`."""
-        return _read(self._serializer, Device, value, now)
+        return read_signed(self._serializer, Device, value, now)
 
 
-def _serializer(secrets: Sequence[str], salt: str) -> URLSafeSerializer:
+def signed_serializer(secrets: Sequence[str], salt: str) -> URLSafeSerializer:
+    """Returns the serializer of one kind of value, named by ``salt``. The newest of the secrets, the first, signs."""
     return URLSafeSerializer(
         list(reversed(secrets)),
         salt=salt,
@@ -102,7 +112,8 @@ def _serializer(secrets: Sequence[str], salt: str) -> URLSafeSerializer:
     )
 
 
-def _read(serializer: URLSafeSerializer, kind: type[Content], value: str, now: float) -> Content:
+def read_signed(serializer: URLSafeSerializer, kind: type[Content], value: str, now: float) -> Content:
+    """Returns the content of a signed value, at the Unix time ``now``. Raises `InvalidTokenError`."""
     if len(value) > MAX_COOKIE_LENGTH or not _COOKIE.fullmatch(value):
         raise InvalidTokenError("malformed")
     try:

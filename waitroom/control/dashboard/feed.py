@@ -45,11 +45,18 @@ class Feed:
     Args:
         rooms: Returns all rooms in the API's format.
         clock: Unix time in seconds.
+        store_clock: The same by the store, whose clock the schedule follows; None for ``clock``.
     """
 
-    def __init__(self, rooms: Callable[[], Sequence[Room]], clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        rooms: Callable[[], Sequence[Room]],
+        clock: Callable[[], float] = time.time,
+        store_clock: Callable[[], float] | None = None,
+    ) -> None:
         self._rooms = rooms
         self._clock = clock
+        self._store_clock = store_clock or clock
         self._changed = asyncio.Event()
         self._frames = asyncio.Condition()
         self._frame = b""
@@ -101,7 +108,8 @@ class Feed:
 
     async def _publish(self) -> None:
         rooms = self._rooms()
-        texts = {"at": self._clock(), "rooms": {room["name"]: room_texts(room) for room in rooms}}
+        shown = {room["name"]: room_texts(room) for room in rooms}
+        texts = {"at": self._clock(), "clock": self._store_clock(), "rooms": shown}
         async with self._frames:
             self._frame = _event("rooms", {"rooms": rooms}) + _event("shown", texts)
             self._number += 1

@@ -107,9 +107,13 @@ class Pages:
         )
         self._environment.globals.update(asset=self.assets.url, version=__version__, actor=None)
 
+    def render(self, template: str, values: Mapping[str, object]) -> str:
+        """Renders a template."""
+        return self._environment.get_template(template).render(values)
+
     def response(self, template: str, values: Mapping[str, object], *, status: int = 200) -> web.Response:
         """Renders a page with the shared headers. ``values`` are the template's variables, ``title`` at least."""
-        body = self._environment.get_template(template).render(values)
+        body = self.render(template, values)
         return web.Response(text=body, status=status, content_type="text/html", headers=PAGE_HEADERS)
 
 

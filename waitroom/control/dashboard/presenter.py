@@ -9,15 +9,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from waitroom.control.dashboard.event_presenter import current_event_texts
+from waitroom.control.dashboard.formatting import (
+    NOTHING,
+    count,
+    latency,
+    percent,
+    rate,
+    share,
+    time_of_day,
+    visitors,
+)
 from waitroom.control.monitoring.thresholds import NOTICE
 from waitroom.metrics.upstream_window import STATS_SECONDS
 from waitroom.queue.fields import OPERATOR_NUMBERS
 from waitroom.wait_range import short_wait
 
-NOTHING = "–"  # noqa: RUF001 - a dash, as it should be
-
 _STATES = {
     "open": ("Open", "good"),
+    "prequeue": ("Prequeue", "notice"),
     "paused": ("Paused", "notice"),
     "draining": ("Draining", "notice"),
     "closed": ("Closed", "quiet"),
@@ -60,6 +70,7 @@ def room_texts(room: Mapping[str, Any]) -> dict[str, Any]:
             "says": "No figures yet: the store has not responded.",
             "needs": _alerts(room),
             "hints": [],
+            **current_event_texts(room),
         }
     key = "draining" if room.get("draining") else room["state"]
     state, tone = _STATES[key]
@@ -104,9 +115,18 @@ def room_texts(room: Mapping[str, Any]) -> dict[str, Any]:
         "change_at": change["at"] if change else "",
         "change_clock": time_of_day(change["at"]) if change else "",
         "undoable": room.get("undo") is not None,
-        "actions": _ACTIONS[key],
+        "actions": _ACTIONS[_own_state(room)],
         "asks": confirmations(room),
+        **current_event_texts(room),
     }
+
+
+def _own_state(room: Mapping[str, Any]) -> str:
+    """Returns the state that operators change; the current event may close the room or open its prequeue instead."""
+    if room.get("draining"):
+        return "draining"
+    own: str = room.get("own_state", room["state"])
+    return "open" if own == "prequeue" else own
 
 
 def summary(room: Mapping[str, Any]) -> str:
@@ -116,6 +136,10 @@ def summary(room: Mapping[str, Any]) -> str:
         return f"No admissions. {visitors(room['active'])} in the shop may finish; {waiting}."
     if room["state"] == "paused":
         return f"No admissions; everyone keeps their place. {waiting.capitalize()}."
+    if room["state"] == "prequeue":
+        return f"Visitors join the prequeue; nobody is admitted before the start. {waiting.capitalize()}."
+    if room["state"] == "closed" and room.get("own_state", "closed") != "closed":
+        return "Closed by the schedule: visitors are told when it opens."
     if room["state"] == "closed":
         reason = ": the room's method is reject" if room.get("method") == "reject" else ""
         return f"Visitors are told that it is closed{reason}. {visitors(room['active'])} in the shop may finish."
@@ -176,12 +200,18 @@ def _alerts(room: Mapping[str, Any]) -> list[str]:
     if workers and workers["alive"] < workers["wanted"]:
         found.append(f"Only {workers['alive']} of {workers['wanted']} workers are alive.")
     shop = room.get("shop") or {}
-    answers, failed = _answers(shop) or 0, shop.get("failures_per_minute") or 0
-    if NOTICE.reached(answers * STATS_SECONDS / 60, failed * STATS_SECONDS / 60):
+    if shop_is_failing(shop):
+        answers, failed = _answers(shop) or 0, shop["failures_per_minute"]
         found.append(f"The shop is failing: error rate {percent(failed, answers)} over the last ten seconds.")
     if room.get("active", 0) + room.get("called", 0) > room.get("max_active", 0):
         found.append("Active sessions exceed max active. Nobody is removed; the number falls as visitors leave.")
     return found
+
+
+def shop_is_failing(shop: Mapping[str, Any]) -> bool:
+    """Whether the shop fails so often that operators must know."""
+    answers, failed = _answers(shop) or 0, shop.get("failures_per_minute") or 0
+    return NOTICE.reached(answers * STATS_SECONDS / 60, failed * STATS_SECONDS / 60)
 
 
 def _recovery(recovery: Mapping[str, Any]) -> str:
@@ -208,36 +238,6 @@ def _waiting(number: int) -> str:
     return f"{visitors(number)} waiting" if number else "no visitors waiting"
 
 
-def visitors(number: int) -> str:
-    """``1 visitor``, ``1,200 visitors``."""
-    return "1 visitor" if number == 1 else f"{count(number)} visitors"
-
-
-def count(number: float) -> str:
-    """Formats a whole number with thousands separators."""
-    return f"{round(number):,}"
-
-
-def rate(number: float | None) -> str:
-    """Formats a rate per minute: a whole number from ten on, otherwise with one decimal if it has one."""
-    if number is None:
-        return NOTHING
-    return count(number) if number >= 10 or number == round(number) else f"{number:.1f}"
-
-
-def share(part: float, whole: float) -> int:
-    """Returns the percentage for a bar, 0 to 100."""
-    return max(0, min(100, round(100 * part / whole))) if whole > 0 else 0
-
-
-def percent(part: float, whole: float) -> str:
-    """Formats a percentage: one decimal below ten, and never 0 for more than nothing."""
-    if not part or not whole:
-        return "0 %"
-    value = 100 * part / whole
-    return "under 0.1 %" if value < 0.1 else f"{value:.1f} %" if value < 10 else f"{value:.0f} %"
-
-
 def failures(shop: Mapping[str, Any]) -> str:
     """Returns the share of answers that failed, and the number per minute."""
     answers, failed = _answers(shop), shop.get("failures_per_minute")
@@ -252,13 +252,6 @@ def _answers(shop: Mapping[str, Any]) -> float | None:
     return None if asked is None else asked - (shop.get("given_up_per_minute") or 0)
 
 
-def latency(seconds: float | None) -> str:
-    """Formats milliseconds below a second, seconds from there on."""
-    if seconds is None:
-        return NOTHING
-    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
-
-
 def stock_text(room: Mapping[str, Any]) -> str:
     """Formats the units left, such as ``1,200 of 5,000 (714 sold/min)``."""
     if room.get("remaining") is None:
@@ -271,7 +264,7 @@ def stock_text(room: Mapping[str, Any]) -> str:
 
 def wait_text(wait: Sequence[float] | None, room: Mapping[str, Any]) -> str:
     """Formats the wait of a visitor who joins now."""
-    if room["state"] in ("closed", "sold_out") or room.get("draining"):
+    if room["state"] in ("closed", "sold_out", "prequeue") or room.get("draining"):
         return NOTHING
     if room["state"] == "paused":
         return "paused"
@@ -297,8 +290,3 @@ def change_text(change: Mapping[str, Any]) -> str:
     for key, name in _FIELD_NAMES.items():
         text = text.replace(key, name)
     return text[:1].upper() + text[1:]
-
-
-def time_of_day(at: str) -> str:
-    """Formats the time of day of an RFC 3339 time in UTC, which a script converts to the operator's time zone."""
-    return f"{at[11:16]} UTC"

@@ -68,6 +68,10 @@ class StoreWatch:
         except StoreUnavailable:
             pass
 
+    def now(self) -> float:
+        """Returns the store's wall clock, which the schedule follows, Unix time in seconds; ours before it is known."""
+        return time.time() - (0.0 if self.reading is None else self.reading.ahead)
+
     def hints(self) -> list[str]:
         """The hints on the gateway as a whole."""
         return gateway_hints(self.reading, self.clock_differs, self.strangers)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from waitroom.control.monitoring.hints import hints
 from waitroom.control.monitoring.history import Sample, shop_json
@@ -104,6 +104,38 @@ def recovery_json(view: RoomView) -> dict[str, Any] | None:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Sold:
+    """The sales: in the current event, or since the room's first day if it has none.
+
+    Attributes:
+        number: The units sold, or sessions that the shop released.
+        by: How it is known: ``stock`` if the shop reports its stock, ``release`` otherwise.
+    """
+
+    number: int
+    by: Literal["stock", "release"]
+
+    @classmethod
+    def of(cls, view: RoomView) -> Sold:
+        """Returns what a view of a room says."""
+        totals = _totals_of_event(view)
+        if view.remaining is not None or totals.get("sold", 0):
+            return cls(max(0, totals.get("sold", 0) - totals.get("units_returned", 0)), "stock")
+        return cls(totals.get("left:released", 0), "release")
+
+
+def _totals_of_event(view: RoomView) -> Mapping[str, int]:
+    event = view.event
+    if event is None:
+        return view.totals
+    if event.started_ms is None:
+        return {}
+    if event.ended_ms is not None:
+        return event.totals
+    return {name: total - event.begin.get(name, 0) for name, total in view.totals.items()}
+
+
 class Rooms:
     """The state of all rooms.
 
@@ -152,6 +184,15 @@ class Rooms:
         """Whether the autopilot sets a room's rate now. Raises `KeyError`."""
         autopilot = self._autopilot(room)
         return autopilot is not None and bool(autopilot["on"])
+
+    def sold(self, room: str) -> Sold | None:
+        """Returns what was sold, None before the first view. Raises `KeyError`."""
+        view = self._admissions[room].view
+        return None if view is None else Sold.of(view)
+
+    def recent_wait(self, room: str, share: float) -> float | None:
+        """Returns the quantile of the waits of visitors admitted in the last minute, by this gateway's workers."""
+        return self._watch.wait_seconds(room, share)
 
     def described(self) -> list[dict[str, Any]]:
         """Returns all rooms in the API's format."""

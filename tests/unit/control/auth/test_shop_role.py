@@ -15,12 +15,15 @@ from aiohttp.test_utils import TestServer
 from support.admin_app import Diary, Gone, settings_in
 from waitroom.control.api.event_routes import EventApi
 from waitroom.control.api.routes import Api
+from waitroom.control.api.sale_links import SaleLinkApi
 from waitroom.control.app import make_app
 from waitroom.control.auth.accounts import AccountsFile, Actor, Role
 from waitroom.control.auth.login import Login
 from waitroom.control.auth.middleware import PUBLIC_PATHS, Access
 from waitroom.control.auth.passwords import PasswordChecker
+from waitroom.control.auth.sale_links import SALE_PATHS
 from waitroom.control.dashboard.feed import Feed
+from waitroom.control.dashboard.sale import SalePages
 from waitroom.control.monitoring.readiness import WorkerReports
 from waitroom.control.worker import add_endpoints
 from waitroom.shop_commands import ShopCommand
@@ -61,9 +64,9 @@ class Listener:
         access = Access(settings, Gone(), self.diary, "the local token")
         self.app = make_app(settings, [], access, WorkerReports())
         api = Api(rooms, nothing, self.commands, nothing, nothing, {})  # type: ignore[arg-type]
-        add_endpoints(
-            self.app, access, Login(access, self.passwords), api, EventApi(rooms, nothing, nothing), Feed(list), list
-        )
+        events = EventApi(rooms, nothing, nothing)
+        sale = (SaleLinkApi(rooms, nothing, nothing), SalePages(nothing, nothing))
+        add_endpoints(self.app, access, Login(access, self.passwords), api, events, Feed(list), list, sale)
         # What is added to a path of the shop's later isn't the shop's by that.
         self.app.router.add_get("/api/v1/rooms/{room}/stock", _answer)
         self.token = AccountsFile(folder).add_token("till", Role.SHOP, ["sale", "vip", "gone"])
@@ -104,7 +107,8 @@ async def test_a_shop_may_use_its_two_endpoints_and_no_others(listener: Listener
     assert {path for _, path in PERMITTED} < paths
     assert {"/", "/logout", "/api/v1/me", "/api/v1/events", "/api/v1/rooms/{room}"} < paths
     assert {"/healthz", "/readyz", "/metrics", "/login"} == PUBLIC_PATHS, "what is added is open to everybody"
-    for path in paths - PUBLIC_PATHS:
+    assert paths > SALE_PATHS, "open to whoever has a link: see test_sale_links.py"
+    for path in paths - PUBLIC_PATHS - SALE_PATHS:
         for method in METHODS:
             for room in ("sale", "other", "gone", "unknown"):
                 body = PERMITTED.get((method, path))
