@@ -9,10 +9,10 @@ from waitroom.control.dashboard.event_presenter import current_event_texts
 from waitroom.control.dashboard.formatting import NOTHING, count, latency
 from waitroom.control.dashboard.presenter import failures, room_texts, shop_is_failing
 from waitroom.control.rooms.presenter import Sold
-from waitroom.wait_range import short_wait
+from waitroom.wait_range import short_wait, wait_range
 
 WAIT_SHARE: Final = 0.9
-_SOLD_BY: Final = {"stock": "as the shop's stock says", "release": "orders that the shop reported"}
+_SOLD_BY: Final = {"stock": "units, as the shop reports", "release": "orders, as the shop reports"}
 
 
 def sale_texts(room: Mapping[str, Any], sold: Sold | None, wait_seconds: float | None, clock: float) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def sale_texts(room: Mapping[str, Any], sold: Sold | None, wait_seconds: float |
 
     Args:
         room: In the API's format; without ``state`` if the store was never reached.
-        sold: What was sold.
+        sold: The sales; None if they aren't known.
         wait_seconds: The wait that 90 % of the visitors admitted lately had at most; None if there were none.
         clock: The server's clock, Unix time in seconds.
     """
@@ -58,11 +58,16 @@ def _left(room: Mapping[str, Any]) -> str:
 
 def _wait(room: Mapping[str, Any], seconds: float | None) -> dict[str, str]:
     if seconds is not None:
-        return {"wait": short_wait(seconds, seconds), "wait_of": "90 % of those admitted in the last minute, at most"}
+        return {"wait": _at_most(seconds), "wait_of": "or less, for 90 % of those admitted in the last minute"}
     announced = (room.get("wait_seconds") or {}).get("newcomer")
     if announced is None or not room["waiting"]:
         return {"wait": NOTHING, "wait_of": "nobody was admitted in the last minute"}
     return {"wait": short_wait(*announced), "wait_of": "announced to newcomers; nobody was admitted in the last minute"}
+
+
+def _at_most(seconds: float) -> str:
+    found = wait_range(seconds, seconds)
+    return "1 min" if found is None else f"{found.high} {'h' if found.high_unit == 'hour' else 'min'}"
 
 
 def _health(room: Mapping[str, Any]) -> dict[str, str]:

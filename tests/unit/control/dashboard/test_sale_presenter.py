@@ -22,12 +22,19 @@ def test_the_figures_of_a_sale():
     now = texts(wait=700.0, event=EVENT, remaining=3120)
     assert (now["event"], now["event_phase"], now["step"]) == ("Redmi 1s", "Running", "Ends")
     assert (now["sold"], now["left"], now["waiting"], now["admitted"]) == ("1,880", "3,120", "1,200", "58")
-    assert (now["wait"], now["wait_of"]) == ("11 to 12 min", "90 % of those admitted in the last minute, at most")
+    assert (now["wait"], now["wait_of"]) == ("12 min", "or less, for 90 % of those admitted in the last minute")
     assert (now["health"], now["health_tone"], now["health_note"]) == (
         *("Healthy", "good"),
         "p95 1.4 s, errors 0.2 % (2/min)",
     )
     assert now["clock"] == 1000.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "wait"), [(0.4, "1 min"), (59, "1 min"), (61, "2 min"), (1300, "25 min"), (9000, "3 h")]
+)
+def test_the_p90_is_rounded_up(seconds, wait):
+    assert texts(wait=seconds)["wait"] == wait
 
 
 def test_without_admissions_the_announced_wait_is_shown_and_named():
@@ -55,8 +62,8 @@ def test_before_the_start_the_units_of_the_event_are_left(phase, remaining, left
 
 
 def test_what_was_sold_says_how_it_is_known():
-    assert texts()["sold_by"] == "as the shop's stock says"
-    assert texts(sold=Sold(7, "release"))["sold_by"] == "orders that the shop reported"
+    assert texts()["sold_by"] == "units, as the shop reports"
+    assert texts(sold=Sold(7, "release"))["sold_by"] == "orders, as the shop reports"
     assert (texts(sold=None)["sold"], texts(sold=None)["sold_by"]) == (NOTHING, "")
 
 
