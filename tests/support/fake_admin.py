@@ -14,6 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
+from support.room_views import EVENT
 from waitroom.control.auth.accounts import Actor, Role
 from waitroom.control.auth.middleware import ACTOR
 from waitroom.control.dashboard.feed import Feed, add_feed
@@ -21,6 +22,7 @@ from waitroom.control.dashboard.pages import add_dashboard
 
 NOW = 1_790_000_000.0
 HISTORY_SECONDS = 6 * 3600
+EVENT_CLOCK = datetime(2026, 12, 12, 5, 0, 0, tzinfo=UTC).timestamp()
 
 
 def room(name: str = "tickets", **values: Any) -> dict[str, Any]:
@@ -76,6 +78,44 @@ def decision(minutes_ago: int, rate: float = 610.0, move: str = "raise") -> dict
     return {"at": at, "move": move, "rate_per_minute": rate, "summary": summary}
 
 
+def schedule() -> dict[str, Any]:
+    """An event that is over, one that runs, and one in three weeks."""
+    later = {"started_at": None, "prequeue_opened_at": None, "phase": "scheduled"}
+    return {
+        "version": 7,
+        "events": [
+            {**EVENT, "name": "early", "title": "Early birds", "phase": "ended", "ended_at": "2026-12-05T06:00:00Z"},
+            EVENT,
+            {
+                **EVENT,
+                **later,
+                "name": "redmi-2",
+                "title": "",
+                "prequeue_start": None,
+                "start": "2027-01-02T04:00:00Z",
+                "end": None,
+                "before": "open",
+                "units": None,
+                "limits": {"rate_per_minute": "auto"},
+            },
+        ],
+        "timeline": [
+            _segment(None, "2026-12-12T06:00:00Z", "redmi-1s", "running", "open"),
+            _segment("2026-12-12T06:00:00Z", "2027-01-02T04:00:00Z", "redmi-2", "scheduled", "open"),
+            _segment("2027-01-02T04:00:00Z", None, "redmi-2", "running", "open"),
+        ],
+    }
+
+
+def _segment(since: str | None, until: str | None, event: str, phase: str, state: str) -> dict[str, Any]:
+    return {"from": since, "to": until, "event": event, "phase": phase, "state": state, "limits": {}}
+
+
+async def no_events(_room: str) -> dict[str, Any]:
+    """The events of a room without any."""
+    return {"version": 7, "events": [], "timeline": []}
+
+
 async def anybody(_request: web.Request) -> bool:
     """All who were let in may stay."""
     return True
@@ -90,17 +130,21 @@ class FakeAdmin:
         role: Of whoever asks.
         calls: Changes that were asked for: method, path, body, version.
         decisions: Of the first room's autopilot, newest first.
+        events: Of the first room, as the API describes them.
+        links: Links to its sale page that were made and not revoked.
     """
 
     rooms: list[dict[str, Any]] = field(default_factory=lambda: [room()])
     role: Role = Role.OPERATOR
     calls: list[tuple[str, str, dict[str, Any], str | None]] = field(default_factory=list)
     decisions: list[dict[str, Any]] = field(default_factory=lambda: [decision(minutes) for minutes in range(30)])
+    events: dict[str, Any] = field(default_factory=schedule)
+    links: list[str] = field(default_factory=list)
     feed: Feed = field(init=False)
     address: str = ""
 
     def __post_init__(self) -> None:
-        self.feed = Feed(lambda: self.rooms, lambda: NOW)
+        self.feed = Feed(lambda: self.rooms, lambda: NOW, lambda: EVENT_CLOCK)
 
     def change(self, who: str = "grace", what: str = "max_active 2000 → 1500", **values: Any) -> None:
         """Somebody changes the first room."""
@@ -116,11 +160,15 @@ class FakeAdmin:
             return await handler(request)
 
         app = web.Application(middlewares=[somebody])
-        add_dashboard(app, lambda: self.rooms)
+        add_dashboard(app, lambda: self.rooms, self._events_of)
         add_feed(app, self.feed, anybody)
         app.router.add_get("/api/v1/rooms", self._rooms)
         app.router.add_get("/api/v1/audit", self._audit)
         app.router.add_patch("/api/v1/rooms/{room}", self._patch)
+        app.router.add_put("/api/v1/rooms/{room}/events/{event}", self._change_event)
+        app.router.add_post("/api/v1/rooms/{room}/events/{event}/{action}", self._change_event)
+        app.router.add_post("/api/v1/rooms/{room}/sale-links", self._share)
+        app.router.add_delete("/api/v1/rooms/{room}/sale-links", self._revoke)
         app.router.add_post("/api/v1/rooms/{room}/{action}", self._post)
         app.router.add_get("/api/v1/rooms/{room}/history", self._history)
         app.router.add_get("/api/v1/rooms/{room}/decisions", self._decisions)
@@ -162,6 +210,40 @@ class FakeAdmin:
         what = ", ".join(f"{key} {self.rooms[0][key]} → {value}" for key, value in body.items())
         self.change("mia", f"{what} ({note})" if note else what, **body)
         return _json(self.rooms[0])
+
+    async def _events_of(self, _room: str) -> dict[str, Any]:
+        return self.events
+
+    async def _change_event(self, request: web.Request) -> web.Response:
+        body, version = await request.json(), request.headers.get("If-Match")
+        name, action = request.match_info["event"], request.match_info.get("action", "set")
+        dry = request.query.get("dry_run") == "true"
+        if not dry:
+            self.calls.append((request.method, request.path, dict(body), version))
+        if version != f'"{self.rooms[0]["version"]}"':
+            return _json({"title": "Stale", "status": 412, "detail": "Stale.", "room": self.rooms[0]}, status=412)
+        if dry:
+            told = f"{action} {name}: {', '.join(sorted(body))}."
+            return _json({"effect": {**_effect(self.rooms[0], {}), "summary": told, "warnings": ["A warning."]}})
+        body.pop("note", "")
+        events = self.events["events"]
+        found = next((one for one in events if one["name"] == name), None)
+        if found is None:
+            found = {**EVENT, "name": name, "title": "", "phase": "scheduled", "started_at": None, "limits": {}}
+            events.append(found)
+        limits = {key: value for key, value in body.items() if key not in EVENT}
+        found |= {key: value for key, value in body.items() if key in EVENT} | {"limits": {**found["limits"], **limits}}
+        self.change("mia", f"event {name}", events_version=len(self.calls))
+        return _json(found, 201 if request.method == "PUT" else 200)
+
+    async def _share(self, request: web.Request) -> web.Response:
+        hours = (await request.json())["hours"]
+        self.links.append(f"/sale/tickets/a-token-of-{hours}-hours")
+        return _json({"path": self.links[-1], "expires_at": "2026-12-19T05:00:00Z"}, 201)
+
+    async def _revoke(self, _request: web.Request) -> web.Response:
+        self.links.clear()
+        return web.Response(status=204)
 
     async def _post(self, request: web.Request) -> web.Response:
         body, version = await request.json(), request.headers.get("If-Match")

@@ -31,7 +31,7 @@ from waitroom.control.auth.sale_links import SaleLinks
 from waitroom.control.autopilot.runner import Controllers, RoomController, refresh_window
 from waitroom.control.autopilot.state import DecisionLog, new_owner_id
 from waitroom.control.dashboard.feed import Feed, Room, add_feed
-from waitroom.control.dashboard.pages import add_dashboard
+from waitroom.control.dashboard.pages import Events, add_dashboard
 from waitroom.control.dashboard.sale import SalePages
 from waitroom.control.dashboard.sale_presenter import WAIT_SHARE, sale_texts
 from waitroom.control.listener import AdminListener
@@ -118,8 +118,10 @@ async def serve(child: Child) -> None:
     api = Api(rooms, operations, shop_api, history, audit, decision_logs)
     event_api = EventApi(rooms, event_operations, audit)
     links = SaleLinks(redis, settings.secrets)
-    sale = (SaleLinkApi(stores, links, audit), SalePages(partial(_sale_figures, rooms, store_watch.now), links.check))
-    add_endpoints(app, access, Login(access, passwords), api, event_api, feed, rooms.described, sale)
+    sale = (SaleLinkApi(rooms, links, audit), SalePages(partial(_sale_figures, rooms, store_watch.now), links.check))
+    add_endpoints(
+        app, access, Login(access, passwords), api, event_api, feed, rooms.described, event_operations.described, sale
+    )
     listener = AdminListener(app, TrustedProxies(settings.trusted_proxies), shutdown_seconds=SHUTDOWN_SECONDS)
     try:
         await listener.start(child.listener)
@@ -166,6 +168,7 @@ def add_endpoints(
     event_api: EventApi,
     feed: Feed,
     described: Callable[[], Sequence[Room]],
+    events: Events,
     sale: tuple[SaleLinkApi, SalePages],
 ) -> None:
     """Adds everything that the admin listener serves besides what `make_app` adds."""
@@ -175,7 +178,7 @@ def add_endpoints(
     for routes in sale:
         routes.add_to(app)
     add_feed(app, feed, access.still_allowed)
-    add_dashboard(app, described)
+    add_dashboard(app, described, events)
 
 
 def _sale_figures(rooms: Rooms, clock: Callable[[], float], room: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ const $ = (id) => document.getElementById(id);
 let changing = 0;
 let answeredAt = 0;
 
-async function change(...request) {
+export async function change(...request) {
   changing += 1;
   try {
     return await call(...request);
@@ -31,7 +31,7 @@ async function change(...request) {
 }
 
 // Sends a request to the API. Returns the status, and the response or a message.
-async function call(method, where, body, version) {
+export async function call(method, where, body, version) {
   const headers = { "Content-Type": "application/json" };
   if (version !== undefined) headers["If-Match"] = `"${version}"`;
   let answer;
@@ -48,10 +48,10 @@ async function call(method, where, body, version) {
   return { status: answer.status, data, problem: message || `Refused (${answer.status}); nothing was changed.` };
 }
 
-function withNote(body, note) { return note ? { ...body, note } : body; }
+export function withNote(body, note) { return note ? { ...body, note } : body; }
 
 // Shows what somebody else changed, until the operator has reviewed it.
-function stale(box, now, onReview) {
+export function stale(box, now, onReview) {
   const change = now.last_change;
   const what = change ? `${change.who}: ${change.what}.` : "Something has changed.";
   const button = element("button", "Review", { type: "button" });
@@ -62,9 +62,16 @@ function stale(box, now, onReview) {
   box.hidden = false;
 }
 
-function newest(answered) {
+export function newest(answered) {
   // The response to a change may arrive before or after the feed's frame.
   if (answered && answered.version >= (room.version ?? 0)) room = answered;
+}
+
+export function version() { return room.version; }
+
+// A preview as the API sends it, in paragraphs.
+export function effectOf({ summary, warnings }) {
+  return [element("p", summary), ...warnings.map((each) => element("p", each, { className: "warning" }))];
 }
 
 // The room's numbers, such as the rate.
@@ -149,7 +156,7 @@ async function preview() {
   if (mine !== previews) return;
   if (answer.status === 412) { refused(answer.data.room); return; }
   if (answer.status !== 200) { effect.replaceChildren(element("p", answer.problem, { className: "warning" })); return; }
-  const { summary, warnings, now, after } = answer.data.effect;
+  const { now, after } = answer.data.effect;
   const list = element("dl");
   for (const [key, label] of [["newcomer", "Newcomer"], ["middle", "Mid-queue"]]) {
     const row = element("div");
@@ -158,7 +165,7 @@ async function preview() {
     row.append(element("dt", label), cell);
     list.append(row);
   }
-  effect.replaceChildren(element("p", summary), ...warnings.map((each) => element("p", each, { className: "warning" })), list);
+  effect.replaceChildren(...effectOf(answer.data.effect), list);
   apply.disabled = false;
 }
 
@@ -217,13 +224,14 @@ const ACTIONS = {
 };
 let question = null;
 
-function openDialog(options, opener) {
+// The question's effect is its text or, with a path in `where`, the preview of the request to that path.
+export function openDialog(options, opener) {
   question = { ...options, version: room.version, opener };
   $("ask-title").textContent = options.title;
   $("ask-text").textContent = options.text;
   yes.textContent = options.button;
   yes.className = options.danger ? "main danger" : "main";
-  yes.disabled = false;
+  yes.disabled = Boolean(options.where);
   $("ask-message-row").hidden = !options.message;
   $("ask-message").value = room.message;
   $("ask-note").value = "";
@@ -231,6 +239,19 @@ function openDialog(options, opener) {
   $("ask-problem").hidden = true;
   dialog.showModal();
   $("ask-no").focus();
+  if (options.where) askPreview();
+}
+
+async function askPreview() {
+  const mine = question;
+  const answer = await call("POST", `${mine.where}?dry_run=true`, {}, mine.version);
+  if (mine !== question) return;
+  if (answer.status === 412) { askStale(answer.data.room); return; }
+  $("ask-problem").textContent = answer.problem ?? "";
+  $("ask-problem").hidden = !answer.problem;
+  if (answer.problem) return;
+  $("ask-text").replaceChildren(...effectOf(answer.data.effect));
+  yes.disabled = false;
 }
 
 function askStale(now) {
@@ -239,7 +260,8 @@ function askStale(now) {
   stale($("ask-stale"), room, () => {
     question.version = room.version;
     if (question.action) $("ask-text").textContent = texts.asks[question.action];
-    yes.disabled = false;
+    if (question.where) askPreview();
+    else yes.disabled = false;
     $("ask-no").focus();
   });
 }
@@ -250,8 +272,8 @@ $("ask-no").addEventListener("click", () => dialog.close());
 dialog.addEventListener("close", () => {
   const { opener } = question;
   question = null;
-  // The action may have hidden the button.
-  if (opener.hidden) $("name").focus();
+  // The action may have hidden or removed the button.
+  if (opener.hidden || !opener.isConnected) $("name").focus();
   else opener.focus();
 });
 dialog.querySelector("form").addEventListener("submit", async (event) => {
@@ -263,8 +285,9 @@ dialog.querySelector("form").addEventListener("submit", async (event) => {
   const body = mine.message && $("ask-message").value !== room.message
     ? { ...mine.body, message: $("ask-message").value } : mine.body;
   const answer = mine.undo ? await change("POST", "/undo", withNote({}, note), mine.version)
-    : mine.session ? await change("POST", "/end-session", withNote({ session: mine.session }, note))
-      : await change("PATCH", "", withNote(body, note), mine.version);
+    : mine.where ? await change("POST", mine.where, withNote({}, note), mine.version)
+      : mine.session ? await change("POST", "/end-session", withNote({ session: mine.session }, note))
+        : await change("PATCH", "", withNote(body, note), mine.version);
   if (mine !== question) return;
   if (answer.status === 412) { askStale(answer.data.room); return; }
   if (answer.problem) {

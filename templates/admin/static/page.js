@@ -14,7 +14,7 @@ let receivedAt = Date.now();
 let received = false;
 let hideToast;
 
-// Calls back with each room in the API's format, its texts, and the server's clock in seconds.
+// Calls back with each room in the API's format, its texts, the server's clock in seconds, and the store's.
 export function listen(name, callback) { callbacks.push([name, callback]); }
 
 // Returns a function that loads a path of the API and shows the result, null on failure; the last one started wins.
@@ -93,7 +93,7 @@ function localTime(time, at) {
   put(time, `at ${moment.toLocaleString(undefined, style)}`);
 }
 
-function show({ at, rooms: roomTexts }) {
+function show({ at, clock, rooms: roomTexts }) {
   receivedAt = Date.now();
   for (const room of rooms) {
     const texts = roomTexts[room.name];
@@ -106,7 +106,7 @@ function show({ at, rooms: roomTexts }) {
       if (changed && box.matches("#page, .room")) toast(`${texts.change_who}: ${texts.change}`);
       if (box.id === "page") document.title = `${texts.waiting} waiting · ${room.name} · Waitroom`;
     }
-    for (const [name, callback] of callbacks) if (name === room.name) callback(room, texts, at);
+    for (const [name, callback] of callbacks) if (name === room.name) callback(room, texts, at, clock);
   }
   received = true;
   link();

@@ -174,7 +174,7 @@ class _EventBody(_NotedBody):
     method: Literal["fifo", "random"] | None = Field(None, description="fifo or random")
     before: Literal["closed", "open"] | None = Field(None, description="closed or open")
     after: Literal["open", "closed", "sold_out"] | None = Field(None, description="open, closed or sold_out")
-    units: Annotated[int | None, BeforeValidator(_integer)] = Field(None, description="an integer number of units")
+    units: Annotated[int | None, BeforeValidator(as_integer)] = Field(None, description="an integer number of units")
 
     nullable: ClassVar[frozenset[str]] = frozenset(EVENT_FIELDS) - {"start"}
 
@@ -193,7 +193,7 @@ def _limit(field: RoomField) -> Any:
     if field is RATE:
         rate = Annotated[float | Literal["auto"] | None, BeforeValidator(_rate)]
         return rate, Field(None, description=f"a number of {unit}, or auto")
-    whole = Annotated[int | None, BeforeValidator(_integer)]
+    whole = Annotated[int | None, BeforeValidator(as_integer)]
     return whole, Field(None, description=f"an integer number of {unit}")
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from waitroom.control.dashboard.formatting import count, duration, rate
-from waitroom.queue.fields import LIMITS, RATE
+from waitroom.control.rooms.event_presenter import EVENT_LIMITS
+from waitroom.queue.fields import RATE
 
 Event = Mapping[str, Any]
 
@@ -19,7 +20,7 @@ _PHASES: Final = {
 }
 _STATES: Final = {"open": "open", "closed": "closed", "sold_out": "sold out", "prequeue": "prequeue"}
 _ORDERS: Final = {"fifo": "first come, first served", "random": "random order"}
-# Limits that a form offers for an event, with their labels and units.
+# Labels of the limits that an event may set.
 _LABELS: Final = {
     "rate_per_minute": "Rate",
     "max_active": "Max active",
@@ -29,8 +30,8 @@ _LABELS: Final = {
     "claim_after_told_seconds": "Time to claim once notified",
     "away_after_seconds": "Away after",
     "keep_place_seconds": "Place kept for",
+    "recovery_seconds": "Recovery",
 }
-_NUMBERS: Final = tuple(field for field in LIMITS if field.name in _LABELS)
 
 
 class Step(NamedTuple):
@@ -50,7 +51,7 @@ def event_numbers() -> list[dict[str, Any]]:
             "most": field.setting.most,
             "text": field is RATE,
         }
-        for field in _NUMBERS
+        for field in EVENT_LIMITS
     ]
 
 
@@ -91,22 +92,23 @@ def current_event_texts(room: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def timeline_rows(schedule: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the rows of the timeline, by time: events, and the gaps before, between and after them.
+def timeline_rows(schedule: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Returns the rows of the timeline: planned events with the gaps around them by time, and past ones, newest first.
 
     Args:
         schedule: The events of a room in the API's format.
     """
-    return list(_rows(schedule["events"], schedule["timeline"]))
+    events: Sequence[Event] = schedule["events"]
+    past = [_event_row(event) for event in reversed(events) if event["phase"] == "ended"]
+    return list(_planned_rows(events, schedule["timeline"])), past
 
 
-def _rows(events: Sequence[Event], segments: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    planned = [event for event in events if event["phase"] != "ended"]
-    yield from (_event_row(event) for event in events if event["phase"] == "ended")
-    for event in planned:
-        yield from _gaps(segments, event["name"], "scheduled")
-        yield _event_row(event)
-        yield from _gaps(segments, event["name"], "ended")
+def _planned_rows(events: Iterable[Event], segments: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    for event in events:
+        if event["phase"] != "ended":
+            yield from _gaps(segments, event["name"], "scheduled")
+            yield _event_row(event)
+            yield from _gaps(segments, event["name"], "ended")
 
 
 def _gaps(segments: Iterable[Mapping[str, Any]], event: str, phase: str) -> Iterator[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from waitroom import __version__
 from waitroom.control.auth.middleware import ACTOR
+from waitroom.control.auth.sale_links import DEFAULT_HOURS
+from waitroom.control.dashboard.event_presenter import event_numbers, timeline_rows
 from waitroom.control.dashboard.presenter import room_texts
 from waitroom.control.rooms.changes import LONGEST_TEXT
+from waitroom.errors import StoreUnavailable
 from waitroom.queue.fields import OPERATOR_NUMBERS, WHOLE
 from waitroom.resources import resource_path
 
@@ -49,6 +52,8 @@ _NUMBERS = [
 ]
 
 Room = Mapping[str, Any]
+Events = Callable[[str], Awaitable[Mapping[str, Any]]]
+"""Returns the events of a room in the API's format. Raises `StoreUnavailable`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,19 +124,23 @@ class Pages:
 
 PAGES: web.AppKey[Pages] = web.AppKey("pages", Pages)
 _ROOMS: web.AppKey[Callable[[], Sequence[Room]]] = web.AppKey("rooms", object)  # type: ignore[arg-type]
+_EVENTS: web.AppKey[Events] = web.AppKey("events", object)  # type: ignore[arg-type]
 
 
-def add_dashboard(app: web.Application, rooms: Callable[[], Sequence[Room]]) -> None:
+def add_dashboard(app: web.Application, rooms: Callable[[], Sequence[Room]], events: Events) -> None:
     """Serves the dashboard.
 
     Args:
         app: The admin listener's application; ``request[ACTOR]`` is set on every request that it admits.
         rooms: Returns all rooms in the API's format.
+        events: Returns the events of a room.
     """
     app[PAGES] = Pages(resource_path("templates") / "admin")
     app[_ROOMS] = rooms
+    app[_EVENTS] = events
     app.router.add_get("/", _overview)
     app.router.add_get("/rooms/{room}", _room)
+    app.router.add_get("/rooms/{room}/timeline", _timeline)
     app.router.add_get("/static/{version}/{name:.+}", _static)
 
 
@@ -152,11 +161,32 @@ async def _room(request: web.Request) -> web.StreamResponse:
         **_common(request, rooms, name),
         "room": room,
         "now": room_texts(room),
+        **await _events_of(request, name),
         "may_operate": _may_operate(request),
         "numbers": _NUMBERS,
+        "event_numbers": event_numbers(),
+        "link_hours": DEFAULT_HOURS,
         "max_text_length": LONGEST_TEXT,
     }
     return request.app[PAGES].response("room.html", values)
+
+
+async def _timeline(request: web.Request) -> web.StreamResponse:
+    """Serves the part of a room's page that shows its events, for the script that keeps it current."""
+    name = request.match_info["room"]
+    if all(room["name"] != name for room in request.app[_ROOMS]()):
+        raise web.HTTPNotFound
+    values = {"room": {"name": name}, **await _events_of(request, name), "may_operate": _may_operate(request)}
+    return request.app[PAGES].response("timeline.html", values)
+
+
+async def _events_of(request: web.Request, room: str) -> dict[str, object]:
+    try:
+        schedule = await request.app[_EVENTS](room)
+    except StoreUnavailable:
+        return {"planned": [], "past": [], "events_known": False}
+    planned, past = timeline_rows(schedule)
+    return {"planned": planned, "past": past, "events_known": True}
 
 
 def _common(request: web.Request, rooms: Sequence[Room], title: str) -> dict[str, object]:

@@ -212,6 +212,7 @@ class Rooms:
         return described | {
             "version": view.version,
             "state": str(view.state),
+            "own_state": str(view.own_state),
             "draining": view.draining,
             "method": view.method,
             "waiting": view.waiting,

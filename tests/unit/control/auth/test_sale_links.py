@@ -199,7 +199,7 @@ class World:
         Api(rooms, nothing, nothing, nothing, nothing, {}).add_to(self.admin.app)
         SaleLinkApi(rooms, links, self.audit).add_to(self.admin.app)
         SalePages(self.figures, links.check, clock).add_to(self.admin.app)
-        add_dashboard(self.admin.app, lambda: [OPEN])
+        add_dashboard(self.admin.app, lambda: [OPEN], nothing)
 
     def figures(self, room: str) -> dict[str, Any]:
         self.rendered += 1
@@ -317,7 +317,10 @@ async def test_operators_make_and_revoke_links_and_viewers_do_not(world: World, 
     assert (await world.admin.post("/api/v1/rooms/nowhere/sale-links", LOCAL, json={})).status == 404
     assert (await world.admin.ask("POST", "/api/v1/rooms/shop/sale-links", LOCAL)).status == 201
     await world.admin.ask("DELETE", "/api/v1/rooms/shop/sale-links", LOCAL)
-    entries = world.audit.entries
+    assert [new["because"] for _, _, new in world.audit.entries if "because" in new] == [
+        "hours: Must be an integer from 1 to 2,160."
+    ] * 5
+    entries = [entry for entry in world.audit.entries if "because" not in entry[2]]
     assert [(who, action, new["sale_link"]) for who, action, new in entries] == [
         ("local", "sale_link shop", "created"),
         ("local", "sale_link shop", "all revoked"),

@@ -66,7 +66,7 @@ class Listener:
         api = Api(rooms, nothing, self.commands, nothing, nothing, {})  # type: ignore[arg-type]
         events = EventApi(rooms, nothing, nothing)
         sale = (SaleLinkApi(rooms, nothing, nothing), SalePages(nothing, nothing))
-        add_endpoints(self.app, access, Login(access, self.passwords), api, events, Feed(list), list, sale)
+        add_endpoints(self.app, access, Login(access, self.passwords), api, events, Feed(list), list, nothing, sale)
         # What is added to a path of the shop's later isn't the shop's by that.
         self.app.router.add_get("/api/v1/rooms/{room}/stock", _answer)
         self.token = AccountsFile(folder).add_token("till", Role.SHOP, ["sale", "vip", "gone"])

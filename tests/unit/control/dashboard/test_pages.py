@@ -18,6 +18,7 @@ from waitroom.control.auth.middleware import ACTOR
 from waitroom.control.dashboard.pages import Assets, add_dashboard
 from waitroom.control.rooms.changes import InvalidChangeError
 from waitroom.control.rooms.operations import Change, check
+from waitroom.errors import StoreUnavailable
 
 SHOP = {**OPEN, "upstream": "http://127.0.0.1:3000", "last_change": CHANGE}
 NEVER_SEEN = {"name": "vinyl", "upstream": "http://127.0.0.1:3001", "store_up": False}
@@ -34,6 +35,12 @@ class Listener:
     def __init__(self) -> None:
         self.rooms: list[dict[str, Any]] = [SHOP, NEVER_SEEN]
         self.actor: Actor | None = Actor("mia", Role.OPERATOR, "127.0.0.1", "dashboard")
+        self.events: dict[str, Any] | None = {"version": 3, "events": [], "timeline": []}
+
+    async def events_of(self, _room: str) -> dict[str, Any]:
+        if self.events is None:
+            raise StoreUnavailable("gone")
+        return self.events
 
 
 @pytest.fixture
@@ -50,7 +57,7 @@ async def client(listener: Listener) -> AsyncIterator[TestClient[Any, Any]]:
         return await handler(request)
 
     app = web.Application(middlewares=[somebody])
-    add_dashboard(app, lambda: listener.rooms)
+    add_dashboard(app, lambda: listener.rooms, listener.events_of)
     async with TestClient(TestServer(app)) as client:
         yield client
 
