@@ -138,7 +138,7 @@ class FakeAdmin:
     role: Role = Role.OPERATOR
     calls: list[tuple[str, str, dict[str, Any], str | None]] = field(default_factory=list)
     decisions: list[dict[str, Any]] = field(default_factory=lambda: [decision(minutes) for minutes in range(30)])
-    events: dict[str, Any] = field(default_factory=schedule)
+    events: dict[str, Any] = field(default_factory=lambda: {"version": 7, "events": [], "timeline": []})
     links: list[str] = field(default_factory=list)
     feed: Feed = field(init=False)
     address: str = ""

@@ -232,6 +232,7 @@ export function openDialog(options, opener) {
   yes.textContent = options.button;
   yes.className = options.danger ? "main danger" : "main";
   yes.disabled = Boolean(options.where);
+  $("ask-no").textContent = options.keep ?? "Cancel";
   $("ask-message-row").hidden = !options.message;
   $("ask-message").value = room.message;
   $("ask-note").value = "";

@@ -20,7 +20,7 @@ const FIXED = { prequeue: ["prequeue_start", "method"], running: ["prequeue_star
 const ASKS = {
   start: { button: "Start now", title: (title) => `Start ${title} now?` },
   end: { button: "End now", danger: true, title: (title) => `End ${title} now?` },
-  cancel: { button: "Cancel the event", danger: true, title: (title) => `Cancel ${title}?` },
+  cancel: { button: "Cancel the event", keep: "Keep it", danger: true, title: (title) => `Cancel ${title}?` },
 };
 const TITLES = { add: () => "Add an event", edit: (title) => `Edit ${title}`, extend: (title) => `Extend ${title}` };
 
@@ -78,7 +78,7 @@ function fill() {
   for (const key of Object.keys(CHOICES)) fields[key].value = event[key];
   fields.units.value = event.units ?? "";
   for (const input of limits) input.value = event.limits[input.name] ?? "";
-  if (mode === "extend") fields.end.value = toLocal(Math.max(Date.parse(event.end ?? 0), Date.now()) + EXTEND_MS);
+  if (mode === "extend") fields.end.value = toLocal((event.end ? Date.parse(event.end) : Date.now()) + EXTEND_MS);
 }
 
 function open(kind, one, button) {
@@ -161,7 +161,8 @@ dialog.addEventListener("close", () => {
 });
 
 $("add-event").addEventListener("click", ({ currentTarget }) => {
-  open("add", { name: "", title: "", units: null, limits: {}, ...CHOICES }, currentTarget);
+  const times = Object.fromEntries(TIMES.map((key) => [key, null]));
+  open("add", { name: "", title: "", units: null, limits: {}, ...times, ...CHOICES }, currentTarget);
 });
 
 $("timeline").addEventListener("click", ({ target }) => {

@@ -47,7 +47,7 @@ def event_numbers() -> list[dict[str, Any]]:
         {
             "name": field.name,
             "label": _LABELS[field.name],
-            "unit": field.setting.about.unit,
+            "unit": field.setting.about.unit.removeprefix("visitors").strip(),
             "most": field.setting.most,
             "text": field is RATE,
         }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,7 +14,8 @@ import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from support.room_views import CHANGE, OPEN
+from support.fake_admin import no_events, schedule
+from support.room_views import CHANGE, EVENT, OPEN
 from waitroom.control.auth.accounts import Actor, Role
 from waitroom.control.auth.middleware import ACTOR
 from waitroom.control.dashboard.pages import Assets, add_dashboard
@@ -123,6 +126,44 @@ async def test_only_operators_see_the_controls(client, listener, role, may):
     text = await page(client, "/rooms/shop")
     assert ("data-action" in text) is may
     assert ("controls.js" in text) is may
+
+
+async def test_a_room_s_page_shows_its_events_without_scripts(client, listener):
+    listener.events = schedule()
+    listener.rooms = [{**SHOP, "event": EVENT}]
+    text = await page(client, "/rooms/shop")
+    for part in ("Redmi 1s", "Early birds", "Room open", "2026-12-12 06:00 UTC", "5,000 units", "report.csv"):
+        assert part in text
+    assert re.findall(r'data-event-action="(\w+)"', text) == ["extend", "edit", "end", "start", "edit", "cancel"]
+    assert await page(client, "/rooms/shop/timeline") in text
+    async with client.get("/rooms/nowhere/timeline") as answer:
+        assert answer.status == 404
+
+
+async def test_viewers_see_the_events_and_change_none(client, listener):
+    listener.events = schedule()
+    listener.actor = Actor("vera", Role.VIEWER, "127.0.0.1", "dashboard")
+    for path in ("/rooms/shop", "/rooms/shop/timeline"):
+        text = await page(client, path)
+        assert "Redmi 1s" in text
+        assert "data-event-action" not in text
+        assert "<dialog" not in text
+
+
+async def test_events_that_cannot_be_read_are_no_reason_to_show_no_page(client, listener):
+    listener.events = None
+    assert "Events unavailable" in await page(client, "/rooms/shop")
+    listener.events = await no_events("shop")
+    assert "No events." in await page(client, "/rooms/shop")
+
+
+async def test_titles_and_names_of_events_are_escaped(client, listener):
+    evil = """'"><img src=x onerror=alert(1)>"""
+    listener.events = {"events": [{**EVENT, "title": evil}], "timeline": []}
+    text = await page(client, "/rooms/shop/timeline")
+    assert "<img" not in text
+    (data,) = re.findall(r'data-event="(.*?)"', text)
+    assert json.loads(html.unescape(data)) == {**EVENT, "title": evil}
 
 
 async def test_displayed_texts_are_escaped(client, listener):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from support.room_views import CHANGE, OPEN
+from support.room_views import CHANGE, EVENT, OPEN
 from waitroom.control.dashboard import presenter
 from waitroom.control.dashboard.presenter import room_texts
 
@@ -55,6 +55,11 @@ def test_ended_sessions_are_listed_apart():
         ({"waiting": 0}, "Open", "good", "No queue: visitors are admitted immediately, up to 60 per minute."),
         ({"active": 96}, "Open", "good", "Full: the next visitor is admitted when one leaves. 1,200 visitors waiting."),
         ({"method": "passthrough"}, "Open", "good", "The queue is off: visitors are admitted immediately."),
+        (
+            {"state": "prequeue", "own_state": "open"},
+            *("Prequeue", "notice", "Visitors join the prequeue; nobody is admitted before the start. 1,200 visitors"),
+        ),
+        ({"state": "closed", "own_state": "open"}, "Closed", "quiet", "Closed by the schedule"),
         ({"state": "paused"}, "Paused", "notice", "No admissions; everyone keeps their place. 1,200 visitors waiting."),
         (
             {"state": "paused", "draining": True, "active": 1, "waiting": 0},
@@ -141,6 +146,22 @@ def test_actions_depend_on_the_state_and_name_the_visitors_concerned():
     for action in ("pause", "drain", "close", "sold_out"):
         assert "1,200 visitors in the queue" in asks[action]
         assert "90 visitors in the shop" in asks[action]
+
+
+def test_actions_are_those_of_the_state_that_operators_set():
+    opened = texts()["actions"]
+    assert texts(state="prequeue", own_state="open")["actions"] == opened
+    assert texts(state="closed", own_state="open")["actions"] == opened
+    assert texts(state="closed", own_state="closed")["actions"] == ["open", "sold_out"]
+
+
+def test_the_current_event_is_shown_with_its_next_step():
+    now = texts(event=EVENT)
+    assert (now["event"], now["event_phase"], now["step"], now["step_at"]) == (
+        *("Redmi 1s", "Running"),
+        *("Ends", "2026-12-12T06:00:00Z"),
+    )
+    assert (texts()["event"], texts()["step"]) == ("", "")
 
 
 def test_the_last_change_is_described_in_the_terms_of_the_page():
