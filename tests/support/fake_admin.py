@@ -85,7 +85,7 @@ def schedule() -> dict[str, Any]:
         "version": 7,
         "events": [
             {**EVENT, "name": "early", "title": "Early birds", "phase": "ended", "ended_at": "2026-12-05T06:00:00Z"},
-            EVENT,
+            {**EVENT},
             {
                 **EVENT,
                 **later,
@@ -233,7 +233,7 @@ class FakeAdmin:
             events.append(found)
         limits = {key: value for key, value in body.items() if key not in EVENT}
         found |= {key: value for key, value in body.items() if key in EVENT} | {"limits": {**found["limits"], **limits}}
-        self.change("mia", f"event {name}", events_version=len(self.calls))
+        self.change("mia", f"event {name}", events_version=self.rooms[0]["version"])
         return _json(found, 201 if request.method == "PUT" else 200)
 
     async def _share(self, request: web.Request) -> web.Response:
