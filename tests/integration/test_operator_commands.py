@@ -223,6 +223,23 @@ async def test_a_change_is_refused_if_the_room_changed_while_the_prompt_was_open
     assert (await gateway.room("raced"))["state"] == "open"
 
 
+async def test_a_sale_page_is_shared_until_its_links_are_revoked(gateway: Gateway) -> None:
+    link = (await good(gateway, "sale-link", "set", "--hours", "1")).strip()
+    assert link.startswith(f"{gateway.admin}/sale/set/")
+    async with gateway.http.get(link) as page, gateway.http.get(f"{link}/figures") as figures:
+        assert (page.status, figures.status) == (200, 200)
+        assert (await figures.json())["waiting"] == "0"
+    await good(gateway, "sale-link", "set", "--revoke")
+    async with gateway.http.get(link) as page:
+        assert page.status == 404
+    actions = [
+        entry["new"]["sale_link"]
+        for entry in json.loads(await good(gateway, "audit", "show", "--json"))["entries"]
+        if entry["action"] == "sale_link"
+    ]
+    assert actions[:2] == ["all revoked", "created"]
+
+
 async def test_history_has_samples(gateway: Gateway) -> None:
     async def sampled() -> bool:
         return bool(json.loads(await good(gateway, "history", "set", "--json")))

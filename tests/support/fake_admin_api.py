@@ -253,6 +253,11 @@ class StandIn:
                 return self._stale(asked, room) or self._change(room, {"rate_per_minute": 200})
             case ["POST", "admit"]:
                 return web.Response(status=204) if self.free_slots else self.problem(409, "The room is full.")
+            case ["POST", "sale-links"]:
+                link = {"path": f"/sale/{room['name']}/{'t' * asked.body['hours']}", "expires_at": AT}
+                return web.json_response(link, status=201)
+            case ["DELETE", "sale-links"]:
+                return web.Response(status=204)
             case ["POST", "end-session"]:
                 return web.Response(status=204)
         return self.problem(404, "There is nothing here.")
