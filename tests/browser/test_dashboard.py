@@ -18,7 +18,7 @@ from support.waiting_page import PATIENCE_MS
 pytestmark = pytest.mark.slow
 
 SIZES = (PHONE, DESK)
-NAMES = ("most", "pause", "drain", "close", "sold", "say", "admit", "end", "undo")
+NAMES = ("most", "pause", "drain", "close", "sold", "say", "admit", "end", "undo", "event")
 ROOMS = [room(name, max_active=1) for name in NAMES]
 FAST = {"autopilot_floor": 60_000, "autopilot_ceiling": 60_000}
 ROOMS += [room("rate", rate_per_minute=0.01), room("pilot", rate_per_minute=0.01, **FAST), room("two")]
@@ -373,3 +373,41 @@ async def test_axe_finds_nothing_on_the_overview(gateway: Gateway, comes: Operat
     await expect(page.get_by_role("heading", name="All rooms")).to_be_visible()
     assert await violations(page) == []
     assert await fits(page)
+
+
+async def test_an_event_is_added_started_watched_and_ended(
+    gateway: Gateway, comes: Operator, shopping: BrowserContext
+) -> None:
+    name = "event"
+    page = await at_desk(gateway, comes, name)
+    await press(page, page.get_by_role("button", name="Add event…"))
+    dialog = page.get_by_role("dialog", name="Add an event")
+    await write(page, dialog.get_by_label("Name"), "drop")
+    await write(page, dialog.get_by_label("Title"), "The drop")
+    await write(page, dialog.get_by_label("Start"), "2099-01-01T10:00:00")
+    await write(page, dialog.get_by_label("Units"), "40")
+    await agree(page, "Save", says="drop")
+    await expect(figure(page, "says")).to_have_text("Closed by the schedule: visitors are told when it opens.")
+    await expect(page.get_by_role("timer")).to_contain_text(" d ")
+    visitor = await shopping.new_page()
+    await visitor.goto(f"http://{name}.test:{gateway.port}/")
+    await state(visitor, "closed")
+
+    await press(page, page.get_by_role("button", name="Start now… The drop"))
+    await agree(page, "Start now", says='The event "drop" starts now.')
+    await expect(page.locator("#timeline [data-name=drop] .state")).to_have_text("Running")
+    await expect(figure(page, "state")).to_have_text("Open")
+    await goes_in(visitor)
+
+    await press(page, page.get_by_role("button", name="Share a sale page…"))
+    await press(page, page.get_by_role("button", name="Create a link"))
+    link = await page.get_by_label("Link, valid until").input_value()
+    watcher = await comes(link)
+    await expect(watcher.get_by_role("heading")).to_have_text("The drop")
+    await expect(watcher.locator("[data-f=left]")).to_have_text("40")
+    await press(page, page.get_by_role("dialog").get_by_role("button", name="Close"))
+
+    await press(page, page.get_by_role("button", name="End now… The drop"))
+    await agree(page, "End now", says='The event "drop" ends now')
+    await expect(page.locator("#past [data-name=drop] .state")).to_have_text("Ended")
+    await expect(watcher.locator("[data-f=event_phase]")).to_have_text("Ended")

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from waitroom.control.dashboard.formatting import count, duration, rate
-from waitroom.control.rooms.event_presenter import EVENT_LIMITS
-from waitroom.queue.fields import RATE
+from waitroom.queue.fields import EVENT_LIMITS, RATE
 
 Event = Mapping[str, Any]
 

@@ -15,7 +15,7 @@ from waitroom.control.dashboard.event_presenter import (
     next_step,
     timeline_rows,
 )
-from waitroom.control.rooms.event_presenter import EVENT_LIMITS
+from waitroom.queue.fields import EVENT_LIMITS
 
 PLANNED = {"started_at": None, "prequeue_opened_at": None}
 SCHEDULED = {**EVENT, **PLANNED, "phase": "scheduled"}
