@@ -233,7 +233,7 @@ async def test_a_sale_page_is_shared_until_its_links_are_revoked(gateway: Gatewa
     async with gateway.http.get(link) as page:
         assert page.status == 404
     entries = json.loads(await good(gateway, "audit", "show", "--json"))
-    actions = [entry["new"]["sale_link"] for entry in entries if entry["action"] == "sale_link"]
+    actions = [entry["new"]["link"] for entry in entries if entry["action"] == "sale_link"]
     assert actions[:2] == ["all revoked", "created"]
 
 

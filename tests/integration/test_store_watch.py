@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -74,3 +76,12 @@ async def test_the_clock_is_compared_with_the_store(redis: Redis) -> None:
     assert abs(one.reading.ahead) <= one.reading.error + 0.002
     assert not one.clock_differs
     assert one.hints() == []
+
+
+async def test_the_store_s_clock_is_known_without_asking_it_again(redis: Redis) -> None:
+    one = watch(redis, "one", FIRST)
+    assert time.time() - one.now() == pytest.approx(0, abs=60)
+    await one.check()
+    assert one.reading is not None
+    one.reading = dataclasses.replace(one.reading, ahead=7200.0)
+    assert time.time() - one.now() == pytest.approx(7200, abs=60)

@@ -226,3 +226,24 @@ def test_two_refreshes_close_together_cause_no_peak(workers: Workers) -> None:
         workers.watch.refresh(NOW + second + 0.01, NOW + second)
         workers.watch.refresh(NOW + second, NOW + second)  # had to wait for the other
         assert workers.watch.stats("shop", 1).requests_per_minute == pytest.approx(600, rel=0.05)
+
+
+def test_waits_are_those_of_visitors_admitted_within_the_window(workers: Workers) -> None:
+    assert workers.watch.wait_seconds("shop", 0.9) is None
+    waits = [worker.rooms["shop"].wait_seconds for worker in workers.each]
+    waits[0].observe(9000)
+    workers.refresh(NOW)
+    assert workers.watch.wait_seconds("shop", 0.9) is None, "admitted before the first refresh"
+    for _ in range(9):
+        waits[0].observe(3)
+    waits[1].observe(700)
+    workers.refresh(NOW + 1)
+    p90 = workers.watch.wait_seconds("shop", 0.9)
+    assert p90 == pytest.approx(5.0)
+    largest = workers.watch.wait_seconds("shop", 1.0)
+    assert largest is not None
+    assert 600 < largest <= 1200
+    for second in range(2, 65):
+        workers.refresh(NOW + second)
+    assert workers.watch.wait_seconds("shop", 0.9) is None, "nobody was admitted in the last minute"
+    assert workers.watch.wait_seconds("another", 0.9) is None

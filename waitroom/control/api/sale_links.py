@@ -56,7 +56,7 @@ class SaleLinkApi(RoomEndpoints):
         check_note(body.note)
         path, ends_at = await self._links.create(room, body.hours)
         expires_at = time_json(ends_at * 1000)
-        new = {"sale_link": "created", "expires_at": expires_at}
+        new = {"link": "created", "expires_at": expires_at}
         await self._audit.record(actor_of(request), ACTION, room=room, new=new, note=body.note)
         return json_response({"path": path, "expires_at": expires_at}, status=201)
 
@@ -64,5 +64,5 @@ class SaleLinkApi(RoomEndpoints):
         room = self._room_name(request)
         read_query(request, Query)
         await self._links.revoke(room)
-        await self._audit.record(actor_of(request), ACTION, room=room, new={"sale_link": "all revoked"})
+        await self._audit.record(actor_of(request), ACTION, room=room, new={"link": "all revoked"})
         return web.Response(status=204, headers=NO_STORE)

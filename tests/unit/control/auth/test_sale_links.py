@@ -321,7 +321,7 @@ async def test_operators_make_and_revoke_links_and_viewers_do_not(world: World, 
         "hours: Must be an integer from 1 to 2,160."
     ] * 5
     entries = [entry for entry in world.audit.entries if "because" not in entry[2]]
-    assert [(who, action, new["sale_link"]) for who, action, new in entries] == [
+    assert [(who, action, new["link"]) for who, action, new in entries] == [
         ("local", "sale_link shop", "created"),
         ("local", "sale_link shop", "all revoked"),
     ]

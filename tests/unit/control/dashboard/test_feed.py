@@ -45,7 +45,7 @@ def source() -> Source:
 
 @pytest_asyncio.fixture
 async def feed(source: Source) -> AsyncIterator[Feed]:
-    feed = Feed(source.rooms, lambda: 1000.0)
+    feed = Feed(source.rooms, lambda: 1000.0, lambda: 990.0)
     task = asyncio.create_task(feed.run())
     yield feed
     task.cancel()
@@ -76,7 +76,7 @@ async def test_one_frame_is_rendered_for_all_listeners(feed, source):
     assert len({id(frame) for frame in frames}) == 1
     assert data(frames[0], "rooms")["rooms"][0]["waiting"] == 5
     words = data(frames[0], "shown")
-    assert words["at"] == 1000.0
+    assert (words["at"], words["clock"]) == (1000.0, 990.0)
     assert words["rooms"]["shop"]["waiting"] == "5"
     for each in listeners:
         await each.aclose()
