@@ -268,6 +268,7 @@ class QueueModel:
         self.changes += self.moves > moves
         called, skipped, stopped_early = self._call(look_ups)
         self.totals["left:expired"] += len(ended)
+        self.totals["missed_turns"] += len(missed)
         self.totals["left:missed"] += twice
         self.totals["left:away"] += len(dropped)
         self.changes += called + skipped + len(ended) + len(missed) + twice + len(dropped) > 0
@@ -620,6 +621,7 @@ class QueueModel:
             kind = "ended" if change.operation == "end" else "released"
             ended = self._end_session(session, ms, kind)
             self.totals[f"left:{kind}"] += ended
+            self.totals["released_by_shop"] += ended if kind == "released" else 0
             self.moves += ended
             self._report(session, active=True)
             return 1

@@ -86,8 +86,8 @@ class EventRecord:
         source: Where it was defined.
         cancelled: Whether an operator cancelled it before it started.
         prequeue_at_ms, started_ms, ended_ms: When the phases began; None for those it hasn't reached or had.
-        begin: The room's totals at the start.
-        totals: The growth of the totals from start to end; empty before the end.
+        begin: The room's totals at the start; visitors who joined or left count from the opening of the prequeue on.
+        totals: The growth of the totals from then to the end; empty before the end.
         stats: Figures gathered while it ran, by name; see ``count_event`` in ``scripts/schedule.lua``.
     """
 

@@ -122,6 +122,18 @@ local function open_prequeue(room, event, changes)
     open_draw(room, event.seed)
   end
   event.prequeue_at = room.wall
+  event.begin = totals()
+end
+
+-- The totals at the start. Visitors who joined or left during the prequeue took part in the event.
+local function totals_at_start(event)
+  local begin = totals()
+  if event.phase == 'prequeue' then
+    for _, name in ipairs({ 'joined', 'left:left', 'left:away' }) do
+      begin[name] = event.begin[name]
+    end
+  end
+  return begin
 end
 
 local function start_event(room, event, changes)
@@ -146,7 +158,7 @@ local function start_event(room, event, changes)
   set_number(room, 'reopened_at', 0)
   begin_stock(room.wall)
   redis.call('DEL', EVENT_STATS)
-  event.begin = totals()
+  event.begin = totals_at_start(event)
   event.started_at = room.wall
 end
 

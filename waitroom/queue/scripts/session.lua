@@ -132,6 +132,7 @@ end
 count('overshoot', overshoots)
 count('left:ended', endings.ended)
 count('left:released', endings.released)
+count('released_by_shop', endings.released)
 count_change(room, adopted + endings.ended + endings.released > 0)
 save_room(room)
 if idempotency_key ~= '' then

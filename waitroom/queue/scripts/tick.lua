@@ -56,6 +56,7 @@ local function expire_turns()
     in_batches('SREM', MISSED, dropped)
     in_batches('HDEL', TURNS, dropped)
   end
+  count('missed_turns', #missed)
   count('left:missed', #missed_twice)
   count('left:away', #kept_too_long)
   return #missed, #missed_twice + #kept_too_long
