@@ -180,7 +180,7 @@ def test_a_called_visitor_is_admitted_by_the_next_navigation(world):
     assert at_shop(world)[b"Waitroom-Session"] == b"%x" % 99
     world.shop.wire.send(OK)
     assert world.tokens.read_pass(given(world, answer(wire), "pass") or b"").session == 99
-    assert world.store.calls == [("visit", [Visit(99, 7, True)])]
+    assert world.store.calls == [("visit", [Visit(99, 7, True, waited_seconds=60, promised_seconds=100)])]
     assert sum(world.room.metrics.wait_seconds.counts) == 1
     assert sum(world.room.metrics.eta_error_seconds.counts) == 1
 

@@ -214,7 +214,13 @@ class Room:
 
         The visitor must get the answer: a called visitor has less time from then on.
         """
-        return self._visits.submit(Visit(ticket.place, ticket.generation, claim, more))
+        waited, promised = (self._waited(ticket), ticket.promised_seconds) if claim else (0, 0)
+        return self._visits.submit(
+            Visit(ticket.place, ticket.generation, claim, more, waited_seconds=waited, promised_seconds=promised)
+        )
+
+    def _waited(self, ticket: Ticket) -> int:
+        return max(0, round(self.clock.unix() - ticket.joined_at))
 
     async def resume(self, session: Session, now: float) -> bool:
         """Whether a session whose pass has expired still exists. Raises `StoreUnavailable`."""

@@ -346,7 +346,7 @@ def test_claim_of_a_called_ticket(world):
     found = world.tokens.read_pass(got[b"Waitroom-Pass"])
     now = int(world.unix_time())
     assert (found.session, found.expires_at, found.ends_at) == (99, now + 900, now + 14400)
-    assert world.store.calls == [("visit", [Visit(99, 7, True)])]
+    assert world.store.calls == [("visit", [Visit(99, 7, True, waited_seconds=60, promised_seconds=100)])]
 
 
 def test_claiming_twice_starts_one_session(world):
