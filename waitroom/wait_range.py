@@ -52,3 +52,14 @@ def short_wait(low: float, high: float) -> str:
     if found.low_unit != found.high_unit:
         return f"{found.low} {_SHORT[found.low_unit]} to {longest}"
     return longest if found.low == found.high else f"{found.low} to {longest}"
+
+
+def short_duration(seconds: float) -> str:
+    """A measured time for operators, such as ``45 s``, ``12 min`` or ``1 h 5 min``."""
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    minutes = round(whole / 60)
+    if minutes < 120:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"

@@ -14,6 +14,7 @@ import structlog
 from aiohttp import web
 
 from waitroom.control.api.event_routes import EventApi
+from waitroom.control.api.report_routes import ReportApi
 from waitroom.control.api.routes import Api
 from waitroom.control.api.sale_links import SaleLinkApi
 from waitroom.control.app import make_app
@@ -31,10 +32,11 @@ from waitroom.control.auth.sale_links import SaleLinks
 from waitroom.control.autopilot.runner import Controllers, RoomController, refresh_window
 from waitroom.control.autopilot.state import DecisionLog, new_owner_id
 from waitroom.control.dashboard.feed import Feed, Room, add_feed
-from waitroom.control.dashboard.pages import Events, add_dashboard
+from waitroom.control.dashboard.pages import Events, PastEvents, add_dashboard
 from waitroom.control.dashboard.sale import SalePages
 from waitroom.control.dashboard.sale_presenter import WAIT_SHARE, sale_texts
 from waitroom.control.listener import AdminListener
+from waitroom.control.monitoring.event_samples import ARCHIVE_SECONDS, EventArchiver, EventSamples
 from waitroom.control.monitoring.eviction_watch import CHECK_SECONDS as EVICTION_SECONDS
 from waitroom.control.monitoring.eviction_watch import EvictionWatch
 from waitroom.control.monitoring.gateways import GatewayInfo
@@ -45,6 +47,7 @@ from waitroom.control.private_files import PRIVATE_FILES
 from waitroom.control.rooms.admission_loop import Admission
 from waitroom.control.rooms.audit_outbox import FLUSH_SECONDS, AuditOutbox
 from waitroom.control.rooms.event_operations import EventOperations
+from waitroom.control.rooms.event_reports import EventReports
 from waitroom.control.rooms.operations import Change, Operations
 from waitroom.control.rooms.presenter import Rooms
 from waitroom.control.rooms.shop_api import ShopApi
@@ -101,6 +104,8 @@ async def serve(child: Child) -> None:
     )
     keys = load_keys(Path(settings.data_dir), settings.audit_key, settings.accepted_audit_keys)
     audit, history = Audit(records, keys, Anchors(Path(settings.data_dir))), History(records)
+    samples = EventSamples(records)
+    reports = EventReports(stores, samples)
     feed = Feed(rooms.described, store_clock=store_watch.now)
     operations = Operations(rooms, stores, audit, settings.secrets, changed=feed.notify)
     event_operations = EventOperations(rooms, stores, audit, settings.secrets, changed=feed.notify)
@@ -118,10 +123,10 @@ async def serve(child: Child) -> None:
     api = Api(rooms, operations, shop_api, history, audit, decision_logs)
     event_api = EventApi(rooms, event_operations, audit)
     links = SaleLinks(redis, settings.secrets)
-    sale = (SaleLinkApi(rooms, links, audit), SalePages(partial(_sale_figures, rooms, store_watch.now), links.check))
-    add_endpoints(
-        app, access, Login(access, passwords), api, event_api, feed, rooms.described, event_operations.described, sale
-    )
+    sale_pages = SalePages(partial(_sale_figures, rooms, store_watch.now), links.check)
+    apis = (api, event_api, ReportApi(reports), SaleLinkApi(rooms, links, audit), sale_pages)
+    login = Login(access, passwords)
+    add_endpoints(app, access, login, apis, feed, rooms.described, event_operations.described, reports.ended)
     listener = AdminListener(app, TrustedProxies(settings.trusted_proxies), shutdown_seconds=SHUTDOWN_SECONDS)
     try:
         await listener.start(child.listener)
@@ -133,6 +138,7 @@ async def serve(child: Child) -> None:
             jobs.every(STATS_SECONDS, "upstream statistics", partial(refresh_window, watch))
             jobs.run("worker reports", partial(_receive_reports, child, workers))
             jobs.run("history", partial(record_history, history, rooms.samples))
+            jobs.every(ARCHIVE_SECONDS, "event samples", EventArchiver(stores, samples).archive_all)
             jobs.run("autopilot", autopilots.run)
             jobs.every(ACCOUNTS_SECONDS, "account changes", account_watcher.check)
             jobs.every(FLUSH_SECONDS, "audit outbox", AuditOutbox(audit, stores).flush_all)
@@ -160,25 +166,29 @@ async def serve(child: Child) -> None:
         passwords.close()
 
 
+class Routes(Protocol):
+    """Routes of the admin listener."""
+
+    def add_to(self, app: web.Application) -> None:
+        """Adds them."""
+
+
 def add_endpoints(
     app: web.Application,
     access: Access,
     login: Login,
-    api: Api,
-    event_api: EventApi,
+    apis: Iterable[Routes],
     feed: Feed,
     described: Callable[[], Sequence[Room]],
     events: Events,
-    sale: tuple[SaleLinkApi, SalePages],
+    past_events: PastEvents,
 ) -> None:
     """Adds everything that the admin listener serves besides what `make_app` adds."""
     login.install(app)
-    api.add_to(app)
-    event_api.add_to(app)
-    for routes in sale:
-        routes.add_to(app)
+    for api in apis:
+        api.add_to(app)
     add_feed(app, feed, access.still_allowed)
-    add_dashboard(app, described, events)
+    add_dashboard(app, described, events, past_events)
 
 
 def _sale_figures(rooms: Rooms, clock: Callable[[], float], room: str) -> dict[str, Any]:

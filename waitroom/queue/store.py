@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal, TypeVar
 
@@ -19,7 +19,7 @@ from waitroom.errors import RoomNotOpen, StoreUnavailable, UnreadableRoomError
 from waitroom.queue import constants
 from waitroom.queue.constants import CHUNK
 from waitroom.queue.fields import AUTOPILOT, FIELDS, LIMITS, MESSAGE, RATE, STATE, Limits, from_hash
-from waitroom.queue.schedule import Event, EventRecord, encode_event, parse_record
+from waitroom.queue.schedule import Event, EventRecord, Phase, encode_event, parse_record
 from waitroom.queue.stored_data import field_problem, type_problem
 from waitroom.queue.view import RoomState, RoomView, parse_view
 from waitroom.store.connection import call_twice
@@ -447,6 +447,19 @@ class QueueStore:
         records = await self._parsed(lambda: [parse_record(text.decode()) for text in found])
         return sorted(records, key=lambda record: (record.event.start_ms, record.event.name))
 
+    async def event(self, name: str) -> EventRecord | None:
+        """An event, with its totals and figures up to now if it is in progress; None if it doesn't exist."""
+
+        async def read() -> Any:
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                pipeline.hget(self.keys["events"], name)
+                pipeline.hgetall(self.keys["room"])
+                pipeline.hgetall(self.keys["event_stats"])
+                return await pipeline.execute()
+
+        record, room, stats = await self._ask(read)
+        return None if record is None else await self._parsed(lambda: _current_record(record, room, stats))
+
     async def change_event(
         self,
         action: EventAction,
@@ -573,6 +586,18 @@ class QueueStore:
             return await self._parsed(lambda: parse_view(reply, None))
         reply = await self._run("view", known.rank_index.stamp, known.ends_read or "0", known.generation, *seen)
         return await self._parsed(lambda: parse_view(reply, known.rank_index))
+
+
+def _current_record(text: bytes, room: Mapping[bytes, bytes], stats: Mapping[bytes, bytes]) -> EventRecord:
+    record = parse_record(text.decode())
+    if record.phase not in (Phase.PREQUEUE, Phase.RUNNING):
+        return record
+    names = [name.decode().removeprefix("total:") for name in room if name.startswith(b"total:")]
+    return replace(
+        record,
+        totals={name: int(room[f"total:{name}".encode()]) - record.begin.get(name, 0) for name in names},
+        stats={name.decode(): int(value) for name, value in stats.items()},
+    )
 
 
 @cache

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from waitroom.control.http import RequestError, problem
 from waitroom.control.rooms.changes import InvalidChangeError, RoomStateError, StaleVersionError, UnknownEventError
+from waitroom.control.rooms.event_reports import NoReportError
 from waitroom.control.rooms.shop_api import UnknownSessionError
 from waitroom.errors import StoreUnavailable
 
@@ -31,6 +32,8 @@ def problem_responses(handler: Callable[[web.Request], Awaitable[web.StreamRespo
             return problem(404, str(error), kind="urn:waitroom:problem:unknown-session", title="Unknown session")
         except UnknownEventError as error:
             return problem(404, str(error), kind="urn:waitroom:problem:unknown-event", title="Unknown event")
+        except NoReportError as error:
+            return problem(404, str(error), kind="urn:waitroom:problem:no-report", title="No report")
         except StoreUnavailable as error:
             kind, title = "urn:waitroom:problem:store", "Store unavailable"
             detail = f"{error}. Read the room before you retry a change: it may have been applied."

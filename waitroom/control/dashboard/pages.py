@@ -17,7 +17,9 @@ from waitroom.control.auth.middleware import ACTOR
 from waitroom.control.auth.sale_links import DEFAULT_HOURS
 from waitroom.control.dashboard.event_presenter import event_numbers, timeline_rows
 from waitroom.control.dashboard.presenter import room_texts
+from waitroom.control.dashboard.report_presenter import report_texts
 from waitroom.control.rooms.changes import LONGEST_TEXT
+from waitroom.control.rooms.event_report import EventReport
 from waitroom.errors import StoreUnavailable
 from waitroom.queue.fields import OPERATOR_NUMBERS, WHOLE
 from waitroom.resources import resource_path
@@ -125,19 +127,25 @@ class Pages:
 PAGES: web.AppKey[Pages] = web.AppKey("pages", Pages)
 _ROOMS: web.AppKey[Callable[[], Sequence[Room]]] = web.AppKey("rooms", object)  # type: ignore[arg-type]
 _EVENTS: web.AppKey[Events] = web.AppKey("events", object)  # type: ignore[arg-type]
+PastEvents = Callable[[str], Awaitable[Sequence[EventReport]]]
+_PAST_EVENTS: web.AppKey[PastEvents] = web.AppKey("past_events", object)  # type: ignore[arg-type]
 
 
-def add_dashboard(app: web.Application, rooms: Callable[[], Sequence[Room]], events: Events) -> None:
+def add_dashboard(
+    app: web.Application, rooms: Callable[[], Sequence[Room]], events: Events, past_events: PastEvents
+) -> None:
     """Serves the dashboard.
 
     Args:
         app: The admin listener's application; ``request[ACTOR]`` is set on every request that it admits.
         rooms: Returns all rooms in the API's format.
         events: Returns the events of a room.
+        past_events: Returns the reports of a room's past events. May raise `StoreUnavailable`.
     """
     app[PAGES] = Pages(resource_path("templates") / "admin")
     app[_ROOMS] = rooms
     app[_EVENTS] = events
+    app[_PAST_EVENTS] = past_events
     app.router.add_get("/", _overview)
     app.router.add_get("/rooms/{room}", _room)
     app.router.add_get("/rooms/{room}/timeline", _timeline)
@@ -167,6 +175,7 @@ async def _room(request: web.Request) -> web.StreamResponse:
         "event_numbers": event_numbers(),
         "link_hours": DEFAULT_HOURS,
         "max_text_length": LONGEST_TEXT,
+        "reports": await _reports(request, name),
     }
     return request.app[PAGES].response("room.html", values)
 
@@ -187,6 +196,14 @@ async def _events_of(request: web.Request, room: str) -> dict[str, object]:
         return {"planned": [], "past": [], "events_known": False}
     planned, past = timeline_rows(schedule)
     return {"planned": planned, "past": past, "events_known": True}
+
+
+async def _reports(request: web.Request, room: str) -> list[dict[str, Any]]:
+    """Returns the reports of past events in words; none while the store is unavailable."""
+    try:
+        return [report_texts(report.json()) for report in await request.app[_PAST_EVENTS](room)]
+    except StoreUnavailable:
+        return []
 
 
 def _common(request: web.Request, rooms: Sequence[Room], title: str) -> dict[str, object]:

@@ -100,7 +100,7 @@ class History:
         """Stores a sample unless one of that time exists; returns whether it did. Raises `StoreUnavailable`."""
         encoded = json.dumps(sample.json(), separators=(",", ":"))
         given: list[str | int] = [sample.at, encoded, MAX_SAMPLES, sample.at - RETENTION_SECONDS]
-        return bool(await call_twice(lambda: self._add(keys=[_key(room)], args=given)))
+        return bool(await call_twice(lambda: self._add(keys=[history_key(room)], args=given)))
 
     async def read_json(self, room: str, seconds: float) -> list[bytes]:
         """Returns the samples of the last ``seconds`` as separate JSON texts, oldest first.
@@ -109,7 +109,7 @@ class History:
         `StoreUnavailable`.
         """
         since = time.time() - seconds
-        found: Any = await call_twice(lambda: self._redis.zrangebyscore(_key(room), since, "+inf"))
+        found: Any = await call_twice(lambda: self._redis.zrangebyscore(history_key(room), since, "+inf"))
         return list(found)
 
 
@@ -135,5 +135,6 @@ async def record_history(history: History, take_samples: Callable[[int], Mapping
                 log.warning("history sample not stored", room, room=room, exc_info=True)
 
 
-def _key(room: str) -> str:
+def history_key(room: str) -> str:
+    """The key of a room's samples."""
     return f"waitroom:{{{room}}}:history"

@@ -25,6 +25,7 @@ from waitroom.control.auth.sale_links import SALE_PATHS
 from waitroom.control.dashboard.feed import Feed
 from waitroom.control.dashboard.sale import SalePages
 from waitroom.control.monitoring.readiness import WorkerReports
+from waitroom.control.rooms.event_reports import EventReports
 from waitroom.control.worker import add_endpoints
 from waitroom.shop_commands import ShopCommand
 
@@ -64,9 +65,10 @@ class Listener:
         access = Access(settings, Gone(), self.diary, "the local token")
         self.app = make_app(settings, [], access, WorkerReports())
         api = Api(rooms, nothing, self.commands, nothing, nothing, {})  # type: ignore[arg-type]
-        events = EventApi(rooms, nothing, nothing)
+        apis = (api, EventApi(rooms, nothing, nothing), ReportApi(EventReports(dict.fromkeys(rooms, nothing), nothing)))
         sale = (SaleLinkApi(rooms, nothing, nothing), SalePages(nothing, nothing))
-        add_endpoints(self.app, access, Login(access, self.passwords), api, events, Feed(list), list, nothing, sale)
+        login = Login(access, self.passwords)
+        add_endpoints(self.app, access, login, (*apis, *sale), Feed(list), list, nothing, nothing)
         # What is added to a path of the shop's later isn't the shop's by that.
         self.app.router.add_get("/api/v1/rooms/{room}/stock", _answer)
         self.token = AccountsFile(folder).add_token("till", Role.SHOP, ["sale", "vip", "gone"])
