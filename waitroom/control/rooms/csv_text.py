@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 
 # A spreadsheet takes a cell that begins with one of these for a formula, whoever has written its text.
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 Cell = str | int | float | bool | None
 

@@ -75,7 +75,8 @@ class EventReport:
     @classmethod
     def of(cls, room: str, record: EventRecord) -> EventReport:
         """The report of a record as from `waitroom.queue.store.QueueStore.event`."""
-        totals, stats = record.totals, record.stats
+        # Totals that the store has lost count from there on.
+        totals, stats = {name: max(0, total) for name, total in record.totals.items()}, record.stats
         admitted = totals.get("admitted", 0)
         waits = _histogram(stats, "wait:")
         direct = max(0, admitted - sum(waits.values()))

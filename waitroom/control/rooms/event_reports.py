@@ -40,8 +40,8 @@ class EventReports:
 
     async def ended(self, room: str) -> list[EventReport]:
         """The reports of the events that have ended, newest first. Raises `StoreUnavailable`."""
-        records = [record for record in await self._stores[room].events() if record.started_ms and record.ended_ms]
-        records.sort(key=lambda record: record.ended_ms or 0, reverse=True)
+        records = [one for one in await self._stores[room].events() if one.started_ms and one.ended_ms]
+        records.sort(key=lambda record: (record.started_ms or 0, record.event.start_ms), reverse=True)
         return [EventReport.of(room, record) for record in records]
 
     async def _record(self, room: str, event: str) -> EventRecord:
