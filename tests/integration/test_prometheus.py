@@ -64,6 +64,7 @@ BESIDES = {
     "waitroom_gateways_with_other_secrets": "gauge",
     "waitroom_recovering": "gauge",
     "waitroom_recoveries": "counter",
+    "waitroom_passthrough_over_limit": "counter",
     "waitroom_store_may_evict": "gauge",
     "waitroom_api_commands": "counter",
     "waitroom_units_remaining": "gauge",

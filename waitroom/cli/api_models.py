@@ -103,6 +103,13 @@ class Events:
         return next((event for event in self.events if event.name == name), None)
 
 
+class OverLimit:
+    """Visitors whom a limit of a passthrough room would have let wait."""
+
+    total: int = 0
+    per_minute: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Room:
     """One room. ``state`` is None until the gateway has seen it in its store. ``undo`` is what an undo reverts.
@@ -129,6 +136,7 @@ class Room:
     shop: Shop | None = None
     workers: Workers | None = None
     hints: tuple[str, ...] = ()
+    over_limit: dict[str, OverLimit] | None = None
     autopilot: Autopilot | None = None
     last_change: LastChange | None = None
     undo: LastChange | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from itertools import count
@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from waitroom.cli.api_client import AdminClient, ApiResponse, NoResponseError, RejectedError
-from waitroom.cli.api_models import Room, Rooms
+from waitroom.cli.api_models import OverLimit, Room, Rooms
 from waitroom.cli.console import PIPE_COLUMNS, ConfigFile, out, print_renderable, sanitize
 from waitroom.cli.formatting import (
     UNKNOWN,
@@ -195,6 +195,8 @@ def _remarks(room: Room) -> Iterator[Text]:
         yield Text(f"{name}: {sanitize(describe_event(room.event, time.time()))}")
     if room.remaining is not None:
         yield Text(f"{name}: {format_number(room.remaining)} left in stock")
+    if room.over_limit is not None:
+        yield Text(f"{name}: passthrough. {_over_limits(room.over_limit)}")
     if room.autopilot is not None and room.autopilot.on:
         between = (
             f"between {format_number(room.autopilot.floor)} and {format_number(room.autopilot.ceiling)} per minute"
@@ -202,3 +204,11 @@ def _remarks(room: Room) -> Iterator[Text]:
         yield Text(f"{name}: autopilot on, {between}. {sanitize(room.autopilot.summary)}".rstrip())
     if room.last_change is not None:
         yield Text(f"{name}: last change by {sanitize(describe_change(room.last_change))}", "dim")
+
+
+def _over_limits(over: Mapping[str, OverLimit]) -> str:
+    figures = []
+    for limit in ("rate", "max_active"):
+        one = over.get(limit, OverLimit())
+        figures.append(f"{limit}: {format_number(one.total)} ({format_number(one.per_minute)}/min)")
+    return f"Visitors that each limit would have held: {', '.join(figures)}"

@@ -32,6 +32,7 @@ ALIVE_SECONDS = 5.0
 
 # Exported from the start, as 0: Prometheus can't see the increase of a counter that begins at 1.
 _OUTCOMES = ("admitted", "failed")
+_LIMITS = ("rate", "max_active")
 _REASONS = ("away", "ended", "expired", "left", "missed", "released")
 
 # The counters of the edge.
@@ -139,6 +140,11 @@ class QueueCollector(Collector):
         overshoot = CounterMetricFamily(
             "waitroom_limit_overshoot", "Sessions kept although max_active was reached.", labels=["room"]
         )
+        over_limit = CounterMetricFamily(
+            "waitroom_passthrough_over_limit",
+            "Visitors whom a passthrough room admitted although a limit was reached.",
+            labels=["room", "limit"],
+        )
         recoveries = CounterMetricFamily(
             "waitroom_recoveries", "Recoveries after the store had lost data.", labels=["room"]
         )
@@ -147,10 +153,12 @@ class QueueCollector(Collector):
             joined.add_metric([room], view.totals.get("joined", 0))
             admitted.add_metric([room], view.totals.get("admitted", 0))
             overshoot.add_metric([room], view.totals.get("overshoot", 0))
+            for limit in _LIMITS:
+                over_limit.add_metric([room, limit], view.totals.get(f"over:{limit}", 0))
             gone = {name.removeprefix("left:"): n for name, n in view.totals.items() if name.startswith("left:")}
             for reason, total in {**dict.fromkeys(_REASONS, 0), **gone}.items():
                 left.add_metric([room, reason], total)
-        return (joined, admitted, left, overshoot, recoveries)
+        return (joined, admitted, left, overshoot, over_limit, recoveries)
 
 
 class StockStatus(Protocol):

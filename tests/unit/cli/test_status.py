@@ -72,6 +72,17 @@ def test_problems_are_shown(run: Run, there: StandIn) -> None:
     assert "unknown" in shown
 
 
+def test_a_passthrough_room_shows_what_its_limits_would_have_held(run: Run, there: StandIn) -> None:
+    assert "passthrough" not in run("status").stdout
+    over = {"rate": {"total": 1234, "per_minute": 60.0}, "max_active": {"total": 0, "per_minute": None}}
+    there.rooms["sale"]["over_limit"] = over
+    shown = run("status").stdout
+    assert (
+        "sale: passthrough. Visitors that each limit would have held: rate: 1,234 (60/min), max_active: 0 (-/min)"
+        in shown
+    )
+
+
 def test_terminal_control_characters_are_not_printed(run: Run, there: StandIn) -> None:
     there.rooms["sale"]["message"] = "a\x1b]0;owned\x07b\x9bc\u202ed [bold]e[/bold]\nf"
     assert "a\ufffd]0;owned\ufffdb\ufffdc\ufffdd [bold]e[/bold] f" in run("status").stdout

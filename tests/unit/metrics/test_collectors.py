@@ -19,7 +19,7 @@ VIEW = replace(
     away=7,
     active=90,
     rate_per_minute=58.5,
-    totals={"joined": 5000, "admitted": 3800, "overshoot": 2, "left:expired": 12, "left:released": 3},
+    totals={"joined": 5000, "admitted": 3800, "overshoot": 2, "over:rate": 99, "left:expired": 12, "left:released": 3},
 )
 
 
@@ -55,6 +55,13 @@ def test_a_metric_has_the_value_of_its_view(name: str, value: float) -> None:
 def test_every_reason_to_leave_is_exported_from_the_start() -> None:
     left = {reason: value for (name, _, reason), value in samples({"shop": VIEW}).items() if reason}
     assert left == {"away": 0, "ended": 0, "expired": 12, "left": 0, "missed": 0, "released": 3}
+
+
+def test_both_limits_of_a_passthrough_room_are_exported_from_the_start() -> None:
+    families = text_string_to_metric_families(exposition(QueueCollector({"shop": VIEW})).decode())
+    (family,) = (one for one in families if one.name == "waitroom_passthrough_over_limit")
+    totals = {one.labels["limit"]: one.value for one in family.samples if one.name.endswith("_total")}
+    assert totals == {"rate": 99, "max_active": 0}
 
 
 def test_rooms_have_metrics_of_their_own() -> None:

@@ -146,7 +146,7 @@ def summary(room: Mapping[str, Any]) -> str:
     if room["state"] == "sold_out":
         return f"Visitors are told that it is sold out. {visitors(room['active'])} in the shop may finish."
     if room.get("method") == "passthrough":
-        return "The queue is off: visitors are admitted immediately."
+        return f"The queue is off: visitors are admitted immediately.{_over_limits(room.get('over_limit'))}"
     if not room["waiting"]:
         return f"No queue: visitors are admitted immediately, up to {pace}."
     if room["active"] + room["called"] >= room["max_active"]:
@@ -159,6 +159,14 @@ def _opening(room: Mapping[str, Any], waiting: str) -> str:
         return "Nothing changes for visitors: the room's method is reject, so it stays closed."
     pace = rate(room["rate_per_minute"])
     return f"The queue opens again: {waiting} in the queue are called at {pace} per minute, and newcomers are accepted."
+
+
+def _over_limits(over: Mapping[str, Any] | None) -> str:
+    """Says what the limits of a passthrough room would do."""
+    if not over:
+        return ""
+    by_rate, by_max_active = (rate(over[limit]["per_minute"] or 0) for limit in ("rate", "max_active"))
+    return f" Visitors that would have waited in the last minute: {by_rate} by the rate, {by_max_active} by max active."
 
 
 def confirmations(room: Mapping[str, Any]) -> dict[str, str]:

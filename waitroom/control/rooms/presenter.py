@@ -231,6 +231,7 @@ class Rooms:
                 for counter in view.totals
                 if counter.startswith("left:")
             },
+            "over_limit": _over_limit(admission, view),
             "wait_seconds": {"newcomer": wait_of_newcomer(view, store_up=admission.store_up)},
             "session_seconds": view.session_ms / 1000,
             "claim_seconds": view.claim_ms / 1000,
@@ -258,6 +259,19 @@ class Rooms:
             for name, one in self._admissions.items()
             if one.view is not None and one.store_up
         }
+
+
+def _over_limit(admission: Admission, view: RoomView) -> dict[str, Any] | None:
+    """Returns how many visitors each limit would have let wait; None unless the room is a passthrough one."""
+    if view.method != "passthrough":
+        return None
+    return {
+        limit: {
+            "total": view.totals.get(f"over:{limit}", 0),
+            "per_minute": _rounded(admission.per_minute(f"over:{limit}")),
+        }
+        for limit in ("rate", "max_active")
+    }
 
 
 def _rounded(pace: float | None) -> float | None:

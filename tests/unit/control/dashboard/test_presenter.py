@@ -60,6 +60,18 @@ def test_ended_sessions_are_listed_apart():
             *("Prequeue", "notice", "Visitors join the prequeue; nobody is admitted before the start. 1,200 visitors"),
         ),
         ({"state": "closed", "own_state": "open"}, "Closed", "quiet", "Closed by the schedule"),
+            {
+                "method": "passthrough",
+                "over_limit": {
+                    "rate": {"total": 2000, "per_minute": 1200.0},
+                    "max_active": {"total": 0, "per_minute": None},
+                },
+            },
+            "Open",
+            "good",
+            "The queue is off: visitors are admitted immediately. Visitors that would have waited in the last minute: "
+            "1,200 by the rate, 0 by max active.",
+        ),
         ({"state": "paused"}, "Paused", "notice", "No admissions; everyone keeps their place. 1,200 visitors waiting."),
         (
             {"state": "paused", "draining": True, "active": 1, "waiting": 0},
