@@ -71,6 +71,29 @@ EVENT: dict[str, Any] = {
     "started_at": None,
     "ended_at": None,
 }
+REPORT: dict[str, Any] = {
+    "room": "sale",
+    "event": "drop",
+    "title": "The drop",
+    "phase": "ended",
+    "prequeue_opened_at": "2036-12-12T03:30:00Z",
+    "started_at": "2036-12-12T04:00:00Z",
+    "ended_at": "2036-12-12T06:00:00Z",
+    "joined": 60_542,
+    "admitted": 7100,
+    "sold": 5000,
+    "sold_by": "stock",
+    "units": 5000,
+    "gave_up": {"left": 4000, "away": 120, "missed": 30, "total": 4150},
+    "no_shows": 640,
+    "voided": 0,
+    "peak_waiting": 55_000,
+    "peak_active": 800,
+    "wait_seconds": {"p50": 95, "p90": 1500, "max": 7500},
+    "eta_error_seconds": {"p50": None, "p90": None},
+    "overshoot": 0,
+    "over_limit": {"rate": 0, "max_active": 0},
+}
 TIMELINE = [
     {
         "from": None,
@@ -187,6 +210,8 @@ class StandIn:
     free_slots: int = 0
     events: dict[str, dict[str, Any]] = field(default_factory=lambda: {"drop": copy.deepcopy(EVENT)})
 
+    report: dict[str, Any] = field(default_factory=lambda: copy.deepcopy(REPORT))
+
     def problem(self, status: int, detail: str, **more: Any) -> web.Response:
         body = {"type": "about:blank", "title": f"Status {status}", "status": status, "detail": detail, **more}
         return web.Response(status=status, text=json.dumps(body), content_type="application/problem+json")
@@ -246,6 +271,10 @@ class StandIn:
             case ["GET", "events"]:
                 version, events = room["version"], list(self.events.values())
                 return self._tagged(room, {"version": version, "events": events, "timeline": TIMELINE})
+            case ["GET", "events", event, "report"] if event in self.events:
+                return web.json_response(self.report)
+            case ["GET", "events", event, "report.csv" | "samples.csv" as name] if event in self.events:
+                return web.Response(text=f"{name}\r\n", content_type="text/csv", charset="utf-8")
             case ["PUT" | "POST", "events", event, *move]:
                 return self._of_event(asked, room, event, *move)
             case ["POST", "undo"]:

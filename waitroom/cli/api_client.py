@@ -24,6 +24,7 @@ from waitroom.cli.api_models import (
     Diff,
     DryRun,
     Event,
+    EventReport,
     Events,
     History,
     Room,
@@ -39,11 +40,12 @@ MAX_BYTES = 16_777_216
 CHUNK_BYTES = 65_536
 PROBLEM = "application/problem+json"
 JSON = "application/json"
+CSV = "text/csv"
 JSON_LINES = ("application/jsonl", "application/x-ndjson", "application/json-lines")
 
 _ROOMS, _ROOM, _DRY_RUN = TypeAdapter(Rooms), TypeAdapter(Room), TypeAdapter(DryRun)
 _DECISIONS, _SALE_LINK = TypeAdapter(Decisions), TypeAdapter(SaleLink)
-_EVENT, _EVENTS = TypeAdapter(Event), TypeAdapter(Events)
+_EVENT, _EVENTS, _REPORT = TypeAdapter(Event), TypeAdapter(Events), TypeAdapter(EventReport)
 _HISTORY, _DIFF, _AUDIT, _VERDICT = (
     TypeAdapter(History),
     TypeAdapter(Diff),
@@ -177,6 +179,16 @@ class AdminClient:
     def events(self, name: str) -> ApiResponse[Events]:
         """Returns the events and the timeline of a room."""
         return self._request_json(_EVENTS, "GET", _path(name, "events"))
+
+    def event_report(self, name: str, event: str) -> ApiResponse[EventReport]:
+        """Returns the report of an event."""
+        return self._request_json(_REPORT, "GET", _path(name, "events", event, "report"))
+
+    def event_csv(self, name: str, event: str, file: str) -> bytes:
+        """Returns a file of an event: ``report.csv`` or ``samples.csv``."""
+        with self._open("GET", _path(name, "events", event, file)) as response:
+            self._check_response(response, (CSV,))
+            return _read_body(response, self._seconds)
 
     # Changes.
 

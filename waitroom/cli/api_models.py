@@ -103,6 +103,7 @@ class Events:
         return next((event for event in self.events if event.name == name), None)
 
 
+@dataclass(frozen=True, slots=True)
 class OverLimit:
     """Visitors whom a limit of a passthrough room would have let wait."""
 
@@ -215,6 +216,31 @@ class Decisions:
     """Decisions, newest first."""
 
     decisions: tuple[Decision, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EventReport:
+    """The report of an event. ``sold_by`` is ``stock`` or ``release``; None if the shop reported no sales."""
+
+    event: str
+    title: str = ""
+    phase: str = ""
+    started_at: str | None = None
+    ended_at: str | None = None
+    joined: int = 0
+    admitted: int = 0
+    sold: int = 0
+    sold_by: str | None = None
+    units: int | None = None
+    gave_up: dict[str, int] = field(default_factory=dict)
+    no_shows: int = 0
+    voided: int = 0
+    peak_waiting: int = 0
+    peak_active: int = 0
+    wait_seconds: dict[str, float | None] = field(default_factory=dict)
+    eta_error_seconds: dict[str, float | None] = field(default_factory=dict)
+    overshoot: int = 0
+    over_limit: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

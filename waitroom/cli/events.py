@@ -17,6 +17,7 @@ from waitroom.cli import event_assignments
 from waitroom.cli.api_client import AdminClient, ApiResponse
 from waitroom.cli.api_models import Event, Events, Segment
 from waitroom.cli.console import CommandError, ConfigFile, ExitCode, out, print_line, print_renderable, sanitize
+from waitroom.cli.event_report import report
 from waitroom.cli.formatting import UNKNOWN, format_number, format_time, next_step
 from waitroom.cli.gateway import AdminUrl, AsJson, Note, RoomName, TokenFile, Yes, explain_unknown_room, gateway
 from waitroom.cli.operations import DryRun, confirm, print_preview
@@ -28,11 +29,12 @@ EventName = Annotated[str, typer.Argument(metavar="EVENT", help="The event's nam
 
 event_app = typer.Typer(
     name="event",
-    help="Schedule, change, start, end or cancel an event.",
+    help="Schedule, change, start, end, cancel or report an event.",
     add_completion=False,
     rich_markup_mode=None,
     no_args_is_help=True,
 )
+event_app.command("report")(report)
 
 
 def events(

@@ -200,7 +200,7 @@ def audit_export(
         sys.stdout.buffer.flush()
         return
     try:
-        written = _write_whole(output, lines)
+        written = write_whole(output, lines)
     except OSError as error:
         raise CommandError(ExitCode.INVALID_INPUT, "--output", f"can't write {output}: {error.strerror}") from None
     err.print(f"{format_number(written)} entries in {output}", markup=False, soft_wrap=True)
@@ -279,7 +279,7 @@ def _difference(old: Mapping[str, object], new: Mapping[str, object]) -> str:
     return ", ".join(parts + [f"{name} {value}" for name, value in old.items() if name not in new])
 
 
-def _write_whole(path: Path, lines: Iterator[bytes]) -> int:
+def write_whole(path: Path, lines: Iterator[bytes]) -> int:
     """Writes the lines to a file atomically; returns their number."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     count = 0

@@ -60,6 +60,7 @@ def test_ended_sessions_are_listed_apart():
             *("Prequeue", "notice", "Visitors join the prequeue; nobody is admitted before the start. 1,200 visitors"),
         ),
         ({"state": "closed", "own_state": "open"}, "Closed", "quiet", "Closed by the schedule"),
+        (
             {
                 "method": "passthrough",
                 "over_limit": {
