@@ -10,8 +10,11 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 from redis.asyncio import Redis
 
+from waitroom.control.api.report_routes import ReportApi
 from waitroom.control.monitoring import event_samples as module
 from waitroom.control.monitoring.event_samples import EventArchiver, EventSamples
 from waitroom.control.monitoring.history import History, Sample, history_key
@@ -166,6 +169,58 @@ async def test_reports_of_past_events_begin_with_the_newest(shop: Shop) -> None:
     await shop.store.tick()
     ended = await EventReports({"shop": shop.store}, EventSamples(shop.redis)).ended("shop")
     assert [report.name for report in ended] == ["day-1", "day-0"]
+
+
+@pytest.fixture
+async def client(shop: Shop) -> AsyncIterator[TestClient[Any, Any]]:
+    app = web.Application()
+    ReportApi(EventReports({"shop": shop.store}, EventSamples(shop.redis))).add_to(app)
+    async with TestClient(TestServer(app)) as client:
+        yield client
+
+
+async def test_the_api_serves_report_and_samples(shop: Shop, client: TestClient[Any, Any]) -> None:
+    await shop.open(Event("sale", "=SUM(A1)", NOON, end_ms=NOON + MINUTE))
+    await shop.store.join(2)
+    await add_samples(shop.redis, BEGIN, BEGIN + 50)
+    shop.now = NOON + MINUTE
+    await shop.store.tick()
+    await EventArchiver({"shop": shop.store}, EventSamples(shop.redis), lambda: BEGIN + 90).archive_all()
+    path = "/api/v1/rooms/shop/events/sale"
+    async with client.get(f"{path}/report") as answer:
+        assert (answer.status, answer.headers["Cache-Control"]) == (200, "no-store")
+        assert (await answer.json())["joined"] == 2
+    async with client.get(f"{path}/report.csv") as answer:
+        assert answer.headers["Content-Type"] == "text/csv; charset=utf-8; header=present"
+        assert answer.headers["Content-Disposition"] == 'attachment; filename="shop-sale-report.csv"'
+        header, row, rest = (await answer.text()).split("\r\n")
+        assert (header.split(",")[:3], row.split(",")[:3], rest) == (
+            ["room", "event", "title"],
+            ["shop", "sale", "'=SUM(A1)"],
+            "",
+        )
+    async with client.get(f"{path}/samples.csv") as answer:
+        assert answer.headers["Content-Disposition"] == 'attachment; filename="shop-sale-samples.csv"'
+        lines = (await answer.text()).split("\r\n")
+        assert (len(lines), lines[1].split(",")[:3]) == (13, ["2026-09-21T14:13:20Z", "", "0"])
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/rooms/nothing/events/sale/report", 404),
+        ("/rooms/shop/events/nothing/report", 404),
+        ("/rooms/shop/events/nothing/samples.csv", 404),
+        ("/rooms/shop/events/sale/report.csv", 404),
+        ("/rooms/shop/events/sale/report?x=1", 422),
+    ],
+)
+async def test_the_api_refuses_what_has_no_report(
+    shop: Shop, client: TestClient[Any, Any], path: str, status: int
+) -> None:
+    await shop.open(SALE)
+    async with client.get(f"/api/v1{path}") as answer:
+        assert (answer.status, answer.content_type) == (status, "application/problem+json")
 
 
 # Samples. Times are in seconds from here on.

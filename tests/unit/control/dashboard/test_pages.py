@@ -20,8 +20,10 @@ from waitroom.control.auth.accounts import Actor, Role
 from waitroom.control.auth.middleware import ACTOR
 from waitroom.control.dashboard.pages import Assets, add_dashboard
 from waitroom.control.rooms.changes import InvalidChangeError
+from waitroom.control.rooms.event_report import EventReport
 from waitroom.control.rooms.operations import Change, check
 from waitroom.errors import StoreUnavailable
+from waitroom.queue.schedule import Event, EventRecord, Phase
 
 SHOP = {**OPEN, "upstream": "http://127.0.0.1:3000", "last_change": CHANGE}
 NEVER_SEEN = {"name": "vinyl", "upstream": "http://127.0.0.1:3001", "store_up": False}
@@ -37,6 +39,7 @@ class Listener:
 
     def __init__(self) -> None:
         self.rooms: list[dict[str, Any]] = [SHOP, NEVER_SEEN]
+        self.past: list[EventReport] | None = []
         self.actor: Actor | None = Actor("mia", Role.OPERATOR, "127.0.0.1", "dashboard")
         self.events: dict[str, Any] | None = {"version": 3, "events": [], "timeline": []}
 
@@ -44,6 +47,11 @@ class Listener:
         if self.events is None:
             raise StoreUnavailable("gone")
         return self.events
+
+    async def past_events(self, _room: str) -> list[EventReport]:
+        if self.past is None:
+            raise StoreUnavailable("gone")
+        return self.past
 
 
 @pytest.fixture
@@ -60,7 +68,7 @@ async def client(listener: Listener) -> AsyncIterator[TestClient[Any, Any]]:
         return await handler(request)
 
     app = web.Application(middlewares=[somebody])
-    add_dashboard(app, lambda: listener.rooms, listener.events_of)
+    add_dashboard(app, lambda: listener.rooms, listener.events_of, listener.past_events)
     async with TestClient(TestServer(app)) as client:
         yield client
 
@@ -219,3 +227,25 @@ def test_the_version_depends_on_the_contents(tmp_path: Path):
     assert Assets(tmp_path).version != first
     with pytest.raises(KeyError):
         Assets(tmp_path).url("b.js")
+
+
+async def test_past_events_show_their_reports(client, listener):
+    text = await page(client, "/rooms/shop")
+    assert "Past events" not in text
+    record = EventRecord(
+        Event("drop", "<b>The drop</b>", 1_790_000_000_000, units=300),
+        *(Phase.ENDED, "file", False, None, 1_790_000_000_000, 1_790_003_600_000, {}, {"sold": 299}, {}),
+    )
+    listener.past = [EventReport.of("shop", record)]
+    text = await page(client, "/rooms/shop")
+    for part in (
+        "Past events",
+        "&lt;b&gt;The drop&lt;/b&gt;",
+        "2026-09-21 14:13 to 15:13 UTC",
+        "<dt>Sold</dt><dd>299 of 300 (by stock)</dd>",
+        '<a href="/api/v1/rooms/shop/events/drop/report.csv" download>',
+        '<a href="/api/v1/rooms/shop/events/drop/samples.csv" download>',
+    ):
+        assert part in text
+    listener.past = None
+    assert "Past events" not in await page(client, "/rooms/shop")
