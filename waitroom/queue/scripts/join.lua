@@ -25,9 +25,9 @@ if room.state == 'open' and waiting == 0 then
   admitted = math.min(wanted, free_slots(room))
   take_tokens(room, admitted)
   if room.method == 'passthrough' then
-    local within_rate = math.max(0, math.min(wanted, math.floor(room.tokens + 1e-9)))
-    room.tokens = room.tokens - within_rate
-    count('over:rate', wanted - within_rate)
+    local by_rate = math.max(0, wanted - math.max(0, math.floor(room.tokens + 1e-9)))
+    room.tokens = room.tokens - (wanted - by_rate)
+    count('over:rate', by_rate)
     count('over:max_active', math.max(0, math.min(wanted, wanted - vacant_slots(room))))
   end
 end

@@ -231,7 +231,7 @@ def test_the_version_depends_on_the_contents(tmp_path: Path):
 
 async def test_past_events_show_their_reports(client, listener):
     text = await page(client, "/rooms/shop")
-    assert "Past events" not in text
+    assert "Event reports" not in text
     record = EventRecord(
         Event("drop", "<b>The drop</b>", 1_790_000_000_000, units=300),
         *(Phase.ENDED, "file", False, None, 1_790_000_000_000, 1_790_003_600_000, {}, {"sold": 299}, {}),
@@ -239,7 +239,7 @@ async def test_past_events_show_their_reports(client, listener):
     listener.past = [EventReport.of("shop", record)]
     text = await page(client, "/rooms/shop")
     for part in (
-        "Past events",
+        "Event reports",
         "&lt;b&gt;The drop&lt;/b&gt;",
         "2026-09-21 14:13 to 15:13 UTC",
         "<dt>Sold</dt><dd>299 of 300 (by stock)</dd>",
@@ -248,4 +248,4 @@ async def test_past_events_show_their_reports(client, listener):
     ):
         assert part in text
     listener.past = None
-    assert "Past events" not in await page(client, "/rooms/shop")
+    assert "Event reports" not in await page(client, "/rooms/shop")
