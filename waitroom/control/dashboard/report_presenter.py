@@ -32,7 +32,8 @@ def _figures(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Joined", count(report["joined"])),
         ("Admitted", count(report["admitted"])),
         ("Sold", _sold(report)),
-        ("Gave up", f"{count(gave_up['total'])} ({_reasons(gave_up)})"),
+        ("Gave up", count(gave_up["total"])),
+        ("Left / away / missed", _counts(gave_up["left"], gave_up["away"], gave_up["missed"])),
         ("Missed turns", count(report["no_shows"])),
         ("Peak waiting", count(report["peak_waiting"])),
         ("Peak active", count(report["peak_active"])),
@@ -44,7 +45,7 @@ def _figures(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         figures.append(("Waiting at the end", count(report["voided"])))
     over = report["over_limit"]
     if any(over.values()):
-        figures.append(("Over the limits", f"rate {count(over['rate'])}, max active {count(over['max_active'])}"))
+        figures.append(("Over rate / max active", _counts(over["rate"], over["max_active"])))
     return figures
 
 
@@ -53,9 +54,8 @@ def _sold(report: Mapping[str, Any]) -> str:
     return f"{count(report['sold'])}{units} ({_SOLD_BY[report['sold_by']]})"
 
 
-def _reasons(gave_up: Mapping[str, int]) -> str:
-    left, away, missed = (count(gave_up[name]) for name in ("left", "away", "missed"))
-    return f"left {left}, away {away}, missed {missed}"
+def _counts(*numbers: int) -> str:
+    return " / ".join(map(count, numbers))
 
 
 def _times(*seconds: int | None) -> str:

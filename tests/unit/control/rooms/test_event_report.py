@@ -176,13 +176,13 @@ def test_the_texts_of_a_report() -> None:
     assert texts["path"] == "/api/v1/rooms/shop/events/drop"
     figures = dict(texts["figures"])
     assert figures["Sold"] == "300 of 300 (by stock)"
-    assert figures["Gave up"] == "54 (left 20, away 30, missed 4)"
+    assert (figures["Gave up"], figures["Left / away / missed"]) == ("54", "20 / 30 / 4")
     assert figures["Waiting at the end"] == "46"
     assert figures["ETA error p50 / p90"] == "– / –"  # noqa: RUF001 - a dash, as it should be
-    assert "Over the limits" not in figures
+    assert "Over rate / max active" not in figures
 
 
 def test_a_passthrough_room_shows_what_its_limits_would_have_held() -> None:
     figures = dict(report_texts(report({"over:rate": 99, "over:max_active": 3}, title=""))["figures"])
-    assert figures["Over the limits"] == "rate 99, max active 3"
+    assert figures["Over rate / max active"] == "99 / 3"
     assert report_texts(report(title=""))["title"] == "drop"
