@@ -11,7 +11,7 @@ from playwright.async_api import Browser, expect
 
 from support.admin_app import USERS, WORDS, Admin, Diary, settings_in
 from support.admin_page import violations
-from support.fake_admin import no_events, room
+from support.fake_admin import no_events, no_past_events, room
 from waitroom.control.auth.login_store import LoginStore
 from waitroom.control.dashboard.pages import add_dashboard
 from waitroom.store.connection import connect
@@ -102,7 +102,7 @@ async def test_the_dashboard_requires_a_login(browser: Browser, valkey: str, tmp
     rooms = [room()]
     async with connect(valkey, timeout_seconds=10) as redis:
         admin = Admin(settings_in(tmp_path, USERS), LoginStore(redis), Diary(), rooms=lambda: rooms)
-        add_dashboard(admin.app, lambda: rooms, no_events)
+        add_dashboard(admin.app, lambda: rooms, no_events, no_past_events)
         async with admin:
             context = await browser.new_context()
             try:

@@ -13,7 +13,7 @@ from aiohttp import web
 from playwright.async_api import Browser, Page, expect
 
 from support.admin_page import PHONE, Operator, fits, operators, violations
-from support.fake_admin import EVENT_CLOCK, no_events, room
+from support.fake_admin import EVENT_CLOCK, no_events, no_past_events, room
 from support.room_views import EVENT
 from waitroom.control.dashboard.pages import add_dashboard
 from waitroom.control.dashboard.sale import SalePages
@@ -48,7 +48,7 @@ class Sale:
 @asynccontextmanager
 async def serving(sale: Sale) -> AsyncIterator[Sale]:
     app = web.Application()
-    add_dashboard(app, lambda: [sale.room], no_events)
+    add_dashboard(app, lambda: [sale.room], no_events, no_past_events)
     steps = iter(range(0, 10**9, 10))  # each request is served new figures
     SalePages(sale.figures, sale.check, lambda: float(next(steps))).add_to(app)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)

@@ -116,6 +116,11 @@ async def no_events(_room: str) -> dict[str, Any]:
     return {"version": 7, "events": [], "timeline": []}
 
 
+async def no_past_events(_room: str) -> tuple[()]:
+    """A room without past events."""
+    return ()
+
+
 async def anybody(_request: web.Request) -> bool:
     """All who were let in may stay."""
     return True
@@ -160,7 +165,7 @@ class FakeAdmin:
             return await handler(request)
 
         app = web.Application(middlewares=[somebody])
-        add_dashboard(app, lambda: self.rooms, self._events_of)
+        add_dashboard(app, lambda: self.rooms, self._events_of, no_past_events)
         add_feed(app, self.feed, anybody)
         app.router.add_get("/api/v1/rooms", self._rooms)
         app.router.add_get("/api/v1/audit", self._audit)

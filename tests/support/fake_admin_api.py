@@ -268,15 +268,8 @@ class StandIn:
             case ["PATCH"]:
                 self.meanwhile(room)
                 return self._stale(asked, room) or self._change(room, asked.body)
-            case ["GET", "events"]:
-                version, events = room["version"], list(self.events.values())
-                return self._tagged(room, {"version": version, "events": events, "timeline": TIMELINE})
-            case ["GET", "events", event, "report"] if event in self.events:
-                return web.json_response(self.report)
-            case ["GET", "events", event, "report.csv" | "samples.csv" as name] if event in self.events:
-                return web.Response(text=f"{name}\r\n", content_type="text/csv", charset="utf-8")
-            case ["PUT" | "POST", "events", event, *move]:
-                return self._of_event(asked, room, event, *move)
+            case [method, "events", *rest]:
+                return self._of_events(method, asked, room, *rest)
             case ["POST", "undo"]:
                 self.meanwhile(room)
                 return self._stale(asked, room) or self._change(room, {"rate_per_minute": 200})
@@ -289,6 +282,19 @@ class StandIn:
                 return web.Response(status=204)
             case ["POST", "end-session"]:
                 return web.Response(status=204)
+        return self.problem(404, "There is nothing here.")
+
+    def _of_events(self, method: str, asked: Asked, room: dict[str, Any], *rest: str) -> web.StreamResponse:
+        match method, *rest:
+            case ["GET"]:
+                version, events = room["version"], list(self.events.values())
+                return self._tagged(room, {"version": version, "events": events, "timeline": TIMELINE})
+            case ["GET", event, "report"] if event in self.events:
+                return web.json_response(self.report)
+            case ["GET", event, "report.csv" | "samples.csv" as name] if event in self.events:
+                return web.Response(text=f"{name}\r\n", content_type="text/csv", charset="utf-8")
+            case ["PUT" | "POST", event, *move]:
+                return self._of_event(asked, room, event, *move)
         return self.problem(404, "There is nothing here.")
 
     def _of_event(self, asked: Asked, room: dict[str, Any], name: str, move: str = "") -> web.StreamResponse:

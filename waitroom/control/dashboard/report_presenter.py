@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
-from waitroom.control.dashboard.presenter import NOTHING, count
+from waitroom.control.dashboard.formatting import NOTHING, count
 from waitroom.wait_range import short_duration
 
 _SOLD_BY: Final = {"stock": "by stock", "release": "by release", None: "no sales reported"}

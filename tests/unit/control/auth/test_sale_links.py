@@ -199,7 +199,7 @@ class World:
         Api(rooms, nothing, nothing, nothing, nothing, {}).add_to(self.admin.app)
         SaleLinkApi(rooms, links, self.audit).add_to(self.admin.app)
         SalePages(self.figures, links.check, clock).add_to(self.admin.app)
-        add_dashboard(self.admin.app, lambda: [OPEN], nothing)
+        add_dashboard(self.admin.app, lambda: [OPEN], nothing, nothing)
 
     def figures(self, room: str) -> dict[str, Any]:
         self.rendered += 1

@@ -14,6 +14,7 @@ from aiohttp.test_utils import TestServer
 
 from support.admin_app import Diary, Gone, settings_in
 from waitroom.control.api.event_routes import EventApi
+from waitroom.control.api.report_routes import ReportApi
 from waitroom.control.api.routes import Api
 from waitroom.control.api.sale_links import SaleLinkApi
 from waitroom.control.app import make_app
