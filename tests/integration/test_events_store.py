@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from waitroom.gate import needs_lookup
 from waitroom.queue.fields import Limits
 from waitroom.queue.schedule import Event, EventRecord, Phase, encode_event, shuffle_seed
 from waitroom.queue.store import QueueStore, Visit
 from waitroom.queue.view import RoomState, RoomView
 from waitroom.store.connection import connect
+from waitroom.tokens import Ticket
 
 pytestmark = pytest.mark.slow
 
@@ -555,3 +557,20 @@ async def test_no_report_is_outdated_by_an_outage_or_a_clock_that_was_set_back(s
     shop.now -= HOUR
     await shop.store.report_sold_out(age_ms=500)
     assert (await shop.store.view()).state is RoomState.SOLD_OUT
+
+
+async def test_workers_look_up_the_tickets_of_an_ended_event(shop: Shop) -> None:
+    """Else a worker would take their holders for waiting, and they would miss the next prequeue."""
+    later = replace(SALE, name="later", start_ms=NOON + 5 * HOUR, prequeue_ms=NOON + 4 * HOUR, end_ms=None)
+    await shop.open(replace(SALE, after="sold_out", method="random"), later)
+    shop.now = NOON + HOUR // 2
+    old = (await shop.store.join(20)).first_place
+    await shop.at(NOON + HOUR)
+    await shop.at(NOON + 2 * HOUR)
+    shop.now = NOON + 4 * HOUR
+    joined = await shop.store.join(1)
+    view = await shop.store.view()
+    tickets = [Ticket(place, joined.generation, 0, 1, 0) for place in (*range(old, old + 20), joined.first_place)]
+    assert [needs_lookup(ticket, view) for ticket in tickets] == [True] * 20 + [False]
+    [visited] = await shop.store.visit([Visit(old, joined.generation, claim=True)])
+    assert visited.fate == "unknown"

@@ -171,6 +171,7 @@ local function void_queue(room)
   count('left:event_ended', gone)
   count_change(room, gone > 0)
   set_number(room, 'void_place', math.max(room.void_place, room.ended_place))
+  set_number(room, 'head', math.max(room.head, room.seq)) -- so that workers look up the tickets of these places
 end
 
 -- The room after an event, by `after`. A room that a person has paused or closed stays so.
