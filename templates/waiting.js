@@ -9,6 +9,7 @@
   const loadedAt = Date.now();
 
   let state = box.dataset.state;
+  let text = box.dataset.text;
   let start = Number(box.dataset.start) || 0;
   let pollAfter = seconds(box.dataset.pollAfter);
   let saidPosition = Number(position) || Infinity;
@@ -20,6 +21,10 @@
   let leaving = false;
   let failures = 0;
   let timer;
+  // When the next phase of the event begins, and how much the server's clock is ahead of the page's steady one: the
+  // visitor's own clock may be wrong. Each reading of the server's clock is too low, by the time that it took to come.
+  let nextPhase = 0;
+  let serverAhead = -Infinity;
 
   const live = document.createElement("p");
   live.setAttribute("role", "status");
@@ -72,6 +77,64 @@
     else setText("updated", format.format(-Math.round(passed / 60), "minute"));
   }
 
+  function onServerTime(ms) {
+    if (ms) serverAhead = Math.max(serverAhead, ms - performance.now());
+  }
+
+  function showCountdown() {
+    if (!nextPhase) return;
+    const left = Math.ceil((nextPhase - serverAhead - performance.now()) / 1000);
+    if (!(left > 0)) return setText("countdown", messages.due);
+    const pad = (value) => String(Math.floor(value)).padStart(2, "0");
+    const days = Math.floor(left / 86400), hours = Math.floor(left % 86400 / 3600);
+    const minutes = left % 3600 / 60;
+    const clock = (left < 3600 ? Math.floor(minutes) : hours + ":" + pad(minutes)) + ":" + pad(left % 60);
+    setText("countdown", days ? number(days, "day") + " " + clock : clock);
+  }
+
+  // A time in the visitor's own zone; the server doesn't know it.
+  function showTime(name, at) {
+    toggle(name, at);
+    if (!at) return;
+    const style = { weekday: "long", day: "numeric", month: "long", hour: "numeric", minute: "2-digit", timeZoneName: "short" };
+    for (const each of marked(name)) each.dateTime = at;
+    setText(name, new Intl.DateTimeFormat(language, style).format(new Date(at)));
+  }
+
+  // The event whose next phase the visitor waits for, if there is one.
+  function awaited(status) {
+    const { event, state, reopening } = status;
+    if (!event) return null;
+    if (state === "prequeue") return event.phase === "prequeue" ? event : null;
+    return (state === "closed" || state === "sold_out") && reopening && event.phase === "scheduled" ? event : null;
+  }
+
+  // The same as EventNotice.key in pages/event_notice.py.
+  function eventKey(event) {
+    return event.name + " " + event.phase + (event.prequeue_starts_at ? " queue" : "");
+  }
+
+  function showEvent(event) {
+    toggle("event", event);
+    nextPhase = 0;
+    if (!event) return;
+    const opens = event.phase === "scheduled" ? event.prequeue_starts_at : null;
+    showTime("queue_opens", opens);
+    showTime("starts", event.starts_at);
+    setText("event_title", event.title);
+    toggle("event_title", event.title);
+    nextPhase = Date.parse(opens || event.starts_at);
+    showCountdown();
+  }
+
+  // The name of the texts for a status, as SharedStatus.text in status.py.
+  function textName(status) {
+    const { state, event, reopening } = status;
+    if (state === "closed" && reopening === "event") return "scheduled";
+    if (state === "closed" && event && event.phase === "ended") return "ended";
+    return state === "sold_out" && reopening === "stock" ? "sold_out_for_now" : state;
+  }
+
   function announce(text) {
     live.textContent = text;
     saidAt = Date.now();
@@ -82,13 +145,15 @@
     toggle("notice", text);
   }
 
-  function setState(next) {
+  function setState(next, name) {
     state = next;
+    text = name;
     document.documentElement.dataset.state = next;
-    setText("heading", states[next][0]);
-    setText("lead", states[next][1]);
-    setText("title", states[next][0]);
-    announce(states[next][0]);
+    document.documentElement.dataset.text = name;
+    setText("heading", states[name][0]);
+    setText("lead", states[name][1]);
+    setText("title", states[name][0]);
+    announce(states[name][0]);
   }
 
   function progress(place) {
@@ -107,8 +172,9 @@
       toggle(name, there);
       if (there) setText(name, number(status[name]));
     }
-    const text = formatWait(status.eta_seconds);
-    setText("eta", text);
+    const wait = formatWait(status.eta_seconds);
+    setText("eta", wait);
+    toggle("likely_sold_out", status.likely_sold_out);
     const message = [messages[status.position_reason], status.message].filter(Boolean).join(" ");
     setText("message", message);
     toggle("message", message);
@@ -120,7 +186,7 @@
       // At most once a minute, and only if the position fell by a tenth or is near the front.
       if ((place <= saidPosition * 0.9 || (place <= 10 && place < saidPosition)) && Date.now() - saidAt >= 60000) {
         saidPosition = place;
-        announce(messages.place.replace("{position}", number(place)) + " " + text);
+        announce(messages.place.replace("{position}", number(place)) + " " + wait);
       }
     }
     showAge();
@@ -197,15 +263,21 @@
     }
     if (status.state === "unknown") return reload();
     if (status.state === "called" || status.state === "admitted") {
-      if (states.called) setState("called");
+      if (states.called) setState("called", "called");
       return reload(true);
     }
+    const event = awaited(status);
+    // Only the server has the texts for another event or phase.
+    if (event && eventKey(event) !== box.dataset.event) return reload();
     remember([0, 0]);
-    if (status.state !== state) {
+    onServerTime(Date.parse(request.getResponseHeader("Date")) || Date.parse(status.updated_at));
+    const name = textName(status);
+    if (status.state !== state || name !== text) {
       // A page with its own texts can't change its state without a reload.
-      if (!states[state] || !states[status.state]) return reload();
-      setState(status.state);
+      if (!states[text] || !states[name]) return reload();
+      setState(status.state, name);
     }
+    showEvent(event);
     // Both times are the server's: the visitor's clock may be wrong.
     receivedAt = Date.now();
     age = Math.max((Date.parse(request.getResponseHeader("Date")) - Date.parse(status.updated_at)) / 1000, 0) || 0;
@@ -241,10 +313,15 @@
   document.addEventListener("visibilitychange", onReturn);
   addEventListener("online", onReturn);
   setInterval(() => { if (!document.hidden) showAge(); }, 5000);
+  setInterval(() => { if (!document.hidden) showCountdown(); }, 1000);
 
   if (marked("heading").length && marked("lead").length) {
-    states[state] = [marked("heading")[0].textContent, marked("lead")[0].textContent];
+    states[text] = [marked("heading")[0].textContent, marked("lead")[0].textContent];
   }
+  onServerTime(Number(box.dataset.now));
+  nextPhase = Date.parse(box.dataset.next) || 0;
+  for (const name of ["queue_opens", "starts"]) showTime(name, (marked(name)[0] || {}).dateTime);
+  showCountdown();
   // The address to return to from the page that "more time" leads to.
   for (const each of marked("more")) each.action += "&to=" + encodeURIComponent(location.pathname + location.search);
   if (state === "busy") {

@@ -11,7 +11,8 @@ from support.http_reader import Message
 CALLS = {"status": b"GET", "join": b"POST", "claim": b"POST", "leave": b"POST", "wait": b"GET"}
 MEMBERS = [
     *("room", "state", "position", "waiting", "eta_seconds", "poll_after", "claim_by"),
-    *("position_reason", "message", "remaining", "updated_at"),
+    *("position_reason", "likely_sold_out", "message", "remaining", "updated_at"),
+    *("event", "lot", "lane", "reopening"),
 ]
 
 

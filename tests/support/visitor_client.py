@@ -27,7 +27,8 @@ NAVIGATE = {
 FETCH = {"Accept": "*/*", "Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty", "Sec-Fetch-Site": "same-origin"}
 MEMBERS = {
     *("room", "state", "position", "waiting", "eta_seconds", "poll_after", "claim_by"),
-    *("message", "remaining", "updated_at"),
+    *("position_reason", "likely_sold_out", "message", "remaining", "updated_at"),
+    *("event", "lot", "lane", "reopening"),
 }
 
 

@@ -288,5 +288,9 @@ class Draws:
         """Whether a place is of a prequeue whose order isn't known yet."""
         return any(last < 0 and place > first for first, last, _ in self._ranges)
 
+    def is_drawn(self, place: int) -> bool:
+        """Whether the order of a place was drawn when its prequeue ended."""
+        return any(first < place <= last for first, last, _ in self._ranges)
+
 
 UNSHUFFLED: Final = Draws("")

@@ -8,10 +8,12 @@ Everything here is created once at start and only read afterwards; per-request c
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 
 from babel import Locale, negotiate_locale
+from babel.dates import format_date, format_time
 from babel.messages.pofile import read_po
 from babel.numbers import format_decimal
 from babel.units import format_unit
@@ -68,6 +70,8 @@ class Language:
         minutes = seconds // 60
         if minutes < 1:
             return self._unit(seconds, "second")
+        if minutes >= 2880:
+            return self._unit(minutes // 1440, "day")
         if minutes % 60 == 0 or minutes > 600:
             return self._unit(minutes // 60, "hour")
         return self._unit(minutes, "minute")
@@ -94,6 +98,11 @@ class Language:
         elif found.low == found.high:
             return _("about {high}").format(high=longest)
         return _("about {low} to {high}").format(low=shortest, high=longest)
+
+    def time(self, at: datetime) -> str:
+        """Return a UTC time in words, such as "Saturday, December 12, 2026, 3:30 AM UTC"."""
+        date, time = format_date(at, "full", self.code), format_time(at, "short", UTC, self.code)
+        return f"{date}, {time} UTC"
 
     def _unit(self, count: int, unit: str) -> str:
         return format_unit(count, f"duration-{unit}", length="long", locale=self.code)

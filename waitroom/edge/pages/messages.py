@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from waitroom.edge.pages.event_notice import Plan
+
 
 class PageKind(StrEnum):
     """The subject of a page. All but the last two are states of a visitor's wait."""
@@ -23,6 +25,30 @@ class PageKind(StrEnum):
     BUSY = "busy"
     """Too many newcomers come from one neighbourhood at a time."""
     ERROR = "error"
+
+
+class PageText(StrEnum):
+    """The texts of a page: those of its kind, or others if an event or the stock explains more."""
+
+    WAITING = "waiting"
+    PREQUEUE = "prequeue"
+    PAUSED = "paused"
+    CALLED = "called"
+    SOLD_OUT = "sold_out"
+    SOLD_OUT_FOR_NOW = "sold_out_for_now"
+    CLOSED = "closed"
+    SCHEDULED = "scheduled"
+    ENDED = "ended"
+    HELD = "held"
+    BUSY = "busy"
+
+
+KIND_OF_TEXT: dict[PageText, PageKind] = {
+    **{PageText(kind): kind for kind in PageKind if kind is not PageKind.ERROR},
+    PageText.SOLD_OUT_FOR_NOW: PageKind.SOLD_OUT,
+    PageText.SCHEDULED: PageKind.CLOSED,
+    PageText.ENDED: PageKind.CLOSED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +103,40 @@ ROOM_MESSAGES: dict[PageKind, Message] = {
         "A lot of people are arriving right now. This page will try again automatically in a few seconds.",
     ),
 }
+
+TEXTS: dict[PageText, Message] = {
+    **{PageText(kind): message for kind, message in ROOM_MESSAGES.items()},
+    PageText.SOLD_OUT_FOR_NOW: Message(
+        "Sold out for now",
+        "Everything has been sold or is in someone’s basket. If anything becomes available again, the next people in "
+        "the queue get it. Places in the queue are kept, and this page keeps checking automatically.",
+    ),
+    PageText.SCHEDULED: Message(
+        "We’re not open yet",
+        "You’re in the right place. Keep this page open: it will join the queue for you as soon as it opens.",
+    ),
+    PageText.ENDED: Message(
+        "The sale has ended",
+        "There’s no need to keep waiting. Thank you for coming.",
+    ),
+}
+
+PLAN_MESSAGES: dict[Plan, str] = {
+    "queue_random": "Everyone who is here before the sale starts has the same chance of being first: positions are "
+    "drawn at the start, and being early doesn’t help. People who come later stand behind them.",
+    "queue_fifo": "Once the queue opens, places are given in the order of arrival. Nobody is let in before the sale "
+    "starts. People who come later stand at the end of the queue.",
+    "start": "When the sale starts, places are given in the order of arrival. People who come later stand at the end "
+    "of the queue.",
+    "start_random": "Your position will be drawn when the sale starts. Everyone who is here before then has the same "
+    "chance, and being early doesn’t help. People who come later stand behind you.",
+    "start_fifo": "When the sale starts, we’ll let people in by their position. People who come later stand behind "
+    "you.",
+}
+"""The next step of an event, and where people stand if they come late."""
+
+COUNTDOWN_LABELS: dict[bool, str] = {True: "The queue opens in", False: "The sale starts in"}
+"""Above a countdown, by whether it is one to the opening of a prequeue."""
 
 LEFT_MESSAGE = Message(
     "You’ve left the queue",
@@ -137,10 +197,12 @@ SCRIPT_MESSAGES: dict[str, str] = {
     "place": "You’re number {position} in the queue.",
     "lost": "We can’t connect right now. Your place is kept, and this page will keep trying automatically.",
     "new_place": "We couldn’t keep your earlier place, so you have a new one at the end of the queue.",
+    "drawn": "The sale has started, and your position was drawn at random among everyone who was here before.",
     "restored": "We had to restore the queue after a technical problem, so your position has changed.",
+    "due": "any moment now",
     "cookies": "Please allow cookies for this shop. Without them, we can’t keep your place in the queue.",
 }
-"""Texts that the waiting page's script shows on its own, or that explain why a position rose."""
+"""Texts that the waiting page's script shows on its own, or that explain a position."""
 
 COOKIES_MESSAGE = Message(ERROR_MESSAGES[400].heading, SCRIPT_MESSAGES["cookies"])
 

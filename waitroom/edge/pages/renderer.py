@@ -18,18 +18,24 @@ from pathlib import Path
 from markupsafe import escape
 
 from waitroom.edge.pages.custom_template import CustomTemplate
+from waitroom.edge.pages.event_notice import EventNotice
 from waitroom.edge.pages.i18n import DEFAULT_LANGUAGE, Languages
 from waitroom.edge.pages.messages import (
     COOKIES_MESSAGE,
+    COUNTDOWN_LABELS,
+    KIND_OF_TEXT,
     LEFT_MESSAGE,
-    ROOM_MESSAGES,
+    PLAN_MESSAGES,
     SCRIPT_MESSAGES,
+    TEXTS,
     Message,
     PageKind,
+    PageText,
     error_message,
 )
 from waitroom.edge.pages.segments import CompiledPage, compile_slots
 from waitroom.edge.pages.templates import Slot, environment, inspect, policy
+from waitroom.edge.pages.times import rfc3339
 from waitroom.errors import Problem, SettingsError
 from waitroom.resources import resource_path
 from waitroom.settings import RoomSettings
@@ -40,6 +46,7 @@ __all__ = ["PageKind", "PageValues", "Pages"]
 _MAX_CACHED_PAGES = 256
 _MAX_CACHED_ETAS = 4096
 
+_NO_EVENT: tuple[bytes, ...] = (b"",) * 8
 _RETRYABLE = frozenset({408, 429, 500, 502, 503, 504})
 
 _SLOTS = (
@@ -55,12 +62,24 @@ _SLOTS = (
     "updated_at",
     "updated_time",
     "request_id",
+    "now_ms",
+    "event_key",
+    "event_title",
+    "event_plan",
+    "countdown_label",
+    "countdown",
+    "queue_opens_at",
+    "queue_opens_time",
+    "starts_at",
+    "starts_time",
 )
 
 # Values that may be missing; each adds a bit to a page's variant. A template sees None for a missing value.
 _HAS_POSITION, _HAS_START, _HAS_WAITING, _HAS_REMAINING, _HAS_ETA, _HAS_MESSAGE = (1 << bit for bit in range(6))
-_FULL_SHAPE = (1 << 6) - 1
-_EVERY_SHAPE = range(_FULL_SHAPE, -1, -1)
+_EVERY_NUMBER = (1 << 6) - 1
+_HAS_EVENT, _HAS_TITLE, _HAS_OPENING, _LIKELY_SOLD_OUT = (1 << bit for bit in range(6, 10))
+_EVERY_EVENT = (_HAS_EVENT | _HAS_TITLE | _HAS_OPENING, _HAS_EVENT | _HAS_TITLE, _HAS_EVENT | _HAS_OPENING, _HAS_EVENT)
+_FULL_SHAPE = (1 << 10) - 1
 _NEEDS = {
     "position": _HAS_POSITION,
     "position_number": _HAS_POSITION,
@@ -70,11 +89,21 @@ _NEEDS = {
     "eta": _HAS_ETA,
     "progress": _HAS_POSITION | _HAS_START,
     "message": _HAS_MESSAGE,
+    "event_key": _HAS_EVENT,
+    "event_title": _HAS_TITLE,
+    "event_plan": _HAS_EVENT,
+    "countdown_label": _HAS_EVENT,
+    "countdown": _HAS_EVENT,
+    "queue_opens_at": _HAS_OPENING,
+    "queue_opens_time": _HAS_OPENING,
+    "starts_at": _HAS_EVENT,
+    "starts_time": _HAS_EVENT,
 }
 
-_ROOM_KINDS = tuple(ROOM_MESSAGES)
-# Kinds that no visitor's status has.
-_WITHOUT_STATUS = frozenset({PageKind.HELD, PageKind.BUSY})
+# Kinds of pages with a countdown.
+_WITH_EVENT = frozenset({PageKind.PREQUEUE, PageKind.CLOSED, PageKind.SOLD_OUT})
+# Texts that no visitor's status has.
+_WITHOUT_STATUS = frozenset({PageText.HELD, PageText.BUSY})
 
 
 @dataclass(slots=True)
@@ -91,7 +120,11 @@ class PageValues:
         updated_at: The time of these numbers; aware, UTC.
         request_id: The id that support asks for.
         remaining: How many units are left, if the shop reports it, or None.
-        position_reason: Why the position rose, a key of `SCRIPT_MESSAGES`; empty if it didn't.
+        position_reason: Why the position rose or how it was found, a key of `SCRIPT_MESSAGES`; empty for neither.
+        text: The texts of the page; None for those of its kind.
+        now_ms: The time, by the server's clock: Unix time in milliseconds.
+        notice: The event whose next phase the visitor waits for.
+        likely_sold_out: Whether the visitors ahead will probably buy all that is left.
     """
 
     position: int | None
@@ -104,6 +137,10 @@ class PageValues:
     request_id: str
     remaining: int | None = None
     position_reason: str = ""
+    text: PageText | None = None
+    now_ms: int = 0
+    notice: EventNotice | None = None
+    likely_sold_out: bool = False
 
 
 class Pages:
@@ -132,7 +169,7 @@ class Pages:
         problems: list[Problem] = []
         for index, room in enumerate(rooms):
             if room.template is None:
-                page = self._render_room(room.name, PageKind.WAITING, DEFAULT_LANGUAGE, _FULL_SHAPE)
+                page = self._render_room(room.name, PageText.WAITING, DEFAULT_LANGUAGE, _FULL_SHAPE)
                 inline.append(inspect(page))
                 continue
             custom = CustomTemplate(Path(room.template), folder, f'rooms[{index}] "{room.name}".template')
@@ -144,13 +181,15 @@ class Pages:
             raise SettingsError(problems)
         self.csp = policy(inline, custom=any(room.template is not None for room in rooms))
 
-        self._room_page: Callable[[str, PageKind, str, int], CompiledPage] = lru_cache(_MAX_CACHED_PAGES)(
+        self._room_page: Callable[[str, PageText, str, int], CompiledPage] = lru_cache(_MAX_CACHED_PAGES)(
             self._compile_room
         )
         self._plain_page: Callable[[Message, bool, str], CompiledPage] = lru_cache(_MAX_CACHED_PAGES)(
             self._compile_plain
         )
         self._eta: Callable[[str, int, int], bytes] = lru_cache(_MAX_CACHED_ETAS)(self._eta_bytes)
+        self._countdown: Callable[[str, int], bytes] = lru_cache(_MAX_CACHED_ETAS)(self._countdown_bytes)
+        self._event: Callable[[str, EventNotice], tuple[bytes, ...]] = lru_cache(_MAX_CACHED_PAGES)(self._event_bytes)
 
     def language(self, accept_language: bytes | None) -> str:
         """Return the code of the language that best matches an ``Accept-Language`` header, else ``en``."""
@@ -193,8 +232,21 @@ class Pages:
         if text:
             shape |= _HAS_MESSAGE
             message = _escaped(text)
+        if values.likely_sold_out:
+            shape |= _LIKELY_SOLD_OUT
+        event, countdown = _NO_EVENT, b""
+        notice = values.notice
+        if notice is not None:
+            shape |= _HAS_EVENT
+            if notice.title:
+                shape |= _HAS_TITLE
+            if notice.queue_opens_at is not None:
+                shape |= _HAS_OPENING
+            event = self._event(language, notice)
+            countdown = self._countdown(language, max(0, -(-(notice.next_ms - values.now_ms) // 1000)))
+        key, title, plan, label, queue_opens_at, queue_opens_time, starts_at, starts_time = event
         updated_at, updated_time = _moment(values.updated_at)
-        return self._room_page(room, kind, language, shape).render(
+        return self._room_page(room, values.text or PageText(kind), language, shape).render(
             (
                 place,
                 place_number,
@@ -208,6 +260,16 @@ class Pages:
                 updated_at,
                 updated_time,
                 _id_bytes(values.request_id),
+                b"%d" % values.now_ms,
+                key,
+                title,
+                plan,
+                label,
+                countdown,
+                queue_opens_at,
+                queue_opens_time,
+                starts_at,
+                starts_time,
             )
         )
 
@@ -232,8 +294,8 @@ class Pages:
     def _plain(self, message: Message, again: bool, language: str, request_id: str) -> bytes:
         return self._plain_page(message, again, language).render((_id_bytes(request_id),))
 
-    def _compile_room(self, room: str, kind: PageKind, language: str, shape: int) -> CompiledPage:
-        return compile_slots(self._render_room(room, kind, language, shape), _SLOTS)
+    def _compile_room(self, room: str, text: PageText, language: str, shape: int) -> CompiledPage:
+        return compile_slots(self._render_room(room, text, language, shape), _SLOTS)
 
     def _compile_plain(self, message: Message, again: bool, language: str) -> CompiledPage:
         return compile_slots(self._render_plain(message, again, language), ("request_id",))
@@ -241,25 +303,47 @@ class Pages:
     def _eta_bytes(self, language: str, low: int, high: int) -> bytes:
         return escape(self._languages.by_code[language].wait(low, high)).encode()
 
-    def _render_room(self, room: str, kind: PageKind, language: str, shape: int) -> str:
+    def _countdown_bytes(self, language: str, seconds: int) -> bytes:
+        spoken = self._languages.by_code[language]
+        return escape(spoken.span(seconds) if seconds else spoken.gettext(SCRIPT_MESSAGES["due"])).encode()
+
+    def _event_bytes(self, language: str, notice: EventNotice) -> tuple[bytes, ...]:
+        spoken = self._languages.by_code[language]
+        opens, starts = notice.queue_opens_at, notice.starts_at
+        texts = (
+            notice.key,
+            notice.title,
+            spoken.gettext(PLAN_MESSAGES[notice.plan]),
+            spoken.gettext(COUNTDOWN_LABELS[opens is not None]),
+            "" if opens is None else rfc3339(opens).decode(),
+            "" if opens is None else spoken.time(opens),
+            rfc3339(starts).decode(),
+            spoken.time(starts),
+        )
+        return tuple([escape(text).encode() for text in texts])
+
+    def _render_room(self, room: str, text: PageText, language: str, shape: int) -> str:
         spoken = self._languages.by_code[language]
         _ = spoken.gettext
+        message = TEXTS[text]
         slots = {name: Slot(name) if shape & _NEEDS.get(name, 0) == _NEEDS.get(name, 0) else None for name in _SLOTS}
         return self._templates[room].render(
             _=_,
             language=language,
             direction=spoken.direction,
             room=room,
-            kind=str(kind),
-            heading=_(ROOM_MESSAGES[kind].heading),
-            lead=_(ROOM_MESSAGES[kind].lead),
+            kind=str(KIND_OF_TEXT[text]),
+            text=str(text),
+            heading=_(message.heading),
+            lead=_(message.lead),
             keep_place=spoken.span(self._keep_place_seconds[room]),
             # The page itself contains the text of its own state.
             other_states={
                 str(each): [_(message.heading), _(message.lead)]
-                for each, message in ROOM_MESSAGES.items()
-                if each is not kind and each not in _WITHOUT_STATUS
+                for each, message in TEXTS.items()
+                if each is not text and each not in _WITHOUT_STATUS
             },
+            likely_sold_out=bool(shape & _LIKELY_SOLD_OUT),
             script_messages={name: _(sentence) for name, sentence in SCRIPT_MESSAGES.items()},
             **slots,
         )
@@ -272,6 +356,7 @@ class Pages:
             language=language,
             direction=spoken.direction,
             kind=str(PageKind.ERROR),
+            text=str(PageKind.ERROR),
             heading=_(message.heading),
             lead=_(message.lead),
             again=again,
@@ -283,10 +368,20 @@ class Pages:
 
         The fullest pages come first: their errors are the most informative.
         """
-        for kind in _ROOM_KINDS:
+        for text, kind in KIND_OF_TEXT.items():
             for language in self._languages.by_code:
-                for shape in _EVERY_SHAPE if language == DEFAULT_LANGUAGE else (_FULL_SHAPE, 0):
-                    yield partial(self._render_room, room, kind, language, shape)
+                shapes = _shapes(kind) if language == DEFAULT_LANGUAGE else (_FULL_SHAPE, 0)
+                for shape in shapes:
+                    yield partial(self._render_room, room, text, language, shape)
+
+
+def _shapes(kind: PageKind) -> Iterator[int]:
+    """Yield the sets of available values of a page: each one missing while all others are there, and more."""
+    yield from range(_FULL_SHAPE, _FULL_SHAPE - _EVERY_NUMBER - 1, -1)
+    if kind in _WITH_EVENT:
+        for event in _EVERY_EVENT:
+            yield from (event | _EVERY_NUMBER, event)
+    yield from (_EVERY_NUMBER, 0)
 
 
 def _progress(position: int, start: int) -> int:
@@ -307,4 +402,4 @@ def _escaped(message: str) -> bytes:
 @lru_cache(maxsize=256)
 def _moment(at: datetime) -> tuple[bytes, bytes]:
     at = at.astimezone(UTC)
-    return f"{at:%Y-%m-%dT%H:%M:%SZ}".encode(), f"{at:%H:%M:%S} UTC".encode()
+    return rfc3339(at), f"{at:%H:%M:%S} UTC".encode()

@@ -69,12 +69,14 @@ Turn = Literal["now", "again", "limited", "ended"]
 class JoinResult:
     """The result of a join: a place, or immediately a session; neither if the room accepts nobody.
 
+    The position is None in a prequeue whose places are shuffled.
+
     Not a dataclass: the constructor of a dataclass isn't compiled, and every newcomer needs one of these.
     """
 
     __slots__ = ("admitted", "generation", "place", "position", "state")
 
-    def __init__(self, place: int, generation: int, admitted: bool, position: int, state: RoomState) -> None:
+    def __init__(self, place: int, generation: int, admitted: bool, position: int | None, state: RoomState) -> None:
         self.place = place
         self.generation = generation
         self.admitted = admitted
@@ -301,9 +303,10 @@ class Room:
 
     def ticket_for(self, result: JoinResult, now: float) -> Ticket:
         """The ticket of a visitor who has just joined at the Unix time ``now``."""
-        eta = self.expected_wait(result.position)
+        position = result.position
+        eta = None if position is None else self.expected_wait(position)
         promised = 0 if eta is None else max(1, sum(eta) // 2)
-        return Ticket(result.place, result.generation, int(now), result.position, promised)
+        return Ticket(result.place, result.generation, int(now), position or 1, promised)
 
     def expected_wait(self, position: int) -> tuple[int, int] | None:
         """The range of the wait in seconds from a position, if it is known."""
@@ -508,9 +511,16 @@ class Room:
         if not joined.first_place:
             return JoinResult(0, joined.generation, False, 0, joined.state)
         admitted = index < joined.admitted
-        # Newcomers are at the end, in order: the number behind each is known exactly.
-        position = joined.waiting - (count - 1 - index)
-        return JoinResult(joined.first_place + index, joined.generation, admitted, max(1, position), joined.state)
+        position: int | None = None
+        if joined.state is not RoomState.PREQUEUE or not self._is_shuffled():
+            # Newcomers are at the end, in order: the number behind each is known exactly.
+            position = max(1, joined.waiting - (count - 1 - index))
+        return JoinResult(joined.first_place + index, joined.generation, admitted, position, joined.state)
+
+    def _is_shuffled(self) -> bool:
+        """Whether the event's prequeue is shuffled. It may have opened since the last view."""
+        event = None if self.view is None else self.view.event
+        return event is not None and event.event.method == "random"
 
     async def _visit_batch(self, visits: Sequence[Visit]) -> Sequence[Visited]:
         self._require_store()

@@ -146,7 +146,7 @@ class Endpoints:
         if _is_admitted(context):
             self._respond_json(context, OK, self._responder.status(room, "admitted"))
         elif ticket is None or is_void(ticket, room.view, context.now):
-            self._respond_json(context, OK, self._responder.status(room, "unknown"))
+            self._respond_json(context, OK, self._responder.status_without_place(room))
         elif room.is_waiting(ticket):
             room.mark_seen(ticket)
             self._respond_json(context, OK, self._responder.status(room, "waiting", ticket))

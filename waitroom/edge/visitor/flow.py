@@ -30,13 +30,20 @@ class Admitted:
 
 
 class Queued:
-    """A newcomer has a place in the queue. Not a dataclass, like `JoinResult`."""
+    """A newcomer has a place in the queue. Not a dataclass, like `JoinResult`.
 
-    __slots__ = ("position", "ticket")
+    Attributes:
+        ticket: The ticket.
+        position: The position; None while the prequeue is shuffled and hasn't ended.
+        state: The room's state.
+    """
 
-    def __init__(self, ticket: Ticket, position: int) -> None:
+    __slots__ = ("position", "state", "ticket")
+
+    def __init__(self, ticket: Ticket, position: int | None, state: RoomState) -> None:
         self.ticket = ticket
         self.position = position
+        self.state = state
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +198,7 @@ class VisitorFlow:
             return Admitted(*context.start_session(result.place))
         if not result.place:
             return Rejected(result.state)
-        return Queued(room.ticket_for(result, context.now), result.position)
+        return Queued(room.ticket_for(result, context.now), result.position, result.state)
 
 
 def _status(room: Room, ticket: Ticket, visited: Visited) -> TicketStatus:

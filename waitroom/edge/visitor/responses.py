@@ -17,7 +17,14 @@ from waitroom.edge.rooms.room import Room
 from waitroom.edge.visitor.context import CheckAnswer, RequestContext, kind_of
 from waitroom.edge.visitor.flow import Delayed, Held, Outcome, Queued, Rejected, TicketStatus
 from waitroom.edge.visitor.shown import SETTLING_MS, next_shown, read_shown
-from waitroom.edge.visitor.status import VisitorState, VisitorStatus, build_status
+from waitroom.edge.visitor.status import (
+    STATES_WITH_NOTICE,
+    SharedStatus,
+    VisitorState,
+    VisitorStatus,
+    build_rejected_status,
+    build_status,
+)
 from waitroom.gate import Kind, classify
 from waitroom.queue.store import Fate
 from waitroom.queue.view import RoomState
@@ -46,6 +53,7 @@ class Responder:
     def __init__(self, pages: Pages, spread: random.Random) -> None:
         self._pages = pages
         self._spread = spread
+        self._shared: dict[str, SharedStatus] = {}
         self.page_headers = (
             b"Content-Type: text/html; charset=utf-8\r\nCache-Control: no-store\r\nReferrer-Policy: same-origin\r\n"
             b"X-Content-Type-Options: nosniff\r\nVary: Accept-Language\r\nContent-Security-Policy: %b\r\n"
@@ -95,6 +103,8 @@ class Responder:
         settling = view.lost_data and 0 <= view.wall_ms - view.generation < SETTLING_MS
         shown = next_shown(before, status.place, view.generation, position, settling=settling)
         status.position, status.position_reason = shown.position, shown.reason
+        if not shown.reason and view.draws.is_drawn(status.place):
+            status.position_reason = "drawn"
         status.waiting = max(view.waiting, shown.position)
         if shown is before:
             return b""
@@ -164,26 +174,23 @@ class Responder:
         *,
         kind: PageKind | None = None,
         state: VisitorState | None = None,
-        position: int | None = None,
     ) -> VisitorStatus:
-        """The status of a visitor; ``kind``, ``state`` and ``position`` override the view."""
+        """The status of a visitor; ``kind`` and ``state`` override the view."""
         view = room.view
-        start = None
+        position = start = None
         if ticket is not None and fate == "waiting":
-            if position is None and view is not None:
-                position = view.position(ticket.place)
+            position = None if view is None else view.position(ticket.place)
             start = max(ticket.start_position, position or 0)
-        eta = room.expected_wait(position) if position is not None else None
         found = build_status(
             fate,
-            view,
-            room.viewed_at,
+            self._shared_status(room),
             position=position,
             start_position=start,
-            eta=eta,
+            eta=None if position is None else room.expected_wait(position),
             claim_left_ms=claim_left_ms,
             store_up=room.store_up,
             jitter=self._spread.random(),
+            now=room.clock.unix(),
         )
         if ticket is not None and fate == "waiting":
             found.place = ticket.place
@@ -197,17 +204,24 @@ class Responder:
             found.state = state
         return found
 
+    def status_without_place(self, room: Room) -> VisitorStatus:
+        """The status of a visitor who has no place: unknown, unless the room accepts nobody."""
+        view = room.view
+        if view is not None and room.store_up and view.state in (RoomState.CLOSED, RoomState.SOLD_OUT):
+            return self._rejected_status(room, view.state)
+        return self.status(room, "unknown")
+
     def outcome_status(self, context: RequestContext, outcome: Outcome) -> VisitorStatus:
         """The status of a visitor after a step of the flow."""
         room = context.room
         if isinstance(outcome, Queued):
-            return self.status(room, "waiting", outcome.ticket, position=outcome.position)
+            return self._queued_status(room, outcome)
         if isinstance(outcome, TicketStatus):
+            if outcome.fate == "unknown":
+                return self.status_without_place(room)
             return self.status(room, outcome.fate, outcome.ticket, outcome.left_ms)
         if isinstance(outcome, Rejected):
-            if outcome.state is RoomState.SOLD_OUT:
-                return self.status(room, "unknown", kind=PageKind.SOLD_OUT, state="sold_out")
-            return self.status(room, "unknown", kind=PageKind.CLOSED, state="closed")
+            return self._rejected_status(room, outcome.state)
         if isinstance(outcome, Held):
             state: VisitorState | None = "unknown" if outcome.ticket is None else None
             return self.status(room, "waiting", outcome.ticket, kind=PageKind.HELD, state=state)
@@ -217,21 +231,54 @@ class Responder:
             return status
         return self.status(room, "admitted")
 
+    def _queued_status(self, room: Room, outcome: Queued) -> VisitorStatus:
+        """The status of a newcomer in the queue: the store knows state and position better than the last view."""
+        position, ticket = outcome.position, outcome.ticket
+        status = build_status(
+            "waiting",
+            self._shared_status(room),
+            position=position,
+            start_position=ticket.start_position,
+            eta=None if position is None else room.expected_wait(position),
+            store_up=room.store_up,
+            jitter=self._spread.random(),
+            now=room.clock.unix(),
+            state=outcome.state,
+        )
+        status.place = ticket.place
+        return status
+
+    def _rejected_status(self, room: Room, state: RoomState) -> VisitorStatus:
+        return build_rejected_status(
+            self._shared_status(room), state, jitter=self._spread.random(), now=room.clock.unix()
+        )
+
+    def _shared_status(self, room: Room) -> SharedStatus:
+        """The part of the status that all visitors share; the same object until the next view."""
+        shared = self._shared.get(room.name)
+        if shared is None or shared.view is not room.view or shared.updated_at is not room.viewed_at:
+            shared = self._shared[room.name] = SharedStatus(room.view, room.viewed_at)
+        return shared
+
     def _room_page(self, context: RequestContext, status: VisitorStatus) -> bytes:
         """The page that shows the status."""
         assert status.kind is not None
-        language = self._language(context.request)
+        language, shared = self._language(context.request), status.shared
         values = PageValues(
             position=status.position,
             waiting=status.waiting,
             eta=status.eta,
             start_position=status.start_position,
             poll_after=status.poll_after,
-            message=status.message,
-            updated_at=status.updated_at,
+            message=shared.message,
+            updated_at=shared.updated_at,
             request_id=context.client.request_id,
-            remaining=status.remaining,
+            remaining=shared.remaining,
             position_reason=status.position_reason,
+            text=shared.text(status.kind),
+            now_ms=int(context.now * 1000),
+            notice=shared.notice if status.state in STATES_WITH_NOTICE else None,
+            likely_sold_out=status.likely_sold_out is True,
         )
         return self._pages.room_page(context.room.name, status.kind, language, values)
 

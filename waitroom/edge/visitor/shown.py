@@ -12,8 +12,9 @@ import re
 from collections.abc import Sequence
 from typing import Final, Literal
 
-# Why a position rose: the visitor has another place, or the store lost data and visitors ahead have come back.
-PositionReason = Literal["", "new_place", "restored"]
+# Why a position rose: the visitor has another place, or the store lost data and visitors ahead have come back. Or how a
+# position came about: it was drawn at the start of an event.
+PositionReason = Literal["", "new_place", "restored", "drawn"]
 
 # After a loss of data the visitors report for a while; the first of them are shown too small a position.
 SETTLING_MS: Final = 120_000

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from jinja2.ext import babel_extract
 
 from waitroom.edge.pages.i18n import Languages
-from waitroom.edge.pages.messages import ERROR_MESSAGES, LEFT_MESSAGE, ROOM_MESSAGES, SCRIPT_MESSAGES
+from waitroom.edge.pages.messages import (
+    COUNTDOWN_LABELS,
+    ERROR_MESSAGES,
+    LEFT_MESSAGE,
+    PLAN_MESSAGES,
+    SCRIPT_MESSAGES,
+    TEXTS,
+)
 
 TEMPLATES = Path(__file__).parents[4] / "templates"
 CATALOGUES = sorted((TEMPLATES / "locale").glob("*.po"))
@@ -76,6 +83,9 @@ def test_numbers_are_formatted_like_babels(code: str, value: int) -> None:
         (7200, "2 hours"),
         (86400, "24 hours"),
         (100_000, "27 hours"),
+        (172_799, "47 hours"),
+        (172_800, "2 days"),
+        (400_000, "4 days"),
     ],
 )
 def test_spans_are_rounded_down(seconds: int, text: str) -> None:
@@ -115,8 +125,8 @@ def test_every_wait_has_a_text(code: str, low: int, more: int) -> None:
 
 
 def sentences() -> set[str]:
-    found = set(SCRIPT_MESSAGES.values())
-    for message in (*ROOM_MESSAGES.values(), *ERROR_MESSAGES.values(), LEFT_MESSAGE):
+    found = {*SCRIPT_MESSAGES.values(), *PLAN_MESSAGES.values(), *COUNTDOWN_LABELS.values()}
+    for message in (*TEXTS.values(), *ERROR_MESSAGES.values(), LEFT_MESSAGE):
         found |= {message.heading, message.lead}
     for path in TEMPLATES.glob("*.html"):
         with path.open("rb") as file:

@@ -14,7 +14,16 @@ from pathlib import Path
 import pytest
 from jinja2 import Template
 
-from waitroom.edge.pages.messages import ERROR_MESSAGES, ROOM_MESSAGES
+from waitroom.edge.pages.event_notice import EventNotice
+from waitroom.edge.pages.messages import (
+    COUNTDOWN_LABELS,
+    ERROR_MESSAGES,
+    KIND_OF_TEXT,
+    PLAN_MESSAGES,
+    ROOM_MESSAGES,
+    TEXTS,
+    PageText,
+)
 from waitroom.edge.pages.renderer import PageKind, Pages, PageValues
 from waitroom.errors import SettingsError
 from waitroom.settings import RoomSettings
@@ -32,6 +41,15 @@ FULL = PageValues(
     remaining=77,
 )
 BARE = replace(FULL, position=None, waiting=None, eta=None, start_position=None, message="", remaining=None)
+NOTICE = EventNotice(
+    key="redmi scheduled queue",
+    title="Redmi 1s <b>",
+    plan="queue_random",
+    next_ms=1_796_000_000_000,
+    queue_opens_at=datetime(2026, 12, 1, 23, 33, 20, tzinfo=UTC),
+    starts_at=datetime(2026, 12, 2, 0, 3, 20, tzinfo=UTC),
+)
+WITH_EVENT = replace(BARE, notice=NOTICE, now_ms=NOTICE.next_ms - 90_500, likely_sold_out=True)
 
 
 def room(name: str = "shop", **settings: object) -> RoomSettings:
@@ -83,10 +101,10 @@ class Document(HTMLParser):
 
 
 def every_room_page(pages: Pages) -> Iterator[bytes]:
-    for kind in ROOM_MESSAGES:
+    for text, kind in KIND_OF_TEXT.items():
         for language in LANGUAGES:
-            for values in (FULL, BARE):
-                yield pages.room_page("shop", kind, language, values)
+            for values in (FULL, BARE, WITH_EVENT):
+                yield pages.room_page("shop", kind, language, replace(values, text=text))
 
 
 def every_error_page(pages: Pages) -> Iterator[bytes]:
@@ -104,7 +122,7 @@ def test_every_page_is_complete_small_and_self_contained(pages: Pages) -> None:
     for page in [*every_room_page(pages), *every_error_page(pages)]:
         document = Document(page)
         text = page.decode()
-        assert len(page) < 17 * 1024
+        assert len(page) < 24 * 1024
         assert not re.search("[\ufdd0-\ufddf]", text)
         assert "None" not in text
         assert len(re.findall("<h1", text)) == 1
@@ -119,7 +137,7 @@ def test_every_page_is_complete_small_and_self_contained(pages: Pages) -> None:
 @pytest.mark.parametrize("kind", ROOM_MESSAGES)
 def test_each_state_has_its_text_in_the_visitors_language(pages: Pages, kind: PageKind) -> None:
     english = Document(pages.room_page("shop", kind, "en", FULL))
-    assert english.find("html") == {"lang": "en", "dir": "ltr", "data-state": str(kind)}
+    assert english.find("html") == {"lang": "en", "dir": "ltr", "data-state": str(kind), "data-text": str(kind)}
     assert english.texts["heading"] == ROOM_MESSAGES[kind].heading
     assert english.texts["lead"] == ROOM_MESSAGES[kind].lead
     assert english.texts["title"].endswith(ROOM_MESSAGES[kind].heading)
@@ -127,6 +145,52 @@ def test_each_state_has_its_text_in_the_visitors_language(pages: Pages, kind: Pa
     assert german.find("html")["lang"] == "de"
     assert german.texts["heading"] != english.texts["heading"]
     assert german.texts["lead"] != english.texts["lead"]
+
+
+@pytest.mark.parametrize("text", [text for text, kind in KIND_OF_TEXT.items() if text != kind.value])
+def test_a_page_may_have_other_texts_than_its_kind(pages: Pages, text: PageText) -> None:
+    kind = KIND_OF_TEXT[text]
+    document = Document(pages.room_page("shop", kind, "en", replace(BARE, text=text)))
+    assert document.find("html") == {"lang": "en", "dir": "ltr", "data-state": str(kind), "data-text": str(text)}
+    assert (document.texts["heading"], document.texts["lead"]) == (TEXTS[text].heading, TEXTS[text].lead)
+    script = document.find("script", id="waitroom")
+    assert (script["data-state"], script["data-text"]) == (str(kind), str(text))
+    assert f'"{text}":' not in document.texts["waitroom"], "the page has its own texts"
+    assert f'"{kind}":' in document.texts["waitroom"]
+
+
+def test_a_page_with_an_event(pages: Pages) -> None:
+    document = Document(pages.room_page("shop", PageKind.CLOSED, "en", WITH_EVENT))
+    assert "hidden" not in document.find(data_waitroom_if="event")
+    assert document.texts["event_title"] == "Redmi 1s <b>"
+    assert document.texts["countdown"] == "1 minute"
+    assert document.texts["queue_opens"] == "Tuesday, December 1, 2026, 11:33\u202fPM UTC"
+    assert document.find("time", data_waitroom="starts")["datetime"] == "2026-12-02T00:03:20Z"
+    script = document.find("script", id="waitroom")
+    assert script["data-event"] == "redmi scheduled queue"
+    assert script["data-next"] == "2026-12-01T23:33:20Z"
+    assert script["data-now"] == "1795999909500"
+    german = pages.room_page("shop", PageKind.CLOSED, "de", WITH_EVENT).decode()
+    assert "Dienstag, 1. Dezember 2026, 23:33 UTC" in german
+    assert "Die Warteschlange öffnet in" in german
+
+
+@pytest.mark.parametrize(
+    ("left_ms", "text"), [(-1, "any moment now"), (0, "any moment now"), (1, "1 second"), (3 * 86_400_000, "3 days")]
+)
+def test_a_countdown_without_a_script(pages: Pages, left_ms: int, text: str) -> None:
+    values = replace(WITH_EVENT, now_ms=NOTICE.next_ms - left_ms)
+    assert Document(pages.room_page("shop", PageKind.CLOSED, "en", values)).texts["countdown"] == text
+
+
+def test_every_plan_has_a_text_of_its_own(pages: Pages) -> None:
+    assert len(set(PLAN_MESSAGES.values())) == len(PLAN_MESSAGES) == 5
+    for plan, text in PLAN_MESSAGES.items():
+        opens = NOTICE.queue_opens_at if plan.startswith("queue") else None
+        values = replace(WITH_EVENT, notice=replace(NOTICE, plan=plan, queue_opens_at=opens))
+        page = pages.room_page("shop", PageKind.PREQUEUE, "en", values).decode()
+        assert text in page
+        assert COUNTDOWN_LABELS[opens is not None] in page
 
 
 def test_the_waiting_page_shows_the_visitors_numbers(pages: Pages) -> None:
@@ -138,7 +202,7 @@ def test_the_waiting_page_shows_the_visitors_numbers(pages: Pages) -> None:
     assert document.texts["message"] == "Payment by card only"
     assert document.texts["title"].startswith("1.234 · ")
     assert document.texts["updated"] == "10:42:05 UTC"
-    assert document.find("time")["datetime"] == "2026-11-27T10:42:05Z"
+    assert document.find("time", data_waitroom="updated")["datetime"] == "2026-11-27T10:42:05Z"
     bar = document.find(role="progressbar")
     assert (bar["aria-valuemin"], bar["aria-valuenow"], bar["aria-valuemax"]) == ("0", "38", "100")
     assert bar["aria-label"] == "Fortschritt"
@@ -148,7 +212,8 @@ def test_the_waiting_page_shows_the_visitors_numbers(pages: Pages) -> None:
     assert (script["data-room"], script["data-state"]) == ("shop", "waiting")
     assert (script["data-position"], script["data-start"], script["data-poll-after"]) == ("1234", "2000", "17")
     assert b"<code>01JDK8Q2X4</code>" in pages.room_page("shop", PageKind.WAITING, "de", FULL)
-    assert not [given for _, given in document.elements if "hidden" in given and given["data-waitroom"] != "notice"]
+    hidden = {given["data-waitroom-if"] for _, given in document.elements if "hidden" in given}
+    assert hidden == {"notice", "event", "event_title", "queue_opens", "likely_sold_out"}
 
 
 def test_unknown_values_are_hidden(pages: Pages) -> None:
@@ -181,10 +246,13 @@ def test_the_noscript_refresh_is_inside_noscript(pages: Pages) -> None:
 
 
 def test_leaving_works_with_a_plain_form(pages: Pages) -> None:
-    form = Document(pages.room_page("shop", PageKind.WAITING, "en", FULL)).find(
-        "form", action="/.waitroom/leave?room=shop"
-    )
-    assert form == {"method": "post", "action": "/.waitroom/leave?room=shop"}
+    forms = [
+        given
+        for tag, given in Document(pages.room_page("shop", PageKind.WAITING, "en", FULL)).elements
+        if tag == "form"
+    ]
+    leaving = {"method": "post", "action": "/.waitroom/leave?room=shop"}
+    assert forms.count(leaving) == 2, "where it is likely sold out, and below"
 
 
 @pytest.mark.parametrize("language", ["en", "de", "es", "fr", "hi", "id"])
@@ -374,6 +442,9 @@ def test_the_policy_allows_a_custom_templates_inline_parts(tmp_path: Path) -> No
         ("{% for c in message %}{{ c }}{% endfor %}", 1, "'message' differs for every visitor"),
         ("{{ position == 1 }}", 1, "'position' differs for every visitor"),
         ("{{ {position: 1} }}", 1, "'position' differs for every visitor"),
+        ("{% if countdown and not queue_opens_at %}{{ oops }}{% endif %}", 1, "'oops' is undefined"),
+        ("{% if text == 'ended' %}{{ oops }}{% endif %}", 1, "'oops' is undefined"),
+        ("{{ countdown|upper }}", 1, "'countdown' differs for every visitor"),
         ("\n{{ 1 / 0 }}", 2, "division by zero"),
         ("\n{{ room.__class__.__mro__ }}", 2, "unsafe"),
         ("\n{% include 'absent.html' %}", 2, "template 'absent.html' not found"),
@@ -457,7 +528,8 @@ def test_the_examples_in_the_documentation_work(tmp_path: Path) -> None:
         for kind in ROOM_MESSAGES:
             document = Document(pages.room_page("shop", kind, "fr", FULL))
             assert document.texts["heading"] != ""
-            assert document.find("form", action="/.waitroom/leave?room=shop")["method"] == "post"
+            forms = [given for tag, given in document.elements if tag == "form"]
+            assert {"method": "post", "action": "/.waitroom/leave?room=shop"} in forms
             assert document.find("form", data_waitroom="more")["action"] == "/.waitroom/claim?room=shop&more=1"
 
 
