@@ -14,6 +14,7 @@ from waitroom.settings.schema import CONFIG, About, StrictBool, StrictFloat, Str
 
 MAX_EVENTS: Final = 64
 MAX_TITLE_LENGTH: Final = 100
+MAX_UNITS: Final = 1_000_000_000
 
 # RFC 3339, as in TOML.
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)?")
@@ -154,7 +155,7 @@ class EventSettings:
     ] = "open"
     units: Annotated[
         StrictInt | None,
-        Field(ge=1, le=1_000_000_000),
+        Field(ge=1, le=MAX_UNITS),
         About(
             "The units for sale.",
             "Set it if you know it, so that reports and pages can tell how much is sold and left.",

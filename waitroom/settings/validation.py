@@ -36,7 +36,7 @@ _FACTORS: dict[str, dict[str, float]] = {
 _SHOWN_LENGTH = 40
 _PLACEHOLDER_UPSTREAM = "http://missing.invalid:80"
 # The first of each two must be at least the second.
-_LONG_AND_SHORT = (
+LONG_AND_SHORT = (
     ("session_max_seconds", "session_seconds"),
     ("keep_place_seconds", "away_after_seconds"),
     ("claim_seconds", "claim_after_told_seconds"),
@@ -152,7 +152,7 @@ def _covers(room: RoomSettings, host: str, path: str) -> bool:
 
 
 def _time_conflicts(index: int, room: RoomSettings, source: Source) -> Iterator[_Conflict]:
-    for long, short in _LONG_AND_SHORT:
+    for long, short in LONG_AND_SHORT:
         longest, shortest = getattr(room, long), getattr(room, short)
         if longest < shortest:
             keys: tuple[KeyPath, ...] = (("rooms", index, long), ("rooms", index, short))
@@ -213,7 +213,7 @@ def _event_time_conflicts(index: int, room: RoomSettings, number: int) -> Iterat
     """Find limits of an event that contradict each other, or those that it inherits."""
     event = room.events[number]
     here: KeyPath = ("rooms", index, "events", number)
-    for long, short in _LONG_AND_SHORT:
+    for long, short in LONG_AND_SHORT:
         own = [name for name in (long, short) if getattr(event, name) is not None]
         longest, shortest = (getattr(event if name in own else room, name) for name in (long, short))
         if own and longest < shortest:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from aiohttp import web
@@ -35,6 +34,7 @@ from waitroom.control.rooms.operations import SESSION, Change
 from waitroom.queue.fields import EVENT_LIMITS, NUMBER, OPERATOR_FIELDS, RATE, STATE, TEXT, WHOLE
 from waitroom.queue.fields import Field as RoomField
 from waitroom.queue.view import RoomState
+from waitroom.settings.event import event_time, milliseconds
 from waitroom.shop_commands import MAX_DIGITS, MAX_NUMBER, SESSION_COMMANDS, ShopCommand, parse_command
 
 MAX_BODY_BYTES = 16 << 10
@@ -142,22 +142,9 @@ def _session_field() -> Any:
     )
 
 
-_TIME = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
-)
-_FIRST_YEAR, _LAST_YEAR = 2000, 2999
-
-
 def _time_ms(value: object) -> int | None:
-    """Reads a time as in the settings file, with its zone; returns a Unix time in milliseconds."""
-    if value is None:
-        return None
-    if not isinstance(value, str) or not _TIME.fullmatch(value):
-        raise ValueError
-    moment = datetime.fromisoformat(value.upper())
-    if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
-        raise ValueError
-    return round(moment.timestamp() * 1000)
+    """Reads a time as in the settings file; returns a Unix time in milliseconds."""
+    return None if value is None else milliseconds(event_time(value))
 
 
 _Time = Annotated[int | None, BeforeValidator(_time_ms)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,10 +10,9 @@ from waitroom.control.rooms.changes import InvalidChangeError
 from waitroom.control.rooms.event_presenter import AUTO, time_json
 from waitroom.queue.fields import AUTOPILOT, EVENT_LIMITS, RATE, Limits
 from waitroom.queue.schedule import Event, EventRecord, Phase, find_conflicts
-
-EVENT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
-LONGEST_TITLE = 100
-MOST_UNITS = 1_000_000_000
+from waitroom.settings.event import MAX_TITLE_LENGTH, MAX_UNITS
+from waitroom.settings.validation import LONG_AND_SHORT
+from waitroom.settings.validators import NAME
 
 # The names of an event's fields in the settings, and here.
 _ATTRIBUTES = {
@@ -31,13 +29,6 @@ _TIMES = ("prequeue_start", "start", "end")
 _LIMITS = {field.name: field for field in EVENT_LIMITS}
 EVENT_FIELDS = (*_ATTRIBUTES, *_LIMITS)
 """The names of everything that a change of an event may set."""
-
-# As in the settings file: the first of two limits is at least the second.
-_LONG_AND_SHORT = (
-    ("session_max_seconds", "session_seconds"),
-    ("keep_place_seconds", "away_after_seconds"),
-    ("claim_seconds", "claim_after_told_seconds"),
-)
 
 # Fields that are fixed once a phase is reached, and why.
 _OPENED = "Can't be changed: the prequeue has opened."
@@ -89,9 +80,7 @@ def changed_event(
     known = list(records)
     stored = next((record for record in known if record.event.name == name), None)
     current = stored if stored is not None and is_planned(stored) else None
-    problems = (
-        {} if EVENT_NAME.fullmatch(name) else {"event": "Must be 1 to 32 of a-z, 0-9, _ and -; begin with a-z or 0-9."}
-    )
+    problems = {} if NAME.fullmatch(name) else {"event": "Must be 1 to 32 of a-z, 0-9, _ and -; begin with a-z or 0-9."}
     if not change.values:
         problems["change"] = "No fields to change."
     if current is None and change.values.get("start") is None:
@@ -170,12 +159,12 @@ def _limits(base: Event, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _field_problems(event: Event, change: EventChange) -> dict[str, str]:
     problems = {}
-    if len(event.title) > LONGEST_TITLE:
-        problems["title"] = f"Must have at most {LONGEST_TITLE} characters; it has {len(event.title):,}."
+    if len(event.title) > MAX_TITLE_LENGTH:
+        problems["title"] = f"Must have at most {MAX_TITLE_LENGTH} characters; it has {len(event.title):,}."
     elif not event.title.isprintable():
         problems["title"] = "Must be one line without control characters."
-    if event.units is not None and not 1 <= event.units <= MOST_UNITS:
-        problems["units"] = f"Must be from 1 to {MOST_UNITS:,}."
+    if event.units is not None and not 1 <= event.units <= MAX_UNITS:
+        problems["units"] = f"Must be from 1 to {MAX_UNITS:,}."
     for name, field in _LIMITS.items():
         value = change.values.get(name)
         if value not in (None, AUTO) and (problem := field.problem(value)):
@@ -201,7 +190,7 @@ def _limit_problems(event: Event, room: Limits) -> dict[str, str]:
         return float(event.limits.get(name, getattr(room, name)))
 
     problems = {}
-    for long, short in _LONG_AND_SHORT:
+    for long, short in LONG_AND_SHORT:
         if value(long) >= value(short):
             continue
         if long in event.limits:
