@@ -101,6 +101,19 @@ async def test_extending_sets_a_new_end_in_utc(admin: FakeAdmin, comes: Operator
     await expect(row(page, "redmi-1s").get_by_role("button", name="Extend…")).to_be_focused()
 
 
+async def test_the_focus_survives_a_list_that_is_rendered_again(admin: FakeAdmin, comes: Operator) -> None:
+    page = await comes(admin.address)
+    for number, action in enumerate(("extend", "end"), 2):
+        await press(page, "redmi-1s", action)
+        await expect(page.get_by_role("dialog")).to_be_visible()
+        async with page.expect_response("**/timeline") as rendered:
+            admin.change(events_version=number)
+        await (await rendered.value).finished()
+        await page.evaluate("fetch('/api/v1/rooms').then((answer) => answer.json())")  # what came before is shown
+        await page.keyboard.press("Escape")
+        await expect(row(page, "redmi-1s").locator(f"[data-event-action={action}]")).to_be_focused()
+
+
 async def test_an_edit_sends_only_the_members_that_differ(admin: FakeAdmin, comes: Operator) -> None:
     page = await comes(admin.address, **BERLIN)
     await press(page, "redmi-2", "edit")

@@ -1,6 +1,6 @@
 // The controls. Each change carries the version of the room that it is based on. If the room has changed since, the
 // operator sees what has changed and reviews the change.
-import { element, listen, toast } from "./page.js";
+import { element, focusAgain, listen, toast } from "./page.js";
 import { waits } from "./waits.js";
 
 const REQUEST_TIMEOUT_MS = 10_000;
@@ -273,9 +273,7 @@ $("ask-no").addEventListener("click", () => dialog.close());
 dialog.addEventListener("close", () => {
   const { opener } = question;
   question = null;
-  // The action may have hidden or removed the button.
-  if (opener.hidden || !opener.isConnected) $("name").focus();
-  else opener.focus();
+  focusAgain(opener);
 });
 dialog.querySelector("form").addEventListener("submit", async (event) => {
   event.preventDefault();

@@ -1,6 +1,6 @@
 // What operators do with events. Each change is previewed, and based on the version of the room that was seen.
 import { call, change, effectOf, newest, openDialog, stale, version, withNote } from "./controls.js";
-import { element, listen, toast } from "./page.js";
+import { element, focusAgain, listen, toast } from "./page.js";
 
 const PREVIEW_DELAY_MS = 300;
 const EXTEND_MS = 30 * 60_000;
@@ -157,7 +157,7 @@ $("event-no").addEventListener("click", () => dialog.close());
 dialog.addEventListener("close", () => {
   clearTimeout(timer);
   previews += 1;
-  (opener.isConnected ? opener : $("name")).focus();
+  focusAgain(opener);
 });
 
 $("add-event").addEventListener("click", ({ currentTarget }) => {

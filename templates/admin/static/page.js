@@ -48,6 +48,17 @@ export function moment(at) {
   return element("time", when.toLocaleString(undefined, style), { dateTime: at });
 }
 
+// Focuses a button again. The list of events may have been rendered again, without it or with another of the same kind.
+export function focusAgain(button) {
+  let place = button;
+  if (!button.isConnected) {
+    const { name } = button.closest("[data-name]")?.dataset ?? {};
+    const row = name === undefined ? null : document.querySelector(`#timeline [data-name="${CSS.escape(name)}"]`);
+    place = row?.querySelector(`[data-event-action=${button.dataset.eventAction}]`);
+  }
+  (place && !place.hidden ? place : document.getElementById("name")).focus();
+}
+
 function put(place, text) {
   if (place.textContent === String(text)) return false;
   place.textContent = text;

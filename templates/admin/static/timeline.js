@@ -1,12 +1,13 @@
 // The room's events: the list as the server renders it, times in the browser's time zone, and the countdown.
 import { countdown } from "./countdown.js";
-import { listen } from "./page.js";
+import { focusAgain, listen } from "./page.js";
 
 const page = document.getElementById("page");
 const box = document.getElementById("timeline");
 const next = document.getElementById("next");
 const step = document.getElementById("countdown");
 let shown;
+let begun = 0;
 // The server's clock at a moment of the browser's, which counts on from there.
 let clock;
 let clockAt;
@@ -20,21 +21,21 @@ function localTimes() {
 // The list may be replaced while one of its buttons has the focus.
 function replace(html) {
   const focused = document.activeElement?.closest("[data-event-action]");
-  const name = focused?.closest("[data-name]")?.dataset.name;
   const open = document.getElementById("past")?.open;
   box.innerHTML = html;
   localTimes();
   const past = document.getElementById("past");
   if (past && open) past.open = true;
-  if (name === undefined) return;
-  const row = box.querySelector(`[data-name="${CSS.escape(name)}"]`);
-  (row?.querySelector(`[data-event-action=${focused.dataset.eventAction}]`) ?? document.getElementById("name")).focus();
+  if (focused) focusAgain(focused);
 }
 
 async function load() {
+  const turn = ++begun;
   const answer = await fetch(`/rooms/${encodeURIComponent(page.dataset.room)}/timeline`, { cache: "no-store" }).catch(() => null);
-  if (answer?.ok) replace(await answer.text());
-  else shown = undefined;
+  const html = answer?.ok ? await answer.text().catch(() => null) : null;
+  if (turn !== begun) return;
+  if (html === null) shown = undefined; // the next frame tries again
+  else replace(html);
 }
 
 function tick() {
