@@ -147,7 +147,7 @@ def test_values_are_sent_in_order_and_the_last_zero_always(steps: list[tuple[int
 def status_at(world: World, position: int) -> tuple[bool | None, int]:
     """What a poll from a position finds: whether everything is likely sold, and the seconds until the next poll."""
     ticket = Ticket(STOCK.high_water_mark + position, STOCK.generation, int(world.unix_time()), position, 0)
-    found = world.edge._responder.status(world.room, "waiting", ticket, position=position)
+    found = world.edge._responder.status(world.room, "waiting", ticket)
     return found.likely_sold_out, found.poll_after
 
 
