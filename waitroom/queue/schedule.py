@@ -290,7 +290,7 @@ class Draws:
 
     def is_drawn(self, place: int) -> bool:
         """Whether the order of a place was drawn when its prequeue ended."""
-        return any(first < place <= last for first, last, _ in self._ranges)
+        return bool(self._ranges) and any(first < place <= last for first, last, _ in self._ranges)
 
 
 UNSHUFFLED: Final = Draws("")

@@ -174,12 +174,19 @@ class Responder:
         *,
         kind: PageKind | None = None,
         state: VisitorState | None = None,
+        joined: Queued | None = None,
     ) -> VisitorStatus:
-        """The status of a visitor; ``kind`` and ``state`` override the view."""
+        """The status of a visitor; ``kind`` and ``state`` override the view.
+
+        For a visitor who has just joined, the store knows the room's state and the position better than the last view.
+        """
         view = room.view
         position = start = None
         if ticket is not None and fate == "waiting":
-            position = None if view is None else view.position(ticket.place)
+            if joined is not None:
+                position = joined.position
+            elif view is not None:
+                position = view.position(ticket.place)
             start = max(ticket.start_position, position or 0)
         found = build_status(
             fate,
@@ -191,6 +198,7 @@ class Responder:
             store_up=room.store_up,
             jitter=self._spread.random(),
             now=room.clock.unix(),
+            state=None if joined is None else joined.state,
         )
         if ticket is not None and fate == "waiting":
             found.place = ticket.place
@@ -215,7 +223,7 @@ class Responder:
         """The status of a visitor after a step of the flow."""
         room = context.room
         if isinstance(outcome, Queued):
-            return self._queued_status(room, outcome)
+            return self.status(room, "waiting", outcome.ticket, joined=outcome)
         if isinstance(outcome, TicketStatus):
             if outcome.fate == "unknown":
                 return self.status_without_place(room)
@@ -230,23 +238,6 @@ class Responder:
             status.poll_after = outcome.seconds + int(outcome.seconds * self._spread.random() / 4)
             return status
         return self.status(room, "admitted")
-
-    def _queued_status(self, room: Room, outcome: Queued) -> VisitorStatus:
-        """The status of a newcomer in the queue: the store knows state and position better than the last view."""
-        position, ticket = outcome.position, outcome.ticket
-        status = build_status(
-            "waiting",
-            self._shared_status(room),
-            position=position,
-            start_position=ticket.start_position,
-            eta=None if position is None else room.expected_wait(position),
-            store_up=room.store_up,
-            jitter=self._spread.random(),
-            now=room.clock.unix(),
-            state=outcome.state,
-        )
-        status.place = ticket.place
-        return status
 
     def _rejected_status(self, room: Room, state: RoomState) -> VisitorStatus:
         return build_rejected_status(
