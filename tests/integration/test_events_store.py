@@ -264,6 +264,23 @@ async def test_a_lost_record_of_a_running_event_keeps_the_limits_to_put_back(sho
     assert (await shop.at(NOON + 2 * HOUR)).max_active == 5
 
 
+async def test_a_lost_room_is_not_as_a_cancelled_event_would_have_left_it(shop: Shop) -> None:
+    await shop.open(replace(SALE, before="open", after="sold_out"))
+    assert (await shop.act("cancel")).done
+    await shop.store._redis.delete(shop.store.keys["room"])
+    await shop.open()
+    assert (await shop.store.view()).state is RoomState.OPEN
+
+
+async def test_of_events_that_a_jump_of_the_clock_ended_at_once_the_last_one_counts(shop: Shop) -> None:
+    times = [(f"sale {number}", NOON + number * HOUR) for number in range(1, 9)]
+    sales = [replace(SALE, name=name, prequeue_ms=None, start_ms=start, end_ms=start + MINUTE) for name, start in times]
+    await shop.open(*sales)
+    view = await shop.at(NOON + 20 * HOUR)
+    assert view.event is not None
+    assert view.event.event.name == "sale 8"
+
+
 async def test_operators_start_end_and_cancel(shop: Shop) -> None:
     later = replace(SALE, name="later", start_ms=NOON + 4 * HOUR, prequeue_ms=None, end_ms=None)
     await shop.open(SALE, later)

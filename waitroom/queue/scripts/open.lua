@@ -86,7 +86,7 @@ local function resume_after_events(room)
   local last
   for _, text in ipairs(redis.call('HVALS', EVENTS)) do
     local event = cjson.decode(text)
-    if event.phase == 'ended' and (not last or event.ended_at > last.ended_at) then
+    if event.phase == 'ended' and not event.cancelled and ended_later(event, last) then
       last = event
     end
   end

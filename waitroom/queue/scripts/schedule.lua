@@ -242,6 +242,14 @@ local function precedes(event, other)
   return event.start < other.start
 end
 
+-- Whether an event that has ended, or nil, did so before another. After a jump of the clock several have ended at once.
+local function ended_later(event, other)
+  if other and event.ended_at == other.ended_at then
+    return event.start > other.start
+  end
+  return not other or event.ended_at > other.ended_at
+end
+
 -- Chooses the current event: the one in progress, else the next, else the last that ended. Removes those that ended
 -- long ago.
 local function choose_event(room)
@@ -255,7 +263,7 @@ local function choose_event(room)
       end
     elseif event.ended_at + EVENT_RETENTION_MS < room.wall then
       redis.call('HDEL', EVENTS, event.name)
-    elseif not event.cancelled and (not last or event.ended_at > last.ended_at) then
+    elseif not event.cancelled and ended_later(event, last) then
       last = event
     end
   end
