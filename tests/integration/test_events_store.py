@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from waitroom.errors import RoomNotOpen
 from waitroom.gate import needs_lookup
 from waitroom.queue.fields import Limits
 from waitroom.queue.schedule import Event, EventRecord, Phase, encode_event, shuffle_seed
@@ -279,6 +280,17 @@ async def test_of_events_that_a_jump_of_the_clock_ended_at_once_the_last_one_cou
     view = await shop.at(NOON + 20 * HOUR)
     assert view.event is not None
     assert view.event.event.name == "sale 8"
+
+
+async def test_the_limits_of_a_lost_event_end_if_nothing_begins_it_again(shop: Shop) -> None:
+    await shop.open(replace(SALE, limits={"rate_per_minute": 1200.0}))
+    await shop.at(NOON + HOUR)
+    await shop.store._redis.delete(shop.store.keys["events"])
+    with pytest.raises(RoomNotOpen):
+        await shop.store.view()
+    await shop.store.open(LIMITS, {})
+    view = await shop.store.view()
+    assert (view.event, view.rate_per_minute) == (None, LIMITS.rate_per_minute)
 
 
 async def test_operators_start_end_and_cancel(shop: Shop) -> None:

@@ -48,6 +48,16 @@ local function read_file()
   return old, new
 end
 
+-- Events that the store has lost begin again, with the limits from before.
+local function end_lost_event(room)
+  local changes = { old = {}, new = {} }
+  put_limits_back(room, changes)
+  if next(changes.new) then
+    record_change(room, 'the schedule', false, changes.old, changes.new)
+    enqueue_audit_event(room, SCHEDULE, changes.old, changes.new)
+  end
+end
+
 -- Takes in the events of the settings file. Those that it no longer has are removed, unless they are in progress.
 local function read_events(room, audit_event)
   local changed, listed = false, {}
@@ -120,6 +130,9 @@ local lost = known and not known.intact or not known and fates + others > 0
 local fates_lost = known and known.fates_lost
 if known then
   save_room(known) -- the tokens accumulated so far are those of the old rate
+  if known.event ~= '' and redis.call('EXISTS', EVENTS) == 0 then
+    end_lost_event(known)
+  end
 else
   create_room()
 end

@@ -146,7 +146,7 @@ local function start_event(room, event, changes)
   for _, field in ipairs(EVENT_LIMITS) do
     before[field] = redis.call('HGET', ROOM, field) or ''
   end
-  redis.call('HSETNX', ROOM, 'before_event', cjson.encode(before)) -- a lost record of the event starts it once more
+  redis.call('HSET', ROOM, 'before_event', cjson.encode(before))
   for field, value in pairs(event.limits) do
     set_field(room, changes, field, value)
   end
@@ -190,11 +190,16 @@ local function apply_after(room, event, changes, ended_at)
   end
 end
 
-local function end_event(room, event, changes, ended_at)
+-- The limits that were in force before the event.
+local function put_limits_back(room, changes)
   for field, value in pairs(cjson.decode(redis.call('HGET', ROOM, 'before_event') or '{}')) do
     set_field(room, changes, field, value)
   end
   redis.call('HDEL', ROOM, 'before_event')
+end
+
+local function end_event(room, event, changes, ended_at)
+  put_limits_back(room, changes)
   set_number(room, 'reopened_at', 0)
   apply_after(room, event, changes, ended_at)
   event.totals = totals()
