@@ -293,6 +293,16 @@ async def test_the_limits_of_a_lost_event_end_if_nothing_begins_it_again(shop: S
     assert (view.event, view.rate_per_minute) == (None, LIMITS.rate_per_minute)
 
 
+async def test_an_event_goes_on_in_a_room_whose_fields_were_lost(shop: Shop) -> None:
+    await shop.open(replace(SALE, limits={"rate_per_minute": 1200.0}))
+    await shop.at(NOON + HOUR)
+    await shop.store._redis.delete(shop.store.keys["room"])
+    await shop.open()
+    view = await shop.store.view()
+    assert (view.event and view.event.phase, view.rate_per_minute) == (Phase.RUNNING, 1200)
+    assert (await shop.at(NOON + 2 * HOUR)).rate_per_minute == LIMITS.rate_per_minute
+
+
 async def test_operators_start_end_and_cancel(shop: Shop) -> None:
     later = replace(SALE, name="later", start_ms=NOON + 4 * HOUR, prequeue_ms=None, end_ms=None)
     await shop.open(SALE, later)

@@ -58,9 +58,22 @@ local function end_lost_event(room)
   end
 end
 
+-- What an event in progress did to a room that the store has lost, it does again. Returns whether there are events.
+local function restart_event()
+  local stored = redis.call('HVALS', EVENTS)
+  for _, text in ipairs(stored) do
+    local event = cjson.decode(text)
+    if event.phase ~= 'ended' then
+      event.phase = 'scheduled'
+      write_event(event)
+    end
+  end
+  return #stored > 0
+end
+
 -- Takes in the events of the settings file. Those that it no longer has are removed, unless they are in progress.
 local function read_events(room, audit_event)
-  local changed, listed = false, {}
+  local changed, listed = not known and restart_event(), {}
   for _, text in ipairs(file_events) do
     local definition = cjson.decode(text)
     local digest = redis.sha1hex(text)
