@@ -303,6 +303,35 @@ async def test_an_event_goes_on_in_a_room_whose_fields_were_lost(shop: Shop) -> 
     assert (await shop.at(NOON + 2 * HOUR)).rate_per_minute == LIMITS.rate_per_minute
 
 
+async def test_an_event_of_the_file_that_ended_long_ago_does_not_begin_again(shop: Shop) -> None:
+    await shop.open(replace(SALE, end_ms=None))
+    await shop.at(NOON + HOUR)
+    assert (await shop.act("end")).done
+    moved = replace(SALE, name="by hand", prequeue_ms=None, start_ms=NOON + 2 * HOUR, end_ms=NOON + 3 * HOUR)
+    assert (await shop.act("set", "by hand", definition=(moved, SEED))).done
+    version = (await shop.at(NOON + 3 * HOUR)).version
+    shop.now += 91 * 24 * HOUR
+    await shop.open()
+    view = await shop.store.view()
+    assert (view.event and view.event.phase, view.version) == (Phase.ENDED, version)
+    later = replace(SALE, name="later", prequeue_ms=None, start_ms=shop.now + HOUR, end_ms=None)
+    assert (await shop.act("set", "later", definition=(later, SEED))).done
+    assert [one.event.name for one in await shop.store.events()] == ["sale", "later"]
+    await shop.store.open(LIMITS, {})
+    assert (await shop.act("cancel", "later")).done
+    assert [one.event.name for one in await shop.store.events()] == ["later"]
+
+
+async def test_the_file_does_not_undo_an_event_that_an_operator_repeats(shop: Shop) -> None:
+    await shop.open()
+    await shop.at(NOON + 2 * HOUR)
+    again = replace(SALE, prequeue_ms=None, start_ms=NOON + 4 * HOUR, end_ms=NOON + 5 * HOUR)
+    assert (await shop.act("set", definition=(again, SEED))).done
+    await shop.open()
+    record = await shop.event()
+    assert (record.phase, record.event) == (Phase.SCHEDULED, again)
+
+
 async def test_operators_start_end_and_cancel(shop: Shop) -> None:
     later = replace(SALE, name="later", start_ms=NOON + 4 * HOUR, prequeue_ms=None, end_ms=None)
     await shop.open(SALE, later)

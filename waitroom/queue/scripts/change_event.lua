@@ -25,7 +25,7 @@ end
 local changes = { old = { event = '' }, new = { event = name } }
 local event = read_event(name)
 
--- Makes room for a new event: the one that ended first is forgotten. Returns whether there is room.
+-- Makes room for a new event: the one that ended first is forgotten, unless the settings file has it. Returns whether there is room.
 local function has_room()
   if redis.call('HLEN', EVENTS) < MAX_EVENTS then
     return true
@@ -33,7 +33,7 @@ local function has_room()
   local first
   for _, text in ipairs(redis.call('HVALS', EVENTS)) do
     local one = cjson.decode(text)
-    if one.phase == 'ended' and (not first or one.ended_at < first.ended_at) then
+    if one.phase == 'ended' and one.source ~= 'file' and (not first or one.ended_at < first.ended_at) then
       first = one
     end
   end

@@ -71,7 +71,7 @@ local function restart_event()
   return #stored > 0
 end
 
--- Takes in the events of the settings file. Those that it no longer has are removed, unless they are in progress.
+-- Takes in the events of the settings file. Those that it no longer has are removed, unless they have begun.
 local function read_events(room, audit_event)
   local changed, listed = not known and restart_event(), {}
   for _, text in ipairs(file_events) do
@@ -93,9 +93,14 @@ local function read_events(room, audit_event)
   end
   for _, text in ipairs(redis.call('HVALS', EVENTS)) do
     local event = cjson.decode(text)
-    if event.source == 'file' and event.phase == 'scheduled' and not listed[event.name] then
-      redis.call('HDEL', EVENTS, event.name)
-      changed = true
+    if event.source == 'file' and not listed[event.name] then
+      if event.phase == 'scheduled' then
+        redis.call('HDEL', EVENTS, event.name)
+        changed = true
+      elseif event.phase == 'ended' then
+        event.source = 'operator' -- forgotten in time, like those
+        write_event(event)
+      end
     end
   end
   if changed or room.event ~= '' and redis.call('HEXISTS', EVENTS, room.event) == 0 then

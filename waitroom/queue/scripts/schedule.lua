@@ -255,6 +255,11 @@ local function ended_later(event, other)
   return not other or event.ended_at > other.ended_at
 end
 
+-- Events of the settings file stay as long as they are in it: without their record they would begin again.
+local function may_forget(room, event)
+  return event.ended_at + EVENT_RETENTION_MS < room.wall and event.source ~= 'file'
+end
+
 -- Chooses the current event: the one in progress, else the next, else the last that ended. Removes those that ended
 -- long ago.
 local function choose_event(room)
@@ -266,7 +271,7 @@ local function choose_event(room)
       if not current or precedes(event, current) then
         current = event
       end
-    elseif event.ended_at + EVENT_RETENTION_MS < room.wall then
+    elseif may_forget(room, event) then
       redis.call('HDEL', EVENTS, event.name)
     elseif not event.cancelled and ended_later(event, last) then
       last = event
@@ -388,7 +393,11 @@ local function define_event(room, definition, source, changes)
   if event and not (event.phase == 'ended' and definition.start > event.ended_at) then
     redefine_event(room, event, definition, changes)
   else
+    local ended = event
     event = new_event(room, definition, source)
+    if ended then -- the file as it was read before doesn't redefine the event
+      event.source, event.digest = ended.source, ended.digest
+    end
     changes.old.event_phase, changes.new.event_phase = '', event.phase
   end
   changes.old.event, changes.new.event = '', event.name
