@@ -186,6 +186,33 @@ async def test_the_limits_of_an_event_end_with_it_and_so_do_operators_changes(sh
     assert (view.rate_per_minute, view.max_active, view.claim_ms, view.autopilot) == (500, 5, 240_000, None)
 
 
+async def test_tokens_of_a_higher_rate_do_not_burst_into_an_event(shop: Shop) -> None:
+    shop.limits = replace(LIMITS, rate_per_minute=6000, max_active=50)
+    await shop.open(replace(SALE, limits={"rate_per_minute": 60.0}))
+    shop.now = NOON + HOUR // 2
+    joined = await shop.store.join(20)
+    shop.now = NOON + HOUR - 1
+    await shop.store.seen(range(joined.first_place, joined.first_place + 20))
+    shop.now += 1
+    assert (await shop.store.tick()).called == 1
+
+
+async def test_a_passthrough_room_counts_those_whom_its_limits_would_have_held(shop: Shop) -> None:
+    shop.limits = replace(LIMITS, rate_per_minute=60)
+    await shop.store.open(shop.limits)
+    first = await shop.store.join(4)
+    for place in range(first.first_place + 1, first.first_place + 4):
+        assert await shop.store.call_out_of_order(place, AUDIT) == "called"
+    await shop.store.open(replace(shop.limits, method="passthrough"))
+    await shop.store.visit([Visit(first.first_place + 3, first.generation, claim=True)])
+    totals = (await shop.store.view()).totals
+    assert "over:rate" not in totals
+    joined = await shop.store.join(4)
+    assert joined.admitted == 4
+    totals = (await shop.store.view()).totals
+    assert (totals["over:rate"], totals["over:max_active"]) == (4, 3)
+
+
 async def test_the_start_and_the_end_throw_nobody_out(shop: Shop) -> None:
     await shop.open(replace(SALE, before="open", after="closed", limits={"max_active": 1, "session_seconds": 60}))
     shop.now += 1000  # the tokens of a second

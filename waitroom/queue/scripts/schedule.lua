@@ -28,6 +28,9 @@ local function set_field(room, changes, field, value)
   else
     room[field] = tonumber(value)
   end
+  if field == 'rate' then
+    room.tokens = math.min(room.tokens, burst(room.rate))
+  end
 end
 
 local function set_state(room, changes, state, state_by)
