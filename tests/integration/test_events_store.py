@@ -461,6 +461,32 @@ async def test_stock_sells_out_and_reopens_for_the_next(shop: Shop) -> None:
     assert await shop.tick() == 1, "the first one left without it"
 
 
+async def test_units_sold_to_visitors_who_have_left_call_nobody(shop: Shop) -> None:
+    shop.limits = replace(LIMITS, rate_per_minute=60_000, max_active=20)
+    await shop.store.open(shop.limits)
+    await shop.store.set_remaining(1)
+    await shop.store.set_remaining(0)
+    await shop.store.set_remaining(4, by_api=True)
+    shop.now += 1000
+    first = await shop.store.join(4)
+    assert first.admitted == 4
+    await shop.store.set_remaining(2)
+    for session in range(first.first_place, first.first_place + 3):
+        await shop.store.leave(session, 0, has_pass=True)
+    joined = await shop.store.join(9)
+    assert joined.admitted == 1, "two units; one visitor is inside and may not have bought yet"
+    assert (await shop.store.join(9)).admitted == 0
+
+
+async def test_newcomers_at_the_moment_of_the_reopening_count_too(shop: Shop) -> None:
+    await shop.store.open(LIMITS)
+    await shop.store.set_remaining(1)
+    await shop.store.set_remaining(0)
+    shop.now += 1000
+    await shop.store.set_remaining(1, by_api=True)
+    assert [(await shop.store.join(1)).admitted for _ in range(3)] == [1, 0, 0]
+
+
 async def test_called_visitors_of_a_sold_out_room_get_their_places_back(shop: Shop) -> None:
     await shop.store.open(replace(LIMITS, max_active=2))
     joined = await shop.store.join(4)

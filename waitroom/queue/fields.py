@@ -137,10 +137,11 @@ FIELDS: Final[tuple[Field, ...]] = (
     Field("state_by", "state_by", TEXT, (), ""),
     Field("state_before", "state_before", TEXT, (), ""),
     # Stock: when the zero was read from the shop, by the wall clock, as for all reports; when units came back, by the
-    # room's clock, and the units sold by then. 0 for never.
+    # room's clock, and the units sold and visitors admitted by then. 0 for never.
     Field("stock_zero_at", "stock_zero_at", WHOLE, (), "0"),
     Field("reopened_at", "reopened_at", WHOLE, (), "0"),
     Field("reopened_sold", "reopened_sold", WHOLE, (), "0"),
+    Field("reopened_admitted", "reopened_admitted", WHOLE, (), "0"),
     # When the stock began and when its newest report was read; the totals when it began: units sold, sessions ended.
     Field("stock_began_at", "stock_began_at", WHOLE, in_scripts=False),
     Field("stock_read_at", "stock_read_at", WHOLE, in_scripts=False),

@@ -71,7 +71,7 @@ local function fill_in(room)
     room.event, room.event_phase, room.event_before, room.event_due = '', '', '', 0
     room.draws, room.void_place, room.ended_place = '', 0, 0
     room.state_by, room.state_before = '', ''
-    room.stock_zero_at, room.reopened_at, room.reopened_sold = 0, 0, 0
+    room.stock_zero_at, room.reopened_at, room.reopened_sold, room.reopened_admitted = 0, 0, 0, 0
   end
 end
 
@@ -276,16 +276,16 @@ local function begin_stock(began_at)
 end
 
 -- Once units have come back to a sold-out room: how many visitors may come for them, so that nobody else is called for
--- what others will buy. Those who were admitted since then count until they leave, less the units sold since.
+-- what others will buy. Those who were admitted since then count until they leave or have bought.
 local function slots_by_stock(room)
   local remaining = tonumber(room.remaining)
   if room.reopened_at == 0 or not remaining then
     return math.huge
   end
-  local since = '(' .. to_string(room.reopened_at + room.session_max_ms)
-  local inside = redis.call('ZCOUNT', HARD_ENDS, since, '+inf')
-  local buyers = math.max(0, inside - math.max(0, units_sold() - room.reopened_sold))
-  return math.max(0, remaining - redis.call('ZCARD', CALLED) - buyers)
+  local inside = redis.call('ZCOUNT', HARD_ENDS, to_string(room.reopened_at + room.session_max_ms), '+inf')
+  local admitted = tonumber(redis.call('HGET', ROOM, 'total:admitted') or 0) - room.reopened_admitted
+  local buyers = math.min(inside, admitted - (units_sold() - room.reopened_sold))
+  return math.max(0, remaining - redis.call('ZCARD', CALLED) - math.max(0, buyers))
 end
 
 local function reported_key(chunk)

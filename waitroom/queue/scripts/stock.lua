@@ -65,6 +65,7 @@ local function reopen()
     set_state(room, changes, room.state_before == 'paused' and 'paused' or 'open', '')
     set_number(room, 'reopened_at', room.clock)
     set_number(room, 'reopened_sold', units_sold())
+    set_number(room, 'reopened_admitted', tonumber(redis.call('HGET', ROOM, 'total:admitted') or 0))
     record(changes)
   end
 end
