@@ -184,8 +184,8 @@ local function call_visitors()
       list[#list + 1] = until_ms
       list[#list + 1] = place
       gone[#gone + 1] = place
+      rank = rank + 1
     end
-    rank = rank + #piece
   end
   if #gone > 0 then
     high_water_mark = math.max(high_water_mark, rank_of(room, tonumber(gone[#gone])))
