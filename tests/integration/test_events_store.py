@@ -250,6 +250,34 @@ async def test_a_lost_place_of_the_last_event_is_not_restored_in_the_next(shop: 
     assert visited.fate == "unknown"
 
 
+async def test_places_of_a_later_event_outlive_the_store_and_those_of_the_event_before_do_not(shop: Shop) -> None:
+    later = replace(SALE, name="later", start_ms=NOON + 4 * HOUR, prequeue_ms=NOON + 3 * HOUR, end_ms=NOON + 5 * HOUR)
+    await shop.open(replace(SALE, after="closed"), later)
+    shop.now = NOON + HOUR
+    old = await shop.store.join(20)
+    await shop.at(NOON + 2 * HOUR)
+    shop.now = NOON + 3 * HOUR
+    new = await shop.store.join(1)
+    await shop.store._redis.flushall()
+    shop.run_id, shop.now = "second", shop.now + 1000
+    await shop.open()
+    tickets = [Visit(joined.first_place, joined.generation, claim=True) for joined in (old, new)]
+    assert [one.fate for one in await shop.store.visit(tickets)] == ["unknown", "waiting"]
+
+
+async def test_a_tick_that_has_looked_at_enough_says_so(shop: Shop) -> None:
+    """A shuffled place costs four times as much to look up."""
+    await shop.open(replace(SALE, method="random"))
+    shop.now = NOON + HOUR // 2
+    await shop.store.join(8)
+    for _ in range(20):  # everybody goes away
+        shop.now += 10_000
+        await shop.store.tick()
+    shop.now = NOON + HOUR
+    ticked = await shop.store.tick(look_ups=8)
+    assert (ticked.skipped, ticked.stopped_early) == (2, True)
+
+
 @pytest.mark.parametrize("gone", [False, True])
 async def test_a_lost_store_keeps_phase_and_draw(shop: Shop, gone: bool) -> None:
     shop.limits = replace(LIMITS, max_active=1)

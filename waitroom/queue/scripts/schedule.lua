@@ -69,13 +69,19 @@ local function raise_event_peak(room, name, value)
   end
 end
 
--- The newest place that had been issued at a time, at most. If the time is before this generation, nothing tells it
--- exactly.
-local function newest_place_at(room, wall)
-  if wall >= room.generation then
-    return room.seq
+-- A place that is greater than all that were issued before a time.
+local function place_at(wall)
+  return math.max(0, (wall - EPOCH_MS) * PLACES_PER_MS)
+end
+
+-- The newest place of an event that ended at a time. If that was before this generation, only the time tells it: places
+-- that are issued after the event are therefore greater than the time.
+local function end_places(room, ended_at)
+  if ended_at < room.generation then
+    return math.min(room.base, place_at(ended_at))
   end
-  return math.min(room.base, math.max(0, (wall - EPOCH_MS) * PLACES_PER_MS))
+  set_number(room, 'seq', math.max(room.seq, place_at(ended_at)))
+  return room.seq
 end
 
 local function save_draws(room, list)
@@ -179,7 +185,7 @@ end
 
 -- The room after an event, by `after`. A room that a person has paused or closed stays so.
 local function apply_after(room, event, changes, ended_at)
-  set_number(room, 'ended_place', math.max(room.ended_place, newest_place_at(room, ended_at)))
+  set_number(room, 'ended_place', math.max(room.ended_place, end_places(room, ended_at)))
   if event.after == 'open' then
     if room.own_state == 'sold_out' then
       set_state(room, changes, 'open', '')
