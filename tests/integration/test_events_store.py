@@ -265,6 +265,20 @@ async def test_places_of_a_later_event_outlive_the_store_and_those_of_the_event_
     assert [one.fate for one in await shop.store.visit(tickets)] == ["unknown", "waiting"]
 
 
+async def test_latecomers_of_a_shuffled_event_that_ends_during_a_restart_are_void(shop: Shop) -> None:
+    """Their places are ahead of the time."""
+    times = {"prequeue_ms": NOON + MINUTE, "start_ms": NOON + 2 * MINUTE, "end_ms": NOON + 3 * MINUTE}
+    await shop.open(replace(SALE, method="random", after="closed", **times))
+    await shop.at(NOON + MINUTE)
+    shop.now = NOON + 2 * MINUTE
+    joined = await shop.store.join(20)
+    await shop.store._redis.delete(shop.store.keys["active"])
+    shop.run_id, shop.now = "second", NOON + 2 * HOUR
+    await shop.open()
+    [visited] = await shop.store.visit([Visit(joined.first_place, joined.generation, claim=True)])
+    assert visited.fate == "unknown"
+
+
 async def test_a_tick_that_has_looked_at_enough_says_so(shop: Shop) -> None:
     """A shuffled place costs four times as much to look up."""
     await shop.open(replace(SALE, method="random"))

@@ -147,10 +147,10 @@ local fates, others = existing_keys()
 local lost = known and not known.intact or not known and fates + others > 0
 local fates_lost = known and known.fates_lost
 if known then
-  save_room(known) -- the tokens accumulated so far are those of the old rate
   if known.event ~= '' and redis.call('EXISTS', EVENTS) == 0 then
     end_lost_event(known)
   end
+  save_room(known) -- the tokens accumulated so far are those of the old rate
 else
   create_room()
 end
@@ -160,6 +160,7 @@ if known and next(new) then
   enqueue_audit_event(known, audit_event, old, new)
 end
 local room = read_room()
+room.known_seq = known and known.seq or 0
 local run_id = server_run_id()
 local behind = seen_changes > room.changes or seen_place > room.seq
 if room.run_id ~= run_id or lost or behind then

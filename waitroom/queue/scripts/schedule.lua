@@ -74,11 +74,11 @@ local function place_at(wall)
   return math.max(0, (wall - EPOCH_MS) * PLACES_PER_MS)
 end
 
--- The newest place of an event that ended at a time. If that was before this generation, only the time tells it: places
--- that are issued after the event are therefore greater than the time.
+-- The newest place of an event that ended at a time. If that was before this generation, it is what the store knew when
+-- the room was opened, or what the time tells: places that are issued after the event are therefore greater than it.
 local function end_places(room, ended_at)
   if ended_at < room.generation then
-    return math.min(room.base, place_at(ended_at))
+    return math.min(room.base, math.max(place_at(ended_at), room.known_seq or 0))
   end
   set_number(room, 'seq', math.max(room.seq, place_at(ended_at)))
   return room.seq
