@@ -279,6 +279,19 @@ async def test_latecomers_of_a_shuffled_event_that_ends_during_a_restart_are_voi
     assert visited.fate == "unknown"
 
 
+async def test_a_shuffle_that_a_client_saw_open_ends_with_its_event_when_the_store_is_lost(shop: Shop) -> None:
+    await shop.open(replace(SALE, method="random"))
+    await shop.at(NOON + HOUR // 2)
+    await shop.store._redis.flushall()
+    shop.run_id, shop.now = "second", NOON + 2 * HOUR
+    await shop.open()
+    joined = await shop.store.join(20)
+    view = await shop.store.view()
+    places = range(joined.first_place, joined.first_place + 20)
+    assert [view.draws.rank(place) for place in places] == [*places]
+    assert view.position(places[19]) is not None
+
+
 async def test_a_tick_that_has_looked_at_enough_says_so(shop: Shop) -> None:
     """A shuffled place costs four times as much to look up."""
     await shop.open(replace(SALE, method="random"))

@@ -353,6 +353,19 @@ local function restore_draws(room, seen)
   end
 end
 
+-- Closes a shuffled range that is open although its event has begun or is over: a caller had seen it before the loss.
+local function close_stale_draw(room)
+  local seed = string.match(room.draws, '::(%x+)$')
+  if not seed then
+    return
+  end
+  local event = read_event(room.event)
+  local pending = event and event.seed == seed and (event.phase == 'scheduled' or event.phase == 'prequeue')
+  if not pending then
+    close_draw(room)
+  end
+end
+
 local function text_of(value)
   return type(value) == 'number' and to_string(value) or value
 end
