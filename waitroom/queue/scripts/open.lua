@@ -185,7 +185,7 @@ if not known then
   resume_after_events(room)
 end
 run_schedule(room)
-close_stale_draw(room)
+close_stale_draws(room)
 local schema = (redis.call('EXISTS', EVENTS) == 1 or room.draws ~= '') and SCHEMA or SCHEMA_WITHOUT_EVENTS
 if room.schema ~= schema then
   redis.call('HSET', ROOM, 'schema', to_string(schema))

@@ -18,7 +18,7 @@ if generation < room.generation and opened[1] and
   room.changes = math.max(room.changes, changes)
   begin_recovery(room, waiting, active)
   restore_draws(room, ARGV[8])
-  close_stale_draw(room)
+  close_stale_draws(room)
 end
 save_room(room)
 return lost

@@ -109,12 +109,14 @@ end
 -- From now on newcomers stand behind the shuffled places.
 local function close_draw(room)
   local list = split(room.draws)
-  local first, seed = string.match(list[#list] or '', '^(%d+)::(%x+)$')
-  if first then
-    set_number(room, 'seq', math.max(room.seq, tonumber(first) + SHUFFLE_SPAN))
-    list[#list] = first .. ':' .. to_string(room.seq) .. ':' .. seed
-    save_draws(room, list)
+  for i, part in ipairs(list) do
+    local first, seed = string.match(part, '^(%d+)::(%x+)$')
+    if first then
+      set_number(room, 'seq', math.max(room.seq, tonumber(first) + SHUFFLE_SPAN))
+      list[i] = first .. ':' .. to_string(room.seq) .. ':' .. seed
+    end
   end
+  save_draws(room, list)
 end
 
 -- Nothing of the event before may count in this one.
@@ -329,6 +331,16 @@ local function run_schedule(room)
   end
 end
 
+-- A shuffled range as it counts after a loss: no place of this generation is in it, and newcomers stand behind it.
+local function restored_range(room, part)
+  local first, last, seed = string.match(part, '^(%d+):(%d*):(%x+)$')
+  if last == '' then
+    return part
+  end
+  set_number(room, 'seq', math.max(room.seq, tonumber(first) + SHUFFLE_SPAN))
+  return first .. ':' .. to_string(math.min(tonumber(last), room.base)) .. ':' .. seed
+end
+
 -- Adds the shuffled ranges that the caller has seen and the store has lost, in a list as in `draws`.
 local function restore_draws(room, seen)
   local list, changed = split(room.draws), false
@@ -341,10 +353,10 @@ local function restore_draws(room, seen)
       end
     end
     if not known then
-      list[#list + 1] = part
+      list[#list + 1] = restored_range(room, part)
       changed = true
     elseif string.find(list[known], '::', 1, true) and not string.find(part, '::', 1, true) then
-      list[known] = part
+      list[known] = restored_range(room, part)
       changed = true
     end
   end
@@ -353,17 +365,22 @@ local function restore_draws(room, seen)
   end
 end
 
--- Closes a shuffled range that is open although its event has begun or is over: a caller had seen it before the loss.
-local function close_stale_draw(room)
-  local seed = string.match(room.draws, '::(%x+)$')
-  if not seed then
+-- Closes shuffled ranges that are open although their event has begun or is over: a caller had seen them before the
+-- loss.
+local function close_stale_draws(room)
+  if not string.find(room.draws, '::', 1, true) then
     return
   end
   local event = read_event(room.event)
-  local pending = event and event.seed == seed and (event.phase == 'scheduled' or event.phase == 'prequeue')
-  if not pending then
-    close_draw(room)
+  local pending = event and (event.phase == 'scheduled' or event.phase == 'prequeue') and event.seed
+  local list = split(room.draws)
+  for i, part in ipairs(list) do
+    local seed = string.match(part, '::(%x+)$')
+    if seed and seed ~= pending then
+      list[i] = restored_range(room, (string.gsub(part, '::', ':' .. to_string(room.base) .. ':')))
+    end
   end
+  save_draws(room, list)
 end
 
 local function text_of(value)
