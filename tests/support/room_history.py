@@ -10,6 +10,9 @@ from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
 
+from support.event_history import EventHistory
+from support.queue_order import QueueOrder
+from support.stored_room import Contents, StoredRoom
 from waitroom.queue.fields import Limits
 from waitroom.queue.store import Called, Joined, SessionChange, Ticked, Visit, Visited
 from waitroom.queue.view import RoomState
@@ -18,30 +21,6 @@ LOOK_MS = 10_000  # a look at the clock adds no more than this to the room's tim
 BLUR_MS = 15_000  # when somebody was last seen is known that exactly
 MARGIN_MS = 30_000  # a slot outlives its pass by so much
 ROUNDING = 1e-6
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What the store holds of a room; the numbers with members are the room's time in milliseconds."""
-
-    waiting: list[int] = field(default_factory=list)
-    called: dict[int, int] = field(default_factory=dict)
-    away: dict[int, int] = field(default_factory=dict)
-    active: dict[int, int] = field(default_factory=dict)
-    ended: dict[int, int] = field(default_factory=dict)
-    missed: set[int] = field(default_factory=set)
-    turns: dict[int, str] = field(default_factory=dict)
-    moved: dict[int, int] = field(default_factory=dict)
-    moved_until: dict[int, int] = field(default_factory=dict)
-    hard_ends: dict[int, int] = field(default_factory=dict)
-
-    @property
-    def line(self) -> tuple[Iterable[int], ...]:
-        return self.waiting, self.called, self.away
-
-    @property
-    def taken(self) -> int:
-        return len(self.active) + len(self.called)
 
 
 @dataclass
@@ -63,17 +42,19 @@ class Memory:
         ended: Sessions and places that were given up, and until when that is remembered.
         gone: Places whose holders have no claim to them any more.
         contents: What the store holds.
-        limits, state: What the operator wants; `file` is what the settings file said when it was last read.
+        events: What has become of the events; its limits and state are those in force.
+        file: What the settings file said when it was last read.
+        void: Places up to it were taken away for good at the end of an event.
         wall, clock: The wall clock when it was last looked at, and the room's time.
         blocked: For how much of that time nobody could claim a turn.
         gathered: How many could be called at once then, for all the rate cares.
     """
 
     file: Limits
-    limits: Limits
+    events: EventHistory
     wall: int
     clock: int
-    state: RoomState = RoomState.OPEN
+    void: int = 0
     gathered: float = 1.0
     contents: Contents = field(default_factory=Contents)
     seen: dict[int, int] = field(default_factory=dict)
@@ -105,12 +86,27 @@ class Memory:
                 getattr(self, known).clear()
         if name in ("waiting", "called", "away", "active", "issued_ranges"):
             self.gone.clear()
-        if name not in ("issued_ranges", "feed"):
+        if name == "events":
+            self.events.lost_events()
+        if name not in ("issued_ranges", "feed", "events", "event_stats"):
             self.contents = replace(self.contents, **{name: type(getattr(self.contents, name))()})
+
+    def file_read(self, limits: Limits) -> None:
+        """The settings file is read."""
+        self.events.file_read(limits, self.file)
+        self.file = limits
+
+    @property
+    def limits(self) -> Limits:
+        return self.events.limits
+
+    @property
+    def state(self) -> RoomState:
+        return self.events.state
 
     @property
     def takes_claims(self) -> bool:
-        return self.state in (RoomState.OPEN, RoomState.PAUSED)
+        return self.state in (RoomState.OPEN, RoomState.PAUSED, RoomState.PREQUEUE)
 
     @property
     def turn_clock(self) -> int:
@@ -133,7 +129,8 @@ class History:
     _most: float
 
     def __init__(self, limits: Limits, wall: int) -> None:
-        self.memory = Memory(limits, limits, wall, wall)
+        self.memory = Memory(limits, EventHistory(limits), wall, wall)
+        self.order = QueueOrder()
         # Who has a right to a place in the line, and who has a pass that is good until then, whatever the store knows.
         self.holders: set[int] = set()
         self.passes: dict[int, int] = {}
@@ -167,6 +164,40 @@ class History:
         # least that the windows begun so far leave room for.
         self._due += due
         self._most = min(self._most, self._called - self._due + self._burst())
+
+    def follow(self, room: StoredRoom, after: Contents, *, is_new: bool) -> None:
+        """Takes in what was recorded with an operation; with ``is_new`` it opened a room that the store didn't know."""
+        before, memory = self.memory.limits, self.memory
+        gone = {*self.contents.waiting, *self.contents.called, *self.contents.away}
+        memory.events.follow(room, memory.wall, self.order, is_new=is_new)
+        known, memory.events.voided = 0 if is_new else memory.events.voided, room.total("left:event_ended")
+        if memory.events.voided > known:
+            assert memory.events.may_void, "places were taken away, and no event had ended"
+            assert memory.events.voided - known == len(gone)
+            self._queue_voided(gone)
+            memory.void = 0 if is_new else self.greatest_place  # a store that knows nothing has to go by the time
+        elif gone:
+            assert not memory.events.must_void, "places of the event still count"
+        assert not any(place <= memory.void for place in after.waiting), "a place of an ended event counts again"
+        if memory.limits.method != before.method:
+            self._start_counting()
+        memory.gathered = min(memory.gathered, self._burst())
+        self._most = min(self._most, self._called - self._due + self._burst())
+        if not room.fields["draws"]:
+            assert after.waiting == sorted(after.waiting)
+        self.order.check(after.waiting)
+
+    def _queue_voided(self, gone: set[int]) -> None:
+        """The event is over and what follows it isn't open: nobody who was not inside has a place any more."""
+        memory = self.memory
+        for place in gone:
+            self._leaves_line(place)
+            memory.gone.add(place)
+        for known in (memory.missed, memory.told, memory.moved, memory.moved_until, self.holders):
+            known.clear()
+        memory.contents = replace(
+            memory.contents, waiting=[], called={}, away={}, missed=set(), turns={}, moved={}, moved_until={}
+        )
 
     def _start_counting(self) -> None:
         self._called = 0
@@ -203,16 +234,19 @@ class History:
         assert places[0] > self.greatest_place, "a place was given twice, or before an older one"
         self.greatest_place = places[-1]
         admitted, rest = places[: answer.admitted], places[answer.admitted :]
+        self.order.joined(rest)
         if admitted:
             assert not before.waiting, "a newcomer went in while others waited"
             assert self.memory.state is RoomState.OPEN
             self._count_calls(len(admitted), after)
         state, method = self.memory.state, self.memory.limits.method
-        if rest and method == "fifo" and state is RoomState.OPEN and not before.waiting and not self.holding:
+        may_go_in = not self.holding and not self.memory.events.waits_for_stock
+        if rest and method == "fifo" and state is RoomState.OPEN and not before.waiting and may_go_in:
             assert after.taken >= self.memory.limits.max_active or self.memory.gathered < 1 + ROUNDING, (
                 "made to wait for nothing"
             )
         assert answer.waiting == len(after.waiting) == len(before.waiting) + len(rest)
+        self.memory.events.came(admitted, after)
         for place in admitted:
             self._begins(place)
         for place in rest:
@@ -221,9 +255,11 @@ class History:
         self._check(after)
 
     def visited(self, visits: Sequence[Visit], answers: Sequence[Visited], after: Contents) -> None:
-        memory = self.memory
+        memory, before = self.memory, self.contents
         for visit, answer in zip(visits, answers, strict=True):
             place, fate = self._stands_for(visit, answer), answer.fate
+            if place not in (*before.waiting, *before.called, *before.away) and place <= memory.events.void_place:
+                self.holders.discard(place)  # lost with the store, and of an event before the current one
             if place in self.holders and fate != "admitted":
                 assert fate in ("waiting", "called"), f"{place} lost its place"
             if place in memory.gone and place > self.counting_again:
@@ -263,6 +299,7 @@ class History:
         new = answer.moved_to
         assert new > self.greatest_place, "not behind everybody"
         self.greatest_place = new
+        self.order.joined([new])
         self._leaves_line(place)
         memory.missed.add(new)
         memory.moved[place] = new
@@ -280,14 +317,19 @@ class History:
             self._forget_unreported(after)
         before, memory = self.contents, self.memory
         turns_over = {place for place, until in memory.turn_until.items() if until <= memory.turn_clock}
-        assert turns_over == before.called.keys() - after.called.keys(), "a turn ended early, or not at all"
         self._miss(turns_over)
+        if memory.events.sold_out_by_stock:
+            assert not after.called, "called for what is gone"
+            self._give_back(set(before.called) - turns_over, after)
+        else:
+            assert turns_over == before.called.keys() - after.called.keys(), "a turn ended early, or not at all"
         self._drop_places(after)
         called = after.called.keys() - before.called.keys()
         skipped = (set(before.waiting) - set(after.waiting)) - called
         assert (answer.called, answer.skipped, answer.missed) == (len(called), len(skipped), len(turns_over))
         self._check_order(called, skipped, after)
         self._count_calls(len(called), after)
+        memory.events.came(called, after)
         for place in called:
             memory.turn_until[place] = self._turn_end()
         for place in skipped:
@@ -304,6 +346,13 @@ class History:
                 del memory.moved_until[place]
         memory.doubtful |= {place for place in memory.seen if not self._surely_there(place)}
         self._check(after)
+
+    def _give_back(self, places: set[int], after: Contents) -> None:
+        """Nothing is left for those who were called: they wait as before."""
+        assert places <= set(after.waiting), "a called visitor lost the place with the stock"
+        for place in places:
+            del self.memory.turn_until[place]
+            self.memory.told.pop(place, None)
 
     def sessions_changed(self, changes: Sequence[SessionChange], alive: Sequence[bool], after: Contents) -> None:
         adopted = set()
@@ -380,7 +429,7 @@ class History:
         elif young:
             assert remembered is (place in before.ended), "a place that had no pass left a trace"
         self._reports(place)
-        self._gives_up(place, pass_ms, remembered=remembered)
+        self._gives_up(place, pass_ms, remembered=after.ended.get(place) != before.ended.get(place))
         self._check(after)
 
     def called_by_hand(self, place: int, answer: Called, after: Contents) -> None:
@@ -390,7 +439,9 @@ class History:
         if before == after:
             assert (answer == "called") == (place in before.called)
             assert (answer == "admitted") == (place in before.active)
-            assert (answer == "unknown") == (not any(place in group for group in (*before.line, before.active)))
+            assert (answer == "unknown") == (
+                not any(place in group for group in (before.waiting, before.called, before.away, before.active))
+            )
             if answer == "full":
                 assert self.holding or before.taken >= memory.limits.max_active
             if answer == "not_open":
@@ -423,21 +474,24 @@ class History:
     def fell_back(self, snapshot: Memory) -> None:
         """The store stands where it stood at the snapshot; what it answered since then it has forgotten."""
         self.memory = deepcopy(snapshot)
+        self.order.forget()
         self.memory.gone.clear()
         self._start_counting()
 
     def lost_key(self, name: str, wall: int) -> None:
         """One key is gone. With that of the room, its clock starts again, and the limits are those of the file."""
         memory = self.memory
+        memory.events.came_for_units = None
+        self.order.forget()
         if name in ("room", "waiting", "called", "away", "active", "issued_ranges"):
             self.counting_again = self.greatest_place
         if name == "room":
             kept = {
                 one.name: getattr(memory, one.name)
                 for one in fields(memory)
-                if one.name not in ("file", "limits", "wall", "clock", "state", "gathered", "blocked", "gone")
+                if one.name not in ("file", "events", "wall", "clock", "gathered", "blocked", "gone", "void")
             }
-            self.memory = Memory(memory.file, memory.file, wall, wall, **kept)
+            self.memory = Memory(memory.file, EventHistory(memory.file), wall, wall, **kept)
             self._start_counting()
         else:
             memory.lose(name)
@@ -483,23 +537,9 @@ class History:
         )
 
     def lost_everything(self, limits: Limits, wall: int) -> None:
-        self.memory = Memory(limits, limits, wall, wall)
+        self.memory = Memory(limits, EventHistory(limits), wall, wall)
+        self.order.forget()
         self._start_counting()
-
-    # What the operator wants.
-
-    def limits_changed(self, limits: Limits) -> None:
-        if limits.method != self.memory.limits.method:
-            self._start_counting()
-        self.memory.limits = limits
-
-    def file_read(self, limits: Limits) -> None:
-        """A value of the file counts when it isn't the one the file had before."""
-        new = {item.name: getattr(limits, item.name) for item in fields(limits)}
-        old = {item.name: getattr(self.memory.file, item.name) for item in fields(limits)}
-        changed = {name: value for name, value in new.items() if value != old[name]}
-        self.memory.file = limits
-        self.limits_changed(replace(self.memory.limits, **changed))
 
     # The checks.
 
@@ -521,19 +561,22 @@ class History:
         before = self.contents
         assert called <= set(before.waiting)
         assert not (called or skipped) or self.memory.state is RoomState.OPEN
-        last = max(called | skipped, default=0)
-        for place in before.waiting:
+        passed = False
+        for place in reversed(before.waiting):
             if place in called:
                 assert not self._surely_gone(place), f"{place} was called and is not there"
+                passed = True
             elif place in skipped:
                 assert not self._surely_there(place), f"{place} was stepped over and is there"
                 assert place in after.away, f"{place} was stepped over and lost its place"
+                passed = True
             else:
-                assert place > last, f"{place} was overtaken"
+                assert not passed, f"{place} was overtaken"
 
     def _check_nobody_waits_in_vain(self, after: Contents) -> None:
         if (
             self.holding
+            or self.memory.events.waits_for_stock
             or self.memory.state is not RoomState.OPEN
             or not any(self._surely_there(place) for place in after.waiting)
         ):
@@ -547,7 +590,6 @@ class History:
         if self.memory.limits.method == "fifo":
             allowed = max(self.memory.limits.max_active, before.taken + adopted)
             assert after.taken <= allowed, "more slots are taken than there are"
-        assert after.waiting == sorted(set(after.waiting))
         groups = [set(after.waiting), set(after.called), set(after.away), set(after.active)]
         assert len(set().union(*groups)) == sum(map(len, groups)), "somebody is in two places at once"
         for session, until in memory.inside_until.items():

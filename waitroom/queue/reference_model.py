@@ -1,36 +1,36 @@
 """The reference model of a room: the same operations as `QueueStore`, in memory, one after the other.
 
-It defines the behaviour of the scripts in the plainest way, without regard to speed, so that the real store can be
-compared with it answer by answer. It has no clock, does no I/O and uses no randomness: every operation takes the wall
-clock as an argument. It omits only one thing: a script handles at most a thousand members of a kind in one call.
+Events and stock are in `waitroom.queue.reference_schedule`. The model defines the behaviour of the scripts in the
+plainest way, without regard to speed, so that the real store can be compared with it answer by answer. It has no clock,
+does no I/O and uses no randomness: every operation takes the wall clock as an argument. It omits only one thing: a
+script handles at most a thousand members of a kind in one call.
 """
 
 from __future__ import annotations
 
-from bisect import insort
-from collections import Counter
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from math import inf
+from math import floor, inf, log
 from typing import Any
 
-from waitroom.errors import RoomNotOpen
 from waitroom.queue.constants import (
     EPOCH_MS,
     FEED_MS,
     MAX_INVITED,
-    MAX_STEP_MS,
     PLACES_PER_MS,
     SETTLE_MS,
+    SHUFFLED_LOOK_UP,
     SLOT_MARGIN_MS,
     WINDOW_MS,
 )
 from waitroom.queue.fields import AUTOPILOT, Limits
 from waitroom.queue.reference_recovery import RecoveryModel
+from waitroom.queue.reference_schedule import RoomModel
+from waitroom.queue.schedule import parse_record
 from waitroom.queue.store import (
     LOOK_UPS_PER_TICK,
     Called,
-    Changed,
     Joined,
     Newest,
     SessionChange,
@@ -45,7 +45,7 @@ _FATES = ("waiting", "called", "away", "active")
 _OTHERS = ("missed", "ended", "issued_ranges", "turns", "moved", "moved_until", "hard_ends", "feed", "seen_in")
 
 
-class QueueModel:
+class QueueModel(RoomModel):
     """One room, and the server that stores it.
 
     Every operation takes the wall clock, ``now``, in milliseconds since the epoch, and raises `RoomNotOpen` if the room
@@ -56,29 +56,16 @@ class QueueModel:
     """
 
     def __init__(self, run_id: str) -> None:
-        self.run_id = run_id
+        super().__init__(run_id)
         self.lose_everything()
 
     def lose_everything(self) -> None:
         """Simulates a server that starts empty."""
-        self.opened_under: str | None = None
-        self.clock = 0
-        self.wall = 0
-        self.tokens = 1.0
-        self.limits: dict[str, str] = {}
-        self.file_limits: dict[str, str] = {}
-        self.own_state = RoomState.OPEN
-        self.message = ""
-        self.remaining = ""
-        self.draining = ""
-        self.autopilot = ""
-        self.version = 0
-        self.invited: list[int] = []
-        self.generation = 0
-        self.base = 0
-        self.seq = 0
-        self.high_water_mark = 0
-        self.waiting: list[int] = []
+        self._lose_fields()
+        self.events.clear()
+        self.event_stats.clear()
+        self.audit.clear()
+        self.waiting: dict[int, int] = {}  # with the numbers that order them
         self.called: dict[int, int] = {}
         self.away: dict[int, int] = {}
         self.missed: set[int] = set()
@@ -87,17 +74,19 @@ class QueueModel:
         self.moved_until: dict[int, int] = {}
         self.hard_ends: dict[int, int] = {}
         self.feed: dict[tuple[str, int], int] = {}
-        self.blocked = 0
         self.active: dict[int, int] = {}
         self.ended: dict[int, int] = {}
         self.seen_in: dict[int, int] = {}
         self.issued_ranges: list[tuple[int, int]] = []
         self.recovered: set[tuple[int, int]] = set()  # with the generation in which the older ones were forgotten
+
+    def _lose_fields(self) -> None:
+        super()._lose_fields()
+        self.invited: list[int] = []
+        self.high_water_mark = 0
         self.recovered_in = 0
-        self.totals: Counter[str] = Counter()
         self.changes = 0
         self.moves = 0
-        self.missing: set[str] = set()
         self.opened_changes = 0
         self.opened_seq = 0
         self.opened_at = 0
@@ -108,19 +97,20 @@ class QueueModel:
     def lose(self, name: str) -> None:
         """Simulates the loss of one key, by the names of `waitroom.queue.store.KEYS`; ``room`` is the hash."""
         if name == "room":
-            kept = {key: getattr(self, key) for key in (*_FATES, *_OTHERS, "recovered")}
             reported = self.recovery is not None and self.recovery.reported
-            self.lose_everything()
-            vars(self).update(kept)
-            if reported or any(kept[key] for key in (*_FATES, *_OTHERS)):
+            self._lose_fields()
+            if reported or any(getattr(self, key) for key in (*_FATES, *_OTHERS)):
                 self.missing.add("room")
         elif getattr(self, name):
             getattr(self, name).clear()
-            self.missing.add(name)
+            if name in (*_FATES, *_OTHERS):
+                self.missing.add(name)
 
     # The operations.
 
-    def open(self, now: int, limits: Limits, newest: Newest | None = None) -> int:
+    def open(
+        self, now: int, limits: Limits, newest: Newest | None = None, events: Mapping[str, str] | None = None
+    ) -> int:
         """As `QueueStore.open`; ``newest`` is what the client has seen."""
         seen = newest or Newest()
         is_new = self.opened_under is None
@@ -128,12 +118,10 @@ class QueueModel:
             self.clock = self.wall = now
         else:
             self._look_at_clock(now)
-        before = dict(self.limits)
-        for name, value in limits.fields().items():
-            if self.file_limits.get(name) != value:
-                self.file_limits[name] = self.limits[name] = value
-        self.version += bool(before) and self.limits != before
-        self.tokens = min(self.tokens, self._burst())
+            if self.event and not self.events:
+                self._end_lost_event()
+        self.known_seq = self.seq
+        self._read_file(limits, is_new=is_new)
         behind = seen.changes > self.changes or seen.place > self.seq
         if self.opened_under != self.run_id or self.missing or behind:
             lost = bool(self.missing) or behind or self.recovery is not None
@@ -146,6 +134,13 @@ class QueueModel:
                 self._begin_recovery(waiting, active)
             else:
                 self.resume_at = 0 if is_new else self.clock + SETTLE_MS
+        self._restore_draws(seen.draws)
+        self._read_events(events or {}, is_new=is_new)
+        if is_new:
+            self._resume_after_events()
+        self._run_schedule()
+        self._close_stale_draws()
+        self.known_seq = 0
         return self.generation
 
     def _begin_generation(self, now: int, seen: Newest) -> None:
@@ -171,7 +166,16 @@ class QueueModel:
             return False
         self.changes = max(self.changes, newest.changes)
         self._begin_recovery(newest.waiting, newest.active)
+        self._restore_draws(newest.draws)
+        self._close_stale_draws()
         return True
+
+    def _void_queue(self) -> int:
+        gone = len(self.waiting) + len(self.called) + len(self.away)
+        for places in (self.waiting, self.called, self.away, self.missed, self.turns, self.moved, self.moved_until):
+            places.clear()
+        self.changes += gone > 0
+        return gone
 
     def join(self, now: int, count: int) -> Joined:
         """As `QueueStore.join`."""
@@ -181,18 +185,27 @@ class QueueModel:
         self.changes += 1
         newcomers = range(self.seq + 1, self.seq + 1 + count)
         self.seq += count
+        if self.state is RoomState.OPEN and self._passthrough() and not self.waiting:
+            self._count_overruns(count)
         admitted = 0
         for place in newcomers:
             if self.state is RoomState.OPEN and not self.waiting and self._may_call():
                 self._take_token()
                 self._enter(place)
+                self.totals["admitted"] += 1
                 admitted += 1
             else:
-                self.waiting.append(place)
+                self._wait(place)
                 self._mark(place)
         self.totals["joined"] += count
-        self.totals["admitted"] += admitted
         return Joined(self.generation, newcomers[0], admitted, len(self.waiting), self.state, self.clock)
+
+    def _count_overruns(self, count: int) -> None:
+        """Counts those whom the limits of a passthrough room would have let wait."""
+        by_rate = max(0, count - max(0, floor(self.tokens + 1e-9)))
+        self.tokens -= count - by_rate
+        self.totals["over:rate"] += by_rate
+        self.totals["over:max_active"] += min(count, max(0, count - self._vacant_slots()))
 
     def visit(self, now: int, visits: Sequence[Visit]) -> list[Visited]:
         """As `QueueStore.visit`."""
@@ -266,41 +279,27 @@ class QueueModel:
         moves = self.moves
         swept = self._end_recovery()
         self.changes += self.moves > moves
+        given_back = self._give_places_back()
+        self._raise_event_peak("peak_waiting", len(self.waiting) + len(self.away))
         called, skipped, stopped_early = self._call(look_ups)
         self.totals["left:expired"] += len(ended)
         self.totals["missed_turns"] += len(missed)
         self.totals["left:missed"] += twice
         self.totals["left:away"] += len(dropped)
-        self.changes += called + skipped + len(ended) + len(missed) + twice + len(dropped) > 0
+        self.changes += called + skipped + len(ended) + len(missed) + twice + len(dropped) + given_back > 0
+        self._raise_event_peak("peak_active", len(self.active))
+        self._raise_event_peak("overshoot", len(self.active) + len(self.called) - self._limit("max_active"))
         return Ticked(called, skipped, len(ended) + swept, len(missed), twice + len(dropped), stopped_early)
 
-    def set_limits(self, now: int, changes: Mapping[str, str]) -> None:
-        """As `QueueStore.set_limits`."""
+    def call_out_of_order(self, now: int, place: int, who: str) -> Called:
+        """As `QueueStore.call_out_of_order`; ``who`` is the author of the audit event."""
         self._look(now)
-        self._set(changes)
+        called = self._call_out_of_order(place)
+        if called in ("called", "admitted"):
+            self.audit.append((who, {}, {}))
+        return called
 
-    def set_state(self, now: int, state: RoomState, message: str | None = None) -> None:
-        """As `QueueStore.set_state`."""
-        self._look(now)
-        self._set({"state": state} if message is None else {"state": state, "message": message})
-
-    def set_remaining(self, now: int, remaining: int) -> None:
-        """As `QueueStore.set_remaining`."""
-        self._look(now)
-        self.remaining = str(remaining)
-
-    def change(self, now: int, changes: Mapping[str, str], expected: int | None) -> Changed:
-        """As `QueueStore.change`."""
-        self._look(now)
-        if expected is not None and expected != self.version:
-            return Changed(False, self.version, {})
-        old = {name: self._field(name) for name in changes}
-        self._set(changes)
-        return Changed(True, self.version, old)
-
-    def call_out_of_order(self, now: int, place: int) -> Called:
-        """As `QueueStore.admit`."""
-        self._look(now)
+    def _call_out_of_order(self, place: int) -> Called:
         place = self.moved.get(place, place)
         if place in self.active:
             return "admitted"
@@ -308,18 +307,17 @@ class QueueModel:
             return "called"
         if place not in self.waiting and place not in self.away:
             return "unknown"
-        if self.state not in (RoomState.OPEN, RoomState.PAUSED):
+        if not self._accepts_claims():
             return "not_open"
         if not self._passthrough() and self._vacant_slots() <= 0:
             return "full"
-        if place > self.high_water_mark:
+        if self._rank(place) > self.high_water_mark:
             here = self.called.keys() | self.away.keys()
-            kept = [one for one in self.invited if one > self.high_water_mark and one in here]
+            kept = [one for one in self.invited if self._rank(one) > self.high_water_mark and one in here]
             if len(kept) >= MAX_INVITED:
                 return "too_many"
             self.invited = [*kept, place]
-        if place in self.waiting:
-            self.waiting.remove(place)
+        self.waiting.pop(place, None)
         self.away.pop(place, None)
         self.turns.pop(place, None)
         self.called[place] = self._turn_clock() + self._limit("claim_ms")
@@ -335,6 +333,8 @@ class QueueModel:
             "generation": self.generation,
             "clock_ms": self.clock,
             "state": self.state,
+            "own_state": self.own_state,
+            "state_by": self.state_by,
             "method": self.limits["method"],
             "high_water_mark": self.high_water_mark,
             "waiting": len(self.waiting),
@@ -351,7 +351,10 @@ class QueueModel:
             "draining": self.draining == "1" and self.state is RoomState.PAUSED,
             "autopilot": AUTOPILOT.format.from_text(self.autopilot),
             "invited": frozenset(self.invited),
-            "totals": {name: count for name, count in self.totals.items() if count},
+            "totals": self._totals(),
+            "event": parse_record(json.dumps(self.events[self.event])) if self.event else None,
+            "events_version": self.events_version,
+            "draws": " ".join(self.draws),
             "changes": self.changes,
             "newest_place": self.seq,
             "opened_changes": self.opened_changes,
@@ -376,68 +379,30 @@ class QueueModel:
         )
         return found, max([read, *(end[0] for end in news)])
 
-    # Operators' changes.
-
-    @property
-    def state(self) -> RoomState:
-        """The state in force: the one that was set, unless the method closes the room."""
-        closes = self.limits.get("method") == "reject" and self.own_state is not RoomState.SOLD_OUT
-        return RoomState.CLOSED if closes else self.own_state
-
-    def _field(self, name: str) -> str:
-        if name == "state":
-            return str(self.own_state)
-        return self.limits[name] if name in self.limits else str(getattr(self, name))
-
-    def _set(self, changes: Mapping[str, str]) -> None:
-        self.version += any(self._field(name) != value for name, value in changes.items())
-        for name, value in changes.items():
-            if name in self.limits:
-                self.limits[name] = value
-            elif name == "state":
-                self.own_state = RoomState(value)
-            else:
-                setattr(self, name, value)
-
-    # The clock and the values that accumulate over time.
-
-    def _look(self, now: int) -> None:
-        if self.opened_under != self.run_id or self.missing:
-            raise RoomNotOpen("the room isn't open since the store was started")
-        self._look_at_clock(now)
-
-    def _look_at_clock(self, now: int) -> None:
-        """The room's clock follows the wall clock, but never goes back and never jumps ahead."""
-        step = min(max(now - self.wall, 0), MAX_STEP_MS)
-        self.wall = now
-        self.clock += step
-        self.blocked += 0 if self._accepts_claims() else step
-        self.tokens = min(self.tokens + step * float(self.limits["rate"]) / 60000, self._burst())
-
-    def _accepts_claims(self) -> bool:
-        return self.state in (RoomState.OPEN, RoomState.PAUSED)
-
-    def _turn_clock(self) -> int:
-        """The clock of turns, which stops while nobody can claim one."""
-        return self.clock - self.blocked
-
-    def _burst(self) -> float:
-        return max(1, float(self.limits["rate"]) / 60)
-
-    def _limit(self, name: str) -> int:
-        return int(self.limits[name])
+    # Limits.
 
     def _passthrough(self) -> bool:
         return self.limits["method"] == "passthrough"
 
     def _may_call(self) -> bool:
         """Whether the rate and the slots allow one more."""
-        vacant = self._vacant_slots() > 0 and not self._holds_calls()
+        vacant = self._vacant_slots() > 0 and self._slots_by_stock() > 0 and not self._holds_calls()
         return self._passthrough() or (vacant and self.tokens >= 1 - 1e-9)
 
     def _take_token(self) -> None:
         if not self._passthrough():
             self.tokens -= 1
+
+    def _slots_by_stock(self) -> float:
+        """Once units have come back: how many visitors may come for them."""
+        if not self.reopened_at or not self.remaining:
+            return inf
+        since = self.reopened_at + self._limit("session_max_ms")
+        inside = sum(hard_end >= since for hard_end in self.hard_ends.values())
+        admitted = self.totals["admitted"] - self.reopened_admitted
+        sold = self._units_sold() - self.reopened_sold
+        buyers = max(0, min(inside, admitted - sold))
+        return int(self.remaining) - len(self.called) - buyers
 
     def _slot_end(self, ms: int) -> int:
         return self.clock + ms + SLOT_MARGIN_MS
@@ -496,6 +461,13 @@ class QueueModel:
     def _mark(self, place: int) -> None:
         self.seen_in[place] = self.clock // WINDOW_MS
 
+    def _wait(self, place: int) -> None:
+        self.waiting[place] = self._rank(place)
+
+    def queue(self) -> list[int]:
+        """The places of those who wait, in order."""
+        return sorted(self.waiting, key=lambda place: (self.waiting[place], str(place)))
+
     def _oldest_window(self) -> int:
         return (self.clock - self._limit("away_ms")) // WINDOW_MS
 
@@ -512,9 +484,10 @@ class QueueModel:
         while self.waiting and self._may_call():
             if look_ups <= 0:
                 return called, skipped, True
-            place = self.waiting.pop(0)
-            self.high_water_mark = max(self.high_water_mark, place)
-            look_ups -= 1
+            place = self.queue()[0]
+            del self.waiting[place]
+            self.high_water_mark = max(self.high_water_mark, self._rank(place))
+            look_ups -= SHUFFLED_LOOK_UP if self._rank(place) != place else 1
             if place in self.seen_in and self.seen_in[place] >= oldest:
                 self.called[place] = self._turn_clock() + self._limit("claim_ms")
                 self._take_token()
@@ -523,6 +496,17 @@ class QueueModel:
                 self.away[place] = self.clock + self._limit("keep_ms")
                 skipped += 1
         return called, skipped, False
+
+    def _give_places_back(self) -> int:
+        """Nothing is left for visitors who were called and haven't entered: they have missed no turn."""
+        if self.state is not RoomState.SOLD_OUT or self.state_by != "stock":
+            return 0
+        given_back = [*self.called]
+        for place in given_back:
+            del self.called[place]
+            self.turns.pop(place, None)
+            self._wait(place)
+        return len(given_back)
 
     # Outcomes of single visitors.
 
@@ -550,7 +534,7 @@ class QueueModel:
                 return visited if visited.fate == "unknown" else replace(visited, moved_to=new)
             elif visit.generation == self.generation or not self._claim_lost_place(place):
                 return Visited("unknown", 0)
-            insort(self.waiting, place)
+            self._wait(place)
             self.totals["returned"] += 1
         self._report(place)
         self._mark(place)
@@ -565,6 +549,9 @@ class QueueModel:
                 self.turns.pop(place, None)
                 self._enter(place)
                 self.totals["admitted"] += 1
+                self._count_event(f"wait:{_class_of(visit.waited_seconds)}")
+                if visit.promised_seconds:
+                    self._count_event(f"eta:{_class_of(abs(visit.waited_seconds - visit.promised_seconds))}")
                 return Visited("admitted", self._limit("session_max_ms"))
             if visit.notify or visit.more:
                 self._notify(place, more=visit.more)
@@ -585,7 +572,7 @@ class QueueModel:
         self.seq += 1
         self.missed.discard(place)
         self.missed.add(self.seq)
-        self.waiting.append(self.seq)
+        self._wait(self.seq)
         self.totals["returned"] += 1
         self._mark(self.seq)
         return self.seq
@@ -603,6 +590,8 @@ class QueueModel:
 
     def _claim_lost_place(self, place: int) -> bool:
         """Marks a place as seen; returns whether it predates the store's data loss and is unknown here."""
+        if place <= self.void_place:
+            return False
         given = any(after < place <= last for after, last in self.issued_ranges)
         if place > self.base or given or (self.recovered_in, place) in self.recovered:
             return False
@@ -621,7 +610,7 @@ class QueueModel:
             kind = "ended" if change.operation == "end" else "released"
             ended = self._end_session(session, ms, kind)
             self.totals[f"left:{kind}"] += ended
-            self.totals["released_by_shop"] += ended if kind == "released" else 0
+            self.totals["released_by_shop"] += ended and kind == "released"
             self.moves += ended
             self._report(session, active=True)
             return 1
@@ -667,8 +656,7 @@ class QueueModel:
 
     def _leave_queue(self, place: int) -> bool:
         in_queue = place in self.waiting or place in self.called or place in self.away
-        if place in self.waiting:
-            self.waiting.remove(place)
+        self.waiting.pop(place, None)
         self.called.pop(place, None)
         self.away.pop(place, None)
         self.missed.discard(place)
@@ -685,6 +673,11 @@ class QueueModel:
     def _list(self, kind: str, session: int) -> None:
         """Lists a session for the workers."""
         self.feed[kind, session] = max(self.clock * 1000, max(self.feed.values(), default=0) + 1)
+
+
+def _class_of(seconds: int) -> int:
+    """The number of the class of some seconds; the bounds of the classes grow by a fifth."""
+    return floor(log(seconds + 1) / log(1.2))
 
 
 def _take_expired(until: dict[int, int], clock: int) -> list[int]:

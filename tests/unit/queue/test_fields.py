@@ -89,7 +89,7 @@ def test_a_problem_says_the_bounds():
 
 def test_the_scripts_read_no_field_that_is_not_loaded():
     """A misspelt one would be nil, and compare as no limit."""
-    computed = {"turn_clock", "intact", "fates_lost", "recovery", "own_state", "draw_list"}
+    computed = {"turn_clock", "intact", "fates_lost", "recovery", "own_state", "draw_list", "known_seq"}
     loaded = {field.stored for field in FIELDS if field.in_scripts} | computed
     for name in SCRIPTS:
         text = load_script("waitroom.queue", name, preludes=("common", "schedule"))

@@ -58,7 +58,7 @@ local function end_lost_event(room)
   end
 end
 
--- What an event in progress did to a room that the store has lost, it does again. Returns whether there are events.
+-- An event in progress takes its steps again in a room that the store has lost. Returns whether there are events.
 local function restart_event()
   local stored = redis.call('HVALS', EVENTS)
   for _, text in ipairs(stored) do

@@ -258,7 +258,7 @@ local function precedes(event, other)
   return event.start < other.start
 end
 
--- Whether an event that has ended, or nil, did so before another. After a jump of the clock several have ended at once.
+-- Whether an event that has ended, or nil, did so before another. After a jump of the clock several have ended at the same time.
 local function ended_later(event, other)
   if other and event.ended_at == other.ended_at then
     return event.start > other.start
