@@ -69,6 +69,10 @@ def test_a_mistake_in_one_event_causes_no_second_problem(tmp_path: Path) -> None
     assert len(refused(tmp_path, ROOM + SALE + "units = -1\n" + SALE)) == 1
 
 
+def test_a_contradiction_in_the_room_is_not_repeated_for_its_events(tmp_path: Path) -> None:
+    assert len(refused(tmp_path, ROOM + "session_max_seconds = 60\n" + SALE + "max_active = 5\n")) == 1
+
+
 def test_as_many_events_as_the_store_keeps(tmp_path: Path) -> None:
     assert event_settings.MAX_EVENTS == MAX_EVENTS
     events = "".join(
