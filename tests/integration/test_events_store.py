@@ -750,3 +750,31 @@ async def test_workers_look_up_the_tickets_of_an_ended_event(shop: Shop) -> None
     assert [needs_lookup(ticket, view) for ticket in tickets] == [True] * 20 + [False]
     [visited] = await shop.store.visit([Visit(old, joined.generation, claim=True)])
     assert visited.fate == "unknown"
+
+
+async def test_units_that_come_back_leave_a_paused_room_paused(shop: Shop) -> None:
+    await shop.store.open(LIMITS)
+    await shop.store.set_state(RoomState.PAUSED)
+    await shop.store.set_remaining(0, by_api=True)
+    assert (await shop.store.view()).state is RoomState.SOLD_OUT
+    await shop.store.set_remaining(3, by_api=True)
+    assert (await shop.store.view()).state is RoomState.PAUSED
+
+
+async def test_a_cancelled_prequeue_shuffles_no_later_places(shop: Shop) -> None:
+    await shop.open(replace(SALE, method="random"))
+    await shop.at(NOON + HOUR // 2)
+    assert (await shop.act("cancel")).done
+    await shop.store.set_state(RoomState.PAUSED)
+    joined = await shop.store.join(1)
+    view = await shop.store.view()
+    assert (view.draws.is_open(joined.first_place), view.draws.rank(joined.first_place)) == (False, joined.first_place)
+
+
+async def test_the_seed_of_an_open_prequeue_stays(shop: Shop) -> None:
+    await shop.open(replace(SALE, method="random"))
+    view = await shop.at(NOON + HOUR // 2)
+    later = replace(SALE, method="random", start_ms=NOON + HOUR + MINUTE)
+    assert (await shop.act("set", definition=(later, "ab" * 32))).done
+    record = json.loads(await shop.store._redis.hget(shop.store.keys["events"], "sale"))  # type: ignore[misc]
+    assert view.draws.text.endswith(record["seed"])

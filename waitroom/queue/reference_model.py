@@ -175,6 +175,7 @@ class QueueModel(RoomModel):
         for places in (self.waiting, self.called, self.away, self.missed, self.turns, self.moved, self.moved_until):
             places.clear()
         self.changes += gone > 0
+        self.high_water_mark = max(self.high_water_mark, self.seq)
         return gone
 
     def join(self, now: int, count: int) -> Joined:
