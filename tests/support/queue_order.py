@@ -25,8 +25,11 @@ class QueueOrder:
         self._now += self._now % 2
 
     def forget(self) -> None:
-        """The store has lost data: tickets come back, and not all clients may know how their places were shuffled."""
-        self._now = 0
+        """The store has lost data: tickets come back, and not all clients may know how their places were shuffled.
+
+        A shuffled prequeue that is open may stay so.
+        """
+        self._now %= 2
         self._came_in.clear()
         self._ahead.clear()
 
