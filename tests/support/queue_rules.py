@@ -246,24 +246,32 @@ class Line(QueueMachine):
         self._tick(5000)
 
     @rule(
-        state=st.sampled_from([RoomState.PAUSED, RoomState.CLOSED, RoomState.SOLD_OUT]),
+        state=st.sampled_from([RoomState.PAUSED, RoomState.CLOSED, RoomState.SOLD_OUT, None]),
         empty=st.booleans(),
         reopen=st.booleans(),
         later_ms=STEP_MS,
     )
-    def not_open(self, state: RoomState, empty: bool, reopen: bool, later_ms: int) -> None:
-        """Some have been called when the room is closed or paused; newcomers come, perhaps to a line that is empty."""
+    def not_open(self, state: RoomState | None, empty: bool, reopen: bool, later_ms: int) -> None:
+        """Some have been called when the room is closed or paused, or rejects everybody (None); newcomers come.
+
+        The line may be empty.
+        """
         self.wall += 1000
         self._tick(5000)
         if empty:
             for place in self.history.contents.waiting:
                 self._leave(place, 0)
-        self._set_state(state)
+        limits = self.history.memory.limits
+        if state is None:
+            self._set_limits(replace(limits, method="reject"))
+        else:
+            self._set_state(state)
         self._join(2)
         self._visit(list(self.history.contents.called), "claim")
         self.wall += later_ms
         self._tick(5000)
         if reopen:
+            self._set_limits(limits)
             self._set_state(RoomState.OPEN)
 
     # What befalls the store.
