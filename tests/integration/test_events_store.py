@@ -447,6 +447,17 @@ async def test_an_operator_moves_an_event_and_the_file_only_undoes_that_if_it_ch
     assert (await shop.event()).event == replace(SALE, title="Another title")
 
 
+@pytest.mark.parametrize("after", ["open", "closed", "sold_out"])
+async def test_a_room_that_a_person_has_closed_stays_so_after_an_event_and_in_the_next(shop: Shop, after: Any) -> None:
+    later = replace(SALE, name="later", start_ms=NOON + 4 * HOUR, prequeue_ms=None, end_ms=NOON + 5 * HOUR)
+    await shop.open(replace(SALE, after=after), later)
+    await shop.at(NOON + HOUR)
+    await shop.store.change({"state": "closed"}, expected=None, who="ada")
+    for when in (NOON + 2 * HOUR, NOON + 4 * HOUR, NOON + 5 * HOUR):
+        view = await shop.at(when)
+        assert (view.state, view.state_by) == (RoomState.CLOSED, "")
+
+
 async def test_a_change_that_is_based_on_an_older_version_is_refused(shop: Shop) -> None:
     await shop.open()
     await shop.store.change({"message": "hello"}, expected=None, who="ada")

@@ -463,7 +463,7 @@ class RoomModel(ABC):
         old: dict[str, str] | None = None,
         new: dict[str, str] | None = None,
     ) -> None:
-        """The room after an event. A room that a person has paused or closed stays so if the event leaves it open."""
+        """The room after an event. A room that a person has closed stays so, a paused one if the event leaves it open."""
         old, new = {} if old is None else old, {} if new is None else new
         self.ended_place = max(self.ended_place, self._end_places(ended_at))
         if event["after"] == "open":
@@ -472,7 +472,8 @@ class RoomModel(ABC):
             if self.remaining == "0":
                 self._set_by(self.state_by, old, new, remaining="")
             return
-        self._set_by("schedule", old, new, state=RoomState(event["after"]))
+        if self.own_state is not RoomState.CLOSED or self.state_by:
+            self._set_by("schedule", old, new, state=RoomState(event["after"]))
         self.totals["left:event_ended"] += self._void_queue()
         self.void_place = max(self.void_place, self.ended_place)
 

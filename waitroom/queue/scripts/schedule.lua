@@ -185,7 +185,8 @@ local function void_queue(room)
   set_number(room, 'head', math.max(room.head, room.seq)) -- so that workers look up the tickets of these places
 end
 
--- The room after an event, by `after`. A room that a person has paused or closed stays so.
+-- The room after an event, by `after`. A room that a person has closed stays so, a paused one if the event leaves it
+-- open.
 local function apply_after(room, event, changes, ended_at)
   set_number(room, 'ended_place', math.max(room.ended_place, end_places(room, ended_at)))
   if event.after == 'open' then
@@ -196,7 +197,9 @@ local function apply_after(room, event, changes, ended_at)
       set_field(room, changes, 'remaining', '')
     end
   else
-    set_state(room, changes, event.after, 'schedule')
+    if room.own_state ~= 'closed' or room.state_by ~= '' then
+      set_state(room, changes, event.after, 'schedule')
+    end
     void_queue(room)
   end
 end
