@@ -463,7 +463,7 @@ class RoomModel(ABC):
         old: dict[str, str] | None = None,
         new: dict[str, str] | None = None,
     ) -> None:
-        """The room after an event. A room that a person has closed stays so, a paused one if the event leaves it open."""
+        """The room after an event. One that a person has closed stays so, a paused one if the event leaves it open."""
         old, new = {} if old is None else old, {} if new is None else new
         self.ended_place = max(self.ended_place, self._end_places(ended_at))
         if event["after"] == "open":
