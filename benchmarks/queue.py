@@ -10,8 +10,8 @@ import asyncio
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -180,21 +180,27 @@ async def measure_skipping(room: Room) -> dict[str, float]:
     return {"step_over_ms": median(times), "skipped": median(counts)}
 
 
-async def run(
-    sizes: Sequence[int], prequeues: Sequence[int], server: str | None
-) -> tuple[list[Figures], list[StartFigures]]:
-    """Measures every size on its own server: the bundled one, or the one at ``server``."""
+@asynccontextmanager
+async def running(server: str | None) -> AsyncIterator[str]:
+    """A server of its own, the bundled one or the program ``server``; its URL."""
     chosen = patch("waitroom.process.embedded_store.get_binary_path", return_value=server) if server else nullcontext()
     with tempfile.TemporaryDirectory(prefix="waitroom-bench-") as folder, chosen:
         store = EmbeddedStore(Path(folder))
         await store.start()
         try:
-            figures = [await measure(store.url, size) for size in sizes]
-            async with connect(store.url, timeout_seconds=30) as redis:
-                starts = [await measure_start(Room(redis), size) for size in prequeues]
-            return figures, starts
+            yield store.url
         finally:
             await store.stop()
+
+
+async def run(
+    sizes: Sequence[int], prequeues: Sequence[int], server: str | None
+) -> tuple[list[Figures], list[StartFigures]]:
+    """Measures every size, and every size of a prequeue."""
+    async with running(server) as url:
+        figures = [await measure(url, size) for size in sizes]
+    async with running(server) as url, connect(url, timeout_seconds=30) as redis:
+        return figures, [await measure_start(Room(redis), size) for size in prequeues]
 
 
 START_ROWS = (

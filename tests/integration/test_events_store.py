@@ -293,7 +293,7 @@ async def test_a_shuffle_that_a_client_saw_open_ends_with_its_event_when_the_sto
 
 
 async def test_a_tick_that_has_looked_at_enough_says_so(shop: Shop) -> None:
-    """A shuffled place costs four times as much to look up."""
+    """A shuffled place costs several times as much to look up."""
     await shop.open(replace(SALE, method="random"))
     shop.now = NOON + HOUR // 2
     await shop.store.join(8)

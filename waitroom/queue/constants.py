@@ -33,7 +33,7 @@ OTHER_KEYS: Final = 11  # more than there are other keys
 
 # Bounds of the scripts' work.
 BATCH: Final = 1_000  # members in one command, well under Lua's limit for unpack
-SHUFFLED_LOOK_UP: Final = 4  # the cost of looking up the presence of one visitor in a shuffled prequeue
+SHUFFLED_LOOK_UP: Final = 5  # the cost of looking up the presence of one visitor in a shuffled prequeue
 PIECE: Final = 100  # waiting visitors whose presence is looked up together
 MAX_INVITED: Final = 100  # places called out of order whose visitors haven't come yet
 MAX_RANGES: Final = 1_000  # ranges of places issued in older generations
