@@ -59,7 +59,7 @@ async def measure_start(room: Room, waiting: int) -> StartFigures:
     event = Event(
         "sale", "", room.now + 3_600_000, room.now + 1000, room.now + 7_200_000, method="random", after="closed"
     )
-    seed = shuffle_seed("benchmark", "bench", "sale", event.start_ms)
+    seed = shuffle_seed("benchmark", "bench", "sale", event.opens_ms)
     await room.store.open(LIMITS, {"sale": encode_event(event, seed)})
     room.now += 1000
     empty = await room.used_memory()

@@ -32,7 +32,7 @@ async def schedule(gateway: Gateway, name: str, *, prequeue: bool) -> None:
     opens, starts = now + OPENS_MS, now + STARTS_MS
     event = Event("sale", "The sale", starts, opens, None, "random") if prequeue else Event("sale", "", opens)
     async with gateway.store() as redis:
-        seed = shuffle_seed(SECRET, name, "sale", starts)
+        seed = shuffle_seed(SECRET, name, "sale", event.opens_ms)
         store = QueueStore(redis, name)
         changed = await store.change_event(
             "set", "sale", expected=None, who="ada", audit_event=AUDIT, definition=(event, seed)

@@ -45,7 +45,7 @@ class Shop:
     now: int = NOON
 
     async def open(self, *events: Event) -> None:
-        definitions = {one.name: encode_event(one, shuffle_seed("s", "shop", one.name, one.start_ms)) for one in events}
+        definitions = {one.name: encode_event(one, shuffle_seed("s", "shop", one.name, one.opens_ms)) for one in events}
         await self.store.open(LIMITS, definitions)
         self.now += 1000  # the tokens of a second
 

@@ -12,7 +12,7 @@ import pytest
 from support.sale_room import AUDIT, HOUR, LIMITS, MINUTE, NOON, SALE, SEED, Shop, sale_room
 from waitroom.errors import RoomNotOpen
 from waitroom.gate import needs_lookup
-from waitroom.queue.schedule import Phase
+from waitroom.queue.schedule import Phase, encode_event, shuffle_seed
 from waitroom.queue.store import Visit
 from waitroom.queue.view import RoomState
 from waitroom.tokens import Ticket
@@ -505,3 +505,18 @@ async def test_the_seed_of_an_open_prequeue_stays(shop: Shop) -> None:
     assert (await shop.act("set", definition=(later, "ab" * 32))).done
     record = json.loads(await shop.store._redis.hget(shop.store.keys["events"], "sale"))  # type: ignore[misc]
     assert view.draws.text.endswith(record["seed"])
+
+
+async def test_another_secret_is_no_change_of_an_event(shop: Shop) -> None:
+    await shop.open()
+    assert (await shop.act("cancel")).done
+    other = shuffle_seed("another secret", "shop", "sale", SALE.opens_ms)
+    await shop.store.open(shop.limits, {"sale": encode_event(SALE, other)})
+    record = await shop.event()
+    assert (record.phase, record.cancelled) == (Phase.ENDED, True)
+
+
+def test_an_event_that_is_set_again_is_shuffled_again() -> None:
+    """Its prequeue opens later, since it can't be set to open in the past."""
+    again = replace(SALE, prequeue_ms=SALE.opens_ms + MINUTE)
+    assert shuffle_seed("secret", "shop", "sale", again.opens_ms) != SEED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -257,3 +258,18 @@ async def test_units_that_come_back_leave_a_paused_room_paused(shop: Shop) -> No
     assert (await shop.store.view()).state is RoomState.SOLD_OUT
     await shop.store.set_remaining(3, by_api=True)
     assert (await shop.store.view()).state is RoomState.PAUSED
+
+
+@pytest.mark.parametrize("after", ["open", "closed"])
+async def test_a_pause_outlasts_the_stock_and_the_event(shop: Shop, after: Any) -> None:
+    later = replace(SALE, name="later", start_ms=NOON + 4 * HOUR, prequeue_ms=None, end_ms=NOON + 5 * HOUR)
+    await shop.open(replace(SALE, after=after, units=5), later)
+    await shop.at(NOON + HOUR)
+    await shop.store.change({"state": "paused"}, expected=None, who="ada")
+    await shop.store.set_remaining(0, by_api=True)
+    assert (await shop.store.view()).state is RoomState.SOLD_OUT
+    if after == "open":
+        assert (await shop.at(NOON + 2 * HOUR)).own_state is RoomState.PAUSED
+        assert (await shop.at(NOON + 4 * HOUR)).state is RoomState.PAUSED
+    else:
+        assert (await shop.at(NOON + 2 * HOUR)).state is RoomState.CLOSED

@@ -19,7 +19,7 @@ MINUTE = 60_000
 HOUR = 60 * MINUTE
 LIMITS = Limits(600, 5, 900, 180, 180, 3600)
 SALE = Event("sale", "The sale", NOON + HOUR, NOON + HOUR // 2, NOON + 2 * HOUR)
-SEED = shuffle_seed("secret", "shop", "sale", SALE.start_ms)
+SEED = shuffle_seed("secret", "shop", "sale", SALE.opens_ms)
 AUDIT = json.dumps({"who": "ada", "via": "api", "action": "event"})
 
 

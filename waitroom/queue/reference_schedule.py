@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
@@ -214,7 +215,8 @@ class RoomModel(ABC):
     def _read_events(self, definitions: Mapping[str, str], *, is_new: bool) -> None:
         changed = is_new and self._restart_event()
         for name, text in definitions.items():
-            digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+            without_seed = re.sub('"seed": "[0-9a-f]*"', "", text)
+            digest = hashlib.sha1(without_seed.encode(), usedforsecurity=False).hexdigest()
             if self.events.get(name, {}).get("digest") != digest:
                 old, new = self._define_event(json.loads(text), "file")
                 self.events[name].update(source="file", digest=digest)
@@ -414,7 +416,12 @@ class RoomModel(ABC):
         """Nothing of the event before may count in this one."""
         self.void_place = max(self.void_place, self.ended_place)
         if self.own_state is RoomState.SOLD_OUT or self.state_by:
-            self._set_by("", old, new, state=RoomState.OPEN)
+            self._lift_state(old, new)
+
+    def _lift_state(self, old: dict[str, str], new: dict[str, str]) -> None:
+        """Lifts a state; a room that was paused when its stock ran out stays so."""
+        paused = self.state_by == "stock" and self.state_before == "paused"
+        self._set_by("", old, new, state=RoomState.PAUSED if paused else RoomState.OPEN)
 
     def _open_prequeue(self, event: EventData, old: dict[str, str], new: dict[str, str]) -> None:
         self._open_event(old, new)
@@ -468,7 +475,7 @@ class RoomModel(ABC):
         self.ended_place = max(self.ended_place, self._end_places(ended_at))
         if event["after"] == "open":
             if self.own_state is RoomState.SOLD_OUT:
-                self._set_by("", old, new, state=RoomState.OPEN)
+                self._lift_state(old, new)
             if self.remaining == "0":
                 self._set_by(self.state_by, old, new, remaining="")
             return

@@ -219,9 +219,9 @@ def timeline(events: Iterable[Event], limits: Mapping[str, Any]) -> list[Segment
     return segments
 
 
-def shuffle_seed(secret: str, room: str, event: str, start_ms: int) -> str:
+def shuffle_seed(secret: str, room: str, event: str, opens_ms: int) -> str:
     """The seed that shuffles the prequeue of an event: 64 hexadecimal digits. Nobody can know it without the secret."""
-    message = f"waitroom prequeue shuffle\n{room}\n{event}\n{start_ms}".encode()
+    message = f"waitroom prequeue shuffle\n{room}\n{event}\n{opens_ms}".encode()
     return hmac.new(secret.encode(), message, hashlib.sha256).hexdigest()
 
 
@@ -257,7 +257,7 @@ def file_events(room: RoomSettings, secret: str) -> dict[str, str]:
     """
     events = [event_of(event) for event in room.events]
     return {
-        event.name: encode_event(event, shuffle_seed(secret, room.name, event.name, event.start_ms)) for event in events
+        event.name: encode_event(event, shuffle_seed(secret, room.name, event.name, event.opens_ms)) for event in events
     }
 
 

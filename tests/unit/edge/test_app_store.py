@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -14,6 +15,7 @@ from support.http_reader import Message, read_requests, read_responses
 from waitroom.edge.rooms import room as room_module
 from waitroom.queue.schedule import file_events
 from waitroom.queue.store import RoomNotOpen, SessionChange
+from waitroom.queue.view import RoomState
 from waitroom.settings import EventSettings
 from waitroom.tokens import Tokens
 
@@ -97,6 +99,22 @@ def test_a_room_that_rejects_everybody_stays_closed_when_the_store_fails(broken,
         got = world.ask(get(b"/a", PAGE))
         assert got.status == 503
         assert b'data-state="closed"' in got.body
+        assert world.ask(get(b"/a", JSON)).status == 503
+        assert world.shop.attempts == 0
+
+
+@pytest.mark.parametrize(
+    ("state", "shown"), [(RoomState.PREQUEUE, b"held"), (RoomState.CLOSED, b"closed"), (RoomState.SOLD_OUT, b"closed")]
+)
+@pytest.mark.parametrize("broken", ["before", "just now"])
+def test_a_room_that_admitted_nobody_does_not_begin_to_when_the_store_fails(broken, state, shown):
+    """An event may keep it closed."""
+    view = replace(QUIET, state=state)
+    with World(view=view, store_up=broken == "just now", on_store_error="admit", without_pass="all") as world:
+        world.store.broken = "all"
+        got = world.ask(get(b"/a", PAGE))
+        assert got.status == 503
+        assert b'data-state="%b"' % shown in got.body
         assert world.ask(get(b"/a", JSON)).status == 503
         assert world.shop.attempts == 0
 

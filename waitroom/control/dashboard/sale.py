@@ -77,10 +77,10 @@ class SalePages:
     async def _checked(self, request: web.Request) -> tuple[Figures | None, int]:
         """Returns the figures if the request's token is valid, and the status of the response."""
         room = request.match_info["room"]
-        if not self._budget.take(self._monotonic()):
-            return None, 503
         try:
             await self._check(room, request.match_info["token"])
+            if not self._budget.take(self._monotonic()):  # only watchers use it up
+                return None, 503
             return self._current(room), 200
         except (InvalidTokenError, KeyError):
             return None, 404

@@ -149,7 +149,7 @@ class EventOperations:
         async def attempt(found: RoomEvents) -> bool:
             event, current = self._changed(room, name, change, found)
             if current is None or event != current.event:
-                seed = shuffle_seed(self._secret, room, name, event.start_ms)
+                seed = shuffle_seed(self._secret, room, name, event.opens_ms)
                 audited = audit_event(actor, "set_event", note, values)
                 await self._store(room, "set", name, found, actor, audited, (event, seed))
             return current is None

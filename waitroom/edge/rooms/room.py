@@ -170,8 +170,19 @@ class Room:
 
     @property
     def on_store_error(self) -> StoreErrorPolicy:
-        """The response to newcomers while the store is unavailable; a room that rejects everybody stays closed."""
-        return "close" if self.settings.method == "reject" else self.settings.on_store_error
+        """The response to newcomers while the store is unavailable.
+
+        A room that admitted nobody when it was last seen doesn't begin to: an event may keep it closed.
+        """
+        if self.settings.method == "reject":
+            return "close"
+        policy = self.settings.on_store_error
+        if policy == "admit" and self.view is not None:
+            if self.view.state is RoomState.PREQUEUE:
+                return "hold"
+            if self.view.state in (RoomState.CLOSED, RoomState.SOLD_OUT):
+                return "close"
+        return policy
 
     def count(self, outcome: RequestOutcome) -> None:
         """Counts a request by its outcome."""

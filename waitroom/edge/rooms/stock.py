@@ -82,15 +82,18 @@ class StockReports:
 class Stock:
     """The stock of one room in one worker.
 
+    Attributes:
+        polls_per_second: The polls that all workers together can answer.
+
     Args:
         store: The queue.
-        polls_per_second: The polls that all workers together can answer.
+        polls_per_second: See above.
         steady: A clock in seconds that never goes back.
     """
 
     def __init__(self, store: QueueStore, polls_per_second: float, steady: Callable[[], float]) -> None:
         self._store = store
-        self._polls_per_second = polls_per_second
+        self.polls_per_second = polls_per_second
         self._steady = steady
         self._reports = StockReports()
         self._sold_out_at: float | None = None
@@ -128,7 +131,7 @@ class Stock:
         self._measured = view
         self._sold_out_from = first_sold_out_position(view)
         left = self._pace.seconds_left(view.remaining)
-        self._poll_seconds = near_end_poll_seconds(left, view.waiting, self._polls_per_second)
+        self._poll_seconds = near_end_poll_seconds(left, view.waiting, self.polls_per_second)
 
     # The reports of the shop.
 

@@ -248,7 +248,7 @@ class Responder:
         """The part of the status that all visitors share; the same object until the next view."""
         shared = self._shared.get(room.name)
         if shared is None or shared.view is not room.view or shared.updated_at is not room.viewed_at:
-            shared = self._shared[room.name] = SharedStatus(room.view, room.viewed_at)
+            shared = self._shared[room.name] = SharedStatus(room.view, room.viewed_at, room.stock.polls_per_second)
         return shared
 
     def _room_page(self, context: RequestContext, status: VisitorStatus) -> bytes:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta
-from math import ceil
+from math import ceil, inf
 from typing import Final, Literal
 
 from waitroom.edge.pages.event_notice import EventNotice, event_notice
@@ -56,12 +56,30 @@ class SharedStatus:
         notice: The event that they wait for, if the next phase of the event changes what they may do.
         reopening: Why a closed or sold-out room may open again.
         json: The members of the JSON, with the closing brace.
+        spread_seconds: The time after the beginning of a phase in which all visitors poll.
+
+    Args:
+        view: See above.
+        updated_at: See above.
+        polls_per_second: The polls that all workers together can answer.
     """
 
-    __slots__ = ("event", "json", "message", "notice", "remaining", "reopening", "state", "updated_at", "view")
+    __slots__ = (
+        "event",
+        "json",
+        "message",
+        "notice",
+        "remaining",
+        "reopening",
+        "spread_seconds",
+        "state",
+        "updated_at",
+        "view",
+    )
 
-    def __init__(self, view: RoomView | None, updated_at: datetime) -> None:
+    def __init__(self, view: RoomView | None, updated_at: datetime, polls_per_second: float = inf) -> None:
         self.view = view
+        self.spread_seconds = max(PHASE_SPREAD_SECONDS, 0 if view is None else view.waiting / polls_per_second)
         self.updated_at = updated_at
         self.state = RoomState.OPEN if view is None else view.state
         self.message = "" if view is None else view.message
@@ -258,7 +276,7 @@ def _poll_after_idle(shared: SharedStatus, state: VisitorState, jitter: float, n
     due = ceil(shared.notice.next_ms / 1000 - now)
     if not -MAX_OVERDUE_SECONDS <= due < after:
         return after
-    return max(SHORTEST_POLL_SECONDS, due + round(PHASE_SPREAD_SECONDS * jitter))
+    return max(SHORTEST_POLL_SECONDS, due + round(shared.spread_seconds * jitter))
 
 
 def _event_json(record: EventRecord) -> bytes:

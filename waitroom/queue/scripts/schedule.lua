@@ -119,11 +119,17 @@ local function close_draw(room)
   save_draws(room, list)
 end
 
+-- Lifts a sold-out state, or one that the schedule has set. A room that was paused when its stock ran out stays so.
+local function lift_state(room, changes)
+  local paused = room.state_by == 'stock' and room.state_before == 'paused'
+  set_state(room, changes, paused and 'paused' or 'open', '')
+end
+
 -- Nothing of the event before may count in this one.
 local function open_event(room, changes)
   set_number(room, 'void_place', math.max(room.void_place, room.ended_place))
   if room.own_state == 'sold_out' or room.state_by ~= '' then
-    set_state(room, changes, 'open', '')
+    lift_state(room, changes)
   end
 end
 
@@ -191,7 +197,7 @@ local function apply_after(room, event, changes, ended_at)
   set_number(room, 'ended_place', math.max(room.ended_place, end_places(room, ended_at)))
   if event.after == 'open' then
     if room.own_state == 'sold_out' then
-      set_state(room, changes, 'open', '')
+      lift_state(room, changes)
     end
     if room.remaining == '0' then
       set_field(room, changes, 'remaining', '')

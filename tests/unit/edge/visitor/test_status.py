@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -289,3 +290,15 @@ def test_the_store_knows_the_state_before_the_view():
 def test_which_places_were_drawn():
     draws = Draws("100:200:ab 300::cd")
     assert [draws.is_drawn(place) for place in (100, 101, 200, 201, 301)] == [False, True, True, False, False]
+
+
+def test_a_large_prequeue_polls_over_the_time_that_the_workers_need():
+    view = replace(view_of(event_of(Phase.PREQUEUE)), state=RoomState.PREQUEUE, waiting=60_000)
+    shared = SharedStatus(view, SEEN, 5000)
+    start = STARTS.timestamp()
+    polls = [
+        build_status("waiting", shared, position=None, store_up=True, jitter=jitter / 1000, now=start - 5).poll_after
+        for jitter in range(1000)
+    ]
+    assert (min(polls), max(polls)) == (5, 17)
+    assert max(Counter(polls).values()) <= 1000 / 12 + 1
