@@ -245,7 +245,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.history.ticked(ticked, after, recovered=recovering and self.model.recovery is None)
 
     def _look(self) -> None:
-        """What an edge sees, with a table that is new."""
+        """The view as an edge gets it, with a new rank index."""
         self.wall += 1001
         views: list[RoomView] = []
 

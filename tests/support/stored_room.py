@@ -132,7 +132,7 @@ COMPARED = {"state", "head", "blocked_ms", "draws", "before_event", "events_vers
 
 
 def expected_room(model: QueueModel) -> StoredRoom:
-    """What the store should hold by the model, whose audit events are taken out as well."""
+    """The expected contents of the store, from the model; takes the model's audit events out as well."""
     fields = {name: str(getattr(model, name)) for name in (*_TEXTS, *_NUMBERS)}
     fields |= model.limits | {f"total:{name}": str(count) for name, count in model.totals.items() if count}
     fields |= {

@@ -39,7 +39,7 @@ class RoomEndpoints:
         return room
 
     async def _body(self, request: web.Request, action: str | None, room: str, model: type[AnyBody]) -> AnyBody:
-        """Returns a request's body; a refusal is recorded as one of ``action``, unless that is None."""
+        """Returns a request's body. With an ``action``, a refusal is recorded in the audit log under it."""
         body = {} if model.optional and not request.body_exists else await read_json(request)
         try:
             return parse(model, body)
