@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from waitroom.event_times import find_conflicts as find_conflicts
 from waitroom.queue.constants import SHUFFLE_SPAN
 from waitroom.queue.fields import AUTOPILOT, LIMITS, METHOD, from_hash, to_hash
 
@@ -198,7 +197,7 @@ def timeline(events: Iterable[Event], limits: Mapping[str, Any]) -> list[Segment
     """The timeline of a room, from before its first event to after its last one.
 
     Args:
-        events: Events without conflicts; see `find_conflicts`.
+        events: Events without conflicts; see `waitroom.event_times.find_conflicts`.
         limits: The limits in force without an event, by public name.
     """
     segments: list[Segment] = []

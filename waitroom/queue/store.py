@@ -47,6 +47,9 @@ KEYS = {
     )
 }
 
+# The fields that an event's start remembers and its end puts back.
+EVERY_LIMIT = [*(field.stored for field in LIMITS), AUTOPILOT.stored]
+
 # Constants that the scripts use besides their arguments.
 _CONSTANTS: dict[str, Constant] = {
     **{name: value for name, value in vars(constants).items() if name.isupper()},
@@ -57,8 +60,7 @@ _CONSTANTS: dict[str, Constant] = {
         *("lost_in", "settled_at", "expected_waiting", "expected_active", "reported_waiting", "reported_active"),
         *("sweep_called", "sweep_active"),
     ],
-    # An event may override them, and operators' changes of them end with the event.
-    "EVENT_LIMITS": [*(field.stored for field in LIMITS), AUTOPILOT.stored],
+    "EVERY_LIMIT": EVERY_LIMIT,
     "NEW_ROOM": [part for field in FIELDS if field.initial is not None for part in (field.stored, field.initial)],
 }
 
@@ -493,9 +495,8 @@ class QueueStore:
 
     async def limits_without_event(self) -> dict[str, Any]:
         """The limits and ``autopilot`` by public name, as they are without the running event and will be after it."""
-        stored = [*(field.stored for field in LIMITS), AUTOPILOT.stored]
-        found = await self._ask(lambda: self._redis.hmget(self.keys["room"], [*stored, "before_event"]))
-        texts = {name: text.decode() for name, text in zip(stored, found[:-1], strict=True) if text is not None}
+        found = await self._ask(lambda: self._redis.hmget(self.keys["room"], [*EVERY_LIMIT, "before_event"]))
+        texts = {name: text.decode() for name, text in zip(EVERY_LIMIT, found[:-1], strict=True) if text is not None}
         if RATE.stored not in texts:
             raise RoomNotOpen("the room was never opened")
         before: dict[str, str] = await self._parsed(lambda: json.loads(found[-1] or "{}"))

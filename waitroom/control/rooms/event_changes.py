@@ -8,8 +8,9 @@ from typing import Any
 
 from waitroom.control.rooms.changes import InvalidChangeError
 from waitroom.control.rooms.event_presenter import AUTO, time_json
+from waitroom.event_times import find_conflicts
 from waitroom.queue.fields import AUTOPILOT, EVENT_LIMITS, RATE, Limits
-from waitroom.queue.schedule import Event, EventRecord, Phase, find_conflicts
+from waitroom.queue.schedule import Event, EventRecord, Phase
 from waitroom.settings.event import MAX_TITLE_LENGTH, MAX_UNITS
 from waitroom.settings.validation import LONG_AND_SHORT
 from waitroom.settings.validators import NAME

@@ -160,7 +160,7 @@ local function start_event(room, event, changes)
     open_event(room, changes)
   end
   local before = {}
-  for _, field in ipairs(EVENT_LIMITS) do
+  for _, field in ipairs(EVERY_LIMIT) do
     before[field] = redis.call('HGET', ROOM, field) or ''
   end
   redis.call('HSET', ROOM, 'before_event', cjson.encode(before))

@@ -62,7 +62,7 @@ end
 local function reopen()
   if room.own_state == 'sold_out' and room.state_by == 'stock' then
     local changes = { old = {}, new = {} }
-    set_state(room, changes, room.state_before == 'paused' and 'paused' or 'open', '')
+    lift_state(room, changes)
     set_number(room, 'reopened_at', room.clock)
     set_number(room, 'reopened_sold', units_sold())
     set_number(room, 'reopened_admitted', tonumber(redis.call('HGET', ROOM, 'total:admitted') or 0))
