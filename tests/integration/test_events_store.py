@@ -432,6 +432,24 @@ async def test_events_that_the_file_no_longer_has_are_removed_unless_in_progress
     assert view.state is RoomState.OPEN
 
 
+async def test_a_room_that_a_removed_event_kept_closed_stays_so_until_the_next_one(shop: Shop) -> None:
+    """Another gateway may still have the old file."""
+    await shop.open()
+    await shop.store.open(LIMITS, {})
+    view = await shop.store.view()
+    assert (view.state, view.state_by, view.event) == (RoomState.CLOSED, "schedule", None)
+    removed = json.loads((await shop.store.audit_events())[-1])
+    assert (removed["new"]["event"], removed["new"]["event_phase"]) == ("sale", "removed")
+    await shop.open()
+    assert (await shop.at(NOON + HOUR // 2)).state is RoomState.PREQUEUE
+
+
+async def test_an_event_that_kept_nothing_closed_is_removed_without_a_trace_in_the_state(shop: Shop) -> None:
+    await shop.open(replace(SALE, before="open"))
+    await shop.store.open(LIMITS, {})
+    assert (await shop.store.view()).state is RoomState.OPEN
+
+
 async def test_what_an_event_did_is_recorded(shop: Shop) -> None:
     await shop.open(replace(SALE, units=10))
     shop.now = NOON + HOUR // 2

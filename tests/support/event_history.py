@@ -130,6 +130,8 @@ class EventHistory:
             if phase == "cancelled":
                 order.prequeue_ends()
             self.phases[name] = "ended" if phase == "cancelled" else phase
+            if phase == "removed":
+                del self.phases[name]
             return
         record = room.events.get(name)
         before = self.phases.get(name, "scheduled")

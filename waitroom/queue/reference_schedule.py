@@ -212,6 +212,17 @@ class RoomModel(ABC):
                 event["phase"] = "scheduled"
         return bool(self.events)
 
+    def _remove_event(self, name: str, *, is_new: bool) -> None:
+        """If the event kept the room closed, the room stays so until the next event or an operator opens it."""
+        old, new = {"event": "", "event_phase": self.events[name]["phase"]}, {"event": name, "event_phase": "removed"}
+        kept_closed = self.event == name and self.state is not self.own_state
+        del self.events[name]
+        if is_new:
+            return
+        if kept_closed:
+            self._set_by("schedule", old, new, state=RoomState.CLOSED)
+        self._record(FILE, old, new)
+
     def _read_events(self, definitions: Mapping[str, str], *, is_new: bool) -> None:
         changed = is_new and self._restart_event()
         for name, text in definitions.items():
@@ -223,10 +234,10 @@ class RoomModel(ABC):
                 changed = True
                 if not is_new:
                     self._record(FILE, old, new)
-        for name, event in list(self.events.items()):
+        for name, event in sorted(self.events.items()):
             if event["source"] == "file" and name not in definitions:
                 if event["phase"] == "scheduled":
-                    del self.events[name]
+                    self._remove_event(name, is_new=is_new)
                     changed = True
                 elif event["phase"] == "ended":
                     event["source"] = "operator"

@@ -71,6 +71,33 @@ local function restart_event()
   return #stored > 0
 end
 
+-- Removes an event that the settings file no longer has. If it kept the room closed, the room stays closed until the next
+-- event, or an operator, opens it: another gateway may still have the old file.
+local function remove_event(room, event, audit_event)
+  redis.call('HDEL', EVENTS, event.name)
+  if not known then
+    return
+  end
+  local changes = { old = { event = '', event_phase = event.phase }, new = { event = event.name, event_phase = 'removed' } }
+  if room.event == event.name and room.state ~= room.own_state then
+    set_state(room, changes, 'closed', 'schedule')
+  end
+  record_change(room, cjson.decode(audit_event).who, false, changes.old, changes.new)
+  enqueue_audit_event(room, audit_event, changes.old, changes.new)
+end
+
+local function unlisted_events(listed)
+  local events = {}
+  for _, text in ipairs(redis.call('HVALS', EVENTS)) do
+    local event = cjson.decode(text)
+    if event.source == 'file' and not listed[event.name] then
+      events[#events + 1] = event
+    end
+  end
+  table.sort(events, function(one, other) return one.name < other.name end)
+  return events
+end
+
 -- Takes in the events of the settings file. Those that it no longer has are removed, unless they have begun.
 local function read_events(room, audit_event)
   local changed, listed = not known and restart_event(), {}
@@ -92,16 +119,13 @@ local function read_events(room, audit_event)
       end
     end
   end
-  for _, text in ipairs(redis.call('HVALS', EVENTS)) do
-    local event = cjson.decode(text)
-    if event.source == 'file' and not listed[event.name] then
-      if event.phase == 'scheduled' then
-        redis.call('HDEL', EVENTS, event.name)
-        changed = true
-      elseif event.phase == 'ended' then
-        event.source = 'operator' -- forgotten in time, like those
-        write_event(event)
-      end
+  for _, event in ipairs(unlisted_events(listed)) do
+    if event.phase == 'scheduled' then
+      remove_event(room, event, audit_event)
+      changed = true
+    elseif event.phase == 'ended' then
+      event.source = 'operator' -- forgotten in time, like those
+      write_event(event)
     end
   end
   if changed or room.event ~= '' and redis.call('HEXISTS', EVENTS, room.event) == 0 then
