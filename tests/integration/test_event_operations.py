@@ -20,6 +20,7 @@ from waitroom.control.auth.middleware import ACTOR
 from waitroom.control.rooms.admission_loop import Admission
 from waitroom.control.rooms.changes import (
     InvalidChangeError,
+    RoomChanges,
     RoomStateError,
     StaleVersionError,
     UnknownEventError,
@@ -60,8 +61,10 @@ class Desk:
         self.admission = Admission(settings, self.store)
         gateway = Settings(rooms=(settings,), workers=2)
         self.rooms = Rooms(gateway, [self.admission], UpstreamWindow(Path("/nowhere")), lambda: 2)
-        self.events = EventOperations(self.rooms, {"shop": self.store}, self.audit, SECRETS)
-        self.operations = Operations(self.rooms, {"shop": self.store}, self.audit, SECRETS)
+        stores = {"shop": self.store}
+        changes = RoomChanges(self.rooms, stores, self.audit, lambda: None)
+        self.events = EventOperations(self.rooms, stores, changes, SECRETS)
+        self.operations = Operations(self.rooms, stores, changes, SECRETS)
         self.limits = limits_of(settings)
 
     async def open(self, *events: Event) -> None:

@@ -14,7 +14,7 @@ from waitroom.control.audit.log import Audit
 from waitroom.control.auth.accounts import Actor, Role
 from waitroom.control.rooms.admission_loop import Admission
 from waitroom.control.rooms.audit_outbox import AuditOutbox
-from waitroom.control.rooms.changes import InvalidChangeError, RoomStateError, StaleVersionError
+from waitroom.control.rooms.changes import InvalidChangeError, RoomChanges, RoomStateError, StaleVersionError
 from waitroom.control.rooms.operations import Change, Operations
 from waitroom.control.rooms.presenter import Rooms
 from waitroom.errors import StoreUnavailable
@@ -48,10 +48,9 @@ class Desk:
         watch = UpstreamWindow(Path("/nowhere"))
         rooms = Rooms(settings, [self.admission], watch, lambda: 2, lambda _room: {"on": self.flying})
         self.rooms = rooms
-        self.operations = Operations(
-            *(rooms, {"shop": self.store}, self.audit, SECRETS),
-            changed=lambda: self.notifications.append(None),
-        )
+        stores = {"shop": self.store}
+        changes = RoomChanges(rooms, stores, self.audit, lambda: self.notifications.append(None))
+        self.operations = Operations(rooms, stores, changes, SECRETS)
 
     async def change(self, actor: Actor = ADA, expected: int | None = None, note: str = "", **change) -> int:
         return await self.operations.change("shop", Change(**change), expected=expected, actor=actor, note=note)

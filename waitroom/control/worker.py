@@ -46,6 +46,7 @@ from waitroom.control.monitoring.store_watch import ANNOUNCE_SECONDS, StoreWatch
 from waitroom.control.private_files import PRIVATE_FILES
 from waitroom.control.rooms.admission_loop import Admission
 from waitroom.control.rooms.audit_outbox import FLUSH_SECONDS, AuditOutbox
+from waitroom.control.rooms.changes import RoomChanges
 from waitroom.control.rooms.event_operations import EventOperations
 from waitroom.control.rooms.event_reports import EventReports
 from waitroom.control.rooms.operations import Change, Operations
@@ -107,8 +108,9 @@ async def serve(child: Child) -> None:
     samples = EventSamples(records)
     reports = EventReports(stores, samples)
     feed = Feed(rooms.described, store_clock=store_watch.now)
-    operations = Operations(rooms, stores, audit, settings.secrets, changed=feed.notify)
-    event_operations = EventOperations(rooms, stores, audit, settings.secrets, changed=feed.notify)
+    changes = RoomChanges(rooms, stores, audit, feed.notify)
+    operations = Operations(rooms, stores, changes, settings.secrets)
+    event_operations = EventOperations(rooms, stores, changes, settings.secrets)
     for room, admission in zip(settings.rooms, admissions, strict=True):
         controllers[room.name] = _controller(room, admission, decision_logs[room.name], operations)
     autopilots = Controllers(list(controllers.values()), watch)

@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from waitroom.control.audit.log import Audit
 from waitroom.control.auth.accounts import Actor
 from waitroom.control.rooms.audit_outbox import audit_event
 from waitroom.control.rooms.changes import (
@@ -88,22 +87,20 @@ class EventOperations:
     Args:
         rooms: The state of the rooms.
         stores: The stores, by room.
-        audit: The audit log.
+        changes: The steps around a change of a room.
         secrets: Signing keys, newest first. The newest one shuffles prequeues.
-        changed: Called after each change, to notify listeners.
     """
 
     def __init__(
         self,
         rooms: Rooms,
         stores: Mapping[str, QueueStore],
-        audit: Audit,
+        changes: RoomChanges,
         secrets: Sequence[str],
-        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._rooms = rooms
         self._stores = stores
-        self._changes = RoomChanges(rooms, stores, audit, changed)
+        self._changes = changes
         self._secret = secrets[0]
         self._known: dict[str, tuple[tuple[int, int], list[EventRecord]]] = {}
 

@@ -6,11 +6,10 @@ Every operation and every refusal is recorded in the audit log.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from waitroom.control.audit.log import Audit
 from waitroom.control.auth.accounts import Actor
 from waitroom.control.rooms.audit_outbox import audit_event
 from waitroom.control.rooms.changes import (
@@ -76,22 +75,20 @@ class Operations:
     Args:
         rooms: The state of the rooms.
         stores: The stores, by room.
-        audit: The audit log.
+        changes: The steps around a change of a room.
         secrets: Signing keys of the tickets, newest first.
-        changed: Called after each change, to notify listeners.
     """
 
     def __init__(
         self,
         rooms: Rooms,
         stores: Mapping[str, QueueStore],
-        audit: Audit,
+        changes: RoomChanges,
         secrets: Sequence[str],
-        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._rooms = rooms
         self._stores = stores
-        self._changes = RoomChanges(rooms, stores, audit, changed)
+        self._changes = changes
         self._tokens = {name: Tokens(secrets, name) for name in stores}
 
     async def change(self, room: str, change: Change, *, expected: int | None, actor: Actor, note: str = "") -> int:

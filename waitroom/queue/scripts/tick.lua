@@ -78,39 +78,26 @@ for _, bitmap in ipairs(redis.call('ZRANGEBYSCORE', SEEN, to_string(oldest), '+i
   bitmaps[bitmap] = true
 end
 
--- Marks that lie close together are read in one piece, and others one by one; both return those of `group`, the indexes
--- of places in one chunk, that have no mark.
-local function without_near_marks(places, group, key, first, last, present)
+-- Marks that lie close together are read in one piece, and others one by one; both return 1 or 0 for each of `group`, the
+-- indexes of places in one chunk.
+local function near_marks(places, group, key, first, last)
   local first_byte = math.floor(first / 8)
-  local marks = redis.call('GETRANGE', key, first_byte, math.floor(last / 8))
-  local missing = {}
-  for _, i in ipairs(group) do
+  local bytes = redis.call('GETRANGE', key, first_byte, math.floor(last / 8))
+  local marks = {}
+  for n, i in ipairs(group) do
     local offset = places[i] % CHUNK
-    local byte = string.byte(marks, math.floor(offset / 8) - first_byte + 1) or 0
-    if math.floor(byte / 2 ^ (7 - offset % 8)) % 2 == 1 then
-      present[i] = true
-    else
-      missing[#missing + 1] = i
-    end
+    local byte = string.byte(bytes, math.floor(offset / 8) - first_byte + 1) or 0
+    marks[n] = math.floor(byte / 2 ^ (7 - offset % 8)) % 2
   end
-  return missing
+  return marks
 end
 
-local function without_far_marks(places, group, key, present)
+local function far_marks(places, group, key)
   local reads = { key }
   for n, i in ipairs(group) do
     reads[3 * n - 1], reads[3 * n], reads[3 * n + 1] = 'GET', 'u1', places[i] % CHUNK
   end
-  local marks = redis.call('BITFIELD', unpack(reads))
-  local missing = {}
-  for n, i in ipairs(group) do
-    if marks[n] == 1 then
-      present[i] = true
-    else
-      missing[#missing + 1] = i
-    end
-  end
-  return missing
+  return redis.call('BITFIELD', unpack(reads))
 end
 
 -- Sets present[i] for each of the places with indexes `group`, all in one chunk, whose visitor is present. Their marks
@@ -123,10 +110,18 @@ local function find_present_in_chunk(places, group, chunk, present)
   local near = last - first < FAR_MARKS * #group
   for window = newest, oldest, -1 do
     local bitmap = seen_bitmap(window, to_string(chunk))
-    if bitmaps[bitmap] and near then
-      group = without_near_marks(places, group, seen_key(bitmap), first, last, present)
-    elseif bitmaps[bitmap] then
-      group = without_far_marks(places, group, seen_key(bitmap), present)
+    if bitmaps[bitmap] then
+      local key = seen_key(bitmap)
+      local marks = near and near_marks(places, group, key, first, last) or far_marks(places, group, key)
+      local missing = {}
+      for n, i in ipairs(group) do
+        if marks[n] == 1 then
+          present[i] = true
+        else
+          missing[#missing + 1] = i
+        end
+      end
+      group = missing
     end
     if #group == 0 then
       return
