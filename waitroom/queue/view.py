@@ -12,7 +12,7 @@ from typing import Any
 
 from waitroom.queue.fields import AUTOPILOT, Field
 from waitroom.queue.positions import RankIndex, Throughput
-from waitroom.queue.schedule import UNSHUFFLED, Draws, EventRecord, Phase, parse_record
+from waitroom.queue.schedule import UNSHUFFLED, Draws, Event, EventRecord, Phase, parse_record
 
 
 class RoomState(StrEnum):
@@ -52,6 +52,7 @@ class RoomView:
         state: The state in force.
         own_state: The state that was set; the current event may close the room or open its prequeue instead.
         state_by: ``stock`` or ``schedule`` if one of these set it; "" if a person or the shop did.
+        state_before: The state before the stock set it.
         high_water_mark: The greatest rank (see ``draws``) that a tick has called or skipped; tickets up to it must be
             looked up.
         waiting, called, away, active: The number of visitors in each state.
@@ -125,6 +126,7 @@ class RoomView:
     events_version: int = 0
     draws: Draws = UNSHUFFLED
     state_by: str = ""
+    state_before: str = ""
     session_max_ms: int = 14_400_000
     stock_began: tuple[int, int] | None = None
 
@@ -153,6 +155,22 @@ class RoomView:
     def free_slots(self) -> int:
         """Free slots; negative while more are in use than the limit now allows."""
         return self.max_active - self.active - self.called
+
+
+def lifted_state(view: RoomView) -> RoomState:
+    """The own state of a room once an event opens it or units come back; see ``lift_state`` in the scripts."""
+    if view.own_state is not RoomState.SOLD_OUT and not view.state_by:
+        return view.own_state  # a person has set it
+    paused = view.state_by == "stock" and view.state_before == RoomState.PAUSED
+    return RoomState.PAUSED if paused else RoomState.OPEN
+
+
+def own_state_after(view: RoomView, event: Event) -> RoomState:
+    """The own state of a room when an event has ended; see ``apply_after`` in the scripts."""
+    if event.after == "open":
+        return lifted_state(view) if view.own_state is RoomState.SOLD_OUT else view.own_state
+    closed_by_person = view.own_state is RoomState.CLOSED and not view.state_by
+    return RoomState.CLOSED if closed_by_person else RoomState(event.after)
 
 
 def state_in_force(own_state: RoomState, event: EventRecord | None) -> RoomState:
@@ -228,6 +246,7 @@ def parse_view(reply: Any, known: RankIndex | None) -> RoomView:
         events_version=int(fields.get("events_version", "0")),
         draws=Draws(fields.get("draws", "")),
         state_by=fields.get("state_by", ""),
+        state_before=fields.get("state_before", ""),
         session_max_ms=int(fields.get("session_max_ms", "14400000")),
         stock_began=_stock_began(fields),
     )

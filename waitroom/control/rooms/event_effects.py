@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from waitroom.control.rooms.event_presenter import AUTO, limits_json, moment
+from waitroom.control.rooms.event_presenter import AUTO, HELD, limits_json, moment
 from waitroom.queue.fields import AUTOPILOT, MAX_ACTIVE, RATE, STATE
 from waitroom.queue.schedule import EventRecord, Phase
-from waitroom.queue.view import RoomState, RoomView
+from waitroom.queue.view import RoomState, RoomView, own_state_after
 
 _LIMITS = (RATE.name, MAX_ACTIVE.name, AUTOPILOT.name)
-_HELD = {RoomState.PAUSED: "paused", RoomState.CLOSED: "closed", RoomState.SOLD_OUT: "sold out"}
 
 
 def event_effects(before: RoomView, after: RoomView, values: Mapping[str, Any]) -> list[str]:
@@ -69,15 +68,15 @@ def _nobody_called(record: EventRecord) -> str:
 
 
 def _while_running(after: RoomView, record: EventRecord) -> list[str]:
-    event = record.event
     if after.own_state is RoomState.OPEN:
         return []
-    if event.after != "open":
-        then = f"is {_HELD[RoomState(event.after)]}"
-    elif after.own_state is RoomState.SOLD_OUT:
+    state = own_state_after(after, record.event)
+    if state is RoomState.OPEN:
         then = "opens again"
+    elif state is after.own_state and state is not RoomState.SOLD_OUT:
+        then = f"stays {HELD[state]} until you open it"
     else:
-        then = f"stays {_HELD[after.own_state]} until you open it"
+        then = f"is {HELD[state]}"
     return [f"{_at_end(record)}, the room {then}."]
 
 

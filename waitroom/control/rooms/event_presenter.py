@@ -8,6 +8,7 @@ from typing import Any
 
 from waitroom.queue.fields import AUTOPILOT, EVENT_LIMITS, RATE, from_hash
 from waitroom.queue.schedule import EventRecord, Phase, timeline
+from waitroom.queue.view import RoomState
 from waitroom.settings.schema import plain_number
 
 AUTO = "auto"
@@ -57,6 +58,10 @@ def limits_json(limits: Mapping[str, Any]) -> dict[str, Any]:
     """Returns limits by public name as the settings have them: a rate that the autopilot sets is ``auto``."""
     found = {field.name: plain_number(limits[field.name]) for field in EVENT_LIMITS if field.name in limits}
     return {RATE.name: AUTO, **found, RATE.name: AUTO} if limits.get(AUTOPILOT.name) else found
+
+
+HELD = {RoomState.PAUSED: "paused", RoomState.CLOSED: "closed", RoomState.SOLD_OUT: "sold out"}
+"""The states in which nobody is called, in words."""
 
 
 def event_json(record: EventRecord) -> dict[str, Any]:

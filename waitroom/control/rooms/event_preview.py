@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from waitroom.control.rooms.event_presenter import AUTO, NOTHING, limits_json, moment
+from waitroom.control.rooms.event_presenter import AUTO, HELD, NOTHING, limits_json, moment
 from waitroom.control.rooms.preview import Preview, changed_view, people, waits, warnings_of
 from waitroom.queue.fields import AUTOPILOT, EVENT_LIMITS, MAX_ACTIVE, RATE
 from waitroom.queue.schedule import Event, EventRecord, Phase, phase_at
-from waitroom.queue.view import RoomState, RoomView, state_in_force
+from waitroom.queue.view import RoomState, RoomView, lifted_state, own_state_after, state_in_force
 
-_HELD = {RoomState.PAUSED: "paused", RoomState.CLOSED: "closed", RoomState.SOLD_OUT: "sold out"}
 _TIMES = (("prequeue_start", "prequeue_ms"), ("start", "start_ms"), ("end", "end_ms"))
 _OTHERS = ("title", "method", "before", "after", "units")
 
@@ -68,12 +67,12 @@ def preview_start(room: EventRoom, record: EventRecord) -> Preview:
     sentences = [f'The event "{event.name}" starts now. {until}']
     if record.phase is Phase.SCHEDULED and event.prequeue_ms is not None:
         sentences.append("Its prequeue is left out.")
-    own_state = RoomState.OPEN if _is_lifted(view, record) else view.own_state
+    own_state = _opened_state(view, record)
     limits = {**room.limits, **event.limits}
     after = _with_limits(replace(view, own_state=own_state, state=own_state), limits)
     warnings = []
-    if own_state in _HELD:
-        warnings.append(f"The room stays {_HELD[own_state]}: nobody is called until you open it.")
+    if own_state in HELD:
+        warnings.append(f"The room stays {HELD[own_state]}: nobody is called until you open it.")
     else:
         sentences.append(_calls(after, limits, prequeue=record.phase is Phase.PREQUEUE))
     if record.phase is Phase.PREQUEUE and event.method == "random" and view.waiting:
@@ -90,18 +89,16 @@ def preview_end(room: EventRoom, record: EventRecord) -> Preview:
     planned = "" if event.end_ms is None else f", not at {moment(event.end_ms)}"
     sentences = [f'The event "{event.name}" ends now{planned}.']
     warnings = []
-    own_state = RoomState(event.after)
-    if event.after == "open" and view.own_state is not RoomState.SOLD_OUT:
-        own_state = view.own_state
+    own_state = own_state_after(view, event)
     after = _with_limits(replace(view, own_state=own_state, state=own_state), room.limits)
     waiting = view.waiting + view.called + view.away
     if event.after != "open":
         after = replace(after, waiting=0, called=0, away=0)
-        sentences.append(f"The room is {_HELD[own_state]} then. {people(view.active)} in the shop stay.")
+        sentences.append(f"The room is {HELD[own_state]} then. {people(view.active)} in the shop stay.")
         if waiting:
             warnings.append(f"{people(waiting)} waiting or called lose their places.")
-    elif own_state in _HELD:
-        sentences.append(f"The room stays {_HELD[own_state]}. {people(view.active)} in the shop stay.")
+    elif own_state in HELD:
+        sentences.append(f"The room stays {HELD[own_state]}. {people(view.active)} in the shop stay.")
     else:
         sentences.append(f"The room is open. {_calls(after, room.limits, prequeue=False)}")
     sentences += _limit_sentence(room.in_force, room.limits, "Back to the values from before the event")
@@ -134,7 +131,7 @@ def preview_cancel(room: EventRoom, record: EventRecord) -> Preview:
     elif state is view.state:
         sentences.append("Nothing changes for visitors now.")
     else:
-        warnings.append(f"The room is {_HELD.get(state, str(state))} now.")
+        warnings.append(f"The room is {HELD.get(state, str(state))} now.")
     if following is not None:
         sentences.append(_following(following))
     return _preview(room, replace(view, own_state=own_state, state=state), sentences, warnings)
@@ -157,8 +154,8 @@ def _record_after(event: Event, current: EventRecord | None, now_ms: int) -> Eve
 def _after_set(room: EventRoom, record: EventRecord) -> RoomView:
     others = [one for one in room.records if one.event.name != record.event.name]
     own_state = room.view.own_state
-    if _current(others) is not record and record.phase is Phase.PREQUEUE and _is_lifted(room.view, record):
-        own_state = RoomState.OPEN
+    if record.phase is Phase.PREQUEUE:
+        own_state = _opened_state(room.view, record)
     state = state_in_force(own_state, _current([*others, record]))
     after = replace(room.view, own_state=own_state, state=state)
     return _with_limits(after, {**room.limits, **record.event.limits}) if record.phase is Phase.RUNNING else after
@@ -178,11 +175,11 @@ def _with_limits(view: RoomView, limits: Mapping[str, Any]) -> RoomView:
     return changed_view(view, {field.name: limits[field.name] for field in (RATE, MAX_ACTIVE)})
 
 
-def _is_lifted(view: RoomView, record: EventRecord) -> bool:
-    """Whether the event opens a room that is not open: not one that an operator has paused or closed."""
+def _opened_state(view: RoomView, record: EventRecord) -> RoomState:
+    """The room's own state when the event has opened it: one that an operator has paused or closed stays so."""
     if record.phase is Phase.PREQUEUE and record.prequeue_at_ms is not None:
-        return False  # it did so when its prequeue opened
-    return view.own_state is RoomState.SOLD_OUT or view.state_by != ""
+        return view.own_state  # the prequeue has opened already
+    return lifted_state(view)
 
 
 # Sentences.
@@ -248,10 +245,10 @@ def _calls(after: RoomView, limits: Mapping[str, Any], *, prequeue: bool) -> str
 
 
 def _hold_warning(room: EventRoom, record: EventRecord) -> list[str]:
-    own_state = room.view.own_state
-    if own_state not in _HELD or _is_lifted(room.view, record):
+    own_state = _opened_state(room.view, record)
+    if own_state not in HELD:
         return []
-    return [f"The room is {_HELD[own_state]} by an operator, and the event doesn't open it: open it before the start."]
+    return [f"The room is {HELD[own_state]} by an operator, and the event doesn't open it: open it before the start."]
 
 
 def _following(record: EventRecord) -> str:

@@ -47,7 +47,7 @@ def changed_view(view: RoomView, values: Mapping[str, Any]) -> RoomView:
     after = replace(view, **values)
     if STATE.name in values:
         own_state = values[STATE.name]
-        after = replace(after, own_state=own_state, state=state_in_force(own_state, view.event))
+        after = replace(after, own_state=own_state, state_by="", state=state_in_force(own_state, view.event))
     return replace(after, throughput=replace(after.throughput, slots=after.max_active))
 
 

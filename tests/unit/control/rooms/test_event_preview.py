@@ -283,3 +283,29 @@ def test_a_room_between_events_is_as_without_them() -> None:
     assert event_effects(room(record(phase=Phase.ENDED)).view, QUIET, {"state": RoomState.OPEN}) == []
     assert event_effects(QUIET, QUIET, {"state": RoomState.OPEN}) == []
     assert event_effects(RUNNING, RUNNING, {"message": "hello"}) == []
+
+
+@pytest.mark.parametrize("after", ["closed", "sold_out"])
+def test_a_room_that_a_person_has_closed_stays_closed_after_an_event(after: Any) -> None:
+    running = record(replace(EVENT, after=after), Phase.RUNNING)
+    assert "The room is closed then." in preview_end(room(running, own_state=RoomState.CLOSED), running).summary
+    by_schedule = room(running, own_state=RoomState.SOLD_OUT, state_by="schedule")
+    state = "closed" if after == "closed" else "sold out"
+    assert f"The room is {state} then." in preview_end(by_schedule, running).summary
+
+
+def test_a_room_that_was_paused_when_its_stock_ran_out_stays_paused() -> None:
+    sold_out: dict[str, Any] = {"own_state": RoomState.SOLD_OUT, "state_by": "stock", "state_before": "paused"}
+    scheduled, running = record(), record(phase=Phase.RUNNING)
+    assert preview_start(room(scheduled, **sold_out), scheduled).warnings[0].startswith("The room stays paused")
+    assert "The room stays paused." in preview_end(room(running, **sold_out), running).summary
+    planned = preview_set(room(scheduled, **sold_out), replace(EVENT, title="Another"), scheduled)
+    assert any("open it before the start" in warning for warning in planned.warnings)
+
+
+def test_a_sold_out_room_that_an_operator_closes_stays_so() -> None:
+    running = record(replace(EVENT, after="sold_out"), Phase.RUNNING)
+    before = room(running, own_state=RoomState.SOLD_OUT, state_by="stock").view
+    values = {"state": RoomState.CLOSED}
+    [sentence] = event_effects(before, changed_view(before, values), values)
+    assert sentence.endswith("the room stays closed until you open it.")
